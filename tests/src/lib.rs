@@ -1,0 +1,1 @@
+//! The suite is in `suite/`; this library is empty on purpose.
