@@ -1,1 +1,4 @@
-//! nbd-gateway.
+//! nbd-gateway: a multiplexing NBD gateway.
+pub mod proto;
+pub mod session;
+pub mod work;
