@@ -3,6 +3,7 @@
 //! No tokio, no sockets, no clock in here, so that everything can be fuzzed, cut at every byte, and run in a simulation.
 //! Source: NBD `doc/proto.md`; the RESIZE extension is this project's own document.
 
+pub mod handshake;
 mod numbers;
 mod payload;
 
