@@ -7,7 +7,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::proto::handshake::info::{BlockSizes, Listed};
+use crate::proto::handshake::BlockSizes;
+use crate::proto::handshake::info::Listed;
 use crate::proto::{ExportFlags, Framing, Info};
 
 mod asks;

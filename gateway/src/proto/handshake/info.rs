@@ -7,6 +7,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+use super::BlockSizes;
 use crate::proto::{ExportFlags, Info, MAX_STRING, Opt, REP_MAGIC, Rep};
 
 /// Length of the head of an option reply: magic, option, type, length.
@@ -86,25 +87,13 @@ impl ReplyHead {
     }
 }
 
-/// Minimum, preferred and maximum block size in bytes. proto.md, "Size constraints".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockSizes {
-    /// Offsets and lengths are multiples of it; a power of two, at most 65536.
-    pub minimum: u32,
-    /// What is efficient; a power of two.
-    pub preferred: u32,
-    /// Longest payload of one request; `0xffffffff` means no fixed limit.
-    pub maximum: u32,
-}
-
-impl BlockSizes {
-    fn are_sane(self) -> bool {
-        self.minimum.is_power_of_two()
-            && self.minimum <= 0x1_0000
-            && self.preferred.is_power_of_two()
-            && self.preferred >= self.minimum.max(512)
-            && self.maximum >= self.preferred
-    }
+/// Whether block sizes are what proto.md, "Size constraints", allows.
+fn are_sane(sizes: BlockSizes) -> bool {
+    sizes.minimum.is_power_of_two()
+        && sizes.minimum <= 0x1_0000
+        && sizes.preferred.is_power_of_two()
+        && sizes.preferred >= sizes.minimum.max(512)
+        && sizes.maximum >= sizes.preferred
 }
 
 /// One item of an NBD_REP_INFO.
@@ -153,7 +142,7 @@ impl InfoItem {
                 exactly(14)?;
                 let mut next = || rest.try_get_u32().map_err(|_| short.clone());
                 let sizes = BlockSizes { minimum: next()?, preferred: next()?, maximum: next()? };
-                if !sizes.are_sane() {
+                if !are_sane(sizes) {
                     return Err(Malformed::BlockSizes(sizes));
                 }
                 Self::BlockSize(sizes)
