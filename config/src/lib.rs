@@ -4,6 +4,7 @@
 //! what is wrong and an example), NBD URIs, the units that people write, and the command line. Never opens a socket,
 //! never looks at a disk or a backend: `nbd-gateway check` says the same on every host.
 
+pub mod cli;
 mod model;
 mod names;
 mod problem;
