@@ -103,7 +103,7 @@ pub(crate) fn to_toml(value: &Value) -> String {
     }
 }
 
-/// Where `key` is known, if it is: the header of each table that has it.
+/// Where `key` is known, if it is: every table that has it, as a place.
 pub(crate) fn homes(key: &str) -> Vec<String> {
     let mut found = Vec::new();
     search(&SCHEMA, "", key, &mut found);
@@ -113,7 +113,11 @@ pub(crate) fn homes(key: &str) -> Vec<String> {
 fn search(schema: &Value, path: &str, key: &str, found: &mut Vec<String>) {
     for (name, inner) in alternatives(schema).filter_map(properties).flatten() {
         if name == key {
-            found.push(if path.is_empty() { "the top".to_owned() } else { header(path) });
+            found.push(if path.is_empty() {
+                "above the first section".to_owned()
+            } else {
+                format!("under {}", header(path))
+            });
         }
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         search(inner.get("items").unwrap_or(inner), &path, key, found);
@@ -176,9 +180,9 @@ mod tests {
 
     #[test]
     fn the_tables_that_know_a_key_are_named() {
-        assert_eq!(homes("handshake-timeout"), ["[limits]"]);
-        assert_eq!(homes("lanes"), ["[[export]]"]);
-        assert_eq!(homes("state"), ["the top"]);
+        assert_eq!(homes("handshake-timeout"), ["under [limits]"]);
+        assert_eq!(homes("lanes"), ["under [[export]]"]);
+        assert_eq!(homes("state"), ["above the first section"]);
         assert!(homes("quota").is_empty());
     }
 }

@@ -56,6 +56,11 @@ fn table(table: &mut DeTable<'_>, schema: &Value, path: &str, lines: &Lines<'_>,
 fn fits(value: &mut Spanned<DeValue<'_>>, schema: &Value, path: &str, lines: &Lines<'_>, report: &mut Report) -> bool {
     let found = kind(value.get_ref());
     let Some(shape) = schema::alternatives(schema).find(|shape| accepts(shape, found)) else {
+        if found == "object" && schema::alternatives(schema).any(|shape| accepts(shape, "array")) {
+            report
+                .note(path, format_args!("there can be several of this, so it stands in double brackets: [[{path}]]"));
+            return false;
+        }
         let wanted: Vec<String> = schema::alternatives(schema).map(describe).collect();
         report.note(path, format_args!("this has to be {}, not {}", wanted.join(" or "), article(found)));
         return false;
@@ -78,8 +83,11 @@ fn fits(value: &mut Spanned<DeValue<'_>>, schema: &Value, path: &str, lines: &Li
         DeValue::String(text) => {
             let words: Vec<&str> = words(shape).collect();
             if !words.is_empty() && !words.contains(&text.as_ref()) {
-                let meant = nearest(text, words.iter().copied());
-                report.note(path, format_args!("`{text}` is not known: use {}{}", listed(&words), question(meant)));
+                let hint = match nearest(text, words.iter().copied()) {
+                    Some(meant) => question(meant),
+                    None => format!(": use {}", listed(&words)),
+                };
+                report.note(path, format_args!("`{text}` is not known{hint}"));
                 return false;
             }
         }
@@ -97,23 +105,23 @@ fn words(shape: &Value) -> impl Iterator<Item = &str> {
 fn unknown(key: &str, schema: &Value) -> String {
     let known = schema::properties(schema).into_iter().flatten().map(|(name, _)| name.as_str());
     let known: Vec<&str> = known.collect();
-    if let Some(meant) = nearest(key, known.iter().copied()) {
-        return format!("this key is not known{}", question(Some(meant)));
-    }
     let homes = schema::homes(key);
     if !homes.is_empty() {
-        return format!("this key does not belong here but under {}", homes.join(" or "));
+        return format!("this key does not belong here but {}", homes.join(" or "));
+    }
+    if let Some(meant) = nearest(key, known.iter().copied()) {
+        return format!("this key is not known{}", question(meant));
     }
     format!("this key is not known; known here: {}", known.join(", "))
 }
 
-fn question(meant: Option<&str>) -> String {
-    meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default()
+fn question(meant: &str) -> String {
+    format!("; did you mean `{meant}`?")
 }
 
 fn listed(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
-    quoted.join(", ")
+    quoted.join(" or ")
 }
 
 /// The name that JSON schemas have for the type of a value.

@@ -114,17 +114,28 @@ fn exports(raw: Vec<RawExport>, tenants: &Tenants, state: &Path, report: &mut Re
         let example = "[[export]]\nname = \"vm1\"\nbackend = \"nbd://10.0.0.5:10809/vm1\"";
         Section::new("", report).missing_with("export", "at least one export is needed", example);
     }
-    let read = |(index, raw)| {
+    let mut names: Vec<(usize, Name)> = Vec::new();
+    let mut entries: Vec<(usize, Entry)> = Vec::new();
+    for (index, mut raw) in raw.into_iter().enumerate() {
         let mut section = Section::new(format!("export[{index}]"), report);
-        Some((index, export(raw, tenants, state, &mut section)?))
-    };
-    let entries: Vec<(usize, Entry)> = raw.into_iter().enumerate().filter_map(read).collect();
-    clash::check(&entries, report);
+        let name = section.required("name", raw.name.take()).and_then(|name| export_name(&name, &mut section));
+        names.extend(name.clone().map(|name| (index, name)));
+        entries.extend(export(name, raw, tenants, state, &mut section).map(|entry| (index, entry)));
+    }
+    clash::names(&names, report);
+    clash::files(&entries, report);
     Exports::new(entries.into_iter().map(|(_, entry)| entry))
 }
 
-fn export(raw: RawExport, tenants: &Tenants, state: &Path, section: &mut Section<'_>) -> Option<Entry> {
-    let name = section.required("name", raw.name).and_then(|name| export_name(&name, section));
+/// One entry, or None and what is wrong with it. Its name was read before, so that a clash of names is told whatever
+/// else is wrong.
+fn export(
+    name: Option<Name>,
+    raw: RawExport,
+    tenants: &Tenants,
+    state: &Path,
+    section: &mut Section<'_>,
+) -> Option<Entry> {
     let tenant = tenant_of(raw.tenant, tenants, section);
     let size = section
         .size_in::<u64>("size", raw.size.as_ref(), Size::from_bytes(1)..=Size::from_bytes(i64::MAX.unsigned_abs()))
@@ -166,6 +177,10 @@ fn export(raw: RawExport, tenants: &Tenants, state: &Path, section: &mut Section
             section.missing("size", BackendFault::MemoryWithoutSize);
             return None;
         }
+        Err(fault) if matches!(name, Name::Template(_)) => {
+            section.note_with("backend", fault, r#"backend = "nbd://10.0.0.5/{}""#);
+            return None;
+        }
         Err(fault) => {
             section.note("backend", fault);
             return None;
@@ -200,8 +215,9 @@ fn export_name(text: &str, section: &mut Section<'_>) -> Option<Name> {
 fn tenant_of<'a>(name: Option<String>, tenants: &'a Tenants, section: &mut Section<'_>) -> Option<&'a Tenant> {
     let Some(name) = name else {
         if tenants.declared {
-            let names = tenants.names.join(", ");
-            section.missing("tenant", format_args!("say which tenant this export belongs to: {names}"));
+            let names =
+                if tenants.names.is_empty() { String::new() } else { format!(": {}", tenants.names.join(", ")) };
+            section.missing("tenant", format_args!("say which tenant this export belongs to{names}"));
             return None;
         }
         return tenants.list.first();

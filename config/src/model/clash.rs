@@ -10,21 +10,13 @@ use super::backend::{Backend, Target};
 use super::export::{Entry, Name};
 use super::template::{Blanks, Template};
 
-/// An entry and its place in the file.
-type Placed = (usize, Entry);
-
-/// Notes every clash at the later of the two exports.
-pub(super) fn check(entries: &[Placed], report: &mut Report) {
-    names(entries, report);
-    files(entries, report);
-}
-
-fn names(entries: &[Placed], report: &mut Report) {
+/// Notes names that stand twice, and templates of which neither comes first for a name, at the later export.
+pub(super) fn names(names: &[(usize, Name)], report: &mut Report) {
     let mut exact: HashMap<&ExportName, usize> = HashMap::new();
     let mut templates: Vec<(usize, &Template)> = Vec::new();
-    for (index, entry) in entries {
+    for (index, name) in names {
         let path = format!("export[{index}].name");
-        match &entry.name {
+        match name {
             Name::Exact(name) => {
                 if let Some(first) = exact.get(name) {
                     let what = format!("`{name}` is the name of export[{first}] already: every export needs its own");
@@ -50,7 +42,8 @@ fn names(entries: &[Placed], report: &mut Report) {
     }
 }
 
-fn files(entries: &[Placed], report: &mut Report) {
+/// Notes files that two exports would open, at the later export.
+pub(super) fn files(entries: &[(usize, Entry)], report: &mut Report) {
     let mut fixed: HashMap<&Path, usize> = HashMap::new();
     let mut patterns: HashMap<&Blanks, usize> = HashMap::new();
     let mut shared = |index: usize, first: usize, file: &str| {
