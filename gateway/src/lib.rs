@@ -1,5 +1,9 @@
 //! nbd-gateway: a multiplexing NBD gateway.
 pub mod cmd;
+pub mod export;
+pub mod lane;
+pub mod net;
+pub mod origin;
 pub mod proto;
 pub mod session;
 pub mod work;
