@@ -1,6 +1,6 @@
 //! `nbd-gateway client …`: a small NBD client for people and scripts.
 //!
-//! Owns the command line of its commands and what they print. Speaks to a server only through [`connect`], so that every
+//! Owns the command line of its commands and what they print. Speaks to a server only through `connect`, so that every
 //! command negotiates alike, keeps to the server's block sizes, and names the server's errors alike.
 
 use std::io::Write;
@@ -37,7 +37,7 @@ pub enum ClientCommand {
 /// A question about an export.
 #[derive(Clone, Debug, Args)]
 pub struct About {
-    /// The export: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH
+    /// The export: nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH
     pub uri: NbdUri,
     /// Print JSON
     #[arg(long)]
@@ -47,7 +47,7 @@ pub struct About {
 /// What to read, and where to.
 #[derive(Clone, Debug, Args)]
 pub struct ReadArgs {
-    /// The export: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH
+    /// The export: nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH
     pub uri: NbdUri,
     /// Where to start, like 4096 or 1GiB
     #[arg(long, default_value = "0")]
@@ -63,7 +63,7 @@ pub struct ReadArgs {
 /// What to write, and where to.
 #[derive(Clone, Debug, Args)]
 pub struct WriteArgs {
-    /// The export: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH
+    /// The export: nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH
     pub uri: NbdUri,
     /// Where to start, like 4096 or 1GiB
     #[arg(long, default_value = "0")]
