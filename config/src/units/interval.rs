@@ -70,7 +70,7 @@ impl FromStr for Interval {
 
 impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = |(_, scale): &&(&str, u64)| self.0 % scale == 0;
+        let whole = |(_, scale): &&(&str, u64)| self.0.is_multiple_of(*scale);
         match UNITS.iter().find(whole) {
             Some((unit, scale)) if self.0 != 0 => write!(f, "{}{unit}", self.0 / scale),
             _ => f.write_str("0s"),
