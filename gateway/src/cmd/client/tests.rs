@@ -331,27 +331,3 @@ async fn a_server_without_a_greeting_does_not_hold_us_for_ever() {
     assert!(matches!(fault, ClientFault::Connect { .. }), "{fault}");
     std::fs::remove_dir_all(&dir).unwrap();
 }
-
-/// The command line as the program has it.
-#[derive(Debug, clap::Parser)]
-struct Line {
-    #[command(subcommand)]
-    command: super::ClientCommand,
-}
-
-#[test]
-fn the_command_line_takes_units_and_refuses_what_it_cannot_use() {
-    let parse = |line: &str| <Line as clap::Parser>::try_parse_from(line.split_whitespace());
-    <Line as clap::CommandFactory>::command().debug_assert();
-    let line = parse("client read nbd://host/x --offset 1MiB --length 4096 --output f").unwrap();
-    let super::ClientCommand::Read(args) = line.command else { panic!("{line:?}") };
-    assert_eq!((args.offset.bytes(), args.length.map(|length| length.bytes())), (1 << 20, Some(4096)));
-    let line = parse("client write nbd+unix:///?socket=/s").unwrap();
-    let super::ClientCommand::Write(args) = line.command else { panic!("{line:?}") };
-    assert_eq!((args.offset.bytes(), args.input), (0, None));
-    for bad in
-        ["size", "size http://h/x", "size nbd://h/x --offset 1", "read nbd://h/x --offset 1M", "info nbd://h/ --yaml"]
-    {
-        assert_eq!(parse(&format!("client {bad}")).unwrap_err().exit_code(), 2, "{bad}");
-    }
-}
