@@ -1,13 +1,11 @@
 //! `nbd-gateway client …`: a small NBD client for people and scripts.
 //!
-//! Owns the command line of its commands and what they print. Speaks to a server only through [`connect`], so that every
-//! command negotiates alike, keeps to the server's block sizes, and names the server's errors alike.
+//! Owns what its commands do and print; how they are written belongs to the configuration crate. Speaks to a server only
+//! through `connect`, so that every command negotiates alike, keeps to the server's block sizes, and names its errors alike.
 
 use std::io::Write;
-use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
-use nbd_gateway_config::{NbdUri, Size};
+use nbd_gateway_config::cli::ClientCommand;
 
 mod connect;
 mod fault;
@@ -21,69 +19,15 @@ mod write;
 
 pub use fault::ClientFault;
 
-/// What to do with which server.
-#[derive(Clone, Debug, Subcommand)]
-pub enum ClientCommand {
-    /// Show what an export is and what was negotiated
-    Info(About),
-    /// Print an export's size in bytes
-    Size(About),
-    /// Read a range of an export to a file or to stdout
-    Read(ReadArgs),
-    /// Write a file or stdin to an export, then flush
-    Write(WriteArgs),
-}
-
-/// A question about an export.
-#[derive(Clone, Debug, Args)]
-pub struct About {
-    /// The export: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH
-    pub uri: NbdUri,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What to read, and where to.
-#[derive(Clone, Debug, Args)]
-pub struct ReadArgs {
-    /// The export: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH
-    pub uri: NbdUri,
-    /// Where to start, like 4096 or 1GiB
-    #[arg(long, default_value = "0")]
-    pub offset: Size,
-    /// How much to read; without it, up to the end
-    #[arg(long)]
-    pub length: Option<Size>,
-    /// The file to write to, replaced if it exists; without it, stdout
-    #[arg(long)]
-    pub output: Option<PathBuf>,
-}
-
-/// What to write, and where to.
-#[derive(Clone, Debug, Args)]
-pub struct WriteArgs {
-    /// The export: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH
-    pub uri: NbdUri,
-    /// Where to start, like 4096 or 1GiB
-    #[arg(long, default_value = "0")]
-    pub offset: Size,
-    /// The file to read from; without it, stdin
-    #[arg(long)]
-    pub input: Option<PathBuf>,
-}
-
-impl ClientCommand {
-    /// Does it, and prints what came of it to stdout.
-    ///
-    /// Files, stdin and stdout are read and written where the task stands: nothing else runs on this runtime.
-    pub async fn run(self) -> Result<(), ClientFault> {
-        match self {
-            Self::Info(about) => print(&info::run(&about).await?),
-            Self::Size(about) => print(&size::run(&about).await?),
-            Self::Read(args) => read::run(&args).await,
-            Self::Write(args) => print(&write::run(&args).await?),
-        }
+/// Does it, and prints what came of it to stdout.
+///
+/// Files, stdin and stdout are read and written where the task stands: nothing else should run on this runtime.
+pub async fn run(command: &ClientCommand) -> Result<(), ClientFault> {
+    match command {
+        ClientCommand::Info(ask) => print(&info::run(ask).await?),
+        ClientCommand::Size(ask) => print(&size::run(ask).await?),
+        ClientCommand::Read(args) => read::run(args).await,
+        ClientCommand::Write(args) => print(&write::run(args).await?),
     }
 }
 

@@ -1,22 +1,22 @@
 //! `client info`: what an export is and what was negotiated, as a table or as JSON.
 
-use nbd_gateway_config::{NbdUri, Size};
+use nbd_gateway_config::{NbdUri, Size, cli};
 use serde::Serialize;
 
+use super::ClientFault;
 use super::connect::Connection;
-use super::{About, ClientFault};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::client::{Contexts, Negotiated, Wishes};
 use crate::proto::handshake::info::printable;
 use crate::proto::{ExportFlags, Framing};
 
 /// Asks for everything there is, and describes it.
-pub(super) async fn run(about: &About) -> Result<String, ClientFault> {
-    let wishes = Wishes { contexts: Contexts::All, ..Wishes::go(about.uri.export().as_str()) };
-    let connection = Connection::open(&about.uri, wishes).await?;
+pub(super) async fn run(ask: &cli::Ask) -> Result<String, ClientFault> {
+    let wishes = Wishes { contexts: Contexts::All, ..Wishes::go(ask.uri.export().as_str()) };
+    let connection = Connection::open(&ask.uri, wishes).await?;
     let export = connection.export().clone();
     connection.leave().await;
-    Ok(if about.json { json(&about.uri, &export) } else { table(&about.uri, &export) })
+    Ok(if ask.json { json(&ask.uri, &export) } else { table(&ask.uri, &export) })
 }
 
 /// The JSON's shape. Sizes are bytes.

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 
+use nbd_gateway_config::cli;
+
+use super::ClientFault;
 use super::connect::{Connection, WINDOW};
 use super::pieces::extent;
-use super::{ClientFault, ReadArgs};
 use crate::proto::Cmd;
 use crate::proto::handshake::client::Wishes;
 use crate::work::Piece;
@@ -14,14 +16,14 @@ use crate::work::Piece;
 const ZEROES: &[u8] = &[0; 64 * 1024];
 
 /// Reads what the arguments say to where they say.
-pub(super) async fn run(args: &ReadArgs) -> Result<(), ClientFault> {
+pub(super) async fn run(args: &cli::Read) -> Result<(), ClientFault> {
     let mut connection = Connection::open(&args.uri, Wishes::go(args.uri.export().as_str())).await?;
     let outcome = transfer(&mut connection, args).await;
     connection.leave().await;
     outcome
 }
 
-async fn transfer(connection: &mut Connection, args: &ReadArgs) -> Result<(), ClientFault> {
+async fn transfer(connection: &mut Connection, args: &cli::Read) -> Result<(), ClientFault> {
     // Checked before the output file is replaced.
     let (offset, length) = range(connection.export().size, args.offset.bytes(), args.length.map(|size| size.bytes()))?;
     match &args.output {

@@ -3,20 +3,22 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use nbd_gateway_config::cli;
+
+use super::ClientFault;
 use super::connect::{Connection, WINDOW};
-use super::{ClientFault, WriteArgs};
 use crate::proto::handshake::client::Wishes;
 use crate::proto::{Cmd, ExportFlags};
 
 /// Writes what the arguments say to where they say; says what was done.
-pub(super) async fn run(args: &WriteArgs) -> Result<String, ClientFault> {
+pub(super) async fn run(args: &cli::Write) -> Result<String, ClientFault> {
     let mut connection = Connection::open(&args.uri, Wishes::go(args.uri.export().as_str())).await?;
     let outcome = transfer(&mut connection, args).await;
     connection.leave().await;
     outcome
 }
 
-async fn transfer(connection: &mut Connection, args: &WriteArgs) -> Result<String, ClientFault> {
+async fn transfer(connection: &mut Connection, args: &cli::Write) -> Result<String, ClientFault> {
     let offset = args.offset.bytes();
     let written = match &args.input {
         Some(path) => {
