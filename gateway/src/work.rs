@@ -147,6 +147,14 @@ impl Job {
         (Self { request, waiter: Waiter::Task(tx) }, rx)
     }
 
+    /// The client's side of it, if it is a client's.
+    pub fn ticket(&self) -> Option<&Ticket> {
+        match &self.waiter {
+            Waiter::Client(ticket) => Some(ticket),
+            Waiter::Task(_) | Waiter::Nobody => None,
+        }
+    }
+
     /// Tells the outcome to who waits for it. The session is not flushed: see [`Finished`].
     pub fn finish(mut self, outcome: Outcome, finished: &mut Finished) {
         match core::mem::replace(&mut self.waiter, Waiter::Nobody) {

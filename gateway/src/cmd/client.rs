@@ -4,6 +4,7 @@
 //! through `connect`, so that every command negotiates alike, keeps to the server's block sizes, and names its errors alike.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use nbd_gateway_config::cli::ClientCommand;
 
@@ -18,6 +19,18 @@ mod tests;
 mod write;
 
 pub use fault::ClientFault;
+
+/// Runs a client command on a runtime of its own.
+pub fn main(command: &ClientCommand) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return super::failed(&error),
+    };
+    match runtime.block_on(run(command)) {
+        Ok(()) => ExitCode::from(super::DONE),
+        Err(fault) => super::failed(&fault),
+    }
+}
 
 /// Does it, and prints what came of it to stdout.
 ///
