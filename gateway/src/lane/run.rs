@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Lane;
-use super::dial::{DialError, Dialer};
+use super::dial::Dialer;
 use super::gather::{Gather, at_once};
 use super::lost::{EndedBy, OnLoss};
-use crate::net::{Pool, ReadHalf, WriteHalf};
+use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::reply::{BadReply, Event, ReplyReader};
 use crate::proto::request::RequestHeader;
@@ -25,10 +25,8 @@ use crate::work::{Failure, Finished, Job, Outcome};
 pub struct Connected {
     /// What was agreed on.
     pub negotiated: Negotiated,
-    /// The reading half.
-    pub read: ReadHalf,
-    /// The writing half.
-    pub write: WriteHalf,
+    /// The socket.
+    pub stream: Stream,
     /// What was received beyond the handshake.
     pub inbox: Inbox,
 }
@@ -108,13 +106,9 @@ async fn come_back(lane: &Lane, life: &mut Life, why: &str, finished: &mut Finis
     }
     let mut pause = Duration::from_millis(20);
     loop {
-        let attempt = async {
-            let (negotiated, read, write, inbox) = life.dialer.dial().await?;
-            Ok::<_, DialError>(Connected { negotiated, read, write, inbox })
-        };
         let hold_over = since + life.policy.hold;
         let outcome = tokio::select! {
-            outcome = attempt => Some(outcome),
+            outcome = life.dialer.dial() => Some(outcome),
             () = ended(&mut life.end) => return None,
             () = tokio::time::sleep_until(hold_over), if !given_up => None,
         };
@@ -164,7 +158,11 @@ fn give_up(lane: &Lane, why: Cow<'static, str>, finished: &mut Finished) {
 }
 
 async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: &mut Finished) -> Lost {
-    let Connected { negotiated, read, write, inbox } = connected;
+    let Connected { negotiated, stream, inbox } = connected;
+    let (read, write) = match stream.rehome() {
+        Ok(stream) => stream.split(),
+        Err(error) => return error.into(),
+    };
     let framing = negotiated.framing;
     let ids = life
         .contexts
