@@ -128,6 +128,13 @@ pub enum Reason {
         /// The size now.
         size: Size,
     },
+    /// The backend has bytes past the size shown, of another hand; a shrink would cut them off.
+    HiddenBytes {
+        /// The size now.
+        size: Size,
+        /// The backend's size.
+        disk: Size,
+    },
     /// Too many resizes, or too many bytes grown, in the time.
     RateLimited {
         /// Which limit: `resize-rate` or `growth-rate`.

@@ -49,6 +49,10 @@ impl fmt::Display for Refusal {
             Reason::AlreadySmaller { asked, size } => {
                 write!(f, "export `{export}` is {size}, already smaller than {asked}; learn its size and ask again")
             }
+            Reason::HiddenBytes { size, disk } => write!(
+                f,
+                "export `{export}` shows {size} of the {disk} that its backend has by another hand; show them all or take them away before it shrinks"
+            ),
             Reason::RateLimited { limit, again_after: Some(wait) } => {
                 write!(f, "export `{export}`: tenant `{tenant}` is at its {limit}; try again in {wait:?}")
             }

@@ -5,16 +5,51 @@
 use super::{Asked, Errno, Reason};
 
 impl Reason {
-    /// The error on the wire. A write that can't grow the export answers `ENOSPC` for all that is a matter of what may
-    /// be, so that guests that pause for room do pause; what is no matter of room keeps its own error.
+    /// The error on the wire. A write that may not grow the export now answers `ENOSPC` whatever the reason, so that
+    /// guests that pause for room do pause and can go on later. What no waiting and no room would mend keeps its own
+    /// error: the export may not be written at all, the backend failed, the gateway is going.
     #[must_use]
     pub const fn errno(&self, asked: Asked) -> Errno {
-        match (self.resize_errno(), asked) {
-            (errno, Asked::Resize) => errno,
-            (Errno::Perm, Asked::Write) if matches!(self, Self::ReadOnly | Self::NotAuthorised { .. }) => Errno::Perm,
-            (Errno::Perm | Errno::Inval | Errno::NoSpc, Asked::Write) => Errno::NoSpc,
-            (Errno::Io, Asked::Write) => Errno::Io,
-            (Errno::Shutdown, Asked::Write) => Errno::Shutdown,
+        match asked {
+            Asked::Resize => self.resize_errno(),
+            Asked::Write => match self {
+                Self::ReadOnly
+                | Self::BackendFailed
+                | Self::BackendTimedOut
+                | Self::BackendUnchanged { .. }
+                | Self::BackendGaveLess { .. }
+                | Self::Draining => self.resize_errno(),
+                Self::Zero
+                | Self::Impossible { .. }
+                | Self::NotOffered
+                | Self::NotAuthorised { .. }
+                | Self::FixedSize { .. }
+                | Self::AutomaticNotOffered { .. }
+                | Self::ShrinkForbidden
+                | Self::BackendCannotShrink
+                | Self::BackendUnproven
+                | Self::BelowMinimum { .. }
+                | Self::OthersDidNotOptIn { .. }
+                | Self::KernelClients { .. }
+                | Self::MayComeBack { .. }
+                | Self::AlreadySmaller { .. }
+                | Self::HiddenBytes { .. }
+                | Self::RateLimited { .. }
+                | Self::OverQuota { .. }
+                | Self::OverCeiling { .. }
+                | Self::OverWindow { .. }
+                | Self::LargestExport { .. }
+                | Self::TooManyExports { .. }
+                | Self::OverMaxStep { .. }
+                | Self::BackendFull
+                | Self::LedgerUnavailable
+                | Self::Unmeasured
+                | Self::Busy
+                | Self::Unsettled
+                | Self::Quarantined
+                | Self::DrainTimedOut
+                | Self::Cancelled => Errno::NoSpc,
+            },
         }
     }
 
@@ -33,6 +68,7 @@ impl Reason {
             | Self::KernelClients { .. }
             | Self::MayComeBack { .. }
             | Self::AlreadySmaller { .. }
+            | Self::HiddenBytes { .. }
             | Self::RateLimited { .. }
             | Self::TooManyExports { .. }
             | Self::Cancelled => Errno::Perm,
@@ -75,6 +111,7 @@ impl Reason {
             Self::KernelClients { .. } => "kernel-clients",
             Self::MayComeBack { .. } => "may-come-back",
             Self::AlreadySmaller { .. } => "already-smaller",
+            Self::HiddenBytes { .. } => "hidden-bytes",
             Self::RateLimited { .. } => "rate",
             Self::OverQuota { .. } => "quota",
             Self::OverCeiling { .. } => "ceiling",
@@ -99,7 +136,7 @@ impl Reason {
     }
 
     /// Every label there is, in the order of the list: so that each series can exist from the start, at 0.
-    pub const LABELS: [&'static str; 35] = [
+    pub const LABELS: [&'static str; 36] = [
         "zero",
         "impossible",
         "not-offered",
@@ -115,6 +152,7 @@ impl Reason {
         "kernel-clients",
         "may-come-back",
         "already-smaller",
+        "hidden-bytes",
         "rate",
         "quota",
         "ceiling",

@@ -28,7 +28,7 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
         (
             Reason::NotAuthorised { verb: "shrink" },
             1,
-            1,
+            28,
             "not-authorised",
             "export `vm7`: you may not shrink it; ask the operator for the verb `shrink`",
         ),
@@ -104,6 +104,13 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
             "export `vm7` is 4 GiB, already smaller than 8 GiB; learn its size and ask again",
         ),
         (
+            Reason::HiddenBytes { size: size(4 * GIB), disk: size(8 * GIB) },
+            1,
+            28,
+            "hidden-bytes",
+            "export `vm7` shows 4 GiB of the 8 GiB that its backend has by another hand; show them all or take them away before it shrinks",
+        ),
+        (
             Reason::RateLimited { limit: "resize-rate", again_after: wait },
             1,
             28,
@@ -170,22 +177,22 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
         (
             Reason::Unmeasured,
             5,
-            5,
+            28,
             "unmeasured",
             "export `vm7` can't be resized before its backend has been measured; try again",
         ),
-        (Reason::Busy, 5, 5, "busy", "export `vm7` is being resized; try again when that is done"),
+        (Reason::Busy, 5, 28, "busy", "export `vm7` is being resized; try again when that is done"),
         (
             Reason::Unsettled,
             5,
-            5,
+            28,
             "unsettled",
             "export `vm7`: what an earlier resize did is not known yet; try again when it is",
         ),
         (
             Reason::Quarantined,
             5,
-            5,
+            28,
             "quarantined",
             "export `vm7`: its backend came back smaller than it was; ask the operator",
         ),
@@ -214,7 +221,7 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
         (
             Reason::DrainTimedOut,
             5,
-            5,
+            28,
             "drain-timed-out",
             "export `vm7`: requests past the new end did not end in time; its size stays",
         ),
