@@ -67,8 +67,8 @@ pub enum AutomaticGrowth {
     Always,
     /// Nobody's.
     Never,
-    /// Those of clients that opted in; the others are cut after the grow without a reply, come back, see the size and
-    /// send the write again.
+    /// Those of clients that opted in; stock clients with structured replies are cut after the grow without a reply,
+    /// come back, see the size and send the write again.
     Reconnect,
 }
 

@@ -266,7 +266,14 @@ fn past_end(automatic: AutomaticGrowth, by_writes: bool, client: &Negotiated) ->
     match (automatic, asked_for_it) {
         (AutomaticGrowth::OptIn | AutomaticGrowth::Always | AutomaticGrowth::Reconnect, true)
         | (AutomaticGrowth::Always, false) => PastEnd::Grow,
-        (AutomaticGrowth::Reconnect, false) => PastEnd::GrowAndCut,
+        (AutomaticGrowth::Reconnect, false) => match client.style() {
+            ClientStyle::Stock => PastEnd::GrowAndCut,
+            // Who learns sizes in another way is not to be cut for one; nor is the kernel, whose device may not come back.
+            ClientStyle::ExplicitSimple
+            | ClientStyle::ExplicitStructured
+            | ClientStyle::Automatic
+            | ClientStyle::Kernel => PastEnd::Refuse,
+        },
         (AutomaticGrowth::OptIn, false) | (AutomaticGrowth::Never, true | false) => PastEnd::Refuse,
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{Adopt, Lanes, Plan, Quarantine, Situation, Standing};
 use crate::export::External;
-use crate::style::Tells;
+use crate::style::{Grows, Proof, Tells};
 use crate::types::{ByteRange, Size};
 
 /// Judges the size that was read.
@@ -61,10 +61,28 @@ fn zero(situation: &Situation<'_>, disk: Size, own: Option<Size>) -> Option<Byte
     ByteRange::new(exposed_from, asked.min(disk))
 }
 
-/// Connections from before keep the old size where only a handshake tells it.
-fn lanes(situation: &Situation<'_>, disk: Size) -> Lanes {
-    match situation.backend.tells {
-        Tells::SecondHandshake if disk != situation.disk => Lanes::ReplaceAfter,
-        Tells::SecondHandshake | Tells::Notify | Tells::Query | Tells::Itself => Lanes::Keep,
+/// Connections from before keep the old size where only a handshake tells it, unless the backend speaks the extension:
+/// then each of them may use the new one.
+const fn lanes(situation: &Situation<'_>, disk: Size) -> Lanes {
+    match (situation.backend.grows, situation.backend.tells) {
+        (
+            Grows::Origin | Grows::Explicit { proof: Proof::OptedIn, .. } | Grows::Automatic { proof: Proof::OptedIn },
+            _,
+        )
+        | (_, Tells::Notify | Tells::Query | Tells::Itself) => Lanes::Keep,
+        (
+            Grows::Explicit { proof: Proof::ReadBack | Proof::Claimed, .. }
+            | Grows::Automatic { proof: Proof::ReadBack | Proof::Claimed }
+            | Grows::Window
+            | Grows::Driver
+            | Grows::Fixed,
+            Tells::SecondHandshake,
+        ) => {
+            if disk.bytes() == situation.disk.bytes() {
+                Lanes::Keep
+            } else {
+                Lanes::ReplaceAfter
+            }
+        }
     }
 }
