@@ -268,6 +268,14 @@ mod tests {
     }
 
     #[test]
+    fn time_that_was_paid_for_once_is_not_paid_for_again_by_a_clock_that_went_back() {
+        let mut limiter = Limiter::new(rate(1, 10, 3, Oversize::Refuse), at(1000));
+        assert_eq!(limiter.take(at(1000), 2), Ok(()));
+        assert_eq!(limiter.take(at(500), 1), Ok(()));
+        assert_eq!(limiter.take(at(1000), 1), Err(Full::Until(at(1010))));
+    }
+
+    #[test]
     fn several_limiters_take_all_or_nothing() {
         let mut session = Limiter::new(rate(1, 10, 1, Oversize::Refuse), at(0));
         let mut tenant = Limiter::new(rate(1, 100, 1, Oversize::Refuse), at(0));

@@ -122,6 +122,9 @@ fn the_maximum_is_what_quota_and_ceiling_leave() {
     assert_eq!(most(&disk), size(224), "a multiple of the granularity");
     disk.headroom = headroom(0, 10);
     assert_eq!(most(&disk), size(128), "at the least, the size now");
+    disk.size = size(130);
+    disk.disk = size(130);
+    assert_eq!(most(&disk), size(130), "even where that is no multiple");
     disk.headroom = headroom(u64::MAX, u64::MAX);
     assert_eq!(most(&disk), size(1024));
     disk.policy.max_size = Size::MAX;
@@ -130,7 +133,7 @@ fn the_maximum_is_what_quota_and_ceiling_leave() {
     disk.disk = size(256);
     assert_eq!(most(&disk), size(272), "hidden bytes are counted already");
     disk.policy.read_only = true;
-    assert_eq!(most(&disk), size(128));
+    assert_eq!(most(&disk), size(130));
 }
 
 #[test]

@@ -142,6 +142,7 @@ fn writes_grow_by_steps_cut_to_what_there_is_as_long_as_the_write_fits() {
     assert_eq!(grow(disk.plan(write(500))).to, size(512), "a write beyond the step");
     disk.headroom = headroom(40, 200);
     assert_eq!(grow(disk.plan(write(129))).to, size(160), "a step cut to the quota");
+    assert_eq!(grow(disk.plan(write(160))).to, size(160), "the write takes all that is left");
     assert!(matches!(disk.refusal(write(161)), Reason::OverQuota { left: Bytes(40), .. }));
     disk.headroom = None;
     disk.policy.max_size = size(200);
@@ -184,6 +185,14 @@ fn everything_that_stands_in_the_way_of_a_shrink_has_its_own_name() {
         assert_eq!(disk.refusal(Wish::Operator { target: 64 }), reason, "{name}, for an operator");
         assert_eq!(reason.errno(Asked::Resize).wire(), 1, "{name}");
     }
+}
+
+#[test]
+fn a_shrink_may_reach_the_minimum() {
+    let mut disk = origin();
+    disk.policy.min_size = size(64);
+    assert_eq!(shrink(disk.plan(explicit(SIMPLE, 128, 64))).to, size(64));
+    assert_eq!(shrink(disk.plan(explicit(SIMPLE, 128, 49))).to, size(64), "rounded up to it");
 }
 
 #[test]
