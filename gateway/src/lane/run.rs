@@ -31,6 +31,16 @@ pub struct Connected {
     pub inbox: Inbox,
 }
 
+/// Who decides about a lane's connections, and is told of them.
+pub trait Owner: Send + Sync {
+    /// Whether a new connection may take the place of the one lost; an error says why not.
+    fn fits(&self, new: &Negotiated) -> Result<(), String>;
+    /// A connection is up.
+    fn up(&self);
+    /// The connection is lost.
+    fn lost(&self);
+}
+
 /// What a lane needs to live.
 pub struct Life {
     /// How to reach the backend again.
@@ -39,10 +49,8 @@ pub struct Life {
     pub policy: OnLoss,
     /// The export's contexts, in its order.
     pub contexts: Vec<String>,
-    /// Whether a new connection may take the place of the old one; an error says why not.
-    pub fits: Box<dyn Fn(&Negotiated) -> Result<(), String> + Send + Sync>,
-    /// Told when the connection goes up or away, with the reason.
-    pub told: Box<dyn Fn(Result<(), &str>) + Send + Sync>,
+    /// Whose lane it is.
+    pub owner: Arc<dyn Owner>,
     /// Turns true when the lane is to end: DISC, once nothing is in flight.
     pub end: watch::Receiver<bool>,
     /// Receive buffers.
@@ -81,14 +89,14 @@ pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
     let mut connected = Some(first);
     let mut finished = Finished::default();
     while let Some(connection) = connected.take() {
-        (life.told)(Ok(()));
+        life.owner.up();
         let lost = converse(&lane, connection, &mut life, &mut finished).await;
         if let Lost::Ended = lost {
             break;
         }
         let why = lost.to_string();
         tracing::warn!(export = life.name, backend = %life.dialer.address, %why, hold = ?life.policy.hold, "backend connection lost");
-        (life.told)(Err(&why));
+        life.owner.lost();
         lane.lose(lost.by(), life.policy, &mut finished);
         finished.flush();
         connected = come_back(&lane, &mut life, &why, &mut finished).await;
@@ -113,7 +121,7 @@ async fn come_back(lane: &Lane, life: &mut Life, why: &str, finished: &mut Finis
             () = tokio::time::sleep_until(hold_over), if !given_up => None,
         };
         let failure = match outcome {
-            Some(Ok(connected)) => match (life.fits)(&connected.negotiated) {
+            Some(Ok(connected)) => match life.owner.fits(&connected.negotiated) {
                 Ok(()) => {
                     tracing::info!(export = life.name, backend = %life.dialer.address, after = ?since.elapsed(), "backend connection is back");
                     return Some(connected);
