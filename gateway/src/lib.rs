@@ -9,6 +9,7 @@ pub mod listener;
 pub mod net;
 pub mod origin;
 pub mod proto;
+pub mod resize;
 pub mod session;
 pub mod shards;
 pub mod work;

@@ -11,8 +11,9 @@ use nbd_gateway_config::{Config, Resolved};
 use nbd_gateway_metrics::Metrics;
 use tokio::time::Instant;
 
-use super::{Backend, Export};
+use super::{Export, start};
 use crate::net::Pool;
+use crate::resize::book::Book;
 use crate::session::TenantBudget;
 use crate::shards::Shards;
 
@@ -74,9 +75,16 @@ pub struct Registry {
     config: Arc<Config>,
     entries: DashMap<String, Arc<Entry>>,
     budgets: DashMap<String, Arc<TenantBudget>>,
-    pool: Arc<Pool>,
-    shards: Shards,
-    metrics: Arc<Metrics>,
+    shared: Shared,
+}
+
+/// What all exports share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) pool: Arc<Pool>,
+    pub(super) shards: Shards,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) book: Arc<Book>,
 }
 
 impl Registry {
@@ -84,7 +92,8 @@ impl Registry {
     pub fn new(config: Arc<Config>, pool: Arc<Pool>, shards: Shards, metrics: Arc<Metrics>) -> Arc<Self> {
         // The series of exports that are named exist from the start.
         config.listable().for_each(|name| drop(metrics.export(name)));
-        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), pool, shards, metrics })
+        let shared = Shared { pool, shards, metrics, book: Arc::default() };
+        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), shared })
     }
 
     /// The exports that a client may see: those with a name of their own. A template's are not listed.
@@ -94,7 +103,7 @@ impl Registry {
 
     /// The threads that move requests.
     pub fn shards(&self) -> &Shards {
-        &self.shards
+        &self.shared.shards
     }
 
     /// How many exports are open.
@@ -154,13 +163,11 @@ impl Registry {
     }
 
     async fn make(&self, config: &Resolved) -> Result<Export, OpenError> {
-        let metrics = self.metrics.export(config.name.as_str());
+        let metrics = self.shared.metrics.export(config.name.as_str());
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
-        let (backend, facts) =
-            Backend::open(config, &self.pool, &self.shards, &metrics).await.map_err(|e| failed(e.to_string()))?;
         let budget = || TenantBudget::new(config.limits.tenant_bytes);
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
-        Ok(Export::new(config.clone(), facts, backend, budget, metrics))
+        start::open(config, &self.shared, budget, metrics).await.map_err(failed)
     }
 
     /// Closes what is idle since `leased`.

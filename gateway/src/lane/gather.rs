@@ -29,6 +29,7 @@ pub(super) fn at_once(request: &Request, body: Body) -> Result<Outcome, Body> {
         {
             Ok(Outcome::Found(Found::Whole(payload)))
         }
+        Body::Resize { size } if request.command == Cmd::RESIZE => Ok(Outcome::Resized(size)),
         Body::Nothing if !matches!(request.command, Cmd::READ | Cmd::BLOCK_STATUS) => Ok(Outcome::Done),
         Body::Error { errno, message, offset } => {
             Ok(Outcome::Failed(Failure { errno, message: message.into(), offset }))

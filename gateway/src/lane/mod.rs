@@ -11,10 +11,11 @@ mod run;
 mod table;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 pub use dial::{DialError, Dialer};
 pub use lost::OnLoss;
@@ -23,6 +24,8 @@ pub use run::{Connected, Life, Owner, run};
 use crate::net::{Outbox, Written};
 use crate::proto::{Cookie, Errno};
 use crate::work::{Failure, Finished, Job};
+
+pub use crate::work::Heard;
 use table::Table;
 
 /// What the lanes of one export share: a clock of events, and what is answered but not yet known durable.
@@ -74,6 +77,10 @@ pub struct Lane {
     out: Outbox,
     durability: Arc<Durability>,
     task: Mutex<Option<Waker>>,
+    /// Set to have the connection replaced by a new one.
+    renew: AtomicBool,
+    /// How many connections there have been.
+    ups: watch::Sender<u64>,
 }
 
 impl Lane {
@@ -84,6 +91,8 @@ impl Lane {
             out: Outbox::default(),
             durability,
             task: Mutex::new(None),
+            renew: AtomicBool::new(false),
+            ups: watch::channel(0).0,
         })
     }
 
@@ -129,6 +138,22 @@ impl Lane {
     /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         self.table.lock().len()
+    }
+
+    /// Whether a request past `end` is in flight.
+    pub fn beyond(&self, end: u64) -> bool {
+        self.table.lock().beyond(end)
+    }
+
+    /// Replaces the connection by a new one: what was sent is answered, a FLUSH makes it durable, what comes meanwhile
+    /// waits. Cancel-safe: yes, it is still replaced.
+    pub async fn renew(&self) {
+        let mut ups = self.ups.subscribe();
+        ups.mark_unchanged();
+        self.renew.store(true, Ordering::Release);
+        self.wake();
+        // An error means that the lane is gone, and with it the need.
+        let _ = ups.changed().await;
     }
 
     /// The ranges of requests in flight that may change data and belong to this session.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use super::gather::{Gather, at_once};
 use super::lost::{EndedBy, OnLoss};
 use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
-use crate::proto::reply::{BadReply, Event, ReplyReader};
+use crate::proto::reply::{BadReply, Body, Event, ReplyReader};
 use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Cookie, Errno, Inbox};
-use crate::work::{Failure, Finished, Job, Outcome};
+use crate::proto::{Cmd, CmdFlags, Cookie, Errno, ExportFlags, Inbox, Payload};
+use crate::work::{Failure, Finished, Job, Outcome, Request};
 
 /// A connection in transmission.
 #[derive(Debug)]
@@ -31,12 +32,24 @@ pub struct Connected {
     pub inbox: Inbox,
 }
 
+impl Connected {
+    /// Ends a connection that was only made to look.
+    pub async fn goodbye(mut self) {
+        let mut disc = Vec::new();
+        let header =
+            RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie: Cookie(0), offset: 0, length: 0 };
+        header.put(self.negotiated.framing, &mut disc);
+        // The backend may be gone already; then there is nobody to say goodbye to.
+        let _ = self.stream.write_all(&disc).await;
+    }
+}
+
 /// Who decides about a lane's connections, and is told of them.
 pub trait Owner: Send + Sync {
     /// Whether a new connection may take the place of the one lost; an error says why not.
     fn fits(&self, new: &Negotiated) -> Result<(), String>;
-    /// A connection is up.
-    fn up(&self);
+    /// A connection is up, the first one or a later one.
+    fn up(&self, negotiated: &Negotiated);
     /// The connection is lost.
     fn lost(&self);
 }
@@ -70,6 +83,8 @@ enum Lost {
     Protocol(#[from] BadReply),
     #[error("ended")]
     Ended,
+    #[error("replaced")]
+    Replaced,
 }
 
 impl Lost {
@@ -79,7 +94,7 @@ impl Lost {
             Lost::Io(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
                 EndedBy::Backend
             }
-            Lost::Io(_) | Lost::Protocol(_) | Lost::Ended => EndedBy::Gateway,
+            Lost::Io(_) | Lost::Protocol(_) | Lost::Ended | Lost::Replaced => EndedBy::Gateway,
         }
     }
 }
@@ -89,10 +104,16 @@ pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
     let mut connected = Some(first);
     let mut finished = Finished::default();
     while let Some(connection) = connected.take() {
-        life.owner.up();
+        life.owner.up(&connection.negotiated);
         let lost = converse(&lane, connection, &mut life, &mut finished).await;
         if let Lost::Ended = lost {
             break;
+        }
+        if let Lost::Replaced = lost {
+            lane.out.disconnect();
+            lane.table.lock().away();
+            connected = come_back(&lane, &mut life, "replaced on purpose", &mut finished).await;
+            continue;
         }
         let why = lost.to_string();
         tracing::warn!(export = life.name, backend = %life.dialer.address, %why, hold = ?life.policy.hold, "backend connection lost");
@@ -184,6 +205,8 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
         lane.out.append(|batch| table.up(framing, now, batch));
     }
     lane.flush();
+    lane.renew.store(false, Ordering::Release);
+    lane.ups.send_modify(|ups| *ups = ups.wrapping_add(1));
     let mut reading = Reading {
         read,
         inbox,
@@ -191,6 +214,8 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
         ids,
         pool: Arc::clone(&life.pool),
         done: Vec::with_capacity(64),
+        renewing: None,
+        flushes: negotiated.flags.has(ExportFlags::SEND_FLUSH),
     };
     let mut end = life.end.clone();
     let mut ending = false;
@@ -205,7 +230,7 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
         }
     };
     *lane.task.lock() = None;
-    if let Lost::Ended = lost {
+    if let Lost::Ended | Lost::Replaced = lost {
         // Says goodbye; the backend then closes without complaint.
         let disc = RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie: Cookie(0), offset: 0, length: 0 };
         lane.out.append(|batch| batch.head(|out| disc.put(framing, out)));
@@ -222,6 +247,17 @@ struct Reading {
     ids: Vec<u32>,
     pool: Arc<Pool>,
     done: Vec<(Job, Outcome)>,
+    /// How far a replacement of this connection has come.
+    renewing: Option<Renewing>,
+    /// Whether the backend takes a FLUSH.
+    flushes: bool,
+}
+
+/// A planned replacement: first everything sent is answered, then a FLUSH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewing {
+    Draining,
+    Flushing,
 }
 
 impl Reading {
@@ -248,8 +284,11 @@ impl Reading {
             if let Err(bad) = decoded {
                 return Poll::Ready(bad.into());
             }
-            if ending && lane.in_flight() == 0 {
+            if ending && !lane.table.lock().is_waiting() {
                 return Poll::Ready(Lost::Ended);
+            }
+            if lane.renew.load(Ordering::Acquire) && self.renew(lane, finished) {
+                return Poll::Ready(Lost::Replaced);
             }
             let room = self.inbox.room(self.pool.as_ref());
             match ready!(self.read.poll_fill(cx, room)) {
@@ -258,6 +297,40 @@ impl Reading {
                 Err(error) => return Poll::Ready(error.into()),
             }
         }
+    }
+
+    /// Takes a replacement one step further; whether the connection can go now.
+    fn renew(&mut self, lane: &Lane, finished: &mut Finished) -> bool {
+        if self.renewing.is_none() {
+            self.renewing = Some(Renewing::Draining);
+            let standing = {
+                let mut table = lane.table.lock();
+                table.hold();
+                table.take_standing()
+            };
+            for slot in standing {
+                slot.job.fail(Failure::new(Errno::EIO, "the connection is being replaced"), finished);
+            }
+        }
+        let mut table = lane.table.lock();
+        if table.is_waiting() {
+            return false;
+        }
+        if self.flushes && self.renewing == Some(Renewing::Draining) {
+            self.renewing = Some(Renewing::Flushing);
+            let flush =
+                Request { command: Cmd::FLUSH, flags: CmdFlags::NONE, offset: 0, length: 0, payload: Payload::empty() };
+            let (job, outcome) = Job::for_task(flush);
+            // Its outcome is the next step's concern: a FLUSH that fails leaves the writes unflushed on the books.
+            drop(outcome);
+            let covers = lane.durability.written.load(Ordering::Acquire);
+            let now = lane.durability.tick();
+            lane.out.append(|batch| table.insert_last(job, now, covers, batch));
+            drop(table);
+            lane.flush();
+            return false;
+        }
+        true
     }
 
     /// Everything whole in the inbox; under one lock, finishing nothing yet.
@@ -269,6 +342,11 @@ impl Reading {
         let now = lane.durability.tick();
         while let Some(Event { cookie, done, body }) = self.replies.next(&mut self.inbox, |c| table.expected(c))? {
             let Some(slot) = table.slot(cookie) else { return Err(BadReply::Cookie(cookie)) };
+            if let (false, Body::Resize { size }) = (done, &body)
+                && slot.job.hear(*size)
+            {
+                continue;
+            }
             let outcome = match (done, slot.gather.is_some()) {
                 (true, false) => at_once(&slot.job.request, body),
                 _ => Err(body),

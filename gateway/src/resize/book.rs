@@ -31,7 +31,12 @@ impl Book {
         if quota.size(export).is_some() {
             quota.measure(export, measured);
         } else if let Ok(Some(reason)) | Err(reason) = quota.add(export, tenant, measured) {
-            tracing::warn!(export = export.as_str(), tenant = tenant.as_str(), why = reason.label(), "the export takes its tenant over a limit; it is counted, and nothing of the tenant's grows");
+            tracing::warn!(
+                export = export.as_str(),
+                tenant = tenant.as_str(),
+                why = reason.label(),
+                "the export takes its tenant over a limit; it is counted, and nothing of the tenant's grows"
+            );
         }
     }
 
@@ -44,7 +49,11 @@ impl Book {
     pub async fn reserve(&self, export: &ExportName, to: Size) -> Result<Reservation, Reason> {
         let grant = self.quota.lock().reserve(export, to)?;
         if let Some(reason) = &grant.unenforced {
-            tracing::info!(export = export.as_str(), why = reason.label(), "a limit that is not enforced would have refused this");
+            tracing::info!(
+                export = export.as_str(),
+                why = reason.label(),
+                "a limit that is not enforced would have refused this"
+            );
         }
         Ok(grant.reservation)
     }

@@ -243,7 +243,8 @@ impl<H: Hands> Coordinator<H> {
                             self.roll_back(reservation.take()).await;
                             self.book.measure(&self.at.export, count).await;
                             self.at.disk = count;
-                            return Some(Err(self.refusal(self.judge(&answered, reason))));
+                            let reason = self.judge(&answered, reason);
+                            return Some(Err(self.refusal(reason)));
                         }
                         Grown::Quarantine(why) => {
                             self.unsettle(reservation.take(), grow.to).await;
@@ -295,7 +296,10 @@ impl<H: Hands> Coordinator<H> {
                         if self.at.backend.can_grow() {
                             Reason::BackendFailed
                         } else {
-                            tracing::warn!(export = self.at.export.as_str(), "the backend sets NBD_FLAG_SEND_RESIZE and does not resize; it is taken as fixed from now on");
+                            tracing::warn!(
+                                export = self.at.export.as_str(),
+                                "the backend sets NBD_FLAG_SEND_RESIZE and does not resize; it is taken as fixed from now on"
+                            );
                             Reason::FixedSize { size: self.at.size }
                         }
                     }
@@ -303,7 +307,11 @@ impl<H: Hands> Coordinator<H> {
                 }
             }
             Answered::Unknown(why) => {
-                tracing::warn!(export = self.at.export.as_str(), why, "the backend did not answer a resize as it should; it is not asked again until it has been read back");
+                tracing::warn!(
+                    export = self.at.export.as_str(),
+                    why,
+                    "the backend did not answer a resize as it should; it is not asked again until it has been read back"
+                );
                 self.at.backend = self.at.backend.after(Trial::Broke);
                 Reason::BackendTimedOut
             }
@@ -360,7 +368,8 @@ impl<H: Hands> Coordinator<H> {
                         Shrunk::Same { count, reason } => {
                             self.at.disk = count;
                             self.restore();
-                            return Some(Err(self.refusal(self.judge(&answered, reason))));
+                            let reason = self.judge(&answered, reason);
+                            return Some(Err(self.refusal(reason)));
                         }
                         Shrunk::Quarantine(why) => {
                             self.quarantine(why);
@@ -410,7 +419,14 @@ impl<H: Hands> Coordinator<H> {
     async fn publish(&mut self, size: Size) {
         if size != self.at.size {
             self.generation = self.generation.wrapping_add(1);
-            tracing::info!(export = self.at.export.as_str(), tenant = self.at.tenant.as_str(), from = self.at.size.bytes(), to = size.bytes(), generation = self.generation, "size changed");
+            tracing::info!(
+                export = self.at.export.as_str(),
+                tenant = self.at.tenant.as_str(),
+                from = self.at.size.bytes(),
+                to = size.bytes(),
+                generation = self.generation,
+                "size changed"
+            );
         }
         self.at.size = size;
         self.hands.publish(size, self.generation);
@@ -436,9 +452,19 @@ impl<H: Hands> Coordinator<H> {
         self.book.unsettle(reservation).await;
     }
 
-    async fn leave_unsettled(&mut self, reservation: Option<Reservation>, asked: Size, read: &Result<u64, String>) -> Refusal {
+    async fn leave_unsettled(
+        &mut self,
+        reservation: Option<Reservation>,
+        asked: Size,
+        read: &Result<u64, String>,
+    ) -> Refusal {
         let why = read.as_ref().err().map_or("", String::as_str);
-        tracing::warn!(export = self.at.export.as_str(), asked = asked.bytes(), why, "nobody knows whether the backend was resized; it counts until the size can be read");
+        tracing::warn!(
+            export = self.at.export.as_str(),
+            asked = asked.bytes(),
+            why,
+            "nobody knows whether the backend was resized; it counts until the size can be read"
+        );
         self.unsettle(reservation, asked).await;
         self.standing = Standing::Unsettled { asked };
         self.refusal(Reason::BackendTimedOut)

@@ -15,6 +15,8 @@ pub(super) struct Rules {
     pub(super) flags: ExportFlags,
     /// Requests may reach up to here.
     pub(super) end: u64,
+    /// Whether writes past that grow the export.
+    pub(super) grows: bool,
     /// The largest payload of a READ or WRITE.
     pub(super) largest: u64,
     /// How many contexts the client selected.
@@ -129,7 +131,9 @@ pub(super) fn in_range(
     let refuse = |errno, why: String| Verdict::Refuse(Failure::new(errno, why), payload);
     let end = rules.end;
     let past = offset.checked_add(length).is_none_or(|e| e > end);
-    if past {
+    let grows =
+        rules.grows && matches!(command, Cmd::WRITE | Cmd::WRITE_ZEROES) && offset.checked_add(length).is_some();
+    if past && !grows {
         // ENOSPC tells a client that its disk is full, and a hypervisor to pause its guest. proto.md, "Error values".
         let errno = if matches!(command, Cmd::WRITE | Cmd::WRITE_ZEROES) { Errno::ENOSPC } else { Errno::EINVAL };
         return refuse(
@@ -187,7 +191,7 @@ mod tests {
     const ALL: ExportFlags = ExportFlags(0x1fff & !0x2);
 
     fn rules(framing: Framing) -> Rules {
-        Rules { framing, flags: ALL, end: 1 << 20, largest: 1 << 16, contexts: 2, draining: false }
+        Rules { framing, flags: ALL, end: 1 << 20, grows: false, largest: 1 << 16, contexts: 2, draining: false }
     }
 
     fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> RequestHeader {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use nbd_gateway_policy::notice;
 use tokio::time::Instant;
 
 use super::admit::{Rules, Verdict, admit, in_range};
@@ -45,7 +46,7 @@ pub(crate) enum End {
 }
 
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     Header,
     /// Admitted, waiting for permits; with the contexts that a BLOCK_STATUS payload named.
     Permits(RequestHeader, CmdFlags, Option<Box<[usize]>>),
@@ -55,6 +56,8 @@ enum Step {
     Answer(RequestHeader, Outcome),
     /// A BLOCK_STATUS' own payload is on its way.
     Contexts(RequestHeader, usize),
+    /// A resize that waits for one of this session's others to end.
+    Resize(RequestHeader),
     /// Refused; its payload is thrown away.
     Skip(RequestHeader, Failure, u64),
     /// Nothing more is read.
@@ -65,16 +68,17 @@ enum Step {
 enum Pause {
     Input,
     Permits,
+    Resizes,
     Closing,
 }
 
 /// The reading side of one session.
 pub(super) struct Transmission {
-    session: Arc<Session>,
+    pub(super) session: Arc<Session>,
     read: ReadHalf,
     inbox: Inbox,
     pool: Arc<Pool>,
-    step: Step,
+    pub(super) step: Step,
     jobs: Vec<Job>,
     finished: Finished,
     largest: u64,
@@ -148,7 +152,12 @@ impl Transmission {
             }
             self.finished.flush();
             let ending = self.draining || matches!(pause, Pause::Closing);
-            let done = ending && self.session.permits.is_idle();
+            if ending {
+                let why =
+                    if matches!(pause, Pause::Closing) { notice::End::Disconnected } else { notice::End::Drained };
+                self.session.end_notify(why);
+            }
+            let done = ending && self.session.permits.is_idle() && self.session.is_quiet();
             match pause {
                 Pause::Permits => return Poll::Pending,
                 Pause::Closing if done => {
@@ -156,6 +165,7 @@ impl Transmission {
                     return Poll::Ready(if let Step::Closing(end) = end { end } else { End::Closed });
                 }
                 Pause::Closing => return Poll::Pending,
+                Pause::Resizes => return Poll::Pending,
                 Pause::Input if self.draining && done && self.inbox.is_empty() => return Poll::Ready(End::Drained),
                 Pause::Input => {}
             }
@@ -207,6 +217,13 @@ impl Transmission {
                     }
                     self.answer(&header, outcome);
                 }
+                Step::Resize(header) => {
+                    if self.session.has_too_many_resizes() {
+                        self.step = Step::Resize(header);
+                        return Pause::Resizes;
+                    }
+                    self.resize(header);
+                }
                 Step::Payload(header, flags, only, since) => {
                     let length = if header.command == Cmd::WRITE { header.length } else { 0 };
                     let Some(payload) = self.inbox.payload(usize::try_from(length).unwrap_or(usize::MAX)) else {
@@ -238,19 +255,41 @@ impl Transmission {
         }
     }
 
+    /// Replies that are to be written when this batch is done.
+    pub(super) fn finished(&mut self) -> &mut Finished {
+        &mut self.finished
+    }
+
+    /// Turns true when the gateway drains.
+    pub(super) fn drain(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.drain.clone()
+    }
+
+    /// Whether it drains.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     fn rules(&self) -> Rules {
         let agreement = &self.session.agreement;
         Rules {
             framing: agreement.framing,
             flags: agreement.flags,
-            end: self.session.end.load(Ordering::Acquire),
+            end: self.session.end(),
+            grows: self.session.grows(),
             largest: self.largest,
-            contexts: agreement.contexts.len(),
+            contexts: agreement.contexts.len() + agreement.sizes.len(),
             draining: self.draining,
         }
     }
 
     fn header(&mut self, header: RequestHeader) {
+        if header.command == Cmd::RESIZE {
+            return self.resize(header);
+        }
+        if header.command == Cmd::BLOCK_STATUS && self.only_sizes(&header) {
+            return self.sizes(header);
+        }
         let verdict = admit(&self.rules(), &header);
         self.verdict(header, verdict);
     }
@@ -292,13 +331,19 @@ impl Transmission {
         only: Option<Box<[usize]>>,
         since: Instant,
     ) {
-        let ticket =
-            Ticket { session: Arc::clone(&self.session), cookie: header.cookie, bytes: charge(&header), only, since };
+        let ticket = Ticket {
+            session: Arc::clone(&self.session),
+            cookie: header.cookie,
+            bytes: charge(&header),
+            permit: true,
+            only,
+            since,
+        };
         let RequestHeader { command, offset, length, .. } = header;
         self.jobs.push(Job::for_client(Request { command, flags, offset, length, payload }, ticket));
     }
 
-    fn refuse(&mut self, header: RequestHeader, failure: Failure) {
+    pub(super) fn refuse(&mut self, header: RequestHeader, failure: Failure) {
         tracing::debug!(session = self.session.id, cookie = %header.cookie, command = %header.command, why = %failure.message, "request refused");
         self.step = Step::Answer(header, Outcome::Failed(failure));
     }
@@ -312,7 +357,7 @@ impl Transmission {
         };
         let request = Request { command, flags, offset, length, payload: Payload::empty() };
         let session = Arc::clone(&self.session);
-        let ticket = Ticket { session, cookie, bytes: 0, only: None, since: Instant::now() };
+        let ticket = Ticket { session, cookie, bytes: 0, permit: true, only: None, since: Instant::now() };
         self.session.export.admit(1);
         ticket.reply(&request, outcome, &mut self.finished);
     }

@@ -410,13 +410,13 @@ impl Server {
     }
 }
 
-/// The indexes and names of the contexts that match: exactly, or in a listing by a query that ends in a colon.
-pub fn match_contexts<'a>(contexts: &'a [String], queries: &[String], set: bool) -> Vec<(usize, &'a str)> {
+/// Those of the contexts (number, name) that match: exactly, or in a listing by a query that ends in a colon.
+pub fn match_contexts<'a>(contexts: &[(usize, &'a str)], queries: &[String], set: bool) -> Vec<(usize, &'a str)> {
     let all = !set && queries.is_empty();
     let hits = |context: &str| {
         all || queries.iter().any(|q| q == context || (!set && q.ends_with(':') && context.starts_with(q.as_str())))
     };
-    contexts.iter().enumerate().filter(|(_, c)| hits(c)).map(|(i, c)| (i, c.as_str())).collect()
+    contexts.iter().filter(|(_, c)| hits(c)).copied().collect()
 }
 
 fn fits(length: usize) -> bool {

@@ -57,7 +57,7 @@ const EXPORT: &str = "disk";
 
 /// Plays a server with one export `disk` of 4096 bytes that has two contexts.
 fn play(input: &[u8], piece: usize) -> (Result<(), BadClient>, Vec<String>, Server) {
-    let contexts = ["base:allocation".to_owned(), "qemu:dirty-bitmap:b0".to_owned()];
+    let contexts = [(0, "base:allocation"), (1, "qemu:dirty-bitmap:b0")];
     let (mut server, mut buffer) = (Server::new(8192), BytesMut::new());
     server.output().clear();
     for bytes in input.chunks(piece.max(1)) {
