@@ -13,12 +13,18 @@
     reason = "a test that meets the unexpected must fail at once, and real peers run in real time"
 )]
 
+mod bad_backend;
+mod bad_client;
 mod client;
+mod drain;
 mod gateway;
 mod image;
 mod interop;
+mod multiplex;
 mod peer;
 mod place;
 mod process;
 mod route;
+mod scripted;
+mod translation;
 mod trouble;

@@ -77,12 +77,11 @@ pub(crate) struct Call {
     program: String,
     arguments: Vec<OsString>,
     folder: Option<PathBuf>,
-    deadline: Duration,
 }
 
 impl Call {
     pub(crate) fn new(program: &str) -> Self {
-        Self { program: program.to_owned(), arguments: Vec::new(), folder: None, deadline: DEADLINE }
+        Self { program: program.to_owned(), arguments: Vec::new(), folder: None }
     }
 
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -92,11 +91,6 @@ impl Call {
 
     pub(crate) fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, arguments: I) -> Self {
         self.arguments.extend(arguments.into_iter().map(|a| a.as_ref().to_owned()));
-        self
-    }
-
-    pub(crate) fn within(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
         self
     }
 
@@ -118,7 +112,7 @@ impl Call {
         let mut child = command.process_group(0).spawn().map_err(|e| Trouble::new(format!("`{line}`: {e}")))?;
         let stdout = gather(child.stdout.take());
         let stderr = gather(child.stderr.take());
-        let in_time = exits_within(&child, self.deadline)?;
+        let in_time = exits_within(&child, DEADLINE)?;
         if !in_time {
             end_group(&child, Signal::KILL);
         }
@@ -129,7 +123,7 @@ impl Call {
             String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
         };
         let output = Output { line, status, stdout: text(stdout), stderr: text(stderr) };
-        if in_time { Ok(output) } else { Err(output.trouble(&format!("did not end within {:?}", self.deadline))) }
+        if in_time { Ok(output) } else { Err(output.trouble(&format!("did not end within {DEADLINE:?}"))) }
     }
 }
 
@@ -208,12 +202,6 @@ impl Running {
             return Ok(status);
         }
         end_group(&self.child, Signal::TERM);
-        self.await_end(LAST_WORDS)
-    }
-
-    /// SIGKILL: what a crash looks like to its peers.
-    pub(crate) fn kill(&mut self) -> Result<ExitStatus, Trouble> {
-        end_group(&self.child, Signal::KILL);
         self.await_end(LAST_WORDS)
     }
 

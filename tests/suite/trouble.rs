@@ -3,6 +3,8 @@
 
 use std::fmt;
 use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// One failure, told to a person.
 #[derive(Clone)]
@@ -53,4 +55,15 @@ impl From<serde_json::Error> for Trouble {
 /// Fails with `sentence` unless `holds`.
 pub(crate) fn ensure(holds: bool, sentence: impl FnOnce() -> String) -> Result<(), Trouble> {
     if holds { Ok(()) } else { Err(Trouble::new(sentence())) }
+}
+
+/// Asks again until it holds, for what shows itself only to those who ask.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Trouble> {
+    let patience = Duration::from_secs(15);
+    let end = Instant::now() + patience;
+    while !holds() {
+        ensure(Instant::now() < end, || format!("{what}: not within {patience:?}"))?;
+        thread::yield_now();
+    }
+    Ok(())
 }

@@ -6,6 +6,8 @@ mod libnbd;
 mod nbd_client;
 mod qemu;
 
+pub(crate) use libnbd::{map_of, run_python};
+
 use crate::image::Image;
 use crate::place::Place;
 use crate::route::Target;

@@ -19,10 +19,9 @@ pub(super) const fn unable(client: Client, server: Server) -> Option<&'static st
 
 /// The outcome for a pair.
 pub(super) fn outcome(client: Client, server: Server) -> Result<(), Trouble> {
-    static OUTCOMES: OnceLock<Vec<Vec<OnceLock<Result<(), Trouble>>>>> = OnceLock::new();
-    let outcomes = OUTCOMES
-        .get_or_init(|| Client::ALL.iter().map(|_| Server::ALL.iter().map(|_| OnceLock::new()).collect()).collect());
-    outcomes[client as usize][server as usize].get_or_init(|| run(client, server)).clone()
+    const CELLS: usize = Client::ALL.len() * Server::ALL.len();
+    static OUTCOMES: [OnceLock<Result<(), Trouble>>; CELLS] = [const { OnceLock::new() }; CELLS];
+    OUTCOMES[client as usize * Server::ALL.len() + server as usize].get_or_init(|| run(client, server)).clone()
 }
 
 fn run(client: Client, server: Server) -> Result<(), Trouble> {
