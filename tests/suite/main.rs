@@ -24,6 +24,7 @@ mod multiplex;
 mod peer;
 mod place;
 mod process;
+mod readme;
 mod route;
 mod scripted;
 mod translation;

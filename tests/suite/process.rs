@@ -35,7 +35,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-img", "qemu-utils"),
     ("qemu-io", "qemu-utils"),
     ("qemu-nbd", "qemu-utils"),
-    ("qemu-storage-daemon", "qemu-utils"),
+    // In Debian 12; in qemu-utils later.
+    ("qemu-storage-daemon", "qemu-system-common"),
 ];
 
 /// Where `program` is; a missing peer is a failure, not a reason to skip.
