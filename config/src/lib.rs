@@ -1,1 +1,25 @@
-//! The config room of nbd-gateway.
+//! From a configuration file, or a command line, to types that cannot be built wrong.
+//!
+//! Owns the shapes of the file (private), what is checked about them (every problem is told at once, with the key's path,
+//! what is wrong and an example), NBD URIs, the units that people write, and the command line. Never opens a socket,
+//! never looks at a disk or a backend: `nbd-gateway check` says the same on every host.
+
+pub mod cli;
+mod model;
+mod names;
+mod problem;
+mod raw;
+mod schema;
+mod shape;
+mod units;
+mod uri;
+
+pub use model::{
+    AdminAddress, Backend, Config, LimitOverrides, Limits, ListenAddress, Log, LogFormat, LogLevel, OnBackendLoss,
+    Resolved, Tenant,
+};
+pub use names::{ExportName, LONGEST_EXPORT_NAME, LONGEST_TENANT_NAME, NameFault, TenantId};
+pub use problem::{Problem, Problems};
+pub use schema::schema;
+pub use units::{Interval, Per, Rate, Size, SizeRate, UnitFault};
+pub use uri::{DEFAULT_PORT, Endpoint, Host, LONGEST_SOCKET_PATH, NbdUri, UriFault};

@@ -1,1 +1,13 @@
-//! nbd-gateway.
+//! nbd-gateway: a multiplexing NBD gateway.
+
+pub mod admin;
+pub mod app;
+pub mod cmd;
+pub mod export;
+pub mod lane;
+pub mod listener;
+pub mod net;
+pub mod origin;
+pub mod proto;
+pub mod session;
+pub mod work;

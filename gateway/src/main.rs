@@ -1,1 +1,18 @@
-fn main() {}
+//! nbd-gateway: the program. Everything it does is in the library, so that tests can reach it.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use nbd_gateway::cmd::{client, describe, serve};
+use nbd_gateway_config::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve { config } => serve::run(config.as_deref()),
+        Command::Check { config } => describe::check(&config),
+        Command::Client { command } => client::main(&command),
+        Command::Schema => describe::schema(),
+        Command::Completions { shell } => describe::completions(shell),
+        Command::Man => describe::man(),
+    }
+}

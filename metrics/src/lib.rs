@@ -1,1 +1,13 @@
-//! The metrics room of nbd-gateway.
+//! Every metric of nbd-gateway.
+//!
+//! [`names`] is the one place where a metric gets its name, help, unit and buckets; [`labels`] holds the closed sets of
+//! label values; [`guards`] counts what opens and closes. There is no global registry: [`Metrics::new`] makes one, and
+//! whoever counts holds the handles it needs, resolved beforehand, so that counting costs an addition.
+
+pub mod guards;
+pub mod labels;
+mod names;
+
+pub use guards::Open;
+pub use labels::{Command, Direction, LossReason, Outcome};
+pub use names::{ExportMetrics, ListenerMetrics, Metrics};

@@ -1,0 +1,235 @@
+//! The command line: what can be asked of the program, in words that can be read aloud.
+//!
+//! Owns the commands, their arguments and their help. Never runs any of them: that is the gateway's.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::units::Size;
+use crate::uri::NbdUri;
+
+/// How a command ended, as every command's help states it.
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  it failed; why is on standard error
+  2  the command line or the configuration is wrong";
+
+/// A gateway for NBD, the network block device protocol.
+///
+/// Clients connect to it as to any NBD server; many of them share few connections to the servers behind it. Start it
+/// without a configuration to try it: `nbd-gateway serve`.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(name = "nbd-gateway", version, after_help = EXIT_CODES, max_term_width = 100, propagate_version = false)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run the gateway until it is told to end (SIGTERM or SIGINT)
+    ///
+    /// Without a configuration it serves one disk, `nbd://127.0.0.1/demo`, to this host only: a sparse file of 1 GiB in
+    /// `nbd-gateway-data/` under the current directory. It prints commands to try.
+    #[command(after_help = EXIT_CODES)]
+    Serve {
+        /// The configuration file (TOML)
+        #[arg(long, short, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Read a configuration as `serve` would, and tell everything that is wrong with it
+    ///
+    /// It looks at the file alone: no address is bound, no server is asked. Each problem comes with its line, its key
+    /// and an example.
+    #[command(after_help = EXIT_CODES)]
+    Check {
+        /// The configuration file (TOML)
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Ask an NBD server, read from it or write to it
+    ///
+    /// Speaks to any NBD server, not only to this gateway. A server's export is named by an NBD URI:
+    /// `nbd://HOST[:PORT]/EXPORT` or `nbd+unix:///EXPORT?socket=PATH`.
+    #[command(after_help = EXIT_CODES)]
+    Client {
+        /// What to do with the export.
+        #[command(subcommand)]
+        command: ClientCommand,
+    },
+    /// Print the JSON schema of the configuration, for editors
+    #[command(after_help = EXIT_CODES)]
+    Schema,
+    /// Print a script that completes these commands in a shell
+    #[command(after_help = EXIT_CODES)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, in roff
+    #[command(after_help = EXIT_CODES)]
+    Man,
+}
+
+/// What the client can do.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum ClientCommand {
+    /// Show what the server says about an export: its size, what it can do, its block sizes
+    #[command(after_help = EXIT_CODES)]
+    Info(Ask),
+    /// Show the size of an export, in bytes
+    #[command(after_help = EXIT_CODES)]
+    Size(Ask),
+    /// Read from an export, to standard output or to a file
+    #[command(after_help = EXIT_CODES)]
+    Read(Read),
+    /// Write to an export, from standard input or from a file
+    ///
+    /// Writes all that there is to read, then asks the server to make it durable (FLUSH) if it can.
+    #[command(after_help = EXIT_CODES)]
+    Write(Write),
+}
+
+/// Which export to ask about.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Ask {
+    /// The export, like nbd://127.0.0.1/demo
+    #[arg(value_name = "URI")]
+    pub uri: NbdUri,
+    /// Print JSON, for programs; sizes are whole numbers, in bytes
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to read.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Read {
+    /// The export, like nbd://127.0.0.1/demo
+    #[arg(value_name = "URI")]
+    pub uri: NbdUri,
+    /// Where to start, in bytes or like 1GiB
+    #[arg(long, value_name = "SIZE", default_value = "0")]
+    pub offset: Size,
+    /// How much to read, in bytes or like 64KiB; to the end of the export if absent
+    #[arg(long, value_name = "SIZE")]
+    pub length: Option<Size>,
+    /// The file to write to, which is made or overwritten; standard output if absent
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// What to write.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Write {
+    /// The export, like nbd://127.0.0.1/demo
+    #[arg(value_name = "URI")]
+    pub uri: NbdUri,
+    /// Where to start, in bytes or like 1GiB
+    #[arg(long, value_name = "SIZE", default_value = "0")]
+    pub offset: Size,
+    /// The file to read from; standard input if absent
+    #[arg(long, short, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+    use clap::{CommandFactory, ValueEnum};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
+    }
+
+    fn fault(line: &str) -> String {
+        let error = parse(line).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_read_as_they_are_documented() {
+        let uri: NbdUri = "nbd://h/x".parse().unwrap();
+        let file = |name: &str| Some(PathBuf::from(name));
+        let client = |command| Command::Client { command };
+        for (line, command) in [
+            ("nbd-gateway serve", Command::Serve { config: None }),
+            ("nbd-gateway serve --config a.toml", Command::Serve { config: file("a.toml") }),
+            ("nbd-gateway check --config a.toml", Command::Check { config: "a.toml".into() }),
+            ("nbd-gateway schema", Command::Schema),
+            ("nbd-gateway man", Command::Man),
+            ("nbd-gateway completions bash", Command::Completions { shell: Shell::Bash }),
+            ("nbd-gateway client info nbd://h/x", client(ClientCommand::Info(Ask { uri: uri.clone(), json: false }))),
+            (
+                "nbd-gateway client size --json nbd://h/x",
+                client(ClientCommand::Size(Ask { uri: uri.clone(), json: true })),
+            ),
+            (
+                "nbd-gateway client read nbd://h/x --offset 1MiB --length 512 --output f",
+                client(ClientCommand::Read(Read {
+                    uri: uri.clone(),
+                    offset: Size::from_mib(1),
+                    length: Some(Size::from_bytes(512)),
+                    output: file("f"),
+                })),
+            ),
+            (
+                "nbd-gateway client write nbd://h/x --input f",
+                client(ClientCommand::Write(Write { uri, offset: Size::from_bytes(0), input: file("f") })),
+            ),
+        ] {
+            assert_eq!(parse(line).unwrap_or_else(|error| panic!("{line}: {error}")), command);
+        }
+    }
+
+    #[test]
+    fn bad_usage_says_what_is_wrong_and_exits_with_2() {
+        assert!(fault("nbd-gateway check").contains("--config <FILE>"));
+        assert!(fault("nbd-gateway client info nbds://h/x").contains("TLS towards backends is not there yet"));
+        assert!(fault("nbd-gateway client size h:10809").contains("`h:10809` is not an NBD URI"));
+        assert!(fault("nbd-gateway client read nbd://h/x --offset 1G").contains("`1G` could mean two things"));
+        assert!(fault("nbd-gateway serv").contains("'serve'"));
+    }
+
+    #[test]
+    fn every_command_and_argument_has_help_and_every_command_states_the_exit_codes() {
+        fn walk(command: &clap::Command, count: &mut usize) {
+            *count += 1;
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            assert!(
+                command.get_after_help().is_some_and(|text| text.to_string() == EXIT_CODES),
+                "{}",
+                command.get_name()
+            );
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(|inner| walk(inner, count));
+        }
+        let mut count = 0;
+        walk(&Cli::command(), &mut count);
+        assert_eq!(count, 11);
+    }
+
+    #[test]
+    fn help_and_version_are_no_failures() {
+        let error = parse("nbd-gateway --version").unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayVersion, 0));
+        assert_eq!(error.to_string(), format!("nbd-gateway {}\n", env!("CARGO_PKG_VERSION")));
+        for line in ["nbd-gateway --help", "nbd-gateway client read --help"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 0);
+        }
+        assert_eq!(Shell::value_variants().len(), 5);
+    }
+}

@@ -1,0 +1,102 @@
+//! Where the gateway listens: for clients, and for the admin interface.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::uri::check_socket;
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// An address to bind; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket to bind, 1 to 107 bytes.
+    Unix(PathBuf),
+    /// The name of a listening socket that systemd passes (sd_listen_fds_with_names(3)).
+    Systemd(String),
+}
+
+/// Where the admin interface is served.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum AdminAddress {
+    /// A loopback address to bind; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket to bind, 1 to 107 bytes.
+    Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Reads an address, or says what is wrong with it.
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return socket(path).map(Self::Unix);
+        }
+        if let Some(name) = text.strip_prefix("systemd:") {
+            // What systemd allows in FileDescriptorName=.
+            let fits =
+                (1..=255).contains(&name.len()) && name.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b':');
+            let what =
+                || format!("`{name}` is not a name of a systemd socket: use 1 to 255 ASCII characters without `:`");
+            return if fits { Ok(Self::Systemd(name.to_owned())) } else { Err(what()) };
+        }
+        let forms = "use IP:PORT (IPv6 in brackets), unix:PATH or systemd:NAME";
+        text.parse().map(Self::Tcp).map_err(|_| format!("`{text}` is not an address to listen at: {forms}"))
+    }
+
+    /// Whether the two cannot be bound at the same time. Port 0 never clashes.
+    pub(super) fn clashes(&self, other: &Self) -> bool {
+        self == other && !matches!(self, Self::Tcp(address) if address.port() == 0)
+    }
+}
+
+impl AdminAddress {
+    /// Reads an address, or says what is wrong with it; None is `off`.
+    pub(super) fn read(text: &str) -> Result<Option<Self>, String> {
+        if text == "off" {
+            return Ok(None);
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            return socket(path).map(|path| Some(Self::Unix(path)));
+        }
+        let address: SocketAddr = text.parse().map_err(|_| {
+            format!("`{text}` is not an address of the admin interface: use a loopback IP:PORT, unix:PATH or off")
+        })?;
+        if address.ip().is_loopback() {
+            Ok(Some(Self::Tcp(address)))
+        } else {
+            Err(format!(
+                "`{text}` can be reached from other hosts, which needs a token, and this version has none: \
+                 use a loopback address or unix:PATH"
+            ))
+        }
+    }
+
+    /// The same place as a listener's address, to see whether the two clash.
+    pub(super) fn as_listener(&self) -> ListenAddress {
+        match self {
+            Self::Tcp(address) => ListenAddress::Tcp(*address),
+            Self::Unix(path) => ListenAddress::Unix(path.clone()),
+        }
+    }
+}
+
+fn socket(path: &str) -> Result<PathBuf, String> {
+    check_socket(path.into()).map_err(|fault| fault.to_string())
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
+        }
+    }
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_listener().fmt(f)
+    }
+}

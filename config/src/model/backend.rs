@@ -1,0 +1,251 @@
+//! Where an export's data is, and how a template's backend becomes that of one name.
+//!
+//! A text is taken apart into host, path and parameters before a client's name is put in, so that no name can become
+//! more than a part of an export's name or of one component of a path.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::names::{ExportName, NameFault};
+use crate::units::Size;
+use crate::uri::{Endpoint, Host, NbdUri, Parts, Place, UriFault, check_socket, decode};
+
+use super::template::Blanks;
+
+const FORMS: &str = "use nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH, file:PATH or memory:";
+
+/// Where an export's data is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// An NBD server.
+    Nbd(NbdUri),
+    /// A file that the gateway serves itself.
+    File {
+        /// The file; relative to the working directory if it does not start with `/`.
+        path: PathBuf,
+        /// What it is made to be if it is missing or empty; None: it has to be there.
+        size: Option<Size>,
+    },
+    /// Memory of the gateway; gone when it ends.
+    Memory {
+        /// How large the disk is.
+        size: Size,
+    },
+}
+
+impl Backend {
+    /// Whether the gateway holds the data itself.
+    pub const fn is_embedded(&self) -> bool {
+        !matches!(self, Self::Nbd(_))
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nbd(uri) => uri.fmt(f),
+            Self::File { path, .. } => write!(f, "file:{}", path.display()),
+            Self::Memory { .. } => f.write_str("memory:"),
+        }
+    }
+}
+
+/// The backend of one export, or of all names of a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    /// As it is.
+    Fixed(Backend),
+    /// An NBD server at an address.
+    Tcp { host: Host, port: u16, export: Blanks },
+    /// An NBD server at a Unix socket.
+    Unix { socket: Blanks, export: Blanks },
+    /// A file of the gateway's own.
+    File { path: Blanks, size: Option<Size> },
+}
+
+/// What is wrong with a backend, or why a name cannot be put into one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BackendFault {
+    #[error("`{0}` is not a backend: {FORMS}")]
+    Form(String),
+    #[error(transparent)]
+    Uri(#[from] UriFault),
+    #[error(transparent)]
+    Name(#[from] NameFault),
+    #[error("the file has no path: write file:PATH")]
+    NoPath,
+    #[error("`{0}` is not a path: write file:/PATH with one slash, or file:PATH for a file in the state directory")]
+    Slashes(String),
+    #[error("a path cannot have a NUL byte")]
+    Nul,
+    #[error("`memory:` is all there is to write; how much is said by `size`")]
+    MemoryWithMore,
+    #[error("`memory:` needs a `size`")]
+    MemoryWithoutSize,
+    #[error(
+        "`memory:` cannot serve a template: every name that a client makes up would take memory until the gateway ends"
+    )]
+    MemoryTemplate,
+    #[error("`{{}}` cannot stand in the host or the port: clients would choose which server is connected to")]
+    BlankHost,
+    #[error("`{{}}` takes what `*` matched, but the name has no `*`")]
+    BlankWithoutStar,
+    #[error("the name is a template, but the backend has no `{{}}`: all names would open the same disk")]
+    StarWithoutBlank,
+    #[error("what `*` matched is put into a path, so it cannot be empty, `.`, or contain `/`, `..` or NUL")]
+    Unsafe,
+}
+
+impl Target {
+    /// Reads the value of `backend`. `size` is that of the same export, checked.
+    pub(super) fn read(text: &str, template: bool, size: Option<Size>, state: &Path) -> Result<Self, BackendFault> {
+        let blank = text.contains("{}");
+        let target = if let Some(rest) = text.strip_prefix("memory:") {
+            match size {
+                _ if !rest.is_empty() => return Err(BackendFault::MemoryWithMore),
+                _ if template => return Err(BackendFault::MemoryTemplate),
+                None => return Err(BackendFault::MemoryWithoutSize),
+                Some(size) => Self::Fixed(Backend::Memory { size }),
+            }
+        } else if blank && !template {
+            return Err(BackendFault::BlankWithoutStar);
+        } else if let Some(path) = text.strip_prefix("file:") {
+            file(path, template, size, state)?
+        } else if text.contains("://") {
+            if template { uri(text)? } else { Self::Fixed(Backend::Nbd(text.parse()?)) }
+        } else {
+            return Err(BackendFault::Form(text.to_owned()));
+        };
+        if template && !blank {
+            return Err(BackendFault::StarWithoutBlank);
+        }
+        // What is wrong with any name is wrong with this one, so it is told now and not to a client.
+        target.fill("x").map(|_| target)
+    }
+
+    /// The backend for the name in which `*` matched `matched`.
+    pub(super) fn fill(&self, matched: &str) -> Result<Backend, BackendFault> {
+        Ok(match self {
+            Self::Fixed(backend) => backend.clone(),
+            Self::Tcp { host, port, export } => {
+                let export = ExportName::new(&export.fill(matched))?;
+                Backend::Nbd(NbdUri::new(Endpoint::Tcp { host: host.clone(), port: *port }, export))
+            }
+            Self::Unix { socket, export } => {
+                let socket = check_socket(fill_path(socket, matched)?)?;
+                Backend::Nbd(NbdUri::new(Endpoint::Unix(socket), ExportName::new(&export.fill(matched))?))
+            }
+            Self::File { path, size } => Backend::File { path: fill_path(path, matched)?, size: *size },
+        })
+    }
+}
+
+fn file(path: &str, template: bool, size: Option<Size>, state: &Path) -> Result<Target, BackendFault> {
+    if path.is_empty() {
+        return Err(BackendFault::NoPath);
+    } else if path.contains('\0') {
+        return Err(BackendFault::Nul);
+    } else if path.starts_with("//") {
+        return Err(BackendFault::Slashes(path.to_owned()));
+    }
+    // Without `.` and double slashes, so that the same file looks the same.
+    let path: PathBuf = state.join(path).components().collect();
+    if !template {
+        return Ok(Target::Fixed(Backend::File { path, size }));
+    }
+    let path = Blanks::read(&path.to_string_lossy(), |piece| Ok::<_, BackendFault>(piece.to_owned()))?;
+    Ok(Target::File { path, size })
+}
+
+fn uri(text: &str) -> Result<Target, BackendFault> {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    if rest.split(['/', '?']).next().is_some_and(|authority| authority.contains("{}")) {
+        return Err(BackendFault::BlankHost);
+    }
+    let parts = Parts::split(text)?;
+    let export = Blanks::read(parts.export, decode)?;
+    Ok(match parts.place {
+        Place::Tcp { host, port } => Target::Tcp { host, port, export },
+        Place::Unix { socket } => Target::Unix { socket: Blanks::read(socket, decode)?, export },
+    })
+}
+
+/// Puts a name into a path as one component or a part of one, and nothing more.
+fn fill_path(path: &Blanks, matched: &str) -> Result<PathBuf, BackendFault> {
+    let filled = PathBuf::from(path.fill(matched));
+    if path.any() {
+        let unsafe_name =
+            matched.is_empty() || matched == "." || matched.contains(['/', '\0']) || matched.contains("..");
+        // `.{}` and a name like `.x` can still make something else of a component: the shape has to stay as written.
+        let shape = |path: &Path| -> Vec<bool> {
+            path.components().map(|part| matches!(part, std::path::Component::Normal(_))).collect()
+        };
+        if unsafe_name || shape(&filled) != shape(Path::new(&path.fill("x"))) {
+            return Err(BackendFault::Unsafe);
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn template(text: &str) -> Target {
+        Target::read(text, true, None, Path::new("state")).unwrap_or_else(|fault| panic!("{text}: {fault}"))
+    }
+
+    #[test]
+    fn a_relative_file_stands_in_the_state_directory() {
+        let file = |path: &str| Target::Fixed(Backend::File { path: path.into(), size: None });
+        for (text, path) in [("file:a.img", "state/a.img"), ("file:./b//a", "state/b/a"), ("file:/a/./b", "/a/b")] {
+            assert_eq!(Target::read(text, false, None, Path::new("state")), Ok(file(path)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_star_matched_becomes_part_of_an_export_name_and_of_nothing_else() {
+        let target = template("nbd://host:7/pre%2F{}?");
+        for hostile in ["a?socket=/x", "../../b", "a@b:1/c", "%2e", "#", "", "{}", "ä b"] {
+            let expected = NbdUri::new(
+                Endpoint::Tcp { host: Host::Name("host".to_owned()), port: 7 },
+                ExportName::new(&format!("pre/{hostile}")).unwrap(),
+            );
+            let uri = expected.to_string();
+            assert_eq!(target.fill(hostile), Ok(Backend::Nbd(expected)));
+            assert_eq!(uri.parse::<NbdUri>().unwrap().to_string(), uri);
+        }
+    }
+
+    #[test]
+    fn what_a_star_matched_never_leaves_its_place_in_a_path() {
+        let socket = template("nbd+unix:///{}?socket=/run/.{}/nbd.sock");
+        let file = template("file:/srv/{}");
+        for hostile in ["", ".", "..", "a/b", "/", "a\0", "a..b", "../x"] {
+            assert_eq!(file.fill(hostile), Err(BackendFault::Unsafe), "{hostile:?}");
+            assert_eq!(socket.fill(hostile), Err(BackendFault::Unsafe), "{hostile:?}");
+        }
+        assert_eq!(file.fill("a b"), Ok(Backend::File { path: "/srv/a b".into(), size: None }));
+        assert_eq!(socket.fill("a").unwrap().to_string(), "nbd+unix:///a?socket=/run/.a/nbd.sock");
+        assert_eq!(socket.fill(&"x".repeat(200)), Err(UriFault::LongSocket(215).into()));
+        assert_eq!(template("nbd://h/a{}").fill(&"x".repeat(4096)), Err(NameFault::TooLong(4097).into()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_filled_path_has_the_components_that_were_written(
+            path in "[a.]{0,2}(/[a.]{0,2}){0,2}\\{\\}[a.]{0,2}(/[a.{}]{0,3}){0,2}",
+            matched in "[ab./]{0,4}",
+        ) {
+            let Ok(target) = Target::read(&format!("file:/{path}"), true, None, Path::new("state")) else { return Ok(()) };
+            let Ok(Backend::File { path: filled, .. }) = target.fill(&matched) else { return Ok(()) };
+            let Ok(Backend::File { path: written, .. }) = target.fill("x") else { panic!("checked when read") };
+            prop_assert_eq!(filled.components().count(), written.components().count());
+            for (now, then) in filled.components().zip(written.components()) {
+                prop_assert!(now == then || matches!(now, std::path::Component::Normal(_)));
+            }
+        }
+    }
+}

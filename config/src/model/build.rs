@@ -1,0 +1,274 @@
+//! From the shapes of the file to the model: every value and every combination is checked, every problem told.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::names::{ExportName, TenantId};
+use crate::problem::{Report, nearest};
+use crate::raw::{
+    RawAdmin, RawConfig, RawExport, RawFormat, RawHold, RawLevel, RawListener, RawLog, RawLoss, RawTenant,
+};
+use crate::units::{Interval, Size};
+
+use super::address::{AdminAddress, ListenAddress};
+use super::backend::{BackendFault, Target};
+use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
+use super::limits::{LimitOverrides, Limits};
+use super::section::Section;
+use super::template::Template;
+use super::{Config, Log, LogFormat, LogLevel, Tenant, clash, embedded};
+
+/// The whole configuration. None only if something was noted.
+pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
+    let state = state(raw.state, report);
+    let limits = Limits::read(raw.limits.unwrap_or_default(), &mut Section::new("limits", report));
+    let admin = admin(raw.admin, report);
+    let listeners = listeners(raw.listener.unwrap_or_default(), admin.as_ref(), report);
+    let tenants = tenants(raw.tenant, limits, report);
+    let exports = exports(raw.export.unwrap_or_default(), &tenants, &state, report);
+    let threads = raw.runtime.unwrap_or_default().threads;
+    let threads = Section::new("runtime", report).count("threads", threads, 1..=1024).and_then(nonzero);
+    let log = log(&raw.log.unwrap_or_default());
+    report.is_empty().then_some(Config {
+        state,
+        listeners,
+        admin,
+        limits,
+        log,
+        threads,
+        tenants: tenants.list,
+        exports,
+    })
+}
+
+fn state(raw: Option<String>, report: &mut Report) -> PathBuf {
+    let state = raw.unwrap_or_else(|| embedded::STATE.to_owned());
+    if state.is_empty() || state.contains('\0') || state.contains("{}") {
+        report.note("state", "this has to be a directory: not empty, and without NUL or `{}`");
+    }
+    state.into()
+}
+
+fn admin(raw: Option<RawAdmin>, report: &mut Report) -> Option<AdminAddress> {
+    match raw.and_then(|raw| raw.address) {
+        Some(text) => Section::new("admin", report).accept("address", AdminAddress::read(&text)).flatten(),
+        None => Some(embedded::admin()),
+    }
+}
+
+fn listeners(raw: Vec<RawListener>, admin: Option<&AdminAddress>, report: &mut Report) -> Vec<ListenAddress> {
+    if raw.is_empty() {
+        let example = "[[listener]]\naddress = \"0.0.0.0:10809\"";
+        Section::new("", report).missing_with("listener", "at least one listener is needed", example);
+    }
+    let mut listeners: Vec<ListenAddress> = Vec::new();
+    for (index, raw) in raw.into_iter().enumerate() {
+        let mut section = Section::new(format!("listener[{index}]"), report);
+        let Some(text) = section.required("address", raw.address) else { continue };
+        let Some(address) = section.accept("address", ListenAddress::read(&text)) else { continue };
+        if listeners.iter().any(|other| address.clashes(other)) {
+            section.note("address", format_args!("`{address}` stands twice: one socket cannot be bound two times"));
+        } else if admin.is_some_and(|admin| address.clashes(&admin.as_listener())) {
+            section
+                .note("address", format_args!("`{address}` is the address of the admin interface too: choose another"));
+        } else {
+            listeners.push(address);
+        }
+    }
+    listeners
+}
+
+/// The tenants, and whether the file declares them.
+struct Tenants {
+    list: Vec<Tenant>,
+    declared: bool,
+    /// As written, whatever their problems: an export that names one of these is not to blame.
+    names: Vec<String>,
+}
+
+fn tenants(raw: Option<Vec<RawTenant>>, limits: Limits, report: &mut Report) -> Tenants {
+    let raw = raw.unwrap_or_default();
+    let mut tenants = Tenants { list: Vec::new(), declared: !raw.is_empty(), names: Vec::new() };
+    for (index, raw) in raw.into_iter().enumerate() {
+        let mut section = Section::new(format!("tenant[{index}]"), report);
+        let own = LimitOverrides::of_tenant(&raw.limits.unwrap_or_default(), &mut section.inner("limits"));
+        let limits = limits.with(&own);
+        limits.check(&own, &mut section.inner("limits"));
+        let Some(name) = section.required("name", raw.name) else { continue };
+        if tenants.names.contains(&name) {
+            section.note_with("name", format_args!("there is a tenant `{name}` already"), "name = \"another\"");
+        } else if let Some(id) = section.accept("name", TenantId::new(&name)) {
+            tenants.list.push(Tenant { id, limits });
+        }
+        tenants.names.push(name);
+    }
+    if !tenants.declared {
+        tenants.list.push(Tenant { id: TenantId::default_tenant(), limits });
+    }
+    tenants
+}
+
+fn exports(raw: Vec<RawExport>, tenants: &Tenants, state: &Path, report: &mut Report) -> Exports {
+    if raw.is_empty() {
+        let example = "[[export]]\nname = \"vm1\"\nbackend = \"nbd://10.0.0.5:10809/vm1\"";
+        Section::new("", report).missing_with("export", "at least one export is needed", example);
+    }
+    let mut names: Vec<(usize, Name)> = Vec::new();
+    let mut entries: Vec<(usize, Entry)> = Vec::new();
+    for (index, mut raw) in raw.into_iter().enumerate() {
+        let mut section = Section::new(format!("export[{index}]"), report);
+        let name = section.required("name", raw.name.take()).and_then(|name| export_name(&name, &mut section));
+        names.extend(name.clone().map(|name| (index, name)));
+        entries.extend(export(name, raw, tenants, state, &mut section).map(|entry| (index, entry)));
+    }
+    clash::names(&names, report);
+    clash::files(&entries, report);
+    Exports::new(entries.into_iter().map(|(_, entry)| entry))
+}
+
+/// One entry, or None and what is wrong with it. Its name was read before, so that a clash of names is told whatever
+/// else is wrong.
+fn export(
+    name: Option<Name>,
+    raw: RawExport,
+    tenants: &Tenants,
+    state: &Path,
+    section: &mut Section<'_>,
+) -> Option<Entry> {
+    let tenant = tenant_of(raw.tenant, tenants, section);
+    let size = section
+        .size_in::<u64>("size", raw.size.as_ref(), Size::from_bytes(1)..=Size::from_bytes(i64::MAX.unsigned_abs()))
+        .map(Size::from_bytes);
+    let backend = section.required("backend", raw.backend);
+    let embedded = backend.as_deref().is_some_and(|text| text.starts_with("file:") || text.starts_with("memory:"));
+    let dialled = backend.is_some() && !embedded;
+    if dialled && raw.size.is_some() {
+        section.note("size", "an NBD server says its own size: leave this out, or use file: or memory:");
+    }
+    let lanes = section.count("lanes", raw.lanes, 1..=64);
+    if embedded {
+        if lanes.is_some_and(|lanes| lanes > 1) {
+            section.note_with("lanes", "a file: or memory: backend has no connections: leave this out", "lanes = 1");
+        }
+        let idle = [
+            ("on-backend-loss", raw.on_backend_loss.is_some()),
+            ("dial-timeout", raw.dial_timeout.is_some()),
+            ("idle-timeout", raw.idle_timeout.is_some()),
+        ];
+        for (key, _) in idle.iter().filter(|(_, stated)| *stated) {
+            section.note_with(key, "this does nothing for a file: or memory: backend: leave it out", None);
+        }
+    }
+    let on_backend_loss = loss(raw.on_backend_loss, section);
+    let dial_range = Interval::from_millis(1)..=Interval::from_secs(600);
+    let dial_timeout = section.interval("dial-timeout", raw.dial_timeout.as_deref(), dial_range);
+    let idle_range = Interval::from_millis(0)..=Interval::from_secs(24 * 3600);
+    let idle_timeout = section.interval("idle-timeout", raw.idle_timeout.as_deref(), idle_range);
+    let own = LimitOverrides::of_export(&raw.limits.unwrap_or_default(), &mut section.inner("limits"));
+    let limits = tenant.map(|tenant| tenant.limits).unwrap_or_default().with(&own);
+    if tenant.is_some() {
+        limits.check(&own, &mut section.inner("limits"));
+    }
+    let (name, backend) = (name?, backend?);
+    let target = match Target::read(&backend, matches!(name, Name::Template(_)), size, state) {
+        Ok(target) => target,
+        Err(BackendFault::MemoryWithoutSize) => {
+            section.missing("size", BackendFault::MemoryWithoutSize);
+            return None;
+        }
+        Err(fault) if matches!(name, Name::Template(_)) => {
+            section.note_with("backend", fault, r#"backend = "nbd://10.0.0.5/{}""#);
+            return None;
+        }
+        Err(fault) => {
+            section.note("backend", fault);
+            return None;
+        }
+    };
+    Some(Entry {
+        name,
+        target,
+        tenant: tenant?.id.clone(),
+        description: raw.description,
+        read_only: raw.read_only.unwrap_or(false),
+        lanes: lanes.and_then(nonzero).unwrap_or(NonZeroUsize::MIN),
+        on_backend_loss,
+        dial_timeout: dial_timeout.unwrap_or(DIAL_TIMEOUT),
+        idle_timeout: idle_timeout.unwrap_or(IDLE_TIMEOUT),
+        limits,
+    })
+}
+
+fn export_name(text: &str, section: &mut Section<'_>) -> Option<Name> {
+    let name = section.accept("name", ExportName::new(text))?;
+    if !text.contains('*') {
+        return Some(Name::Exact(name));
+    }
+    let template = Template::new(text).map(Name::Template);
+    if template.is_none() {
+        section.note("name", format_args!("`{text}` has more than one `*`: a template has exactly one"));
+    }
+    template
+}
+
+fn tenant_of<'a>(name: Option<String>, tenants: &'a Tenants, section: &mut Section<'_>) -> Option<&'a Tenant> {
+    let Some(name) = name else {
+        if tenants.declared {
+            let names =
+                if tenants.names.is_empty() { String::new() } else { format!(": {}", tenants.names.join(", ")) };
+            section.missing("tenant", format_args!("say which tenant this export belongs to{names}"));
+            return None;
+        }
+        return tenants.list.first();
+    };
+    let found = tenants.list.iter().find(|tenant| tenant.id.as_str() == name);
+    if found.is_none() && !tenants.declared {
+        let example = format!("[[tenant]]\nname = {name:?}");
+        section.note_with(
+            "tenant",
+            format_args!("there is no tenant `{name}`, for none is declared"),
+            example.as_str(),
+        );
+    } else if found.is_none() && !tenants.names.contains(&name) {
+        let meant = match nearest(&name, tenants.names.iter().map(String::as_str)) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("declared are {}", tenants.names.join(", ")),
+        };
+        section.note_with("tenant", format_args!("there is no tenant `{name}`; {meant}"), None);
+    }
+    found
+}
+
+fn loss(raw: Option<RawLoss>, section: &mut Section<'_>) -> OnBackendLoss {
+    match raw {
+        None => OnBackendLoss::default(),
+        Some(RawLoss::Word(_)) => OnBackendLoss::Error,
+        Some(RawLoss::Hold(RawHold { hold, durable })) => {
+            let range = Interval::from_millis(1)..=Interval::from_secs(24 * 3600);
+            let time = section.inner("on-backend-loss").interval("hold", hold.as_deref(), range);
+            let time = time.unwrap_or(Duration::from_secs(30));
+            OnBackendLoss::Hold { time, durable: durable.unwrap_or(false) }
+        }
+    }
+}
+
+fn log(raw: &RawLog) -> Log {
+    Log {
+        format: match raw.format {
+            None | Some(RawFormat::Human) => LogFormat::Human,
+            Some(RawFormat::Json) => LogFormat::Json,
+        },
+        level: match raw.level {
+            Some(RawLevel::Error) => LogLevel::Error,
+            Some(RawLevel::Warn) => LogLevel::Warn,
+            None | Some(RawLevel::Info) => LogLevel::Info,
+            Some(RawLevel::Debug) => LogLevel::Debug,
+            Some(RawLevel::Trace) => LogLevel::Trace,
+        },
+    }
+}
+
+fn nonzero(number: u32) -> Option<NonZeroUsize> {
+    usize::try_from(number).ok().and_then(NonZeroUsize::new)
+}

@@ -1,0 +1,85 @@
+//! Exports that get in each other's way: the same name, templates of equal rank for one name, one file for two.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::names::ExportName;
+use crate::problem::Report;
+
+use super::backend::{Backend, Target};
+use super::export::{Entry, Name};
+use super::template::{Blanks, Template};
+
+/// Notes names that stand twice, and templates of which neither comes first for a name, at the later export.
+pub(super) fn names(names: &[(usize, Name)], report: &mut Report) {
+    let mut exact: HashMap<&ExportName, usize> = HashMap::new();
+    let mut templates: Vec<(usize, &Template)> = Vec::new();
+    for (index, name) in names {
+        let path = format!("export[{index}].name");
+        match name {
+            Name::Exact(name) => {
+                if let Some(first) = exact.get(name) {
+                    let what = format!("`{name}` is the name of export[{first}] already: every export needs its own");
+                    report.note_with(&path, what, None);
+                } else {
+                    exact.insert(name, *index);
+                }
+            }
+            Name::Template(template) => {
+                let ties = |other: &Template| template.literal() == other.literal() && template.overlaps(other);
+                if let Some((first, other)) = templates.iter().find(|(_, other)| ties(other)) {
+                    let what = format!(
+                        "some names fit both `{}` and `{}` of export[{first}], and neither has more literal characters: \
+                         make one of them longer",
+                        template.as_str(),
+                        other.as_str()
+                    );
+                    report.note_with(&path, what, None);
+                }
+                templates.push((*index, template));
+            }
+        }
+    }
+}
+
+/// Notes files that two exports would open, at the later export.
+pub(super) fn files(entries: &[(usize, Entry)], report: &mut Report) {
+    let mut fixed: HashMap<&Path, usize> = HashMap::new();
+    let mut patterns: HashMap<&Blanks, usize> = HashMap::new();
+    let mut shared = |index: usize, first: usize, file: &str| {
+        let what = format!(
+            "`{file}` is the backend of export[{first}] too: two exports on one file destroy each other's data"
+        );
+        report.note_with(&format!("export[{index}].backend"), what, Some(r#"backend = "file:another.img""#.to_owned()));
+    };
+    for (index, entry) in entries {
+        match &entry.target {
+            Target::Fixed(Backend::File { path, .. }) => match fixed.get(path.as_path()) {
+                Some(first) => shared(*index, *first, &format!("file:{}", path.display())),
+                None => _ = fixed.insert(path, *index),
+            },
+            Target::File { path, .. } => match patterns.get(path) {
+                Some(first) => shared(*index, *first, &format!("file:{}", path.fill("{}"))),
+                None => _ = patterns.insert(path, *index),
+            },
+            _ => {}
+        }
+    }
+    // A template opens the file of an exact name if the name that leads there is another one.
+    let templates = entries.iter().filter_map(|(index, entry)| match (&entry.name, &entry.target) {
+        (Name::Template(name), Target::File { path, .. }) => Some((*index, name, path)),
+        _ => None,
+    });
+    for (index, name, blanks) in templates {
+        for (other, entry) in entries {
+            let (Name::Exact(exact), Target::Fixed(Backend::File { path, .. })) = (&entry.name, &entry.target) else {
+                continue;
+            };
+            let matched = path.to_str().and_then(|path| blanks.matched(path)).filter(|matched| !matched.contains('/'));
+            if matched.is_some_and(|matched| name.name_of(matched) != exact.as_str()) {
+                let (first, last) = (index.min(*other), index.max(*other));
+                shared(last, first, &format!("file:{}", path.display()));
+            }
+        }
+    }
+}

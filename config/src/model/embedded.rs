@@ -1,0 +1,61 @@
+//! What `serve` runs without a configuration: one growing disk, at once and on this host only.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use crate::names::{ExportName, TenantId};
+use crate::units::Size;
+use crate::uri::DEFAULT_PORT;
+
+use super::address::{AdminAddress, ListenAddress};
+use super::backend::{Backend, Target};
+use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
+use super::limits::Limits;
+use super::{Config, Log, Tenant};
+
+/// The state directory if nothing else is said.
+pub(super) const STATE: &str = "nbd-gateway-data";
+
+/// Where the admin interface is if nothing else is said.
+pub(super) fn admin() -> AdminAddress {
+    AdminAddress::Tcp(loopback(9809))
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+impl Config {
+    /// The configuration of a gateway that was given none: clients at 127.0.0.1:10809, the admin interface at
+    /// 127.0.0.1:9809, and one export, `demo` of the tenant `demo`: a sparse file of 1 GiB, made when it is first
+    /// needed, at `nbd-gateway-data/demo.img` under `cwd`. There is no default export `""`: the URI to try is
+    /// `nbd://127.0.0.1/demo`.
+    pub fn embedded_default(cwd: &Path) -> Self {
+        let state = cwd.join(STATE);
+        let limits = Limits::default();
+        let backend = Backend::File { path: state.join("demo.img"), size: Some(Size::from_gib(1)) };
+        let demo = Entry {
+            name: Name::Exact(ExportName::demo()),
+            tenant: TenantId::demo(),
+            target: Target::Fixed(backend),
+            description: Some("the demo disk of nbd-gateway".to_owned()),
+            read_only: false,
+            lanes: NonZeroUsize::MIN,
+            on_backend_loss: OnBackendLoss::default(),
+            dial_timeout: DIAL_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            limits,
+        };
+        Self {
+            state,
+            listeners: vec![ListenAddress::Tcp(loopback(DEFAULT_PORT))],
+            admin: Some(admin()),
+            limits,
+            log: Log::default(),
+            threads: None,
+            tenants: vec![Tenant { id: TenantId::demo(), limits }],
+            exports: Exports::new([demo]),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Exports as they are declared, and the one that a name means.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use crate::names::{ExportName, TenantId};
+
+use super::backend::{Backend, Target};
+use super::limits::Limits;
+use super::template::Template;
+
+/// One export, ready to be opened: its template, if it came from one, is filled in.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Resolved {
+    /// The name that clients use.
+    pub name: ExportName,
+    /// Who it belongs to.
+    pub tenant: TenantId,
+    /// Where its data is.
+    pub backend: Backend,
+    /// A sentence for people.
+    pub description: Option<String>,
+    /// Whether everything that would change data is refused.
+    pub read_only: bool,
+    /// Connections to the backend, 1 to 64; 1 for embedded ones.
+    pub lanes: NonZeroUsize,
+    /// What clients see when the backend is lost. Means nothing for embedded ones.
+    pub on_backend_loss: OnBackendLoss,
+    /// How long connecting, handshake included, may take. Means nothing for embedded ones.
+    pub dial_timeout: Duration,
+    /// How long after the last session lanes are let go; zero is at once. Means nothing for embedded ones.
+    pub idle_timeout: Duration,
+    /// Its bounds, complete: its own, else its tenant's, else the global ones.
+    pub limits: Limits,
+}
+
+/// What clients see when the connection to a backend is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBackendLoss {
+    /// Requests fail with EIO.
+    Error,
+    /// Requests wait while the backend is dialled again.
+    Hold {
+        /// How long; then they fail with EIO.
+        time: Duration,
+        /// Whether writes that the backend answered outlive the connection.
+        durable: bool,
+    },
+}
+
+impl Default for OnBackendLoss {
+    fn default() -> Self {
+        Self::Hold { time: Duration::from_secs(30), durable: false }
+    }
+}
+
+/// The time for connecting to a backend if the configuration says nothing.
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time after which idle lanes are let go if the configuration says nothing.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A name, or many.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Name {
+    Exact(ExportName),
+    Template(Template),
+}
+
+/// An export as it is declared.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) name: Name,
+    pub(super) tenant: TenantId,
+    pub(super) target: Target,
+    pub(super) description: Option<String>,
+    pub(super) read_only: bool,
+    pub(super) lanes: NonZeroUsize,
+    pub(super) on_backend_loss: OnBackendLoss,
+    pub(super) dial_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) limits: Limits,
+}
+
+impl Entry {
+    fn resolve(&self, name: ExportName, matched: &str) -> Option<Resolved> {
+        Some(Resolved {
+            name,
+            tenant: self.tenant.clone(),
+            backend: self.target.fill(matched).ok()?,
+            description: self.description.clone(),
+            read_only: self.read_only,
+            lanes: self.lanes,
+            on_backend_loss: self.on_backend_loss,
+            dial_timeout: self.dial_timeout,
+            idle_timeout: self.idle_timeout,
+            limits: self.limits,
+        })
+    }
+}
+
+/// All exports: exact names by name, templates in the order in which they are tried.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Exports {
+    names: Vec<ExportName>,
+    exact: HashMap<ExportName, Entry>,
+    templates: Vec<(Template, Entry)>,
+}
+
+impl Exports {
+    /// Sorts the entries. Of two with the same name the first is kept; that they clash is told elsewhere.
+    pub(super) fn new(entries: impl IntoIterator<Item = Entry>) -> Self {
+        let mut exports = Self::default();
+        for entry in entries {
+            match entry.name.clone() {
+                Name::Exact(name) => {
+                    exports.names.push(name.clone());
+                    exports.exact.entry(name).or_insert(entry);
+                }
+                Name::Template(template) => exports.templates.push((template, entry)),
+            }
+        }
+        exports.templates.sort_by_key(|(template, _)| std::cmp::Reverse(template.literal()));
+        exports
+    }
+
+    /// The export that `name` means.
+    pub(super) fn resolve(&self, name: &str) -> Option<Resolved> {
+        let name = ExportName::new(name).ok()?;
+        if let Some(entry) = self.exact.get(&name) {
+            return entry.resolve(name, "");
+        }
+        let (template, entry) =
+            self.templates.iter().find(|(template, _)| template.matched(name.as_str()).is_some())?;
+        let matched = template.matched(name.as_str())?;
+        entry.resolve(name.clone(), matched)
+    }
+
+    /// The exact names, in the order of the file.
+    pub(super) fn exact_names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(ExportName::as_str)
+    }
+
+    /// The templates, in the order in which they are tried.
+    pub(super) fn template_names(&self) -> impl Iterator<Item = &str> {
+        self.templates.iter().map(|(template, _)| template.as_str())
+    }
+}

@@ -1,0 +1,151 @@
+//! The configuration as the rest of the program sees it: checked, complete, every default filled in.
+//!
+//! Owns what a configuration means and which combinations make none. A value of these types has passed all checks, so
+//! nobody checks again. Never touches a socket or a disk, but for reading the file itself.
+
+mod address;
+mod backend;
+mod build;
+mod clash;
+mod embedded;
+mod export;
+mod limits;
+mod section;
+mod template;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use crate::names::TenantId;
+use crate::problem::{Problems, Report};
+use crate::shape;
+
+pub use address::{AdminAddress, ListenAddress};
+pub use backend::Backend;
+use export::Exports;
+pub use export::{OnBackendLoss, Resolved};
+pub use limits::{LimitOverrides, Limits};
+
+/// A whole configuration that was checked: at least one listener, at least one export.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Directory for what the gateway keeps; relative to the working directory. Created by whoever first needs it.
+    pub state: PathBuf,
+    /// Where clients connect; at least one, no two the same.
+    pub listeners: Vec<ListenAddress>,
+    /// The admin interface; None: it is off.
+    pub admin: Option<AdminAddress>,
+    /// Bounds of the process, and those of tenants and exports that have none of their own.
+    pub limits: Limits,
+    /// What is logged.
+    pub log: Log,
+    /// Threads that serve sessions; None: one for each processor that the process may use.
+    pub threads: Option<NonZeroUsize>,
+    tenants: Vec<Tenant>,
+    exports: Exports,
+}
+
+/// Who exports belong to.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Tenant {
+    /// Its name.
+    pub id: TenantId,
+    /// Its bounds, completed from the global ones.
+    pub limits: Limits,
+}
+
+/// What is logged, to standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Log {
+    /// For people or for programs.
+    pub format: LogFormat,
+    /// The least severe level.
+    pub level: LogLevel,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How severe a log line has to be to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// A person has to act.
+    Error,
+    /// Unexpected, but the gateway went on.
+    Warn,
+    /// Changes of state.
+    #[default]
+    Info,
+    /// Steps of the protocol.
+    Debug,
+    /// Every request.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word for it, in lower case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration, or says everything that is wrong with it. `origin` is the name that problems show.
+    pub fn parse(text: &str, origin: &Path) -> Result<Self, Problems> {
+        let mut report = Report::default();
+        let config = shape::read(text, &mut report).and_then(|raw| build::config(raw, &mut report));
+        match report.finish(origin, config)? {
+            Some(config) => Ok(config),
+            // A configuration is only withheld together with a problem; should one ever not be, it is told here.
+            None => Err(Problems::unreadable(origin, "this could not be read".to_owned())),
+        }
+    }
+
+    /// Reads a configuration from a file, or says everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let bytes = std::fs::read(path)
+            .map_err(|error| Problems::unreadable(path, format!("the file cannot be read: {error}")))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            Problems::unreadable(path, format!("the file is not UTF-8 from byte {} on", error.valid_up_to()))
+        })?;
+        Self::parse(text, path)
+    }
+
+    /// The tenants: those declared, or the one that is there without. At least one.
+    pub fn tenants(&self) -> &[Tenant] {
+        &self.tenants
+    }
+
+    /// The export that a client means by `name`, if there is one: the exact name, or the template with the most literal
+    /// characters that the name fits. None too if the template's backend cannot be asked for that name: what `*`
+    /// matched does not belong in a path, or makes it too long.
+    pub fn export_for(&self, name: &str) -> Option<Resolved> {
+        self.exports.resolve(name)
+    }
+
+    /// The names that LIST shows, in the order of the file: the exact ones. The names of a template cannot be listed.
+    pub fn listable(&self) -> impl Iterator<Item = &str> {
+        self.exports.exact_names()
+    }
+
+    /// The names of the templates, with their `*`, in the order in which they are tried.
+    pub fn templates(&self) -> impl Iterator<Item = &str> {
+        self.exports.template_names()
+    }
+}

@@ -1,0 +1,112 @@
+//! One table of the file while it is read: values in, checked values or a problem out.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::problem::{Report, key_path};
+use crate::raw::RawSize;
+use crate::schema;
+use crate::units::{Interval, Size};
+
+/// A table and the report that its problems go to.
+pub(super) struct Section<'a> {
+    path: String,
+    report: &'a mut Report,
+}
+
+impl<'a> Section<'a> {
+    /// The table at `path`; empty is the top.
+    pub(super) fn new(path: impl Into<String>, report: &'a mut Report) -> Self {
+        Self { path: path.into(), report }
+    }
+
+    /// The table `key` inside this one.
+    pub(super) fn inner(&mut self, key: &str) -> Section<'_> {
+        Section { path: key_path(&self.path, key), report: self.report }
+    }
+
+    /// Something is wrong with `key`; the example is the schema's.
+    pub(super) fn note(&mut self, key: &str, what: impl fmt::Display) {
+        self.report.note(&key_path(&self.path, key), what);
+    }
+
+    /// Something is wrong with `key`.
+    pub(super) fn note_with<'e>(&mut self, key: &str, what: impl fmt::Display, example: impl Into<Option<&'e str>>) {
+        self.report.note_with(&key_path(&self.path, key), what, example.into().map(str::to_owned));
+    }
+
+    /// `key` is missing, unless it was there and has its own problem; the example is the schema's.
+    pub(super) fn missing(&mut self, key: &str, what: impl fmt::Display) {
+        let path = key_path(&self.path, key);
+        self.report.missing(&path, what, schema::example(&path));
+    }
+
+    /// `key` is missing, unless it was there and has its own problem.
+    pub(super) fn missing_with(&mut self, key: &str, what: impl fmt::Display, example: &str) {
+        self.report.missing(&key_path(&self.path, key), what, Some(example.to_owned()));
+    }
+
+    /// The value, or the problem that it is missing.
+    pub(super) fn required<T>(&mut self, key: &str, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.missing(key, "this key is missing");
+        }
+        value
+    }
+
+    /// The value, or the problem with it.
+    pub(super) fn accept<T, E: fmt::Display>(&mut self, key: &str, value: Result<T, E>) -> Option<T> {
+        value.map_err(|what| self.note(key, what)).ok()
+    }
+
+    /// A whole number in a range.
+    pub(super) fn count(&mut self, key: &str, value: Option<i64>, range: RangeInclusive<u32>) -> Option<u32> {
+        let value = value?;
+        let fits = u32::try_from(value).ok().filter(|number| range.contains(number));
+        if fits.is_none() {
+            self.note(key, format_args!("{value} is not from {} to {}", range.start(), range.end()));
+        }
+        fits
+    }
+
+    /// A size, in bytes.
+    pub(super) fn size(&mut self, key: &str, value: Option<&RawSize>) -> Option<u64> {
+        match value? {
+            RawSize::Text(text) => self.accept(key, text.parse::<Size>()).map(Size::bytes),
+            RawSize::Bytes(bytes) => {
+                self.accept(key, u64::try_from(*bytes).map_err(|_| format!("{bytes} is negative")))
+            }
+        }
+    }
+
+    /// A size in a range, in bytes.
+    pub(super) fn size_in<T: TryFrom<u64>>(
+        &mut self,
+        key: &str,
+        value: Option<&RawSize>,
+        range: RangeInclusive<Size>,
+    ) -> Option<T> {
+        let size = Size::from_bytes(self.size(key, value)?);
+        let fits = if range.contains(&size) { T::try_from(size.bytes()).ok() } else { None };
+        if fits.is_none() {
+            self.note(key, format_args!("{size} is not from {} to {}", range.start(), range.end()));
+        }
+        fits
+    }
+
+    /// A time in a range.
+    pub(super) fn interval(
+        &mut self,
+        key: &str,
+        value: Option<&str>,
+        range: RangeInclusive<Interval>,
+    ) -> Option<Duration> {
+        let interval = self.accept(key, value?.parse::<Interval>())?;
+        if range.contains(&interval) {
+            return Some(interval.duration());
+        }
+        self.note(key, format_args!("{interval} is not from {} to {}", range.start(), range.end()));
+        None
+    }
+}

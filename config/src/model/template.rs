@@ -1,0 +1,137 @@
+//! Names with one `*`, and texts with `{}` that take what it matched.
+
+/// A name with one `*`: what stands before it and after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Template {
+    text: String,
+    prefix: String,
+    suffix: String,
+}
+
+impl Template {
+    /// Takes the name if it has exactly one `*`.
+    pub(super) fn new(name: &str) -> Option<Self> {
+        let (prefix, suffix) = name.split_once('*')?;
+        let template = || Self { text: name.to_owned(), prefix: prefix.to_owned(), suffix: suffix.to_owned() };
+        (!suffix.contains('*')).then(template)
+    }
+
+    /// The name as it was written.
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// What `*` stands for in `name`, if the name fits; it may be empty.
+    pub(super) fn matched<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_prefix(self.prefix.as_str())?.strip_suffix(self.suffix.as_str())
+    }
+
+    /// The name in which `*` stands for `matched`.
+    pub(super) fn name_of(&self, matched: &str) -> String {
+        format!("{}{matched}{}", self.prefix, self.suffix)
+    }
+
+    /// How many characters a name must share with it: more go first.
+    pub(super) fn literal(&self) -> usize {
+        self.prefix.chars().count() + self.suffix.chars().count()
+    }
+
+    /// Whether some name fits both.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let starts = self.prefix.starts_with(&other.prefix) || other.prefix.starts_with(&self.prefix);
+        let ends = self.suffix.ends_with(&other.suffix) || other.suffix.ends_with(&self.suffix);
+        starts && ends
+    }
+}
+
+/// A text with any number of `{}`: the pieces between them, one more than there are blanks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Blanks(Vec<String>);
+
+impl Blanks {
+    /// Parts a text at its blanks and reads each piece, so that what the pieces mean is settled before a name comes in.
+    pub(super) fn read<E>(text: &str, piece: impl FnMut(&str) -> Result<String, E>) -> Result<Self, E> {
+        text.split("{}").map(piece).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether there is a blank.
+    pub(super) fn any(&self) -> bool {
+        self.0.len() > 1
+    }
+
+    /// The text with `matched` in every blank.
+    pub(super) fn fill(&self, matched: &str) -> String {
+        self.0.join(matched)
+    }
+
+    /// What has to stand in every blank to make `text`, if something does. None where there is no blank.
+    pub(super) fn matched<'a>(&self, text: &'a str) -> Option<&'a str> {
+        let first = self.0.first()?;
+        let rest = text.strip_prefix(first.as_str())?;
+        let blanks = self.0.len().checked_sub(1).filter(|blanks| *blanks > 0)?;
+        let literal: usize = self.0.iter().map(String::len).sum();
+        let length = text.len().checked_sub(literal)? / blanks;
+        let matched = rest.get(..length)?;
+        (self.fill(matched) == text).then_some(matched)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn template(name: &str) -> Template {
+        Template::new(name).unwrap()
+    }
+
+    fn blanks(text: &str) -> Blanks {
+        Blanks::read(text, |piece| Ok::<_, ()>(piece.to_owned())).unwrap()
+    }
+
+    #[test]
+    fn a_template_has_exactly_one_star() {
+        assert!(Template::new("a").is_none());
+        assert!(Template::new("a**").is_none());
+        assert_eq!(template("*").matched("x/y"), Some("x/y"));
+        assert_eq!(template("a/*.img").matched("a/.img"), Some(""));
+        assert_eq!(template("aa*aa").matched("aaa"), None, "the two ends do not share a letter");
+    }
+
+    #[test]
+    fn templates_overlap_if_one_name_fits_both() {
+        assert!(template("a*").overlaps(&template("*b")));
+        assert!(template("*").overlaps(&template("a/*")));
+        assert!(!template("a/*").overlaps(&template("b/*")));
+        assert!(!template("*.raw").overlaps(&template("*.img")));
+    }
+
+    proptest! {
+        #[test]
+        fn a_match_and_its_name_belong_together(prefix in "[ab/]{0,3}", suffix in "[ab/]{0,3}", star in "[ab/*]{0,4}") {
+            let template = template(&format!("{prefix}*{suffix}"));
+            let name = template.name_of(&star);
+            prop_assert_eq!(template.matched(&name), Some(star.as_str()));
+        }
+
+        #[test]
+        fn overlap_is_what_a_search_for_a_common_name_finds(names in proptest::collection::vec("[ab]{0,2}\\*[ab]{0,2}", 2)) {
+            let (one, other) = (template(&names[0]), template(&names[1]));
+            let mut words = vec![String::new()];
+            for _ in 0..6 {
+                let longer: Vec<_> = words.iter().flat_map(|word| [format!("{word}a"), format!("{word}b")]).collect();
+                words.extend(longer);
+            }
+            let common = words.iter().any(|word| one.matched(word).is_some() && other.matched(word).is_some());
+            prop_assert_eq!(one.overlaps(&other), common);
+        }
+
+        #[test]
+        fn what_was_filled_in_is_found_again(text in "[ab]{0,3}\\{\\}[ab{}]{0,6}", matched in "[ab]{0,3}") {
+            let blanks = blanks(&text);
+            let filled = blanks.fill(&matched);
+            prop_assert_eq!(blanks.matched(&filled), Some(matched.as_str()));
+        }
+    }
+}

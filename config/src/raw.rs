@@ -1,0 +1,257 @@
+//! The shapes of the file, as serde reads them and as the JSON schema shows them.
+//!
+//! The comments here are what users read as descriptions, and the examples are what problems show. Private: the rest of
+//! the program sees only the model. A key stands here only if the gateway honours it.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// The configuration of nbd-gateway. At least one listener and one export are needed; everything else has a default.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[schemars(title = "nbd-gateway configuration")]
+pub(crate) struct RawConfig {
+    /// Directory for what the gateway keeps. A relative `file:` backend starts here; a relative directory starts at the
+    /// directory that the gateway is started in. Created when it is first needed.
+    #[schemars(extend("default" = "nbd-gateway-data", "examples" = ["/var/lib/nbd-gateway"]))]
+    pub(crate) state: Option<String>,
+    /// Where clients connect; at least one.
+    #[schemars(required, length(min = 1))]
+    pub(crate) listener: Option<Vec<RawListener>>,
+    /// The admin interface: /livez, /readyz, /metrics.
+    pub(crate) admin: Option<RawAdmin>,
+    /// Who exports belong to. If no tenant is declared, there is one, called `default`, and all exports are its.
+    pub(crate) tenant: Option<Vec<RawTenant>>,
+    /// What clients can open; at least one.
+    #[schemars(required, length(min = 1))]
+    pub(crate) export: Option<Vec<RawExport>>,
+    /// Bounds for everything; tenants and exports can have their own for some.
+    pub(crate) limits: Option<RawLimits>,
+    /// What is logged, to standard error.
+    pub(crate) log: Option<RawLog>,
+    /// How the process runs.
+    pub(crate) runtime: Option<RawRuntime>,
+}
+
+/// A place where clients connect.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RawListener {
+    /// `IP:PORT` with an IPv4 address or an IPv6 address in brackets, `unix:PATH` for a Unix socket, or `systemd:NAME`
+    /// for the socket that systemd passes under that name (FileDescriptorName= of the socket unit).
+    #[schemars(required, extend("examples" = ["0.0.0.0:10809", "[::]:10809", "unix:/run/nbd-gateway.sock", "systemd:nbd"]))]
+    pub(crate) address: Option<String>,
+}
+
+/// The admin interface.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RawAdmin {
+    /// `IP:PORT` with a loopback address, `unix:PATH` for a Unix socket, or `off`. Other addresses would need a token,
+    /// which this version has not.
+    #[schemars(extend("default" = "127.0.0.1:9809", "examples" = ["127.0.0.1:9809", "unix:/run/nbd-gateway-admin.sock", "off"]))]
+    pub(crate) address: Option<String>,
+}
+
+/// Who exports belong to.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RawTenant {
+    /// 1 to 64 of a-z, 0-9, `.`, `_` and `-`.
+    #[schemars(required, extend("examples" = ["blue"]))]
+    pub(crate) name: Option<String>,
+    /// This tenant's own bounds; what is absent is taken from `[limits]`.
+    pub(crate) limits: Option<RawTenantLimits>,
+}
+
+/// What clients can open: one export, or a template for many.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RawExport {
+    /// The name that clients ask for, at most 4096 bytes; `""` is the default export. A name with one `*` is a template
+    /// for all names that fit. An exact name comes before a template, a template with more literal characters before
+    /// one with fewer.
+    #[schemars(required, extend("examples" = ["vm1", "blue/*", ""]))]
+    pub(crate) name: Option<String>,
+    /// The tenant that it belongs to. Needed as soon as a tenant is declared.
+    #[schemars(extend("examples" = ["blue"]))]
+    pub(crate) tenant: Option<String>,
+    /// Where the data is: an NBD URI (`nbd://HOST[:PORT]/EXPORT`, `nbd+unix:///EXPORT?socket=PATH`), `file:PATH` for a
+    /// file that the gateway serves itself, or `memory:` for a disk that is gone when the gateway ends. In a template,
+    /// `{}` is what `*` matched; it can stand in the export's name, in a socket's path and in a file's path, and a name
+    /// with `/`, `..` or NUL is never put into a path.
+    #[schemars(required, extend("examples" = ["nbd://10.0.0.5:10809/vm1", "nbd+unix:///vm1?socket=/run/nbd.sock", "file:vm1.img", "memory:", "nbd://10.0.0.5/{}"]))]
+    pub(crate) backend: Option<String>,
+    /// A sentence for people, shown to clients that ask for it (NBD_INFO_DESCRIPTION).
+    #[schemars(extend("examples" = ["the build server's scratch disk"]))]
+    pub(crate) description: Option<String>,
+    /// Refuse everything that would change data, and say so in the handshake.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub(crate) read_only: Option<bool>,
+    /// How large the disk is. Needed for `memory:`; for `file:` it applies only if the file is missing or empty. An NBD
+    /// server says its own size.
+    #[schemars(extend("examples" = ["10GiB"]))]
+    pub(crate) size: Option<RawSize>,
+    /// Connections to the NBD server, 1 to 64. More than one is used only if the server allows it
+    /// (NBD_FLAG_CAN_MULTI_CONN).
+    #[schemars(range(min = 1, max = 64), extend("default" = 1, "examples" = [4]))]
+    pub(crate) lanes: Option<i64>,
+    /// What clients see when the connection to the NBD server is lost: errors, or nothing while it is dialled again.
+    #[schemars(extend("default" = {"hold": "30s", "durable": false}, "examples" = [{"hold": "30s", "durable": false}, "error"]))]
+    pub(crate) on_backend_loss: Option<RawLoss>,
+    /// How long connecting to the NBD server, handshake included, may take.
+    #[schemars(extend("default" = "10s", "examples" = ["10s"]))]
+    pub(crate) dial_timeout: Option<String>,
+    /// How long after the last session left the connections to the NBD server are let go; `0s` is at once.
+    #[schemars(extend("default" = "60s", "examples" = ["60s"]))]
+    pub(crate) idle_timeout: Option<String>,
+    /// This export's own bounds; what is absent is taken from the tenant, then from `[limits]`.
+    pub(crate) limits: Option<RawExportLimits>,
+}
+
+/// What happens when the connection to the NBD server is lost.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum RawLoss {
+    /// In words.
+    Word(RawLossWord),
+    /// With details.
+    Hold(RawHold),
+}
+
+/// `error`: requests in flight fail with EIO.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawLossWord {
+    Error,
+}
+
+/// Requests wait while the server is dialled again; what can be sent again safely is.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RawHold {
+    /// How long; then requests fail with EIO.
+    #[schemars(extend("default" = "30s", "examples" = ["30s"]))]
+    pub(crate) hold: Option<String>,
+    /// Whether writes that the server answered outlive a lost connection (true for a server that keeps running and
+    /// writes to a page cache). If not, the next FLUSH of each session fails once with EIO, so that nobody believes
+    /// lost data to be safe.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub(crate) durable: Option<bool>,
+}
+
+/// Bounds for everything.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RawLimits {
+    /// How long a client may take from connecting to the end of the handshake, so that silent connections cost nothing
+    /// for long.
+    #[schemars(extend("default" = "10s", "examples" = ["10s"]))]
+    pub(crate) handshake_timeout: Option<String>,
+    /// The largest option of the handshake that is read, 12KiB to 16MiB; larger ones end the connection. The smallest
+    /// value fits the longest export name and a meta context of the same length.
+    #[schemars(extend("default" = "64KiB", "examples" = ["64KiB"]))]
+    pub(crate) option_length: Option<RawSize>,
+    /// Sessions that one listener serves at a time, 1 to 1000000; more are closed before the handshake. Keep the limit
+    /// on open files (LimitNOFILE= of systemd) above the sum of all listeners.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 1024, "examples" = [1024]))]
+    pub(crate) sessions_per_listener: Option<i64>,
+    /// Requests of one session that are in flight at a time, 1 to 65536; the session is read no further until one is
+    /// done. Deeper queues only add latency.
+    #[schemars(range(min = 1, max = 65_536), extend("default" = 256, "examples" = [256]))]
+    pub(crate) session_requests: Option<i64>,
+    /// Payload bytes of one session that are in memory at a time; at least `largest-payload`. The default fits two of
+    /// the largest requests, so that one is read while another is written.
+    #[schemars(extend("default" = "64MiB", "examples" = ["64MiB"]))]
+    pub(crate) session_bytes: Option<RawSize>,
+    /// Payload bytes of all sessions of one tenant that are in memory at a time; at least `largest-payload`. It bounds
+    /// what a tenant can make the gateway hold.
+    #[schemars(extend("default" = "1GiB", "examples" = ["1GiB"]))]
+    pub(crate) tenant_bytes: Option<RawSize>,
+    /// The longest READ or WRITE, a multiple of 64KiB from 64KiB to 64MiB; shown to clients as the maximum block size.
+    /// The default is what clients use that never asked.
+    #[schemars(extend("default" = "32MiB", "examples" = ["32MiB"]))]
+    pub(crate) largest_payload: Option<RawSize>,
+    /// How long requests in flight may take to finish when the gateway is told to end; then connections are closed.
+    #[schemars(extend("default" = "30s", "examples" = ["30s"]))]
+    pub(crate) drain_timeout: Option<String>,
+}
+
+/// A tenant's own bounds.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RawTenantLimits {
+    /// As in `[limits]`, for each session of this tenant.
+    #[schemars(range(min = 1, max = 65_536), extend("examples" = [256]))]
+    pub(crate) session_requests: Option<i64>,
+    /// As in `[limits]`, for each session of this tenant.
+    #[schemars(extend("examples" = ["64MiB"]))]
+    pub(crate) session_bytes: Option<RawSize>,
+    /// As in `[limits]`, for this tenant.
+    #[schemars(extend("examples" = ["1GiB"]))]
+    pub(crate) tenant_bytes: Option<RawSize>,
+    /// As in `[limits]`, for this tenant's exports.
+    #[schemars(extend("examples" = ["32MiB"]))]
+    pub(crate) largest_payload: Option<RawSize>,
+}
+
+/// An export's own bounds.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RawExportLimits {
+    /// As in `[limits]`, for each session of this export.
+    #[schemars(range(min = 1, max = 65_536), extend("examples" = [256]))]
+    pub(crate) session_requests: Option<i64>,
+    /// As in `[limits]`, for each session of this export.
+    #[schemars(extend("examples" = ["64MiB"]))]
+    pub(crate) session_bytes: Option<RawSize>,
+    /// As in `[limits]`, for this export.
+    #[schemars(extend("examples" = ["32MiB"]))]
+    pub(crate) largest_payload: Option<RawSize>,
+}
+
+/// What is logged, to standard error.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RawLog {
+    /// Lines for people, or one JSON object a line for programs.
+    #[schemars(extend("default" = "human", "examples" = ["human"]))]
+    pub(crate) format: Option<RawFormat>,
+    /// The least severe level that is logged.
+    #[schemars(extend("default" = "info", "examples" = ["info"]))]
+    pub(crate) level: Option<RawLevel>,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawFormat {
+    Human,
+    Json,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How the process runs.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RawRuntime {
+    /// Threads that serve sessions, 1 to 1024. Default: one for each processor that the process may use.
+    #[schemars(range(min = 1, max = 1024), extend("examples" = [4]))]
+    pub(crate) threads: Option<i64>,
+}
+
+/// A size: a text like `10GiB`, `512MiB` or `1TB`, or bytes.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum RawSize {
+    Text(String),
+    Bytes(i64),
+}

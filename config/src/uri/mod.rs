@@ -1,0 +1,218 @@
+//! NBD URIs: where a server is and which of its exports is meant (uri.md of the NBD protocol, RFC 3986).
+//!
+//! Owns what counts as one, for backends and for the command line alike, and prints the same back. Stricter than some
+//! clients: a parameter that is not known is a fault, never skipped, and so is TLS, which is not there yet. Never
+//! resolves a host name.
+
+mod escape;
+mod split;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::names::{ExportName, NameFault};
+
+pub(crate) use escape::{decode, decode_path};
+pub(crate) use split::{Parts, Place};
+
+/// The port that IANA assigned to NBD; an URI without a port means it.
+pub const DEFAULT_PORT: u16 = 10809;
+
+/// The longest path of a Unix socket, in bytes (`sun_path` of unix(7), less its closing NUL).
+pub const LONGEST_SOCKET_PATH: usize = 107;
+
+/// A server's export: `nbd://host[:port]/export` or `nbd+unix:///export?socket=PATH`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NbdUri {
+    endpoint: Endpoint,
+    export: ExportName,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// TCP.
+    Tcp {
+        /// A name to resolve, or an address.
+        host: Host,
+        /// 1 to 65535.
+        port: u16,
+    },
+    /// A Unix socket: 1 to 107 bytes without NUL, relative to the working directory if it does not start with `/`.
+    Unix(PathBuf),
+}
+
+/// The host of an URI.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A name of letters, digits, `-`, `_` and `.`, not yet resolved.
+    Name(String),
+    /// An address; IPv6 stands in brackets in an URI.
+    Address(IpAddr),
+}
+
+/// Why a text is not an NBD URI that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UriFault {
+    /// No `scheme://`.
+    #[error("`{0}` is not an NBD URI: it starts with nbd:// or nbd+unix://")]
+    NoScheme(String),
+    /// A scheme that is not NBD's, or one of NBD's that is not spoken here.
+    #[error("the scheme `{0}` is not known: use nbd:// or nbd+unix://")]
+    Scheme(String),
+    /// `nbds` and `nbds+unix`.
+    #[error(
+        "`{0}` asks for TLS, but TLS towards backends is not there yet: use nbd:// or nbd+unix:// on a network that you trust"
+    )]
+    Tls(String),
+    /// A parameter that only matters for TLS.
+    #[error("the parameter `{0}` is about TLS, but TLS towards backends is not there yet: leave it out")]
+    TlsParameter(String),
+    /// `nbd:///export`.
+    #[error("the host is missing: write nbd://HOST/EXPORT, or nbd+unix:///EXPORT?socket=PATH for a Unix socket")]
+    NoHost,
+    /// A host with characters that a host name does not have, or a malformed address.
+    #[error("`{0}` is not a host: use a name, an IPv4 address or an IPv6 address in brackets, like [::1]")]
+    Host(String),
+    /// A port that is not a number from 1 to 65535.
+    #[error("`{0}` is not a port: use 1 to 65535")]
+    Port(String),
+    /// `nbd://user@host`.
+    #[error("a user name (`{0}@`) belongs to TLS, and TLS towards backends is not there yet: leave it out")]
+    User(String),
+    /// `nbd+unix://host/…`.
+    #[error("`{0}` stands where a host would, but a Unix socket has none: write nbd+unix:///EXPORT?socket=PATH")]
+    HostOfUnix(String),
+    /// `nbd+unix:///export` without `socket`.
+    #[error("the parameter `socket` is missing: write nbd+unix:///EXPORT?socket=PATH")]
+    NoSocket,
+    /// `nbd://host/export?socket=…`.
+    #[error("the parameter `socket` belongs to nbd+unix://, not to nbd://")]
+    SocketOfTcp,
+    /// A parameter that this gateway does not know.
+    #[error("the parameter `{0}` is not known: nbd+unix:// has `socket`, nbd:// has none")]
+    Parameter(String),
+    /// The same parameter twice.
+    #[error("the parameter `{0}` stands twice")]
+    Twice(String),
+    /// `#…`.
+    #[error("an NBD URI has no fragment: write `#` in an export name as %23")]
+    Fragment,
+    /// `%` without two hexadecimal digits.
+    #[error("`{0}` is not an escape: `%` is followed by two hexadecimal digits, and a literal `%` is written %25")]
+    Escape(String),
+    /// A character that RFC 3986 does not allow as it is.
+    #[error("the character `{}` has to be percent-encoded: write {encoded}", .character.escape_debug())]
+    Character {
+        /// The character.
+        character: char,
+        /// How it is written.
+        encoded: String,
+    },
+    /// The escapes of a part that is text do not decode to UTF-8.
+    #[error("its escapes do not decode to UTF-8")]
+    NotUtf8,
+    /// The export's name cannot be one.
+    #[error(transparent)]
+    Export(#[from] NameFault),
+    /// `socket=`
+    #[error("the path of the Unix socket is empty")]
+    EmptySocket,
+    /// A socket of the abstract namespace, which starts with NUL.
+    #[error("the path of the Unix socket has a NUL byte: abstract sockets are not supported, use a path")]
+    NulInSocket,
+    /// A socket path that does not fit in `sun_path`.
+    #[error("the path of a Unix socket has at most 107 bytes, this one has {0}")]
+    LongSocket(usize),
+}
+
+impl NbdUri {
+    /// Puts an URI together from what was checked elsewhere.
+    pub(crate) fn new(endpoint: Endpoint, export: ExportName) -> Self {
+        Self { endpoint, export }
+    }
+
+    /// An export of a TCP server at an address.
+    pub fn tcp(address: std::net::SocketAddr, export: ExportName) -> Self {
+        Self::new(Endpoint::Tcp { host: Host::Address(address.ip()), port: address.port() }, export)
+    }
+
+    /// An export of a server at a Unix socket, or why the path is none.
+    pub fn unix(socket: PathBuf, export: ExportName) -> Result<Self, UriFault> {
+        Ok(Self::new(Endpoint::Unix(check_socket(socket)?), export))
+    }
+
+    /// Where the server listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The export's name as the server is asked for it, escapes decoded.
+    pub fn export(&self) -> &ExportName {
+        &self.export
+    }
+}
+
+/// A path that fits in `sun_path`.
+pub(crate) fn check_socket(path: PathBuf) -> Result<PathBuf, UriFault> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    match bytes.len() {
+        0 => Err(UriFault::EmptySocket),
+        _ if bytes.contains(&0) => Err(UriFault::NulInSocket),
+        length if length > LONGEST_SOCKET_PATH => Err(UriFault::LongSocket(length)),
+        _ => Ok(path),
+    }
+}
+
+impl FromStr for NbdUri {
+    type Err = UriFault;
+
+    fn from_str(text: &str) -> Result<Self, UriFault> {
+        let parts = Parts::split(text)?;
+        let export = ExportName::new(&decode(parts.export)?)?;
+        let endpoint = match parts.place {
+            Place::Tcp { host, port } => Endpoint::Tcp { host, port },
+            Place::Unix { socket } => Endpoint::Unix(check_socket(decode_path(socket)?)?),
+        };
+        Ok(Self { endpoint, export })
+    }
+}
+
+impl fmt::Display for NbdUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let export = escape::encode(self.export.as_str().as_bytes());
+        match &self.endpoint {
+            Endpoint::Tcp { .. } => write!(f, "nbd://{}/{export}", self.endpoint),
+            Endpoint::Unix(path) => {
+                write!(f, "nbd+unix:///{export}?socket={}", escape::encode(path.as_os_str().as_encoded_bytes()))
+            }
+        }
+    }
+}
+
+/// As people read it: `host`, `host:port` where the port is not the default, or `unix:PATH`.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port: DEFAULT_PORT } => write!(f, "{host}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// As it stands in an URI: IPv6 in brackets.
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Address(IpAddr::V4(address)) => write!(f, "{address}"),
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

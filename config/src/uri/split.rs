@@ -1,0 +1,116 @@
+//! Takes an URI apart into raw parts, escapes untouched, so that a template can put names in after the parts are known:
+//! what a client calls an export can then never become a host, a path or a parameter.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{DEFAULT_PORT, Host, UriFault};
+
+/// An URI taken apart. The export and the socket are still percent-encoded, and not yet checked.
+pub(crate) struct Parts<'a> {
+    /// The path without its first `/`.
+    pub(crate) export: &'a str,
+    /// Where the server listens.
+    pub(crate) place: Place<'a>,
+}
+
+/// Where the server listens.
+pub(crate) enum Place<'a> {
+    /// TCP, checked.
+    Tcp {
+        /// A name or an address.
+        host: Host,
+        /// 1 to 65535.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix {
+        /// The value of `socket`, still percent-encoded.
+        socket: &'a str,
+    },
+}
+
+impl<'a> Parts<'a> {
+    /// Takes `text` apart, or says what is wrong with it.
+    pub(crate) fn split(text: &'a str) -> Result<Self, UriFault> {
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| UriFault::NoScheme(text.to_owned()))?;
+        // RFC 3986, 3.1: schemes have no case.
+        let unix = match scheme.to_ascii_lowercase().as_str() {
+            "nbd" => false,
+            "nbd+unix" => true,
+            "nbds" | "nbds+unix" => return Err(UriFault::Tls(scheme.to_owned())),
+            _ => return Err(UriFault::Scheme(scheme.to_owned())),
+        };
+        if rest.contains('#') {
+            return Err(UriFault::Fragment);
+        }
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, export) = rest.split_once('/').unwrap_or((rest, ""));
+        if let Some((user, _)) = authority.split_once('@') {
+            return Err(UriFault::User(user.to_owned()));
+        }
+        let socket = socket_of(query)?;
+        let place = match (unix, socket) {
+            (true, _) if !authority.is_empty() => return Err(UriFault::HostOfUnix(authority.to_owned())),
+            (true, None) => return Err(UriFault::NoSocket),
+            (true, Some(socket)) => Place::Unix { socket },
+            (false, Some(_)) => return Err(UriFault::SocketOfTcp),
+            (false, None) => {
+                let (host, port) = host_and_port(authority)?;
+                Place::Tcp { host, port }
+            }
+        };
+        Ok(Self { export, place })
+    }
+}
+
+/// The value of `socket`, the only parameter there is.
+fn socket_of(query: &str) -> Result<Option<&str>, UriFault> {
+    let mut socket = None;
+    for parameter in query.split(['&', ';']).filter(|parameter| !parameter.is_empty()) {
+        let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        match key {
+            "socket" if socket.is_some() => return Err(UriFault::Twice(key.to_owned())),
+            "socket" => socket = Some(value),
+            tls if tls.starts_with("tls-") => return Err(UriFault::TlsParameter(tls.to_owned())),
+            other => return Err(UriFault::Parameter(other.to_owned())),
+        }
+    }
+    Ok(socket)
+}
+
+fn host_and_port(authority: &str) -> Result<(Host, u16), UriFault> {
+    let bad_host = || UriFault::Host(authority.to_owned());
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let (address, after) = rest.split_once(']').ok_or_else(bad_host)?;
+        let address: Ipv6Addr = address.parse().map_err(|_| bad_host())?;
+        let port = if after.is_empty() { Some("") } else { after.strip_prefix(':') };
+        (Host::Address(IpAddr::V6(address)), port.ok_or_else(bad_host)?)
+    } else {
+        let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
+        if port.contains(':') {
+            return Err(bad_host()); // an IPv6 address without its brackets
+        }
+        (name_or_ipv4(host)?, port)
+    };
+    // RFC 3986, 3.2.3: an empty port is the default one.
+    let number = if port.is_empty() { Some(DEFAULT_PORT) } else { digits(port) };
+    Ok((host, number.ok_or_else(|| UriFault::Port(port.to_owned()))?))
+}
+
+fn digits(port: &str) -> Option<u16> {
+    let plain = port.bytes().all(|byte| byte.is_ascii_digit());
+    port.parse().ok().filter(|number| plain && *number != 0)
+}
+
+fn name_or_ipv4(host: &str) -> Result<Host, UriFault> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if host.is_empty() {
+        Err(UriFault::NoHost)
+    } else if let Ok(address) = host.parse::<IpAddr>() {
+        Ok(Host::Address(address))
+    } else if host.len() <= 253 && host.bytes().all(legal) {
+        Ok(Host::Name(host.to_owned()))
+    } else {
+        Err(UriFault::Host(host.to_owned()))
+    }
+}

@@ -1,0 +1,184 @@
+//! The URI specification's examples, every fault with its text, and round trips.
+
+use std::ffi::OsString;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStringExt;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn uri(text: &str) -> NbdUri {
+    text.parse().unwrap_or_else(|fault| panic!("{text}: {fault}"))
+}
+
+fn fault(text: &str) -> String {
+    text.parse::<NbdUri>().unwrap_err().to_string()
+}
+
+fn tcp(host: Host, port: u16) -> Endpoint {
+    Endpoint::Tcp { host, port }
+}
+
+#[test]
+fn export_names_are_the_path_less_one_slash_as_in_the_specification() {
+    for (text, name) in [
+        ("nbd://example.com/disk", "disk"),
+        ("nbd+unix:///disk?socket=sock", "disk"),
+        ("nbd://example.com/", ""),
+        ("nbd://example.com", ""),
+        ("nbd://example.com//disk", "/disk"),
+        ("nbd://example.com/hello%20world", "hello world"),
+        ("nbd://example.com/a/b%2Fc", "a/b/c"),
+        ("nbd://example.com/%C3%A4+", "ä+"),
+        ("nbd://example.com/a?", "a"),
+    ] {
+        assert_eq!(uri(text).export().as_str(), name, "{text}");
+    }
+}
+
+#[test]
+fn a_host_is_a_name_or_an_address_and_the_port_defaults_to_10809() {
+    let name = |text: &str| Host::Name(text.to_owned());
+    let v6 = |text: &str| Host::Address(text.parse().unwrap());
+    for (text, endpoint) in [
+        ("nbd://example.com/x", tcp(name("example.com"), 10809)),
+        ("NBD://example.com:/x", tcp(name("example.com"), 10809)),
+        ("nbd://disk_1:1", tcp(name("disk_1"), 1)),
+        ("nbd://127.0.0.1:65535/x", tcp(Host::Address("127.0.0.1".parse().unwrap()), 65535)),
+        ("nbd://[::1]/x", tcp(v6("::1"), 10809)),
+        ("nbd://[fe80::2]:7/x", tcp(v6("fe80::2"), 7)),
+    ] {
+        assert_eq!(uri(text).endpoint(), &endpoint, "{text}");
+    }
+}
+
+#[test]
+fn a_unix_socket_is_the_parameter_socket() {
+    assert_eq!(uri("nbd+unix:///?socket=/run/a%20b.sock").endpoint(), &Endpoint::Unix("/run/a b.sock".into()));
+    assert_eq!(uri("nbd+unix://?socket=rel").endpoint(), &Endpoint::Unix("rel".into()));
+    let bytes = OsString::from_vec(b"/run/\xff".to_vec());
+    assert_eq!(uri("nbd+unix:///x?socket=/run/%FF").endpoint(), &Endpoint::Unix(bytes.into()));
+}
+
+#[test]
+fn tls_is_recognised_and_refused_with_its_reason() {
+    let tls = "asks for TLS, but TLS towards backends is not there yet: use nbd:// or nbd+unix:// on a network that you trust";
+    assert_eq!(fault("nbds://h/x"), format!("`nbds` {tls}"));
+    assert_eq!(fault("nbds+unix:///x?socket=s"), format!("`nbds+unix` {tls}"));
+    assert_eq!(
+        fault("nbd://h/x?tls-hostname=y"),
+        "the parameter `tls-hostname` is about TLS, but TLS towards backends is not there yet: leave it out"
+    );
+    assert_eq!(
+        fault("nbd://me@h/x"),
+        "a user name (`me@`) belongs to TLS, and TLS towards backends is not there yet: leave it out"
+    );
+}
+
+#[test]
+fn what_is_not_an_nbd_uri_says_what_one_is() {
+    assert_eq!(fault("nbd:h:1"), "`nbd:h:1` is not an NBD URI: it starts with nbd:// or nbd+unix://");
+    assert_eq!(fault("http://h/x"), "the scheme `http` is not known: use nbd:// or nbd+unix://");
+    assert_eq!(
+        fault("nbd:///x"),
+        "the host is missing: write nbd://HOST/EXPORT, or nbd+unix:///EXPORT?socket=PATH for a Unix socket"
+    );
+}
+
+#[test]
+fn a_bad_host_or_port_is_named() {
+    let host = "is not a host: use a name, an IPv4 address or an IPv6 address in brackets, like [::1]";
+    for text in ["::1", "[::1", "[::g]", "[::1]x", "[127.0.0.1]", "fe80::1:80"] {
+        assert_eq!(fault(&format!("nbd://{text}/x")), format!("`{text}` {host}"));
+    }
+    for text in ["a b", "a%20b", "ä", "{}", &"x".repeat(254)] {
+        assert_eq!(fault(&format!("nbd://{text}/x")), format!("`{text}` {host}"));
+    }
+    for port in ["0", "65536", "x", "+1", "-1"] {
+        assert_eq!(fault(&format!("nbd://h:{port}/x")), format!("`{port}` is not a port: use 1 to 65535"));
+    }
+}
+
+#[test]
+fn parameters_are_socket_or_a_fault() {
+    assert_eq!(
+        fault("nbd://h/x?timeout=3"),
+        "the parameter `timeout` is not known: nbd+unix:// has `socket`, nbd:// has none"
+    );
+    assert_eq!(fault("nbd://h/x?socket=s"), "the parameter `socket` belongs to nbd+unix://, not to nbd://");
+    assert_eq!(fault("nbd+unix:///x?socket=s&socket=s"), "the parameter `socket` stands twice");
+    assert_eq!(fault("nbd+unix:///x"), "the parameter `socket` is missing: write nbd+unix:///EXPORT?socket=PATH");
+    assert_eq!(
+        fault("nbd+unix://h/x?socket=s"),
+        "`h` stands where a host would, but a Unix socket has none: write nbd+unix:///EXPORT?socket=PATH"
+    );
+}
+
+#[test]
+fn a_socket_path_has_1_to_107_bytes_without_nul() {
+    assert_eq!(fault("nbd+unix:///x?socket="), "the path of the Unix socket is empty");
+    assert_eq!(
+        fault("nbd+unix:///x?socket=%00/abstract"),
+        "the path of the Unix socket has a NUL byte: abstract sockets are not supported, use a path"
+    );
+    let path = |length| format!("nbd+unix:///x?socket={}", "s".repeat(length));
+    assert!(path(107).parse::<NbdUri>().is_ok());
+    assert_eq!(fault(&path(108)), "the path of a Unix socket has at most 107 bytes, this one has 108");
+}
+
+#[test]
+fn escapes_are_strict() {
+    let escape = "is not an escape: `%` is followed by two hexadecimal digits, and a literal `%` is written %25";
+    for (text, shown) in [("%", "%"), ("a%2", "%2"), ("%zz", "%zz"), ("%+1", "%+1"), ("%2ä", "%2ä")] {
+        assert_eq!(fault(&format!("nbd://h/{text}")), format!("`{shown}` {escape}"));
+    }
+    assert_eq!(fault("nbd://h/a b"), "the character ` ` has to be percent-encoded: write %20");
+    assert_eq!(fault("nbd://h/ä"), "the character `ä` has to be percent-encoded: write %C3%A4");
+    assert_eq!(fault("nbd://h/{}"), "the character `{` has to be percent-encoded: write %7B");
+    assert_eq!(fault("nbd://h/\n"), "the character `\\n` has to be percent-encoded: write %0A");
+    assert_eq!(fault("nbd://h/a#b"), "an NBD URI has no fragment: write `#` in an export name as %23");
+    assert_eq!(fault("nbd://h/%ff"), "its escapes do not decode to UTF-8");
+}
+
+#[test]
+fn an_export_name_keeps_the_protocols_bounds() {
+    let name = |length| format!("nbd://h/{}", "%41".repeat(length));
+    assert_eq!(uri(&name(4096)).export().as_str().len(), 4096);
+    assert_eq!(fault(&name(4097)), "an export name has at most 4096 bytes, this one has 4097");
+    assert_eq!(fault("nbd://h/a%00"), "an export name cannot have a NUL byte");
+}
+
+#[test]
+fn an_endpoint_is_shown_short() {
+    assert_eq!(uri("nbd://h:10809/x").endpoint().to_string(), "h");
+    assert_eq!(uri("nbd://[::1]:7/x").endpoint().to_string(), "[::1]:7");
+    assert_eq!(uri("nbd+unix:///x?socket=/s").endpoint().to_string(), "unix:/s");
+}
+
+proptest! {
+    #[test]
+    fn a_tcp_uri_survives_being_printed(name in "\\PC{0,40}", address: [u8; 16], v4: bool, port in 1u16..) {
+        let ip = if v4 { IpAddr::from([address[0], address[1], address[2], address[3]]) } else { Ipv6Addr::from(address).into() };
+        let uri = NbdUri::tcp(SocketAddr::new(ip, port), ExportName::new(&name).unwrap());
+        prop_assert_eq!(uri.to_string().parse::<NbdUri>(), Ok(uri));
+    }
+
+    #[test]
+    fn a_unix_uri_survives_being_printed(name in ".{0,40}", path in proptest::collection::vec(1u8.., 1..=107)) {
+        let name = ExportName::new(&name.replace('\0', "")).unwrap();
+        let uri = NbdUri::unix(OsString::from_vec(path).into(), name).unwrap();
+        prop_assert_eq!(uri.to_string().parse::<NbdUri>(), Ok(uri));
+    }
+
+    #[test]
+    fn a_named_host_survives_being_printed(host in "[a-z0-9_.-]{1,20}", port in 1u16..) {
+        let uri = uri(&format!("nbd://{host}:{port}/x"));
+        prop_assert_eq!(uri.to_string().parse::<NbdUri>(), Ok(uri));
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "(nbds?(\\+unix)?://)?[a-z0-9\\[\\]:@%/?=&#äé]{0,40}") {
+        let _ = text.parse::<NbdUri>();
+    }
+}

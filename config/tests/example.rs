@@ -1,0 +1,137 @@
+//! The reference configuration is true: it parses, has every key of the schema, and its values are the defaults.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test crate")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use nbd_gateway_config::{Backend, Config, Limits, OnBackendLoss, Size, TenantId, schema};
+use serde_json::Value;
+
+const EXAMPLE: &str = include_str!("../example.toml");
+
+/// The example with the keys switched on that it only mentions.
+fn everything() -> String {
+    let key = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains([' ', '"']));
+    let switched = EXAMPLE.lines().map(|line| match line.strip_prefix("# ") {
+        Some(rest) if key(rest) => rest,
+        _ => line,
+    });
+    switched.collect::<Vec<_>>().join("\n")
+}
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, Path::new("example.toml")).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// Every key of a schema with its own schema, by path.
+fn keys(schema: &Value, path: &str, found: &mut Vec<(String, Value)>) {
+    for shape in schema["anyOf"].as_array().unwrap_or(&vec![schema.clone()]) {
+        let table = if shape["items"].is_null() { shape } else { &shape["items"] };
+        for (name, inner) in table["properties"].as_object().into_iter().flatten() {
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            keys(inner, &path, found);
+            found.push((path, inner.clone()));
+        }
+    }
+}
+
+/// Every key of a document with its value, by path; entries of a list count as one.
+fn stated(value: &toml::Value, path: &str, found: &mut Vec<(String, toml::Value)>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (name, inner) in table {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                found.push((path.clone(), inner.clone()));
+                stated(inner, &path, found);
+            }
+        }
+        toml::Value::Array(list) => list.iter().for_each(|entry| stated(entry, path, found)),
+        _ => {}
+    }
+}
+
+fn stated_in(text: &str) -> Vec<(String, toml::Value)> {
+    let mut found = Vec::new();
+    stated(&toml::Value::Table(text.parse().unwrap()), "", &mut found);
+    found
+}
+
+#[test]
+fn the_example_parses_with_and_without_the_keys_that_it_only_mentions() {
+    for text in [EXAMPLE, &everything()] {
+        let config = parse(text);
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.listable().collect::<Vec<_>>(), ["vm1", "scratch"]);
+        assert_eq!(config.export_for("vm1").unwrap().limits, Limits::default());
+        assert_eq!(config.tenants()[0].limits, Limits::default());
+    }
+}
+
+#[test]
+fn every_key_of_the_schema_stands_in_the_example_and_nothing_else() {
+    let mut known = Vec::new();
+    keys(schema(), "", &mut known);
+    let known: BTreeSet<_> = known.into_iter().map(|(path, _)| path).collect();
+    let stated: BTreeSet<_> = stated_in(&everything()).into_iter().map(|(path, _)| path).collect();
+    assert!(known.len() > 30, "{known:?}");
+    assert_eq!(known, stated);
+}
+
+#[test]
+fn the_values_in_the_example_are_the_defaults_of_the_schema() {
+    let mut known = Vec::new();
+    keys(schema(), "", &mut known);
+    let stated = stated_in(EXAMPLE);
+    let mut count = 0;
+    for (path, schema) in known {
+        let Some(default) = schema.get("default") else { continue };
+        let values: Vec<_> = stated.iter().filter(|(other, _)| *other == path).collect();
+        assert!(!values.is_empty(), "{path} has a default, but does not stand in the example");
+        for (_, value) in values {
+            assert_eq!(&serde_json::to_value(value).unwrap(), default, "{path}");
+            count += 1;
+        }
+    }
+    assert!(count >= 18, "{count}");
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_what_a_file_without_those_keys_means() {
+    let short = r#"
+        [[listener]]
+        address = "0.0.0.0:10809"
+        [[tenant]]
+        name = "blue"
+        [[export]]
+        name = "vm1"
+        tenant = "blue"
+        backend = "nbd://10.0.0.5:10809/vm1"
+        [[export]]
+        name = "blue/*"
+        tenant = "blue"
+        backend = "nbd://10.0.0.5/{}"
+        [[export]]
+        name = "scratch"
+        tenant = "blue"
+        backend = "file:scratch.img"
+        size = "10GiB"
+    "#;
+    assert_eq!(parse(short), parse(EXAMPLE));
+}
+
+#[test]
+fn without_a_configuration_there_is_one_disk_on_this_host_only() {
+    let config = Config::embedded_default(Path::new("/home/me"));
+    assert_eq!(config.listeners.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:10809"]);
+    assert_eq!(config.admin.as_ref().unwrap().to_string(), "127.0.0.1:9809");
+    assert_eq!(config.state, Path::new("/home/me/nbd-gateway-data"));
+    assert_eq!(config.listable().collect::<Vec<_>>(), ["demo"]);
+    assert!(config.export_for("").is_none());
+    let demo = config.export_for("demo").unwrap();
+    let path = "/home/me/nbd-gateway-data/demo.img".into();
+    assert_eq!(demo.backend, Backend::File { path, size: Some(Size::from_gib(1)) });
+    assert_eq!(demo.tenant, TenantId::new("demo").unwrap());
+    assert_eq!(demo.on_backend_loss, OnBackendLoss::Hold { time: Duration::from_secs(30), durable: false });
+    assert_eq!(config.tenants().len(), 1);
+}

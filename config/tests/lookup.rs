@@ -1,0 +1,225 @@
+//! Which export a name means, and what it brings with it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test crate")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use nbd_gateway_config::{
+    AdminAddress, Config, Limits, ListenAddress, LogFormat, LogLevel, OnBackendLoss, Resolved, Size,
+};
+use proptest::prelude::*;
+
+fn config(text: &str) -> Config {
+    let text = format!("[[listener]]\naddress = \"[::]:10809\"\n{text}");
+    Config::parse(&text, Path::new("test")).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn exports(list: &[(&str, &str)]) -> Config {
+    let sections = list.iter().map(|(name, backend)| format!("[[export]]\nname = {name:?}\nbackend = {backend:?}\n"));
+    config(&sections.collect::<String>())
+}
+
+fn backend(config: &Config, name: &str) -> Option<String> {
+    config.export_for(name).map(|export| export.backend.to_string())
+}
+
+#[test]
+fn an_exact_name_comes_before_templates_and_a_longer_template_before_a_shorter_one() {
+    let config = exports(&[
+        ("*", "nbd://any/{}"),
+        ("blue/*", "nbd://blue/{}"),
+        ("blue/vm-*", "nbd://vm/{}"),
+        ("blue/vm-1", "nbd://one/x"),
+        ("ää*", "nbd://umlaut/{}"),
+        ("", "nbd://default"),
+    ]);
+    for (name, expected) in [
+        ("blue/vm-1", "nbd://one/x"),
+        ("blue/vm-2", "nbd://vm/2"),
+        ("blue/vm-", "nbd://vm/"),
+        ("blue/x/y", "nbd://blue/x/y"),
+        ("green", "nbd://any/green"),
+        ("ääh", "nbd://umlaut/h"),
+        ("", "nbd://default/"),
+        ("*", "nbd://any/%2A"),
+    ] {
+        assert_eq!(backend(&config, name).as_deref(), Some(expected), "{name}");
+        assert_eq!(config.export_for(name).unwrap().name.as_str(), name);
+    }
+    assert_eq!(config.listable().collect::<Vec<_>>(), ["blue/vm-1", ""]);
+    assert_eq!(config.templates().collect::<Vec<_>>(), ["blue/vm-*", "blue/*", "ää*", "*"]);
+}
+
+#[test]
+fn a_name_that_nothing_fits_means_nothing() {
+    let config = exports(&[("a", "nbd://h/a"), ("b/*.img", "file:/srv/{}")]);
+    for name in ["", "A", "a ", "b/", "b/.img", "b/x/y.img", "b/...img", "b/x\0.img", &"a".repeat(4097)] {
+        assert_eq!(backend(&config, name), None, "{name:?}");
+    }
+    assert_eq!(backend(&config, "b/x.img").as_deref(), Some("file:/srv/x"));
+}
+
+#[test]
+fn a_name_that_its_template_refuses_does_not_fall_to_another_template() {
+    let config = exports(&[("*", "nbd://h/{}"), ("b/*", "file:/srv/{}")]);
+    assert_eq!(backend(&config, "b/x/y"), None);
+}
+
+#[test]
+fn limits_come_from_the_export_then_its_tenant_then_the_top() {
+    let config = config(
+        r#"
+        [limits]
+        session-requests = 100
+        drain-timeout = "1s"
+        [[tenant]]
+        name = "blue"
+        [tenant.limits]
+        session-requests = 10
+        tenant-bytes = "100MiB"
+        [[tenant]]
+        name = "red"
+        [[export]]
+        name = "a"
+        tenant = "blue"
+        backend = "nbd://h/a"
+        [export.limits]
+        session-requests = 1
+        largest-payload = "1MiB"
+        [[export]]
+        name = "b/*"
+        tenant = "blue"
+        backend = "nbd://h/{}"
+        [[export]]
+        name = "c"
+        tenant = "red"
+        backend = "nbd://h/c"
+        "#,
+    );
+    let shown = |limits: Limits| {
+        (
+            limits.session_requests,
+            limits.tenant_bytes >> 20,
+            limits.largest_payload >> 20,
+            limits.drain_timeout.as_secs(),
+        )
+    };
+    let of = |name: &str| config.export_for(name).unwrap().limits;
+    assert_eq!(shown(of("a")), (1, 100, 1, 1));
+    assert_eq!(shown(of("b/x")), (10, 100, 32, 1));
+    assert_eq!(shown(of("c")), (100, 1024, 32, 1));
+    let tenants: Vec<_> = config.tenants().iter().map(|tenant| (tenant.id.as_str(), shown(tenant.limits))).collect();
+    assert_eq!(tenants, [("blue", (10, 100, 32, 1)), ("red", (100, 1024, 32, 1))]);
+}
+
+#[test]
+fn every_key_of_an_export_arrives() {
+    let config = config(
+        r#"
+        [[export]]
+        name = "a"
+        backend = "nbd://h:7/x"
+        description = "the disk"
+        read-only = true
+        lanes = 3
+        on-backend-loss = { hold = "5s", durable = true }
+        dial-timeout = "250ms"
+        idle-timeout = "0s"
+        [[export]]
+        name = "b"
+        backend = "memory:"
+        size = 4096
+        [[export]]
+        name = "c"
+        backend = "nbd+unix:///x?socket=/run/x"
+        on-backend-loss = "error"
+        [[export]]
+        name = "d"
+        backend = "nbd://h/x"
+        on-backend-loss = { }
+        "#,
+    );
+    let Resolved { description, read_only, lanes, on_backend_loss, dial_timeout, idle_timeout, tenant, .. } =
+        config.export_for("a").unwrap();
+    assert_eq!(
+        (description.as_deref(), read_only, lanes.get(), tenant.as_str()),
+        (Some("the disk"), true, 3, "default")
+    );
+    assert_eq!(on_backend_loss, OnBackendLoss::Hold { time: Duration::from_secs(5), durable: true });
+    assert_eq!((dial_timeout, idle_timeout), (Duration::from_millis(250), Duration::ZERO));
+    let memory = config.export_for("b").unwrap();
+    assert_eq!(memory.backend, nbd_gateway_config::Backend::Memory { size: Size::from_kib(4) });
+    assert!(memory.backend.is_embedded() && !memory.read_only);
+    assert_eq!(config.export_for("c").unwrap().on_backend_loss, OnBackendLoss::Error);
+    assert_eq!(config.export_for("d").unwrap().on_backend_loss, OnBackendLoss::default());
+}
+
+#[test]
+fn every_key_of_the_process_arrives() {
+    let config = Config::parse(
+        r#"
+        state = "/var/lib/x"
+        listener = [ { address = "127.0.0.1:0" }, { address = "unix:/run/a.sock" }, { address = "systemd:nbd" } ]
+        admin = { address = "unix:/run/b.sock" }
+        log = { format = "json", level = "debug" }
+        runtime.threads = 3
+        [[export]]
+        name = "a"
+        backend = "file:a.img"
+        [limits]
+        handshake-timeout = "1s"
+        option-length = "16KiB"
+        sessions-per-listener = 7
+        session-bytes = "128MiB"
+        largest-payload = "64MiB"
+        "#,
+        Path::new("test"),
+    )
+    .unwrap();
+    assert_eq!(
+        config.listeners,
+        [
+            ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()),
+            ListenAddress::Unix("/run/a.sock".into()),
+            ListenAddress::Systemd("nbd".to_owned()),
+        ]
+    );
+    assert_eq!(config.admin, Some(AdminAddress::Unix("/run/b.sock".into())));
+    assert_eq!((config.log.format, config.log.level), (LogFormat::Json, LogLevel::Debug));
+    assert_eq!(config.threads.map(std::num::NonZeroUsize::get), Some(3));
+    assert_eq!(backend(&config, "a").as_deref(), Some("file:/var/lib/x/a.img"));
+    let limits = config.limits;
+    assert_eq!((limits.handshake_timeout, limits.option_length), (Duration::from_secs(1), 16384));
+    assert_eq!((limits.sessions_per_listener, limits.session_bytes, limits.largest_payload), (7, 128 << 20, 64 << 20));
+}
+
+#[test]
+fn the_admin_interface_is_on_unless_it_is_switched_off() {
+    let export = "[[export]]\nname = \"a\"\nbackend = \"nbd://h\"\n";
+    assert_eq!(config(export).admin, Some(AdminAddress::Tcp("127.0.0.1:9809".parse().unwrap())));
+    assert_eq!(config(&format!("{export}[admin]")).admin, Some(AdminAddress::Tcp("127.0.0.1:9809".parse().unwrap())));
+    assert_eq!(config(&format!("{export}[admin]\naddress = \"off\"")).admin, None);
+    let v6 = config(&format!("{export}[admin]\naddress = \"[::1]:1\""));
+    assert_eq!(v6.admin, Some(AdminAddress::Tcp("[::1]:1".parse().unwrap())));
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_client_asks_for_stays_on_the_server_and_in_the_directory_that_are_written(name in "\\PC{0,12}") {
+        let config = exports(&[("u/*", "nbd://h:7/p/{}"), ("f/*", "file:/srv/d/{}.img"), ("s/*", "nbd+unix:///e?socket=/run/{}.s")]);
+        let uri = backend(&config, &format!("u/{name}")).unwrap();
+        prop_assert!(uri.starts_with("nbd://h:7/p/") && !uri.contains(['?', '#', '@', '*']), "{uri}");
+        for (prefix, directory) in [("f", "/srv/d"), ("s", "/run")] {
+            let Some(export) = config.export_for(&format!("{prefix}/{name}")) else { continue };
+            let path = match &export.backend {
+                nbd_gateway_config::Backend::File { path, .. } => path.clone(),
+                nbd_gateway_config::Backend::Nbd(uri) => match uri.endpoint() {
+                    nbd_gateway_config::Endpoint::Unix(path) => path.clone(),
+                    other => panic!("{other}"),
+                },
+                other => panic!("{other}"),
+            };
+            prop_assert_eq!(path.parent(), Some(Path::new(directory)));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The one place of assembly: bind, build, run, drain.
+//!
+//! [`App::build`] binds first and tells the addresses; [`App::run`] serves until told to stop, then drains: listeners
+//! close, what was admitted is finished, new requests get ESHUTDOWN, backends get DISC, all within `drain-timeout`.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nbd_gateway_config::Config;
+use nbd_gateway_metrics::Metrics;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admin::{Admin, Phase};
+use crate::export::{Lease, Registry};
+use crate::listener::{BindError, Bound, Inherited};
+use crate::net::Pool;
+use crate::session::{Front, SessionTable};
+
+/// How long backends have, after the sessions, to be let go.
+const LET_GO: Duration = Duration::from_secs(5);
+/// Receive buffers kept for the next reader: 16 MiB.
+const BUFFERS_KEPT: usize = 128;
+
+/// Why the gateway can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The admin interface.
+    #[error("{0}")]
+    Admin(String),
+    /// An embedded export.
+    #[error("{0}")]
+    Export(#[from] crate::export::OpenError),
+    /// The metrics.
+    #[error("the metrics can't be set up: {0}")]
+    Metrics(String),
+}
+
+/// The gateway, bound and ready to run.
+pub struct App {
+    config: Arc<Config>,
+    listeners: Vec<Bound>,
+    admin: Option<Admin>,
+    registry: Arc<Registry>,
+    table: Arc<SessionTable>,
+    pool: Arc<Pool>,
+    metrics: Arc<Metrics>,
+    /// Embedded exports with a name of their own are open as long as the gateway runs.
+    embedded: Vec<Lease>,
+}
+
+impl App {
+    /// Binds every address and opens the embedded exports.
+    pub async fn build(config: Config) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let metrics =
+            Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|e| StartError::Metrics(e.to_string()))?);
+        let mut inherited = Inherited::from_env();
+        let mut listeners = Vec::new();
+        for address in &config.listeners {
+            listeners.push(Bound::bind(address, &mut inherited).await?);
+        }
+        let admin = match &config.admin {
+            Some(address) => Some(Admin::bind(address).await.map_err(StartError::Admin)?),
+            None => None,
+        };
+        let pool = Arc::new(Pool::new(BUFFERS_KEPT));
+        let registry = Registry::new(Arc::clone(&config), Arc::clone(&pool), Arc::clone(&metrics));
+        let mut embedded = Vec::new();
+        for name in config.listable() {
+            if config.export_for(name).is_some_and(|export| export.backend.is_embedded()) {
+                embedded.push(registry.open(name).await?);
+            }
+        }
+        Ok(Self { config, listeners, admin, registry, table: Arc::default(), pool, metrics, embedded })
+    }
+
+    /// The URI of each listener, with the port that the kernel chose.
+    pub fn listening(&self) -> impl Iterator<Item = &str> {
+        self.listeners.iter().map(|l| l.uri.as_str())
+    }
+
+    /// Where the admin interface is.
+    pub fn admin(&self) -> Option<&str> {
+        self.admin.as_ref().map(|a| a.url.as_str())
+    }
+
+    /// Serves until `stop` completes, then drains. Cancel-safe: no.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let (drain, draining) = watch::channel(false);
+        let (phase, phases) = watch::channel(Phase::Starting);
+        let (end, ending) = watch::channel(false);
+        let limits = self.config.limits;
+        let mut accepting = JoinSet::new();
+        for listener in self.listeners {
+            let front = Arc::new(Front {
+                registry: Arc::clone(&self.registry),
+                table: Arc::clone(&self.table),
+                pool: Arc::clone(&self.pool),
+                drain: draining.clone(),
+                handshake: limits.handshake_timeout,
+                option_length: limits.option_length,
+            });
+            let metrics = self.metrics.listener(&listener.label);
+            accepting.spawn(listener.run(front, metrics, limits.sessions_per_listener, draining.clone()));
+        }
+        let admin = self.admin.map(|admin| tokio::spawn(admin.run(Arc::clone(&self.metrics), phases, ending)));
+        phase.send_replace(Phase::Ready);
+
+        stop.await;
+
+        let sessions = self.table.len();
+        tracing::info!(sessions, limit = ?limits.drain_timeout, "draining");
+        phase.send_replace(Phase::Draining);
+        drain.send_replace(true);
+        while accepting.join_next().await.is_some() {}
+        if tokio::time::timeout(limits.drain_timeout, self.table.emptied()).await.is_err() {
+            let left = self.table.len();
+            tracing::warn!(sessions = left, limit = ?limits.drain_timeout, "drain-timeout is over; the sessions left are cut");
+            self.table.cut_all();
+        }
+        drop(self.embedded);
+        if tokio::time::timeout(LET_GO, self.registry.close_all()).await.is_err() {
+            tracing::warn!(limit = ?LET_GO, "a backend did not answer what was in flight; it is left");
+        }
+        end.send_replace(true);
+        if let Some(admin) = admin {
+            // A scrape that hangs must not hold the end up.
+            let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
+        }
+        tracing::info!("stopped");
+    }
+}

@@ -1,0 +1,20 @@
+//! The program's commands, each in a room of its own. They print, and end with one clear line if they fail.
+
+pub mod client;
+pub mod describe;
+pub mod serve;
+
+use std::process::ExitCode;
+
+/// Everything went as asked.
+pub const DONE: u8 = 0;
+/// It did not; one line on standard error says why.
+pub const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+pub const USAGE: u8 = 2;
+
+/// Prints the one line of a failure, and gives its exit code.
+pub fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("nbd-gateway: {error}");
+    ExitCode::from(FAILED)
+}

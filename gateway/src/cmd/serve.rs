@@ -1,0 +1,103 @@
+//! `serve`: reads the configuration, builds the gateway, and runs it until a signal.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use nbd_gateway_config::{Config, LogFormat};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{DONE, USAGE, failed};
+use crate::app::App;
+
+/// Runs the gateway: with this configuration, or with the embedded default.
+pub fn run(path: Option<&Path>) -> ExitCode {
+    let config = match path {
+        Some(path) => Config::load(path),
+        None => match std::env::current_dir() {
+            Ok(here) => Ok(Config::embedded_default(&here)),
+            Err(error) => return failed(&format!("can't tell the current directory: {error}")),
+        },
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    log(&config);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.threads {
+        runtime.worker_threads(threads.get());
+    }
+    let runtime = match runtime.enable_all().thread_name("nbd-gateway").build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("can't start the worker threads: {error}")),
+    };
+    let code = runtime.block_on(serve(config, path.is_none()));
+    // A disk that hangs in the kernel must not hold the end up.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve(config: Config, embedded: bool) -> ExitCode {
+    // Caught before anyone can send one: an early SIGTERM is a drain too.
+    let stop = async {
+        let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+        let Ok(mut int) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
+        // A file over RLIMIT_FSIZE is to be an error for one request, not the end of the process.
+        let _fsize = signal(SignalKind::from_raw(25));
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    };
+    let mut stop = std::pin::pin!(stop);
+    // Polled once, so that the signals are caught from here on.
+    let early = tokio::select! { biased; () = &mut stop => true, () = std::future::ready(()) => false };
+    if early {
+        return ExitCode::from(DONE);
+    }
+    let app = match App::build(config).await {
+        Ok(app) => app,
+        Err(error) => return failed(&error),
+    };
+    announce(&app, embedded);
+    app.run(stop).await;
+    ExitCode::from(DONE)
+}
+
+/// Tells, on standard output, where the gateway is; logs go to standard error.
+fn announce(app: &App, embedded: bool) {
+    let mut text = String::new();
+    for uri in app.listening() {
+        text.push_str(&format!("listening on {uri}\n"));
+    }
+    if let Some(url) = app.admin() {
+        text.push_str(&format!("admin on {url}\n"));
+    }
+    if embedded && let Some(uri) = app.listening().next() {
+        text.push_str(&format!(
+            "\nThe disk `demo` is a sparse file in ./nbd-gateway-data. Try, in another terminal:\n  \
+             nbd-gateway client info {uri}/demo\n  \
+             qemu-img info {uri}/demo\n  \
+             curl {}/metrics\n\nStop with Ctrl-C.\n\n",
+            app.admin().unwrap_or("http://127.0.0.1:9809"),
+        ));
+    }
+    text.push_str("ready\n");
+    let mut out = std::io::stdout().lock();
+    // Nobody reads: no reason not to serve.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn log(config: &Config) {
+    let filter = EnvFilter::new(config.log.level.as_str());
+    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let set = match config.log.format {
+        LogFormat::Human => logger.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => logger.json().flatten_event(true).try_init(),
+    };
+    if let Err(error) = set {
+        eprintln!("nbd-gateway: logging can't be set up: {error}");
+    }
+}

@@ -1,0 +1,276 @@
+//! What serves an export: lanes to an NBD server, or the embedded origin. The same jobs go to either.
+
+use std::sync::Arc;
+
+use nbd_gateway_config::{self as config, OnBackendLoss, Resolved};
+use nbd_gateway_metrics::{ExportMetrics, LossReason};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::lane::{self, Connected, DialError, Dialer, Durability, Lane, OnLoss};
+use crate::net::{Address, Pool};
+use crate::origin::{Origin, OriginError};
+use crate::proto::handshake::BlockSizes;
+use crate::proto::handshake::client::Negotiated;
+use crate::proto::{Cookie, ExportFlags, Framing};
+use crate::work::{Finished, Job};
+
+/// What the backend said about itself.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Size in bytes.
+    pub size: u64,
+    /// Its transmission flags.
+    pub flags: ExportFlags,
+    /// How its connections are framed; Extended for the origin, which has 64-bit lengths too.
+    pub framing: Framing,
+    /// Its metadata contexts.
+    pub contexts: Vec<String>,
+    /// Its block sizes, if it says any.
+    pub block_sizes: Option<BlockSizes>,
+    /// Its description.
+    pub description: Option<String>,
+}
+
+impl Facts {
+    /// Offsets and lengths must be multiples of this, in bytes.
+    pub fn minimum_block(&self) -> u64 {
+        u64::from(self.block_sizes.map_or(1, |s| s.minimum).max(1))
+    }
+
+    /// The largest payload of one request, in bytes: a multiple of the minimum. 32 MiB where the backend says nothing.
+    pub fn largest_payload(&self) -> u64 {
+        let maximum = u64::from(self.block_sizes.map_or(32 << 20, |s| s.maximum)).min(64 << 20);
+        (maximum / self.minimum_block() * self.minimum_block()).max(self.minimum_block())
+    }
+
+    /// The longest range of one request without payload, in bytes: with compact headers, the largest multiple of 64 KiB
+    /// (no block is larger) below 2^32.
+    pub fn longest_range(&self) -> u64 {
+        if self.framing == Framing::Extended { u64::MAX } else { 0xffff_0000 }
+    }
+}
+
+/// What serves an export.
+#[derive(Debug)]
+pub enum Backend {
+    /// An NBD server.
+    Lanes(Lanes),
+    /// This process.
+    Origin(Origin),
+}
+
+/// Connections to one NBD server's export.
+#[derive(Debug)]
+pub struct Lanes {
+    lanes: Vec<Arc<Lane>>,
+    durability: Arc<Durability>,
+    end: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Why a backend can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unopened {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    #[error("{0}")]
+    Task(String),
+}
+
+impl Backend {
+    /// Opens what the configuration names. Cancel-safe: yes, connections made so far are closed.
+    pub(super) async fn open(
+        config: &Resolved,
+        pool: &Arc<Pool>,
+        metrics: &ExportMetrics,
+    ) -> Result<(Self, Facts), Unopened> {
+        match &config.backend {
+            config::Backend::Nbd(uri) => Self::dial(config, uri, pool, metrics).await,
+            config::Backend::File { path, size } => {
+                let (path, size, read_only) = (path.clone(), *size, config.read_only);
+                let open = move || Origin::open_file(&path, size.map(|s| s.bytes()), read_only);
+                let opened = tokio::task::spawn_blocking(open).await.map_err(|e| Unopened::Task(e.to_string()))?;
+                Ok(Self::embedded(opened?, metrics))
+            }
+            config::Backend::Memory { size } => Ok(Self::embedded(Origin::memory(size.bytes()), metrics)),
+        }
+    }
+
+    fn embedded(origin: Origin, metrics: &ExportMetrics) -> (Self, Facts) {
+        let facts = origin.facts();
+        metrics.lane_up.set(1);
+        let block_sizes = BlockSizes {
+            minimum: facts.minimum_block,
+            preferred: facts.preferred_block,
+            maximum: facts.maximum_payload,
+        };
+        let facts = Facts {
+            size: facts.size,
+            flags: facts.flags,
+            framing: Framing::Extended,
+            contexts: facts.contexts,
+            block_sizes: Some(block_sizes),
+            description: None,
+        };
+        (Backend::Origin(origin), facts)
+    }
+
+    async fn dial(
+        config: &Resolved,
+        uri: &config::NbdUri,
+        pool: &Arc<Pool>,
+        metrics: &ExportMetrics,
+    ) -> Result<(Self, Facts), Unopened> {
+        let dialer =
+            Dialer { address: Address::of(uri), export: uri.export().as_str().to_owned(), limit: config.dial_timeout };
+        let (negotiated, read, write, inbox) = dialer.dial().await?;
+        let facts = Facts {
+            size: negotiated.size,
+            flags: negotiated.flags,
+            framing: negotiated.framing,
+            contexts: negotiated.contexts.iter().map(|(name, _)| name.clone()).collect(),
+            block_sizes: negotiated.block_sizes,
+            description: negotiated.description.clone(),
+        };
+        let wanted = config.lanes.get();
+        let mut connections = vec![Connected { negotiated, read, write, inbox }];
+        if wanted > 1 && !facts.flags.has(ExportFlags::CAN_MULTI_CONN) {
+            tracing::warn!(
+                export = config.name.as_str(),
+                lanes = wanted,
+                "the backend does not set CAN_MULTI_CONN: a FLUSH would not cover several lanes; one is used"
+            );
+        } else {
+            for _ in 1..wanted {
+                let (negotiated, read, write, inbox) = dialer.dial().await?;
+                connections.push(Connected { negotiated, read, write, inbox });
+            }
+        }
+        let durability = Arc::new(Durability::default());
+        let (end, ending) = watch::channel(false);
+        let (mut lanes, mut tasks) = (Vec::new(), Vec::new());
+        metrics.lane_up.set(1);
+        for connected in connections {
+            let lane = Lane::new(Arc::clone(&durability));
+            let (basis, told) = (facts.clone(), metrics.clone());
+            let life = lane::Life {
+                dialer: dialer.clone(),
+                policy: on_loss(config.on_backend_loss),
+                contexts: facts.contexts.clone(),
+                fits: Box::new(move |new| fits(&basis, new)),
+                told: Box::new(move |up: Result<(), &str>| {
+                    told.lane_up.set(i64::from(up.is_ok()));
+                    if up.is_err() {
+                        told.reconnect(LossReason::Lost);
+                    }
+                }),
+                end: ending.clone(),
+                pool: Arc::clone(pool),
+                name: config.name.as_str().to_owned(),
+            };
+            tasks.push(tokio::spawn(lane::run(Arc::clone(&lane), connected, life)));
+            lanes.push(lane);
+        }
+        tracing::info!(export = config.name.as_str(), backend = %dialer.address, lanes = lanes.len(), size = facts.size, framing = ?facts.framing, flags = %facts.flags, "backend opened");
+        Ok((Backend::Lanes(Lanes { lanes, durability, end, tasks: Mutex::new(tasks) }), facts))
+    }
+
+    /// Takes a batch of one session; a session's requests all take the same lane.
+    pub(super) fn submit(&self, session: u64, jobs: &mut Vec<Job>, finished: &mut Finished) {
+        if jobs.is_empty() {
+            return;
+        }
+        match self {
+            Backend::Origin(origin) => origin.submit(jobs),
+            Backend::Lanes(lanes) => {
+                let count = u64::try_from(lanes.lanes.len()).unwrap_or(1).max(1);
+                let chosen = usize::try_from(session % count).unwrap_or(0);
+                if let Some(lane) = lanes.lanes.get(chosen) {
+                    lane.submit(jobs, finished);
+                }
+            }
+        }
+    }
+
+    /// Whether a FLUSH of one session covers the answered writes of all.
+    pub(super) fn flush_covers_all(&self, flags: ExportFlags) -> bool {
+        match self {
+            Backend::Origin(_) => true,
+            Backend::Lanes(lanes) => lanes.lanes.len() == 1 || flags.has(ExportFlags::CAN_MULTI_CONN),
+        }
+    }
+
+    /// How many times answered, unflushed writes may have been lost.
+    pub(super) fn losses(&self) -> u64 {
+        match self {
+            Backend::Origin(_) => 0,
+            Backend::Lanes(lanes) => lanes.durability.losses(),
+        }
+    }
+
+    /// The ranges of a session's requests in flight that may change data. The origin's are finished in bounded time by
+    /// this process and are not tracked.
+    pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+        match self {
+            Backend::Origin(_) => Vec::new(),
+            Backend::Lanes(lanes) => lanes.lanes.iter().flat_map(|lane| lane.ranges_of(session)).collect(),
+        }
+    }
+
+    /// Finishes what is in flight and lets go.
+    pub(super) async fn close(&self, name: &str) {
+        match self {
+            Backend::Origin(origin) => {
+                if let Err(error) = origin.close().await {
+                    tracing::error!(export = name, %error, "closing the disk failed");
+                }
+            }
+            Backend::Lanes(lanes) => {
+                lanes.end.send_replace(true);
+                let tasks = core::mem::take(&mut *lanes.tasks.lock());
+                for task in tasks {
+                    // A lane's task does not panic; if it did, its jobs have failed with EIO.
+                    let _ = task.await;
+                }
+                tracing::info!(export = name, "backend let go");
+            }
+        }
+    }
+}
+
+fn on_loss(policy: OnBackendLoss) -> OnLoss {
+    match policy {
+        OnBackendLoss::Error => OnLoss { hold: std::time::Duration::ZERO, durable: false },
+        OnBackendLoss::Hold { time, durable } => OnLoss { hold: time, durable },
+    }
+}
+
+/// Whether a connection made later can take over for the first: nothing that clients were told may be missing.
+fn fits(basis: &Facts, new: &Negotiated) -> Result<(), String> {
+    let (was, is) = (basis.size, new.size);
+    if is < was {
+        return Err(format!("its size is {is} bytes and was {was}; a size never goes back by itself"));
+    }
+    let missing = basis.flags.without(ExportFlags::READ_ONLY).without(new.flags);
+    if missing != ExportFlags::NONE {
+        return Err(format!("it no longer offers {missing}"));
+    }
+    if new.flags.has(ExportFlags::READ_ONLY) && !basis.flags.has(ExportFlags::READ_ONLY) {
+        return Err("it has become read-only".to_owned());
+    }
+    if let Some(lost) = basis.contexts.iter().find(|c| !new.contexts.iter().any(|(name, _)| name == *c)) {
+        return Err(format!("it no longer has the metadata context {lost}"));
+    }
+    let sizes = |s: Option<BlockSizes>| s.map_or((1, 32 << 20), |s| (s.minimum, s.maximum));
+    let ((minimum, maximum), (new_minimum, new_maximum)) = (sizes(basis.block_sizes), sizes(new.block_sizes));
+    if new_minimum > minimum || new_maximum < maximum {
+        return Err(format!(
+            "its block sizes are {new_minimum} to {new_maximum} bytes and were {minimum} to {maximum}"
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! Which exports there are, and which are open.
+//!
+//! The first client that asks opens an export, once, however many ask at the same time; the last one to leave starts its
+//! idle time. No guard of the map is held across an await; each entry has its own lock for opening and closing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use nbd_gateway_config::{Config, Resolved};
+use nbd_gateway_metrics::Metrics;
+use tokio::time::Instant;
+
+use super::{Backend, Export};
+use crate::net::Pool;
+use crate::session::TenantBudget;
+
+/// Why an export can't be opened.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The configuration has no such name.
+    #[error("there is no export {0:?}")]
+    Unknown(String),
+    /// The gateway is going away.
+    #[error("the gateway is shutting down")]
+    Draining,
+    /// Its backend can't be reached or opened.
+    #[error("export {export:?} can't be opened: {why}")]
+    Backend {
+        /// Which export.
+        export: String,
+        /// Why not: with the backend's address, for operators.
+        why: String,
+    },
+}
+
+impl OpenError {
+    /// The sentence for a client: without addresses and other names of the inside.
+    pub fn for_client(&self) -> String {
+        match self {
+            OpenError::Unknown(_) | OpenError::Draining => self.to_string(),
+            OpenError::Backend { export, .. } => {
+                format!(
+                    "export {export:?} can't be opened now: its backend does not answer as it should; the gateway's log says why"
+                )
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    config: Resolved,
+    state: tokio::sync::Mutex<State>,
+    /// Leases.
+    users: AtomicUsize,
+    /// Rises whenever a lease is made: an idle time that began before it is void.
+    leased: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    export: Option<Arc<Export>>,
+    /// When the last attempt to open failed, and why: those who were waiting then get the same answer.
+    failed: Option<(Instant, OpenError)>,
+    /// Taken out of the map: ask the map again.
+    retired: bool,
+}
+
+/// All exports.
+#[derive(Debug)]
+pub struct Registry {
+    config: Arc<Config>,
+    entries: DashMap<String, Arc<Entry>>,
+    budgets: DashMap<String, Arc<TenantBudget>>,
+    pool: Arc<Pool>,
+    metrics: Arc<Metrics>,
+}
+
+impl Registry {
+    /// With nothing open yet.
+    pub fn new(config: Arc<Config>, pool: Arc<Pool>, metrics: Arc<Metrics>) -> Arc<Self> {
+        // The series of exports that are named exist from the start.
+        config.listable().for_each(|name| drop(metrics.export(name)));
+        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), pool, metrics })
+    }
+
+    /// The exports that a client may see: those with a name of their own. A template's are not listed.
+    pub fn list(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.config.listable().map(|name| (name, None))
+    }
+
+    /// How many exports are open.
+    pub fn open_exports(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Opens an export, or joins those who have it open. Cancel-safe: yes; an attempt that nobody waits for is dropped.
+    pub async fn open(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
+        let asked = Instant::now();
+        loop {
+            let entry = self.entry(name)?;
+            let mut state = entry.state.lock().await;
+            if state.retired {
+                continue;
+            }
+            if let Some(export) = &state.export {
+                return Ok(Lease::new(self, &entry, export));
+            }
+            if let Some((at, error)) = &state.failed
+                && *at >= asked
+            {
+                return Err(error.clone());
+            }
+            match self.make(&entry.config).await {
+                Ok(export) => {
+                    let export = Arc::new(export);
+                    state.failed = None;
+                    state.export = Some(Arc::clone(&export));
+                    return Ok(Lease::new(self, &entry, &export));
+                }
+                Err(error) => {
+                    tracing::warn!(export = name, %error, "export can't be opened");
+                    state.failed = Some((Instant::now(), error.clone()));
+                    // Waiters hold the entry and read the failure from it; the next to come starts afresh.
+                    self.entries.remove_if(name, |_, e| Arc::ptr_eq(e, &entry));
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn entry(&self, name: &str) -> Result<Arc<Entry>, OpenError> {
+        if let Some(entry) = self.entries.get(name) {
+            return Ok(Arc::clone(&entry));
+        }
+        let config = self.config.export_for(name).ok_or_else(|| OpenError::Unknown(name.to_owned()))?;
+        let fresh = || {
+            Arc::new(Entry {
+                config,
+                state: tokio::sync::Mutex::default(),
+                users: AtomicUsize::new(0),
+                leased: AtomicU64::new(0),
+            })
+        };
+        Ok(Arc::clone(&self.entries.entry(name.to_owned()).or_insert_with(fresh)))
+    }
+
+    async fn make(&self, config: &Resolved) -> Result<Export, OpenError> {
+        let metrics = self.metrics.export(config.name.as_str());
+        let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
+        let (backend, facts) = Backend::open(config, &self.pool, &metrics).await.map_err(|e| failed(e.to_string()))?;
+        let budget = || TenantBudget::new(config.limits.tenant_bytes);
+        let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
+        Ok(Export::new(config.clone(), facts, backend, budget, metrics))
+    }
+
+    /// Closes what is idle since `leased`.
+    async fn close_idle(&self, entry: &Arc<Entry>, leased: u64) {
+        let mut state = entry.state.lock().await;
+        if entry.users.load(Ordering::Acquire) > 0 || entry.leased.load(Ordering::Acquire) != leased {
+            return;
+        }
+        self.retire(entry, &mut state).await;
+    }
+
+    async fn retire(&self, entry: &Arc<Entry>, state: &mut State) {
+        if let Some(export) = state.export.take() {
+            export.close().await;
+        }
+        state.retired = true;
+        self.entries.remove_if(entry.config.name.as_str(), |_, e| Arc::ptr_eq(e, entry));
+    }
+
+    /// Closes every export, whoever uses it: the end of a drain.
+    pub async fn close_all(self: &Arc<Self>) {
+        let entries: Vec<Arc<Entry>> = self.entries.iter().map(|e| Arc::clone(e.value())).collect();
+        let mut closing = tokio::task::JoinSet::new();
+        for entry in entries {
+            let registry = Arc::clone(self);
+            closing.spawn(async move {
+                let mut state = entry.state.lock().await;
+                registry.retire(&entry, &mut state).await;
+            });
+        }
+        while closing.join_next().await.is_some() {}
+    }
+}
+
+/// The right to use an open export; the last one dropped starts its idle time.
+#[derive(Debug)]
+pub struct Lease {
+    registry: Arc<Registry>,
+    entry: Arc<Entry>,
+    export: Arc<Export>,
+}
+
+impl Lease {
+    /// Called with the entry's lock held: nothing closes it meanwhile.
+    fn new(registry: &Arc<Registry>, entry: &Arc<Entry>, export: &Arc<Export>) -> Self {
+        entry.users.fetch_add(1, Ordering::AcqRel);
+        entry.leased.fetch_add(1, Ordering::AcqRel);
+        Self { registry: Arc::clone(registry), entry: Arc::clone(entry), export: Arc::clone(export) }
+    }
+
+    /// The export.
+    pub fn export(&self) -> &Arc<Export> {
+        &self.export
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.entry.users.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let leased = self.entry.leased.load(Ordering::Acquire);
+        let (registry, entry) = (Arc::clone(&self.registry), Arc::clone(&self.entry));
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            tokio::time::sleep(entry.config.idle_timeout).await;
+            registry.close_idle(&entry, leased).await;
+        });
+    }
+}

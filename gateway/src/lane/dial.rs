@@ -1,0 +1,98 @@
+//! Making a backend connection: connect, shake hands, within one deadline.
+
+use std::io;
+use std::time::Duration;
+
+use crate::net::{Address, ReadHalf, Stream, WriteHalf};
+use crate::proto::handshake::client::{Client, Contexts, HandshakeError, Negotiated, Progress, Wishes};
+use crate::proto::{Framing, Inbox};
+
+/// Why a backend could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// No connection.
+    #[error("can't connect to backend {address}: {error}")]
+    Connect {
+        /// Where to.
+        address: Address,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The connection broke during the handshake.
+    #[error("backend {address} broke the connection during the handshake: {error}")]
+    Broken {
+        /// Where to.
+        address: Address,
+        /// How.
+        error: io::Error,
+    },
+    /// The handshake failed.
+    #[error("backend {address}: {error}")]
+    Handshake {
+        /// Where to.
+        address: Address,
+        /// How.
+        error: HandshakeError,
+    },
+    /// No answer in time. `qemu-nbd` without `-e` leaves a second connection without a greeting.
+    #[error(
+        "backend {address} did not finish the handshake within {limit:?} (dial-timeout); does it take one more connection?"
+    )]
+    Late {
+        /// Where to.
+        address: Address,
+        /// How long it had.
+        limit: Duration,
+    },
+}
+
+/// How to reach one backend export.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    /// Where it listens.
+    pub address: Address,
+    /// The export's name there.
+    pub export: String,
+    /// Deadline for connect and handshake together.
+    pub limit: Duration,
+}
+
+impl Dialer {
+    /// One connection, ready for transmission. Cancel-safe: yes, a half-made connection is closed.
+    pub async fn dial(&self) -> Result<(Negotiated, ReadHalf, WriteHalf, Inbox), DialError> {
+        match tokio::time::timeout(self.limit, self.handshake()).await {
+            Ok(result) => result,
+            Err(_) => Err(DialError::Late { address: self.address.clone(), limit: self.limit }),
+        }
+    }
+
+    async fn handshake(&self) -> Result<(Negotiated, ReadHalf, WriteHalf, Inbox), DialError> {
+        let address = || self.address.clone();
+        let broken = |error| DialError::Broken { address: address(), error };
+        let stream =
+            Stream::connect(&self.address).await.map_err(|error| DialError::Connect { address: address(), error })?;
+        stream.keep_alive();
+        let (mut read, write) = stream.split();
+        let mut inbox = Inbox::default();
+        let mut client = Client::new(Wishes {
+            framing: Framing::Extended,
+            contexts: Contexts::All,
+            ..Wishes::go(self.export.clone())
+        });
+        loop {
+            let progress = client.handle_input(inbox.bytes());
+            if let Some(bytes) = client.take_output() {
+                write.write_all(&bytes).await.map_err(broken)?;
+            }
+            match progress.map_err(|error| DialError::Handshake { address: address(), error })? {
+                Progress::Done(negotiated) => return Ok((negotiated, read, write, inbox)),
+                Progress::Need(_) | Progress::Listed(_) => {}
+            }
+            let room = inbox.bytes();
+            room.reserve(8192);
+            if read.fill(room).await.map_err(broken)? == 0 {
+                return Err(DialError::Handshake { address: address(), error: client.handle_eof() });
+            }
+        }
+    }
+}

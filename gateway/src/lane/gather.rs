@@ -1,0 +1,172 @@
+//! A reply that comes in pieces, until it is whole.
+//!
+//! Pieces are checked against the request and against each other. A reply with a piece outside its request, or one that
+//! says a byte twice or never, fails that request; the stream is still in step, so the lane goes on.
+
+use std::collections::BTreeMap;
+
+use crate::proto::reply::Body;
+use crate::proto::{Cmd, Errno};
+use crate::work::{Extent, Failure, Found, Outcome, Piece, Request, Status};
+
+/// What has come so far.
+#[derive(Debug, Default)]
+pub(super) struct Gather {
+    pieces: Vec<Piece>,
+    /// Ranges covered by `pieces`: start to end.
+    covered: BTreeMap<u64, u64>,
+    statuses: Vec<Status>,
+    error: Option<Failure>,
+    fault: Option<&'static str>,
+}
+
+/// A reply that is whole in one event: the usual case, without a gather. `None` if it must be gathered.
+pub(super) fn at_once(request: &Request, body: Body) -> Result<Outcome, Body> {
+    match body {
+        Body::Whole(payload) => Ok(Outcome::Found(Found::Whole(payload))),
+        Body::Data { offset, payload }
+            if offset == request.offset && u64::try_from(payload.len()) == Ok(request.length) =>
+        {
+            Ok(Outcome::Found(Found::Whole(payload)))
+        }
+        Body::Nothing if !matches!(request.command, Cmd::READ | Cmd::BLOCK_STATUS) => Ok(Outcome::Done),
+        Body::Error { errno, message, offset } => {
+            Ok(Outcome::Failed(Failure { errno, message: message.into(), offset }))
+        }
+        other => Err(other),
+    }
+}
+
+impl Gather {
+    /// Takes one event. `contexts` are the numbers of the export's contexts on this connection.
+    pub(super) fn add(&mut self, request: &Request, body: Body, contexts: &[u32]) {
+        match body {
+            Body::Nothing => {}
+            Body::Whole(payload) => self.piece(request, Piece::Data { offset: request.offset, payload }),
+            Body::Data { offset, payload } => self.piece(request, Piece::Data { offset, payload }),
+            Body::Hole { offset, length } => self.piece(request, Piece::Hole { offset, length }),
+            Body::Status { context, extents } => self.status(request, context, extents, contexts),
+            Body::Resize { .. } => self.fault("a RESIZE chunk in reply to another command"),
+            Body::Error { errno, message, offset } => {
+                self.error.get_or_insert(Failure { errno, message: message.into(), offset });
+            }
+        }
+    }
+
+    fn fault(&mut self, what: &'static str) {
+        self.fault.get_or_insert(what);
+    }
+
+    fn piece(&mut self, request: &Request, piece: Piece) {
+        let (start, length) = match &piece {
+            Piece::Data { offset, payload } => (*offset, u64::try_from(payload.len()).unwrap_or(u64::MAX)),
+            Piece::Hole { offset, length } => (*offset, *length),
+        };
+        let Some(end) = start.checked_add(length).filter(|end| start >= request.offset && *end <= request.end()) else {
+            return self.fault("a chunk outside its request");
+        };
+        let before = self.covered.range(..end).next_back();
+        if before.is_some_and(|(_, covered)| *covered > start) {
+            return self.fault("overlapping chunks");
+        }
+        self.covered.insert(start, end);
+        self.pieces.push(piece);
+    }
+
+    fn status(&mut self, request: &Request, context: u32, extents: Vec<(u64, u64)>, contexts: &[u32]) {
+        if request.command != Cmd::BLOCK_STATUS {
+            return self.fault("extents in reply to another command");
+        }
+        // A context that was not selected on this connection is none of the client's.
+        let Some(context) = contexts.iter().position(|id| *id == context) else { return };
+        if self.statuses.iter().any(|s| s.context == context) {
+            return self.fault("two chunks of extents for one context");
+        }
+        let extents = extents.into_iter().map(|(length, flags)| Extent { length, flags }).collect();
+        self.statuses.push(Status { context, extents });
+    }
+
+    /// The whole reply, and what the backend did wrong in it, if anything.
+    pub(super) fn finish(mut self, request: &Request) -> (Outcome, Option<&'static str>) {
+        let covered: u64 = self.covered.iter().map(|(start, end)| end - start).sum();
+        if self.error.is_none() {
+            match request.command {
+                Cmd::READ if covered != request.length => self.fault("chunks that leave out part of the READ"),
+                Cmd::BLOCK_STATUS if self.statuses.is_empty() => self.fault("no extents at all"),
+                _ => {}
+            }
+        }
+        if let Some(fault) = self.fault {
+            let failure = Failure::new(Errno::EIO, format!("the backend answered with {fault}"));
+            return (Outcome::Failed(failure), Some(fault));
+        }
+        let outcome = match (self.error, request.command) {
+            (Some(failure), _) => Outcome::Failed(failure),
+            (None, Cmd::READ) => Outcome::Found(Found::Pieces(self.pieces)),
+            (None, Cmd::BLOCK_STATUS) => Outcome::Status(self.statuses),
+            (None, _) => Outcome::Done,
+        };
+        (outcome, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{CmdFlags, Payload};
+
+    fn read(offset: u64, length: u64) -> Request {
+        Request { command: Cmd::READ, flags: CmdFlags::NONE, offset, length, payload: Payload::empty() }
+    }
+
+    fn data(offset: u64, length: usize) -> Body {
+        Body::Data { offset, payload: vec![1; length].into() }
+    }
+
+    fn faults(bodies: Vec<Body>) -> Option<&'static str> {
+        let request = read(100, 50);
+        let mut gather = Gather::default();
+        bodies.into_iter().for_each(|b| gather.add(&request, b, &[]));
+        gather.finish(&request).1
+    }
+
+    #[test]
+    fn a_read_may_come_in_any_order_and_must_come_whole() {
+        assert_eq!(faults(vec![data(120, 30), Body::Hole { offset: 100, length: 20 }]), None);
+        assert_eq!(faults(vec![data(100, 20), data(119, 31)]), Some("overlapping chunks"));
+        assert_eq!(faults(vec![data(119, 31), data(100, 20)]), Some("overlapping chunks"));
+        assert_eq!(faults(vec![data(100, 50), data(100, 50)]), Some("overlapping chunks"));
+        assert_eq!(faults(vec![data(90, 20)]), Some("a chunk outside its request"));
+        assert_eq!(faults(vec![data(140, 20)]), Some("a chunk outside its request"));
+        assert_eq!(faults(vec![Body::Hole { offset: u64::MAX, length: 9 }]), Some("a chunk outside its request"));
+        assert_eq!(faults(vec![data(100, 20), data(121, 29)]), Some("chunks that leave out part of the READ"));
+    }
+
+    #[test]
+    fn an_error_after_data_is_an_error_and_keeps_its_place() {
+        let request = read(100, 50);
+        let mut gather = Gather::default();
+        gather.add(&request, data(100, 10), &[]);
+        gather.add(
+            &request,
+            Body::Error { errno: Errno::EIO, message: "bad sector".to_owned(), offset: Some(110) },
+            &[],
+        );
+        let (outcome, fault) = gather.finish(&request);
+        assert_eq!(fault, None);
+        let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(failure, Failure { errno: Errno::EIO, message: "bad sector".into(), offset: Some(110) });
+    }
+
+    #[test]
+    fn contexts_are_known_by_their_numbers_on_this_connection() {
+        let mut request = read(0, 4096);
+        request.command = Cmd::BLOCK_STATUS;
+        let mut gather = Gather::default();
+        gather.add(&request, Body::Status { context: 9, extents: vec![(4096, 3)] }, &[7, 9]);
+        gather.add(&request, Body::Status { context: 4, extents: vec![(4096, 3)] }, &[7, 9]);
+        let (outcome, _) = gather.finish(&request);
+        let Outcome::Status(statuses) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(statuses, [Status { context: 1, extents: vec![Extent { length: 4096, flags: 3 }] }]);
+    }
+}

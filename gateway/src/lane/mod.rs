@@ -1,0 +1,138 @@
+//! Connections to one backend server, each shared by many sessions.
+//!
+//! A [`Lane`] outlives its connection: requests in flight stay in its table when the connection is lost, and are sent again
+//! or failed by one set of rules ([`lost`]). Whoever appends requests writes them; the lane's own task ([`run`]) reads the
+//! replies and finishes the jobs. Keeps: exactly one reply (8), replay (7), several lanes only with CAN_MULTI_CONN (9).
+
+mod dial;
+mod gather;
+mod lost;
+mod run;
+mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+pub use dial::{DialError, Dialer};
+pub use lost::OnLoss;
+pub use run::{Connected, Life, run};
+
+use crate::net::{Outbox, Written};
+use crate::proto::{Cookie, Errno};
+use crate::work::{Failure, Finished, Job};
+use table::Table;
+
+/// What the lanes of one export share: a clock of events, and what is answered but not yet known durable.
+#[derive(Debug, Default)]
+pub struct Durability {
+    /// Orders sendings and answers across lanes.
+    clock: AtomicU64,
+    /// Number of writes answered.
+    written: AtomicU64,
+    /// `written` as it was when the last FLUSH that has been answered was sent.
+    flushed: AtomicU64,
+    /// Rises by one with each loss of answered, unflushed writes: sessions owe their clients one failed FLUSH.
+    losses: AtomicU64,
+}
+
+impl Durability {
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::AcqRel)
+    }
+
+    /// How many times answered writes may have been lost.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
+    }
+
+    fn wrote(&self) {
+        self.written.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn flushed(&self, covers: u64) {
+        self.flushed.fetch_max(covers, Ordering::AcqRel);
+    }
+
+    /// Called when a connection is lost unplanned: remembers if answered writes may be gone. Whether they may.
+    fn lost(&self) -> bool {
+        let written = self.written.load(Ordering::Acquire);
+        let dirty = written > self.flushed.swap(written, Ordering::AcqRel);
+        if dirty {
+            self.losses.fetch_add(1, Ordering::AcqRel);
+        }
+        dirty
+    }
+}
+
+/// One backend connection, past, present or to come.
+#[derive(Debug)]
+pub struct Lane {
+    table: Mutex<Table>,
+    out: Outbox,
+    durability: Arc<Durability>,
+    task: Mutex<Option<Waker>>,
+}
+
+impl Lane {
+    /// A lane that is not yet connected: requests wait.
+    pub fn new(durability: Arc<Durability>) -> Arc<Self> {
+        Arc::new(Self {
+            table: Mutex::new(Table::default()),
+            out: Outbox::default(),
+            durability,
+            task: Mutex::new(None),
+        })
+    }
+
+    /// Takes a batch: sends it, keeps it until the connection is back, or fails it if the backend is given up.
+    /// One vectored write for all of it, unless another task is writing: then that one takes it along.
+    pub fn submit(&self, jobs: &mut Vec<Job>, finished: &mut Finished) {
+        let down = {
+            let mut table = self.table.lock();
+            match table.down() {
+                Some(why) => Some(why),
+                None => {
+                    let at = self.durability.tick();
+                    let covers = self.durability.written.load(Ordering::Acquire);
+                    self.out.append(|batch| jobs.drain(..).for_each(|job| table.insert(job, at, covers, batch)));
+                    None
+                }
+            }
+        };
+        match down {
+            Some(why) => jobs.drain(..).for_each(|job| job.fail(Failure::new(Errno::EIO, why.clone()), finished)),
+            None => self.flush(),
+        }
+    }
+
+    fn flush(&self) {
+        let (written, blocked) = self.out.flush();
+        // A broken connection is the reader's to see: it gets the end of the stream.
+        if let Written::Broken(error, _) = &written {
+            tracing::debug!(%error, "backend connection broke while writing");
+            self.out.cut();
+        }
+        if blocked {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(task) = &*self.task.lock() {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.table.lock().len()
+    }
+
+    /// The ranges of requests in flight that may change data and belong to this session.
+    pub fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+        self.table.lock().ranges_of(session)
+    }
+}

@@ -1,0 +1,300 @@
+//! A lane's own task: reads replies, finishes jobs, and brings the connection back when it is lost.
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Lane;
+use super::dial::{DialError, Dialer};
+use super::gather::{Gather, at_once};
+use super::lost::{EndedBy, OnLoss};
+use crate::net::{Pool, ReadHalf, WriteHalf};
+use crate::proto::handshake::client::Negotiated;
+use crate::proto::reply::{BadReply, Event, ReplyReader};
+use crate::proto::request::RequestHeader;
+use crate::proto::{Cmd, CmdFlags, Cookie, Errno, Inbox};
+use crate::work::{Failure, Finished, Job, Outcome};
+
+/// A connection in transmission.
+#[derive(Debug)]
+pub struct Connected {
+    /// What was agreed on.
+    pub negotiated: Negotiated,
+    /// The reading half.
+    pub read: ReadHalf,
+    /// The writing half.
+    pub write: WriteHalf,
+    /// What was received beyond the handshake.
+    pub inbox: Inbox,
+}
+
+/// What a lane needs to live.
+pub struct Life {
+    /// How to reach the backend again.
+    pub dialer: Dialer,
+    /// What to do when it is lost.
+    pub policy: OnLoss,
+    /// The export's contexts, in its order.
+    pub contexts: Vec<String>,
+    /// Whether a new connection may take the place of the old one; an error says why not.
+    pub fits: Box<dyn Fn(&Negotiated) -> Result<(), String> + Send + Sync>,
+    /// Told when the connection goes up or away, with the reason.
+    pub told: Box<dyn Fn(Result<(), &str>) + Send + Sync>,
+    /// Turns true when the lane is to end: DISC, once nothing is in flight.
+    pub end: watch::Receiver<bool>,
+    /// Receive buffers.
+    pub pool: Arc<Pool>,
+    /// The export's name, for logs.
+    pub name: String,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("closed by the backend")]
+    Closed,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the backend broke the protocol: {0}")]
+    Protocol(#[from] BadReply),
+    #[error("ended")]
+    Ended,
+}
+
+impl Lost {
+    fn by(&self) -> EndedBy {
+        match self {
+            Lost::Closed => EndedBy::Backend,
+            Lost::Io(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+                EndedBy::Backend
+            }
+            Lost::Io(_) | Lost::Protocol(_) | Lost::Ended => EndedBy::Gateway,
+        }
+    }
+}
+
+/// Runs a lane from its first connection to its end. Cancel-safe: no; dropped, its jobs in flight fail with EIO.
+pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
+    let mut connected = Some(first);
+    let mut finished = Finished::default();
+    while let Some(connection) = connected.take() {
+        (life.told)(Ok(()));
+        let lost = converse(&lane, connection, &mut life, &mut finished).await;
+        if let Lost::Ended = lost {
+            break;
+        }
+        let why = lost.to_string();
+        tracing::warn!(export = life.name, backend = %life.dialer.address, %why, hold = ?life.policy.hold, "backend connection lost");
+        (life.told)(Err(&why));
+        lane.lose(lost.by(), life.policy, &mut finished);
+        finished.flush();
+        connected = come_back(&lane, &mut life, &why, &mut finished).await;
+    }
+    give_up(&lane, "the export is closing".into(), &mut finished);
+    lane.out.disconnect();
+}
+
+/// Redials until there is a connection that fits, or the lane is to end. Requests wait for `hold`, then fail.
+async fn come_back(lane: &Lane, life: &mut Life, why: &str, finished: &mut Finished) -> Option<Connected> {
+    let since = Instant::now();
+    let mut given_up = life.policy.hold.is_zero();
+    if given_up {
+        give_up(lane, format!("the backend's connection was lost: {why}").into(), finished);
+    }
+    let mut pause = Duration::from_millis(20);
+    loop {
+        let attempt = async {
+            let (negotiated, read, write, inbox) = life.dialer.dial().await?;
+            Ok::<_, DialError>(Connected { negotiated, read, write, inbox })
+        };
+        let hold_over = since + life.policy.hold;
+        let outcome = tokio::select! {
+            outcome = attempt => Some(outcome),
+            () = ended(&mut life.end) => return None,
+            () = tokio::time::sleep_until(hold_over), if !given_up => None,
+        };
+        let failure = match outcome {
+            Some(Ok(connected)) => match (life.fits)(&connected.negotiated) {
+                Ok(()) => {
+                    tracing::info!(export = life.name, backend = %life.dialer.address, after = ?since.elapsed(), "backend connection is back");
+                    return Some(connected);
+                }
+                Err(misfit) => {
+                    tracing::error!(export = life.name, backend = %life.dialer.address, %misfit, "the backend came back different; not used");
+                    misfit
+                }
+            },
+            Some(Err(error)) => error.to_string(),
+            None => "no connection".to_owned(),
+        };
+        if !given_up && since.elapsed() >= life.policy.hold {
+            given_up = true;
+            let hold = life.policy.hold;
+            tracing::error!(export = life.name, backend = %life.dialer.address, %failure, ?hold, "backend did not come back; requests fail until it does");
+            give_up(lane, format!("the backend is away for longer than {hold:?}: {failure}").into(), finished);
+        }
+        let next = Instant::now() + pause;
+        let wake = if given_up { next } else { next.min(hold_over) };
+        tokio::select! {
+            () = tokio::time::sleep_until(wake) => {}
+            () = ended(&mut life.end) => return None,
+        }
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+async fn ended(end: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left to say so.
+    let _ = end.wait_for(|e| *e).await;
+}
+
+fn give_up(lane: &Lane, why: Cow<'static, str>, finished: &mut Finished) {
+    let jobs: Vec<Job> = {
+        let mut table = lane.table.lock();
+        table.give_up(why.clone());
+        table.take_all().into_iter().map(|slot| slot.job).collect()
+    };
+    jobs.into_iter().for_each(|job| job.fail(Failure::new(Errno::EIO, why.clone()), finished));
+    finished.flush();
+}
+
+async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: &mut Finished) -> Lost {
+    let Connected { negotiated, read, write, inbox } = connected;
+    let framing = negotiated.framing;
+    let ids = life
+        .contexts
+        .iter()
+        .map(|name| negotiated.contexts.iter().find(|(n, _)| n == name).map_or(u32::MAX, |(_, id)| *id))
+        .collect();
+    lane.out.connect(write);
+    {
+        let mut table = lane.table.lock();
+        let now = lane.durability.tick();
+        lane.out.append(|batch| table.up(framing, now, batch));
+    }
+    lane.flush();
+    let mut reading = Reading {
+        read,
+        inbox,
+        replies: ReplyReader::new(framing),
+        ids,
+        pool: Arc::clone(&life.pool),
+        done: Vec::with_capacity(64),
+    };
+    let mut end = life.end.clone();
+    let mut ending = false;
+    let lost = loop {
+        tokio::select! {
+            biased;
+            () = ended(&mut end), if !ending => {
+                ending = true;
+                lane.wake();
+            }
+            lost = std::future::poll_fn(|cx| reading.poll(lane, ending, finished, cx)) => break lost,
+        }
+    };
+    *lane.task.lock() = None;
+    if let Lost::Ended = lost {
+        // Says goodbye; the backend then closes without complaint.
+        let disc = RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie: Cookie(0), offset: 0, length: 0 };
+        lane.out.append(|batch| batch.head(|out| disc.put(framing, out)));
+        lane.flush();
+    }
+    lost
+}
+
+struct Reading {
+    read: ReadHalf,
+    inbox: Inbox,
+    replies: ReplyReader,
+    /// The numbers of the export's contexts on this connection.
+    ids: Vec<u32>,
+    pool: Arc<Pool>,
+    done: Vec<(Job, Outcome)>,
+}
+
+impl Reading {
+    fn poll(&mut self, lane: &Lane, ending: bool, finished: &mut Finished, cx: &mut Context<'_>) -> Poll<Lost> {
+        {
+            let mut task = lane.task.lock();
+            if !task.as_ref().is_some_and(|t| t.will_wake(cx.waker())) {
+                *task = Some(cx.waker().clone());
+            }
+        }
+        loop {
+            if lane.out.is_blocked() {
+                match lane.out.poll_room(cx) {
+                    Poll::Ready(Ok(())) => lane.flush(),
+                    Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
+                    Poll::Pending => {}
+                }
+            }
+            let decoded = self.decode(lane);
+            for (job, outcome) in self.done.drain(..) {
+                job.finish(outcome, finished);
+            }
+            finished.flush();
+            if let Err(bad) = decoded {
+                return Poll::Ready(bad.into());
+            }
+            if ending && lane.in_flight() == 0 {
+                return Poll::Ready(Lost::Ended);
+            }
+            let room = self.inbox.room(|capacity| self.pool.take(capacity));
+            match ready!(self.read.poll_fill(cx, room)) {
+                Ok(0) => return Poll::Ready(Lost::Closed),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(error.into()),
+            }
+        }
+    }
+
+    /// Everything whole in the inbox; under one lock, finishing nothing yet.
+    fn decode(&mut self, lane: &Lane) -> Result<(), BadReply> {
+        if self.inbox.is_empty() {
+            return Ok(());
+        }
+        let mut table = lane.table.lock();
+        let now = lane.durability.tick();
+        while let Some(Event { cookie, done, body }) = self.replies.next(&mut self.inbox, |c| table.expected(c))? {
+            let Some(slot) = table.slot(cookie) else { return Err(BadReply::Cookie(cookie)) };
+            let outcome = match (done, slot.gather.is_some()) {
+                (true, false) => at_once(&slot.job.request, body),
+                _ => Err(body),
+            };
+            let outcome = match outcome {
+                Ok(outcome) => outcome,
+                Err(body) => {
+                    let gather = slot.gather.get_or_insert_default();
+                    gather.add(&slot.job.request, body, &self.ids);
+                    if !done {
+                        continue;
+                    }
+                    let gather: Gather = *core::mem::take(&mut slot.gather).unwrap_or_default();
+                    let (outcome, fault) = gather.finish(&slot.job.request);
+                    if let Some(fault) = fault {
+                        tracing::warn!(command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
+                    }
+                    outcome
+                }
+            };
+            let Some(slot) = table.answer(cookie, now) else { return Err(BadReply::Cookie(cookie)) };
+            if !matches!(outcome, Outcome::Failed(_)) {
+                match slot.job.request.command {
+                    Cmd::FLUSH => lane.durability.flushed(slot.covers),
+                    Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES if !slot.job.request.flags.has(CmdFlags::FUA) => {
+                        lane.durability.wrote()
+                    }
+                    _ => {}
+                }
+            }
+            self.done.push((slot.job, outcome));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! A lane's requests in flight, by the cookie that the backend sees.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use slab::Slab;
+
+use super::gather::Gather;
+use crate::net::Batch;
+use crate::proto::reply::Expected;
+use crate::proto::request::RequestHeader;
+use crate::proto::{Cmd, CmdFlags, Cookie, Framing};
+use crate::work::{Job, Request};
+
+/// How many answers are remembered for deciding what may be sent again.
+const REMEMBERED: usize = 1024;
+
+/// Whether requests are sent.
+#[derive(Debug, Default)]
+enum Phase {
+    /// Not connected; requests wait in the table.
+    #[default]
+    Away,
+    /// Connected.
+    Up,
+    /// Given up: requests fail with this sentence.
+    Down(Cow<'static, str>),
+}
+
+/// One request in flight.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) job: Job,
+    /// Upper half of the cookie: tells a slot's user from the one before.
+    tag: u32,
+    /// When it was sent, by the clock.
+    pub(super) at: u64,
+    /// For a FLUSH: the writes answered before it was sent.
+    pub(super) covers: u64,
+    /// What has come of the reply so far, if it comes in pieces.
+    pub(super) gather: Option<Box<Gather>>,
+}
+
+/// An answer that has been given, for the rules of replay.
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    at: u64,
+    offset: u64,
+    end: u64,
+}
+
+/// Requests in flight, and answers lately given.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    slots: Slab<Slot>,
+    tag: u32,
+    phase: Phase,
+    framing: Option<Framing>,
+    answered: VecDeque<Answered>,
+    /// Answers up to this moment may have been forgotten.
+    forgotten: Option<u64>,
+}
+
+impl Table {
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Why requests fail, if the backend is given up.
+    pub(super) fn down(&self) -> Option<Cow<'static, str>> {
+        match &self.phase {
+            Phase::Down(why) => Some(why.clone()),
+            Phase::Away | Phase::Up => None,
+        }
+    }
+
+    /// Adds a request; its bytes too, if there is a connection to send them on.
+    pub(super) fn insert(&mut self, job: Job, at: u64, covers: u64, batch: &mut Batch) {
+        self.tag = self.tag.wrapping_add(1);
+        let tag = self.tag;
+        let entry = self.slots.vacant_entry();
+        let cookie = cookie(entry.key(), tag);
+        if let (Phase::Up, Some(framing)) = (&self.phase, self.framing) {
+            put(&job.request, cookie, framing, batch);
+        }
+        entry.insert(Slot { job, tag, at, covers, gather: None });
+    }
+
+    /// What a cookie waits for, for the reader of replies.
+    pub(super) fn expected(&self, cookie: Cookie) -> Option<Expected> {
+        let slot = self.slots.get(key(cookie)).filter(|s| s.tag == tag(cookie))?;
+        let request = &slot.job.request;
+        Some(Expected { read: (request.command == Cmd::READ).then_some(request.length) })
+    }
+
+    /// The slot of a cookie that was found by [`expected`](Self::expected).
+    pub(super) fn slot(&mut self, cookie: Cookie) -> Option<&mut Slot> {
+        self.slots.get_mut(key(cookie)).filter(|s| s.tag == tag(cookie))
+    }
+
+    /// Takes an answered request out, and remembers that it was answered.
+    pub(super) fn answer(&mut self, cookie: Cookie, now: u64) -> Option<Slot> {
+        self.slot(cookie)?;
+        let slot = self.slots.try_remove(key(cookie))?;
+        let request = &slot.job.request;
+        if request.length > 0 {
+            if self.answered.len() >= REMEMBERED {
+                self.forgotten = self.answered.pop_front().map(|a| a.at);
+            }
+            self.answered.push_back(Answered { at: now, offset: request.offset, end: request.end() });
+        }
+        Some(slot)
+    }
+
+    /// Whether a request that overlaps this one was answered after it was sent, or may have been.
+    pub(super) fn overtaken(&self, slot: &Slot) -> bool {
+        let (offset, end) = (slot.job.request.offset, slot.job.request.end());
+        self.forgotten.is_some_and(|at| at >= slot.at)
+            || self.answered.iter().rev().take_while(|a| a.at >= slot.at).any(|a| a.offset < end && offset < a.end)
+    }
+
+    /// All requests in flight, in the order in which they were sent; the table is empty afterwards.
+    pub(super) fn take_all(&mut self) -> Vec<Slot> {
+        let mut all: Vec<Slot> = self.slots.drain().collect();
+        all.sort_by_key(|s| (s.at, s.tag));
+        all
+    }
+
+    /// The connection is gone; requests wait.
+    pub(super) fn away(&mut self) {
+        self.phase = Phase::Away;
+        self.answered.clear();
+        self.forgotten = None;
+    }
+
+    /// The backend is given up; requests from now on fail with this sentence.
+    pub(super) fn give_up(&mut self, why: Cow<'static, str>) {
+        self.phase = Phase::Down(why);
+    }
+
+    /// There is a connection; everything in the table is sent on it, oldest first.
+    pub(super) fn up(&mut self, framing: Framing, now: u64, batch: &mut Batch) {
+        self.phase = Phase::Up;
+        self.framing = Some(framing);
+        let mut order: Vec<(u64, u32, usize)> = self.slots.iter().map(|(key, s)| (s.at, s.tag, key)).collect();
+        order.sort_unstable();
+        for (_, _, key) in order {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.at = now;
+                slot.gather = None;
+                put(&slot.job.request, cookie(key, slot.tag), framing, batch);
+            }
+        }
+    }
+
+    /// Puts a request back that waits to be sent again.
+    pub(super) fn keep(&mut self, slot: Slot) {
+        self.slots.insert(slot);
+    }
+
+    pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+        let of_session = |job: &Job| job.ticket().filter(|t| t.session().id() == session).map(|t| t.cookie());
+        self.slots
+            .iter()
+            .filter(|(_, slot)| slot.job.request.changes_data())
+            .filter_map(|(_, slot)| Some((of_session(&slot.job)?, slot.job.request.offset, slot.job.request.end())))
+            .collect()
+    }
+}
+
+fn cookie(key: usize, tag: u32) -> Cookie {
+    Cookie(u64::from(tag) << 32 | (u64::try_from(key).unwrap_or(u64::MAX) & 0xffff_ffff))
+}
+
+fn key(cookie: Cookie) -> usize {
+    usize::try_from(cookie.0 & 0xffff_ffff).unwrap_or(usize::MAX)
+}
+
+fn tag(cookie: Cookie) -> u32 {
+    u32::try_from(cookie.0 >> 32).unwrap_or(0)
+}
+
+fn put(request: &Request, cookie: Cookie, framing: Framing, batch: &mut Batch) {
+    let payload_len = request.command == Cmd::WRITE && framing == Framing::Extended;
+    let header = RequestHeader {
+        flags: request.flags.with_if(CmdFlags::PAYLOAD_LEN, payload_len),
+        command: request.command,
+        cookie,
+        offset: request.offset,
+        length: request.length,
+    };
+    batch.head(|out| header.put(framing, out));
+    batch.body(&request.payload);
+}

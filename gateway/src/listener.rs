@@ -1,0 +1,190 @@
+//! Where clients arrive: binding, and accepting for ever.
+//!
+//! Accepting never ends because of an error (promise 17): it is logged, and after a pause tried again. A connection beyond
+//! the limit is closed before the handshake. The limit is a tower stack, because accepting is rare and made of policies.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use listenfd::ListenFd;
+use nbd_gateway_config::ListenAddress;
+use nbd_gateway_metrics::{ListenerMetrics, Open};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+
+use crate::net::{Listening, Stream};
+use crate::session::{Front, serve};
+
+/// Why a listener can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address is taken, not ours, or not to be had.
+    #[error("can't listen on {address}: {error}")]
+    Bind {
+        /// As configured.
+        address: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// Another process answers on the socket.
+    #[error("can't listen on unix:{0}: another process already does; stop it, or choose another path")]
+    Busy(String),
+    /// The path exists and is no socket: it is not ours to remove.
+    #[error("can't listen on unix:{0}: the file exists and is not a socket")]
+    NotASocket(String),
+    /// systemd handed over no such socket.
+    #[error(
+        "systemd handed over no socket named {name:?}; it gave: {given}; set FileDescriptorName={name} in the .socket unit"
+    )]
+    NoSuchName {
+        /// As configured.
+        name: String,
+        /// LISTEN_FDNAMES.
+        given: String,
+    },
+}
+
+/// A listener that is bound.
+#[derive(Debug)]
+pub struct Bound {
+    /// The address as configured: the metrics' label.
+    pub label: String,
+    /// What it is as a URI, with the port that the kernel chose.
+    pub uri: String,
+    listening: Listening,
+    /// A Unix socket's path, removed at the end.
+    path: Option<std::path::PathBuf>,
+}
+
+/// Sockets handed over by systemd (LISTEN_FDS, LISTEN_FDNAMES); read once, at the start.
+pub struct Inherited {
+    names: Vec<String>,
+    fds: ListenFd,
+}
+
+impl Inherited {
+    /// What the environment says.
+    pub fn from_env() -> Self {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        Self {
+            names: names.split(':').filter(|n| !n.is_empty()).map(str::to_owned).collect(),
+            fds: ListenFd::from_env(),
+        }
+    }
+
+    fn take(&mut self, name: &str) -> io::Result<Option<Listening>> {
+        let Some(at) = self.names.iter().position(|n| n == name) else { return Ok(None) };
+        if let Ok(Some(tcp)) = self.fds.take_tcp_listener(at) {
+            tcp.set_nonblocking(true)?;
+            return TcpListener::from_std(tcp).map(|l| Some(Listening::Tcp(l)));
+        }
+        match self.fds.take_unix_listener(at)? {
+            Some(unix) => {
+                unix.set_nonblocking(true)?;
+                UnixListener::from_std(unix).map(|l| Some(Listening::Unix(l)))
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+impl Bound {
+    /// Binds. Within a runtime.
+    pub async fn bind(address: &ListenAddress, inherited: &mut Inherited) -> Result<Self, BindError> {
+        let label = address.to_string();
+        let failed = |error| BindError::Bind { address: label.clone(), error };
+        let (listening, path) = match address {
+            ListenAddress::Tcp(address) => (Listening::Tcp(TcpListener::bind(address).await.map_err(failed)?), None),
+            ListenAddress::Unix(path) => {
+                clear_way(path).await?;
+                (Listening::Unix(UnixListener::bind(path).map_err(failed)?), Some(path.clone()))
+            }
+            ListenAddress::Systemd(name) => match inherited.take(name).map_err(failed)? {
+                Some(listening) => (listening, None),
+                None => {
+                    let given = if inherited.names.is_empty() { "none".to_owned() } else { inherited.names.join(", ") };
+                    return Err(BindError::NoSuchName { name: name.clone(), given });
+                }
+            },
+        };
+        let uri = match (&listening, &path) {
+            (Listening::Tcp(_), _) => listening.local_tcp().map_or_else(|| label.clone(), |a| format!("nbd://{a}")),
+            (Listening::Unix(_), Some(path)) => format!("nbd+unix:///?socket={}", path.display()),
+            (Listening::Unix(_), None) => label.clone(),
+        };
+        Ok(Self { label, uri, listening, path })
+    }
+
+    /// Accepts until `drain` turns true. Each connection is served in a task of its own.
+    pub async fn run(self, front: Arc<Front>, metrics: ListenerMetrics, most: u32, mut drain: watch::Receiver<bool>) {
+        let limit = usize::try_from(most).unwrap_or(usize::MAX);
+        let stack =
+            ServiceBuilder::new().load_shed().concurrency_limit(limit).service(service_fn(move |stream: Stream| {
+                let (front, open) = (Arc::clone(&front), Open::new(&metrics.sessions));
+                async move {
+                    serve(front, stream).await;
+                    drop(open);
+                    Ok::<(), std::convert::Infallible>(())
+                }
+            }));
+        let mut pause = Duration::from_millis(5);
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listening.accept() => accepted,
+                _ = drain.wait_for(|d| *d) => break,
+            };
+            match accepted {
+                Ok(stream) => {
+                    pause = Duration::from_millis(5);
+                    admit(stack.clone(), stream, &self.label, most).await;
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: others will close theirs.
+                    tracing::error!(listener = self.label, %error, ?pause, "can't accept a connection; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+            }
+        }
+        if let Some(path) = &self.path {
+            // Gone already, or not ours any more: nothing to do about it.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+async fn admit<S>(mut stack: S, stream: Stream, label: &str, most: u32)
+where
+    S: Service<Stream, Response = (), Error = tower::BoxError> + Send + 'static,
+    S::Future: Send,
+{
+    let peer = stream.peer();
+    let Ok(ready) = stack.ready().await else { return };
+    let served = ready.call(stream);
+    let label = label.to_owned();
+    tokio::spawn(async move {
+        // The one way to fail is to be over the limit; then the stream is already dropped, and so closed.
+        if served.await.is_err() {
+            tracing::warn!(listener = label, %peer, limit = most, "connection refused: the listener is at sessions-per-listener");
+        }
+    });
+}
+
+/// Removes a socket that nobody listens on any more; anything else in the way is an error.
+pub(crate) async fn clear_way(path: &Path) -> Result<(), BindError> {
+    let shown = path.display().to_string();
+    match std::fs::symlink_metadata(path) {
+        Err(_) => Ok(()),
+        Ok(meta) if !meta.file_type().is_socket() => Err(BindError::NotASocket(shown)),
+        Ok(_) => match tokio::net::UnixStream::connect(path).await {
+            Ok(_) => Err(BindError::Busy(shown)),
+            Err(_) => {
+                std::fs::remove_file(path).map_err(|error| BindError::Bind { address: format!("unix:{shown}"), error })
+            }
+        },
+    }
+}

@@ -1,0 +1,212 @@
+//! One stream type over TCP and Unix sockets, in two halves. TLS takes its place here as a further variant.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use nbd_gateway_config::{Endpoint, Host, NbdUri};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, tcp, unix};
+
+/// Where to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// Host (name or address, without brackets) and port.
+    Tcp(String, u16),
+    /// A Unix socket's path.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Where a URI points to.
+    pub fn of(uri: &NbdUri) -> Self {
+        match uri.endpoint() {
+            Endpoint::Tcp { host: Host::Name(name), port } => Address::Tcp(name.clone(), *port),
+            Endpoint::Tcp { host: Host::Address(address), port } => Address::Tcp(address.to_string(), *port),
+            Endpoint::Unix(path) => Address::Unix(path.clone()),
+        }
+    }
+}
+
+impl core::fmt::Display for Address {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Address::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP, with NODELAY set.
+    Tcp(TcpStream),
+    /// Unix.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Connects. Cancel-safe: yes, a half-made connection is closed.
+    pub async fn connect(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+        }
+    }
+
+    /// Who is on the other side, for logs.
+    pub fn peer(&self) -> String {
+        match self {
+            Stream::Tcp(s) => s.peer_addr().map_or_else(|_| "tcp".to_owned(), |a| a.to_string()),
+            Stream::Unix(_) => "unix".to_owned(),
+        }
+    }
+
+    /// Makes the kernel notice, within about a minute, that the other host is gone without a word.
+    pub fn keep_alive(&self) {
+        if let Stream::Tcp(s) = self {
+            let fd = s.as_fd();
+            // What the kernel does not take it does not take; the connection works without.
+            let _ = rustix::net::sockopt::set_socket_keepalive(fd, true);
+            let _ = rustix::net::sockopt::set_tcp_keepidle(fd, Duration::from_secs(30));
+            let _ = rustix::net::sockopt::set_tcp_keepintvl(fd, Duration::from_secs(10));
+            let _ = rustix::net::sockopt::set_tcp_keepcnt(fd, 3);
+        }
+    }
+
+    /// Splits into a half that reads and one that many tasks may write through.
+    pub fn split(self) -> (ReadHalf, WriteHalf) {
+        match self {
+            Stream::Tcp(s) => {
+                let (r, w) = s.into_split();
+                (ReadHalf::Tcp(r), WriteHalf::Tcp(w))
+            }
+            Stream::Unix(s) => {
+                let (r, w) = s.into_split();
+                (ReadHalf::Unix(r), WriteHalf::Unix(w))
+            }
+        }
+    }
+}
+
+/// The reading half.
+#[derive(Debug)]
+pub enum ReadHalf {
+    /// TCP.
+    Tcp(tcp::OwnedReadHalf),
+    /// Unix.
+    Unix(unix::OwnedReadHalf),
+}
+
+impl ReadHalf {
+    /// Receives what is there into the room of `buffer`; 0 is the end of the stream. A short read costs no second call.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        match self {
+            ReadHalf::Tcp(r) => pin!(r.read_buf(buffer)).poll(cx),
+            ReadHalf::Unix(r) => pin!(r.read_buf(buffer)).poll(cx),
+        }
+    }
+
+    /// As [`poll_fill`](Self::poll_fill), to be awaited. Cancel-safe: yes, nothing is read unless it completes.
+    pub async fn fill(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_fill(cx, buffer)).await
+    }
+}
+
+/// The writing half.
+#[derive(Debug)]
+pub enum WriteHalf {
+    /// TCP.
+    Tcp(tcp::OwnedWriteHalf),
+    /// Unix.
+    Unix(unix::OwnedWriteHalf),
+}
+
+impl WriteHalf {
+    /// Writes what fits; `WouldBlock` if nothing does.
+    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            WriteHalf::Tcp(w) => w.try_write_vectored(slices),
+            WriteHalf::Unix(w) => w.try_write_vectored(slices),
+        }
+    }
+
+    /// Waits until something may fit. One task at a time may wait.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            WriteHalf::Tcp(w) => w.as_ref().poll_write_ready(cx),
+            WriteHalf::Unix(w) => w.as_ref().poll_write_ready(cx),
+        }
+    }
+
+    /// Ends both directions at once: who reads gets the end of the stream.
+    pub fn cut(&self) {
+        // Fails only if the other side was faster.
+        let _ = rustix::net::shutdown(self.fd(), rustix::net::Shutdown::Both);
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            WriteHalf::Tcp(w) => AsFd::as_fd(w.as_ref()),
+            WriteHalf::Unix(w) => AsFd::as_fd(w.as_ref()),
+        }
+    }
+
+    /// Writes all of `bytes`, waiting as needed: for handshakes. Cancel-safe: no, part of it may have gone out.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.try_write(&[IoSlice::new(bytes)]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    std::future::poll_fn(|cx| self.poll_writable(cx)).await?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub enum Listening {
+    /// TCP.
+    Tcp(TcpListener),
+    /// Unix.
+    Unix(UnixListener),
+}
+
+impl Listening {
+    /// The next connection. Cancel-safe: yes.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Listening::Tcp(l) => {
+                let (stream, _) = l.accept().await?;
+                // Fails only on a connection that is already gone; reading will say so.
+                let _ = stream.set_nodelay(true);
+                Ok(Stream::Tcp(stream))
+            }
+            Listening::Unix(l) => Ok(Stream::Unix(l.accept().await?.0)),
+        }
+    }
+
+    /// The TCP address bound to, with the port that the kernel chose.
+    pub fn local_tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Listening::Tcp(l) => l.local_addr().ok(),
+            Listening::Unix(_) => None,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Counts the jobs inside an origin, and lets the last one out close the door.
+//!
+//! Owns the count and whether new jobs are taken. Both are one number, so that no job slips in after a close saw none.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+/// Set once no more jobs are taken; the bits below count those inside.
+const CLOSED: u64 = 1 << 63;
+
+/// One origin's door.
+#[derive(Debug)]
+pub(super) struct Admission {
+    id: u64,
+    state: AtomicU64,
+    emptied: Notify,
+}
+
+impl Admission {
+    /// An open door with a number that no other in this process has.
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), state: AtomicU64::new(0), emptied: Notify::new() }
+    }
+
+    /// Tells origins apart.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Counts one in; false if the door is closed. Each true needs one [`Admission::leave`].
+    pub(super) fn enter(&self) -> bool {
+        let open = self.state.fetch_add(1, Ordering::AcqRel) & CLOSED == 0;
+        if !open {
+            self.leave();
+        }
+        open
+    }
+
+    /// Counts one out.
+    pub(super) fn leave(&self) {
+        if self.state.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// Closes the door and waits until nobody is inside.
+    ///
+    /// Cancel-safe: yes; the door stays closed, and a later call waits for the rest.
+    pub(super) async fn close(&self) {
+        self.state.fetch_or(CLOSED, Ordering::AcqRel);
+        loop {
+            let mut emptied = pin!(self.emptied.notified());
+            // Enrolled before looking, so that the last one out can't be missed in between.
+            emptied.as_mut().enable();
+            if self.state.load(Ordering::Acquire) == CLOSED {
+                return;
+            }
+            emptied.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn close_waits_for_those_inside_and_nobody_enters_after() {
+        let door = Admission::new();
+        assert!(door.enter());
+        let mut closing = Box::pin(door.close());
+        assert!(poll_once(&mut closing).await.is_none(), "closed with one inside");
+        assert!(!door.enter());
+        assert!(poll_once(&mut closing).await.is_none(), "the one refused was counted out twice");
+        door.leave();
+        closing.await;
+        door.close().await;
+    }
+
+    async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        tokio::select! { biased; done = future => Some(done), () = std::future::ready(()) => None }
+    }
+}

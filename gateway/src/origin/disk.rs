@@ -1,0 +1,247 @@
+//! A file or block device as a store: what each command does, and the size.
+//!
+//! Owns the descriptor, its lock and what was learned about its file system. Invariant: no request works past the size,
+//! and none is under way while the size changes.
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use rustix::fd::OwnedFd;
+use rustix::fs::{Advice, FlockOperation};
+use rustix::io::Errno as Os;
+
+use super::durable::NotDurable;
+use super::error::{failure, past_the_end};
+use super::open::{Opened, measure, open};
+use super::store::{Performed, Store};
+use super::transfer::wide;
+use super::{Admission, Facts, MAXIMUM_PAYLOAD, OriginError, PREFERRED_BLOCK, Task, durable::Durable};
+use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
+use crate::work::{Failure, Finished, Found, Outcome, Request, Status};
+
+/// What was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A regular file.
+    Regular,
+    /// A block device; only whole sectors can be discarded.
+    Device {
+        /// Its logical block size in bytes, at least 1.
+        sector: u64,
+    },
+}
+
+/// A file or block device.
+#[derive(Debug)]
+pub(super) struct Disk {
+    pub(super) file: OwnedFd,
+    pub(super) path: PathBuf,
+    pub(super) kind: Kind,
+    pub(super) able: Abilities,
+    read_only: bool,
+    size: AtomicU64,
+    /// Read-locked by each request under way, write-locked to change the size.
+    steady: RwLock<()>,
+    durable: Durable,
+    admission: Admission,
+    /// The last error logged, so that a full disk is one line and not one per request.
+    logged: AtomicI32,
+}
+
+/// What the file system can do; each ends as false with the first call that says so.
+#[derive(Debug)]
+pub(super) struct Abilities {
+    pub(super) punch: AtomicBool,
+    pub(super) zero_range: AtomicBool,
+    pub(super) seek: AtomicBool,
+    pub(super) nowait: AtomicBool,
+    /// Whether there can be holes worth looking for.
+    pub(super) sparse: AtomicBool,
+}
+
+impl Disk {
+    /// As [`super::Origin::open_file`].
+    pub(super) fn open(path: &Path, first_size: Option<u64>, read_only: bool) -> Result<Self, OriginError> {
+        Ok(Self::over(open(path, first_size, read_only)?, path, read_only))
+    }
+
+    /// A store over an open file.
+    pub(super) fn over(opened: Opened, path: &Path, read_only: bool) -> Self {
+        let able = Abilities {
+            punch: AtomicBool::new(true),
+            zero_range: AtomicBool::new(true),
+            seek: AtomicBool::new(true),
+            nowait: AtomicBool::new(true),
+            sparse: AtomicBool::new(opened.sparse),
+        };
+        Self {
+            file: opened.file,
+            path: path.into(),
+            kind: opened.kind,
+            able,
+            read_only,
+            size: AtomicU64::new(opened.size),
+            steady: RwLock::new(()),
+            durable: Durable::default(),
+            admission: Admission::new(),
+            logged: AtomicI32::new(0),
+        }
+    }
+
+    /// What a client is told about a failed call; the true cause goes to the log.
+    pub(super) fn failed(&self, doing: &'static str, os: Os, offset: u64) -> Failure {
+        let path = self.path.display();
+        if self.logged.swap(os.raw_os_error(), Ordering::Relaxed) == os.raw_os_error() {
+            tracing::debug!(%path, doing, offset, error = %os, "a request to a file failed again");
+        } else {
+            tracing::warn!(%path, doing, offset, error = %os, "a request to a file failed");
+        }
+        failure(os, Some(offset))
+    }
+
+    /// What a client is told if the file ends before the size it had when opened: somebody else cut it.
+    pub(super) fn cut_short(&self, at: u64) -> Failure {
+        let (path, size) = (self.path.display(), self.size());
+        tracing::error!(%path, at, size, "the file was cut by somebody else; what was there is lost");
+        Failure { errno: Errno::EIO, message: "the disk's storage ends before the disk does".into(), offset: Some(at) }
+    }
+
+    fn answer(&self, request: &Request) -> Result<Outcome, Failure> {
+        let Request { command, flags, offset, length, ref payload } = *request;
+        if request.changes_data() && self.read_only {
+            return Err(Failure::new(Errno::EPERM, "the disk is read-only"));
+        }
+        if command == Cmd::FLUSH {
+            return Ok(Outcome::Done);
+        }
+        if request.end() > self.size() {
+            return Err(past_the_end(request.changes_data(), self.size()));
+        }
+        if length == 0 || command == Cmd::WRITE && wide(payload.len()) != length {
+            return Err(Failure::new(Errno::EINVAL, "a request of no bytes, or of others than it says"));
+        }
+        match command {
+            Cmd::READ => self.find(offset, length, flags.has(CmdFlags::DF)).map(Outcome::Found),
+            Cmd::WRITE => self.write(offset, payload).map(|()| Outcome::Done),
+            Cmd::TRIM => self.trim(offset, length).map(|()| Outcome::Done),
+            Cmd::WRITE_ZEROES => self.zero(offset, length, flags).map(|()| Outcome::Done),
+            Cmd::CACHE => {
+                let advised = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(length), Advice::WillNeed);
+                advised.map(|()| Outcome::Done).map_err(|os| self.failed("read ahead", os, offset))
+            }
+            Cmd::BLOCK_STATUS => {
+                let extents = self.extents(offset, request.end(), flags.has(CmdFlags::REQ_ONE))?;
+                Ok(Outcome::Status(vec![Status { context: 0, extents }]))
+            }
+            _ => Err(Failure::new(Errno::EINVAL, format!("{command} is not for a disk"))),
+        }
+    }
+
+    fn not_durable(&self, why: NotDurable) -> OriginError {
+        let path = self.path.clone();
+        match why {
+            NotDurable::Now(os) => OriginError::Io { doing: "sync", path, source: os.into() },
+            NotDurable::Before => OriginError::NotDurable { path },
+        }
+    }
+}
+
+impl Store for Disk {
+    fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    fn facts(&self) -> Facts {
+        let reading = ExportFlags::HAS_FLAGS
+            .with(ExportFlags::SEND_FLUSH)
+            .with(ExportFlags::SEND_DF)
+            .with(ExportFlags::CAN_MULTI_CONN)
+            .with(ExportFlags::SEND_CACHE);
+        let writing = ExportFlags::SEND_FUA
+            .with(ExportFlags::SEND_TRIM)
+            .with(ExportFlags::SEND_WRITE_ZEROES)
+            .with(ExportFlags::SEND_FAST_ZERO);
+        Facts {
+            size: self.size(),
+            flags: reading.with(if self.read_only { ExportFlags::READ_ONLY } else { writing }),
+            contexts: vec!["base:allocation".into()],
+            minimum_block: 1,
+            preferred_block: PREFERRED_BLOCK,
+            maximum_payload: MAXIMUM_PAYLOAD,
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    fn set_size(&self, new: u64) -> Result<u64, OriginError> {
+        let path = || self.path.clone();
+        let refused = |doing, os: Os| OriginError::Io { doing, path: path(), source: os.into() };
+        if self.read_only {
+            return Err(OriginError::ReadOnly { path: path() });
+        }
+        if new > MAX_SIZE {
+            return Err(OriginError::TooLarge { size: new });
+        }
+        let _alone = self.steady.write();
+        if self.kind == Kind::Regular {
+            rustix::fs::ftruncate(&self.file, new).map_err(|os| refused("resize", os))?;
+        }
+        // What it has now, not what it was told: a device is resized by other hands, and adopted here.
+        let size = measure(&self.file).map_err(|os| refused("measure", os))?;
+        if size > self.size() {
+            self.able.sparse.store(self.kind == Kind::Regular, Ordering::Relaxed);
+        }
+        self.size.store(size, Ordering::Release);
+        if size != new {
+            return Err(OriginError::FixedSize { path: path(), size, wanted: new });
+        }
+        self.durable.sync(&self.file, &self.path).map_err(|why| self.not_durable(why))?;
+        Ok(size)
+    }
+
+    fn at_once(&self, request: &Request, budget: &mut u64) -> Option<Outcome> {
+        if request.command != Cmd::READ || request.length > *budget || request.end() > self.size() {
+            return None;
+        }
+        // Whoever changes the size may wait long for others; then the pool can wait, not this thread.
+        let _steady = self.steady.try_read()?;
+        let bytes = self.read_cached(request.offset, request.length)?;
+        *budget -= request.length;
+        Some(Outcome::Found(Found::Whole(bytes.into())))
+    }
+
+    fn perform(&self, request: &Request) -> Performed {
+        let answer = {
+            let _steady = self.steady.read();
+            self.answer(request)
+        };
+        let settle = request.command == Cmd::FLUSH || request.changes_data() && request.flags.has(CmdFlags::FUA);
+        match answer {
+            Ok(_) if settle && !self.read_only => Performed::Unsettled,
+            Ok(outcome) => Performed::Answer(outcome),
+            Err(failure) => Performed::Answer(Outcome::Failed(failure)),
+        }
+    }
+
+    fn settle(&self, task: Task, finished: &mut Finished) {
+        self.durable.settle(task, &self.file, &self.path, finished);
+    }
+
+    fn release(&self) -> Result<(), OriginError> {
+        let synced = if self.read_only {
+            Ok(())
+        } else {
+            self.durable.sync(&self.file, &self.path).map_err(|why| self.not_durable(why))
+        };
+        let unlocked = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        synced.and(unlocked.map_err(|os| OriginError::Io {
+            doing: "unlock",
+            path: self.path.clone(),
+            source: os.into(),
+        }))
+    }
+}

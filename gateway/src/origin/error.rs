@@ -1,0 +1,121 @@
+//! What can go wrong with an origin, for operators (with paths) and for clients (the protocol's numbers, no paths).
+
+use std::borrow::Cow;
+use std::io;
+use std::path::PathBuf;
+
+use rustix::io::Errno as Os;
+
+use crate::proto::{Errno, MAX_SIZE};
+use crate::work::Failure;
+
+/// Why an origin could not be opened, resized or closed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OriginError {
+    /// There is no such file, and no size to make one with.
+    #[error("file `{}` does not exist; make it, or say its `size` so that it is made", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Neither a regular file nor a block device.
+    #[error("`{}` is neither a regular file nor a block device; name one of these", path.display())]
+    NotADisk {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// Another process, or another export of this one, serves it.
+    #[error("`{}` is locked: another process or export serves it; stop that one, or serve it read-only in both", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A size that no export can have.
+    #[error("{size} bytes are more than an export can have ({MAX_SIZE} bytes); choose a smaller size")]
+    TooLarge {
+        /// The size asked for, in bytes.
+        size: u64,
+    },
+    /// The size of a block device is not ours to set.
+    #[error("block device `{}` has {size} bytes; resize the device itself to {wanted} bytes first", path.display())]
+    FixedSize {
+        /// The device.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// The size asked for, in bytes.
+        wanted: u64,
+    },
+    /// It was opened to read only.
+    #[error("`{}` is served read-only; its size can't be changed", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An earlier fsync failed.
+    #[error("`{}` failed to become durable earlier and may have lost writes; check its disk, then open it again", path.display())]
+    NotDurable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is closed, or closing.
+    #[error("the origin is closed; open it again")]
+    Closed,
+    /// The operating system refused.
+    #[error("can't {doing} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What a client is told about an operating system's error at an offset (absolute, in bytes).
+pub(super) fn failure(os: Os, offset: Option<u64>) -> Failure {
+    let (errno, message) = match os {
+        // EFBIG is the file system's own limit: for a disk that is no space left, which lets a machine pause and not fail.
+        Os::NOSPC | Os::DQUOT | Os::FBIG => (Errno::ENOSPC, "the disk's storage has no space left"),
+        Os::ROFS | Os::ACCESS | Os::PERM => (Errno::EPERM, "the disk's storage can't be written"),
+        Os::NOMEM => (Errno::ENOMEM, "out of memory"),
+        _ => (Errno::EIO, "the disk's storage failed"),
+    };
+    Failure { errno, message: Cow::Borrowed(message), offset }
+}
+
+/// What a client is told about a request that reaches over the end: ENOSPC if it would change data. proto.md, "Error values".
+pub(super) fn past_the_end(changes_data: bool, size: u64) -> Failure {
+    let errno = if changes_data { Errno::ENOSPC } else { Errno::EINVAL };
+    Failure { errno, message: format!("the request reaches over the disk's end at {size}").into(), offset: Some(size) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_os_error_becomes_the_number_that_tells_a_client_what_to_do() {
+        let table = [
+            (Os::NOSPC, Errno::ENOSPC),
+            (Os::DQUOT, Errno::ENOSPC),
+            (Os::FBIG, Errno::ENOSPC),
+            (Os::ROFS, Errno::EPERM),
+            (Os::ACCESS, Errno::EPERM),
+            (Os::PERM, Errno::EPERM),
+            (Os::NOMEM, Errno::ENOMEM),
+            (Os::IO, Errno::EIO),
+            (Os::STALE, Errno::EIO),
+            (Os::BADF, Errno::EIO),
+        ];
+        for (os, errno) in table {
+            let told = failure(os, Some(7));
+            assert_eq!((told.errno, told.offset), (errno, Some(7)), "{os}");
+            assert!(!told.message.is_empty());
+        }
+        assert_eq!(past_the_end(true, 9).errno, Errno::ENOSPC);
+        assert_eq!(past_the_end(false, 9).errno, Errno::EINVAL);
+    }
+}

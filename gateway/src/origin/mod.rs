@@ -1,0 +1,138 @@
+//! The embedded origin: backends that live in this process, a file or block device (`file:PATH`) and memory (`memory:`).
+//!
+//! Owns the bytes of an export, their allocation map and their durability. Takes jobs in batches and finishes each
+//! exactly once, in any order. Never blocks who submits, never talks to a socket, never decides about a size: a resize
+//! driver asks, it obeys. A file is locked while it is open, so that two processes never serve it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::proto::{Errno, ExportFlags};
+use crate::work::{Failure, Finished, Job};
+
+mod admission;
+mod disk;
+mod durable;
+mod error;
+mod map;
+mod memory;
+mod open;
+mod pool;
+mod store;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod zero;
+
+pub use error::OriginError;
+
+use admission::Admission;
+use disk::Disk;
+use memory::Memory;
+use pool::Pool;
+use store::{Admitted, Store, Task};
+
+/// The largest payload of one request, in bytes: 32 MiB, which stock clients and servers agree on.
+const MAXIMUM_PAYLOAD: u32 = 0x0200_0000;
+/// The block size to prefer, in bytes: a page, below which the page cache reads before it writes.
+const PREFERRED_BLOCK: u32 = 4096;
+/// Payload bytes that may be served in the thread that submits, per batch. More is worth a thread of the pool.
+const INLINE_BUDGET: u64 = 0x4_0000;
+
+/// What an origin can do: what a handshake with an NBD server would have told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Size in bytes.
+    pub size: u64,
+    /// Transmission flags.
+    pub flags: ExportFlags,
+    /// Metadata contexts, in the order of [`crate::work::Status::context`].
+    pub contexts: Vec<String>,
+    /// Requests are multiples of this, in bytes.
+    pub minimum_block: u32,
+    /// Requests are best multiples of this, in bytes.
+    pub preferred_block: u32,
+    /// The largest payload of one request, in bytes.
+    pub maximum_payload: u32,
+}
+
+/// An open origin. Dropping it without [`Origin::close`] finishes what was submitted, but does not wait for it.
+#[derive(Debug)]
+pub struct Origin {
+    store: Arc<dyn Store>,
+    /// Absent where no thread could be started; memory can do without.
+    pool: Option<Arc<Pool>>,
+}
+
+impl Origin {
+    /// Opens a file or block device and locks it: exclusively, or shared with other readers if `read_only`.
+    ///
+    /// With `first_size`, in bytes, a missing file is made, and so are missing directories above it; an empty file gets
+    /// that size. The size of any other file stays as it is. Blocks.
+    pub fn open_file(path: &Path, first_size: Option<u64>, read_only: bool) -> Result<Self, OriginError> {
+        let pool = Pool::shared().map_err(|source| OriginError::Io {
+            doing: "start threads for",
+            path: path.into(),
+            source,
+        })?;
+        let store = Arc::new(Disk::open(path, first_size, read_only)?);
+        Ok(Self { store, pool: Some(pool) })
+    }
+
+    /// A memory disk of `size` bytes, all zero. Takes memory only for what is written, in chunks of 64 KiB.
+    pub fn memory(size: u64) -> Self {
+        let pool = Pool::shared()
+            .inspect_err(|error| tracing::warn!(%error, "no threads for memory disks: every request is served inline"))
+            .ok();
+        Self { store: Arc::new(Memory::new(size)), pool }
+    }
+
+    /// What it can do now.
+    pub fn facts(&self) -> Facts {
+        self.store.facts()
+    }
+
+    /// Takes all of `jobs`. What needs no disk (memory, reads of cached pages) is finished before this returns, within a
+    /// bound; the rest goes to the pool. After [`Origin::close`] jobs end with ESHUTDOWN.
+    pub fn submit(&self, jobs: &mut Vec<Job>) {
+        let mut finished = Finished::default();
+        let mut budget = if self.pool.is_some() { INLINE_BUDGET } else { u64::MAX };
+        let mut queued = Vec::new();
+        for job in jobs.drain(..) {
+            let Some(admitted) = Admitted::enter(&self.store) else {
+                job.fail(Failure::new(Errno::ESHUTDOWN, "the disk is closed"), &mut finished);
+                continue;
+            };
+            match self.store.at_once(&job.request, &mut budget) {
+                Some(outcome) => Task::new(job, admitted).answer(outcome, &mut finished),
+                None => queued.push(Task::new(job, admitted)),
+            }
+        }
+        if let (Some(pool), false) = (&self.pool, queued.is_empty()) {
+            pool.submit(self.store.admission().id(), queued);
+        }
+        finished.flush();
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.store.size()
+    }
+
+    /// Grows or shrinks to `new` bytes, durably, and tells the size that is now in force. New bytes read as zeroes; what a
+    /// shrink cuts off is gone. Waits for requests under way. After an error [`Origin::size`] tells what is in force; a block
+    /// device is not resized, but a size that other hands gave it is adopted. Blocks.
+    pub fn set_size(&self, new: u64) -> Result<u64, OriginError> {
+        let _admitted = Admitted::enter(&self.store).ok_or(OriginError::Closed)?;
+        self.store.set_size(new)
+    }
+
+    /// Takes no more jobs, waits until all submitted ones are finished, makes what they wrote durable and releases the lock.
+    ///
+    /// Cancel-safe: yes; once it was polled no more jobs are taken, and a second call does what the first left undone.
+    pub async fn close(&self) -> Result<(), OriginError> {
+        self.store.admission().close().await;
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || store.release()).await.unwrap_or(Err(OriginError::Closed))
+    }
+}

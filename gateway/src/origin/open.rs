@@ -1,0 +1,89 @@
+//! Opening a file or block device: makes what is missing, locks it, and finds out what it is.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
+use rustix::io::Errno as Os;
+
+use super::OriginError;
+use super::disk::Kind;
+use crate::proto::MAX_SIZE;
+
+/// An open and locked file.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) file: OwnedFd,
+    pub(super) kind: Kind,
+    /// Size in bytes.
+    pub(super) size: u64,
+    /// Whether it has fewer blocks than bytes.
+    pub(super) sparse: bool,
+}
+
+/// As [`super::Origin::open_file`].
+pub(super) fn open(path: &Path, first_size: Option<u64>, read_only: bool) -> Result<Opened, OriginError> {
+    if let Some(size) = first_size.filter(|&size| size > MAX_SIZE) {
+        return Err(OriginError::TooLarge { size });
+    }
+    let refused = |doing, source: Os| OriginError::Io { doing, path: path.into(), source: source.into() };
+    // Without NONBLOCK, opening a FIFO by mistake would wait for its other end.
+    let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = match (rustix::fs::open(path, flags, Mode::empty()), first_size) {
+        (Ok(file), _) => file,
+        (Err(Os::NOENT), Some(_)) if !read_only => make(path, flags)?,
+        (Err(Os::NOENT), _) => return Err(OriginError::Missing { path: path.into() }),
+        (Err(Os::ISDIR), _) => return Err(OriginError::NotADisk { path: path.into() }),
+        (Err(os), _) => return Err(refused("open", os)),
+    };
+    let stat = rustix::fs::fstat(&file).map_err(|os| refused("examine", os))?;
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::Regular,
+        FileType::BlockDevice => {
+            let sector = rustix::fs::ioctl_blksszget(&file).map_err(|os| refused("examine", os))?;
+            Kind::Device { sector: u64::from(sector).max(1) }
+        }
+        _ => return Err(OriginError::NotADisk { path: path.into() }),
+    };
+    let lock = if read_only { FlockOperation::NonBlockingLockShared } else { FlockOperation::NonBlockingLockExclusive };
+    match rustix::fs::flock(&file, lock) {
+        Ok(()) => {}
+        Err(Os::WOULDBLOCK) => return Err(OriginError::Locked { path: path.into() }),
+        Err(os) => return Err(refused("lock", os)),
+    }
+    // Only under the lock: its last owner may have resized it until then.
+    let mut size = measure(&file).map_err(|os| refused("measure", os))?;
+    if let (Kind::Regular, 0, Some(first @ 1..), false) = (kind, size, first_size, read_only) {
+        rustix::fs::ftruncate(&file, first).map_err(|os| refused("resize", os))?;
+        rustix::fs::fsync(&file).map_err(|os| refused("sync", os))?;
+        size = first;
+    }
+    if size > MAX_SIZE {
+        return Err(OriginError::TooLarge { size });
+    }
+    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+    Ok(Opened { file, kind, size, sparse: kind == Kind::Regular && allocated < size })
+}
+
+/// The size in bytes, of a file or a device.
+pub(super) fn measure(file: &OwnedFd) -> rustix::io::Result<u64> {
+    rustix::fs::seek(file, SeekFrom::End(0))
+}
+
+/// Makes a missing file, for its owner alone: it holds somebody's disk. Its name is durable when this returns.
+fn make(path: &Path, flags: OFlags) -> Result<OwnedFd, OriginError> {
+    let refused = |source: io::Error| OriginError::Io { doing: "make", path: path.into(), source };
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => Path::new("/"),
+    };
+    std::fs::create_dir_all(parent).map_err(refused)?;
+    let file =
+        rustix::fs::open(path, flags | OFlags::CREATE, Mode::RUSR | Mode::WUSR).map_err(|os| refused(os.into()))?;
+    let directory = std::fs::File::open(parent).map_err(refused)?;
+    directory.sync_all().map_err(refused)?;
+    Ok(file)
+}

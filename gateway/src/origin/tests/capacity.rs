@@ -1,0 +1,80 @@
+//! The size: growing exposes zeroes, shrinking discards, and nothing is done past the end.
+
+use std::os::unix::fs::MetadataExt;
+
+use super::*;
+use crate::origin::disk::Kind;
+use crate::proto::MAX_SIZE;
+
+const MIB: u64 = 0x10_0000;
+
+#[test]
+fn what_a_shrink_cut_off_reads_as_zeroes_after_a_grow() {
+    let directory = Directory::new();
+    let (file, path) = directory.disk(2 * MIB);
+    for origin in [&file, &Origin::memory(2 * MIB)] {
+        must(origin, write(CmdFlags::NONE, 0, vec![7; 0x20_0000]));
+        assert_eq!(origin.set_size(MIB + 3).unwrap(), MIB + 3);
+        assert_eq!((origin.size(), origin.facts().size), (MIB + 3, MIB + 3));
+        assert_eq!(refusal(ask(origin, write(CmdFlags::NONE, MIB, vec![1; 4]))).errno, Errno::ENOSPC);
+        assert_eq!(refusal(ask(origin, request(Cmd::READ, CmdFlags::NONE, MIB, 4))).errno, Errno::EINVAL);
+        let kept = extents(origin, CmdFlags::NONE, 0, MIB + 3);
+        assert_eq!(origin.set_size(2 * MIB).unwrap(), 2 * MIB);
+        assert_eq!(read(origin, 0, MIB + 3), vec![7; 0x10_0003]);
+        assert_eq!(read(origin, MIB + 3, MIB - 3), vec![0; 0xf_fffd]);
+        let grown = extents(origin, CmdFlags::NONE, 0, 2 * MIB);
+        assert_eq!((kept.len(), grown.len()), (1, 2), "{kept:?} {grown:?}");
+    }
+    let blocks = std::fs::metadata(path).unwrap().blocks();
+    assert!(blocks * 512 < 2 * MIB, "a shrink kept {blocks} blocks");
+}
+
+#[test]
+fn a_request_that_overflows_or_reaches_over_the_end_is_refused_with_the_end() {
+    for origin in [Origin::memory(MIB), Directory::new().disk(MIB).0] {
+        for (offset, length) in [(MIB, 1), (MIB - 1, 2), (u64::MAX, u64::MAX), (1, u64::MAX), (0, MIB + 1)] {
+            for (command, errno) in [(Cmd::TRIM, Errno::ENOSPC), (Cmd::READ, Errno::EINVAL)] {
+                let told = refusal(ask(&origin, request(command, CmdFlags::NONE, offset, length)));
+                assert_eq!((told.errno, told.offset), (errno, Some(MIB)), "{command} {offset} {length}");
+            }
+        }
+        let nothing = refusal(ask(&origin, request(Cmd::READ, CmdFlags::NONE, 0, 0)));
+        assert_eq!(nothing.errno, Errno::EINVAL);
+    }
+}
+
+#[test]
+fn a_read_over_the_largest_payload_is_refused_before_memory_is_taken() {
+    for origin in [Origin::memory(1 << 50), Directory::new().disk(1 << 40).0] {
+        let most = u64::from(origin.facts().maximum_payload);
+        assert_eq!(refusal(ask(&origin, request(Cmd::READ, CmdFlags::DF, 0, most + 1))).errno, Errno::EINVAL);
+        assert_eq!(bytes(ask(&origin, request(Cmd::READ, CmdFlags::NONE, 0, most)), 0).len(), 0x200_0000);
+    }
+}
+
+#[test]
+fn a_huge_sparse_memory_disk_is_discarded_and_mapped_at_once() {
+    let origin = Origin::memory(MAX_SIZE);
+    let far = MAX_SIZE - 0x1000;
+    must(&origin, write(CmdFlags::NONE, far, vec![7; 0x1000]));
+    assert_eq!(extents(&origin, CmdFlags::NONE, 0, MAX_SIZE).len(), 2);
+    must(&origin, request(Cmd::WRITE_ZEROES, CmdFlags::NONE, 0, MAX_SIZE));
+    assert_eq!(read(&origin, far, 0x1000), [0; 0x1000]);
+    assert_eq!(origin.set_size(0).unwrap(), 0);
+    assert!(matches!(origin.set_size(MAX_SIZE + 1), Err(OriginError::TooLarge { size }) if size == MAX_SIZE + 1));
+}
+
+#[test]
+fn a_device_is_never_resized_but_its_new_size_is_adopted() {
+    let directory = Directory::new();
+    let path = directory.path("disk");
+    let mut disk = Disk::open(&path, Some(MIB), false).unwrap();
+    disk.kind = Kind::Device { sector: 512 };
+    let origin = over(disk);
+    let error = origin.set_size(2 * MIB).unwrap_err();
+    assert!(matches!(error, OriginError::FixedSize { size: MIB, wanted, .. } if wanted == 2 * MIB), "{error}");
+    assert_eq!(origin.size(), MIB);
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(2 * MIB).unwrap();
+    assert_eq!(origin.set_size(2 * MIB).unwrap(), 2 * MIB);
+    assert_eq!(origin.size(), 2 * MIB);
+}

@@ -1,0 +1,477 @@
+//! The server's side of the handshake: what a client connection does until it enters transmission.
+//!
+//! Feed bytes to [`Server::handle_input`]; it either needs more, or has an [`Ask`] that only the outside can decide. While
+//! an ask is open no input is consumed; one `answer_*` call closes it. What is to be sent collects in [`Server::output`].
+//! Invariants: nothing is reserved on a client's word beyond the option limit; after a refused option the stream is in step.
+
+use bytes::{Buf, BytesMut};
+
+use super::BlockSizes;
+use crate::proto::{
+    ClientFlags, ExportFlags, Framing, HandshakeFlags, Info, MAX_STRING, NBD_MAGIC, OPT_MAGIC, Opt, REP_MAGIC, Rep,
+};
+
+/// Options larger than the limit are read and thrown away up to this many bytes, so that the stream stays in step.
+const SKIP_AT_MOST: u32 = 16 * 1024 * 1024;
+/// The most context queries that one option may hold.
+const MAX_QUERIES: u32 = 1024;
+
+/// What the outside must decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Which exports are there? Answer with [`Server::answer_list`].
+    List,
+    /// What is this export like? Answer with [`Server::answer_info`] or [`Server::refuse`].
+    Info {
+        /// The export.
+        name: String,
+        /// Enter transmission after the answer.
+        go: bool,
+        /// What the client wants to know besides size and flags.
+        infos: Vec<Info>,
+    },
+    /// As GO, but from an older client: answer with [`Server::answer_export_name`], or end the connection.
+    ExportName {
+        /// The export.
+        name: String,
+    },
+    /// Which of the export's contexts match? Answer with [`Server::answer_contexts`] or [`Server::refuse`].
+    Contexts {
+        /// The export.
+        name: String,
+        /// Select them (SET), or only list.
+        set: bool,
+        /// The queries; none means all, when listing.
+        queries: Vec<String>,
+    },
+    /// TLS? Answer with [`Server::refuse`], or with an ACK and a new `Server` on the encrypted stream.
+    StartTls,
+}
+
+/// What came of some input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing to decide yet.
+    More,
+    /// The outside must decide.
+    Ask(Ask),
+    /// The client said ABORT; the acknowledgement is in the output.
+    Aborted,
+}
+
+/// The client broke the protocol in a way after which the stream can't be followed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadClient {
+    /// Unknown client flags.
+    #[error("client flags {0:#x} hold bits that no specification names")]
+    Flags(u32),
+    /// No option starts here.
+    #[error("option magic is {0:#018x}, not IHAVEOPT")]
+    Magic(u64),
+    /// An option too long even to throw away.
+    #[error("{0} with {1} bytes of data, more than {SKIP_AT_MOST} even to throw away")]
+    Length(Opt, u32),
+    /// An export name that can't be, in the one option that has no error reply.
+    #[error("NBD_OPT_EXPORT_NAME with a name of {0} bytes, or not UTF-8")]
+    Name(u32),
+    /// A client without fixed newstyle may only send EXPORT_NAME.
+    #[error("{0} from a client that did not agree on fixed newstyle")]
+    NotFixed(Opt),
+}
+
+/// What an export looks like to one client.
+#[derive(Clone, Debug)]
+pub struct Offer<'a> {
+    /// Size in bytes.
+    pub size: u64,
+    /// Transmission flags for this client.
+    pub flags: ExportFlags,
+    /// The canonical name.
+    pub name: &'a str,
+    /// A description, if there is one.
+    pub description: Option<&'a str>,
+    /// Constraints, if the backend has any.
+    pub block_sizes: Option<BlockSizes>,
+    /// The body of NBD_INFO_RESIZE after the type, if the client may have it.
+    pub resize: Option<[u8; 26]>,
+}
+
+/// What a client selected by SET_META_CONTEXT.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// For which export; a GO to another one forgets it.
+    pub export: String,
+    /// Indexes into the export's contexts; the id on the wire is the same number.
+    pub contexts: Vec<usize>,
+}
+
+#[derive(Debug)]
+enum State {
+    ClientFlags,
+    Option,
+    Skipping { option: Opt, left: u32 },
+    Asked(Opt),
+    Finished,
+}
+
+/// How far one option got.
+enum Step {
+    /// It is not whole.
+    More,
+    /// It is dealt with; look for the next.
+    Again,
+    Tell(Progress),
+}
+
+/// The server's side of one handshake.
+#[derive(Debug)]
+pub struct Server {
+    state: State,
+    client: ClientFlags,
+    framing: Framing,
+    selection: Option<Selection>,
+    /// The longest option data taken, in bytes.
+    limit: u32,
+    out: Vec<u8>,
+}
+
+impl Server {
+    /// A new connection; the greeting is in the output. `limit` is the longest option data taken, in bytes.
+    pub fn new(limit: u32) -> Self {
+        let mut out = Vec::with_capacity(64);
+        out.extend_from_slice(&NBD_MAGIC.to_be_bytes());
+        out.extend_from_slice(&OPT_MAGIC.to_be_bytes());
+        out.extend_from_slice(&HandshakeFlags::FIXED_NEWSTYLE.with(HandshakeFlags::NO_ZEROES).0.to_be_bytes());
+        Self {
+            state: State::ClientFlags,
+            client: ClientFlags::NONE,
+            framing: Framing::Simple,
+            selection: None,
+            limit,
+            out,
+        }
+    }
+
+    /// The framing agreed on so far.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// The contexts selected for `export`; none if they were selected for another.
+    pub fn selected(&self, export: &str) -> Vec<usize> {
+        self.selection.as_ref().filter(|s| s.export == export).map_or_else(Vec::new, |s| s.contexts.clone())
+    }
+
+    /// What is to be sent; taken by the caller.
+    pub fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Whether transmission has begun: what is left in the input belongs to it.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state, State::Finished)
+    }
+
+    /// Takes whole messages off the input until something must be decided or nothing whole is left.
+    pub fn handle_input(&mut self, input: &mut BytesMut) -> Result<Progress, BadClient> {
+        loop {
+            match self.state {
+                State::Asked(_) | State::Finished => return Ok(Progress::More),
+                State::ClientFlags => {
+                    let Some(flags) = input.first_chunk::<4>() else { return Ok(Progress::More) };
+                    let flags = u32::from_be_bytes(*flags);
+                    if flags & !ClientFlags::FIXED_NEWSTYLE.with(ClientFlags::NO_ZEROES).0 != 0 {
+                        return Err(BadClient::Flags(flags));
+                    }
+                    input.advance(4);
+                    self.client = ClientFlags(flags);
+                    self.state = State::Option;
+                }
+                State::Skipping { option, left } => {
+                    let there = u32::try_from(input.len()).unwrap_or(u32::MAX).min(left);
+                    input.advance(usize::try_from(there).unwrap_or(usize::MAX));
+                    if there < left {
+                        self.state = State::Skipping { option, left: left - there };
+                        return Ok(Progress::More);
+                    }
+                    self.state = State::Option;
+                    let limit = self.limit;
+                    self.reply_error(option, Rep::ERR_TOO_BIG, &format!("option data is limited to {limit} bytes"));
+                }
+                State::Option => match self.option(input)? {
+                    Step::More => return Ok(Progress::More),
+                    Step::Again => {}
+                    Step::Tell(progress) => return Ok(progress),
+                },
+            }
+        }
+    }
+
+    fn option(&mut self, input: &mut BytesMut) -> Result<Step, BadClient> {
+        let Some(magic) = input.first_chunk::<8>() else { return Ok(Step::More) };
+        let magic = u64::from_be_bytes(*magic);
+        if magic != OPT_MAGIC {
+            return Err(BadClient::Magic(magic));
+        }
+        let Some(head) = input.first_chunk::<16>() else { return Ok(Step::More) };
+        let mut head: &[u8] = head;
+        head.advance(8);
+        let (option, length) = (Opt(head.get_u32()), head.get_u32());
+        if !self.client.has(ClientFlags::FIXED_NEWSTYLE) && option != Opt::EXPORT_NAME {
+            return Err(BadClient::NotFixed(option));
+        }
+        if length > self.limit {
+            if option == Opt::EXPORT_NAME {
+                return Err(BadClient::Name(length));
+            }
+            if length > SKIP_AT_MOST {
+                return Err(BadClient::Length(option, length));
+            }
+            input.advance(16);
+            self.state = State::Skipping { option, left: length };
+            return Ok(Step::Again);
+        }
+        let whole = 16usize.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+        if input.len() < whole {
+            return Ok(Step::More);
+        }
+        let message = input.split_to(whole);
+        let data = message.get(16..).unwrap_or_default();
+        self.decide(option, data)
+    }
+
+    fn decide(&mut self, option: Opt, data: &[u8]) -> Result<Step, BadClient> {
+        let ask = match option {
+            Opt::EXPORT_NAME => {
+                let name = core::str::from_utf8(data).ok().filter(|n| fits(n.len()));
+                let name = name.ok_or_else(|| BadClient::Name(u32::try_from(data.len()).unwrap_or(u32::MAX)))?;
+                Ask::ExportName { name: name.to_owned() }
+            }
+            Opt::ABORT => {
+                self.state = State::Finished;
+                self.reply(option, Rep::ACK, &[]);
+                return Ok(Step::Tell(Progress::Aborted));
+            }
+            Opt::LIST | Opt::STARTTLS | Opt::STRUCTURED_REPLY | Opt::EXTENDED_HEADERS if !data.is_empty() => {
+                self.reply_error(option, Rep::ERR_INVALID, "this option takes no data");
+                return Ok(Step::Again);
+            }
+            Opt::LIST => Ask::List,
+            Opt::STARTTLS => Ask::StartTls,
+            Opt::STRUCTURED_REPLY if self.framing == Framing::Extended => {
+                self.reply_error(option, Rep::ERR_INVALID, "extended headers are already agreed on and include it");
+                return Ok(Step::Again);
+            }
+            Opt::STRUCTURED_REPLY => {
+                self.framing = Framing::Structured;
+                self.reply(option, Rep::ACK, &[]);
+                return Ok(Step::Again);
+            }
+            Opt::EXTENDED_HEADERS if self.framing == Framing::Extended => {
+                self.reply_error(option, Rep::ERR_INVALID, "extended headers are already agreed on");
+                return Ok(Step::Again);
+            }
+            Opt::EXTENDED_HEADERS => {
+                self.framing = Framing::Extended;
+                self.reply(option, Rep::ACK, &[]);
+                return Ok(Step::Again);
+            }
+            Opt::INFO | Opt::GO => match info(data) {
+                Some((name, infos)) => Ask::Info { name, go: option == Opt::GO, infos },
+                None => return self.malformed(option),
+            },
+            Opt::SET_META_CONTEXT if self.framing == Framing::Simple => {
+                self.reply_error(
+                    option,
+                    Rep::ERR_INVALID,
+                    "structured replies or extended headers must be agreed on first",
+                );
+                return Ok(Step::Again);
+            }
+            Opt::LIST_META_CONTEXT | Opt::SET_META_CONTEXT => match queries(data) {
+                Some((name, queries)) => Ask::Contexts { name, set: option == Opt::SET_META_CONTEXT, queries },
+                None => return self.malformed(option),
+            },
+            other => {
+                self.reply_error(other, Rep::ERR_UNSUP, &format!("option {other} is not known here"));
+                return Ok(Step::Again);
+            }
+        };
+        if option == Opt::SET_META_CONTEXT {
+            // Whatever comes of it, the selection before is forgotten.
+            self.selection = None;
+        }
+        self.state = State::Asked(option);
+        Ok(Step::Tell(Progress::Ask(ask)))
+    }
+
+    fn malformed(&mut self, option: Opt) -> Result<Step, BadClient> {
+        self.reply_error(
+            option,
+            Rep::ERR_INVALID,
+            "the data's inner lengths disagree with its own, or a string is too long or not UTF-8",
+        );
+        Ok(Step::Again)
+    }
+
+    fn answered(&mut self) -> Opt {
+        match core::mem::replace(&mut self.state, State::Option) {
+            State::Asked(option) => option,
+            other => {
+                self.state = other;
+                Opt(0)
+            }
+        }
+    }
+
+    /// Closes the ask with an error reply. After an EXPORT_NAME there is none: end the connection instead.
+    pub fn refuse(&mut self, error: Rep, message: &str) {
+        let option = self.answered();
+        self.reply_error(option, error, message);
+    }
+
+    /// Closes a List.
+    pub fn answer_list<'a>(&mut self, exports: impl Iterator<Item = (&'a str, Option<&'a str>)>) {
+        let option = self.answered();
+        for (name, description) in exports {
+            let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+            self.reply(
+                option,
+                Rep::SERVER,
+                &[&length.to_be_bytes(), name.as_bytes(), description.unwrap_or("").as_bytes()],
+            );
+        }
+        self.reply(option, Rep::ACK, &[]);
+    }
+
+    /// Closes an Info; after a GO, transmission begins.
+    pub fn answer_info(&mut self, infos: &[Info], offer: &Offer<'_>) {
+        let option = self.answered();
+        let export = [&offer.size.to_be_bytes()[..], &offer.flags.0.to_be_bytes()].concat();
+        self.reply(option, Rep::INFO, &[&Info::EXPORT.0.to_be_bytes(), &export]);
+        if infos.contains(&Info::NAME) {
+            self.reply(option, Rep::INFO, &[&Info::NAME.0.to_be_bytes(), offer.name.as_bytes()]);
+        }
+        if let Some(description) = offer.description.filter(|_| infos.contains(&Info::DESCRIPTION)) {
+            self.reply(option, Rep::INFO, &[&Info::DESCRIPTION.0.to_be_bytes(), description.as_bytes()]);
+        }
+        if let Some(sizes) = offer.block_sizes.filter(|_| infos.contains(&Info::BLOCK_SIZE)) {
+            let [minimum, preferred, maximum] = [sizes.minimum, sizes.preferred, sizes.maximum].map(u32::to_be_bytes);
+            self.reply(option, Rep::INFO, &[&Info::BLOCK_SIZE.0.to_be_bytes(), &minimum, &preferred, &maximum]);
+        }
+        if let Some(resize) = offer.resize.filter(|_| infos.contains(&Info::RESIZE)) {
+            self.reply(option, Rep::INFO, &[&Info::RESIZE.0.to_be_bytes(), &resize]);
+        }
+        self.reply(option, Rep::ACK, &[]);
+        if option == Opt::GO {
+            self.state = State::Finished;
+        }
+    }
+
+    /// Closes an ExportName: transmission begins.
+    pub fn answer_export_name(&mut self, size: u64, flags: ExportFlags) {
+        self.answered();
+        self.out.extend_from_slice(&size.to_be_bytes());
+        self.out.extend_from_slice(&flags.0.to_be_bytes());
+        if !self.client.has(ClientFlags::NO_ZEROES) {
+            self.out.extend_from_slice(&[0; 124]);
+        }
+        self.state = State::Finished;
+    }
+
+    /// Closes a Contexts. `found` are (index, name); when setting, they are now selected for `export`.
+    pub fn answer_contexts(&mut self, export: &str, found: &[(usize, &str)]) {
+        let option = self.answered();
+        for (index, name) in found {
+            // The id is the index; in a listing it means nothing and is 0.
+            let id = if option == Opt::SET_META_CONTEXT { u32::try_from(*index).unwrap_or(u32::MAX) } else { 0 };
+            self.reply(option, Rep::META_CONTEXT, &[&id.to_be_bytes(), name.as_bytes()]);
+        }
+        self.reply(option, Rep::ACK, &[]);
+        if option == Opt::SET_META_CONTEXT {
+            self.selection = Some(Selection {
+                export: export.to_owned(),
+                contexts: found.iter().map(|(index, _)| *index).collect(),
+            });
+        }
+    }
+
+    fn reply_error(&mut self, option: Opt, error: Rep, message: &str) {
+        self.reply(option, error, &[message.as_bytes()]);
+    }
+
+    fn reply(&mut self, option: Opt, kind: Rep, parts: &[&[u8]]) {
+        let length: usize = parts.iter().map(|p| p.len()).sum();
+        self.out.extend_from_slice(&REP_MAGIC.to_be_bytes());
+        self.out.extend_from_slice(&option.0.to_be_bytes());
+        self.out.extend_from_slice(&kind.0.to_be_bytes());
+        self.out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+        parts.iter().for_each(|p| self.out.extend_from_slice(p));
+    }
+}
+
+/// The indexes and names of the contexts that match: exactly, or in a listing by a query that ends in a colon.
+pub fn match_contexts<'a>(contexts: &'a [String], queries: &[String], set: bool) -> Vec<(usize, &'a str)> {
+    let all = !set && queries.is_empty();
+    let hits = |context: &str| {
+        all || queries.iter().any(|q| q == context || (!set && q.ends_with(':') && context.starts_with(q.as_str())))
+    };
+    contexts.iter().enumerate().filter(|(_, c)| hits(c)).map(|(i, c)| (i, c.as_str())).collect()
+}
+
+fn fits(length: usize) -> bool {
+    u32::try_from(length).is_ok_and(|l| l <= MAX_STRING)
+}
+
+/// Big-endian reads that fail instead of panicking at the end.
+struct Data<'a>(&'a [u8]);
+
+impl<'a> Data<'a> {
+    fn u16(&mut self) -> Option<u16> {
+        let (field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u16::from_be_bytes(*field))
+    }
+    fn u32(&mut self) -> Option<u32> {
+        let (field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_be_bytes(*field))
+    }
+    fn string(&mut self) -> Option<&'a str> {
+        let length = usize::try_from(self.u32()?).ok().filter(|l| fits(*l))?;
+        let (string, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        core::str::from_utf8(string).ok()
+    }
+}
+
+fn info(data: &[u8]) -> Option<(String, Vec<Info>)> {
+    let mut data = Data(data);
+    let name = data.string()?.to_owned();
+    let count = usize::from(data.u16()?);
+    if data.0.len() != count.checked_mul(2)? {
+        return None;
+    }
+    let mut infos = Vec::new();
+    while let Some(info) = data.u16() {
+        // Asked for twice is answered once.
+        if !infos.contains(&Info(info)) && Info::NAMED.contains(&Info(info)) {
+            infos.push(Info(info));
+        }
+    }
+    Some((name, infos))
+}
+
+fn queries(data: &[u8]) -> Option<(String, Vec<String>)> {
+    let mut data = Data(data);
+    let name = data.string()?.to_owned();
+    let count = data.u32().filter(|c| *c <= MAX_QUERIES)?;
+    let mut queries = Vec::new();
+    for _ in 0..count {
+        queries.push(data.string()?.to_owned());
+    }
+    data.0.is_empty().then_some((name, queries))
+}
+
+#[cfg(test)]
+mod tests;

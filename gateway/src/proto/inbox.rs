@@ -1,0 +1,151 @@
+//! Received bytes on their way to becoming messages.
+//!
+//! Headers are peeked at in place; payloads leave as slices of the buffer they were received in. A payload that does not
+//! fit what is left of a buffer continues in the next one, as a second segment: no payload byte is ever moved.
+//! Owns no socket: whoever does calls [`Inbox::room`], receives into it, and decodes again.
+
+use bytes::{Buf, BytesMut};
+
+use super::Payload;
+
+/// Capacity of an ordinary receive buffer, in bytes. Each socket holds at most one while a message is incomplete, and a
+/// payload in flight keeps at most the buffers alive that it lies in.
+pub const BUFFER: usize = 128 * 1024;
+/// With less room than this a new buffer is started: tiny reads cost as much as large ones.
+const LEAST_ROOM: usize = 8 * 1024;
+/// Room behind a large payload, so that the next header comes with the same read.
+const SLACK: usize = 16 * 1024;
+
+/// The receive side of one connection.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    current: BytesMut,
+    /// The front of an incomplete payload, from earlier buffers.
+    held: Payload,
+    /// Total length of the payload being waited for; 0 while waiting for a header.
+    awaited: usize,
+}
+
+impl Inbox {
+    /// The next `N` bytes, if they are there. Never inside a payload.
+    pub fn peek<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.current.first_chunk::<N>()
+    }
+
+    /// Drops `n` bytes that were peeked at.
+    pub fn advance(&mut self, n: usize) {
+        self.current.advance(n.min(self.current.len()));
+    }
+
+    /// The next `len` bytes as a payload, once they are all there; until then remembers to wait for them.
+    pub fn payload(&mut self, len: usize) -> Option<Payload> {
+        let missing = len.saturating_sub(self.held.len());
+        if self.current.len() < missing {
+            self.awaited = len;
+            return None;
+        }
+        let mut payload = core::mem::take(&mut self.held);
+        payload.push(self.current.split_to(missing).freeze());
+        self.awaited = 0;
+        Some(payload)
+    }
+
+    /// Drops up to `n` bytes; how many were there to drop.
+    pub fn skip(&mut self, n: u64) -> u64 {
+        let there = u64::try_from(self.current.len()).unwrap_or(u64::MAX).min(n);
+        self.advance(usize::try_from(there).unwrap_or(usize::MAX));
+        there
+    }
+
+    /// Whether no byte is waiting: the connection stands between two messages.
+    pub fn is_empty(&self) -> bool {
+        self.current.is_empty() && self.held.is_empty()
+    }
+
+    /// The bytes not yet decoded, for the handshake, whose messages are small and rare.
+    pub fn bytes(&mut self) -> &mut BytesMut {
+        &mut self.current
+    }
+
+    /// A buffer with room to receive into. `fresh` gives a new one of at least the capacity asked for.
+    pub fn room(&mut self, fresh: impl FnOnce(usize) -> BytesMut) -> &mut BytesMut {
+        let spare = self.current.capacity().saturating_sub(self.current.len());
+        let missing = self.awaited.saturating_sub(self.held.len()).saturating_sub(self.current.len());
+        if spare >= LEAST_ROOM.max(missing) {
+            return &mut self.current;
+        }
+        let capacity = if missing > BUFFER / 2 { missing.saturating_add(SLACK) } else { BUFFER };
+        if self.awaited > 0 {
+            let front = self.current.split().freeze();
+            self.held.push(front);
+            self.current = fresh(capacity);
+        } else {
+            // At most a header's worth of bytes: the only ones that are ever moved.
+            let rest = core::mem::replace(&mut self.current, fresh(capacity));
+            self.current.extend_from_slice(&rest);
+        }
+        &mut self.current
+    }
+
+    /// Gives the buffer away, if no byte is waiting, so that an idle connection holds none.
+    pub fn release(&mut self) -> Option<BytesMut> {
+        (self.is_empty() && self.current.capacity() > 0).then(|| core::mem::take(&mut self.current))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn feed(inbox: &mut Inbox, mut bytes: &[u8], at_most: usize) -> usize {
+        let room = inbox.room(BytesMut::with_capacity);
+        let n = bytes.len().min(at_most).min(room.capacity() - room.len());
+        room.extend_from_slice(&bytes[..n]);
+        bytes.advance(n);
+        n
+    }
+
+    proptest! {
+        #[test]
+        fn messages_survive_any_cut(lengths in proptest::collection::vec(0usize..300_000, 1..5), cut in 1usize..200_000) {
+            let mut stream = Vec::new();
+            for (i, len) in lengths.iter().enumerate() {
+                stream.extend_from_slice(&u64::try_from(*len).unwrap().to_be_bytes());
+                stream.extend(std::iter::repeat_n(u8::try_from(i).unwrap() + 1, *len));
+            }
+            let (mut inbox, mut fed, mut seen) = (Inbox::default(), 0, Vec::new());
+            let mut header = None;
+            while seen.len() < lengths.len() {
+                if header.is_none() && let Some(head) = inbox.peek::<8>() {
+                    header = Some(usize::try_from(u64::from_be_bytes(*head)).unwrap());
+                    inbox.advance(8);
+                }
+                match header.and_then(|len| inbox.payload(len)) {
+                    Some(payload) => {
+                        let tag = u8::try_from(seen.len()).unwrap() + 1;
+                        prop_assert!(payload.segments().all(|s| s.iter().all(|b| *b == tag)));
+                        seen.push(payload.len());
+                        header = None;
+                    }
+                    None => {
+                        prop_assert!(fed < stream.len(), "stuck");
+                        fed += feed(&mut inbox, &stream[fed..], cut);
+                    }
+                }
+            }
+            prop_assert_eq!(seen, lengths);
+            prop_assert!(inbox.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_idle_inbox_gives_its_buffer_away() {
+        let mut inbox = Inbox::default();
+        feed(&mut inbox, b"12345678", 8);
+        assert!(inbox.release().is_none(), "a byte is waiting");
+        inbox.advance(8);
+        assert!(inbox.release().is_some());
+        assert!(inbox.release().is_none());
+    }
+}

@@ -1,0 +1,135 @@
+//! The handshake of one client: carries out what the sans-IO server asks for.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::export::{Export, Lease, OpenError, Registry};
+use crate::net::{ReadHalf, WriteHalf};
+use crate::proto::handshake::server::{BadClient, match_contexts};
+use crate::proto::handshake::{Ask, Offer, Progress, Server};
+use crate::proto::{Inbox, Rep};
+
+use super::Agreement;
+
+/// How a handshake ended without a session.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoSession {
+    /// NBD_OPT_ABORT, or a close between options: a client that only asked.
+    #[error("client left after asking")]
+    Left,
+    /// NBD_OPT_EXPORT_NAME for an export that can't be opened: there is no error reply to it.
+    #[error("{0}, and NBD_OPT_EXPORT_NAME has no error reply")]
+    NoReply(OpenError),
+    /// The client's stream can't be followed.
+    #[error("client broke the protocol: {0}")]
+    Bad(#[from] BadClient),
+    /// The socket failed.
+    #[error("client connection failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Runs the handshake. `drain` true refuses whatever would open an export.
+/// Cancel-safe: no; dropped midway (deadline, drain), the connection is to be closed.
+pub(crate) async fn negotiate(
+    registry: &Arc<Registry>,
+    option_length: u32,
+    read: &mut ReadHalf,
+    write: &WriteHalf,
+    inbox: &mut Inbox,
+    drain: &tokio::sync::watch::Receiver<bool>,
+) -> Result<(Lease, Agreement), NoSession> {
+    let mut server = Server::new(option_length);
+    loop {
+        let progress = server.handle_input(inbox.bytes())?;
+        let mut entered = None;
+        match progress {
+            Progress::More => {
+                send(&mut server, write).await?;
+                let room = inbox.bytes();
+                if room.capacity() - room.len() < 4096 {
+                    room.reserve(8192);
+                }
+                if read.fill(room).await? == 0 {
+                    return Err(NoSession::Left);
+                }
+                continue;
+            }
+            Progress::Aborted => {
+                send(&mut server, write).await?;
+                return Err(NoSession::Left);
+            }
+            Progress::Ask(Ask::StartTls) => server.refuse(Rep::ERR_POLICY, "TLS is off on this listener"),
+            Progress::Ask(Ask::List) => server.answer_list(registry.list()),
+            Progress::Ask(Ask::Info { name, go, infos }) => match open(registry, &name, drain).await {
+                Err(error) => refuse(&mut server, &name, &error),
+                Ok(lease) => {
+                    let contexts = server.selected(&name);
+                    let agreement = agreement(lease.export(), &server, contexts);
+                    let export = lease.export();
+                    let offer = Offer {
+                        size: agreement.size,
+                        flags: agreement.flags,
+                        name: &name,
+                        description: export.description(),
+                        block_sizes: export.block_sizes(),
+                        resize: None,
+                    };
+                    server.answer_info(&infos, &offer);
+                    entered = go.then_some((lease, agreement));
+                }
+            },
+            Progress::Ask(Ask::ExportName { name }) => {
+                let lease = open(registry, &name, drain).await.map_err(NoSession::NoReply)?;
+                let contexts = server.selected(&name);
+                let agreement = agreement(lease.export(), &server, contexts);
+                server.answer_export_name(agreement.size, agreement.flags);
+                entered = Some((lease, agreement));
+            }
+            Progress::Ask(Ask::Contexts { name, set, queries }) => match open(registry, &name, drain).await {
+                Err(error) => refuse(&mut server, &name, &error),
+                Ok(lease) => {
+                    let export = Arc::clone(lease.export());
+                    server.answer_contexts(&name, &match_contexts(export.contexts(), &queries, set));
+                }
+            },
+        }
+        send(&mut server, write).await?;
+        if let Some(entered) = entered {
+            return Ok(entered);
+        }
+    }
+}
+
+async fn open(
+    registry: &Arc<Registry>,
+    name: &str,
+    drain: &tokio::sync::watch::Receiver<bool>,
+) -> Result<Lease, OpenError> {
+    if *drain.borrow() {
+        return Err(OpenError::Draining);
+    }
+    registry.open(name).await
+}
+
+fn refuse(server: &mut Server, name: &str, error: &OpenError) {
+    let rep = match error {
+        OpenError::Unknown(_) => Rep::ERR_UNKNOWN,
+        OpenError::Draining => Rep::ERR_SHUTDOWN,
+        OpenError::Backend { .. } => Rep::ERR_PLATFORM,
+    };
+    tracing::debug!(export = name, %error, "export refused");
+    server.refuse(rep, &error.for_client());
+}
+
+fn agreement(export: &Arc<Export>, server: &Server, contexts: Vec<usize>) -> Agreement {
+    let framing = server.framing();
+    Agreement { framing, flags: export.flags_for(framing), contexts, size: export.size() }
+}
+
+async fn send(server: &mut Server, write: &WriteHalf) -> io::Result<()> {
+    if !server.output().is_empty() {
+        let bytes = core::mem::take(server.output());
+        write.write_all(&bytes).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! From an outcome to a reply in the client's framing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use super::Session;
+use crate::net::{Batch, Released};
+use crate::proto::reply::{put_chunk, put_simple};
+use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, MAX_STRING, Payload};
+use crate::work::{Extent, Failure, Finished, Found, Outcome, Piece, Request, Status};
+
+/// The duty to reply once to one request of one session, and the permits it holds.
+#[derive(Debug)]
+pub struct Ticket {
+    pub(super) session: Arc<Session>,
+    pub(super) cookie: Cookie,
+    /// Payload bytes held in the session's permits.
+    pub(super) bytes: u64,
+    /// The contexts that a BLOCK_STATUS with a payload asks for; `None` for all that were selected.
+    pub(super) only: Option<Box<[usize]>>,
+    pub(super) since: Instant,
+}
+
+impl Ticket {
+    /// Whose request it is.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// The client's cookie.
+    pub fn cookie(&self) -> Cookie {
+        self.cookie
+    }
+
+    /// Queues the reply on the session and remembers to write it.
+    pub fn reply(self, request: &Request, outcome: Outcome, finished: &mut Finished) {
+        let outcome = self.fit(request, outcome);
+        let session = &self.session;
+        session.export.count(request, &outcome, self.since);
+        let released = Released { requests: 1, bytes: self.bytes };
+        if session.gone.load(Ordering::Acquire) {
+            session.export.settle_orphan(session.id, self.cookie);
+            session.release(released);
+            return;
+        }
+        session.out.append(|batch| {
+            self.put(batch, request, &outcome);
+            batch.release(released);
+        });
+        finished.touch(self.session);
+    }
+
+    /// The errors that the protocol allows for what was asked, and successes that say what was asked.
+    fn fit(&self, request: &Request, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Failed(mut failure) => {
+                failure.errno = fit_errno(request, failure.errno);
+                Outcome::Failed(failure)
+            }
+            Outcome::Status(found) if request.command == Cmd::BLOCK_STATUS => self.select(request, found),
+            Outcome::Found(found) if request.command == Cmd::READ => Outcome::Found(found),
+            Outcome::Done if !matches!(request.command, Cmd::READ | Cmd::BLOCK_STATUS) => Outcome::Done,
+            _ => Outcome::Failed(Failure::new(Errno::EIO, "the backend's answer belongs to another command")),
+        }
+    }
+
+    /// Only the contexts that the client selected, and asked for; one extent if it wants one.
+    fn select(&self, request: &Request, found: Vec<Status>) -> Outcome {
+        let selected = &self.session.agreement.contexts;
+        let wanted = |c: usize| selected.contains(&c) && self.only.as_ref().is_none_or(|only| only.contains(&c));
+        let mut statuses: Vec<Status> = found.into_iter().filter(|s| wanted(s.context)).collect();
+        for status in &mut statuses {
+            if request.flags.has(CmdFlags::REQ_ONE) {
+                status.extents.truncate(1);
+                if let Some(one) = status.extents.first_mut() {
+                    one.length = one.length.min(request.length);
+                }
+            }
+            if self.session.agreement.framing != Framing::Extended {
+                compact(&mut status.extents);
+            }
+        }
+        statuses.retain(|s| !s.extents.is_empty());
+        if statuses.is_empty() && self.only.as_ref().is_none_or(|only| !only.is_empty()) {
+            return Outcome::Failed(Failure::new(Errno::EIO, "the backend told nothing about the contexts asked for"));
+        }
+        Outcome::Status(statuses)
+    }
+
+    fn put(&self, batch: &mut Batch, request: &Request, outcome: &Outcome) {
+        match self.session.agreement.framing {
+            Framing::Simple => self.put_simple(batch, request, outcome),
+            framing => self.put_chunks(batch, framing, request, outcome),
+        }
+    }
+
+    fn put_simple(&self, batch: &mut Batch, request: &Request, outcome: &Outcome) {
+        let errno = match outcome {
+            Outcome::Failed(failure) => failure.errno.0,
+            _ => 0,
+        };
+        batch.head(|out| put_simple(out, errno, self.cookie));
+        match outcome {
+            Outcome::Found(Found::Whole(payload)) => batch.body(payload),
+            Outcome::Found(Found::Pieces(pieces)) => {
+                let mut order: Vec<&Piece> = pieces.iter().collect();
+                order.sort_by_key(|p| offset_of(p));
+                debug_assert_eq!(order.iter().map(|p| length_of(p)).sum::<u64>(), request.length);
+                for piece in order {
+                    match piece {
+                        Piece::Data { payload, .. } => batch.body(payload),
+                        Piece::Hole { length, .. } => batch.zeroes(*length),
+                    }
+                }
+            }
+            Outcome::Done | Outcome::Status(_) | Outcome::Failed(_) => {}
+        }
+    }
+
+    fn put_chunks(&self, batch: &mut Batch, framing: Framing, request: &Request, outcome: &Outcome) {
+        let chunk = |batch: &mut Batch, done: bool, kind: Chunk, control: &[u8], body: usize| {
+            let flags = ChunkFlags::NONE.with_if(ChunkFlags::DONE, done);
+            batch.head(|out| {
+                put_chunk(out, framing, flags, kind, self.cookie, request.offset, control.len() + body);
+                out.extend_from_slice(control);
+            });
+        };
+        let data = |batch: &mut Batch, done: bool, offset: u64, payload: &Payload| {
+            chunk(batch, done, Chunk::OFFSET_DATA, &offset.to_be_bytes(), payload.len());
+            batch.body(payload);
+        };
+        match outcome {
+            Outcome::Done => chunk(batch, true, Chunk::NONE, &[], 0),
+            Outcome::Found(Found::Whole(payload)) if payload.is_empty() => chunk(batch, true, Chunk::NONE, &[], 0),
+            Outcome::Found(Found::Whole(payload)) => data(batch, true, request.offset, payload),
+            Outcome::Found(Found::Pieces(pieces)) if request.flags.has(CmdFlags::DF) => {
+                // One chunk: holes become zeroes.
+                let length = usize::try_from(request.length).unwrap_or(usize::MAX);
+                chunk(batch, true, Chunk::OFFSET_DATA, &request.offset.to_be_bytes(), length);
+                let mut order: Vec<&Piece> = pieces.iter().collect();
+                order.sort_by_key(|p| offset_of(p));
+                for piece in order {
+                    match piece {
+                        Piece::Data { payload, .. } => batch.body(payload),
+                        Piece::Hole { length, .. } => batch.zeroes(*length),
+                    }
+                }
+            }
+            Outcome::Found(Found::Pieces(pieces)) => {
+                let last = pieces.len().saturating_sub(1);
+                for (i, piece) in pieces.iter().enumerate() {
+                    match piece {
+                        Piece::Data { offset, payload } => data(batch, i == last, *offset, payload),
+                        Piece::Hole { offset, length } => {
+                            let length = u32::try_from(*length).unwrap_or(u32::MAX);
+                            let control = [&offset.to_be_bytes()[..], &length.to_be_bytes()].concat();
+                            chunk(batch, i == last, Chunk::OFFSET_HOLE, &control, 0);
+                        }
+                    }
+                }
+            }
+            Outcome::Status(statuses) => {
+                let last = statuses.len().saturating_sub(1);
+                for (i, status) in statuses.iter().enumerate() {
+                    let (kind, control) = extents(framing, status);
+                    chunk(batch, i == last, kind, &control, 0);
+                }
+                if statuses.is_empty() {
+                    chunk(batch, true, Chunk::NONE, &[], 0);
+                }
+            }
+            Outcome::Failed(failure) => {
+                let mut message: &str = &failure.message;
+                let most = usize::try_from(MAX_STRING).unwrap_or(usize::MAX);
+                while message.len() > most {
+                    let cut = (0..=most).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+                    message = message.get(..cut).unwrap_or_default();
+                }
+                let length = u16::try_from(message.len()).unwrap_or(0);
+                let mut control = failure.errno.0.to_be_bytes().to_vec();
+                control.extend_from_slice(&length.to_be_bytes());
+                control.extend_from_slice(message.as_bytes());
+                let inside = failure.offset.filter(|o| (request.offset..request.end()).contains(o));
+                let kind = if let Some(offset) = inside {
+                    control.extend_from_slice(&offset.to_be_bytes());
+                    Chunk::ERROR_OFFSET
+                } else {
+                    Chunk::ERROR
+                };
+                chunk(batch, true, kind, &control, 0);
+            }
+        }
+    }
+}
+
+/// The error number that may stand in a reply to this request: those of the protocol, ENOTSUP only with FAST_ZERO,
+/// EOVERFLOW only with DF; everything else is EIO. proto.md, "Error values".
+fn fit_errno(request: &Request, errno: Errno) -> Errno {
+    match errno {
+        Errno::EPERM | Errno::EIO | Errno::ENOMEM | Errno::EINVAL | Errno::ENOSPC | Errno::ESHUTDOWN => errno,
+        Errno::ENOTSUP if request.flags.has(CmdFlags::FAST_ZERO) => errno,
+        Errno::EOVERFLOW if request.flags.has(CmdFlags::DF) => errno,
+        Errno::ENOTSUP => Errno::EINVAL,
+        _ => Errno::EIO,
+    }
+}
+
+fn offset_of(piece: &Piece) -> u64 {
+    match piece {
+        Piece::Data { offset, .. } | Piece::Hole { offset, .. } => *offset,
+    }
+}
+
+fn length_of(piece: &Piece) -> u64 {
+    match piece {
+        Piece::Data { payload, .. } => u64::try_from(payload.len()).unwrap_or(u64::MAX),
+        Piece::Hole { length, .. } => *length,
+    }
+}
+
+/// Makes extents fit 32-bit lengths and flags: long ones are cut into pieces whose sum fits 32 bits too, as clients of
+/// compact headers expect; what follows one whose flags do not fit is left out (an answer may be short).
+fn compact(extents: &mut Vec<Extent>) {
+    let fits = extents.iter().take_while(|e| u32::try_from(e.flags).is_ok()).count();
+    extents.truncate(fits);
+    // A multiple of every block size there is.
+    const MOST: u64 = 0xffff_0000;
+    let mut room = MOST;
+    let mut keep = 0;
+    for extent in extents.iter_mut() {
+        if room == 0 {
+            break;
+        }
+        extent.length = extent.length.min(room);
+        room -= extent.length;
+        keep += 1;
+    }
+    extents.truncate(keep);
+}
+
+fn extents(framing: Framing, status: &Status) -> (Chunk, Vec<u8>) {
+    let id = u32::try_from(status.context).unwrap_or(u32::MAX);
+    let mut out = id.to_be_bytes().to_vec();
+    if framing == Framing::Extended {
+        out.extend_from_slice(&u32::try_from(status.extents.len()).unwrap_or(u32::MAX).to_be_bytes());
+        for extent in &status.extents {
+            out.extend_from_slice(&extent.length.to_be_bytes());
+            out.extend_from_slice(&extent.flags.to_be_bytes());
+        }
+        (Chunk::BLOCK_STATUS_EXT, out)
+    } else {
+        for extent in &status.extents {
+            out.extend_from_slice(&u32::try_from(extent.length).unwrap_or(u32::MAX).to_be_bytes());
+            out.extend_from_slice(&u32::try_from(extent.flags).unwrap_or(u32::MAX).to_be_bytes());
+        }
+        (Chunk::BLOCK_STATUS, out)
+    }
+}

@@ -1,0 +1,90 @@
+//! One accepted connection: handshake within its deadline, then transmission to its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::handshake::{NoSession, negotiate};
+use super::permits::Permits;
+use super::transmission::{End, Transmission};
+use super::{Session, SessionTable};
+use crate::export::Registry;
+use crate::net::{Outbox, Pool, Stream};
+use crate::proto::Inbox;
+
+/// What all sessions of a listener share.
+#[derive(Debug)]
+pub struct Front {
+    /// The exports.
+    pub registry: Arc<Registry>,
+    /// The open sessions.
+    pub table: Arc<SessionTable>,
+    /// Receive buffers.
+    pub pool: Arc<Pool>,
+    /// Turns true when the gateway drains.
+    pub drain: watch::Receiver<bool>,
+    /// How long a handshake may take.
+    pub handshake: Duration,
+    /// The longest option data taken, in bytes.
+    pub option_length: u32,
+}
+
+/// Serves one client to its end. Never fails: what went wrong is logged, and concerns this client alone.
+/// Cancel-safe: dropped, the connection closes and its requests in flight finish towards nobody.
+pub async fn serve(front: Arc<Front>, stream: Stream) {
+    let id = front.table.next_id();
+    let peer = stream.peer();
+    let (mut read, write) = stream.split();
+    let mut inbox = Inbox::default();
+    let handshake = negotiate(&front.registry, front.option_length, &mut read, &write, &mut inbox, &front.drain);
+    let (lease, agreement) = match tokio::time::timeout(front.handshake, handshake).await {
+        Ok(Ok(agreed)) => agreed,
+        Ok(Err(NoSession::Left)) => return tracing::debug!(session = id, %peer, "client left after asking"),
+        Ok(Err(error)) => return tracing::info!(session = id, %peer, %error, "handshake failed"),
+        Err(_) => {
+            let limit = front.handshake;
+            return tracing::info!(session = id, %peer, ?limit, "handshake took longer than handshake-timeout; closed");
+        }
+    };
+    let export = Arc::clone(lease.export());
+    let limits = export.limits();
+    let session = Arc::new(Session {
+        id,
+        end: AtomicU64::new(agreement.size),
+        permits: Permits::new(limits.requests, limits.bytes, limits.largest, Arc::clone(export.budget())),
+        export: Arc::clone(&export),
+        agreement,
+        out: Outbox::default(),
+        task: Mutex::new(None),
+        broken: AtomicBool::new(false),
+        gone: AtomicBool::new(false),
+        losses: AtomicU64::new(export.losses()),
+    });
+    session.out.connect(write);
+    let entered = front.table.enter(&session);
+    tracing::info!(
+        session = id, %peer, export = export.name(), tenant = export.tenant(), size = session.agreement.size,
+        framing = ?session.agreement.framing, "session opened"
+    );
+    let drain = front.drain.clone();
+    let transmission =
+        Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), limits.largest, drain);
+    let end = transmission.run().await;
+    // From here on replies go nowhere; requests that change data and are still out must not be overtaken.
+    export.leave(&session);
+    let released = session.out.disconnect();
+    session.permits.release(released);
+    drop(entered);
+    match end {
+        End::Disconnected | End::Closed | End::Drained => {
+            tracing::info!(session = id, export = export.name(), why = %end, "session closed")
+        }
+        End::Torn | End::Magic(_) | End::Protocol(_) | End::Io(_) => {
+            tracing::info!(session = id, export = export.name(), %peer, why = %end, "session ended by a fault of the client or its network");
+        }
+    }
+    drop(lease);
+}

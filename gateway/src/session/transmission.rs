@@ -1,0 +1,327 @@
+//! The session's own task in the transmission phase: read, decode, admit, hand over, and wait.
+//!
+//! One read takes in what is there; everything whole in it goes to the backend as one batch; what is answered at once is
+//! written at once. The task also waits for room when the client's socket is full, whoever was writing. It stops reading
+//! when the session's permits run out: that slows this client and nobody else.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+
+use super::admit::{Rules, Verdict, admit, in_range};
+use super::{Session, Ticket};
+use crate::net::{Pool, ReadHalf};
+use crate::proto::request::{BadRequestMagic, RequestHeader};
+use crate::proto::{Cmd, CmdFlags, Errno, Inbox, Payload};
+use crate::work::{Failure, Finished, Found, Job, Outcome, Request};
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum End {
+    /// The client said DISC.
+    #[error("client disconnected")]
+    Disconnected,
+    /// The client closed without DISC.
+    #[error("client closed the connection without NBD_CMD_DISC")]
+    Closed,
+    /// The gateway drains, and nothing of this session was left to do.
+    #[error("drained")]
+    Drained,
+    /// The client closed in the middle of a message.
+    #[error("client closed the connection in the middle of a message")]
+    Torn,
+    /// The client's stream can't be followed.
+    #[error("client broke the protocol: {0}")]
+    Magic(#[from] BadRequestMagic),
+    /// The client's stream can't be followed.
+    #[error("client broke the protocol: {0}")]
+    Protocol(&'static str),
+    /// The socket failed.
+    #[error("client connection failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+#[derive(Debug)]
+enum Step {
+    Header,
+    /// Admitted, waiting for permits; with the contexts that a BLOCK_STATUS payload named.
+    Permits(RequestHeader, CmdFlags, Option<Box<[usize]>>),
+    /// Permits are held; a WRITE's payload is on its way.
+    Payload(RequestHeader, CmdFlags, Option<Box<[usize]>>, Instant),
+    /// Answered here, once there is a permit: replies that nobody reads must not pile up.
+    Answer(RequestHeader, Outcome),
+    /// A BLOCK_STATUS' own payload is on its way.
+    Contexts(RequestHeader, usize),
+    /// Refused; its payload is thrown away.
+    Skip(RequestHeader, Failure, u64),
+    /// Nothing more is read.
+    Closing(End),
+}
+
+/// What stopped the decoding.
+enum Pause {
+    Input,
+    Permits,
+    Closing,
+}
+
+/// The reading side of one session.
+pub(super) struct Transmission {
+    session: Arc<Session>,
+    read: ReadHalf,
+    inbox: Inbox,
+    pool: Arc<Pool>,
+    step: Step,
+    jobs: Vec<Job>,
+    finished: Finished,
+    largest: u64,
+    drain: tokio::sync::watch::Receiver<bool>,
+    draining: bool,
+}
+
+impl Transmission {
+    pub(super) fn new(
+        session: Arc<Session>,
+        read: ReadHalf,
+        inbox: Inbox,
+        pool: Arc<Pool>,
+        largest: u64,
+        drain: tokio::sync::watch::Receiver<bool>,
+    ) -> Self {
+        let draining = *drain.borrow();
+        Self {
+            session,
+            read,
+            inbox,
+            pool,
+            step: Step::Header,
+            jobs: Vec::with_capacity(64),
+            finished: Finished::default(),
+            largest,
+            drain,
+            draining,
+        }
+    }
+
+    /// Runs to the session's end. Afterwards every request that was admitted is answered, or the client is gone.
+    /// Cancel-safe: no; dropped midway, requests in flight still finish, towards nobody.
+    pub(super) async fn run(mut self) -> End {
+        let mut drain = self.drain.clone();
+        let mut draining = self.draining;
+        let end = loop {
+            tokio::select! {
+                biased;
+                changed = drain.changed(), if !draining => {
+                    draining = true;
+                    self.draining = changed.is_ok();
+                    // Look at once whether anything is left to do.
+                    self.session.wake();
+                }
+                end = std::future::poll_fn(|cx| self.poll(cx)) => break end,
+            }
+        };
+        self.session.gone.store(true, Ordering::Release);
+        *self.session.task.lock() = None;
+        end
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.arm(cx);
+        loop {
+            if self.session.out.is_blocked() {
+                match self.session.out.poll_room(cx) {
+                    Poll::Ready(Ok(())) => self.session.flush(),
+                    Poll::Ready(Err(e)) => return Poll::Ready(e.into()),
+                    // Full: go on reading as far as permits reach.
+                    Poll::Pending => {}
+                }
+            }
+            if self.session.broken.load(Ordering::Acquire) {
+                return Poll::Ready(End::Closed);
+            }
+            let pause = self.decode();
+            if !self.jobs.is_empty() {
+                self.session.export.submit(&self.session, &mut self.jobs, &mut self.finished);
+            }
+            self.finished.flush();
+            let ending = self.draining || matches!(pause, Pause::Closing);
+            let done = ending && self.session.permits.is_idle();
+            match pause {
+                Pause::Permits => return Poll::Pending,
+                Pause::Closing if done => {
+                    let end = core::mem::replace(&mut self.step, Step::Header);
+                    return Poll::Ready(if let Step::Closing(end) = end { end } else { End::Closed });
+                }
+                Pause::Closing => return Poll::Pending,
+                Pause::Input if self.draining && done && self.inbox.is_empty() => return Poll::Ready(End::Drained),
+                Pause::Input => {}
+            }
+            let room = self.inbox.room(|capacity| self.pool.take(capacity));
+            match self.read.poll_fill(cx, room) {
+                Poll::Ready(Ok(0)) => {
+                    let between = self.inbox.is_empty() && matches!(self.step, Step::Header);
+                    self.step = Step::Closing(if between { End::Closed } else { End::Torn });
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(e)) => return Poll::Ready(e.into()),
+                Poll::Pending => {
+                    if let Some(buffer) = self.inbox.release() {
+                        self.pool.give(buffer);
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn arm(&self, cx: &Context<'_>) {
+        let mut task = self.session.task.lock();
+        if !task.as_ref().is_some_and(|t| t.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+    }
+
+    /// Everything whole in the inbox.
+    fn decode(&mut self) -> Pause {
+        loop {
+            match core::mem::replace(&mut self.step, Step::Header) {
+                Step::Header => match RequestHeader::take(&mut self.inbox, self.session.agreement.framing) {
+                    Ok(Some(header)) => self.header(header),
+                    Ok(None) => return Pause::Input,
+                    Err(bad) => self.step = Step::Closing(bad.into()),
+                },
+                Step::Permits(header, flags, only) => {
+                    if !self.session.permits.take(charge(&header), &self.session) {
+                        self.step = Step::Permits(header, flags, only);
+                        return Pause::Permits;
+                    }
+                    self.step = Step::Payload(header, flags, only, Instant::now());
+                }
+                Step::Answer(header, outcome) => {
+                    if !self.session.permits.take(0, &self.session) {
+                        self.step = Step::Answer(header, outcome);
+                        return Pause::Permits;
+                    }
+                    self.answer(&header, outcome);
+                }
+                Step::Payload(header, flags, only, since) => {
+                    let length = if header.command == Cmd::WRITE { header.length } else { 0 };
+                    let Some(payload) = self.inbox.payload(usize::try_from(length).unwrap_or(usize::MAX)) else {
+                        self.step = Step::Payload(header, flags, only, since);
+                        return Pause::Input;
+                    };
+                    self.push(header, flags, payload, only, since);
+                }
+                Step::Contexts(header, length) => {
+                    let Some(payload) = self.inbox.payload(length) else {
+                        self.step = Step::Contexts(header, length);
+                        return Pause::Input;
+                    };
+                    self.contexts(header, &payload.to_contiguous());
+                }
+                Step::Skip(header, failure, left) => {
+                    let left = left - self.inbox.skip(left);
+                    if left > 0 {
+                        self.step = Step::Skip(header, failure, left);
+                        return Pause::Input;
+                    }
+                    self.refuse(header, failure);
+                }
+                closing @ Step::Closing(_) => {
+                    self.step = closing;
+                    return Pause::Closing;
+                }
+            }
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        let agreement = &self.session.agreement;
+        Rules {
+            framing: agreement.framing,
+            flags: agreement.flags,
+            end: self.session.end.load(Ordering::Acquire),
+            largest: self.largest,
+            contexts: agreement.contexts.len(),
+            draining: self.draining,
+        }
+    }
+
+    fn header(&mut self, header: RequestHeader) {
+        let verdict = admit(&self.rules(), &header);
+        self.verdict(header, verdict);
+    }
+
+    fn verdict(&mut self, header: RequestHeader, verdict: Verdict) {
+        match verdict {
+            Verdict::Go(flags) => self.step = Step::Permits(header, flags, None),
+            Verdict::Nothing => self.step = Step::Answer(header, Outcome::Done),
+            Verdict::Contexts(length) => self.step = Step::Contexts(header, length),
+            Verdict::Refuse(failure, skip) => self.step = Step::Skip(header, failure, skip),
+            Verdict::Disconnect => self.step = Step::Closing(End::Disconnected),
+            Verdict::End(why) => self.step = Step::Closing(End::Protocol(why)),
+        }
+    }
+
+    /// A BLOCK_STATUS payload: the length it means, and the contexts it asks for. proto.md, "NBD_CMD_BLOCK_STATUS".
+    fn contexts(&mut self, mut header: RequestHeader, payload: &[u8]) {
+        let (effect, ids) = payload.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+        let ids = ids.chunks_exact(4).map(|id| id.iter().fold(0usize, |n, b| n << 8 | usize::from(*b)));
+        let only: Vec<usize> = ids.collect();
+        let selected = &self.session.agreement.contexts;
+        let twice = only.iter().enumerate().any(|(i, id)| only.iter().skip(i + 1).any(|o| o == id));
+        header.length = u64::from_be_bytes(*effect);
+        if twice || only.iter().any(|id| !selected.contains(id)) {
+            let why = "a context id that was not negotiated, or twice the same";
+            return self.refuse(header, Failure::new(Errno::EINVAL, why));
+        }
+        match in_range(&self.rules(), header.command, header.offset, header.length, 0, header.flags) {
+            Verdict::Go(flags) => self.step = Step::Permits(header, flags, Some(only.into_boxed_slice())),
+            other => self.verdict(header, other),
+        }
+    }
+
+    fn push(
+        &mut self,
+        header: RequestHeader,
+        flags: CmdFlags,
+        payload: Payload,
+        only: Option<Box<[usize]>>,
+        since: Instant,
+    ) {
+        let ticket =
+            Ticket { session: Arc::clone(&self.session), cookie: header.cookie, bytes: charge(&header), only, since };
+        let RequestHeader { command, offset, length, .. } = header;
+        self.jobs.push(Job::for_client(Request { command, flags, offset, length, payload }, ticket));
+    }
+
+    fn refuse(&mut self, header: RequestHeader, failure: Failure) {
+        tracing::debug!(session = self.session.id, cookie = %header.cookie, command = %header.command, why = %failure.message, "request refused");
+        self.step = Step::Answer(header, Outcome::Failed(failure));
+    }
+
+    /// Answers without the backend.
+    fn answer(&mut self, header: &RequestHeader, outcome: Outcome) {
+        let RequestHeader { command, flags, offset, length, cookie } = *header;
+        let outcome = match (command, outcome) {
+            (Cmd::READ, Outcome::Done) => Outcome::Found(Found::Whole(Payload::empty())),
+            (_, outcome) => outcome,
+        };
+        let request = Request { command, flags, offset, length, payload: Payload::empty() };
+        let session = Arc::clone(&self.session);
+        let ticket = Ticket { session, cookie, bytes: 0, only: None, since: Instant::now() };
+        self.session.export.admit(1);
+        ticket.reply(&request, outcome, &mut self.finished);
+    }
+}
+
+/// The payload bytes that a request holds while it is in flight.
+fn charge(header: &RequestHeader) -> u64 {
+    match header.command {
+        Cmd::READ | Cmd::WRITE => header.length,
+        _ => 0,
+    }
+}

@@ -1,0 +1,83 @@
+//! Label values: closed sets, so that no client can make a series.
+
+macro_rules! labels {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vmeta])* $variant,)* }
+        impl $name {
+            /// Every value, in order of declaration.
+            pub const ALL: &'static [$name] = &[$($name::$variant),*];
+            /// The label's text.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+            /// Its place in [`ALL`](Self::ALL).
+            pub(crate) fn index(self) -> usize {
+                Self::ALL.iter().position(|v| *v == self).unwrap_or(0)
+            }
+        }
+    };
+}
+
+labels! {
+    /// A command of the transmission phase.
+    Command {
+        /// NBD_CMD_READ
+        Read => "read",
+        /// NBD_CMD_WRITE
+        Write => "write",
+        /// NBD_CMD_FLUSH
+        Flush => "flush",
+        /// NBD_CMD_TRIM
+        Trim => "trim",
+        /// NBD_CMD_CACHE
+        Cache => "cache",
+        /// NBD_CMD_WRITE_ZEROES
+        WriteZeroes => "write_zeroes",
+        /// NBD_CMD_BLOCK_STATUS
+        BlockStatus => "block_status",
+        /// Everything else.
+        Other => "other",
+    }
+}
+
+labels! {
+    /// How a request ended.
+    Outcome {
+        /// Success.
+        Ok => "ok",
+        /// EPERM
+        Eperm => "eperm",
+        /// EIO
+        Eio => "eio",
+        /// ENOMEM
+        Enomem => "enomem",
+        /// EINVAL
+        Einval => "einval",
+        /// ENOSPC
+        Enospc => "enospc",
+        /// ESHUTDOWN
+        Eshutdown => "eshutdown",
+        /// ENOTSUP, EOVERFLOW
+        Unsupported => "unsupported",
+    }
+}
+
+labels! {
+    /// Which way payload bytes went, seen from the client.
+    Direction {
+        /// To the client.
+        Read => "read",
+        /// From the client.
+        Write => "write",
+    }
+}
+
+labels! {
+    /// Why a backend connection was made anew.
+    LossReason {
+        /// The connection was lost, whoever closed it.
+        Lost => "lost",
+    }
+}
