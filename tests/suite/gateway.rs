@@ -25,7 +25,6 @@ pub(crate) struct Gateway {
     socket: PathBuf,
     tcp: SocketAddr,
     may_warn: bool,
-    watched: bool,
     _place: Place,
 }
 
@@ -57,7 +56,7 @@ impl Gateway {
         let Some(tcp) = after("listening on nbd://") else {
             return Err(process.trouble(&format!("did not tell its TCP address; it said {said:?}")));
         };
-        Ok(Self { process, socket, tcp, may_warn: false, watched: false, _place: place })
+        Ok(Self { process, socket, tcp, may_warn: false, _place: place })
     }
 
     /// Lets the gateway warn: a peer misbehaves on purpose. An ERROR would still call a person for nothing.
@@ -82,8 +81,9 @@ impl Gateway {
         self.tcp
     }
 
+    /// What it said last.
     pub(crate) fn log(&self) -> String {
-        self.process.log()
+        self.process.last_words()
     }
 
     /// SIGTERM, and no waiting.
@@ -92,35 +92,20 @@ impl Gateway {
     }
 
     /// SIGTERM, then an exit by itself, with success, in bounded time, with nothing in the log that nobody expected.
-    /// Dropping a gateway does the same and panics if it is not so.
+    /// A test that says nothing of it proves nothing of it, so every test ends its gateway, or awaits its end.
     pub(crate) fn end(mut self) -> Result<(), Trouble> {
         self.process.ask_to_end();
         self.await_end()
     }
 
-    /// Ends it without a look at how; something else has already failed.
-    pub(crate) fn abandon(mut self) {
-        self.watched = true;
-    }
-
     /// The same for a gateway that has already been told to end.
     pub(crate) fn await_end(&mut self) -> Result<(), Trouble> {
-        self.watched = true;
         let status = self.process.await_end(BOUNDED_END)?;
         ensure(status.success(), || format!("the gateway ended with {status}\n{}", self.log()))?;
-        let log = self.log();
+        let log = self.process.log();
         let complaints: Vec<_> =
             log.lines().filter(|line| line.contains(" ERROR ") || line.contains(" WARN ") && !self.may_warn).collect();
         ensure(complaints.is_empty(), || format!("the gateway complained:\n{}", complaints.join("\n")))
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        if !self.watched && !thread::panicking() {
-            self.process.ask_to_end();
-            self.await_end().unwrap();
-        }
     }
 }
 

@@ -193,8 +193,15 @@ impl Running {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
+    /// The end of that: enough to see what was going on when a test failed.
+    pub(crate) fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
     pub(crate) fn trouble(&self, what: &str) -> Trouble {
-        Trouble::new(format!("{} {what}", self.name)).with(self.log())
+        Trouble::new(format!("{} {what}", self.name)).with(self.last_words())
     }
 
     /// SIGTERM, then its exit status; the group is killed if it does not end in time.
@@ -227,10 +234,10 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let stopped = self.stop();
-        if thread::panicking() {
-            eprintln!("--- {} said:\n{}", self.name, self.log());
-        } else if let Err(trouble) = stopped {
-            eprintln!("{trouble}");
+        // Shown only if the test failed.
+        match stopped {
+            Ok(_) => eprintln!("--- {} said:\n{}", self.name, self.last_words()),
+            Err(trouble) => eprintln!("--- {trouble}"),
         }
     }
 }

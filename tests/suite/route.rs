@@ -52,15 +52,9 @@ impl Way {
         self.gateway.map_or(Ok(()), Gateway::end)
     }
 
-    /// Closes it after a failure, and gives what the gateway logged.
-    pub(crate) fn abandon(self) -> String {
-        self.gateway
-            .map(|gateway| {
-                let log = gateway.log();
-                gateway.abandon();
-                log
-            })
-            .unwrap_or_default()
+    /// What the gateway logged, for the reader of a failure.
+    pub(crate) fn log(&self) -> String {
+        self.gateway.as_ref().map(Gateway::log).unwrap_or_default()
     }
 }
 

@@ -22,7 +22,11 @@ fn suffer(fault: Fault, framing: Framing, command: u16, fits: fn(Verdict) -> boo
     let ask = Ask { command, cookie: 1, offset: 0x1_0000, length: 8192, flags: 0 };
     let outcome = verdict(scene.socket(), "bad", Framing::Structured, ask)
         .and_then(|verdict| ensure(fits(verdict), || format!("{fault:?} of a {framing:?} backend: {verdict:?}")))
-        .and_then(|()| recovers(scene.socket(), "bad"));
+        .and_then(|()| {
+            // The gateway may keep a connection whose framing was right all along; the next one is good.
+            backend.cut();
+            recovers(scene.socket(), "bad")
+        });
     outcome.map_err(|trouble| trouble.with(scene.gateway.log()))?;
     scene.finish()
 }

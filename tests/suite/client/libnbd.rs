@@ -1,6 +1,8 @@
 //! libnbd: nbdinfo, nbdcopy, and its Python binding for what no tool does.
 
-use serde_json::Value;
+use std::path::Path;
+
+use serde_json::{Value, json};
 
 use super::Scene;
 use crate::image::Image;
@@ -8,36 +10,23 @@ use crate::process::{Call, Output};
 use crate::route::Target;
 use crate::trouble::Trouble;
 
-/// What `nbdinfo --json` may show otherwise than the server behind the gateway would, and why. Nothing else may differ.
-pub(crate) const GATEWAY_CHANGES: &[(&str, &str)] = &[
-    ("uri", "it names the gateway's socket"),
-    ("can_multi_conn", "sessions share the export's lanes, so a FLUSH on one holds for all of them"),
-];
-
 /// Everything that nbdinfo can say.
-pub(super) fn info(target: &Target) -> Result<String, Trouble> {
-    let mut said = Vec::new();
-    for options in [&["--json"][..], &["--json", "--list"]] {
-        let output = Call::new("nbdinfo").args(options).arg(target.uri()).run()?.success()?;
-        let mut info: Value = serde_json::from_str(&output.stdout)?;
-        for export in info["exports"].as_array_mut().into_iter().flatten() {
-            let Value::Object(export) = export else { continue };
-            export.retain(|key, _| !GATEWAY_CHANGES.iter().any(|(changed, _)| changed == key));
-        }
-        said.push(format!("{info:#}"));
-    }
-    said.push(Call::new("nbdinfo").arg("--size").arg(target.uri()).run()?.success()?.stdout);
-    Ok(said.join("\n"))
+pub(super) fn info(target: &Target) -> Result<Value, Trouble> {
+    let nbdinfo = |option: &str| Call::new("nbdinfo").args([option, "--json"]).arg(target.uri()).run()?.success();
+    let size = Call::new("nbdinfo").arg("--size").arg(target.uri()).run()?.success()?.stdout;
+    let (one, list): (Value, Value) =
+        (serde_json::from_str(&nbdinfo("--json")?.stdout)?, serde_json::from_str(&nbdinfo("--list")?.stdout)?);
+    Ok(json!({"info": one, "list": list, "size": size}))
 }
 
-pub(super) fn map(target: &Target) -> Result<String, Trouble> {
+pub(super) fn map(target: &Target) -> Result<Value, Trouble> {
     map_of(target, "base:allocation")
 }
 
 /// The map of any context.
-pub(crate) fn map_of(target: &Target, context: &str) -> Result<String, Trouble> {
+pub(crate) fn map_of(target: &Target, context: &str) -> Result<Value, Trouble> {
     let output = Call::new("nbdinfo").arg(format!("--map={context}")).arg("--json").arg(target.uri()).run()?;
-    Ok(output.success()?.stdout)
+    Ok(serde_json::from_str(&output.success()?.stdout)?)
 }
 
 /// The whole export to a file, and a file over the whole export, over several connections where that is allowed.
@@ -75,14 +64,15 @@ pub(super) fn python(target: &Target, scene: &Scene) -> Result<Image, Trouble> {
     }
     let (old, new) = (scene.file("old.raw", &scene.before)?, scene.file("new.raw", &after)?);
     let words = [target.uri(), old.display().to_string(), new.display().to_string()];
-    run_python(include_str!("every_command.py"), &words)?.success()?;
+    run_python("client/every_command.py", &words)?.success()?;
     Ok(after)
 }
 
-/// Runs a script that imports `nbd`.
+/// Runs a script of the suite that imports `nbd`.
 pub(crate) fn run_python(script: &str, arguments: &[String]) -> Result<Output, Trouble> {
     // Debian's own interpreter: another one on the path would not see Debian's module.
-    let output = Call::new("/usr/bin/python3").args(["-c", script]).args(arguments).run()?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("suite").join(script);
+    let output = Call::new("/usr/bin/python3").arg(script).args(arguments).run()?;
     if output.stderr.contains("No module named 'nbd'") {
         return Err(Trouble::new("Python's `nbd` module is not installed; run: apt-get install --yes python3-libnbd"));
     }

@@ -4,9 +4,12 @@
 mod fio;
 mod libnbd;
 mod nbd_client;
+pub(crate) mod parity;
 mod qemu;
 
 pub(crate) use libnbd::{map_of, run_python};
+
+use serde_json::Value;
 
 use crate::image::Image;
 use crate::place::Place;
@@ -33,7 +36,7 @@ impl Scene {
 
 /// How a client is put to the test.
 pub(crate) enum Task {
-    Observe(fn(&Target) -> Result<String, Trouble>),
+    Observe(fn(&Target) -> Result<Value, Trouble>),
     Work(fn(&Target, &Scene) -> Result<Image, Trouble>),
 }
 

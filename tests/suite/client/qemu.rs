@@ -8,19 +8,19 @@ use crate::process::Call;
 use crate::route::Target;
 use crate::trouble::{Trouble, ensure};
 
-pub(super) fn info(target: &Target) -> Result<String, Trouble> {
+pub(super) fn info(target: &Target) -> Result<Value, Trouble> {
     let output =
         Call::new("qemu-img").args(["info", "-f", "raw", "--output=json"]).arg(target.uri()).run()?.success()?;
     let mut info: Value = serde_json::from_str(&output.stdout)?;
     // The names of sockets are all that may differ.
     forget(&mut info, &["filename", "children"]);
-    Ok(format!("{info:#}"))
+    Ok(info)
 }
 
-pub(super) fn map(target: &Target) -> Result<String, Trouble> {
+pub(super) fn map(target: &Target) -> Result<Value, Trouble> {
     let output =
         Call::new("qemu-img").args(["map", "-f", "raw", "--output=json"]).arg(target.uri()).run()?.success()?;
-    Ok(output.stdout)
+    Ok(serde_json::from_str(&output.stdout)?)
 }
 
 /// A VM's qcow2 image onto the export, back into another, and compared on the way.

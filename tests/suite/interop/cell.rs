@@ -2,12 +2,12 @@
 
 use std::sync::OnceLock;
 
-use crate::client::{Client, Scene, Task};
+use crate::client::{Client, Scene, Task, parity};
 use crate::image::Image;
 use crate::peer::Server;
 use crate::place::Place;
 use crate::route::Route;
-use crate::trouble::{Trouble, ensure};
+use crate::trouble::Trouble;
 
 /// What this client cannot do with this server, gateway or not. The cell then proves that it cannot.
 pub(super) const fn unable(client: Client, server: Server) -> Option<&'static str> {
@@ -45,7 +45,7 @@ fn attempt(client: Client, server: Server, route: Route) -> Result<(), Trouble> 
     let scene = Scene { before, writable: server.writable(), place: Place::fresh()? };
     let done = match (client.task(), direct) {
         (Task::Observe(observe), Some(direct)) => observe(&way.target).and_then(|seen| {
-            ensure(seen == direct, || format!("without the gateway it sees\n{direct}\nand through it\n{seen}"))?;
+            parity::expect_same(&direct, &seen)?;
             Ok(scene.before)
         }),
         (Task::Observe(_), None) => Err(Trouble::new("nothing was observed without the gateway")),
@@ -54,7 +54,7 @@ fn attempt(client: Client, server: Server, route: Route) -> Result<(), Trouble> 
     let after = match done {
         Ok(after) => after,
         Err(trouble) => {
-            return Err(trouble.with(format!("--- gateway:\n{}--- server:\n{}", way.abandon(), served.process.log())));
+            return Err(trouble.with(format!("--- the gateway said:\n{}", way.log())));
         }
     };
     way.close()?;

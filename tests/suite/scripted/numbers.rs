@@ -51,6 +51,7 @@ pub(crate) mod cmd {
 
 pub(crate) mod cmd_flag {
     pub(crate) const FUA: u16 = 1;
+    pub(crate) const NO_HOLE: u16 = 1 << 1;
     pub(crate) const DF: u16 = 1 << 2;
     pub(crate) const REQ_ONE: u16 = 1 << 3;
     pub(crate) const PAYLOAD_LEN: u16 = 1 << 5;

@@ -19,7 +19,7 @@ fn the_contexts_of_qemu_nbd_look_the_same_through_the_gateway() -> Result<(), Tr
     let direct = Route::Direct.open(&served)?;
     for context in ["base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:since"] {
         let without = map_of(&direct.target, context)?;
-        ensure(without.matches("offset").count() > 2, || {
+        ensure(without.as_array().is_some_and(|extents| extents.len() > 2), || {
             format!("{context} shows nothing worth comparing: {without}")
         })?;
         assert_eq!(map_of(&way.target, context)?, without, "{context}");

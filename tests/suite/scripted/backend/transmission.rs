@@ -7,7 +7,7 @@ use std::thread;
 
 use super::{Fault, Script, Seen, Shared};
 use crate::scripted::numbers::{
-    EXTENDED_REPLY, EXTENDED_REQUEST, REQUEST, SIMPLE_REPLY, STRUCTURED_REPLY, chunk, cmd, cmd_flag, errno,
+    EXTENDED_REPLY, EXTENDED_REQUEST, REQUEST, SIMPLE_REPLY, STRUCTURED_REPLY, chunk, cmd, cmd_flag, errno, flag,
 };
 use crate::scripted::{Framing, Link};
 use crate::trouble::{Trouble, ensure};
@@ -91,6 +91,19 @@ impl Replier {
     fn reply_to(&self, request: &Seen, payload: &[u8]) -> Vec<u8> {
         if let Some((_, error)) = self.script.refuses.filter(|(command, _)| *command == request.command) {
             return self.error(request, error, b"refused by script", Some(request.offset));
+        }
+        let fua = if self.script.flags & flag::FUA == 0 { 0 } else { cmd_flag::FUA };
+        let known = match (request.command, self.framing) {
+            (cmd::READ, Framing::Simple) => 0,
+            (cmd::READ, _) if self.script.flags & flag::DF != 0 => cmd_flag::DF,
+            (cmd::WRITE, Framing::Extended) => fua | cmd_flag::PAYLOAD_LEN,
+            (cmd::WRITE | cmd::TRIM, _) => fua,
+            (cmd::WRITE_ZEROES, _) => fua | cmd_flag::NO_HOLE,
+            (cmd::BLOCK_STATUS, _) => cmd_flag::REQ_ONE,
+            _ => 0,
+        };
+        if request.flags & !known != 0 {
+            return self.error(request, errno::EINVAL, b"a flag that was not offered", None);
         }
         let mut story = self.shared.story.lock();
         let end = request.offset.checked_add(request.length).filter(|end| *end <= story.disk.len() as u64);
