@@ -245,7 +245,7 @@ impl Reading {
             if ending && lane.in_flight() == 0 {
                 return Poll::Ready(Lost::Ended);
             }
-            let room = self.inbox.room(|capacity| self.pool.take(capacity));
+            let room = self.inbox.room(self.pool.as_ref());
             match ready!(self.read.poll_fill(cx, room)) {
                 Ok(0) => return Poll::Ready(Lost::Closed),
                 Ok(_) => {}

@@ -13,8 +13,25 @@ use super::Payload;
 pub const BUFFER: usize = 128 * 1024;
 /// With less room than this a new buffer is started: tiny reads cost as much as large ones.
 const LEAST_ROOM: usize = 8 * 1024;
-/// Room behind a large payload, so that the next header comes with the same read.
-const SLACK: usize = 16 * 1024;
+
+/// Where receive buffers come from, and where they go when they are full.
+pub trait Buffers {
+    /// An empty buffer with room for [`BUFFER`] bytes or a good part of it.
+    fn fresh(&self) -> BytesMut;
+    /// Takes an empty buffer back; payloads may still point into it.
+    fn retire(&self, buffer: BytesMut);
+}
+
+/// Buffers straight from the allocator.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Heap;
+
+impl Buffers for Heap {
+    fn fresh(&self) -> BytesMut {
+        BytesMut::with_capacity(BUFFER)
+    }
+    fn retire(&self, _: BytesMut) {}
+}
 
 /// The receive side of one connection.
 #[derive(Debug, Default)]
@@ -67,23 +84,24 @@ impl Inbox {
         &mut self.current
     }
 
-    /// A buffer with room to receive into. `fresh` gives a new one of at least the capacity asked for.
-    pub fn room(&mut self, fresh: impl FnOnce(usize) -> BytesMut) -> &mut BytesMut {
+    /// A buffer with room to receive into. Large payloads span several buffers of the ordinary size: those are at hand
+    /// and in the processor's cache, where one that fits would have to be mapped and cleared by the kernel.
+    pub fn room(&mut self, buffers: &impl Buffers) -> &mut BytesMut {
         let spare = self.current.capacity().saturating_sub(self.current.len());
         let missing = self.awaited.saturating_sub(self.held.len()).saturating_sub(self.current.len());
-        if spare >= LEAST_ROOM.max(missing) {
+        let wanted = if self.awaited > 0 { missing.min(LEAST_ROOM) } else { LEAST_ROOM };
+        if spare >= wanted.max(1) {
             return &mut self.current;
         }
-        let capacity = if missing > BUFFER / 2 { missing.saturating_add(SLACK) } else { BUFFER };
+        let mut old = core::mem::replace(&mut self.current, buffers.fresh());
         if self.awaited > 0 {
-            let front = self.current.split().freeze();
-            self.held.push(front);
-            self.current = fresh(capacity);
+            self.held.push(old.split().freeze());
         } else {
             // At most a header's worth of bytes: the only ones that are ever moved.
-            let rest = core::mem::replace(&mut self.current, fresh(capacity));
-            self.current.extend_from_slice(&rest);
+            self.current.extend_from_slice(&old);
+            old.clear();
         }
+        buffers.retire(old);
         &mut self.current
     }
 
@@ -99,7 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn feed(inbox: &mut Inbox, mut bytes: &[u8], at_most: usize) -> usize {
-        let room = inbox.room(BytesMut::with_capacity);
+        let room = inbox.room(&Heap);
         let n = bytes.len().min(at_most).min(room.capacity() - room.len());
         room.extend_from_slice(&bytes[..n]);
         bytes.advance(n);

@@ -11,6 +11,6 @@ mod payload;
 pub mod reply;
 pub mod request;
 
-pub use inbox::{BUFFER, Inbox};
+pub use inbox::{BUFFER, Buffers, Heap, Inbox};
 pub use numbers::*;
 pub use payload::Payload;

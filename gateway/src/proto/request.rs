@@ -111,7 +111,7 @@ impl RequestHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::BytesMut;
+    use crate::proto::Heap;
     use proptest::prelude::*;
 
     proptest! {
@@ -127,7 +127,7 @@ mod tests {
             let mut inbox = Inbox::default();
             for (i, byte) in bytes.iter().enumerate() {
                 prop_assert_eq!(RequestHeader::take(&mut inbox, framing).unwrap(), None, "at byte {}", i);
-                inbox.room(BytesMut::with_capacity).extend_from_slice(&[*byte]);
+                inbox.room(&Heap).extend_from_slice(&[*byte]);
             }
             prop_assert_eq!(RequestHeader::take(&mut inbox, framing).unwrap(), Some(header));
             prop_assert!(inbox.is_empty());
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn rubbish_is_known_by_its_first_four_bytes() {
         let mut inbox = Inbox::default();
-        inbox.room(BytesMut::with_capacity).extend_from_slice(b"GET ");
+        inbox.room(&Heap).extend_from_slice(b"GET ");
         let error = RequestHeader::take(&mut inbox, Framing::Simple).unwrap_err();
         assert_eq!(error.to_string(), "request magic is 0x47455420, not 0x25609513");
     }

@@ -15,7 +15,7 @@ use super::admit::{Rules, Verdict, admit, in_range};
 use super::{Session, Ticket};
 use crate::net::{Pool, ReadHalf};
 use crate::proto::request::{BadRequestMagic, RequestHeader};
-use crate::proto::{Cmd, CmdFlags, Errno, Inbox, Payload};
+use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
 use crate::work::{Failure, Finished, Found, Job, Outcome, Request};
 
 /// Why a session ended.
@@ -159,7 +159,7 @@ impl Transmission {
                 Pause::Input if self.draining && done && self.inbox.is_empty() => return Poll::Ready(End::Drained),
                 Pause::Input => {}
             }
-            let room = self.inbox.room(|capacity| self.pool.take(capacity));
+            let room = self.inbox.room(self.pool.as_ref());
             match self.read.poll_fill(cx, room) {
                 Poll::Ready(Ok(0)) => {
                     let between = self.inbox.is_empty() && matches!(self.step, Step::Header);
@@ -169,7 +169,7 @@ impl Transmission {
                 Poll::Ready(Err(e)) => return Poll::Ready(e.into()),
                 Poll::Pending => {
                     if let Some(buffer) = self.inbox.release() {
-                        self.pool.give(buffer);
+                        self.pool.retire(buffer);
                     }
                     return Poll::Pending;
                 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 use nbd_gateway_config::{Endpoint, Host, NbdUri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -16,7 +16,7 @@ use super::pieces::Range;
 use crate::proto::handshake::client::{Client, Negotiated, Progress, Wishes};
 use crate::proto::reply::{Body, Expected, ReplyReader};
 use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Cookie, Framing, Inbox};
+use crate::proto::{Cmd, CmdFlags, Cookie, Framing, Heap, Inbox};
 use crate::work::Piece;
 
 /// How many requests are in flight, at most.
@@ -205,7 +205,7 @@ impl Connection {
 }
 
 async fn receive(stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> Result<usize, ClientFault> {
-    stream.read_buf(inbox.room(BytesMut::with_capacity)).await.map_err(ClientFault::Broken)
+    stream.read_buf(inbox.room(&Heap)).await.map_err(ClientFault::Broken)
 }
 
 async fn dial(endpoint: &Endpoint) -> std::io::Result<Box<dyn Duplex>> {

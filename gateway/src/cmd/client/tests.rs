@@ -1,6 +1,5 @@
 //! The commands against a server in this process: good ones of each framing, and ones with one named fault.
 
-use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
@@ -10,7 +9,7 @@ use crate::proto::handshake::client::Wishes;
 use crate::proto::handshake::{Ask, BlockSizes, Offer, Progress, Server};
 use crate::proto::reply::{put_chunk, put_simple};
 use crate::proto::request::RequestHeader;
-use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, ExportFlags, Framing, Inbox};
+use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, ExportFlags, Framing, Heap, Inbox};
 
 const FRAMINGS: [Framing; 3] = [Framing::Simple, Framing::Structured, Framing::Extended];
 
@@ -66,7 +65,7 @@ async fn serve(mut stream: DuplexStream, mut disk: Disk) -> Disk {
         }
         stream.write_all(&core::mem::take(server.output())).await.unwrap();
         if !server.is_finished() {
-            stream.read_buf(inbox.room(BytesMut::with_capacity)).await.unwrap();
+            stream.read_buf(inbox.room(&Heap)).await.unwrap();
         }
     }
     let framing = server.framing();
@@ -82,7 +81,7 @@ async fn serve(mut stream: DuplexStream, mut disk: Disk) -> Disk {
                     if let Some(payload) = inbox.payload(length) {
                         break payload.to_contiguous();
                     }
-                    assert_ne!(stream.read_buf(inbox.room(BytesMut::with_capacity)).await.unwrap(), 0);
+                    assert_ne!(stream.read_buf(inbox.room(&Heap)).await.unwrap(), 0);
                 }
             } else {
                 bytes::Bytes::new()
@@ -101,7 +100,7 @@ async fn serve(mut stream: DuplexStream, mut disk: Disk) -> Disk {
         for reply in replies.iter().rev() {
             let _ = stream.write_all(reply).await;
         }
-        if over || stream.read_buf(inbox.room(BytesMut::with_capacity)).await.unwrap() == 0 {
+        if over || stream.read_buf(inbox.room(&Heap)).await.unwrap() == 0 {
             return disk;
         }
     }

@@ -1,13 +1,13 @@
 //! Replies cut at every byte, rubbish of every kind, and what each error says.
 
-use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
+use crate::proto::{BUFFER, Heap};
 
 fn inbox(bytes: &[u8]) -> Inbox {
     let mut inbox = Inbox::default();
-    inbox.room(|n| BytesMut::with_capacity(n.max(bytes.len()))).extend_from_slice(bytes);
+    inbox.room(&Heap).extend_from_slice(bytes);
     inbox
 }
 
@@ -20,7 +20,7 @@ fn read(framing: Framing, bytes: &[u8], piece: usize) -> Result<Vec<String>, Bad
         _ => None,
     };
     for bytes in bytes.chunks(piece.max(1)) {
-        inbox.room(BytesMut::with_capacity).extend_from_slice(bytes);
+        inbox.room(&Heap).extend_from_slice(bytes);
         while let Some(event) = reader.next(&mut inbox, expected)? {
             let body = match event.body {
                 Body::Whole(p) => format!("whole {:?}", &p.to_contiguous()[..]),
@@ -170,7 +170,7 @@ proptest! {
         let mut inbox = inbox(&[start, &bytes].concat());
         let mut reader = ReplyReader::new(framing);
         while let Ok(Some(_)) = reader.next(&mut inbox, |c| Some(Expected { read: (c.0 % 2 == 0).then_some(512) })) {}
-        let room = inbox.room(BytesMut::with_capacity).capacity();
-        prop_assert!(room <= MAX_EXTENTS * 16 + 64 * 1024, "{}", room);
+        let room = inbox.room(&Heap).capacity();
+        prop_assert!(room <= BUFFER, "{}", room);
     }
 }
