@@ -63,7 +63,8 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Result<
     let end = Instant::now() + patience;
     while !holds() {
         ensure(Instant::now() < end, || format!("{what}: not within {patience:?}"))?;
-        thread::yield_now();
+        // Asking costs the other side something too.
+        thread::park_timeout(Duration::from_millis(5));
     }
     Ok(())
 }

@@ -14,7 +14,14 @@ use crate::place::Place;
 use crate::process::{Running, installed};
 use crate::trouble::Trouble;
 
-const GUARD: &str = r#"trap : TERM; "$1" -C "$2" -p "$3"; read -r _; kill -KILL -- "-$(cat "$3")"; exit 0"#;
+const GUARD: &str = r#"
+set -e
+trap : TERM
+"$1" -C "$2" -p "$3"
+read -r _ || true
+# Its process group has its number. No `--` here: not every shell's kill knows it.
+kill -KILL "-$(cat "$3")"
+"#;
 
 pub(crate) fn start(image: &Image) -> Result<Served, Trouble> {
     let place = Place::fresh()?;
