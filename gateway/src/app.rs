@@ -17,6 +17,7 @@ use crate::export::{Lease, Registry};
 use crate::listener::{BindError, Bound, Inherited};
 use crate::net::Pool;
 use crate::session::{Front, SessionTable};
+use crate::shards::Shards;
 
 /// How long backends have, after the sessions, to be let go.
 const LET_GO: Duration = Duration::from_secs(5);
@@ -55,7 +56,7 @@ pub struct App {
 
 impl App {
     /// Binds every address and opens the embedded exports.
-    pub async fn build(config: Config) -> Result<Self, StartError> {
+    pub async fn build(config: Config, shards: Shards) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let metrics =
             Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|e| StartError::Metrics(e.to_string()))?);
@@ -69,7 +70,7 @@ impl App {
             None => None,
         };
         let pool = Arc::new(Pool::new(BUFFERS_KEPT));
-        let registry = Registry::new(Arc::clone(&config), Arc::clone(&pool), Arc::clone(&metrics));
+        let registry = Registry::new(Arc::clone(&config), Arc::clone(&pool), shards, Arc::clone(&metrics));
         let mut embedded = Vec::new();
         for name in config.listable() {
             if config.export_for(name).is_some_and(|export| export.backend.is_embedded()) {

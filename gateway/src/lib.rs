@@ -10,4 +10,5 @@ pub mod net;
 pub mod origin;
 pub mod proto;
 pub mod session;
+pub mod shards;
 pub mod work;

@@ -1,6 +1,7 @@
 //! `serve`: reads the configuration, builds the gateway, and runs it until a signal.
 
 use std::io::{IsTerminal, Write};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{DONE, USAGE, failed};
 use crate::app::App;
+use crate::shards::Shards;
 
 /// Runs the gateway: with this configuration, or with the embedded default.
 pub fn run(path: Option<&Path>) -> ExitCode {
@@ -28,21 +30,20 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         }
     };
     log(&config);
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = config.threads {
-        runtime.worker_threads(threads.get());
-    }
-    let runtime = match runtime.enable_all().thread_name("nbd-gateway").build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&format!("can't start the worker threads: {error}")),
+    let threads = config.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    // Requests are the shards' work; this runtime accepts, shakes hands, dials and administers.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (runtime, shards) = match (runtime, Shards::start(threads)) {
+        (Ok(runtime), Ok(shards)) => (runtime, shards),
+        (Err(error), _) | (_, Err(error)) => return failed(&format!("can't start {threads} threads: {error}")),
     };
-    let code = runtime.block_on(serve(config, path.is_none()));
+    let code = runtime.block_on(serve(config, shards, path.is_none()));
     // A disk that hangs in the kernel must not hold the end up.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(config: Config, embedded: bool) -> ExitCode {
+async fn serve(config: Config, shards: Shards, embedded: bool) -> ExitCode {
     // Caught before anyone can send one: an early SIGTERM is a drain too.
     let stop = async {
         let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
@@ -57,7 +58,7 @@ async fn serve(config: Config, embedded: bool) -> ExitCode {
     if early {
         return ExitCode::from(DONE);
     }
-    let app = match App::build(config).await {
+    let app = match App::build(config, shards).await {
         Ok(app) => app,
         Err(error) => return failed(&error),
     };

@@ -8,12 +8,13 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::lane::{self, Connected, DialError, Dialer, Durability, Lane, OnLoss};
+use crate::lane::{self, DialError, Dialer, Durability, Lane, OnLoss};
 use crate::net::{Address, Pool};
 use crate::origin::{Origin, OriginError};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::{Cookie, ExportFlags, Framing};
+use crate::shards::{Shard, Shards};
 use crate::work::{Finished, Job};
 
 /// What the backend said about itself.
@@ -64,10 +65,17 @@ pub enum Backend {
 /// Connections to one NBD server's export.
 #[derive(Debug)]
 pub struct Lanes {
-    lanes: Vec<Arc<Lane>>,
+    lanes: Vec<(Arc<Lane>, Shard)>,
     durability: Arc<Durability>,
     end: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Lanes {
+    fn of(&self, session: u64) -> Option<&(Arc<Lane>, Shard)> {
+        let count = u64::try_from(self.lanes.len()).unwrap_or(1).max(1);
+        self.lanes.get(usize::try_from(session % count).unwrap_or(0))
+    }
 }
 
 /// Why a backend can't be opened.
@@ -86,10 +94,11 @@ impl Backend {
     pub(super) async fn open(
         config: &Resolved,
         pool: &Arc<Pool>,
+        shards: &Shards,
         metrics: &ExportMetrics,
     ) -> Result<(Self, Facts), Unopened> {
         match &config.backend {
-            config::Backend::Nbd(uri) => Self::dial(config, uri, pool, metrics).await,
+            config::Backend::Nbd(uri) => Self::dial(config, uri, pool, shards, metrics).await,
             config::Backend::File { path, size } => {
                 let (path, size, read_only) = (path.clone(), *size, config.read_only);
                 let open = move || Origin::open_file(&path, size.map(|s| s.bytes()), read_only);
@@ -123,11 +132,13 @@ impl Backend {
         config: &Resolved,
         uri: &config::NbdUri,
         pool: &Arc<Pool>,
+        shards: &Shards,
         metrics: &ExportMetrics,
     ) -> Result<(Self, Facts), Unopened> {
         let dialer =
             Dialer { address: Address::of(uri), export: uri.export().as_str().to_owned(), limit: config.dial_timeout };
-        let (negotiated, read, write, inbox) = dialer.dial().await?;
+        let first = dialer.dial().await?;
+        let negotiated = &first.negotiated;
         let facts = Facts {
             size: negotiated.size,
             flags: negotiated.flags,
@@ -137,7 +148,7 @@ impl Backend {
             description: negotiated.description.clone(),
         };
         let wanted = config.lanes.get();
-        let mut connections = vec![Connected { negotiated, read, write, inbox }];
+        let mut connections = vec![first];
         if wanted > 1 && !facts.flags.has(ExportFlags::CAN_MULTI_CONN) {
             tracing::warn!(
                 export = config.name.as_str(),
@@ -146,8 +157,7 @@ impl Backend {
             );
         } else {
             for _ in 1..wanted {
-                let (negotiated, read, write, inbox) = dialer.dial().await?;
-                connections.push(Connected { negotiated, read, write, inbox });
+                connections.push(dialer.dial().await?);
             }
         }
         let durability = Arc::new(Durability::default());
@@ -156,24 +166,18 @@ impl Backend {
         metrics.lane_up.set(1);
         for connected in connections {
             let lane = Lane::new(Arc::clone(&durability));
-            let (basis, told) = (facts.clone(), metrics.clone());
             let life = lane::Life {
                 dialer: dialer.clone(),
                 policy: on_loss(config.on_backend_loss),
                 contexts: facts.contexts.clone(),
-                fits: Box::new(move |new| fits(&basis, new)),
-                told: Box::new(move |up: Result<(), &str>| {
-                    told.lane_up.set(i64::from(up.is_ok()));
-                    if up.is_err() {
-                        told.reconnect(LossReason::Lost);
-                    }
-                }),
+                owner: Arc::new(Owner { basis: facts.clone(), metrics: metrics.clone() }),
                 end: ending.clone(),
                 pool: Arc::clone(pool),
                 name: config.name.as_str().to_owned(),
             };
-            tasks.push(tokio::spawn(lane::run(Arc::clone(&lane), connected, life)));
-            lanes.push(lane);
+            let shard = shards.next();
+            tasks.push(shard.spawn(lane::run(Arc::clone(&lane), connected, life)));
+            lanes.push((lane, shard));
         }
         tracing::info!(export = config.name.as_str(), backend = %dialer.address, lanes = lanes.len(), size = facts.size, framing = ?facts.framing, flags = %facts.flags, "backend opened");
         Ok((Backend::Lanes(Lanes { lanes, durability, end, tasks: Mutex::new(tasks) }), facts))
@@ -187,12 +191,18 @@ impl Backend {
         match self {
             Backend::Origin(origin) => origin.submit(jobs),
             Backend::Lanes(lanes) => {
-                let count = u64::try_from(lanes.lanes.len()).unwrap_or(1).max(1);
-                let chosen = usize::try_from(session % count).unwrap_or(0);
-                if let Some(lane) = lanes.lanes.get(chosen) {
+                if let Some((lane, _)) = lanes.of(session) {
                     lane.submit(jobs, finished);
                 }
             }
+        }
+    }
+
+    /// The shard on which a session is to live: its lane's. The origin has none of its own.
+    pub(super) fn shard(&self, session: u64) -> Option<Shard> {
+        match self {
+            Backend::Origin(_) => None,
+            Backend::Lanes(lanes) => lanes.of(session).map(|(_, shard)| shard.clone()),
         }
     }
 
@@ -217,7 +227,7 @@ impl Backend {
     pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
         match self {
             Backend::Origin(_) => Vec::new(),
-            Backend::Lanes(lanes) => lanes.lanes.iter().flat_map(|lane| lane.ranges_of(session)).collect(),
+            Backend::Lanes(lanes) => lanes.lanes.iter().flat_map(|(lane, _)| lane.ranges_of(session)).collect(),
         }
     }
 
@@ -246,6 +256,27 @@ fn on_loss(policy: OnBackendLoss) -> OnLoss {
     match policy {
         OnBackendLoss::Error => OnLoss { hold: std::time::Duration::ZERO, durable: false },
         OnBackendLoss::Hold { time, durable } => OnLoss { hold: time, durable },
+    }
+}
+
+/// What the lanes of an export were when it was opened, and where their fate is counted.
+struct Owner {
+    basis: Facts,
+    metrics: ExportMetrics,
+}
+
+impl lane::Owner for Owner {
+    fn fits(&self, new: &Negotiated) -> Result<(), String> {
+        fits(&self.basis, new)
+    }
+
+    fn up(&self) {
+        self.metrics.lane_up.set(1);
+    }
+
+    fn lost(&self) {
+        self.metrics.lane_up.set(0);
+        self.metrics.reconnect(LossReason::Lost);
     }
 }
 

@@ -23,6 +23,7 @@ use crate::proto::flags::{Basis, for_client};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cmd, Cookie, Errno, ExportFlags, Framing};
 use crate::session::{Session, TenantBudget};
+use crate::shards::Shard;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Piece, Request};
 use orphans::Orphans;
 use ranges::Ranges;
@@ -136,6 +137,11 @@ impl Export {
     /// How many times answered, unflushed writes may have been lost.
     pub fn losses(&self) -> u64 {
         self.backend.losses()
+    }
+
+    /// The shard on which a session is to live, if it matters.
+    pub fn shard(&self, session: u64) -> Option<Shard> {
+        self.backend.shard(session)
     }
 
     /// Counts a request in flight; [`count`](Self::count) takes it off again.

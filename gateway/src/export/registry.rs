@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{Backend, Export};
 use crate::net::Pool;
 use crate::session::TenantBudget;
+use crate::shards::Shards;
 
 /// Why an export can't be opened.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -74,20 +75,26 @@ pub struct Registry {
     entries: DashMap<String, Arc<Entry>>,
     budgets: DashMap<String, Arc<TenantBudget>>,
     pool: Arc<Pool>,
+    shards: Shards,
     metrics: Arc<Metrics>,
 }
 
 impl Registry {
     /// With nothing open yet.
-    pub fn new(config: Arc<Config>, pool: Arc<Pool>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(config: Arc<Config>, pool: Arc<Pool>, shards: Shards, metrics: Arc<Metrics>) -> Arc<Self> {
         // The series of exports that are named exist from the start.
         config.listable().for_each(|name| drop(metrics.export(name)));
-        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), pool, metrics })
+        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), pool, shards, metrics })
     }
 
     /// The exports that a client may see: those with a name of their own. A template's are not listed.
     pub fn list(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         self.config.listable().map(|name| (name, None))
+    }
+
+    /// The threads that move requests.
+    pub fn shards(&self) -> &Shards {
+        &self.shards
     }
 
     /// How many exports are open.
@@ -149,7 +156,8 @@ impl Registry {
     async fn make(&self, config: &Resolved) -> Result<Export, OpenError> {
         let metrics = self.metrics.export(config.name.as_str());
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
-        let (backend, facts) = Backend::open(config, &self.pool, &metrics).await.map_err(|e| failed(e.to_string()))?;
+        let (backend, facts) =
+            Backend::open(config, &self.pool, &self.shards, &metrics).await.map_err(|e| failed(e.to_string()))?;
         let budget = || TenantBudget::new(config.limits.tenant_bytes);
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
         Ok(Export::new(config.clone(), facts, backend, budget, metrics))

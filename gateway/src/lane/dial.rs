@@ -3,8 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use crate::net::{Address, ReadHalf, Stream, WriteHalf};
-use crate::proto::handshake::client::{Client, Contexts, HandshakeError, Negotiated, Progress, Wishes};
+use super::Connected;
+use crate::net::{Address, Stream};
+use crate::proto::handshake::client::{Client, Contexts, HandshakeError, Progress, Wishes};
 use crate::proto::{Framing, Inbox};
 
 /// Why a backend could not be reached.
@@ -59,20 +60,19 @@ pub struct Dialer {
 
 impl Dialer {
     /// One connection, ready for transmission. Cancel-safe: yes, a half-made connection is closed.
-    pub async fn dial(&self) -> Result<(Negotiated, ReadHalf, WriteHalf, Inbox), DialError> {
+    pub async fn dial(&self) -> Result<Connected, DialError> {
         match tokio::time::timeout(self.limit, self.handshake()).await {
             Ok(result) => result,
             Err(_) => Err(DialError::Late { address: self.address.clone(), limit: self.limit }),
         }
     }
 
-    async fn handshake(&self) -> Result<(Negotiated, ReadHalf, WriteHalf, Inbox), DialError> {
+    async fn handshake(&self) -> Result<Connected, DialError> {
         let address = || self.address.clone();
         let broken = |error| DialError::Broken { address: address(), error };
-        let stream =
+        let mut stream =
             Stream::connect(&self.address).await.map_err(|error| DialError::Connect { address: address(), error })?;
         stream.keep_alive();
-        let (mut read, write) = stream.split();
         let mut inbox = Inbox::default();
         let mut client = Client::new(Wishes {
             framing: Framing::Extended,
@@ -82,15 +82,15 @@ impl Dialer {
         loop {
             let progress = client.handle_input(inbox.bytes());
             if let Some(bytes) = client.take_output() {
-                write.write_all(&bytes).await.map_err(broken)?;
+                stream.write_all(&bytes).await.map_err(broken)?;
             }
             match progress.map_err(|error| DialError::Handshake { address: address(), error })? {
-                Progress::Done(negotiated) => return Ok((negotiated, read, write, inbox)),
+                Progress::Done(negotiated) => return Ok(Connected { negotiated, stream, inbox }),
                 Progress::Need(_) | Progress::Listed(_) => {}
             }
             let room = inbox.bytes();
             room.reserve(8192);
-            if read.fill(room).await.map_err(broken)? == 0 {
+            if stream.fill(room).await.map_err(broken)? == 0 {
                 return Err(DialError::Handshake { address: address(), error: client.handle_eof() });
             }
         }

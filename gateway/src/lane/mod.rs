@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 pub use dial::{DialError, Dialer};
 pub use lost::OnLoss;
-pub use run::{Connected, Life, run};
+pub use run::{Connected, Life, Owner, run};
 
 use crate::net::{Outbox, Written};
 use crate::proto::{Cookie, Errno};

@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Lane;
-use super::dial::{DialError, Dialer};
+use super::dial::Dialer;
 use super::gather::{Gather, at_once};
 use super::lost::{EndedBy, OnLoss};
-use crate::net::{Pool, ReadHalf, WriteHalf};
+use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::reply::{BadReply, Event, ReplyReader};
 use crate::proto::request::RequestHeader;
@@ -25,12 +25,20 @@ use crate::work::{Failure, Finished, Job, Outcome};
 pub struct Connected {
     /// What was agreed on.
     pub negotiated: Negotiated,
-    /// The reading half.
-    pub read: ReadHalf,
-    /// The writing half.
-    pub write: WriteHalf,
+    /// The socket.
+    pub stream: Stream,
     /// What was received beyond the handshake.
     pub inbox: Inbox,
+}
+
+/// Who decides about a lane's connections, and is told of them.
+pub trait Owner: Send + Sync {
+    /// Whether a new connection may take the place of the one lost; an error says why not.
+    fn fits(&self, new: &Negotiated) -> Result<(), String>;
+    /// A connection is up.
+    fn up(&self);
+    /// The connection is lost.
+    fn lost(&self);
 }
 
 /// What a lane needs to live.
@@ -41,10 +49,8 @@ pub struct Life {
     pub policy: OnLoss,
     /// The export's contexts, in its order.
     pub contexts: Vec<String>,
-    /// Whether a new connection may take the place of the old one; an error says why not.
-    pub fits: Box<dyn Fn(&Negotiated) -> Result<(), String> + Send + Sync>,
-    /// Told when the connection goes up or away, with the reason.
-    pub told: Box<dyn Fn(Result<(), &str>) + Send + Sync>,
+    /// Whose lane it is.
+    pub owner: Arc<dyn Owner>,
     /// Turns true when the lane is to end: DISC, once nothing is in flight.
     pub end: watch::Receiver<bool>,
     /// Receive buffers.
@@ -83,14 +89,14 @@ pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
     let mut connected = Some(first);
     let mut finished = Finished::default();
     while let Some(connection) = connected.take() {
-        (life.told)(Ok(()));
+        life.owner.up();
         let lost = converse(&lane, connection, &mut life, &mut finished).await;
         if let Lost::Ended = lost {
             break;
         }
         let why = lost.to_string();
         tracing::warn!(export = life.name, backend = %life.dialer.address, %why, hold = ?life.policy.hold, "backend connection lost");
-        (life.told)(Err(&why));
+        life.owner.lost();
         lane.lose(lost.by(), life.policy, &mut finished);
         finished.flush();
         connected = come_back(&lane, &mut life, &why, &mut finished).await;
@@ -108,18 +114,14 @@ async fn come_back(lane: &Lane, life: &mut Life, why: &str, finished: &mut Finis
     }
     let mut pause = Duration::from_millis(20);
     loop {
-        let attempt = async {
-            let (negotiated, read, write, inbox) = life.dialer.dial().await?;
-            Ok::<_, DialError>(Connected { negotiated, read, write, inbox })
-        };
         let hold_over = since + life.policy.hold;
         let outcome = tokio::select! {
-            outcome = attempt => Some(outcome),
+            outcome = life.dialer.dial() => Some(outcome),
             () = ended(&mut life.end) => return None,
             () = tokio::time::sleep_until(hold_over), if !given_up => None,
         };
         let failure = match outcome {
-            Some(Ok(connected)) => match (life.fits)(&connected.negotiated) {
+            Some(Ok(connected)) => match life.owner.fits(&connected.negotiated) {
                 Ok(()) => {
                     tracing::info!(export = life.name, backend = %life.dialer.address, after = ?since.elapsed(), "backend connection is back");
                     return Some(connected);
@@ -164,7 +166,11 @@ fn give_up(lane: &Lane, why: Cow<'static, str>, finished: &mut Finished) {
 }
 
 async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: &mut Finished) -> Lost {
-    let Connected { negotiated, read, write, inbox } = connected;
+    let Connected { negotiated, stream, inbox } = connected;
+    let (read, write) = match stream.rehome() {
+        Ok(stream) => stream.split(),
+        Err(error) => return error.into(),
+    };
     let framing = negotiated.framing;
     let ids = life
         .contexts

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use nbd_gateway_config::{Endpoint, Host, NbdUri};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, tcp, unix};
 
 /// Where to connect to.
@@ -85,6 +85,30 @@ impl Stream {
         }
     }
 
+    /// Receives what is there into the room of `buffer`; 0 is the end of the stream. Cancel-safe: yes.
+    pub async fn fill(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(s) => s.read_buf(buffer).await,
+            Stream::Unix(s) => s.read_buf(buffer).await,
+        }
+    }
+
+    /// Writes all of `bytes`, waiting as needed. Cancel-safe: no, part of it may have gone out.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Tcp(s) => s.write_all(bytes).await,
+            Stream::Unix(s) => s.write_all(bytes).await,
+        }
+    }
+
+    /// The same socket, watched by the runtime of the caller from now on.
+    pub fn rehome(self) -> io::Result<Self> {
+        Ok(match self {
+            Stream::Tcp(s) => Stream::Tcp(TcpStream::from_std(s.into_std()?)?),
+            Stream::Unix(s) => Stream::Unix(UnixStream::from_std(s.into_std()?)?),
+        })
+    }
+
     /// Splits into a half that reads and one that many tasks may write through.
     pub fn split(self) -> (ReadHalf, WriteHalf) {
         match self {
@@ -116,11 +140,6 @@ impl ReadHalf {
             ReadHalf::Tcp(r) => pin!(r.read_buf(buffer)).poll(cx),
             ReadHalf::Unix(r) => pin!(r.read_buf(buffer)).poll(cx),
         }
-    }
-
-    /// As [`poll_fill`](Self::poll_fill), to be awaited. Cancel-safe: yes, nothing is read unless it completes.
-    pub async fn fill(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        std::future::poll_fn(|cx| self.poll_fill(cx, buffer)).await
     }
 }
 
@@ -161,21 +180,6 @@ impl WriteHalf {
             WriteHalf::Tcp(w) => AsFd::as_fd(w.as_ref()),
             WriteHalf::Unix(w) => AsFd::as_fd(w.as_ref()),
         }
-    }
-
-    /// Writes all of `bytes`, waiting as needed: for handshakes. Cancel-safe: no, part of it may have gone out.
-    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match self.try_write(&[IoSlice::new(bytes)]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    std::future::poll_fn(|cx| self.poll_writable(cx)).await?;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
     }
 }
 

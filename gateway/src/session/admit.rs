@@ -40,7 +40,7 @@ pub(super) enum Verdict {
 }
 
 /// Payloads longer than this are not even thrown away.
-const SKIP_AT_MOST: u64 = u32::MAX as u64 + 1;
+const SKIP_AT_MOST: u64 = 1 << 32;
 
 pub(super) fn admit(rules: &Rules, header: &RequestHeader) -> Verdict {
     let RequestHeader { flags, command, offset, length, .. } = *header;

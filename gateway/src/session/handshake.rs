@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::export::{Export, Lease, OpenError, Registry};
-use crate::net::{ReadHalf, WriteHalf};
+use crate::net::Stream;
 use crate::proto::handshake::server::{BadClient, match_contexts};
 use crate::proto::handshake::{Ask, Offer, Progress, Server};
 use crate::proto::{Inbox, Rep};
@@ -33,8 +33,7 @@ pub(crate) enum NoSession {
 pub(crate) async fn negotiate(
     registry: &Arc<Registry>,
     option_length: u32,
-    read: &mut ReadHalf,
-    write: &WriteHalf,
+    stream: &mut Stream,
     inbox: &mut Inbox,
     drain: &tokio::sync::watch::Receiver<bool>,
 ) -> Result<(Lease, Agreement), NoSession> {
@@ -44,18 +43,18 @@ pub(crate) async fn negotiate(
         let mut entered = None;
         match progress {
             Progress::More => {
-                send(&mut server, write).await?;
+                send(&mut server, stream).await?;
                 let room = inbox.bytes();
                 if room.capacity() - room.len() < 4096 {
                     room.reserve(8192);
                 }
-                if read.fill(room).await? == 0 {
+                if stream.fill(room).await? == 0 {
                     return Err(NoSession::Left);
                 }
                 continue;
             }
             Progress::Aborted => {
-                send(&mut server, write).await?;
+                send(&mut server, stream).await?;
                 return Err(NoSession::Left);
             }
             Progress::Ask(Ask::StartTls) => server.refuse(Rep::ERR_POLICY, "TLS is off on this listener"),
@@ -93,7 +92,7 @@ pub(crate) async fn negotiate(
                 }
             },
         }
-        send(&mut server, write).await?;
+        send(&mut server, stream).await?;
         if let Some(entered) = entered {
             return Ok(entered);
         }
@@ -126,10 +125,10 @@ fn agreement(export: &Arc<Export>, server: &Server, contexts: Vec<usize>) -> Agr
     Agreement { framing, flags: export.flags_for(framing), contexts, size: export.size() }
 }
 
-async fn send(server: &mut Server, write: &WriteHalf) -> io::Result<()> {
+async fn send(server: &mut Server, stream: &mut Stream) -> io::Result<()> {
     if !server.output().is_empty() {
         let bytes = core::mem::take(server.output());
-        write.write_all(&bytes).await?;
+        stream.write_all(&bytes).await?;
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use super::handshake::{NoSession, negotiate};
 use super::permits::Permits;
 use super::transmission::{End, Transmission};
-use super::{Session, SessionTable};
-use crate::export::Registry;
+use super::{Agreement, Session, SessionTable};
+use crate::export::{Lease, Registry};
 use crate::net::{Outbox, Pool, Stream};
 use crate::proto::Inbox;
 
@@ -33,13 +33,12 @@ pub struct Front {
 }
 
 /// Serves one client to its end. Never fails: what went wrong is logged, and concerns this client alone.
-/// Cancel-safe: dropped, the connection closes and its requests in flight finish towards nobody.
-pub async fn serve(front: Arc<Front>, stream: Stream) {
+/// Cancel-safe: during the handshake the connection closes; later the session goes on by itself.
+pub async fn serve(front: Arc<Front>, mut stream: Stream) {
     let id = front.table.next_id();
     let peer = stream.peer();
-    let (mut read, write) = stream.split();
     let mut inbox = Inbox::default();
-    let handshake = negotiate(&front.registry, front.option_length, &mut read, &write, &mut inbox, &front.drain);
+    let handshake = negotiate(&front.registry, front.option_length, &mut stream, &mut inbox, &front.drain);
     let (lease, agreement) = match tokio::time::timeout(front.handshake, handshake).await {
         Ok(Ok(agreed)) => agreed,
         Ok(Err(NoSession::Left)) => return tracing::debug!(session = id, %peer, "client left after asking"),
@@ -48,6 +47,31 @@ pub async fn serve(front: Arc<Front>, stream: Stream) {
             let limit = front.handshake;
             return tracing::info!(session = id, %peer, ?limit, "handshake took longer than handshake-timeout; closed");
         }
+    };
+    // From here on the session lives where its lane does.
+    let shard = lease.export().shard(id).unwrap_or_else(|| front.registry.shards().next());
+    let session = shard.spawn(transmit(front, Opened { id, peer, stream, inbox, lease, agreement }));
+    // A session's task does not panic; if it did, its connection is closed and its requests are finished.
+    if let Err(error) = session.await {
+        tracing::error!(session = id, %error, "session ended by a fault of the gateway");
+    }
+}
+
+/// A client that has just entered transmission.
+struct Opened {
+    id: u64,
+    peer: String,
+    stream: Stream,
+    inbox: Inbox,
+    lease: Lease,
+    agreement: Agreement,
+}
+
+async fn transmit(front: Arc<Front>, opened: Opened) {
+    let Opened { id, peer, stream, inbox, lease, agreement } = opened;
+    let (read, write) = match stream.rehome() {
+        Ok(stream) => stream.split(),
+        Err(error) => return tracing::info!(session = id, %peer, %error, "client connection failed"),
     };
     let export = Arc::clone(lease.export());
     let limits = export.limits();
@@ -77,14 +101,14 @@ pub async fn serve(front: Arc<Front>, stream: Stream) {
     export.leave(&session);
     let released = session.out.disconnect();
     session.permits.release(released);
-    drop(entered);
     match end {
         End::Disconnected | End::Closed | End::Drained => {
-            tracing::info!(session = id, export = export.name(), why = %end, "session closed")
+            tracing::info!(session = id, export = export.name(), why = %end, "session closed");
         }
         End::Torn | End::Magic(_) | End::Protocol(_) | End::Io(_) => {
             tracing::info!(session = id, export = export.name(), %peer, why = %end, "session ended by a fault of the client or its network");
         }
     }
     drop(lease);
+    drop(entered);
 }

@@ -1,0 +1,93 @@
+//! What an operator decided about one export's size, as the config hands it over.
+//!
+//! Data only. `offer` reads it to say what a client may do, `plan` to say what is done.
+
+use crate::offer::Features;
+use crate::types::{Bytes, Granularity, Size};
+
+/// An export's policy (`[export.resize]` in the config).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportPolicy {
+    /// Which writes past the end grow it.
+    pub automatic: AutomaticGrowth,
+    /// Whether it may go down.
+    pub shrink: bool,
+    /// What a wish gets that is over the quota.
+    pub over_quota: OverQuota,
+    /// What happens to a size that came from outside.
+    pub external: External,
+    /// The least size that a shrink may reach.
+    pub min_size: Size,
+    /// The most that it may become by this gateway; [`Size::MAX`]: no ceiling.
+    pub max_size: Size,
+    /// Sizes are multiples of this.
+    pub granularity: Granularity,
+    /// Automatic growth goes by at least this much, where there is room for it.
+    pub step: Bytes,
+    /// The most that one write may grow it by; none: no bound.
+    pub max_step: Option<Bytes>,
+    /// Nobody but this gateway resizes the backend.
+    pub exclusive: bool,
+    /// Clients may not change it.
+    pub read_only: bool,
+    /// The most that is offered, of what can be kept.
+    pub offer: Features,
+}
+
+impl ExportPolicy {
+    /// The defaults of the config: grows for those who ask, never shrinks, adopts what comes from outside, no bounds.
+    pub const DEFAULT: Self = Self {
+        automatic: AutomaticGrowth::OptIn,
+        shrink: false,
+        over_quota: OverQuota::Reject,
+        external: External::Adopt,
+        min_size: Size::ZERO,
+        max_size: Size::MAX,
+        granularity: Granularity::ONE,
+        step: Bytes(0),
+        max_step: None,
+        exclusive: false,
+        read_only: false,
+        offer: Features::ALL,
+    };
+}
+
+impl Default for ExportPolicy {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Which writes past the end grow an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AutomaticGrowth {
+    /// Those of clients that opted in.
+    OptIn,
+    /// Everyone's, except of clients that opted out by `x-resize:no-automatic`.
+    Always,
+    /// Nobody's.
+    Never,
+    /// Those of clients that opted in; stock clients with structured replies are cut after the grow without a reply,
+    /// come back, see the size and send the write again.
+    Reconnect,
+}
+
+/// What a wish gets that is over the quota or the ceiling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OverQuota {
+    /// It is refused.
+    Reject,
+    /// As much as there is, where the reply can say how much that was.
+    Clamp,
+}
+
+/// What happens to a size that came from outside. It is counted at once in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum External {
+    /// It is shown to clients.
+    Adopt,
+    /// It is not shown.
+    Ignore,
+    /// It is shown when an operator says so.
+    Manual,
+}

@@ -1,0 +1,302 @@
+//! How fast: one limiter (GCRA, a leaky bucket kept as one number) in exact integers, handed the time.
+//!
+//! Owns the arithmetic of `rate` and `burst`; never reads a clock, never waits: it says when there is room. In any window
+//! of length `t` it admits at most `burst + rate * t`, with no rounding in anybody's favour.
+//!
+//! A cost larger than the burst can never fit. What happens then is said by [`Oversize`]: it is refused for good, or it
+//! is let in alone, when nothing is owed, and paid off afterwards. A new limiter has its burst and nothing more; a
+//! limiter that is tuned anew keeps what it owes and gains no burst by that.
+
+use std::time::Duration;
+
+use crate::types::Moment;
+
+/// A rate: so many units in so much time, and how many may come at once. Units are requests, resizes or bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    amount: u64,
+    nanos: u64,
+    burst: u64,
+    oversize: Oversize,
+}
+
+/// What happens to a cost larger than the burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Oversize {
+    /// It never passes.
+    Refuse,
+    /// It passes when nothing is owed; nothing passes after it until the rate has paid off all of it but the burst. In a
+    /// window of length `t` there is then at most `max(burst, largest cost) + rate * t`.
+    Borrow,
+}
+
+/// Why a rate can't be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateError;
+
+impl std::fmt::Display for RateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a rate needs an amount, a time and a burst of at least one, and at most 2^62 units in 2^62 nanoseconds; write for example 20/s")
+    }
+}
+
+impl std::error::Error for RateError {}
+
+impl Rate {
+    /// The largest amount, and the longest time in nanoseconds (146 years): keeps all products within 128 bits.
+    const MOST: u64 = 1 << 62;
+
+    /// `amount` units per `per`, and at most `burst` units at once.
+    ///
+    /// # Errors
+    /// [`RateError`] if one of them is zero, or the amount or the time is out of bounds.
+    pub fn new(amount: u64, per: Duration, burst: u64, oversize: Oversize) -> Result<Self, RateError> {
+        let nanos = u64::try_from(per.as_nanos()).map_err(|_| RateError)?;
+        if amount == 0 || nanos == 0 || burst == 0 || amount > Self::MOST || nanos > Self::MOST {
+            return Err(RateError);
+        }
+        Ok(Self { amount, nanos, burst, oversize })
+    }
+
+    /// How many units may come at once.
+    #[must_use]
+    pub const fn burst(&self) -> u64 {
+        self.burst
+    }
+
+    /// What so many units owe. One unit owes `nanos`, and one nanosecond pays off `amount`: so nothing is ever divided.
+    fn owed(&self, units: u64) -> u128 {
+        u128::from(units) * u128::from(self.nanos)
+    }
+
+    fn paid(&self, passed: Duration) -> u128 {
+        passed.as_nanos().saturating_mul(u128::from(self.amount))
+    }
+
+    /// How long it takes to pay so much off, rounded up to a nanosecond.
+    fn time_to_pay(&self, owed: u128) -> Duration {
+        let nanos = owed.div_ceil(u128::from(self.amount));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+/// Why something may not pass now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// There is room for it from then on, if nothing else passes before.
+    Until(Moment),
+    /// It is larger than the burst and the rate refuses such.
+    Never,
+}
+
+/// A limiter: a rate, and what is owed to it.
+#[derive(Clone, Debug)]
+pub struct Limiter {
+    rate: Rate,
+    owed: u128,
+    at: Moment,
+}
+
+impl Limiter {
+    /// A limiter that has its whole burst at `now`.
+    #[must_use]
+    pub const fn new(rate: Rate, now: Moment) -> Self {
+        Self { rate, owed: 0, at: now }
+    }
+
+    /// The rate it keeps.
+    #[must_use]
+    pub const fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Whether `cost` units may pass now, without letting them.
+    ///
+    /// # Errors
+    /// [`Full`]: when there is room, or that there never is. A cost of 0 always passes.
+    pub fn check(&self, now: Moment, cost: u64) -> Result<(), Full> {
+        let owed = self.owed_at(now);
+        // The most that may be owed before this passes.
+        let most = match (cost, self.rate.oversize) {
+            (0, Oversize::Refuse | Oversize::Borrow) => return Ok(()),
+            (cost, Oversize::Refuse | Oversize::Borrow) if cost <= self.rate.burst => {
+                self.rate.owed(self.rate.burst - cost)
+            }
+            (_, Oversize::Borrow) => 0,
+            (_, Oversize::Refuse) => return Err(Full::Never),
+        };
+        if owed <= most {
+            return Ok(());
+        }
+        // A clock that went back has nothing paid off until it is past where it was.
+        Err(Full::Until(self.at.max(now).after(self.rate.time_to_pay(owed - most))))
+    }
+
+    /// Lets `cost` units pass now, or says when.
+    ///
+    /// # Errors
+    /// As [`Limiter::check`]; nothing has been taken then.
+    pub fn take(&mut self, now: Moment, cost: u64) -> Result<(), Full> {
+        self.check(now, cost)?;
+        self.charge(now, cost);
+        Ok(())
+    }
+
+    /// Changes the rate and keeps what is left of the burst, in units: more burst has to be earned at the new rate, and
+    /// a debt stays a debt. The same rate changes nothing.
+    pub fn tune(&mut self, rate: Rate, now: Moment) {
+        let owed = self.owed_at(now);
+        let (whole, old) = (self.rate.owed(self.rate.burst), u128::from(self.rate.nanos));
+        self.owed = if owed <= whole {
+            // So many units are left; what is left of a unit is rounded down.
+            let (units, rest) = ((whole - owed) / old, (whole - owed) % old);
+            let left = units * u128::from(rate.nanos) + rest * u128::from(rate.nanos) / old;
+            rate.owed(rate.burst).saturating_sub(left)
+        } else {
+            let (units, rest) = ((owed - whole) / old, (owed - whole) % old);
+            let over = units * u128::from(rate.nanos) + (rest * u128::from(rate.nanos)).div_ceil(old);
+            rate.owed(rate.burst) + over
+        };
+        self.rate = rate;
+        self.at = self.at.max(now);
+    }
+
+    fn charge(&mut self, now: Moment, cost: u64) {
+        self.owed = self.owed_at(now) + self.rate.owed(cost);
+        self.at = self.at.max(now);
+    }
+
+    fn owed_at(&self, now: Moment) -> u128 {
+        self.owed.saturating_sub(self.rate.paid(now.since(self.at)))
+    }
+}
+
+/// Lets `cost` units pass several limiters (session, export, tenant), or none of them.
+///
+/// # Errors
+/// [`Full::Never`] if one never has room, else the latest moment that one of them names; nothing has been taken then.
+pub fn take_all(limiters: &mut [&mut Limiter], now: Moment, cost: u64) -> Result<(), Full> {
+    let mut latest: Option<Moment> = None;
+    for limiter in limiters.iter() {
+        match limiter.check(now, cost) {
+            Ok(()) => {}
+            Err(Full::Until(moment)) => latest = latest.max(Some(moment)),
+            Err(Full::Never) => return Err(Full::Never),
+        }
+    }
+    if let Some(moment) = latest {
+        return Err(Full::Until(moment));
+    }
+    for limiter in limiters.iter_mut() {
+        limiter.charge(now, cost);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(amount: u64, per: u64, burst: u64, oversize: Oversize) -> Rate {
+        Rate::new(amount, Duration::from_nanos(per), burst, oversize).unwrap()
+    }
+
+    fn at(nanos: u64) -> Moment {
+        Moment::from_nanos(nanos)
+    }
+
+    #[test]
+    fn the_burst_passes_at_once_and_then_one_for_each_interval() {
+        let mut limiter = Limiter::new(rate(1, 10, 3, Oversize::Refuse), at(1_000_000));
+        for _ in 0..3 {
+            assert_eq!(limiter.take(at(1_000_000), 1), Ok(()));
+        }
+        assert_eq!(limiter.take(at(1_000_000), 1), Err(Full::Until(at(1_000_010))));
+        assert_eq!(limiter.take(at(1_000_009), 1), Err(Full::Until(at(1_000_010))));
+        assert_eq!(limiter.take(at(1_000_010), 1), Ok(()));
+        assert_eq!(limiter.take(at(1_000_010), 3), Err(Full::Until(at(1_000_040))));
+    }
+
+    #[test]
+    fn thirds_of_a_nanosecond_are_not_lost() {
+        // Three per ten nanoseconds: after the first, the moments are rounded up, the debt is not.
+        let mut limiter = Limiter::new(rate(3, 10, 1, Oversize::Refuse), at(0));
+        let passed: Vec<u64> = (0..100).filter(|now| limiter.take(at(*now), 1).is_ok()).collect();
+        assert_eq!(
+            passed.get(..5),
+            Some([0, 4, 8, 12, 16].as_slice()),
+            "one a nanosecond is as fine as this clock asks"
+        );
+        let mut fine = Limiter::new(rate(3, 10, 2, Oversize::Refuse), at(0));
+        assert_eq!((0..100).filter(|now| fine.take(at(*now), 1).is_ok()).count(), 2 + 29);
+    }
+
+    #[test]
+    fn a_cost_over_the_burst_is_refused_for_good_or_borrowed() {
+        let mut strict = Limiter::new(rate(1, 10, 3, Oversize::Refuse), at(0));
+        assert_eq!(strict.take(at(1_000_000), 4), Err(Full::Never));
+        let mut lender = Limiter::new(rate(1, 10, 3, Oversize::Borrow), at(0));
+        assert_eq!(lender.take(at(0), 100), Ok(()));
+        assert_eq!(lender.take(at(0), 1), Err(Full::Until(at(980))), "98 of the 100 are to be paid first");
+        assert_eq!(lender.take(at(979), 100), Err(Full::Until(at(1000))), "the next large one waits for all");
+        assert_eq!(lender.take(at(980), 1), Ok(()));
+        assert_eq!(lender.take(at(1010), 4), Ok(()));
+    }
+
+    #[test]
+    fn the_largest_numbers_do_not_overflow() {
+        let most = 1 << 62;
+        let mut slow = Limiter::new(rate(1, most, u64::MAX, Oversize::Borrow), at(0));
+        assert_eq!(slow.take(at(0), u64::MAX), Ok(()));
+        assert_eq!(slow.take(at(u64::MAX), u64::MAX), Err(Full::Until(at(u64::MAX))));
+        let mut fast = Limiter::new(rate(most, 1, 1, Oversize::Borrow), at(0));
+        assert_eq!(fast.take(at(0), u64::MAX), Ok(()));
+        assert_eq!(fast.take(at(4), u64::MAX), Ok(()));
+        fast.tune(rate(1, most, u64::MAX, Oversize::Refuse), at(4));
+        assert!(matches!(fast.check(at(u64::MAX), u64::MAX), Err(Full::Until(_))));
+    }
+
+    #[test]
+    fn a_rate_of_nothing_cannot_be_built() {
+        let second = Duration::from_secs(1);
+        for (amount, per, burst) in
+            [(0, second, 1), (1, Duration::ZERO, 1), (1, second, 0), (1, Duration::MAX, 1), ((1 << 62) + 1, second, 1)]
+        {
+            assert_eq!(Rate::new(amount, per, burst, Oversize::Refuse), Err(RateError));
+        }
+        assert!(RateError.to_string().contains("20/s"));
+    }
+
+    #[test]
+    fn time_that_was_paid_for_once_is_not_paid_for_again_by_a_clock_that_went_back() {
+        let mut limiter = Limiter::new(rate(1, 10, 3, Oversize::Refuse), at(1000));
+        assert_eq!(limiter.take(at(1000), 2), Ok(()));
+        assert_eq!(limiter.take(at(500), 1), Ok(()));
+        assert_eq!(limiter.take(at(1000), 1), Err(Full::Until(at(1010))));
+    }
+
+    #[test]
+    fn several_limiters_take_all_or_nothing() {
+        let mut session = Limiter::new(rate(1, 10, 1, Oversize::Refuse), at(0));
+        let mut tenant = Limiter::new(rate(1, 100, 1, Oversize::Refuse), at(0));
+        assert_eq!(take_all(&mut [&mut session, &mut tenant], at(0), 1), Ok(()));
+        assert_eq!(take_all(&mut [&mut session, &mut tenant], at(5), 1), Err(Full::Until(at(100))));
+        assert_eq!(session.take(at(10), 1), Ok(()), "the refused one took nothing from the session");
+        assert_eq!(take_all(&mut [&mut session, &mut tenant], at(5), 2), Err(Full::Never));
+        assert_eq!(take_all(&mut [&mut session, &mut tenant], at(100), 1), Ok(()));
+    }
+
+    #[test]
+    fn a_larger_burst_is_earned_and_a_debt_is_kept_when_tuned() {
+        let mut limiter = Limiter::new(rate(1, 10, 1, Oversize::Refuse), at(0));
+        assert_eq!(limiter.take(at(0), 1), Ok(()));
+        limiter.tune(rate(1, 10, 100, Oversize::Refuse), at(0));
+        assert_eq!(limiter.take(at(0), 1), Err(Full::Until(at(10))), "a new burst of 100 is not a gift of 100");
+        assert_eq!(limiter.take(at(1000), 100), Ok(()), "it is earned by waiting");
+
+        let mut debtor = Limiter::new(rate(1, 10, 1, Oversize::Borrow), at(0));
+        assert_eq!(debtor.take(at(0), 11), Ok(()));
+        debtor.tune(rate(1, 20, 5, Oversize::Refuse), at(0));
+        assert_eq!(debtor.check(at(0), 1), Err(Full::Until(at(220))), "ten units over, and the one that is asked for");
+    }
+}
