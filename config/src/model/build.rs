@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::names::{ExportName, TenantId};
+use nbd_gateway_policy::types::{ExportName, TenantId};
+
+use crate::names;
 use crate::problem::{Report, nearest};
 use crate::raw::{
     RawAdmin, RawConfig, RawExport, RawFormat, RawHold, RawLevel, RawListener, RawLog, RawLoss, RawTenant,
@@ -98,13 +100,13 @@ fn tenants(raw: Option<Vec<RawTenant>>, limits: Limits, report: &mut Report) -> 
         let Some(name) = section.required("name", raw.name) else { continue };
         if tenants.names.contains(&name) {
             section.note_with("name", format_args!("there is a tenant `{name}` already"), "name = \"another\"");
-        } else if let Some(id) = section.accept("name", TenantId::new(&name)) {
+        } else if let Some(id) = section.accept("name", names::tenant(&name)) {
             tenants.list.push(Tenant { id, limits });
         }
         tenants.names.push(name);
     }
     if !tenants.declared {
-        tenants.list.push(Tenant { id: TenantId::default_tenant(), limits });
+        tenants.list.push(Tenant { id: TenantId::default(), limits });
     }
     tenants
 }

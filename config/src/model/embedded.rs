@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use crate::names::{ExportName, TenantId};
+use nbd_gateway_policy::types::{ExportName, TenantId};
+
 use crate::units::Size;
 use crate::uri::DEFAULT_PORT;
 
@@ -16,6 +17,9 @@ use super::{Config, Log, Tenant};
 
 /// The state directory if nothing else is said.
 pub(super) const STATE: &str = "nbd-gateway-data";
+
+/// What the tenant and the export of the embedded default are called.
+const DEMO: &str = "demo";
 
 /// Where the admin interface is if nothing else is said.
 pub(super) fn admin() -> AdminAddress {
@@ -33,11 +37,14 @@ impl Config {
     /// `nbd://127.0.0.1/demo`.
     pub fn embedded_default(cwd: &Path) -> Self {
         let state = cwd.join(STATE);
+        // Both are names, so the defaults never take their place; nothing here may be able to end the process.
+        let tenant = TenantId::new(DEMO).unwrap_or_default();
+        let name = ExportName::new(DEMO).unwrap_or_default();
         let limits = Limits::default();
         let backend = Backend::File { path: state.join("demo.img"), size: Some(Size::from_gib(1)) };
         let demo = Entry {
-            name: Name::Exact(ExportName::demo()),
-            tenant: TenantId::demo(),
+            name: Name::Exact(name),
+            tenant: tenant.clone(),
             target: Target::Fixed(backend),
             description: Some("the demo disk of nbd-gateway".to_owned()),
             read_only: false,
@@ -54,7 +61,7 @@ impl Config {
             limits,
             log: Log::default(),
             threads: None,
-            tenants: vec![Tenant { id: TenantId::demo(), limits }],
+            tenants: vec![Tenant { id: tenant, limits }],
             exports: Exports::new([demo]),
         }
     }

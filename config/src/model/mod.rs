@@ -16,14 +16,15 @@ mod template;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use crate::names::TenantId;
+use nbd_gateway_policy::types::TenantId;
+
 use crate::problem::{Problems, Report};
 use crate::shape;
 
 pub use address::{AdminAddress, ListenAddress};
 pub use backend::Backend;
 use export::Exports;
-pub use export::{OnBackendLoss, Resolved};
+pub use export::{NoExport, OnBackendLoss, Resolved};
 pub use limits::{LimitOverrides, Limits};
 
 /// A whole configuration that was checked: at least one listener, at least one export.
@@ -132,10 +133,13 @@ impl Config {
         &self.tenants
     }
 
-    /// The export that a client means by `name`, if there is one: the exact name, or the template with the most literal
-    /// characters that the name fits. None too if the template's backend cannot be asked for that name: what `*`
-    /// matched does not belong in a path, or makes it too long.
-    pub fn export_for(&self, name: &str) -> Option<Resolved> {
+    /// The export that a client means by `name`: the exact name, or the template with the most literal characters that
+    /// the name fits.
+    ///
+    /// # Errors
+    /// [`NoExport::Unknown`] if there is neither; [`NoExport::Refused`] if the template's backend cannot be asked for
+    /// that name: what `*` matched does not belong in a path, or makes it too long.
+    pub fn export_for(&self, name: &str) -> Result<Resolved, NoExport> {
         self.exports.resolve(name)
     }
 
