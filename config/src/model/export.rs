@@ -8,6 +8,7 @@ use nbd_gateway_policy::types::{ExportName, TenantId};
 
 use super::backend::{Backend, BackendFault, Target};
 use super::limits::Limits;
+use super::resize::Resize;
 use super::template::Template;
 
 /// One export, ready to be opened: its template, if it came from one, is filled in.
@@ -32,6 +33,8 @@ pub struct Resolved {
     pub dial_timeout: Duration,
     /// How long after the last session lanes are let go; zero is at once. Means nothing for embedded ones.
     pub idle_timeout: Duration,
+    /// How it grows and shrinks.
+    pub resize: Resize,
     /// Its bounds, complete: its own, else its tenant's, else the global ones.
     pub limits: Limits,
 }
@@ -107,6 +110,7 @@ pub(super) struct Entry {
     pub(super) on_backend_loss: OnBackendLoss,
     pub(super) dial_timeout: Duration,
     pub(super) idle_timeout: Duration,
+    pub(super) resize: Resize,
     pub(super) limits: Limits,
 }
 
@@ -124,6 +128,7 @@ impl Entry {
             on_backend_loss: self.on_backend_loss,
             dial_timeout: self.dial_timeout,
             idle_timeout: self.idle_timeout,
+            resize: self.resize.clone(),
             limits: self.limits,
         })
     }

@@ -10,13 +10,13 @@ mod clash;
 mod embedded;
 mod export;
 mod limits;
+mod resize;
 mod section;
 mod template;
+mod tenant;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-
-use nbd_gateway_policy::types::TenantId;
 
 use crate::problem::{Problems, Report};
 use crate::shape;
@@ -26,6 +26,8 @@ pub use backend::Backend;
 use export::Exports;
 pub use export::{NoExport, OnBackendLoss, Resolved};
 pub use limits::{LimitOverrides, Limits};
+pub use resize::{Driver, Resize};
+pub use tenant::{Rates, Tenant};
 
 /// A whole configuration that was checked: at least one listener, at least one export.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,16 +47,6 @@ pub struct Config {
     pub threads: Option<NonZeroUsize>,
     tenants: Vec<Tenant>,
     exports: Exports,
-}
-
-/// Who exports belong to.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Tenant {
-    /// Its name.
-    pub id: TenantId,
-    /// Its bounds, completed from the global ones.
-    pub limits: Limits,
 }
 
 /// What is logged, to standard error.
@@ -131,6 +123,11 @@ impl Config {
     /// The tenants: those declared, or the one that is there without. At least one.
     pub fn tenants(&self) -> &[Tenant] {
         &self.tenants
+    }
+
+    /// The tenant of that name.
+    pub fn tenant(&self, id: &str) -> Option<&Tenant> {
+        self.tenants.iter().find(|tenant| tenant.id.as_str() == id)
     }
 
     /// The export that a client means by `name`: the exact name, or the template with the most literal characters that
