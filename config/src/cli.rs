@@ -33,8 +33,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the gateway until it is told to end (SIGTERM or SIGINT)
     ///
-    /// Without a configuration it serves one disk, `nbd://127.0.0.1/demo`, to this host only: a sparse file of 1 GiB in
-    /// `nbd-gateway-data/` under the current directory. It prints commands to try.
+    /// Without a configuration it serves one disk, `nbd://127.0.0.1/demo`, to this host only: a sparse file of 1 GiB,
+    /// which may grow to 4 GiB, in `nbd-gateway-data/` under the current directory. It prints commands to try.
     #[command(after_help = EXIT_CODES)]
     Serve {
         /// The configuration file (TOML)

@@ -73,7 +73,7 @@ impl App {
         let registry = Registry::new(Arc::clone(&config), Arc::clone(&pool), shards, Arc::clone(&metrics));
         let mut embedded = Vec::new();
         for name in config.listable() {
-            if config.export_for(name).is_some_and(|export| export.backend.is_embedded()) {
+            if config.export_for(name).is_ok_and(|export| export.backend.is_embedded()) {
                 embedded.push(registry.open(name).await?);
             }
         }

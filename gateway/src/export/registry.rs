@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
-use nbd_gateway_config::{Config, Resolved};
+use nbd_gateway_config::{Config, NoExport, Resolved};
 use nbd_gateway_metrics::Metrics;
 use tokio::time::Instant;
 
@@ -21,8 +21,13 @@ use crate::shards::Shards;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenError {
     /// The configuration has no such name.
-    #[error("there is no export {0:?}")]
-    Unknown(String),
+    #[error("there is no export {export:?}: {why}")]
+    Unknown {
+        /// What was asked for.
+        export: String,
+        /// Nothing fits, or a template refuses it: with the template's name, for operators.
+        why: NoExport,
+    },
     /// The gateway is going away.
     #[error("the gateway is shutting down")]
     Draining,
@@ -40,7 +45,8 @@ impl OpenError {
     /// The sentence for a client: without addresses and other names of the inside.
     pub fn for_client(&self) -> String {
         match self {
-            OpenError::Unknown(_) | OpenError::Draining => self.to_string(),
+            OpenError::Unknown { export, .. } => format!("there is no export {export:?}"),
+            OpenError::Draining => self.to_string(),
             OpenError::Backend { export, .. } => {
                 format!(
                     "export {export:?} can't be opened now: its backend does not answer as it should; the gateway's log says why"
@@ -150,7 +156,7 @@ impl Registry {
         if let Some(entry) = self.entries.get(name) {
             return Ok(Arc::clone(&entry));
         }
-        let config = self.config.export_for(name).ok_or_else(|| OpenError::Unknown(name.to_owned()))?;
+        let config = self.config.export_for(name).map_err(|why| OpenError::Unknown { export: name.to_owned(), why })?;
         let fresh = || {
             Arc::new(Entry {
                 config,

@@ -116,7 +116,7 @@ async fn open(
 
 fn refuse(server: &mut Server, name: &str, error: &OpenError) {
     let rep = match error {
-        OpenError::Unknown(_) => Rep::ERR_UNKNOWN,
+        OpenError::Unknown { .. } => Rep::ERR_UNKNOWN,
         OpenError::Draining => Rep::ERR_SHUTDOWN,
         OpenError::Backend { .. } => Rep::ERR_PLATFORM,
     };
