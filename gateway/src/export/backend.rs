@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nbd_gateway_config::{self as config, OnBackendLoss, Resolved};
+use nbd_gateway_config::{self as config, Driver, OnBackendLoss, Resolved};
 use nbd_gateway_metrics::{ExportMetrics, LossReason};
 use nbd_gateway_policy as policy;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Tells};
@@ -134,13 +134,15 @@ impl Backend {
                 let (path, size, read_only) = (path.clone(), *size, config.read_only);
                 let open = move || Origin::open_file(&path, size.map(|s| s.bytes()), read_only);
                 let opened = tokio::task::spawn_blocking(open).await.map_err(|e| Unopened::Task(e.to_string()))?;
-                Ok(Self::embedded(opened?, metrics))
+                Ok(Self::embedded(opened?, config.resize.driver, metrics))
             }
-            config::Backend::Memory { size } => Ok(Self::embedded(Origin::memory(size.bytes()), metrics)),
+            config::Backend::Memory { size } => {
+                Ok(Self::embedded(Origin::memory(size.bytes()), config.resize.driver, metrics))
+            }
         }
     }
 
-    fn embedded(origin: Origin, metrics: &ExportMetrics) -> (Self, Facts, Arc<View>) {
+    fn embedded(origin: Origin, driver: Driver, metrics: &ExportMetrics) -> (Self, Facts, Arc<View>) {
         let facts = origin.facts();
         metrics.lane_up.set(1);
         let block_sizes = BlockSizes {
@@ -156,7 +158,10 @@ impl Backend {
             block_sizes: Some(block_sizes),
             description: None,
             resize: None,
-            style: BackendStyle { grows: Grows::Origin, tells: Tells::Itself },
+            style: BackendStyle {
+                grows: if driver == Driver::None { Grows::Fixed } else { Grows::Origin },
+                tells: Tells::Itself,
+            },
         };
         let view = Arc::new(View::new(facts.size));
         (Backend::Origin(origin), facts, view)
@@ -182,7 +187,7 @@ impl Backend {
             block_sizes: negotiated.block_sizes,
             description: negotiated.description.clone(),
             resize: negotiated.resize,
-            style: style::of_backend(negotiated, style::Driver::Wire),
+            style: style::of_backend(negotiated, config.resize.driver),
         };
         let view = Arc::new(View::new(facts.size));
         let wanted = config.lanes.get();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use nbd_gateway_policy::plan::Wish;
-use nbd_gateway_policy::refusal::Asked;
+use nbd_gateway_policy::refusal::{Asked, Reason, Refusal};
 
 use super::Export;
 use crate::proto::Errno;
@@ -20,7 +20,10 @@ pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
     tokio::spawn(async move {
         let mut finished = Finished::default();
         let end = job.request.end();
-        for _ in 0..TRIES {
+        let patience = tokio::time::Instant::now() + export.config.resize.growth_wait;
+        let mut tries = 0;
+        while tries < TRIES {
+            tries += 1;
             match export.resizer.wish(Wish::Automatic { end }).await {
                 Ok(_) if export.core.view().end() >= end => {
                     // It was counted when it was first admitted.
@@ -29,6 +32,13 @@ pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
                     return;
                 }
                 Ok(_) => {}
+                Err(Refusal { reason: Reason::RateLimited { again_after: Some(wait), .. }, .. })
+                    if tokio::time::Instant::now() + wait <= patience =>
+                {
+                    // Bounded by `growth-wait`, not by tries.
+                    tries = 0;
+                    tokio::time::sleep(wait).await;
+                }
                 Err(refusal) => {
                     let errno = Errno(refusal.reason.errno(Asked::Write).wire());
                     return job.fail(Failure::new(errno, refusal.to_string()), &mut finished);

@@ -65,7 +65,6 @@ pub struct Export {
     budget: Arc<TenantBudget>,
     metrics: ExportMetrics,
     resize_metrics: ResizeMetrics,
-    notice_interval: Duration,
     orphans: Orphans,
     /// Ranges under read-modify-write, where the backend's minimum block is larger than a client may use.
     ranges: Ranges,
@@ -83,35 +82,19 @@ pub(crate) struct Parts {
     pub(crate) budget: Arc<TenantBudget>,
     pub(crate) metrics: ExportMetrics,
     pub(crate) resize_metrics: ResizeMetrics,
-    pub(crate) notice_interval: Duration,
     pub(crate) end: watch::Sender<bool>,
 }
 
 impl Export {
     fn new(parts: Parts) -> Self {
-        let Parts { config, policy, core, resizer, book, budget, metrics, resize_metrics, notice_interval, end } =
-            parts;
+        let Parts { config, policy, core, resizer, book, budget, metrics, resize_metrics, end } = parts;
         let limits = Limits {
             requests: config.limits.session_requests,
             bytes: config.limits.session_bytes,
             largest: u64::from(config.limits.largest_payload),
         };
         let (orphans, ranges) = (Orphans::default(), Ranges::default());
-        Self {
-            config,
-            policy,
-            core,
-            resizer,
-            book,
-            limits,
-            budget,
-            metrics,
-            resize_metrics,
-            notice_interval,
-            orphans,
-            ranges,
-            end,
-        }
+        Self { config, policy, core, resizer, book, limits, budget, metrics, resize_metrics, orphans, ranges, end }
     }
 
     /// Its name, as clients say it.
@@ -149,9 +132,9 @@ impl Export {
         &self.resize_metrics
     }
 
-    /// The least time between two notices to one client.
-    pub fn notice_interval(&self) -> Duration {
-        self.notice_interval
+    /// Takes one notice out of the tenant's `notice-rate`; an error says how long to wait.
+    pub fn take_notice(&self) -> Result<(), Duration> {
+        self.book.take_notice(&self.config.tenant)
     }
 
     /// What a client is offered about its size.

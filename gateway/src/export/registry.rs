@@ -98,7 +98,9 @@ impl Registry {
     pub fn new(config: Arc<Config>, pool: Arc<Pool>, shards: Shards, metrics: Arc<Metrics>) -> Arc<Self> {
         // The series of exports that are named exist from the start.
         config.listable().for_each(|name| drop(metrics.export(name)));
-        let shared = Shared { pool, shards, metrics, book: Arc::default() };
+        let book = Arc::new(Book::default());
+        config.tenants().iter().for_each(|tenant| book.tenant(tenant));
+        let shared = Shared { pool, shards, metrics, book };
         Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), shared })
     }
 

@@ -1,12 +1,10 @@
 //! Opening an export: its backend, its coordinator, and what follows the backend's size.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use nbd_gateway_config::Resolved;
 use nbd_gateway_metrics::ExportMetrics;
-use nbd_gateway_policy::export::ExportPolicy;
-use nbd_gateway_policy::types::{ExportName, Granularity, Size, TenantId};
+use nbd_gateway_policy::types::{Granularity, Size};
 use tokio::sync::watch;
 
 use super::backend::Backend;
@@ -29,10 +27,10 @@ pub(super) async fn open(
     metrics: ExportMetrics,
 ) -> Result<Export, String> {
     let name = config.name.as_str();
-    let export = ExportName::new(name).map_err(|e| e.to_string())?;
-    let tenant = TenantId::new(config.tenant.as_str()).map_err(|e| e.to_string())?;
-    let resize = Resize::of(config);
-    let (resizer, acts) = Resizer::new(export.clone(), tenant.clone(), Audience::new(resize.shrink_grace));
+    let (export, tenant) = (config.name.clone(), config.tenant.clone());
+    let resize = config.resize.clone();
+    let (resizer, acts) =
+        Resizer::new(export.clone(), tenant.clone(), Audience::new(resize.shrink_grace), Arc::clone(&shared.book));
     let (backend, facts, view) =
         Backend::open(config, &shared.pool, &shared.shards, &metrics, &resizer).await.map_err(|e| e.to_string())?;
     let mut policy = resize.policy;
@@ -65,49 +63,24 @@ pub(super) async fn open(
     tokio::spawn(coordinator.run(acts));
     let (end, ending) = watch::channel(false);
     if !embedded {
-        tokio::spawn(follow(Arc::clone(&core), resizer.clone(), style.tells, resize.poll, told.0.clone(), ending));
+        tokio::spawn(follow(
+            Arc::clone(&core),
+            resizer.clone(),
+            style.tells,
+            resize.poll.unwrap_or_default(),
+            told.0.clone(),
+            ending,
+        ));
     }
     let book = Arc::clone(&shared.book);
-    let (resize_metrics, notice_interval) = (told.0, resize.notice_interval);
+    let resize_metrics = told.0;
     let config = config.clone();
-    Ok(Export::new(Parts {
-        config,
-        policy,
-        core,
-        resizer,
-        book,
-        budget,
-        metrics,
-        resize_metrics,
-        notice_interval,
-        end,
-    }))
+    Ok(Export::new(Parts { config, policy, core, resizer, book, budget, metrics, resize_metrics, end }))
 }
 
 fn coarser(policy: Granularity, backend: u64) -> Granularity {
     match Granularity::new(backend) {
         Ok(other) if other.bytes() > policy.bytes() => other,
         _ => policy,
-    }
-}
-
-/// What the configuration says about an export's size.
-struct Resize {
-    policy: ExportPolicy,
-    timeout: Duration,
-    poll: Duration,
-    shrink_grace: Duration,
-    notice_interval: Duration,
-}
-
-impl Resize {
-    fn of(_config: &Resolved) -> Self {
-        Self {
-            policy: ExportPolicy::DEFAULT,
-            timeout: Duration::from_secs(30),
-            poll: Duration::from_secs(5),
-            shrink_grace: Duration::from_secs(60),
-            notice_interval: Duration::ZERO,
-        }
     }
 }

@@ -188,9 +188,9 @@ impl<H: Hands> Coordinator<H> {
         let mut short = None;
         for step in grow.steps() {
             match step {
-                Step::Reserve(_) => {
+                Step::Reserve(bytes) => {
                     self.jobs.enter(job, JobState::Reserving);
-                    match self.book.reserve(&self.at.export, grow.to).await {
+                    match self.book.reserve(&self.at.export, &self.at.tenant, grow.to, bytes).await {
                         Ok(granted) => reservation = Some(granted),
                         Err(reason) => return Some(Err(self.refusal(reason))),
                     }

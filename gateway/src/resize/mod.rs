@@ -26,6 +26,7 @@ use nbd_gateway_policy::types::{ExportName, TenantId};
 use tokio::sync::{mpsc, oneshot};
 
 use audience::Audience;
+use book::Book;
 use coordinator::{Act, Answer};
 use jobs::Jobs;
 
@@ -42,13 +43,19 @@ pub struct Resizer {
     pub jobs: Arc<Jobs>,
     export: ExportName,
     tenant: TenantId,
+    book: Arc<Book>,
 }
 
 impl Resizer {
     /// The handle, and what the coordinator is to read from.
-    pub fn new(export: ExportName, tenant: TenantId, audience: Audience) -> (Self, mpsc::Receiver<Act>) {
+    pub fn new(
+        export: ExportName,
+        tenant: TenantId,
+        audience: Audience,
+        book: Arc<Book>,
+    ) -> (Self, mpsc::Receiver<Act>) {
         let (acts, rx) = mpsc::channel(WAITING);
-        (Self { acts, audience: Arc::new(audience), jobs: Arc::default(), export, tenant }, rx)
+        (Self { acts, audience: Arc::new(audience), jobs: Arc::default(), export, tenant, book }, rx)
     }
 
     /// Carries a wish out. Cancel-safe: yes; dropped, the wish is still carried out or refused, never half.
@@ -57,6 +64,9 @@ impl Resizer {
             Wish::Explicit { client, .. } => Some(client),
             Wish::Automatic { .. } | Wish::Operator { .. } | Wish::Backend { .. } => None,
         };
+        if asking.is_some() {
+            self.book.take_resize(&self.tenant).map_err(|reason| self.refusal(reason))?;
+        }
         let others = self.audience.others(asking);
         let job = self.jobs.begin(describe(&wish));
         let (reply, answer) = oneshot::channel();

@@ -1,20 +1,10 @@
 //! What a backend can do about its size: found out, not believed (promise 12).
 
+use nbd_gateway_config::Driver;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Proof, Replies, Tells};
 
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::{ExportFlags, Features, Framing};
-
-/// Which driver the configuration chose for a backend over NBD.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Driver {
-    /// What the backend says.
-    Wire,
-    /// A write past its end grows it, whatever it says.
-    Automatic,
-    /// Never resized.
-    None,
-}
 
 /// A framing, in the policy's words.
 pub fn replies(framing: Framing) -> Replies {
@@ -35,13 +25,13 @@ pub fn of_backend(negotiated: &Negotiated, driver: Driver) -> BackendStyle {
                 Grows::Explicit { replies, proof: Proof::Claimed }
             }
             Driver::Automatic => Grows::Automatic { proof: Proof::Claimed },
-            Driver::Wire | Driver::None => Grows::Fixed,
+            Driver::Wire | Driver::Origin | Driver::None => Grows::Fixed,
         };
         return BackendStyle { grows, tells: Tells::SecondHandshake };
     };
     let has = |feature| info.features.has(feature);
     let grows = match driver {
-        Driver::None => Grows::Fixed,
+        Driver::None | Driver::Origin => Grows::Fixed,
         Driver::Wire if has(Features::EXPLICIT) => Grows::Explicit { replies, proof: Proof::OptedIn },
         Driver::Wire | Driver::Automatic if has(Features::AUTOMATIC) => Grows::Automatic { proof: Proof::OptedIn },
         Driver::Automatic => Grows::Automatic { proof: Proof::Claimed },

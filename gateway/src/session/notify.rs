@@ -63,19 +63,24 @@ impl Session {
     }
 
     fn send_final(&self, header: &RequestHeader, last: FinalChunk) {
+        match last {
+            FinalChunk::Empty => self.send_last(header, Chunk::NONE, &[]),
+            FinalChunk::Shutdown => self.send_error(header, Errno::ESHUTDOWN, "the gateway is shutting down"),
+        }
+    }
+
+    fn send_error(&self, header: &RequestHeader, errno: Errno, why: &str) {
+        let length = u16::try_from(why.len()).unwrap_or(0);
+        let control = [&errno.0.to_be_bytes()[..], &length.to_be_bytes(), why.as_bytes()].concat();
+        self.send_last(header, Chunk::ERROR, &control);
+    }
+
+    fn send_last(&self, header: &RequestHeader, kind: Chunk, control: &[u8]) {
         let framing = self.agreement.framing;
-        let (kind, control) = match last {
-            FinalChunk::Empty => (Chunk::NONE, Vec::new()),
-            FinalChunk::Shutdown => {
-                let why = b"the gateway is shutting down";
-                let length = u16::try_from(why.len()).unwrap_or(0);
-                (Chunk::ERROR, [&Errno::ESHUTDOWN.0.to_be_bytes()[..], &length.to_be_bytes(), why].concat())
-            }
-        };
         self.out.append(|batch| {
             batch.head(|out| {
                 put_chunk(out, framing, ChunkFlags::DONE, kind, header.cookie, header.offset, control.len());
-                out.extend_from_slice(&control);
+                out.extend_from_slice(control);
             });
         });
         self.flush();
@@ -96,19 +101,29 @@ async fn stand(
     let first = shown.borrow_and_update().size;
     let credit = NonZeroU32::new(u32::try_from(most).unwrap_or(u32::MAX));
     let metrics = session.export.resize_metrics().clone();
-    let mut notice = Notice::new(size(first), credit, interval, session.export.notice_interval());
-    let mut merged = 0;
+    let mut notice = Notice::new(size(first), credit, interval, Duration::ZERO);
+    let (mut merged, mut begun) = (0, false);
     loop {
         let now = Moment::from_elapsed(start.elapsed());
         let free = !session.unread.load(Ordering::Acquire);
         let wait = match notice.next(now) {
-            Poll::Send { .. } if free => {
-                if let Poll::Send { size, last } = notice.poll(now) {
-                    metrics.notices_sent.inc();
-                    session.send_notice(&header, size.bytes(), last);
+            Poll::Send { .. } if free => match session.export.take_notice() {
+                Err(_) if !begun => {
+                    // Not even the first: over the tenant's notice rate.
+                    notice.end(End::Disconnected);
+                    session.send_error(&header, Errno::EPERM, "over the tenant's notice-rate; try again later");
+                    break;
                 }
-                continue;
-            }
+                Err(wait) => Some(Instant::now() + wait.min(Duration::from_secs(3600))),
+                Ok(()) => {
+                    begun = true;
+                    if let Poll::Send { size, last } = notice.poll(now) {
+                        metrics.notices_sent.inc();
+                        session.send_notice(&header, size.bytes(), last);
+                    }
+                    continue;
+                }
+            },
             Poll::Send { .. } | Poll::Idle => None,
             Poll::Wait(until) => Some(start + Duration::from_nanos(until.nanos())),
             Poll::Ended => break,

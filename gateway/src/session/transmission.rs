@@ -175,7 +175,7 @@ impl Transmission {
                     let between = self.inbox.is_empty() && matches!(self.step, Step::Header);
                     if let Step::Payload(header, ..) = &self.step {
                         // This one will never be whole: nobody else gives its permits back.
-                        self.session.permits.release(Released { requests: 1, bytes: charge(header) });
+                        self.session.permits.release(Released { requests: 1, bytes: charge(header), notices: 0 });
                     }
                     self.step = Step::Closing(if between { End::Closed } else { End::Torn });
                 }
