@@ -47,7 +47,8 @@ pub(super) fn admit(rules: &Rules, header: &RequestHeader) -> Verdict {
     let extended = rules.framing == Framing::Extended;
     let payload_flag = flags.has(CmdFlags::PAYLOAD_LEN);
     let payload = match command {
-        Cmd::WRITE if !extended || payload_flag => length,
+        // With or without PAYLOAD_LEN: qemu 10.0 negotiates extended headers and leaves the flag out.
+        Cmd::WRITE => length,
         _ if extended && payload_flag => length,
         _ => 0,
     };
@@ -73,10 +74,6 @@ pub(super) fn admit(rules: &Rules, header: &RequestHeader) -> Verdict {
     let extra = flags.without(known);
     if extra != CmdFlags::NONE {
         return refuse(Errno::EINVAL, format!("{command} with flags {extra}, which are not offered for it here"));
-    }
-
-    if command == Cmd::WRITE && extended && !payload_flag {
-        return refuse(Errno::EINVAL, "NBD_CMD_WRITE with extended headers needs PAYLOAD_LEN".to_owned());
     }
 
     let offered = match command {
@@ -218,11 +215,6 @@ mod tests {
             ),
             (
                 extended,
-                request(Cmd::WRITE, none, 0, 9),
-                "EINVAL skip 0: NBD_CMD_WRITE with extended headers needs PAYLOAD_LEN",
-            ),
-            (
-                extended,
                 request(Cmd::READ, CmdFlags::PAYLOAD_LEN, 0, 9),
                 "EINVAL skip 9: NBD_CMD_READ with flags 0x20 PAYLOAD_LEN, which are not offered for it here",
             ),
@@ -280,8 +272,9 @@ mod tests {
             assert_eq!(admit(&compact, &request(command, flags, 512, 512)), Verdict::Go(keep), "{command}");
         }
         let extended = rules(Framing::Extended);
-        let write = request(Cmd::WRITE, CmdFlags::PAYLOAD_LEN, 0, 512);
-        assert_eq!(admit(&extended, &write), Verdict::Go(CmdFlags::NONE));
+        for flags in [CmdFlags::PAYLOAD_LEN, CmdFlags::NONE] {
+            assert_eq!(admit(&extended, &request(Cmd::WRITE, flags, 0, 512)), Verdict::Go(CmdFlags::NONE));
+        }
         assert_eq!(admit(&extended, &request(Cmd::READ, CmdFlags::NONE, 1 << 20, 0)), Verdict::Nothing);
         assert_eq!(admit(&extended, &request(Cmd::DISC, CmdFlags::NONE, 0, 0)), Verdict::Disconnect);
         let status = request(Cmd::BLOCK_STATUS, CmdFlags::PAYLOAD_LEN, 0, 12);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::admit::{Rules, Verdict, admit, in_range};
 use super::{Session, Ticket};
-use crate::net::{Pool, ReadHalf};
+use crate::net::{Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, RequestHeader};
 use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
 use crate::work::{Failure, Finished, Found, Job, Outcome, Request};
@@ -163,6 +163,10 @@ impl Transmission {
             match self.read.poll_fill(cx, room) {
                 Poll::Ready(Ok(0)) => {
                     let between = self.inbox.is_empty() && matches!(self.step, Step::Header);
+                    if let Step::Payload(header, ..) = &self.step {
+                        // This one will never be whole: nobody else gives its permits back.
+                        self.session.permits.release(Released { requests: 1, bytes: charge(header) });
+                    }
                     self.step = Step::Closing(if between { End::Closed } else { End::Torn });
                 }
                 Poll::Ready(Ok(_)) => {}
