@@ -115,6 +115,8 @@ pub mod admin;
 pub mod app;
 pub mod cmd;
 pub mod export;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod lane;
 pub mod listener;
 pub mod net;

@@ -10,15 +10,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Lane;
+use super::decode::Decoder;
 use super::dial::Dialer;
-use super::gather::{Gather, at_once};
 use super::lost::{EndedBy, OnLoss};
 use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
-use crate::proto::reply::{BadReply, Event, ReplyReader};
+use crate::proto::reply::BadReply;
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Cookie, Errno, Inbox};
-use crate::work::{Failure, Finished, Job, Outcome};
+use crate::work::{Failure, Finished, Job};
 
 /// A connection in transmission.
 #[derive(Debug)]
@@ -184,14 +184,7 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
         lane.out.append(|batch| table.up(framing, now, batch));
     }
     lane.flush();
-    let mut reading = Reading {
-        read,
-        inbox,
-        replies: ReplyReader::new(framing),
-        ids,
-        pool: Arc::clone(&life.pool),
-        done: Vec::with_capacity(64),
-    };
+    let mut reading = Reading { read, inbox, decoder: Decoder::new(framing, ids), pool: Arc::clone(&life.pool) };
     let mut end = life.end.clone();
     let mut ending = false;
     let lost = loop {
@@ -217,11 +210,8 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
 struct Reading {
     read: ReadHalf,
     inbox: Inbox,
-    replies: ReplyReader,
-    /// The numbers of the export's contexts on this connection.
-    ids: Vec<u32>,
+    decoder: Decoder,
     pool: Arc<Pool>,
-    done: Vec<(Job, Outcome)>,
 }
 
 impl Reading {
@@ -240,8 +230,8 @@ impl Reading {
                     Poll::Pending => {}
                 }
             }
-            let decoded = self.decode(lane);
-            for (job, outcome) in self.done.drain(..) {
+            let decoded = self.decoder.decode(&mut self.inbox, lane);
+            for (job, outcome) in self.decoder.done.drain(..) {
                 job.finish(outcome, finished);
             }
             finished.flush();
@@ -258,49 +248,5 @@ impl Reading {
                 Err(error) => return Poll::Ready(error.into()),
             }
         }
-    }
-
-    /// Everything whole in the inbox; under one lock, finishing nothing yet.
-    fn decode(&mut self, lane: &Lane) -> Result<(), BadReply> {
-        if self.inbox.is_empty() {
-            return Ok(());
-        }
-        let mut table = lane.table.lock();
-        let now = lane.durability.tick();
-        while let Some(Event { cookie, done, body }) = self.replies.next(&mut self.inbox, |c| table.expected(c))? {
-            let Some(slot) = table.slot(cookie) else { return Err(BadReply::Cookie(cookie)) };
-            let outcome = match (done, slot.gather.is_some()) {
-                (true, false) => at_once(&slot.job.request, body),
-                _ => Err(body),
-            };
-            let outcome = match outcome {
-                Ok(outcome) => outcome,
-                Err(body) => {
-                    let gather = slot.gather.get_or_insert_default();
-                    gather.add(&slot.job.request, body, &self.ids);
-                    if !done {
-                        continue;
-                    }
-                    let gather: Gather = *core::mem::take(&mut slot.gather).unwrap_or_default();
-                    let (outcome, fault) = gather.finish(&slot.job.request);
-                    if let Some(fault) = fault {
-                        tracing::warn!(command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
-                    }
-                    outcome
-                }
-            };
-            let Some(slot) = table.answer(cookie, now) else { return Err(BadReply::Cookie(cookie)) };
-            if !matches!(outcome, Outcome::Failed(_)) {
-                match slot.job.request.command {
-                    Cmd::FLUSH => lane.durability.flushed(slot.covers),
-                    Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES if !slot.job.request.flags.has(CmdFlags::FUA) => {
-                        lane.durability.wrote()
-                    }
-                    _ => {}
-                }
-            }
-            self.done.push((slot.job, outcome));
-        }
-        Ok(())
     }
 }
