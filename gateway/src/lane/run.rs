@@ -11,15 +11,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Lane;
+use super::decode::Decoder;
 use super::dial::Dialer;
-use super::gather::{Gather, at_once};
 use super::lost::{EndedBy, OnLoss};
 use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
-use crate::proto::reply::{BadReply, Body, Event, ReplyReader};
+use crate::proto::reply::BadReply;
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Cookie, Errno, ExportFlags, Inbox, Payload};
-use crate::work::{Failure, Finished, Job, Outcome, Request};
+use crate::work::{Failure, Finished, Job, Request};
 
 /// A connection in transmission.
 #[derive(Debug)]
@@ -210,10 +210,8 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
     let mut reading = Reading {
         read,
         inbox,
-        replies: ReplyReader::new(framing),
-        ids,
+        decoder: Decoder::new(framing, ids),
         pool: Arc::clone(&life.pool),
-        done: Vec::with_capacity(64),
         renewing: None,
         flushes: negotiated.flags.has(ExportFlags::SEND_FLUSH),
     };
@@ -242,11 +240,8 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
 struct Reading {
     read: ReadHalf,
     inbox: Inbox,
-    replies: ReplyReader,
-    /// The numbers of the export's contexts on this connection.
-    ids: Vec<u32>,
+    decoder: Decoder,
     pool: Arc<Pool>,
-    done: Vec<(Job, Outcome)>,
     /// How far a replacement of this connection has come.
     renewing: Option<Renewing>,
     /// Whether the backend takes a FLUSH.
@@ -276,8 +271,8 @@ impl Reading {
                     Poll::Pending => {}
                 }
             }
-            let decoded = self.decode(lane);
-            for (job, outcome) in self.done.drain(..) {
+            let decoded = self.decoder.decode(&mut self.inbox, lane);
+            for (job, outcome) in self.decoder.done.drain(..) {
                 job.finish(outcome, finished);
             }
             finished.flush();
@@ -331,54 +326,5 @@ impl Reading {
             return false;
         }
         true
-    }
-
-    /// Everything whole in the inbox; under one lock, finishing nothing yet.
-    fn decode(&mut self, lane: &Lane) -> Result<(), BadReply> {
-        if self.inbox.is_empty() {
-            return Ok(());
-        }
-        let mut table = lane.table.lock();
-        let now = lane.durability.tick();
-        while let Some(Event { cookie, done, body }) = self.replies.next(&mut self.inbox, |c| table.expected(c))? {
-            let Some(slot) = table.slot(cookie) else { return Err(BadReply::Cookie(cookie)) };
-            if let (false, Body::Resize { size }) = (done, &body)
-                && slot.job.hear(*size)
-            {
-                continue;
-            }
-            let outcome = match (done, slot.gather.is_some()) {
-                (true, false) => at_once(&slot.job.request, body),
-                _ => Err(body),
-            };
-            let outcome = match outcome {
-                Ok(outcome) => outcome,
-                Err(body) => {
-                    let gather = slot.gather.get_or_insert_default();
-                    gather.add(&slot.job.request, body, &self.ids);
-                    if !done {
-                        continue;
-                    }
-                    let gather: Gather = *core::mem::take(&mut slot.gather).unwrap_or_default();
-                    let (outcome, fault) = gather.finish(&slot.job.request);
-                    if let Some(fault) = fault {
-                        tracing::warn!(command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
-                    }
-                    outcome
-                }
-            };
-            let Some(slot) = table.answer(cookie, now) else { return Err(BadReply::Cookie(cookie)) };
-            if !matches!(outcome, Outcome::Failed(_)) {
-                match slot.job.request.command {
-                    Cmd::FLUSH => lane.durability.flushed(slot.covers),
-                    Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES if !slot.job.request.flags.has(CmdFlags::FUA) => {
-                        lane.durability.wrote()
-                    }
-                    _ => {}
-                }
-            }
-            self.done.push((slot.job, outcome));
-        }
-        Ok(())
     }
 }

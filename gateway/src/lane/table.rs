@@ -206,7 +206,7 @@ impl Table {
     }
 }
 
-fn cookie(key: usize, tag: u32) -> Cookie {
+pub(super) fn cookie(key: usize, tag: u32) -> Cookie {
     Cookie(u64::from(tag) << 32 | (u64::try_from(key).unwrap_or(u64::MAX) & 0xffff_ffff))
 }
 

@@ -5,6 +5,7 @@
 //! Keeps: memory (1), exactly one reply (8), nobody is stalled by another's reading.
 
 mod admit;
+mod fuzz;
 mod handshake;
 mod notify;
 mod permits;
@@ -23,6 +24,8 @@ use nbd_gateway_policy::style::ClientStyle;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+#[doc(hidden)]
+pub use fuzz::{fuzz_requests, fuzz_seeds};
 pub use permits::TenantBudget;
 pub use reply::Ticket;
 pub use serve::{Front, serve};
