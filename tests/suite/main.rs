@@ -1,1 +1,31 @@
-//! The suite: one binary, one link.
+//! nbd-gateway against programs that we did not write, and against peers that misbehave on purpose.
+//!
+//! One binary, one link. Every test brings its own servers, sockets and directory, so all of them can run at once.
+//! `NBD_GATEWAY_BIN` names the gateway to test (default: the release build beside this binary);
+//! `NBD_SUITE_ROUTE=direct` takes the gateway out of the way, which tells its faults from the peers' own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    reason = "a test that meets the unexpected must fail at once, and real peers run in real time"
+)]
+
+mod bad_backend;
+mod bad_client;
+mod client;
+mod drain;
+mod gateway;
+mod image;
+mod interop;
+mod multiplex;
+mod peer;
+mod place;
+mod process;
+mod readme;
+mod route;
+mod scripted;
+mod translation;
+mod trouble;

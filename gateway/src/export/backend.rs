@@ -166,18 +166,11 @@ impl Backend {
         metrics.lane_up.set(1);
         for connected in connections {
             let lane = Lane::new(Arc::clone(&durability));
-            let (basis, told) = (facts.clone(), metrics.clone());
             let life = lane::Life {
                 dialer: dialer.clone(),
                 policy: on_loss(config.on_backend_loss),
                 contexts: facts.contexts.clone(),
-                fits: Box::new(move |new| fits(&basis, new)),
-                told: Box::new(move |up: Result<(), &str>| {
-                    told.lane_up.set(i64::from(up.is_ok()));
-                    if up.is_err() {
-                        told.reconnect(LossReason::Lost);
-                    }
-                }),
+                owner: Arc::new(Owner { basis: facts.clone(), metrics: metrics.clone() }),
                 end: ending.clone(),
                 pool: Arc::clone(pool),
                 name: config.name.as_str().to_owned(),
@@ -263,6 +256,27 @@ fn on_loss(policy: OnBackendLoss) -> OnLoss {
     match policy {
         OnBackendLoss::Error => OnLoss { hold: std::time::Duration::ZERO, durable: false },
         OnBackendLoss::Hold { time, durable } => OnLoss { hold: time, durable },
+    }
+}
+
+/// What the lanes of an export were when it was opened, and where their fate is counted.
+struct Owner {
+    basis: Facts,
+    metrics: ExportMetrics,
+}
+
+impl lane::Owner for Owner {
+    fn fits(&self, new: &Negotiated) -> Result<(), String> {
+        fits(&self.basis, new)
+    }
+
+    fn up(&self) {
+        self.metrics.lane_up.set(1);
+    }
+
+    fn lost(&self) {
+        self.metrics.lane_up.set(0);
+        self.metrics.reconnect(LossReason::Lost);
     }
 }
 

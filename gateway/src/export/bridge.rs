@@ -30,7 +30,12 @@ impl Export {
             Cmd::READ | Cmd::WRITE if request.length > self.facts.largest_payload() => true,
             _ if request.length > self.facts.longest_range() => true,
             // Where some writes are read-modify-write, none may slip between the reading and the writing.
-            _ => block > 1 && (request.changes_data() || request.offset % block != 0 || request.length % block != 0),
+            _ => {
+                block > 1
+                    && (request.changes_data()
+                        || !request.offset.is_multiple_of(block)
+                        || !request.length.is_multiple_of(block))
+            }
         }
     }
 }

@@ -4,7 +4,9 @@
 //! or failed by one set of rules ([`lost`]). Whoever appends requests writes them; the lane's own task ([`run`]) reads the
 //! replies and finishes the jobs. Keeps: exactly one reply (8), replay (7), several lanes only with CAN_MULTI_CONN (9).
 
+mod decode;
 mod dial;
+mod fuzz;
 mod gather;
 mod lost;
 mod run;
@@ -17,8 +19,10 @@ use std::task::Waker;
 use parking_lot::Mutex;
 
 pub use dial::{DialError, Dialer};
+#[doc(hidden)]
+pub use fuzz::{fuzz_replies, fuzz_seeds};
 pub use lost::OnLoss;
-pub use run::{Connected, Life, run};
+pub use run::{Connected, Life, Owner, run};
 
 use crate::net::{Outbox, Written};
 use crate::proto::{Cookie, Errno};

@@ -10,15 +10,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Lane;
+use super::decode::Decoder;
 use super::dial::Dialer;
-use super::gather::{Gather, at_once};
 use super::lost::{EndedBy, OnLoss};
 use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
-use crate::proto::reply::{BadReply, Event, ReplyReader};
+use crate::proto::reply::BadReply;
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Cookie, Errno, Inbox};
-use crate::work::{Failure, Finished, Job, Outcome};
+use crate::work::{Failure, Finished, Job};
 
 /// A connection in transmission.
 #[derive(Debug)]
@@ -31,6 +31,16 @@ pub struct Connected {
     pub inbox: Inbox,
 }
 
+/// Who decides about a lane's connections, and is told of them.
+pub trait Owner: Send + Sync {
+    /// Whether a new connection may take the place of the one lost; an error says why not.
+    fn fits(&self, new: &Negotiated) -> Result<(), String>;
+    /// A connection is up.
+    fn up(&self);
+    /// The connection is lost.
+    fn lost(&self);
+}
+
 /// What a lane needs to live.
 pub struct Life {
     /// How to reach the backend again.
@@ -39,10 +49,8 @@ pub struct Life {
     pub policy: OnLoss,
     /// The export's contexts, in its order.
     pub contexts: Vec<String>,
-    /// Whether a new connection may take the place of the old one; an error says why not.
-    pub fits: Box<dyn Fn(&Negotiated) -> Result<(), String> + Send + Sync>,
-    /// Told when the connection goes up or away, with the reason.
-    pub told: Box<dyn Fn(Result<(), &str>) + Send + Sync>,
+    /// Whose lane it is.
+    pub owner: Arc<dyn Owner>,
     /// Turns true when the lane is to end: DISC, once nothing is in flight.
     pub end: watch::Receiver<bool>,
     /// Receive buffers.
@@ -81,14 +89,14 @@ pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
     let mut connected = Some(first);
     let mut finished = Finished::default();
     while let Some(connection) = connected.take() {
-        (life.told)(Ok(()));
+        life.owner.up();
         let lost = converse(&lane, connection, &mut life, &mut finished).await;
         if let Lost::Ended = lost {
             break;
         }
         let why = lost.to_string();
         tracing::warn!(export = life.name, backend = %life.dialer.address, %why, hold = ?life.policy.hold, "backend connection lost");
-        (life.told)(Err(&why));
+        life.owner.lost();
         lane.lose(lost.by(), life.policy, &mut finished);
         finished.flush();
         connected = come_back(&lane, &mut life, &why, &mut finished).await;
@@ -113,7 +121,7 @@ async fn come_back(lane: &Lane, life: &mut Life, why: &str, finished: &mut Finis
             () = tokio::time::sleep_until(hold_over), if !given_up => None,
         };
         let failure = match outcome {
-            Some(Ok(connected)) => match (life.fits)(&connected.negotiated) {
+            Some(Ok(connected)) => match life.owner.fits(&connected.negotiated) {
                 Ok(()) => {
                     tracing::info!(export = life.name, backend = %life.dialer.address, after = ?since.elapsed(), "backend connection is back");
                     return Some(connected);
@@ -176,14 +184,7 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
         lane.out.append(|batch| table.up(framing, now, batch));
     }
     lane.flush();
-    let mut reading = Reading {
-        read,
-        inbox,
-        replies: ReplyReader::new(framing),
-        ids,
-        pool: Arc::clone(&life.pool),
-        done: Vec::with_capacity(64),
-    };
+    let mut reading = Reading { read, inbox, decoder: Decoder::new(framing, ids), pool: Arc::clone(&life.pool) };
     let mut end = life.end.clone();
     let mut ending = false;
     let lost = loop {
@@ -209,11 +210,8 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
 struct Reading {
     read: ReadHalf,
     inbox: Inbox,
-    replies: ReplyReader,
-    /// The numbers of the export's contexts on this connection.
-    ids: Vec<u32>,
+    decoder: Decoder,
     pool: Arc<Pool>,
-    done: Vec<(Job, Outcome)>,
 }
 
 impl Reading {
@@ -232,8 +230,8 @@ impl Reading {
                     Poll::Pending => {}
                 }
             }
-            let decoded = self.decode(lane);
-            for (job, outcome) in self.done.drain(..) {
+            let decoded = self.decoder.decode(&mut self.inbox, lane);
+            for (job, outcome) in self.decoder.done.drain(..) {
                 job.finish(outcome, finished);
             }
             finished.flush();
@@ -250,49 +248,5 @@ impl Reading {
                 Err(error) => return Poll::Ready(error.into()),
             }
         }
-    }
-
-    /// Everything whole in the inbox; under one lock, finishing nothing yet.
-    fn decode(&mut self, lane: &Lane) -> Result<(), BadReply> {
-        if self.inbox.is_empty() {
-            return Ok(());
-        }
-        let mut table = lane.table.lock();
-        let now = lane.durability.tick();
-        while let Some(Event { cookie, done, body }) = self.replies.next(&mut self.inbox, |c| table.expected(c))? {
-            let Some(slot) = table.slot(cookie) else { return Err(BadReply::Cookie(cookie)) };
-            let outcome = match (done, slot.gather.is_some()) {
-                (true, false) => at_once(&slot.job.request, body),
-                _ => Err(body),
-            };
-            let outcome = match outcome {
-                Ok(outcome) => outcome,
-                Err(body) => {
-                    let gather = slot.gather.get_or_insert_default();
-                    gather.add(&slot.job.request, body, &self.ids);
-                    if !done {
-                        continue;
-                    }
-                    let gather: Gather = *core::mem::take(&mut slot.gather).unwrap_or_default();
-                    let (outcome, fault) = gather.finish(&slot.job.request);
-                    if let Some(fault) = fault {
-                        tracing::warn!(command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
-                    }
-                    outcome
-                }
-            };
-            let Some(slot) = table.answer(cookie, now) else { return Err(BadReply::Cookie(cookie)) };
-            if !matches!(outcome, Outcome::Failed(_)) {
-                match slot.job.request.command {
-                    Cmd::FLUSH => lane.durability.flushed(slot.covers),
-                    Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES if !slot.job.request.flags.has(CmdFlags::FUA) => {
-                        lane.durability.wrote()
-                    }
-                    _ => {}
-                }
-            }
-            self.done.push((slot.job, outcome));
-        }
-        Ok(())
     }
 }

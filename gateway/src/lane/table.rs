@@ -168,7 +168,7 @@ impl Table {
     }
 }
 
-fn cookie(key: usize, tag: u32) -> Cookie {
+pub(super) fn cookie(key: usize, tag: u32) -> Cookie {
     Cookie(u64::from(tag) << 32 | (u64::try_from(key).unwrap_or(u64::MAX) & 0xffff_ffff))
 }
 
@@ -182,8 +182,10 @@ fn tag(cookie: Cookie) -> u32 {
 
 fn put(request: &Request, cookie: Cookie, framing: Framing, batch: &mut Batch) {
     let payload_len = request.command == Cmd::WRITE && framing == Framing::Extended;
+    // A simple reply is in one piece anyway, and DF is unknown to a backend without structured ones.
+    let flags = if framing == Framing::Simple { request.flags.without(CmdFlags::DF) } else { request.flags };
     let header = RequestHeader {
-        flags: request.flags.with_if(CmdFlags::PAYLOAD_LEN, payload_len),
+        flags: flags.with_if(CmdFlags::PAYLOAD_LEN, payload_len),
         command: request.command,
         cookie,
         offset: request.offset,

@@ -40,14 +40,15 @@ pub(super) enum Verdict {
 }
 
 /// Payloads longer than this are not even thrown away.
-const SKIP_AT_MOST: u64 = u32::MAX as u64 + 1;
+const SKIP_AT_MOST: u64 = 1 << 32;
 
 pub(super) fn admit(rules: &Rules, header: &RequestHeader) -> Verdict {
     let RequestHeader { flags, command, offset, length, .. } = *header;
     let extended = rules.framing == Framing::Extended;
     let payload_flag = flags.has(CmdFlags::PAYLOAD_LEN);
     let payload = match command {
-        Cmd::WRITE if !extended || payload_flag => length,
+        // With or without PAYLOAD_LEN: qemu 10.0 negotiates extended headers and leaves the flag out.
+        Cmd::WRITE => length,
         _ if extended && payload_flag => length,
         _ => 0,
     };
@@ -73,10 +74,6 @@ pub(super) fn admit(rules: &Rules, header: &RequestHeader) -> Verdict {
     let extra = flags.without(known);
     if extra != CmdFlags::NONE {
         return refuse(Errno::EINVAL, format!("{command} with flags {extra}, which are not offered for it here"));
-    }
-
-    if command == Cmd::WRITE && extended && !payload_flag {
-        return refuse(Errno::EINVAL, "NBD_CMD_WRITE with extended headers needs PAYLOAD_LEN".to_owned());
     }
 
     let offered = match command {
@@ -118,14 +115,7 @@ pub(super) fn admit(rules: &Rules, header: &RequestHeader) -> Verdict {
 }
 
 /// The checks on a range; also for a BLOCK_STATUS whose length came in its payload.
-pub(super) fn in_range(
-    rules: &Rules,
-    command: Cmd,
-    offset: u64,
-    length: u64,
-    payload: u64,
-    flags: CmdFlags,
-) -> Verdict {
+fn in_range(rules: &Rules, command: Cmd, offset: u64, length: u64, payload: u64, flags: CmdFlags) -> Verdict {
     let refuse = |errno, why: String| Verdict::Refuse(Failure::new(errno, why), payload);
     let end = rules.end;
     let past = offset.checked_add(length).is_none_or(|e| e > end);
@@ -157,6 +147,26 @@ pub(super) fn in_range(
     let writes = matches!(command, Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES);
     let keep = if writes { flags } else { flags.without(CmdFlags::FUA) };
     Verdict::Go(keep.without(CmdFlags::PAYLOAD_LEN))
+}
+
+/// A BLOCK_STATUS payload: `header` gets the length that it means; what to do, and the contexts that it asks for.
+/// `selected` are the contexts that the client selected. proto.md, "NBD_CMD_BLOCK_STATUS".
+pub(super) fn narrow(
+    rules: &Rules,
+    header: &mut RequestHeader,
+    payload: &[u8],
+    selected: &[usize],
+) -> (Verdict, Box<[usize]>) {
+    let (effect, ids) = payload.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+    let ids = ids.chunks_exact(4).map(|id| id.iter().fold(0usize, |n, b| n << 8 | usize::from(*b)));
+    let only: Box<[usize]> = ids.collect();
+    let twice = only.iter().enumerate().any(|(i, id)| only.iter().skip(i + 1).any(|o| o == id));
+    header.length = u64::from_be_bytes(*effect);
+    if twice || only.iter().any(|id| !selected.contains(id)) {
+        let why = "a context id that was not negotiated, or twice the same";
+        return (Verdict::Refuse(Failure::new(Errno::EINVAL, why), 0), only);
+    }
+    (in_range(rules, header.command, header.offset, header.length, 0, header.flags), only)
 }
 
 /// The flags that this command may carry from this client. proto.md, "Command flags".
@@ -218,11 +228,6 @@ mod tests {
             ),
             (
                 extended,
-                request(Cmd::WRITE, none, 0, 9),
-                "EINVAL skip 0: NBD_CMD_WRITE with extended headers needs PAYLOAD_LEN",
-            ),
-            (
-                extended,
                 request(Cmd::READ, CmdFlags::PAYLOAD_LEN, 0, 9),
                 "EINVAL skip 9: NBD_CMD_READ with flags 0x20 PAYLOAD_LEN, which are not offered for it here",
             ),
@@ -280,8 +285,9 @@ mod tests {
             assert_eq!(admit(&compact, &request(command, flags, 512, 512)), Verdict::Go(keep), "{command}");
         }
         let extended = rules(Framing::Extended);
-        let write = request(Cmd::WRITE, CmdFlags::PAYLOAD_LEN, 0, 512);
-        assert_eq!(admit(&extended, &write), Verdict::Go(CmdFlags::NONE));
+        for flags in [CmdFlags::PAYLOAD_LEN, CmdFlags::NONE] {
+            assert_eq!(admit(&extended, &request(Cmd::WRITE, flags, 0, 512)), Verdict::Go(CmdFlags::NONE));
+        }
         assert_eq!(admit(&extended, &request(Cmd::READ, CmdFlags::NONE, 1 << 20, 0)), Verdict::Nothing);
         assert_eq!(admit(&extended, &request(Cmd::DISC, CmdFlags::NONE, 0, 0)), Verdict::Disconnect);
         let status = request(Cmd::BLOCK_STATUS, CmdFlags::PAYLOAD_LEN, 0, 12);

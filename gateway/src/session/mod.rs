@@ -5,6 +5,7 @@
 //! Keeps: memory (1), exactly one reply (8), nobody is stalled by another's reading.
 
 mod admit;
+mod fuzz;
 mod handshake;
 mod permits;
 mod reply;
@@ -18,6 +19,8 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
+#[doc(hidden)]
+pub use fuzz::{fuzz_requests, fuzz_seeds};
 pub use permits::TenantBudget;
 pub use reply::Ticket;
 pub use serve::{Front, serve};

@@ -11,11 +11,11 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use super::admit::{Rules, Verdict, admit, in_range};
+use super::admit::{Rules, Verdict, admit, narrow};
 use super::{Session, Ticket};
-use crate::net::{Pool, ReadHalf};
+use crate::net::{Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, RequestHeader};
-use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
+use crate::proto::{Buffers, Cmd, CmdFlags, Inbox, Payload};
 use crate::work::{Failure, Finished, Found, Job, Outcome, Request};
 
 /// Why a session ended.
@@ -163,6 +163,10 @@ impl Transmission {
             match self.read.poll_fill(cx, room) {
                 Poll::Ready(Ok(0)) => {
                     let between = self.inbox.is_empty() && matches!(self.step, Step::Header);
+                    if let Step::Payload(header, ..) = &self.step {
+                        // This one will never be whole: nobody else gives its permits back.
+                        self.session.permits.release(Released { requests: 1, bytes: charge(header) });
+                    }
                     self.step = Step::Closing(if between { End::Closed } else { End::Torn });
                 }
                 Poll::Ready(Ok(_)) => {}
@@ -266,21 +270,11 @@ impl Transmission {
         }
     }
 
-    /// A BLOCK_STATUS payload: the length it means, and the contexts it asks for. proto.md, "NBD_CMD_BLOCK_STATUS".
+    /// A BLOCK_STATUS payload has come.
     fn contexts(&mut self, mut header: RequestHeader, payload: &[u8]) {
-        let (effect, ids) = payload.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
-        let ids = ids.chunks_exact(4).map(|id| id.iter().fold(0usize, |n, b| n << 8 | usize::from(*b)));
-        let only: Vec<usize> = ids.collect();
-        let selected = &self.session.agreement.contexts;
-        let twice = only.iter().enumerate().any(|(i, id)| only.iter().skip(i + 1).any(|o| o == id));
-        header.length = u64::from_be_bytes(*effect);
-        if twice || only.iter().any(|id| !selected.contains(id)) {
-            let why = "a context id that was not negotiated, or twice the same";
-            return self.refuse(header, Failure::new(Errno::EINVAL, why));
-        }
-        match in_range(&self.rules(), header.command, header.offset, header.length, 0, header.flags) {
-            Verdict::Go(flags) => self.step = Step::Permits(header, flags, Some(only.into_boxed_slice())),
-            other => self.verdict(header, other),
+        match narrow(&self.rules(), &mut header, payload, &self.session.agreement.contexts) {
+            (Verdict::Go(flags), only) => self.step = Step::Permits(header, flags, Some(only)),
+            (other, _) => self.verdict(header, other),
         }
     }
 

@@ -21,7 +21,7 @@ mod tests;
 
 pub use error::{Closed, HandshakeError};
 #[doc(hidden)]
-pub use fuzz::fuzz_client;
+pub use fuzz::{fuzz_client, fuzz_seeds};
 use states::{State, Step};
 
 /// The most metadata contexts that are selected on one connection.

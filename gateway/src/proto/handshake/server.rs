@@ -6,6 +6,11 @@
 
 use bytes::{Buf, BytesMut};
 
+mod fuzz;
+
+#[doc(hidden)]
+pub use fuzz::{fuzz_seeds, fuzz_server};
+
 use super::BlockSizes;
 use crate::proto::{
     ClientFlags, ExportFlags, Framing, HandshakeFlags, Info, MAX_STRING, NBD_MAGIC, OPT_MAGIC, Opt, REP_MAGIC, Rep,
@@ -220,6 +225,10 @@ impl Server {
         if !self.client.has(ClientFlags::FIXED_NEWSTYLE) && option != Opt::EXPORT_NAME {
             return Err(BadClient::NotFixed(option));
         }
+        if option == Opt::SET_META_CONTEXT {
+            // Whatever comes of it, malformed or too long, the selection before is forgotten.
+            self.selection = None;
+        }
         if length > self.limit {
             if option == Opt::EXPORT_NAME {
                 return Err(BadClient::Name(length));
@@ -297,10 +306,6 @@ impl Server {
                 return Ok(Step::Again);
             }
         };
-        if option == Opt::SET_META_CONTEXT {
-            // Whatever comes of it, the selection before is forgotten.
-            self.selection = None;
-        }
         self.state = State::Asked(option);
         Ok(Step::Tell(Progress::Ask(ask)))
     }

@@ -205,6 +205,20 @@ fn contexts_are_listed_by_namespace_and_selected_by_name() {
     assert_eq!(play(&again, again.len()).2.selected(EXPORT), [0usize; 0], "a failed selection forgets the one before");
 }
 
+/// Once only a selection that reached the export's contexts forgot the one before.
+#[test]
+fn a_malformed_or_too_long_selection_forgets_the_one_before_too() {
+    let select = option(Opt::SET_META_CONTEXT, &meta_data(EXPORT, &["base:allocation"]));
+    let script = [&FIXED[..], &option(Opt::STRUCTURED_REPLY, b""), &select].concat();
+    assert_eq!(play(&script, script.len()).2.selected(EXPORT), [0]);
+    for again in [&b"\0\0\0"[..], &[7; 0x3000]] {
+        let script = [&script[..], &option(Opt::SET_META_CONTEXT, again)].concat();
+        let (_, told, server) = play(&script, script.len());
+        assert!(told.last().unwrap().contains("REP_ERR_"), "{told:?}");
+        assert_eq!(server.selected(EXPORT), [0usize; 0]);
+    }
+}
+
 #[test]
 fn what_cannot_be_followed_ends_the_connection_with_a_reason() {
     let huge = [&FIXED[..], &OPT_MAGIC.to_be_bytes(), &[0, 0, 0, 7], &u32::MAX.to_be_bytes()].concat();

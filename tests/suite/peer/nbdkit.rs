@@ -1,0 +1,30 @@
+//! nbdkit, whose plugins and filters give a server of any abilities.
+
+use super::{Disk, Served};
+use crate::image::Image;
+use crate::place::Place;
+use crate::process::{Call, Running, installed};
+use crate::trouble::Trouble;
+
+/// Starts nbdkit with `flags`, then the plugin and its parameters, where `DISK` stands for a file that holds `image`;
+/// a plugin without a file gets the image over NBD, past no gateway.
+pub(crate) fn nbdkit(flags: &[&str], plugin: &[&str], image: &Image) -> Result<Served, Trouble> {
+    let place = Place::fresh()?;
+    let socket = place.path("s");
+    let pidfile = place.path("pid");
+    let raw = place.path("disk.raw");
+    image.write_to(&raw)?;
+    let on_file = plugin.contains(&"DISK");
+    let mut arguments = vec!["-f".into(), "-P".into(), pidfile.clone(), "-U".into(), socket.clone()];
+    arguments.extend(flags.iter().map(Into::into));
+    arguments.extend(plugin.iter().map(|word| if *word == "DISK" { raw.clone() } else { word.into() }));
+    let mut process = Running::start(&installed("nbdkit")?, arguments, place.path("log"))?;
+    // The process id is written when the socket listens.
+    process.await_ready("its pid file", || pidfile.exists())?;
+    let disk = if on_file { Disk::File(raw.clone(), "raw") } else { Disk::InServer };
+    let served = Served { process, export: "", socket, disk, place };
+    if !on_file {
+        Call::new("nbdcopy").arg("--destination-is-zero").arg(&raw).arg(served.uri()).run()?.success()?;
+    }
+    Ok(served)
+}

@@ -1,0 +1,88 @@
+//! Promise: what the README and `serve` tell a newcomer to type works as printed.
+//!
+//! Both use the embedded default's fixed ports, so each runs in a network namespace of its own where the kernel lets us.
+
+use std::fs;
+use std::path::Path;
+
+use crate::gateway::binary;
+use crate::place::Place;
+use crate::process::Call;
+use crate::trouble::{Trouble, ensure};
+
+const BEGIN: &str = "<!-- try -->";
+const END: &str = "<!-- /try -->";
+
+/// Starts the line in $1, waits until it says `ready`, runs the lines in $2 (default: the indented ones that `serve`
+/// printed), and ends the first one as Ctrl-C would.
+const NEWCOMER: &str = r#"
+set -eu
+cargo() { # the newcomer builds; here it is built already
+    [ "$1" = run ]
+    while [ "$1" != -- ]; do shift; done
+    shift
+    nbd-gateway "$@"
+}
+eval "$1" >out 2>log &
+server=$!
+trap 'cat out log; kill -KILL "$server" 2>/dev/null || true' EXIT
+until grep -qx ready out; do kill -0 "$server"; sleep 0.02; done
+commands=${2:-$(sed -n 's/^  *//p' out)}
+[ -n "$commands" ]
+while read -r command; do
+    echo "\$ $command"
+    eval "$command" </dev/null
+done <<<"$commands"
+# The job is the shell that runs the line; its child is the gateway.
+pkill -INT -P "$server" || kill -INT "$server"
+wait "$server"
+trap - EXIT
+! grep -E ' (WARN|ERROR) ' log
+"#;
+
+/// Brings the loopback interface up in a fresh network namespace, then becomes the command.
+const WITH_LOOPBACK: &str = "
+import fcntl, os, socket, struct, sys
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 0x41))
+os.execvp(sys.argv[1], sys.argv[1:])
+";
+
+fn newcomer(serve: &str, commands: &str) -> Result<String, Trouble> {
+    let place = Place::fresh()?;
+    let folder = binary()?.parent().map(Path::to_owned).unwrap_or_default();
+    let path = format!("PATH={}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    let isolated = Call::new("unshare").args(["--map-root-user", "--net", "true"]).run()?.status.success();
+    let call = if isolated {
+        Call::new("unshare").args(["--map-root-user", "--net", "/usr/bin/python3", "-c", WITH_LOOPBACK, "env"])
+    } else {
+        Call::new("env")
+    };
+    let call = call.arg(path).args(["bash", "-c", NEWCOMER, "newcomer", serve, commands]).inside(place.root());
+    let output = call.run()?.success()?;
+    Ok(output.stdout)
+}
+
+#[test]
+fn the_commands_in_the_readme_work_as_printed() -> Result<(), Trouble> {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
+    let section = readme.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).map(|(section, _)| section);
+    let section = section.ok_or_else(|| Trouble::new(format!("README.md has no section from {BEGIN} to {END}")))?;
+    let mut fenced = false;
+    let mut lines = section.lines().filter(|line| {
+        let fence = line.starts_with("```");
+        fenced ^= fence;
+        fenced && !fence && !line.trim().is_empty()
+    });
+    let serve = lines.next().unwrap_or_default();
+    let commands = lines.collect::<Vec<_>>().join("\n");
+    ensure(serve.contains(" serve") && !commands.is_empty(), || {
+        format!("README.md should first start the gateway, then use it; it says {serve:?}, then {commands:?}")
+    })?;
+    newcomer(serve, &commands).map(|_| ())
+}
+
+#[test]
+fn the_commands_that_serve_prints_without_a_configuration_work_as_printed() -> Result<(), Trouble> {
+    let said = newcomer("nbd-gateway serve", "")?;
+    ensure(said.lines().filter(|line| line.starts_with("$ ")).count() >= 2, || format!("only these: {said}"))
+}

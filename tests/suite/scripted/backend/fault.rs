@@ -1,0 +1,80 @@
+//! What a backend can do wrong: each misbehaviour has a name, and this is the list of them.
+
+/// One misbehaviour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// The greeting ends after so many bytes.
+    GreetingCutAt(usize),
+    /// The greeting is not NBD's.
+    GreetingWrong,
+    /// No greeting at all, and no close: qemu-nbd does so with one client too many.
+    GreetingNever,
+    /// No answer to any option.
+    OptionsUnanswered,
+    /// The replies to GO end after so many bytes.
+    GoCutAt(usize),
+    /// An option reply without its magic number.
+    OptionReplyWrong,
+    /// A reply for an option that was not sent.
+    OptionReplyForAnother,
+    /// An option reply that claims 2^32-1 bytes.
+    OptionReplyEndless,
+    /// GO is acknowledged, and no size was told.
+    GoWithoutSize,
+    /// The size comes in fewer bytes than it has.
+    GoWithShortInfo,
+    /// A size of 2^64-1 bytes.
+    GoWithHugeSize,
+    /// A minimum block that is no power of two.
+    BlockSizeOdd,
+    /// GO is refused with words.
+    GoRefused,
+    /// The connection ends where a reply was due.
+    ReplyNever,
+    /// A reply ends after so many bytes.
+    ReplyCutAt(usize),
+    /// A reply without its magic number.
+    ReplyWrong,
+    /// A reply to a request that was never sent.
+    CookieUnknown,
+    /// Every reply twice.
+    ReplyTwice,
+    /// More data than was asked for.
+    ReplyLonger,
+    /// A chunk that claims 2^32-1 bytes.
+    ChunkEndless,
+    /// Data before the request's range.
+    ChunkBefore,
+    /// Data after the request's range.
+    ChunkAfter,
+    /// The same range twice.
+    ChunksOverlap,
+    /// Half of the data, and done.
+    ChunkMissing,
+    /// A data chunk too short to say its offset.
+    ChunkShort,
+    /// A hole of no bytes.
+    HoleEmpty,
+    /// A chunk of a kind that nobody knows.
+    ChunkUnknown,
+    /// A simple reply to a READ where structured ones were agreed.
+    ReplySimple,
+    /// A structured reply where none were agreed.
+    ReplyStructured,
+    /// An error whose message is 60,000 bytes long.
+    ErrorLong,
+    /// An error whose message is longer than its chunk.
+    ErrorTorn,
+    /// An error with the number 0.
+    ErrorZero,
+    /// Extents of a context that was never agreed.
+    StatusForeign,
+    /// An extent of no bytes.
+    StatusEmpty,
+    /// Half an extent.
+    StatusTorn,
+    /// The extents of one context twice.
+    StatusTwice,
+    /// No extents, and done.
+    StatusMissing,
+}
