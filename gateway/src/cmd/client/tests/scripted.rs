@@ -205,7 +205,8 @@ async fn greet(stream: &mut DuplexStream, inbox: &mut Inbox, server: Scripted) -
                 side.answer_info(&infos, &offer);
             }
             Progress::Ask(Ask::Contexts { name, set, queries }) => {
-                side.answer_contexts(&name, &match_contexts(&names, &queries, set));
+                let numbered: Vec<(usize, &str)> = names.iter().map(String::as_str).enumerate().collect();
+                side.answer_contexts(&name, &match_contexts(&numbered, &queries, set));
             }
             _ => {}
         }
