@@ -158,7 +158,7 @@ impl Core {
 
     /// Notes, durably, a range to be zeroed.
     pub async fn note_zeroes(&self, range: ByteRange) -> Result<(), String> {
-        self.notes.note(&self.export, range).await.map_err(|e| e.to_string())
+        self.notes.note(&self.export, &self.tenant, range).await.map_err(|e| e.to_string())
     }
 
     /// Notes, durably, that it is zero.

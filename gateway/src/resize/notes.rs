@@ -40,7 +40,7 @@ impl Notes {
     }
 
     /// Writes a range down; durable when it returns.
-    pub async fn note(&self, export: &ExportName, range: ByteRange) -> Result<(), LedgerError> {
+    pub async fn note(&self, export: &ExportName, tenant: &TenantId, range: ByteRange) -> Result<(), LedgerError> {
         let state = self.state.clone();
         let open = || async {
             let opened = tokio::task::spawn_blocking(move || Ledger::open(&state)).await;
@@ -49,6 +49,8 @@ impl Notes {
                 .map(|(ledger, _)| ledger)
         };
         let ledger = self.ledger.get_or_try_init(open).await?;
+        // The ledger knows an export by its size: what is shown ends where the range begins.
+        ledger.record_size(record(export, tenant, range.start(), 0)).await?;
         ledger.record_zeroing(export, range, None).await?;
         self.owed.lock().push(Zeroing { export: export.clone(), range });
         Ok(())
@@ -66,11 +68,7 @@ impl Notes {
     /// Writes a size down, where there is a ledger; a size that is not written is measured at the next start.
     pub async fn size(&self, export: &ExportName, tenant: &TenantId, size: Size, generation: u64) {
         let Some(ledger) = self.ledger.get() else { return };
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let at = UnixMillis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-        let known = Known { size, shown: None, generation, at };
-        let record = RecordSize { export: export.clone(), tenant: tenant.clone(), known, event: None };
-        if let Err(error) = ledger.record_size(record).await {
+        if let Err(error) = ledger.record_size(record(export, tenant, size, generation)).await {
             tracing::warn!(export = export.as_str(), %error, "the size was not written to the ledger");
         }
     }
@@ -81,6 +79,13 @@ impl Notes {
             ledger.close().await;
         }
     }
+}
+
+fn record(export: &ExportName, tenant: &TenantId, size: Size, generation: u64) -> RecordSize {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let at = UnixMillis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    let known = Known { size, shown: None, generation, at };
+    RecordSize { export: export.clone(), tenant: tenant.clone(), known, event: None }
 }
 
 #[cfg(test)]
@@ -98,8 +103,8 @@ mod tests {
         let export = ExportName::new("vm1").unwrap();
         let notes = Notes::open(state.clone()).unwrap();
         assert!(!state.exists(), "nothing to remember, nothing written");
-        notes.note(&export, range(512, 4096)).await.unwrap();
-        notes.note(&export, range(8192, 9216)).await.unwrap();
+        notes.note(&export, &TenantId::default(), range(512, 4096)).await.unwrap();
+        notes.note(&export, &TenantId::default(), range(8192, 9216)).await.unwrap();
         notes.clear(&export, range(8192, 9216)).await.unwrap();
         notes.close().await;
         drop(notes);
