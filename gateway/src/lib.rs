@@ -5,6 +5,7 @@ pub mod app;
 pub mod cmd;
 pub mod export;
 pub mod lane;
+pub mod ledger;
 pub mod listener;
 pub mod net;
 pub mod origin;
