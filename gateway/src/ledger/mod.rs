@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::change::{Commit, RecordSize, Reserve, Settle, Zeroes};
 pub use self::error::LedgerError;
+pub use self::place::DATABASE as FILE;
 pub use self::row::{
     Event, EventFilter, ExportRow, Known, NewEvent, ReservationId, ReservationRow, Snapshot, State, UnixMillis, Zeroing,
 };

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::LedgerError;
 
 /// The database, in the state directory.
-const DATABASE: &str = "ledger.sqlite";
+pub const DATABASE: &str = "ledger.sqlite";
 /// Locked while a process has the ledger; its number is in it.
 const LOCK: &str = "ledger.lock";
 

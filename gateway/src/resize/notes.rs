@@ -84,7 +84,8 @@ impl Notes {
 fn record(export: &ExportName, tenant: &TenantId, size: Size, generation: u64) -> RecordSize {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let at = UnixMillis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-    let known = Known { size, shown: None, generation, at };
+    // A smaller size would have the ledger drop what is owed beyond it; that is struck out here, range by range.
+    let known = Known { size, shown: Some(Size::MAX), generation, at };
     RecordSize { export: export.clone(), tenant: tenant.clone(), known, event: None }
 }
 
@@ -103,15 +104,18 @@ mod tests {
         let export = ExportName::new("vm1").unwrap();
         let notes = Notes::open(state.clone()).unwrap();
         assert!(!state.exists(), "nothing to remember, nothing written");
-        notes.note(&export, &TenantId::default(), range(512, 4096)).await.unwrap();
-        notes.note(&export, &TenantId::default(), range(8192, 9216)).await.unwrap();
+        for range in [range(8192, 9216), range(512, 4096), range(16384, 20480)] {
+            notes.note(&export, &TenantId::default(), range).await.unwrap();
+        }
+        notes.size(&export, &TenantId::default(), Size::new(512).unwrap(), 3).await;
         notes.clear(&export, range(8192, 9216)).await.unwrap();
         notes.close().await;
         drop(notes);
         let again = Notes::open(state.clone()).unwrap();
-        assert_eq!(again.owed(&export), [range(512, 4096)]);
+        assert_eq!(again.owed(&export), [range(512, 4096), range(16384, 20480)]);
         assert_eq!(again.owed(&ExportName::new("vm2").unwrap()), []);
         again.clear(&export, range(512, 4096)).await.unwrap();
+        again.clear(&export, range(16384, 20480)).await.unwrap();
         assert_eq!(again.owed(&export), []);
         again.close().await;
         std::fs::remove_dir_all(&state).unwrap();
