@@ -98,10 +98,15 @@ impl Gateway {
         self.await_end()
     }
 
-    /// The same for a gateway that has already been told to end.
-    pub(crate) fn await_end(&mut self) -> Result<(), Trouble> {
+    /// For a gateway that has already been told to end, and had every reason to call a person.
+    pub(crate) fn await_end_whatever_it_logged(&mut self) -> Result<(), Trouble> {
         let status = self.process.await_end(BOUNDED_END)?;
-        ensure(status.success(), || format!("the gateway ended with {status}\n{}", self.log()))?;
+        ensure(status.success(), || format!("the gateway ended with {status}\n{}", self.log()))
+    }
+
+    /// As [`Self::end`], for a gateway that has already been told to end.
+    pub(crate) fn await_end(&mut self) -> Result<(), Trouble> {
+        self.await_end_whatever_it_logged()?;
         let log = self.process.log();
         let complaints: Vec<_> =
             log.lines().filter(|line| line.contains(" ERROR ") || line.contains(" WARN ") && !self.may_warn).collect();

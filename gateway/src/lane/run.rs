@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::Lane;
 use super::dial::Dialer;
@@ -68,6 +69,10 @@ enum Lost {
     Io(#[from] io::Error),
     #[error("the backend broke the protocol: {0}")]
     Protocol(#[from] BadReply),
+    #[error("the backend is shutting down: it answered ESHUTDOWN")]
+    ShutDown,
+    #[error("the backend is shutting down: it answered ESHUTDOWN, and other requests not at all")]
+    Stuck,
     #[error("ended")]
     Ended,
 }
@@ -75,12 +80,30 @@ enum Lost {
 impl Lost {
     fn by(&self) -> EndedBy {
         match self {
-            Lost::Closed => EndedBy::Backend,
+            Lost::Closed | Lost::ShutDown => EndedBy::Backend,
             Lost::Io(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
                 EndedBy::Backend
             }
-            Lost::Io(_) | Lost::Protocol(_) | Lost::Ended => EndedBy::Gateway,
+            Lost::Io(_) | Lost::Protocol(_) | Lost::Stuck | Lost::Ended => EndedBy::Gateway,
         }
+    }
+}
+
+/// How long a backend that shuts down has, at the least, to answer what was sent before.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// How long the backend has been away. A connection that answers nothing does not end it: a backend that takes connections
+/// and no requests is as good as away.
+#[derive(Debug, Default)]
+struct Away {
+    since: Option<Instant>,
+    /// Before the next attempt.
+    pause: Duration,
+}
+
+impl Away {
+    fn wait_longer(&mut self) {
+        self.pause = (self.pause * 2).clamp(Duration::from_millis(20), Duration::from_secs(1));
     }
 }
 
@@ -88,9 +111,10 @@ impl Lost {
 pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
     let mut connected = Some(first);
     let mut finished = Finished::default();
+    let mut away = Away::default();
     while let Some(connection) = connected.take() {
         life.owner.up();
-        let lost = converse(&lane, connection, &mut life, &mut finished).await;
+        let lost = converse(&lane, connection, &mut life, &mut away, &mut finished).await;
         if let Lost::Ended = lost {
             break;
         }
@@ -99,28 +123,52 @@ pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
         life.owner.lost();
         lane.lose(lost.by(), life.policy, &mut finished);
         finished.flush();
-        connected = come_back(&lane, &mut life, &why, &mut finished).await;
+        connected = come_back(&lane, &mut life, &mut away, &why, &mut finished).await;
     }
     give_up(&lane, "the export is closing".into(), &mut finished);
     lane.out.disconnect();
 }
 
 /// Redials until there is a connection that fits, or the lane is to end. Requests wait for `hold`, then fail.
-async fn come_back(lane: &Lane, life: &mut Life, why: &str, finished: &mut Finished) -> Option<Connected> {
-    let since = Instant::now();
+async fn come_back(
+    lane: &Lane,
+    life: &mut Life,
+    away: &mut Away,
+    why: &str,
+    finished: &mut Finished,
+) -> Option<Connected> {
+    let since = *away.since.get_or_insert_with(Instant::now);
+    let hold_over = since + life.policy.hold;
     let mut given_up = life.policy.hold.is_zero();
     if given_up {
         give_up(lane, format!("the backend's connection was lost: {why}").into(), finished);
     }
-    let mut pause = Duration::from_millis(20);
+    let mut failure = why.to_owned();
     loop {
-        let hold_over = since + life.policy.hold;
+        if !given_up && Instant::now() >= hold_over {
+            given_up = true;
+            let hold = life.policy.hold;
+            tracing::error!(export = life.name, backend = %life.dialer.address, %failure, ?hold, "backend did not come back; requests fail until it does");
+            give_up(lane, format!("the backend is away for longer than {hold:?}: {failure}").into(), finished);
+        }
+        let next = Instant::now() + away.pause;
+        let wake = if given_up { next } else { next.min(hold_over) };
+        tokio::select! {
+            biased;
+            () = ended(&mut life.end) => return None,
+            () = tokio::time::sleep_until(wake) => {}
+        }
+        if Instant::now() < next {
+            // The hold is over first.
+            continue;
+        }
+        away.wait_longer();
         let outcome = tokio::select! {
             outcome = life.dialer.dial() => Some(outcome),
             () = ended(&mut life.end) => return None,
             () = tokio::time::sleep_until(hold_over), if !given_up => None,
         };
-        let failure = match outcome {
+        failure = match outcome {
             Some(Ok(connected)) => match life.owner.fits(&connected.negotiated) {
                 Ok(()) => {
                     tracing::info!(export = life.name, backend = %life.dialer.address, after = ?since.elapsed(), "backend connection is back");
@@ -134,19 +182,6 @@ async fn come_back(lane: &Lane, life: &mut Life, why: &str, finished: &mut Finis
             Some(Err(error)) => error.to_string(),
             None => "no connection".to_owned(),
         };
-        if !given_up && since.elapsed() >= life.policy.hold {
-            given_up = true;
-            let hold = life.policy.hold;
-            tracing::error!(export = life.name, backend = %life.dialer.address, %failure, ?hold, "backend did not come back; requests fail until it does");
-            give_up(lane, format!("the backend is away for longer than {hold:?}: {failure}").into(), finished);
-        }
-        let next = Instant::now() + pause;
-        let wake = if given_up { next } else { next.min(hold_over) };
-        tokio::select! {
-            () = tokio::time::sleep_until(wake) => {}
-            () = ended(&mut life.end) => return None,
-        }
-        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 
@@ -165,7 +200,13 @@ fn give_up(lane: &Lane, why: Cow<'static, str>, finished: &mut Finished) {
     finished.flush();
 }
 
-async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: &mut Finished) -> Lost {
+async fn converse(
+    lane: &Lane,
+    connected: Connected,
+    life: &mut Life,
+    away: &mut Away,
+    finished: &mut Finished,
+) -> Lost {
     let Connected { negotiated, stream, inbox } = connected;
     let (read, write) = match stream.rehome() {
         Ok(stream) => stream.split(),
@@ -180,6 +221,10 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
     lane.out.connect(write);
     {
         let mut table = lane.table.lock();
+        if table.len() == 0 {
+            // Nobody has been waiting for it to come back.
+            away.since = None;
+        }
         let now = lane.durability.tick();
         lane.out.append(|batch| table.up(framing, now, batch));
     }
@@ -191,7 +236,11 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
         ids,
         pool: Arc::clone(&life.pool),
         done: Vec::with_capacity(64),
+        answered: false,
+        hold: life.policy.hold,
+        leaving: None,
     };
+    let begun = Instant::now();
     let mut end = life.end.clone();
     let mut ending = false;
     let lost = loop {
@@ -205,13 +254,25 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
         }
     };
     *lane.task.lock() = None;
-    if let Lost::Ended = lost {
+    let leaving = reading.leaving.as_ref().map(|leaving| leaving.since);
+    away.since = if reading.answered { leaving } else { away.since.or(leaving) };
+    if reading.answered || begun.elapsed() > Duration::from_secs(1) {
+        away.pause = Duration::ZERO;
+    }
+    if let Lost::Ended | Lost::ShutDown | Lost::Stuck = lost {
         // Says goodbye; the backend then closes without complaint.
         let disc = RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie: Cookie(0), offset: 0, length: 0 };
         lane.out.append(|batch| batch.head(|out| disc.put(framing, out)));
         lane.flush();
     }
     lost
+}
+
+/// A backend has said that it is shutting down.
+struct Leaving {
+    since: Instant,
+    /// Until when it may answer what was sent before.
+    limit: Pin<Box<Sleep>>,
 }
 
 struct Reading {
@@ -222,6 +283,10 @@ struct Reading {
     ids: Vec<u32>,
     pool: Arc<Pool>,
     done: Vec<(Job, Outcome)>,
+    /// Whether this connection has answered any request.
+    answered: bool,
+    hold: Duration,
+    leaving: Option<Leaving>,
 }
 
 impl Reading {
@@ -250,6 +315,14 @@ impl Reading {
             }
             if ending && lane.in_flight() == 0 {
                 return Poll::Ready(Lost::Ended);
+            }
+            if let Some(leaving) = &mut self.leaving {
+                if !lane.table.lock().awaits() {
+                    return Poll::Ready(Lost::ShutDown);
+                }
+                if leaving.limit.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Lost::Stuck);
+                }
             }
             let room = self.inbox.room(self.pool.as_ref());
             match ready!(self.read.poll_fill(cx, room)) {
@@ -289,6 +362,17 @@ impl Reading {
                     outcome
                 }
             };
+            if let Outcome::Failed(Failure { errno: Errno::ESHUTDOWN, .. }) = outcome {
+                // Not carried out, and nothing will be: this request and all to come are for the next connection.
+                table.leave(cookie);
+                if self.hold.is_zero() {
+                    table.give_up("the backend is shutting down".into());
+                }
+                let (since, limit) = (Instant::now(), self.hold.max(LAST_ANSWERS));
+                self.leaving.get_or_insert_with(|| Leaving { since, limit: Box::pin(tokio::time::sleep(limit)) });
+                continue;
+            }
+            self.answered = true;
             let Some(slot) = table.answer(cookie, now) else { return Err(BadReply::Cookie(cookie)) };
             if !matches!(outcome, Outcome::Failed(_)) {
                 match slot.job.request.command {

@@ -23,6 +23,8 @@ enum Phase {
     Away,
     /// Connected.
     Up,
+    /// Still connected, but the backend takes no more: what was sent is answered, the rest waits for the next connection.
+    Leaving,
     /// Given up: requests fail with this sentence.
     Down(Cow<'static, str>),
 }
@@ -33,6 +35,10 @@ pub(super) struct Slot {
     pub(super) job: Job,
     /// Upper half of the cookie: tells a slot's user from the one before.
     tag: u32,
+    /// Whether it was sent on the present connection, and so may be answered.
+    pub(super) sent: bool,
+    /// Whether an earlier connection was lost with it unanswered: it may have been carried out there.
+    pub(super) doubtful: bool,
     /// When it was sent, by the clock.
     pub(super) at: u64,
     /// For a FLUSH: the writes answered before it was sent.
@@ -70,7 +76,7 @@ impl Table {
     pub(super) fn down(&self) -> Option<Cow<'static, str>> {
         match &self.phase {
             Phase::Down(why) => Some(why.clone()),
-            Phase::Away | Phase::Up => None,
+            Phase::Away | Phase::Up | Phase::Leaving => None,
         }
     }
 
@@ -80,15 +86,18 @@ impl Table {
         let tag = self.tag;
         let entry = self.slots.vacant_entry();
         let cookie = cookie(entry.key(), tag);
-        if let (Phase::Up, Some(framing)) = (&self.phase, self.framing) {
+        let sent = if let (Phase::Up, Some(framing)) = (&self.phase, self.framing) {
             put(&job.request, cookie, framing, batch);
-        }
-        entry.insert(Slot { job, tag, at, covers, gather: None });
+            true
+        } else {
+            false
+        };
+        entry.insert(Slot { job, tag, sent, doubtful: false, at, covers, gather: None });
     }
 
     /// What a cookie waits for, for the reader of replies.
     pub(super) fn expected(&self, cookie: Cookie) -> Option<Expected> {
-        let slot = self.slots.get(key(cookie)).filter(|s| s.tag == tag(cookie))?;
+        let slot = self.slots.get(key(cookie)).filter(|s| s.sent && s.tag == tag(cookie))?;
         let request = &slot.job.request;
         Some(Expected { read: (request.command == Cmd::READ).then_some(request.length) })
     }
@@ -119,6 +128,23 @@ impl Table {
             || self.answered.iter().rev().take_while(|a| a.at >= slot.at).any(|a| a.offset < end && offset < a.end)
     }
 
+    /// The backend has refused this request because it is shutting down: it waits to be sent on the next connection, and
+    /// so does everything from now on.
+    pub(super) fn leave(&mut self, cookie: Cookie) {
+        if let Some(slot) = self.slot(cookie) {
+            slot.sent = false;
+            slot.gather = None;
+        }
+        if let Phase::Up = self.phase {
+            self.phase = Phase::Leaving;
+        }
+    }
+
+    /// Whether any request that was sent on the present connection is unanswered.
+    pub(super) fn awaits(&self) -> bool {
+        self.slots.iter().any(|(_, slot)| slot.sent)
+    }
+
     /// All requests in flight, in the order in which they were sent; the table is empty afterwards.
     pub(super) fn take_all(&mut self) -> Vec<Slot> {
         let mut all: Vec<Slot> = self.slots.drain().collect();
@@ -147,6 +173,7 @@ impl Table {
         for (_, _, key) in order {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.at = now;
+                slot.sent = true;
                 slot.gather = None;
                 put(&slot.job.request, cookie(key, slot.tag), framing, batch);
             }
@@ -155,7 +182,7 @@ impl Table {
 
     /// Puts a request back that waits to be sent again.
     pub(super) fn keep(&mut self, slot: Slot) {
-        self.slots.insert(slot);
+        self.slots.insert(Slot { sent: false, doubtful: slot.sent || slot.doubtful, ..slot });
     }
 
     pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
