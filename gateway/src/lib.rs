@@ -63,8 +63,8 @@
 //!   bytes are its own; what goes beyond comes out of its tenant's `tenant-bytes`. So a tenant's sessions hold at most
 //!   `tenant-bytes + sessions * largest-payload`. A READ is charged when it is admitted, a WRITE before its payload is
 //!   read; both until the reply is with the kernel. The bridge adds at most two of the backend's blocks to a request.
-//! - Receive buffers, outside the permits: one of 128 KiB for each client socket with an incomplete message, and one
-//!   for each connected lane. A client that is idle holds none.
+//! - Receive buffers, outside the permits: one of 128 KiB for each client's or backend's socket with an incomplete
+//!   message. One that is idle holds none.
 //! - The [pool](net::Pool) keeps up to 128 buffers (16 MiB) for the next reader.
 //! - A payload in flight keeps alive the buffers it lies in, all of each: at worst a few bytes hold 128 KiB. A client
 //!   can have no more of these than requests in flight, a backend no more than chunks in its answers.

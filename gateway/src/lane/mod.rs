@@ -9,6 +9,8 @@ mod gather;
 mod lost;
 mod run;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

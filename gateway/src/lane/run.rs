@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::reply::{BadReply, Event, ReplyReader};
 use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Cookie, Errno, Inbox};
+use crate::proto::{Buffers, Cmd, CmdFlags, Cookie, Errno, Inbox};
 use crate::work::{Failure, Finished, Job, Outcome};
 
 /// A connection in transmission.
@@ -325,10 +325,16 @@ impl Reading {
                 }
             }
             let room = self.inbox.room(self.pool.as_ref());
-            match ready!(self.read.poll_fill(cx, room)) {
-                Ok(0) => return Poll::Ready(Lost::Closed),
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(error.into()),
+            match self.read.poll_fill(cx, room) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Lost::Closed),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
+                Poll::Pending => {
+                    if let Some(buffer) = self.inbox.release() {
+                        self.pool.retire(buffer);
+                    }
+                    return Poll::Pending;
+                }
             }
         }
     }
