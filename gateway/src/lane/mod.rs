@@ -4,6 +4,7 @@
 //! or failed by one set of rules (`lost`). Whoever appends requests writes them; the lane's own task ([`run`]) reads the
 //! replies and finishes the jobs. Keeps: exactly one reply (8), replay (7), several lanes only with CAN_MULTI_CONN (9).
 
+mod complaints;
 mod dial;
 mod gather;
 mod lost;
@@ -25,6 +26,7 @@ pub use run::{Connected, Life, Owner, run};
 use crate::net::{Outbox, Written};
 use crate::proto::{Cookie, Errno};
 use crate::work::{Failure, Finished, Job};
+use complaints::Complaints;
 use table::Table;
 
 /// What the lanes of one export share: a clock of events, and what is answered but not yet known durable.
@@ -76,6 +78,7 @@ pub struct Lane {
     out: Outbox,
     durability: Arc<Durability>,
     task: Mutex<Option<Waker>>,
+    complaints: Mutex<Complaints>,
 }
 
 impl Lane {
@@ -86,6 +89,7 @@ impl Lane {
             out: Outbox::default(),
             durability,
             task: Mutex::new(None),
+            complaints: Mutex::default(),
         })
     }
 

@@ -362,8 +362,10 @@ impl Reading {
                     }
                     let gather: Gather = *core::mem::take(&mut slot.gather).unwrap_or_default();
                     let (outcome, fault) = gather.finish(&slot.job.request);
-                    if let Some(fault) = fault {
-                        tracing::warn!(command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
+                    if let Some(fault) = fault
+                        && let Some(not_shown) = lane.complaints.lock().admit(Instant::now())
+                    {
+                        tracing::warn!(not_shown, command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
                     }
                     outcome
                 }
