@@ -145,7 +145,10 @@ impl Bound {
                 Err(error) => {
                     // Out of descriptors, most likely: others will close theirs.
                     tracing::error!(listener = self.label, %error, ?pause, "can't accept a connection; trying again");
-                    tokio::time::sleep(pause).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        _ = drain.wait_for(|d| *d) => break,
+                    }
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
             }
