@@ -64,7 +64,7 @@ impl App {
         let mut inherited = Inherited::from_env();
         let mut listeners = Vec::new();
         for address in &config.listeners {
-            listeners.push(Bound::bind(address, &mut inherited).await?);
+            listeners.extend(Bound::bind(address, &mut inherited).await?);
         }
         let admin = match &config.admin {
             Some(address) => Some(Admin::bind(address).await.map_err(StartError::Admin)?),
