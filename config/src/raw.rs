@@ -209,7 +209,8 @@ pub(crate) struct RawLimits {
     /// The default is what clients use that never asked.
     #[schemars(extend("default" = "32MiB", "examples" = ["32MiB"]))]
     pub(crate) largest_payload: Option<RawSize>,
-    /// How long requests in flight may take to finish when the gateway is told to end; then connections are closed.
+    /// How long requests in flight may take to finish when the gateway is told to end; then connections are closed, and one
+    /// second later the gateway has ended.
     #[schemars(extend("default" = "30s", "examples" = ["30s"]))]
     pub(crate) drain_timeout: Option<String>,
 }

@@ -1,7 +1,8 @@
 //! The one place of assembly: bind, build, run, drain.
 //!
 //! [`App::build`] binds first and tells the addresses; [`App::run`] serves until told to stop, then drains: listeners
-//! close, what was admitted is finished, new requests get ESHUTDOWN, backends get DISC, all within `drain-timeout`.
+//! close, what was admitted is finished, new requests get ESHUTDOWN, backends get DISC, all within `drain-timeout` and
+//! a second.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,8 +22,8 @@ use crate::resize::notes::Notes;
 use crate::session::{Front, SessionTable};
 use crate::shards::Shards;
 
-/// How long backends have, after the sessions, to be let go.
-const LET_GO: Duration = Duration::from_secs(5);
+/// How long backends and the admin interface have, after `drain-timeout`, to be let go.
+const LET_GO: Duration = Duration::from_secs(1);
 /// Receive buffers kept for the next reader: 16 MiB.
 const BUFFERS_KEPT: usize = 128;
 
@@ -69,7 +70,7 @@ impl App {
         let mut inherited = Inherited::from_env();
         let mut listeners = Vec::new();
         for address in &config.listeners {
-            listeners.push(Bound::bind(address, &mut inherited).await?);
+            listeners.extend(Bound::bind(address, &mut inherited).await?);
         }
         let admin = match &config.admin {
             Some(address) => Some(Admin::bind(address).await.map_err(StartError::Admin)?),
@@ -129,24 +130,27 @@ impl App {
         stop.await;
 
         let sessions = self.table.len();
+        // Measured from here, so that a backend may take what the sessions did not need.
+        let over = tokio::time::Instant::now() + limits.drain_timeout;
         tracing::info!(sessions, limit = ?limits.drain_timeout, "draining");
         phase.send_replace(Phase::Draining);
         drain.send_replace(true);
         while accepting.join_next().await.is_some() {}
-        if tokio::time::timeout(limits.drain_timeout, self.table.emptied()).await.is_err() {
+        if tokio::time::timeout_at(over, self.table.emptied()).await.is_err() {
             let left = self.table.len();
             tracing::warn!(sessions = left, limit = ?limits.drain_timeout, "drain-timeout is over; the sessions left are cut");
             self.table.cut_all();
         }
         drop(self.embedded);
-        if tokio::time::timeout(LET_GO, self.registry.close_all()).await.is_err() {
-            tracing::warn!(limit = ?LET_GO, "a backend did not answer what was in flight; it is left");
+        if tokio::time::timeout_at(over + LET_GO, self.registry.close_all()).await.is_err() {
+            tracing::warn!(limit = ?limits.drain_timeout + LET_GO, "a backend did not answer what was in flight; it is left");
         }
         self.notes.close().await;
         end.send_replace(true);
         if let Some(admin) = admin {
             // A scrape that hangs must not hold the end up.
-            let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
+            let soon = tokio::time::Instant::now() + LET_GO;
+            let _ = tokio::time::timeout_at(soon.min(over + LET_GO), admin).await;
         }
         tracing::info!("stopped");
     }

@@ -63,8 +63,8 @@
 //!   bytes are its own; what goes beyond comes out of its tenant's `tenant-bytes`. So a tenant's sessions hold at most
 //!   `tenant-bytes + sessions * largest-payload`. A READ is charged when it is admitted, a WRITE before its payload is
 //!   read; both until the reply is with the kernel. The bridge adds at most two of the backend's blocks to a request.
-//! - Receive buffers, outside the permits: one of 128 KiB for each client socket with an incomplete message, and one
-//!   for each connected lane. A client that is idle holds none.
+//! - Receive buffers, outside the permits: one of 128 KiB for each client's or backend's socket with an incomplete
+//!   message. One that is idle holds none.
 //! - The [pool](net::Pool) keeps up to 128 buffers (16 MiB) for the next reader.
 //! - A payload in flight keeps alive the buffers it lies in, all of each: at worst a few bytes hold 128 KiB. A client
 //!   can have no more of these than requests in flight, a backend no more than chunks in its answers.
@@ -99,13 +99,13 @@
 //! | **One size for all who ask**: LIST dials nobody; INFO, GO and EXPORT_NAME are answered from one place. A session is admitted up to the size that its handshake told, and no further. | `session/handshake.rs`, `session/admit.rs` | `interop`, `session/admit.rs` |
 //! | **Flags that are kept**: a client is told what the gateway can keep, from one function. | `proto/flags.rs` | there, exhaustively |
 //! | **FLUSH covers everybody**: several lanes only if the backend sets CAN_MULTI_CONN; clients are offered it only if one FLUSH covers all sessions. | `export/backend.rs`, `proto/flags.rs` | `multiplex.rs`, `proto/flags.rs` |
-//! | **Replay by one table**: after a lost connection, what is sent again can't undo what was answered; a FLUSH fails once where answered writes may be gone, unless the export says `durable`. | `lane/lost.rs` | there, `bad_backend/loss.rs` |
+//! | **Replay by one table**: after a lost connection, what is sent again can't undo what was answered; a FLUSH fails once where answered writes may be gone, unless the export says `durable`. A backend that answers `ESHUTDOWN` is left, and asked again when it is back. | `lane/lost.rs` | there, `bad_backend/{loss,shutdown}.rs` |
 //! | **A size never goes back by itself**: a backend that returns smaller, or able to do less, is not used. | `export/backend.rs` (`fits`) | not yet |
 //! | **No write from the past**: while a request of a session that is gone may still change data, nothing that overlaps it is sent. | `export/orphans.rs` | there |
 //! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `export/bridge.rs`, `export/ranges.rs` | `translation/limits.rs`, `export/ranges.rs` |
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `export/bridge.rs` | `interop`, `translation` |
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
-//! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a few seconds. | [`app`] | `drain.rs` |
+//! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
 //!
 //! Not kept yet, because nothing resizes yet: the order of growing and shrinking, quota, zeroing of what a grow
 //! exposes, notices, and when a backend's claims are believed. The decisions are in the policy crate, with tests of

@@ -70,53 +70,61 @@ impl Inherited {
     /// What the environment says.
     pub fn from_env() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-        Self {
-            names: names.split(':').filter(|n| !n.is_empty()).map(str::to_owned).collect(),
-            fds: ListenFd::from_env(),
-        }
+        Self { names: names.split(':').map(str::to_owned).collect(), fds: ListenFd::from_env() }
     }
 
-    fn take(&mut self, name: &str) -> io::Result<Option<Listening>> {
-        let Some(at) = self.names.iter().position(|n| n == name) else { return Ok(None) };
-        if let Ok(Some(tcp)) = self.fds.take_tcp_listener(at) {
-            tcp.set_nonblocking(true)?;
-            return TcpListener::from_std(tcp).map(|l| Some(Listening::Tcp(l)));
-        }
-        match self.fds.take_unix_listener(at)? {
-            Some(unix) => {
+    /// All sockets of this name: those of one `.socket` unit share theirs.
+    fn take(&mut self, name: &str) -> io::Result<Vec<Listening>> {
+        let mut taken = Vec::new();
+        for (at, _) in self.names.iter().enumerate().filter(|(_, n)| *n == name) {
+            if let Ok(Some(tcp)) = self.fds.take_tcp_listener(at) {
+                tcp.set_nonblocking(true)?;
+                taken.push(Listening::Tcp(TcpListener::from_std(tcp)?));
+            } else if let Some(unix) = self.fds.take_unix_listener(at)? {
                 unix.set_nonblocking(true)?;
-                UnixListener::from_std(unix).map(|l| Some(Listening::Unix(l)))
+                taken.push(Listening::Unix(UnixListener::from_std(unix)?));
             }
-            None => Ok(None),
         }
+        Ok(taken)
+    }
+
+    fn given(&self) -> String {
+        let given = self.names.join(", ");
+        if given.is_empty() { "none".to_owned() } else { given }
     }
 }
 
 impl Bound {
-    /// Binds. Within a runtime.
-    pub async fn bind(address: &ListenAddress, inherited: &mut Inherited) -> Result<Self, BindError> {
+    /// Binds one address; takes all sockets of a name of systemd's, so at least one is given back. Within a runtime.
+    pub async fn bind(address: &ListenAddress, inherited: &mut Inherited) -> Result<Vec<Self>, BindError> {
         let label = address.to_string();
         let failed = |error| BindError::Bind { address: label.clone(), error };
         let (listening, path) = match address {
-            ListenAddress::Tcp(address) => (Listening::Tcp(TcpListener::bind(address).await.map_err(failed)?), None),
+            ListenAddress::Tcp(address) => {
+                (vec![Listening::Tcp(TcpListener::bind(address).await.map_err(failed)?)], None)
+            }
             ListenAddress::Unix(path) => {
                 clear_way(path).await?;
-                (Listening::Unix(UnixListener::bind(path).map_err(failed)?), Some(path.clone()))
+                (vec![Listening::Unix(UnixListener::bind(path).map_err(failed)?)], Some(path.clone()))
             }
-            ListenAddress::Systemd(name) => match inherited.take(name).map_err(failed)? {
-                Some(listening) => (listening, None),
-                None => {
-                    let given = if inherited.names.is_empty() { "none".to_owned() } else { inherited.names.join(", ") };
-                    return Err(BindError::NoSuchName { name: name.clone(), given });
+            ListenAddress::Systemd(name) => {
+                let listening = inherited.take(name).map_err(failed)?;
+                if listening.is_empty() {
+                    return Err(BindError::NoSuchName { name: name.clone(), given: inherited.given() });
                 }
-            },
+                (listening, None)
+            }
         };
-        let uri = match (&listening, &path) {
-            (Listening::Tcp(_), _) => listening.local_tcp().map_or_else(|| label.clone(), |a| format!("nbd://{a}")),
-            (Listening::Unix(_), Some(path)) => format!("nbd+unix:///?socket={}", path.display()),
-            (Listening::Unix(_), None) => label.clone(),
+        let bound = |listening: Listening| {
+            let uri = match (listening.local_tcp(), listening.local_path()) {
+                (Some(address), _) => format!("nbd://{address}"),
+                (None, Some(path)) => format!("nbd+unix:///?socket={}", path.display()),
+                // An abstract socket: no URI can say it.
+                (None, None) => label.clone(),
+            };
+            Self { label: label.clone(), uri, listening, path: path.clone() }
         };
-        Ok(Self { label, uri, listening, path })
+        Ok(listening.into_iter().map(bound).collect())
     }
 
     /// Accepts until `drain` turns true. Each connection is served in a task of its own.
@@ -145,7 +153,10 @@ impl Bound {
                 Err(error) => {
                     // Out of descriptors, most likely: others will close theirs.
                     tracing::error!(listener = self.label, %error, ?pause, "can't accept a connection; trying again");
-                    tokio::time::sleep(pause).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        _ = drain.wait_for(|d| *d) => break,
+                    }
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
             }

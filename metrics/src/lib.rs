@@ -1,6 +1,6 @@
 //! Every metric of nbd-gateway.
 //!
-//! [`names`] is the one place where a metric gets its name, help, unit and buckets; [`labels`] holds the closed sets of
+//! `names` is the one place where a metric gets its name, help, unit and buckets; [`labels`] holds the closed sets of
 //! label values; [`guards`] counts what opens and closes. There is no global registry: [`Metrics::new`] makes one, and
 //! whoever counts holds the handles it needs, resolved beforehand, so that counting costs an addition.
 

@@ -50,8 +50,7 @@ impl Gateway {
         )?;
         let arguments = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
         let mut process = Running::start_with(&binary()?, arguments, place.path("log"), Stdio::null(), Stdio::piped())?;
-        let lines = follow(&mut process)?;
-        let said = await_ready(&mut process, &lines)?;
+        let said = said_until_ready(&mut process)?;
         let after = |prefix: &str| said.iter().find_map(|line| line.strip_prefix(prefix)).and_then(|a| a.parse().ok());
         let Some(tcp) = after("listening on nbd://") else {
             return Err(process.trouble(&format!("did not tell its TCP address; it said {said:?}")));
@@ -98,10 +97,15 @@ impl Gateway {
         self.await_end()
     }
 
-    /// The same for a gateway that has already been told to end.
-    pub(crate) fn await_end(&mut self) -> Result<(), Trouble> {
+    /// For a gateway that has already been told to end, and had every reason to call a person.
+    pub(crate) fn await_end_whatever_it_logged(&mut self) -> Result<(), Trouble> {
         let status = self.process.await_end(BOUNDED_END)?;
-        ensure(status.success(), || format!("the gateway ended with {status}\n{}", self.log()))?;
+        ensure(status.success(), || format!("the gateway ended with {status}\n{}", self.log()))
+    }
+
+    /// As [`Self::end`], for a gateway that has already been told to end.
+    pub(crate) fn await_end(&mut self) -> Result<(), Trouble> {
+        self.await_end_whatever_it_logged()?;
         let log = self.process.log();
         let complaints: Vec<_> =
             log.lines().filter(|line| line.contains(" ERROR ") || line.contains(" WARN ") && !self.may_warn).collect();
@@ -129,6 +133,12 @@ pub(crate) fn binary() -> Result<PathBuf, Trouble> {
         format!("no gateway at {}; run: cargo build --release --locked -p nbd-gateway", path.display())
     })?;
     Ok(path)
+}
+
+/// What a gateway that was started with a pipe for its standard output says before it is ready.
+pub(crate) fn said_until_ready(process: &mut Running) -> Result<Vec<String>, Trouble> {
+    let lines = follow(process)?;
+    await_ready(process, &lines)
 }
 
 /// Standard output as it comes, line by line.

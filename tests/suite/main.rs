@@ -19,6 +19,7 @@ mod client;
 mod drain;
 mod gateway;
 mod image;
+mod inherited;
 mod interop;
 mod multiplex;
 mod peer;

@@ -176,6 +176,12 @@ impl Exports {
         self.names.iter().map(ExportName::as_str)
     }
 
+    /// The same, each with its description.
+    pub(super) fn described(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let description = |name| self.exact.get(name).and_then(|entry: &Entry| entry.description.as_deref());
+        self.names.iter().map(move |name| (name.as_str(), description(name)))
+    }
+
     /// The templates, in the order in which they are tried.
     pub(super) fn template_names(&self) -> impl Iterator<Item = &str> {
         self.templates.iter().map(|(template, _)| template.as_str())

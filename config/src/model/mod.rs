@@ -147,6 +147,11 @@ impl Config {
         self.exports.exact_names()
     }
 
+    /// What LIST tells: each name of [`listable`](Self::listable), with its description if it has one.
+    pub fn listing(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.exports.described()
+    }
+
     /// The names of the templates, with their `*`, in the order in which they are tried.
     pub fn templates(&self) -> impl Iterator<Item = &str> {
         self.exports.template_names()

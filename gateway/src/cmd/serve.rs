@@ -77,9 +77,10 @@ fn announce(app: &App, embedded: bool) {
         text.push_str(&format!("admin on {url}\n"));
     }
     if embedded && let Some(uri) = app.listening().next() {
+        let program = program();
         text.push_str(&format!(
             "\nThe disk `demo` is a sparse file in ./nbd-gateway-data. Try, in another terminal:\n  \
-             nbd-gateway client info {uri}/demo\n  \
+             {program} client info {uri}/demo\n  \
              qemu-img info {uri}/demo\n  \
              curl {}/metrics\n\nStop with Ctrl-C.\n\n",
             app.admin().unwrap_or("http://127.0.0.1:9809"),
@@ -91,6 +92,25 @@ fn announce(app: &App, embedded: bool) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// What to type in a shell, in this directory, to run this program again: it need not be on the path.
+fn program() -> String {
+    let (program, here) = (std::env::current_exe(), std::env::current_dir());
+    typed(program.ok().as_deref(), here.ok().as_deref()).unwrap_or_else(|| "nbd-gateway".to_owned())
+}
+
+/// `program` as a word for a shell, short if it is below `here`.
+fn typed(program: Option<&Path>, here: Option<&Path>) -> Option<String> {
+    let program = program?;
+    let below = here.and_then(|here| program.strip_prefix(here).ok());
+    let word = match below.unwrap_or(program).to_str()? {
+        // Without a slash a shell would look on the path.
+        bare if !bare.contains('/') => format!("./{bare}"),
+        path => path.to_owned(),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
+    if word.chars().all(plain) { Some(word) } else { Some(format!("'{}'", word.replace('\'', "'\\''"))) }
+}
+
 fn log(config: &Config) {
     let filter = EnvFilter::new(config.log.level.as_str());
     let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
@@ -100,5 +120,23 @@ fn log(config: &Config) {
     };
     if let Err(error) = set {
         eprintln!("nbd-gateway: logging can't be set up: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(program: &str, here: &str) -> String {
+        typed(Some(Path::new(program)), Some(Path::new(here))).unwrap()
+    }
+
+    #[test]
+    fn the_program_is_shown_as_a_shell_in_this_directory_takes_it() {
+        assert_eq!(shown("/src/gw/target/release/nbd-gateway", "/src/gw"), "target/release/nbd-gateway");
+        assert_eq!(shown("/usr/bin/nbd-gateway", "/src/gw"), "/usr/bin/nbd-gateway");
+        assert_eq!(shown("/src/gw/nbd-gateway", "/src/gw"), "./nbd-gateway");
+        assert_eq!(shown("/my disks/it's/nbd-gateway", "/"), r"'my disks/it'\''s/nbd-gateway'");
+        assert_eq!(typed(None, Some(Path::new("/"))), None);
     }
 }

@@ -120,12 +120,13 @@ pub(super) enum Unopened {
 }
 
 impl Backend {
-    /// Opens what the configuration names. Cancel-safe: yes, connections made so far are closed.
+    /// Opens what the configuration names; `metrics` is asked once that is done. Cancel-safe: yes, connections made so far
+    /// are closed.
     pub(super) async fn open(
         config: &Resolved,
         pool: &Arc<Pool>,
         shards: &Shards,
-        metrics: &ExportMetrics,
+        metrics: impl Fn() -> ExportMetrics,
         resizer: &Resizer,
     ) -> Result<(Self, Facts, Arc<View>), Unopened> {
         match &config.backend {
@@ -134,10 +135,10 @@ impl Backend {
                 let (path, size, read_only) = (path.clone(), *size, config.read_only);
                 let open = move || Origin::open_file(&path, size.map(|s| s.bytes()), read_only);
                 let opened = tokio::task::spawn_blocking(open).await.map_err(|e| Unopened::Task(e.to_string()))?;
-                Ok(Self::embedded(opened?, config.resize.driver, metrics))
+                Ok(Self::embedded(opened?, config.resize.driver, &metrics()))
             }
             config::Backend::Memory { size } => {
-                Ok(Self::embedded(Origin::memory(size.bytes()), config.resize.driver, metrics))
+                Ok(Self::embedded(Origin::memory(size.bytes()), config.resize.driver, &metrics()))
             }
         }
     }
@@ -172,7 +173,7 @@ impl Backend {
         uri: &config::NbdUri,
         pool: &Arc<Pool>,
         shards: &Shards,
-        metrics: &ExportMetrics,
+        metrics: impl Fn() -> ExportMetrics,
         resizer: &Resizer,
     ) -> Result<(Self, Facts, Arc<View>), Unopened> {
         let dialer =
@@ -206,6 +207,7 @@ impl Backend {
         let durability = Arc::new(Durability::default());
         let (end, ending) = watch::channel(false);
         let (mut lanes, mut tasks) = (Vec::new(), Vec::new());
+        let metrics = metrics();
         metrics.lane_up.set(1);
         for connected in connections {
             let lane = Lane::new(Arc::clone(&durability));

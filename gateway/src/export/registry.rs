@@ -114,9 +114,10 @@ impl Registry {
         Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), shared })
     }
 
-    /// The exports that a client may see: those with a name of their own. A template's are not listed.
+    /// The exports that a client may see, with the configuration's descriptions: those with a name of their own. A
+    /// template's are not listed, and no backend is asked.
     pub fn list(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        self.config.listable().map(|name| (name, None))
+        self.config.listing()
     }
 
     /// The threads that move requests.
@@ -181,7 +182,8 @@ impl Registry {
     }
 
     async fn make(&self, config: &Resolved) -> Result<Export, OpenError> {
-        let metrics = self.shared.metrics.export(config.name.as_str());
+        // Not before it is open: clients make up names that fit a template, and the series are bounded.
+        let metrics = || self.shared.metrics.export(config.name.as_str());
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
         let budget = || TenantBudget::new(config.limits.tenant_bytes);
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
@@ -273,5 +275,57 @@ impl Drop for Lease {
             tokio::time::sleep(entry.config.idle_timeout).await;
             registry.close_idle(&entry, leased).await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"
+[[listener]]
+address = "127.0.0.1:0"
+
+[[export]]
+name = "named"
+description = "the one with a name"
+backend = "memory:"
+size = "1MiB"
+
+[[export]]
+name = "plain"
+backend = "nbd+unix:///?socket=/nonexistent/socket"
+
+[[export]]
+name = "any/*"
+backend = "nbd+unix:///{}?socket=/nonexistent/socket"
+"#;
+
+    fn registry() -> Arc<Registry> {
+        let config = Config::parse(CONFIG, std::path::Path::new("config.toml")).unwrap();
+        let metrics = Arc::new(Metrics::new("0").unwrap());
+        let notes = Arc::new(Notes::open("/nonexistent/state".into()).unwrap());
+        Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes)
+    }
+
+    #[tokio::test]
+    async fn the_list_has_the_descriptions_of_the_configuration() {
+        let registry = registry();
+        let list: Vec<_> = registry.list().collect();
+        assert_eq!(list, [("named", Some("the one with a name")), ("plain", None)]);
+    }
+
+    /// Names are free to make up, and series are not.
+    #[tokio::test]
+    async fn a_name_that_fits_a_template_has_no_series_unless_it_could_be_opened() {
+        let registry = registry();
+        registry.open("any/name").await.unwrap_err();
+        registry.open("plain").await.unwrap_err();
+        let series = registry.shared.metrics.render().unwrap();
+        assert!(!series.contains("any/name"), "{series}");
+        assert!(series.contains(r#"lane_up{export="plain"} 0"#), "{series}");
+        let _open = registry.open("named").await.unwrap();
+        let series = registry.shared.metrics.render().unwrap();
+        assert!(series.contains(r#"lane_up{export="named"} 1"#), "{series}");
     }
 }

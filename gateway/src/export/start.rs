@@ -24,7 +24,7 @@ pub(super) async fn open(
     config: &Resolved,
     shared: &Shared,
     budget: Arc<TenantBudget>,
-    metrics: ExportMetrics,
+    metrics: impl Fn() -> ExportMetrics,
 ) -> Result<Export, String> {
     let name = config.name.as_str();
     let (export, tenant) = (config.name.clone(), config.tenant.clone());
@@ -79,7 +79,7 @@ pub(super) async fn open(
     let book = Arc::clone(&shared.book);
     let resize_metrics = told.0;
     let config = config.clone();
-    Ok(Export::new(Parts { config, policy, core, resizer, book, budget, metrics, resize_metrics, end }))
+    Ok(Export::new(Parts { config, policy, core, resizer, book, budget, metrics: metrics(), resize_metrics, end }))
 }
 
 fn coarser(policy: Granularity, backend: u64) -> Granularity {

@@ -3,11 +3,13 @@
 //!
 //! Owns the reader's state on one connection; never touches a socket, and tells nobody: who calls it finishes the jobs.
 
+use tokio::time::Instant;
+
 use super::Lane;
 use super::gather::{Gather, at_once};
 use crate::proto::reply::{BadReply, Body, Event, ReplyReader};
-use crate::proto::{Cmd, CmdFlags, Framing, Inbox};
-use crate::work::{Job, Outcome};
+use crate::proto::{Cmd, CmdFlags, Errno, Framing, Inbox};
+use crate::work::{Failure, Job, Outcome};
 
 /// Decodes the replies of one connection.
 pub(super) struct Decoder {
@@ -16,11 +18,15 @@ pub(super) struct Decoder {
     ids: Vec<u32>,
     /// Answered, and still to be finished.
     pub(super) done: Vec<(Job, Outcome)>,
+    /// Whether this connection has answered any request.
+    pub(super) answered: bool,
+    /// Whether the backend has said ESHUTDOWN.
+    pub(super) refused: bool,
 }
 
 impl Decoder {
     pub(super) fn new(framing: Framing, ids: Vec<u32>) -> Self {
-        Self { replies: ReplyReader::new(framing), ids, done: Vec::with_capacity(64) }
+        Self { replies: ReplyReader::new(framing), ids, done: Vec::with_capacity(64), answered: false, refused: false }
     }
 
     /// Everything whole in the inbox; under one lock, finishing nothing yet.
@@ -51,12 +57,21 @@ impl Decoder {
                     }
                     let gather: Gather = *core::mem::take(&mut slot.gather).unwrap_or_default();
                     let (outcome, fault) = gather.finish(&slot.job.request);
-                    if let Some(fault) = fault {
-                        tracing::warn!(command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
+                    if let Some(fault) = fault
+                        && let Some(not_shown) = lane.complaints.lock().admit(Instant::now())
+                    {
+                        tracing::warn!(not_shown, command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
                     }
                     outcome
                 }
             };
+            if let Outcome::Failed(Failure { errno: Errno::ESHUTDOWN, .. }) = outcome {
+                // Not carried out, and nothing will be: this request and all to come are for the next connection.
+                table.leave(cookie);
+                self.refused = true;
+                continue;
+            }
+            self.answered = true;
             let Some(slot) = table.answer(cookie, now) else { return Err(BadReply::Cookie(cookie)) };
             if !matches!(outcome, Outcome::Failed(_)) {
                 match slot.job.request.command {

@@ -7,6 +7,9 @@
 //! | FLUSH, answered writes may be gone | EIO once, to every session (sent again where `durable`) | the same |
 //! | FLUSH, nothing may be gone | sent again | sent again |
 //! | RESIZE | EIO: the size is read back | EIO |
+//!
+//! What was never sent, or came back with ESHUTDOWN and nothing else, was not carried out: it is sent (again), except a
+//! FLUSH or a RESIZE, for which the table holds.
 
 use std::time::Duration;
 
@@ -44,7 +47,9 @@ impl Lane {
                 let fate = if policy.hold.is_zero() {
                     Some("the backend's connection was lost".to_owned())
                 } else {
-                    fate(slot.job.request.command, ended, gone, || table.overtaken(&slot))
+                    let command = slot.job.request.command;
+                    let carried = slot.sent || slot.doubtful;
+                    fate(command, carried.then_some(ended), gone, || table.overtaken(&slot))
                 };
                 match fate {
                     None => table.keep(slot),
@@ -64,16 +69,17 @@ impl Lane {
     }
 }
 
-/// `None`: to be sent again. Otherwise why it fails.
-fn fate(command: Cmd, ended: EndedBy, gone: bool, overtaken: impl Fn() -> bool) -> Option<String> {
+/// `None`: to be sent again. Otherwise why it fails. `ended` is `None` for a request that was surely not
+/// carried out.
+fn fate(command: Cmd, ended: Option<EndedBy>, gone: bool, overtaken: impl Fn() -> bool) -> Option<String> {
     match (command, ended) {
         (Cmd::FLUSH, _) if gone => {
             Some("the backend's connection was lost with answered writes that may not be durable".to_owned())
         }
-        (Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES, EndedBy::Gateway) => {
+        (Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES, Some(EndedBy::Gateway)) => {
             Some(format!("{command} was in flight on a connection that was given up; whether it was done is unknown"))
         }
-        (Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES, EndedBy::Backend) if overtaken() => Some(format!(
+        (Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES, Some(EndedBy::Backend)) if overtaken() => Some(format!(
             "{command} was in flight when the backend's connection was lost, and an overlapping request has been answered since it was sent"
         )),
         // Whether it was done is for the coordinator to find out.
@@ -89,14 +95,14 @@ mod tests {
     #[test]
     fn the_table_of_replay_is_the_one_in_the_doc() {
         use EndedBy::{Backend, Gateway};
-        for ended in [Backend, Gateway] {
+        for ended in [Some(Backend), Some(Gateway), None] {
             for gone in [false, true] {
                 for overtaken in [false, true] {
                     for command in [Cmd::READ, Cmd::CACHE, Cmd::BLOCK_STATUS] {
                         assert_eq!(fate(command, ended, gone, || overtaken), None, "{command} {ended:?}");
                     }
                     for command in [Cmd::WRITE, Cmd::TRIM, Cmd::WRITE_ZEROES] {
-                        let again = ended == Backend && !overtaken;
+                        let again = ended.is_none() || ended == Some(Backend) && !overtaken;
                         assert_eq!(fate(command, ended, gone, || overtaken).is_none(), again, "{command} {ended:?}");
                     }
                     assert_eq!(fate(Cmd::FLUSH, ended, gone, || overtaken).is_none(), !gone);

@@ -1,9 +1,10 @@
 //! Connections to one backend server, each shared by many sessions.
 //!
 //! A [`Lane`] outlives its connection: requests in flight stay in its table when the connection is lost, and are sent again
-//! or failed by one set of rules ([`lost`]). Whoever appends requests writes them; the lane's own task ([`run`]) reads the
+//! or failed by one set of rules (`lost`). Whoever appends requests writes them; the lane's own task ([`run`]) reads the
 //! replies and finishes the jobs. Keeps: exactly one reply (8), replay (7), several lanes only with CAN_MULTI_CONN (9).
 
+mod complaints;
 mod decode;
 mod dial;
 mod fuzz;
@@ -11,6 +12,8 @@ mod gather;
 mod lost;
 mod run;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,6 +33,7 @@ use crate::proto::{Cookie, Errno};
 use crate::work::{Failure, Finished, Job};
 
 pub use crate::work::Heard;
+use complaints::Complaints;
 use table::Table;
 
 /// What the lanes of one export share: a clock of events, and what is answered but not yet known durable.
@@ -81,6 +85,7 @@ pub struct Lane {
     out: Outbox,
     durability: Arc<Durability>,
     task: Mutex<Option<Waker>>,
+    complaints: Mutex<Complaints>,
     /// Set to have the connection replaced by a new one.
     renew: AtomicBool,
     /// How many connections there have been.
@@ -95,6 +100,7 @@ impl Lane {
             out: Outbox::default(),
             durability,
             task: Mutex::new(None),
+            complaints: Mutex::default(),
             renew: AtomicBool::new(false),
             ups: watch::channel(0).0,
         })

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::Lane;
 use super::decode::Decoder;
@@ -18,7 +19,7 @@ use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::reply::BadReply;
 use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Cookie, Errno, ExportFlags, Inbox, Payload};
+use crate::proto::{Buffers, Cmd, CmdFlags, Cookie, Errno, ExportFlags, Inbox, Payload};
 use crate::work::{Failure, Finished, Job, Request};
 
 /// A connection in transmission.
@@ -81,6 +82,10 @@ enum Lost {
     Io(#[from] io::Error),
     #[error("the backend broke the protocol: {0}")]
     Protocol(#[from] BadReply),
+    #[error("the backend is shutting down: it answered ESHUTDOWN")]
+    ShutDown,
+    #[error("the backend is shutting down: it answered ESHUTDOWN, and other requests not at all")]
+    Stuck,
     #[error("ended")]
     Ended,
     #[error("replaced")]
@@ -90,12 +95,30 @@ enum Lost {
 impl Lost {
     fn by(&self) -> EndedBy {
         match self {
-            Lost::Closed => EndedBy::Backend,
+            Lost::Closed | Lost::ShutDown => EndedBy::Backend,
             Lost::Io(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
                 EndedBy::Backend
             }
-            Lost::Io(_) | Lost::Protocol(_) | Lost::Ended | Lost::Replaced => EndedBy::Gateway,
+            Lost::Io(_) | Lost::Protocol(_) | Lost::Stuck | Lost::Ended | Lost::Replaced => EndedBy::Gateway,
         }
+    }
+}
+
+/// How long a backend that shuts down has, at the least, to answer what was sent before.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// How long the backend has been away. A connection that answers nothing does not end it: a backend that takes connections
+/// and no requests is as good as away.
+#[derive(Debug, Default)]
+struct Away {
+    since: Option<Instant>,
+    /// Before the next attempt.
+    pause: Duration,
+}
+
+impl Away {
+    fn wait_longer(&mut self) {
+        self.pause = (self.pause * 2).clamp(Duration::from_millis(20), Duration::from_secs(1));
     }
 }
 
@@ -103,16 +126,17 @@ impl Lost {
 pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
     let mut connected = Some(first);
     let mut finished = Finished::default();
+    let mut away = Away::default();
     while let Some(connection) = connected.take() {
         life.owner.up(&connection.negotiated);
-        let lost = converse(&lane, connection, &mut life, &mut finished).await;
+        let lost = converse(&lane, connection, &mut life, &mut away, &mut finished).await;
         if let Lost::Ended = lost {
             break;
         }
         if let Lost::Replaced = lost {
             lane.out.disconnect();
             lane.table.lock().away();
-            connected = come_back(&lane, &mut life, "replaced on purpose", &mut finished).await;
+            connected = come_back(&lane, &mut life, &mut away, "replaced on purpose", &mut finished).await;
             continue;
         }
         let why = lost.to_string();
@@ -120,28 +144,52 @@ pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
         life.owner.lost();
         lane.lose(lost.by(), life.policy, &mut finished);
         finished.flush();
-        connected = come_back(&lane, &mut life, &why, &mut finished).await;
+        connected = come_back(&lane, &mut life, &mut away, &why, &mut finished).await;
     }
     give_up(&lane, "the export is closing".into(), &mut finished);
     lane.out.disconnect();
 }
 
 /// Redials until there is a connection that fits, or the lane is to end. Requests wait for `hold`, then fail.
-async fn come_back(lane: &Lane, life: &mut Life, why: &str, finished: &mut Finished) -> Option<Connected> {
-    let since = Instant::now();
+async fn come_back(
+    lane: &Lane,
+    life: &mut Life,
+    away: &mut Away,
+    why: &str,
+    finished: &mut Finished,
+) -> Option<Connected> {
+    let since = *away.since.get_or_insert_with(Instant::now);
+    let hold_over = since + life.policy.hold;
     let mut given_up = life.policy.hold.is_zero();
     if given_up {
         give_up(lane, format!("the backend's connection was lost: {why}").into(), finished);
     }
-    let mut pause = Duration::from_millis(20);
+    let mut failure = why.to_owned();
     loop {
-        let hold_over = since + life.policy.hold;
+        if !given_up && Instant::now() >= hold_over {
+            given_up = true;
+            let hold = life.policy.hold;
+            tracing::error!(export = life.name, backend = %life.dialer.address, %failure, ?hold, "backend did not come back; requests fail until it does");
+            give_up(lane, format!("the backend is away for longer than {hold:?}: {failure}").into(), finished);
+        }
+        let next = Instant::now() + away.pause;
+        let wake = if given_up { next } else { next.min(hold_over) };
+        tokio::select! {
+            biased;
+            () = ended(&mut life.end) => return None,
+            () = tokio::time::sleep_until(wake) => {}
+        }
+        if Instant::now() < next {
+            // The hold is over first.
+            continue;
+        }
+        away.wait_longer();
         let outcome = tokio::select! {
             outcome = life.dialer.dial() => Some(outcome),
             () = ended(&mut life.end) => return None,
             () = tokio::time::sleep_until(hold_over), if !given_up => None,
         };
-        let failure = match outcome {
+        failure = match outcome {
             Some(Ok(connected)) => match life.owner.fits(&connected.negotiated) {
                 Ok(()) => {
                     tracing::info!(export = life.name, backend = %life.dialer.address, after = ?since.elapsed(), "backend connection is back");
@@ -155,19 +203,6 @@ async fn come_back(lane: &Lane, life: &mut Life, why: &str, finished: &mut Finis
             Some(Err(error)) => error.to_string(),
             None => "no connection".to_owned(),
         };
-        if !given_up && since.elapsed() >= life.policy.hold {
-            given_up = true;
-            let hold = life.policy.hold;
-            tracing::error!(export = life.name, backend = %life.dialer.address, %failure, ?hold, "backend did not come back; requests fail until it does");
-            give_up(lane, format!("the backend is away for longer than {hold:?}: {failure}").into(), finished);
-        }
-        let next = Instant::now() + pause;
-        let wake = if given_up { next } else { next.min(hold_over) };
-        tokio::select! {
-            () = tokio::time::sleep_until(wake) => {}
-            () = ended(&mut life.end) => return None,
-        }
-        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 
@@ -186,7 +221,13 @@ fn give_up(lane: &Lane, why: Cow<'static, str>, finished: &mut Finished) {
     finished.flush();
 }
 
-async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: &mut Finished) -> Lost {
+async fn converse(
+    lane: &Lane,
+    connected: Connected,
+    life: &mut Life,
+    away: &mut Away,
+    finished: &mut Finished,
+) -> Lost {
     let Connected { negotiated, stream, inbox } = connected;
     let (read, write) = match stream.rehome() {
         Ok(stream) => stream.split(),
@@ -201,6 +242,10 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
     lane.out.connect(write);
     {
         let mut table = lane.table.lock();
+        if table.len() == 0 {
+            // Nobody has been waiting for it to come back.
+            away.since = None;
+        }
         let now = lane.durability.tick();
         lane.out.append(|batch| table.up(framing, now, batch));
     }
@@ -214,7 +259,10 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
         pool: Arc::clone(&life.pool),
         renewing: None,
         flushes: negotiated.flags.has(ExportFlags::SEND_FLUSH),
+        hold: life.policy.hold,
+        leaving: None,
     };
+    let begun = Instant::now();
     let mut end = life.end.clone();
     let mut ending = false;
     let lost = loop {
@@ -228,7 +276,13 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
         }
     };
     *lane.task.lock() = None;
-    if let Lost::Ended | Lost::Replaced = lost {
+    let leaving = reading.leaving.as_ref().map(|leaving| leaving.since);
+    let answered = reading.decoder.answered || matches!(lost, Lost::Replaced);
+    away.since = if answered { leaving } else { away.since.or(leaving) };
+    if answered || begun.elapsed() > Duration::from_secs(1) {
+        away.pause = Duration::ZERO;
+    }
+    if let Lost::Ended | Lost::Replaced | Lost::ShutDown | Lost::Stuck = lost {
         // Says goodbye; the backend then closes without complaint.
         let disc = RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie: Cookie(0), offset: 0, length: 0 };
         lane.out.append(|batch| batch.head(|out| disc.put(framing, out)));
@@ -246,6 +300,15 @@ struct Reading {
     renewing: Option<Renewing>,
     /// Whether the backend takes a FLUSH.
     flushes: bool,
+    hold: Duration,
+    leaving: Option<Leaving>,
+}
+
+/// A backend has said that it is shutting down.
+struct Leaving {
+    since: Instant,
+    /// Until when it may answer what was sent before.
+    limit: Pin<Box<Sleep>>,
 }
 
 /// A planned replacement: first everything sent is answered, then a FLUSH.
@@ -282,14 +345,35 @@ impl Reading {
             if ending && !lane.table.lock().is_waiting() {
                 return Poll::Ready(Lost::Ended);
             }
-            if lane.renew.load(Ordering::Acquire) && self.renew(lane, finished) {
+            if !self.decoder.refused && lane.renew.load(Ordering::Acquire) && self.renew(lane, finished) {
                 return Poll::Ready(Lost::Replaced);
             }
+            if self.decoder.refused && self.leaving.is_none() {
+                if self.hold.is_zero() {
+                    lane.table.lock().give_up("the backend is shutting down".into());
+                }
+                let limit = Box::pin(tokio::time::sleep(self.hold.max(LAST_ANSWERS)));
+                self.leaving = Some(Leaving { since: Instant::now(), limit });
+            }
+            if let Some(leaving) = &mut self.leaving {
+                if !lane.table.lock().is_waiting() {
+                    return Poll::Ready(Lost::ShutDown);
+                }
+                if leaving.limit.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Lost::Stuck);
+                }
+            }
             let room = self.inbox.room(self.pool.as_ref());
-            match ready!(self.read.poll_fill(cx, room)) {
-                Ok(0) => return Poll::Ready(Lost::Closed),
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(error.into()),
+            match self.read.poll_fill(cx, room) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Lost::Closed),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
+                Poll::Pending => {
+                    if let Some(buffer) = self.inbox.release() {
+                        self.pool.retire(buffer);
+                    }
+                    return Poll::Pending;
+                }
             }
         }
     }

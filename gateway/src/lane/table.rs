@@ -25,6 +25,8 @@ enum Phase {
     Up,
     /// Connected, but what comes now waits for the next connection.
     Held,
+    /// Still connected, but the backend takes no more: what was sent is answered, the rest waits for the next connection.
+    Leaving,
     /// Given up: requests fail with this sentence.
     Down(Cow<'static, str>),
 }
@@ -35,8 +37,10 @@ pub(super) struct Slot {
     pub(super) job: Job,
     /// Upper half of the cookie: tells a slot's user from the one before.
     tag: u32,
-    /// Whether it was sent on this connection.
-    sent: bool,
+    /// Whether it was sent on the present connection, and so may be answered.
+    pub(super) sent: bool,
+    /// Whether an earlier connection was lost with it unanswered: it may have been carried out there.
+    pub(super) doubtful: bool,
     /// When it was sent, by the clock.
     pub(super) at: u64,
     /// For a FLUSH: the writes answered before it was sent.
@@ -74,7 +78,7 @@ impl Table {
     pub(super) fn down(&self) -> Option<Cow<'static, str>> {
         match &self.phase {
             Phase::Down(why) => Some(why.clone()),
-            Phase::Away | Phase::Up | Phase::Held => None,
+            Phase::Away | Phase::Up | Phase::Held | Phase::Leaving => None,
         }
     }
 
@@ -89,12 +93,12 @@ impl Table {
             put(&job.request, cookie, framing, batch);
             sent = true;
         }
-        entry.insert(Slot { job, tag, sent, at, covers, gather: None });
+        entry.insert(Slot { job, tag, sent, doubtful: false, at, covers, gather: None });
     }
 
     /// What a cookie waits for, for the reader of replies.
     pub(super) fn expected(&self, cookie: Cookie) -> Option<Expected> {
-        let slot = self.slots.get(key(cookie)).filter(|s| s.tag == tag(cookie))?;
+        let slot = self.slots.get(key(cookie)).filter(|s| s.sent && s.tag == tag(cookie))?;
         let request = &slot.job.request;
         Some(Expected { read: (request.command == Cmd::READ).then_some(request.length) })
     }
@@ -123,6 +127,18 @@ impl Table {
         let (offset, end) = (slot.job.request.offset, slot.job.request.end());
         self.forgotten.is_some_and(|at| at >= slot.at)
             || self.answered.iter().rev().take_while(|a| a.at >= slot.at).any(|a| a.offset < end && offset < a.end)
+    }
+
+    /// The backend has refused this request because it is shutting down: it waits to be sent on the next connection, and
+    /// so does everything from now on.
+    pub(super) fn leave(&mut self, cookie: Cookie) {
+        if let Some(slot) = self.slot(cookie) {
+            slot.sent = false;
+            slot.gather = None;
+        }
+        if let Phase::Up | Phase::Held = self.phase {
+            self.phase = Phase::Leaving;
+        }
     }
 
     /// All requests in flight, in the order in which they were sent; the table is empty afterwards.
@@ -191,9 +207,8 @@ impl Table {
     }
 
     /// Puts a request back that waits to be sent again.
-    pub(super) fn keep(&mut self, mut slot: Slot) {
-        slot.sent = false;
-        self.slots.insert(slot);
+    pub(super) fn keep(&mut self, slot: Slot) {
+        self.slots.insert(Slot { sent: false, doubtful: slot.sent || slot.doubtful, ..slot });
     }
 
     pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -203,6 +203,14 @@ impl Listening {
                 Ok(Stream::Tcp(stream))
             }
             Listening::Unix(l) => Ok(Stream::Unix(l.accept().await?.0)),
+        }
+    }
+
+    /// The path of a Unix socket, if it has one.
+    pub fn local_path(&self) -> Option<PathBuf> {
+        match self {
+            Listening::Tcp(_) => None,
+            Listening::Unix(l) => l.local_addr().ok()?.as_pathname().map(Path::to_owned),
         }
     }
 

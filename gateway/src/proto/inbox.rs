@@ -37,6 +37,9 @@ impl Buffers for Heap {
 #[derive(Debug, Default)]
 pub struct Inbox {
     current: BytesMut,
+    /// Whether `current` came from [`Buffers`] and so may go back there: the handshake's is smaller, and at first and
+    /// after a release there is none.
+    borrowed: bool,
     /// The front of an incomplete payload, from earlier buffers.
     held: Payload,
     /// Total length of the payload being waited for; 0 while waiting for a header.
@@ -94,6 +97,7 @@ impl Inbox {
             return &mut self.current;
         }
         let mut old = core::mem::replace(&mut self.current, buffers.fresh());
+        let borrowed = core::mem::replace(&mut self.borrowed, true);
         if self.awaited > 0 {
             self.held.push(old.split().freeze());
         } else {
@@ -101,19 +105,27 @@ impl Inbox {
             self.current.extend_from_slice(&old);
             old.clear();
         }
-        buffers.retire(old);
+        if borrowed {
+            buffers.retire(old);
+        }
         &mut self.current
     }
 
-    /// Gives the buffer away, if no byte is waiting, so that an idle connection holds none.
+    /// Lets go of the buffer, if no byte is waiting, so that an idle connection holds none; what is given back is for
+    /// [`Buffers::retire`].
     pub fn release(&mut self) -> Option<BytesMut> {
-        (self.is_empty() && self.current.capacity() > 0).then(|| core::mem::take(&mut self.current))
+        if !self.is_empty() {
+            return None;
+        }
+        let buffer = core::mem::take(&mut self.current);
+        core::mem::take(&mut self.borrowed).then_some(buffer)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Pool;
     use proptest::prelude::*;
 
     fn feed(inbox: &mut Inbox, mut bytes: &[u8], at_most: usize) -> usize {
@@ -165,5 +177,24 @@ mod tests {
         inbox.advance(8);
         assert!(inbox.release().is_some());
         assert!(inbox.release().is_none());
+    }
+
+    /// Buffers that are too small for the next reader would take the places of good ones for ever.
+    #[test]
+    fn only_buffers_that_came_from_the_pool_go_back_to_it() {
+        let pool = Pool::new(2);
+        for _ in 0..3 {
+            let mut inbox = Inbox::default();
+            inbox.bytes().reserve(64);
+            inbox.room(&pool);
+            let buffer = inbox.release().expect("one of the pool's");
+            pool.retire(buffer);
+            inbox.bytes().reserve(64);
+            assert!(inbox.release().is_none(), "the handshake's");
+        }
+        let buffer = pool.fresh();
+        let address = buffer.as_ptr();
+        pool.retire(buffer);
+        assert_eq!(pool.fresh().as_ptr(), address, "the pool still keeps what it is given");
     }
 }

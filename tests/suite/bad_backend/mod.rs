@@ -4,6 +4,7 @@
 mod cut;
 mod faults;
 mod loss;
+mod shutdown;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

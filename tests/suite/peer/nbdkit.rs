@@ -4,7 +4,23 @@ use super::{Disk, Served};
 use crate::image::Image;
 use crate::place::Place;
 use crate::process::{Call, Running, installed};
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, ensure};
+
+impl Served {
+    /// Tells an nbdkit that serves a file to end, waits until it has, and starts another in its place.
+    pub(crate) fn replace_nbdkit(&mut self) -> Result<(), Trouble> {
+        let status = self.process.stop()?;
+        ensure(status.success(), || format!("nbdkit ended with {status}"))?;
+        let Disk::File(raw, _) = &self.disk else { return Err(Trouble::new("this nbdkit takes its disk with it")) };
+        std::fs::remove_file(&self.socket)?;
+        let pidfile = self.place.path("pid-again");
+        let arguments = ["-f".as_ref(), "-P".as_ref(), pidfile.as_path(), "-U".as_ref(), &self.socket];
+        let plugin = ["file".as_ref(), raw.as_path()];
+        self.process =
+            Running::start(&installed("nbdkit")?, arguments.into_iter().chain(plugin), self.place.path("log"))?;
+        self.process.await_ready("its pid file", || pidfile.exists())
+    }
+}
 
 /// Starts nbdkit with `flags`, then the plugin and its parameters, where `DISK` stands for a file that holds `image`;
 /// a plugin without a file gets the image over NBD, past no gateway.

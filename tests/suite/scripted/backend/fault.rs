@@ -39,6 +39,11 @@ pub(crate) enum Fault {
     CookieUnknown,
     /// Every reply twice.
     ReplyTwice,
+    /// Requests of this command come back with ESHUTDOWN, others are answered, and the connection stays open: nbdkit does
+    /// so when it is told to end.
+    ShuttingDown(u16),
+    /// The same, but other requests are never answered.
+    ShuttingDownSilently(u16),
     /// More data than was asked for.
     ReplyLonger,
     /// A chunk that claims 2^32-1 bytes.

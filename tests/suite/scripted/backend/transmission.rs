@@ -92,6 +92,13 @@ impl Replier {
         if let Some((_, error)) = self.script.refuses.filter(|(command, _)| *command == request.command) {
             return self.error(request, error, b"refused by script", Some(request.offset));
         }
+        match self.script.fault {
+            Some(Fault::ShuttingDown(command) | Fault::ShuttingDownSilently(command)) if command == request.command => {
+                return self.error(request, errno::ESHUTDOWN, b"", None);
+            }
+            Some(Fault::ShuttingDownSilently(_)) => return Vec::new(),
+            _ => {}
+        }
         let fua = if self.script.flags & flag::FUA == 0 { 0 } else { cmd_flag::FUA };
         let known = match (request.command, self.framing) {
             (cmd::READ, Framing::Simple) => 0,

@@ -15,22 +15,22 @@ pub enum HandshakeError {
         found: u64,
     },
     /// An oldstyle server: the export's size at once, no negotiation, no names.
-    #[error("backend speaks the oldstyle handshake, which has no export names; use a server that speaks newstyle")]
+    #[error("the server speaks the oldstyle handshake, which has no export names; use a server that speaks newstyle")]
     Oldstyle,
     /// `NBDMAGIC`, but then neither newstyle nor oldstyle.
-    #[error("backend's greeting goes on with {found:#018x} instead of `IHAVEOPT`")]
+    #[error("the server's greeting goes on with {found:#018x} instead of `IHAVEOPT`")]
     UnknownStyle {
         /// The second eight bytes.
         found: u64,
     },
     /// A server without fixed newstyle can open an export, and nothing else.
-    #[error("backend does not speak fixed newstyle, so it can't answer {opt}")]
+    #[error("the server does not speak fixed newstyle, so it can't answer {opt}")]
     NotFixed {
         /// What would have been asked.
         opt: Opt,
     },
     /// The backend answered with an error reply.
-    #[error("backend says {rep} to {opt}{}{}", about(.export), because(.message))]
+    #[error("the server says {rep} to {opt}{}{}", about(.export), because(.message))]
     Refused {
         /// What was asked.
         opt: Opt,
@@ -42,7 +42,7 @@ pub enum HandshakeError {
         message: String,
     },
     /// A reply does not start as one.
-    #[error("backend's reply to {opt} begins with {found:#018x} instead of the magic of option replies")]
+    #[error("the server's reply to {opt} begins with {found:#018x} instead of the magic of option replies")]
     ReplyMagic {
         /// What was asked.
         opt: Opt,
@@ -50,7 +50,7 @@ pub enum HandshakeError {
         found: u64,
     },
     /// A reply to something that was not asked.
-    #[error("backend replies to {answered} when asked {asked}")]
+    #[error("the server replies to {answered} when asked {asked}")]
     ReplyToOther {
         /// What was asked.
         asked: Opt,
@@ -58,7 +58,7 @@ pub enum HandshakeError {
         answered: Opt,
     },
     /// A reply whose body is longer than any that is read.
-    #[error("backend's {rep} to {opt} is {length} bytes long, more than {most}")]
+    #[error("the server's {rep} to {opt} is {length} bytes long, more than {most}")]
     ReplyTooLong {
         /// What was asked.
         opt: Opt,
@@ -70,7 +70,7 @@ pub enum HandshakeError {
         most: u32,
     },
     /// A kind of reply that this option doesn't have.
-    #[error("backend answers {opt} with {rep}, which is no reply to it")]
+    #[error("the server answers {opt} with {rep}, which is no reply to it")]
     UnexpectedReply {
         /// What was asked.
         opt: Opt,
@@ -78,7 +78,7 @@ pub enum HandshakeError {
         rep: Rep,
     },
     /// A reply whose body can't be read.
-    #[error("backend's {rep} to {opt} is malformed: {cause}")]
+    #[error("the server's {rep} to {opt} is malformed: {cause}")]
     MalformedReply {
         /// What was asked.
         opt: Opt,
@@ -88,7 +88,7 @@ pub enum HandshakeError {
         cause: Malformed,
     },
     /// More replies to one option than are read.
-    #[error("backend sends more than {most} replies to {opt}, or more than they may hold in all")]
+    #[error("the server sends more than {most} replies to {opt}, or more than they may hold in all")]
     TooMany {
         /// What was asked.
         opt: Opt,
@@ -96,31 +96,33 @@ pub enum HandshakeError {
         most: usize,
     },
     /// Success without the item that success must have.
-    #[error("backend ends {opt} with NBD_REP_ACK but never sent NBD_INFO_EXPORT")]
+    #[error("the server ends {opt} with NBD_REP_ACK but never sent NBD_INFO_EXPORT")]
     NoExport {
         /// What was asked.
         opt: Opt,
     },
     /// A size that no offset can reach.
-    #[error("backend says the export is {size} bytes, more than {MAX_SIZE}")]
+    #[error("the server says the export is {size} bytes, more than {MAX_SIZE}")]
     SizeTooLarge {
         /// The size in bytes.
         size: u64,
     },
     /// Flags without the one that says they are flags.
-    #[error("backend's transmission flags {flags:?} lack NBD_FLAG_HAS_FLAGS")]
+    #[error("the server's transmission flags {flags:?} lack NBD_FLAG_HAS_FLAGS")]
     NoFlags {
         /// The flags.
         flags: ExportFlags,
     },
     /// A context selected that was not asked for.
-    #[error("backend selects the metadata context {name:?}, which was not asked for")]
+    #[error("the server selects the metadata context {name:?}, which was not asked for")]
     ContextNotAsked {
         /// Its name.
         name: String,
     },
     /// Two contexts with one number, or one context twice.
-    #[error("backend selects the metadata context {name:?} with number {id}, and has given that name or number before")]
+    #[error(
+        "the server selects the metadata context {name:?} with number {id}, and has given that name or number before"
+    )]
     ContextTwice {
         /// Its name.
         name: String,
@@ -128,7 +130,7 @@ pub enum HandshakeError {
         id: u32,
     },
     /// Extended headers without NBD_OPT_GO, which they bring with them.
-    #[error("backend agreed to extended headers but does not know NBD_OPT_GO")]
+    #[error("the server agreed to extended headers but does not know NBD_OPT_GO")]
     ExtendedWithoutGo,
     /// A wish that the protocol has no room for: our own mistake.
     #[error("the {what} is {length} bytes long, more than the {most} that the NBD protocol allows")]
@@ -141,7 +143,7 @@ pub enum HandshakeError {
         most: usize,
     },
     /// The backend closed the connection.
-    #[error("backend closed the connection {when}")]
+    #[error("the server closed the connection {when}")]
     Closed {
         /// What it was to say.
         when: Closed,

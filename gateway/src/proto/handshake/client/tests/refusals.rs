@@ -24,19 +24,19 @@ fn replied(wishes: Wishes, fill: impl FnOnce(&mut BytesMut)) -> Result<Progress,
 #[test]
 fn a_refusal_names_the_option_the_export_and_the_reason() {
     let error = go_answered(&format!("S: 0003e889045565a9 00000007 80000006 00000007 \"no_such\"\n{ABORT}"));
-    assert_eq!(error.to_string(), "backend says NBD_REP_ERR_UNKNOWN to NBD_OPT_GO for export \"x\": no_such");
+    assert_eq!(error.to_string(), "the server says NBD_REP_ERR_UNKNOWN to NBD_OPT_GO for export \"x\": no_such");
     let error = go_answered(&format!("S: 0003e889045565a9 00000007 80000005 00000000\n{ABORT}"));
-    assert_eq!(error.to_string(), "backend says NBD_REP_ERR_TLS_REQD to NBD_OPT_GO for export \"x\"");
+    assert_eq!(error.to_string(), "the server says NBD_REP_ERR_TLS_REQD to NBD_OPT_GO for export \"x\"");
     let wishes = Wishes { framing: Framing::Structured, ..plain() };
     let tls = "C: 49484156454f5054 00000008 00000000\nS: 0003e889045565a9 00000008 80000005 00000000";
     let error = outcome_of(&wishes, &format!("{GREETING}\n{tls}\n{ABORT}")).unwrap_err();
-    assert_eq!(error.to_string(), "backend says NBD_REP_ERR_TLS_REQD to NBD_OPT_STRUCTURED_REPLY");
+    assert_eq!(error.to_string(), "the server says NBD_REP_ERR_TLS_REQD to NBD_OPT_STRUCTURED_REPLY");
 }
 
 #[test]
 fn an_unknown_error_is_an_error_and_shows_its_number() {
     let error = go_answered(&format!("S: 0003e889045565a9 00000007 80001234 00000000\n{ABORT}"));
-    assert_eq!(error.to_string(), "backend says 0x80001234 to NBD_OPT_GO for export \"x\"");
+    assert_eq!(error.to_string(), "the server says 0x80001234 to NBD_OPT_GO for export \"x\"");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn lengths_that_disagree_are_refused() {
     let list = "C: 49484156454f5054 00000003 00000000\nS: 0003e889045565a9 00000003 00000002 00000004 ffffffff";
     assert_eq!(
         outcome_of(&wishes, &format!("{GREETING}\n{list}")).unwrap_err().to_string(),
-        "backend's NBD_REP_SERVER to NBD_OPT_LIST is malformed: its name of 4294967295 bytes does not fit into its body of 4"
+        "the server's NBD_REP_SERVER to NBD_OPT_LIST is malformed: its name of 4294967295 bytes does not fit into its body of 4"
     );
 }
 
@@ -151,7 +151,7 @@ fn an_export_that_cannot_be_is_refused() {
     );
     let error = go_answered("S: 0003e889045565a9 00000007 00000003 0000000c 0000 0000000000000001 0002");
     assert_eq!(error, HandshakeError::NoFlags { flags: ExportFlags(2) });
-    assert_eq!(error.to_string(), "backend's transmission flags 0x2 READ_ONLY lack NBD_FLAG_HAS_FLAGS");
+    assert_eq!(error.to_string(), "the server's transmission flags 0x2 READ_ONLY lack NBD_FLAG_HAS_FLAGS");
     assert_eq!(
         go_answered("S: 0003e889045565a9 00000007 00000001 00000000"),
         HandshakeError::NoExport { opt: Opt::GO }
@@ -274,7 +274,7 @@ fn a_closed_connection_is_told_by_where_it_closed() {
     assert_eq!(closed_after(plain(), GREETING), closed(Closed::InReply(Opt::GO)));
     let error = closed_after(plain(), "S: 4e42444d41474943 49484156454f5054 0000");
     assert_eq!(error, closed(Closed::AfterExportName("x".to_owned())));
-    assert!(error.to_string().starts_with("backend closed the connection when asked for export \"x\""));
+    assert!(error.to_string().starts_with("the server closed the connection when asked for export \"x\""));
 }
 
 #[test]

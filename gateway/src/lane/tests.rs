@@ -1,0 +1,79 @@
+//! A lane with a backend of a few bytes at the other end of a socket pair.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+
+use super::*;
+use crate::net::{Address, Pool, Stream};
+use crate::proto::handshake::client::Negotiated;
+use crate::proto::{BUFFER, Buffers, Cmd, CmdFlags, ExportFlags, Framing, Inbox, Payload};
+use crate::work::{Outcome, Request};
+
+struct Nobody;
+
+impl Owner for Nobody {
+    fn fits(&self, _: &Negotiated) -> Result<(), String> {
+        Ok(())
+    }
+    fn up(&self, _: &Negotiated) {}
+    fn lost(&self) {}
+}
+
+/// A lane in its task, the backend's end of its connection, and what ends the lane.
+fn connected(pool: &Arc<Pool>) -> (Arc<Lane>, UnixStream, watch::Sender<bool>) {
+    let (stream, backend) = UnixStream::pair().unwrap();
+    let negotiated = Negotiated {
+        size: 1 << 20,
+        flags: ExportFlags::HAS_FLAGS,
+        framing: Framing::Simple,
+        contexts: Vec::new(),
+        contexts_left_out: 0,
+        block_sizes: None,
+        name: None,
+        description: None,
+        resize: None,
+    };
+    let (end, ending) = watch::channel(false);
+    let life = Life {
+        dialer: Dialer {
+            address: Address::Unix("/nonexistent/socket".into()),
+            export: String::new(),
+            limit: Duration::from_secs(1),
+        },
+        policy: OnLoss { hold: Duration::ZERO, durable: false },
+        contexts: Vec::new(),
+        owner: Arc::new(Nobody),
+        end: ending,
+        pool: Arc::clone(pool),
+        name: "test".to_owned(),
+    };
+    let lane = Lane::new(Arc::default());
+    let first = Connected { negotiated, stream: Stream::Unix(stream), inbox: Inbox::default() };
+    tokio::spawn(run(Arc::clone(&lane), first, life));
+    (lane, backend, end)
+}
+
+#[tokio::test]
+async fn an_idle_lane_holds_no_receive_buffer() {
+    let pool = Arc::new(Pool::new(1));
+    let buffer = pool.fresh();
+    let address = buffer.as_ptr();
+    pool.retire(buffer);
+    let (lane, mut backend, _end) = connected(&pool);
+    let request =
+        Request { command: Cmd::READ, flags: CmdFlags::NONE, offset: 0, length: 512, payload: Payload::empty() };
+    let (job, outcome) = Job::for_task(request);
+    lane.submit(&mut vec![job], &mut Finished::default());
+    let mut header = [0; 28];
+    backend.read_exact(&mut header).await.unwrap();
+    backend.write_all(&[&[0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0][..], &header[8..16], &[7; 512]].concat()).await.unwrap();
+    assert!(matches!(outcome.await, Ok(Outcome::Found(_))));
+    tokio::task::yield_now().await;
+    // What is left of the one buffer that there is; otherwise a new one.
+    let again = pool.fresh();
+    assert!((address.addr()..address.addr() + BUFFER).contains(&again.as_ptr().addr()));
+}
