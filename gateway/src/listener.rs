@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,9 +55,27 @@ pub struct Bound {
     pub label: String,
     /// What it is as a URI, with the port that the kernel chose.
     pub uri: String,
+    /// Removed before the socket is closed: afterwards the path may be another process's.
+    _file: Option<SocketFile>,
     listening: Listening,
-    /// A Unix socket's path, removed at the end.
-    path: Option<std::path::PathBuf>,
+}
+
+/// The path of a Unix socket that this process bound; the file is removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+impl SocketFile {
+    /// The file at `path`, which has just been bound.
+    pub(crate) fn of(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Gone already, or not ours any more: nothing to do about it.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Sockets handed over by systemd (LISTEN_FDS, LISTEN_FDNAMES); read once, at the start.
@@ -116,7 +134,7 @@ impl Bound {
             (Listening::Unix(_), Some(path)) => format!("nbd+unix:///?socket={}", path.display()),
             (Listening::Unix(_), None) => label.clone(),
         };
-        Ok(Self { label, uri, listening, path })
+        Ok(Self { label, uri, _file: path.as_deref().map(SocketFile::of), listening })
     }
 
     /// Accepts until `drain` turns true. Each connection is served in a task of its own.
@@ -150,10 +168,6 @@ impl Bound {
                 }
             }
         }
-        if let Some(path) = &self.path {
-            // Gone already, or not ours any more: nothing to do about it.
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 
@@ -181,10 +195,13 @@ pub(crate) async fn clear_way(path: &Path) -> Result<(), BindError> {
         Err(_) => Ok(()),
         Ok(meta) if !meta.file_type().is_socket() => Err(BindError::NotASocket(shown)),
         Ok(_) => match tokio::net::UnixStream::connect(path).await {
-            Ok(_) => Err(BindError::Busy(shown)),
-            Err(_) => {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 std::fs::remove_file(path).map_err(|error| BindError::Bind { address: format!("unix:{shown}"), error })
             }
+            // Its end came in between.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // A queue that is full, or a socket that others may not use, has an owner too.
+            Ok(_) | Err(_) => Err(BindError::Busy(shown)),
         },
     }
 }

@@ -16,6 +16,7 @@
 mod bad_backend;
 mod bad_client;
 mod client;
+mod commands;
 mod drain;
 mod gateway;
 mod image;
