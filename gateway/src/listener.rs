@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use listenfd::ListenFd;
-use nbd_gateway_config::ListenAddress;
+use nbd_gateway_config::{ExportName, ListenAddress, NbdUri};
 use nbd_gateway_metrics::{ListenerMetrics, Open};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
@@ -129,11 +129,12 @@ impl Bound {
                 }
             },
         };
-        let uri = match (&listening, &path) {
-            (Listening::Tcp(_), _) => listening.local_tcp().map_or_else(|| label.clone(), |a| format!("nbd://{a}")),
-            (Listening::Unix(_), Some(path)) => format!("nbd+unix:///?socket={}", path.display()),
-            (Listening::Unix(_), None) => label.clone(),
+        let tcp = || listening.local_tcp().map(|address| format!("nbd://{address}"));
+        let unix = || {
+            let uri = NbdUri::unix(listening.local_path()?, ExportName::new("").ok()?).ok()?;
+            Some(uri.to_string())
         };
+        let uri = tcp().or_else(unix).unwrap_or_else(|| label.clone());
         Ok(Self { label, uri, _file: path.as_deref().map(SocketFile::of), listening })
     }
 

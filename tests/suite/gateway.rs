@@ -29,7 +29,7 @@ pub(crate) struct Gateway {
     may_warn: bool,
     /// Words of the one ERROR that has to come.
     error: Option<&'static str>,
-    place: Place,
+    _place: Place,
 }
 
 impl Gateway {
@@ -66,7 +66,7 @@ impl Gateway {
     fn launch(place: Place, program: &Path, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Result<Self, Trouble> {
         let mut process = Running::start_with(program, arguments, place.path("log"), Stdio::null(), Stdio::piped())?;
         let said = await_ready(&mut process)?;
-        Ok(Self { process, said, socket: place.path("g"), may_warn: false, error: None, place })
+        Ok(Self { process, said, socket: place.path("g"), may_warn: false, error: None, _place: place })
     }
 
     /// Lets the gateway warn: a peer misbehaves on purpose. An ERROR would still call a person for nothing.
@@ -111,8 +111,9 @@ impl Gateway {
         found.unwrap_or_else(|| panic!("the gateway told no `{prefix}`; it said {:?}", self.said))
     }
 
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
+    /// Whether it told anything after `prefix`.
+    pub(crate) fn says(&self, prefix: &str) -> bool {
+        self.said.iter().any(|line| line.starts_with(prefix))
     }
 
     /// The sum of the series of one metric whose labels hold all of `labels`.
@@ -145,6 +146,13 @@ impl Gateway {
     pub(crate) fn end(mut self) -> Result<(), Trouble> {
         self.process.ask_to_end();
         self.await_end()
+    }
+
+    /// The same, and a look at what it left before its place is gone.
+    pub(crate) fn end_with(mut self, look: impl FnOnce() -> Result<(), Trouble>) -> Result<(), Trouble> {
+        self.process.ask_to_end();
+        self.await_end()?;
+        look()
     }
 
     /// The same for a gateway that has already been told to end.

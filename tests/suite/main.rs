@@ -13,6 +13,7 @@
     reason = "a test that meets the unexpected must fail at once, and real peers run in real time"
 )]
 
+mod admin;
 mod bad_backend;
 mod bad_client;
 mod client;
@@ -21,6 +22,7 @@ mod drain;
 mod gateway;
 mod image;
 mod interop;
+mod listeners;
 mod multiplex;
 mod peer;
 mod place;

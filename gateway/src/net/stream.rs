@@ -213,4 +213,12 @@ impl Listening {
             Listening::Unix(_) => None,
         }
     }
+
+    /// The path bound to; none for an abstract address, or one without a name.
+    pub fn local_path(&self) -> Option<PathBuf> {
+        match self {
+            Listening::Tcp(_) => None,
+            Listening::Unix(l) => l.local_addr().ok()?.as_pathname().map(Into::into),
+        }
+    }
 }
