@@ -23,6 +23,7 @@ mod drain;
 mod gateway;
 mod image;
 mod interop;
+mod limits;
 mod listeners;
 mod multiplex;
 mod peer;

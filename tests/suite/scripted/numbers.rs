@@ -79,6 +79,7 @@ pub(crate) mod flag {
     pub(crate) const DF: u16 = 1 << 7;
     pub(crate) const MULTI_CONN: u16 = 1 << 8;
     pub(crate) const CACHE: u16 = 1 << 10;
+    pub(crate) const BLOCK_STATUS_PAYLOAD: u16 = 1 << 12;
 }
 
 pub(crate) mod errno {
