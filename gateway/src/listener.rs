@@ -14,10 +14,16 @@ use nbd_gateway_config::{ExportName, ListenAddress, NbdUri};
 use nbd_gateway_metrics::{ListenerMetrics, Open};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::net::{Listening, Stream};
 use crate::session::{Front, serve};
+
+/// After the first failure to accept; doubled with each that follows.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+/// A crowd that comes and goes makes it fail again and again.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why a listener can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -150,7 +156,7 @@ impl Bound {
                     Ok::<(), std::convert::Infallible>(())
                 }
             }));
-        let mut pause = Duration::from_millis(5);
+        let (mut pause, mut told) = (SHORTEST_PAUSE, None::<Instant>);
         loop {
             let accepted = tokio::select! {
                 accepted = self.listening.accept() => accepted,
@@ -158,12 +164,15 @@ impl Bound {
             };
             match accepted {
                 Ok(stream) => {
-                    pause = Duration::from_millis(5);
+                    pause = SHORTEST_PAUSE;
                     admit(stack.clone(), stream, &self.label, most).await;
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: others will close theirs.
-                    tracing::error!(listener = self.label, %error, ?pause, "can't accept a connection; trying again");
+                    if told.is_none_or(|at| at.elapsed() > TOLD_AGAIN) {
+                        told = Some(Instant::now());
+                        tracing::error!(listener = self.label, %error, "can't accept a connection; trying again");
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }

@@ -3,14 +3,14 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use crate::gateway::{Gateway, binary, configuration, export};
 use crate::place::Place;
 use crate::process::Call;
 use crate::scripted::{Framing, RawClient};
-use crate::trouble::{Trouble, ensure};
+use crate::trouble::{Trouble, ensure, eventually};
 
 const DISK: &str = "size = \"1MiB\"";
 
@@ -149,6 +149,24 @@ fn each_listener_has_a_limit_of_its_own() -> Result<(), Trouble> {
     ensure(gateway.log().contains("sessions-per-listener"), || "the log does not say why".into())?;
     first.read(0, 512)?;
     drop((first, second));
+    gateway.end()
+}
+
+#[test]
+fn out_of_descriptors_it_waits_for_some_and_goes_on_accepting() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    let listener = format!("unix:{}", place.path("g").display());
+    let limited = ["/usr/bin/prlimit", "--nofile=48", "--"].map(str::to_owned);
+    let gateway = Gateway::launched_by(&limited, place, &tables(&[&listener], ""))?;
+    let gateway = gateway.expecting_error("can't accept a connection");
+    let (mut first, _) = RawClient::open(gateway.socket(), "a", Framing::Structured)?;
+    // The kernel takes these in; the gateway can't.
+    let crowd = (0..60).map(|_| UnixStream::connect(gateway.socket())).collect::<Result<Vec<_>, _>>()?;
+    eventually("it has none left", || gateway.log().contains("can't accept a connection"))?;
+    first.read(0, 512)?;
+    drop(crowd);
+    eventually("it accepts again", || RawClient::open(gateway.socket(), "a", Framing::Structured).is_ok())?;
+    first.read(0, 512)?;
     gateway.end()
 }
 

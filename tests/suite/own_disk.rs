@@ -78,6 +78,23 @@ fn a_full_file_system_is_enospc_for_the_write_and_no_end_for_anything() -> Resul
     gateway.end()
 }
 
+/// The kernel sends SIGXFSZ with it, which ends a process that does not expect it.
+#[test]
+fn a_file_over_the_process_limit_is_enospc_too() -> Result<(), Trouble> {
+    let disk = Place::fresh()?;
+    let file = disk.path("disk.img");
+    std::fs::File::create(&file)?.set_len(64 << 20)?;
+    let place = Place::fresh()?;
+    let tables = listener(&place) + &export("vm", &format!("file:{}", file.display()), "");
+    let limited = ["/usr/bin/prlimit", "--fsize=1048576", "--"].map(str::to_owned);
+    let gateway = Gateway::launched_by(&limited, place, &tables)?.expecting_warnings();
+    let (mut client, _) = RawClient::open(gateway.socket(), "vm", Framing::Structured)?;
+    assert_eq!(client.write(8 << 20, &[1; 4096])?.error, errno::ENOSPC);
+    client.write(4096, &[1; 4096])?.success()?;
+    client.read(8 << 20, 4096)?;
+    gateway.end()
+}
+
 #[test]
 fn qemu_sees_that_the_disk_is_full() -> Result<(), Trouble> {
     let Some(disk) = SmallDisk::mount()? else { return Ok(()) };

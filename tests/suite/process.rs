@@ -27,6 +27,7 @@ const PACE: Duration = Duration::from_millis(5);
 /// Which Debian package brings a program.
 const PACKAGES: &[(&str, &str)] = &[
     ("fio", "fio"),
+    ("groff", "groff-base"),
     ("nbd-client", "nbd-client"),
     ("nbd-server", "nbd-server"),
     ("nbdcopy", "libnbd-bin"),

@@ -115,7 +115,8 @@ fn a_payload_chooses_among_the_contexts_that_were_agreed() -> Result<(), Trouble
             let (ask, payload) = chosen(1 << 20, wanted);
             let mut told: Vec<u32> = client.ask(ask, &payload)?.success()?.extents.iter().map(|(id, _)| *id).collect();
             let mut wanted = wanted.to_vec();
-            (told.sort_unstable(), wanted.sort_unstable());
+            told.sort_unstable();
+            wanted.sort_unstable();
             assert_eq!(told, wanted, "{behind:?}");
             let one = Ask { flags: ask.flags | cmd_flag::REQ_ONE, ..ask };
             let extents = client.ask(one, &payload)?.success()?.extents;
