@@ -113,10 +113,14 @@ pub(crate) async fn negotiate(
 }
 
 async fn open(registry: &Arc<Registry>, name: &str, drain: &watch::Receiver<bool>) -> Result<Lease, OpenError> {
-    if *drain.borrow() {
-        return Err(OpenError::Draining);
+    let mut drain = drain.clone();
+    tokio::select! {
+        biased;
+        // An error means that nobody is left to say so.
+        _ = drain.wait_for(|draining| *draining) => Err(OpenError::Draining),
+        // An attempt that nobody waits for is dropped, so a backend that is silent holds no drain up.
+        lease = registry.open(name) => lease,
     }
-    registry.open(name).await
 }
 
 fn refuse(server: &mut Server, name: &str, error: &OpenError) {
