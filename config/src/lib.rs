@@ -15,10 +15,10 @@ mod units;
 mod uri;
 
 pub use model::{
-    AdminAddress, Backend, Config, LimitOverrides, Limits, ListenAddress, Log, LogFormat, LogLevel, OnBackendLoss,
-    Resolved, Tenant,
+    AdminAddress, Backend, Config, Driver, LimitOverrides, Limits, ListenAddress, Log, LogFormat, LogLevel, NoExport,
+    OnBackendLoss, Rates, Resize, Resolved, Tenant,
 };
-pub use names::{ExportName, LONGEST_EXPORT_NAME, LONGEST_TENANT_NAME, NameFault, TenantId};
+pub use nbd_gateway_policy::types::{ExportName, NameError, TenantId};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use units::{Interval, Per, Rate, Size, SizeRate, UnitFault};

@@ -3,8 +3,12 @@
 //! The comments here are what users read as descriptions, and the examples are what problems show. Private: the rest of
 //! the program sees only the model. A key stands here only if the gateway honours it.
 
+pub(crate) mod resize;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use self::resize::RawResize;
 
 /// The configuration of nbd-gateway. At least one listener and one export are needed; everything else has a default.
 #[derive(Deserialize, JsonSchema)]
@@ -47,10 +51,14 @@ pub(crate) struct RawListener {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct RawAdmin {
-    /// `IP:PORT` with a loopback address, `unix:PATH` for a Unix socket, or `off`. Other addresses would need a token,
-    /// which this version has not.
+    /// `IP:PORT` with a loopback address, `unix:PATH` for a Unix socket, or `off`. Other addresses are not taken by this
+    /// version, token or not.
     #[schemars(extend("default" = "127.0.0.1:9809", "examples" = ["127.0.0.1:9809", "unix:/run/nbd-gateway-admin.sock", "off"]))]
     pub(crate) address: Option<String>,
+    /// A file whose first line is the token that every request that changes something must bring, as
+    /// `Authorization: Bearer TOKEN`. Without it nothing can be changed over the admin interface.
+    #[schemars(extend("examples" = ["/etc/nbd-gateway/token"]))]
+    pub(crate) token_file: Option<String>,
 }
 
 /// Who exports belong to.
@@ -60,6 +68,29 @@ pub(crate) struct RawTenant {
     /// 1 to 64 of a-z, 0-9, `.`, `_` and `-`.
     #[schemars(required, extend("examples" = ["blue"]))]
     pub(crate) name: Option<String>,
+    /// The most that the sizes of its exports may sum to. Growth that would go beyond is refused. If absent there is no
+    /// such bound.
+    #[schemars(extend("examples" = ["2TiB"]))]
+    pub(crate) quota: Option<RawSize>,
+    /// A sum beyond which the gateway warns; at most `quota`.
+    #[schemars(extend("examples" = ["1.8TiB"]))]
+    pub(crate) soft_quota: Option<RawSize>,
+    /// How often its exports may be resized, all together. As many as in the time that is written may come at once. If
+    /// absent there is no such bound.
+    #[schemars(extend("examples" = ["10/min"]))]
+    pub(crate) resize_rate: Option<String>,
+    /// How fast its exports may grow, all together. As much as in the time that is written may come at once; a single
+    /// growth by more passes too, if it comes first, and nothing after it until the rate has made up for it. If absent
+    /// there is no such bound.
+    #[schemars(extend("examples" = ["500GiB/h"]))]
+    pub(crate) growth_rate: Option<String>,
+    /// How many notices of a new size its clients are sent, all together. What comes faster is merged; the last is always
+    /// sent. If absent there is no such bound.
+    #[schemars(extend("examples" = ["5/s"]))]
+    pub(crate) notice_rate: Option<String>,
+    /// Whether growth over the quota is refused; if not, it is only counted and reported.
+    #[schemars(extend("default" = true, "examples" = [false]))]
+    pub(crate) enforce: Option<bool>,
     /// This tenant's own bounds; what is absent is taken from `[limits]`.
     pub(crate) limits: Option<RawTenantLimits>,
 }
@@ -92,6 +123,10 @@ pub(crate) struct RawExport {
     /// server says its own size.
     #[schemars(extend("examples" = ["10GiB"]))]
     pub(crate) size: Option<RawSize>,
+    /// The most that the export may become by this gateway; at least `size`, and a multiple of `granularity` of
+    /// `[export.resize]`. If absent there is no such bound.
+    #[schemars(extend("examples" = ["200GiB"]))]
+    pub(crate) max_size: Option<RawSize>,
     /// Connections to the NBD server, 1 to 64. More than one is used only if the server allows it
     /// (NBD_FLAG_CAN_MULTI_CONN).
     #[schemars(range(min = 1, max = 64), extend("default" = 1, "examples" = [4]))]
@@ -105,6 +140,8 @@ pub(crate) struct RawExport {
     /// How long after the last session left the connections to the NBD server are let go; `0s` is at once.
     #[schemars(extend("default" = "60s", "examples" = ["60s"]))]
     pub(crate) idle_timeout: Option<String>,
+    /// How the export grows and shrinks. Without it, it grows for those who ask, and never shrinks.
+    pub(crate) resize: Option<RawResize>,
     /// This export's own bounds; what is absent is taken from the tenant, then from `[limits]`.
     pub(crate) limits: Option<RawExportLimits>,
 }

@@ -56,7 +56,8 @@ fn table(table: &mut DeTable<'_>, schema: &Value, path: &str, lines: &Lines<'_>,
 fn fits(value: &mut Spanned<DeValue<'_>>, schema: &Value, path: &str, lines: &Lines<'_>, report: &mut Report) -> bool {
     let found = kind(value.get_ref());
     let Some(shape) = schema::alternatives(schema).find(|shape| accepts(shape, found)) else {
-        if found == "object" && schema::alternatives(schema).any(|shape| accepts(shape, "array")) {
+        let tables = |shape: &Value| shape.get("items").and_then(schema::properties).is_some();
+        if found == "object" && schema::alternatives(schema).any(tables) {
             report
                 .note(path, format_args!("there can be several of this, so it stands in double brackets: [[{path}]]"));
             return false;
@@ -83,6 +84,11 @@ fn fits(value: &mut Spanned<DeValue<'_>>, schema: &Value, path: &str, lines: &Li
         DeValue::String(text) => {
             let words: Vec<&str> = words(shape).collect();
             if !words.is_empty() && !words.contains(&text.as_ref()) {
+                if schema::not_yet(shape).any(|word| word == text) {
+                    let what = format_args!("this version has not got `{text}`: use {}", listed(&words));
+                    report.note(path, what);
+                    return false;
+                }
                 let hint = match nearest(text, words.iter().copied()) {
                     Some(meant) => question(meant),
                     None => format!(": use {}", listed(&words)),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use nbd_gateway_config::{Backend, Config, Limits, OnBackendLoss, Size, TenantId, schema};
+use nbd_gateway_config::{Backend, Config, Driver, Limits, NoExport, OnBackendLoss, Size, TenantId, schema};
 use serde_json::Value;
 
 const EXAMPLE: &str = include_str!("../example.toml");
@@ -127,11 +127,14 @@ fn without_a_configuration_there_is_one_disk_on_this_host_only() {
     assert_eq!(config.admin.as_ref().unwrap().to_string(), "127.0.0.1:9809");
     assert_eq!(config.state, Path::new("/home/me/nbd-gateway-data"));
     assert_eq!(config.listable().collect::<Vec<_>>(), ["demo"]);
-    assert!(config.export_for("").is_none());
+    assert_eq!(config.export_for(""), Err(NoExport::Unknown));
     let demo = config.export_for("demo").unwrap();
     let path = "/home/me/nbd-gateway-data/demo.img".into();
     assert_eq!(demo.backend, Backend::File { path, size: Some(Size::from_gib(1)) });
     assert_eq!(demo.tenant, TenantId::new("demo").unwrap());
     assert_eq!(demo.on_backend_loss, OnBackendLoss::Hold { time: Duration::from_secs(30), durable: false });
+    assert_eq!((demo.resize.driver, demo.resize.policy.max_size.bytes()), (Driver::Origin, 4 << 30));
     assert_eq!(config.tenants().len(), 1);
+    let allowance = config.tenant("demo").unwrap().allowance;
+    assert_eq!((allowance.quota.map(|quota| quota.0), allowance.enforce), (Some(4 << 30), true));
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nbd_gateway_config::{
-    AdminAddress, Config, Limits, ListenAddress, LogFormat, LogLevel, OnBackendLoss, Resolved, Size,
+    AdminAddress, Config, Limits, ListenAddress, LogFormat, LogLevel, NoExport, OnBackendLoss, Resolved, Size,
 };
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn exports(list: &[(&str, &str)]) -> Config {
 }
 
 fn backend(config: &Config, name: &str) -> Option<String> {
-    config.export_for(name).map(|export| export.backend.to_string())
+    config.export_for(name).ok().map(|export| export.backend.to_string())
 }
 
 #[test]
@@ -53,16 +53,38 @@ fn an_exact_name_comes_before_templates_and_a_longer_template_before_a_shorter_o
 #[test]
 fn a_name_that_nothing_fits_means_nothing() {
     let config = exports(&[("a", "nbd://h/a"), ("b/*.img", "file:/srv/{}")]);
-    for name in ["", "A", "a ", "b/", "b/.img", "b/x/y.img", "b/...img", "b/x\0.img", &"a".repeat(4097)] {
-        assert_eq!(backend(&config, name), None, "{name:?}");
+    for name in ["", "A", "a ", "b/", "b/x", "a\0", &"a".repeat(4097), &format!("b/{}.img", "a".repeat(4097))] {
+        assert_eq!(config.export_for(name), Err(NoExport::Unknown), "{name:?}");
     }
     assert_eq!(backend(&config, "b/x.img").as_deref(), Some("file:/srv/x"));
 }
 
 #[test]
+fn a_name_that_its_template_refuses_is_told_from_one_that_nothing_fits() {
+    let config = exports(&[("b/*.img", "file:/srv/{}"), ("s/*", "nbd+unix:///x?socket=/{}"), ("n*", "nbd://h/xx{}")]);
+    let refused = |name: &str, template: &str, why: &str| {
+        let refused = NoExport::Refused { template: template.to_owned(), why: why.to_owned() };
+        assert_eq!(config.export_for(name), Err(refused), "{name}");
+    };
+    let harmful = "what `*` matched is put into a path, so it cannot be empty, `.`, or contain `/`, `..` or NUL";
+    for name in ["b/.img", "b/x/y.img", "b/...img"] {
+        refused(name, "b/*.img", harmful);
+    }
+    let long = "the path of a Unix socket has at most 107 bytes, this one has 108";
+    refused(&format!("s/{}", "x".repeat(107)), "s/*", long);
+    let long = "the backend's export has no such name: the name has 4097 bytes; the most is 4096";
+    refused(&format!("n{}", "x".repeat(4095)), "n*", long);
+    assert_eq!(
+        config.export_for("b/.img").unwrap_err().to_string(),
+        format!("the template `b/*.img` fits, but its backend cannot be asked for that name: {harmful}")
+    );
+    assert_eq!(NoExport::Unknown.to_string(), "no export has that name and no template fits it");
+}
+
+#[test]
 fn a_name_that_its_template_refuses_does_not_fall_to_another_template() {
     let config = exports(&[("*", "nbd://h/{}"), ("b/*", "file:/srv/{}")]);
-    assert_eq!(backend(&config, "b/x/y"), None);
+    assert!(matches!(config.export_for("b/x/y"), Err(NoExport::Refused { template, .. }) if template == "b/*"));
 }
 
 #[test]
@@ -210,7 +232,7 @@ proptest! {
         let uri = backend(&config, &format!("u/{name}")).unwrap();
         prop_assert!(uri.starts_with("nbd://h:7/p/") && !uri.contains(['?', '#', '@', '*']), "{uri}");
         for (prefix, directory) in [("f", "/srv/d"), ("s", "/run")] {
-            let Some(export) = config.export_for(&format!("{prefix}/{name}")) else { continue };
+            let Ok(export) = config.export_for(&format!("{prefix}/{name}")) else { continue };
             let path = match &export.backend {
                 nbd_gateway_config::Backend::File { path, .. } => path.clone(),
                 nbd_gateway_config::Backend::Nbd(uri) => match uri.endpoint() {

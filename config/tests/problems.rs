@@ -297,11 +297,11 @@ fn an_export_has_a_name_of_its_own_with_at_most_one_star() {
     let backend = "backend = \"nbd://h/{}\"";
     export(
         &format!("name = \"{long}\"\nbackend = \"nbd://h\""),
-        &[&format!("export[0].name: an export name has at most 4096 bytes, this one has 4097{example}")],
+        &[&format!("export[0].name: the name has 4097 bytes; the most is 4096{example}")],
     );
     export(
         "name = \"a\\u0000\"\nbackend = \"nbd://h\"",
-        &[&format!("export[0].name: an export name cannot have a NUL byte{example}")],
+        &[&format!("export[0].name: the name has the character '\\0'; leave it out{example}")],
     );
     export(
         &format!("name = \"a*b*\"\n{backend}"),

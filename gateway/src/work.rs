@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::proto::{Cmd, CmdFlags, Errno, Payload};
 use crate::session::Ticket;
@@ -112,6 +112,8 @@ pub enum Outcome {
     Found(Found),
     /// A BLOCK_STATUS' extents: one entry for each context of the export, in the export's order, unless the backend left one out.
     Status(Vec<Status>),
+    /// A RESIZE's size now in force, in bytes.
+    Resized(u64),
     /// Not done.
     Failed(Failure),
 }
@@ -133,18 +135,52 @@ pub struct Job {
     /// What to do.
     pub request: Request,
     waiter: Waiter,
+    /// Who hears of sizes before the last, for a RESIZE with NOTIFY.
+    hears: Option<watch::Sender<Heard>>,
+}
+
+/// The sizes that a standing NOTIFY has brought: the latest, and how many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// In bytes.
+    pub size: u64,
+    /// Chunks so far.
+    pub count: u64,
 }
 
 impl Job {
     /// A client's request.
     pub fn for_client(request: Request, ticket: Ticket) -> Self {
-        Self { request, waiter: Waiter::Client(ticket) }
+        Self { request, waiter: Waiter::Client(ticket), hears: None }
     }
 
     /// A request of the gateway's own; the receiver gets its outcome.
     pub fn for_task(request: Request) -> (Self, oneshot::Receiver<Outcome>) {
         let (tx, rx) = oneshot::channel();
-        (Self { request, waiter: Waiter::Task(tx) }, rx)
+        (Self { request, waiter: Waiter::Task(tx), hears: None }, rx)
+    }
+
+    /// As [`for_task`](Self::for_task), for a RESIZE with NOTIFY: `hears` gets each size but the last.
+    pub fn for_listener(request: Request, hears: watch::Sender<Heard>) -> (Self, oneshot::Receiver<Outcome>) {
+        let (job, outcome) = Self::for_task(request);
+        (job.with_listener(hears), outcome)
+    }
+
+    fn with_listener(mut self, hears: watch::Sender<Heard>) -> Self {
+        self.hears = Some(hears);
+        self
+    }
+
+    /// Whether it stands open until it is replaced: it holds up no end and no renewal.
+    pub fn stands(&self) -> bool {
+        self.hears.is_some()
+    }
+
+    /// A size before the last; the latest wins. Whether anybody hears it.
+    pub fn hear(&self, size: u64) -> bool {
+        let Some(hears) = &self.hears else { return false };
+        hears.send_modify(|heard| *heard = Heard { size, count: heard.count.saturating_add(1) });
+        true
     }
 
     /// The client's side of it, if it is a client's.

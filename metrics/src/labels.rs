@@ -81,3 +81,31 @@ labels! {
         Lost => "lost",
     }
 }
+
+labels! {
+    /// Who wished for a resize, and how it is told of it.
+    ResizeStyle {
+        /// NBD_CMD_RESIZE, simple replies.
+        Simple => "simple",
+        /// NBD_CMD_RESIZE, structured replies or extended headers.
+        Structured => "structured",
+        /// A write past the end.
+        Automatic => "automatic",
+        /// An operator.
+        Operator => "operator",
+        /// The backend, by itself.
+        Backend => "backend",
+    }
+}
+
+labels! {
+    /// How a resize ended.
+    ResizeResult {
+        /// Done.
+        Ok => "ok",
+        /// Refused.
+        Refused => "refused",
+        /// The backend's size can't be: the export is quarantined.
+        Quarantined => "quarantined",
+    }
+}

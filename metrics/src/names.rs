@@ -10,7 +10,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::labels::{Command, Direction, LossReason, Outcome};
+use crate::labels::{Command, Direction, LossReason, Outcome, ResizeResult, ResizeStyle};
 
 /// Exports beyond this many share the label value `other`: templates can make any number of names.
 const MOST_EXPORTS: usize = 1000;
@@ -32,6 +32,13 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     lane_up: IntGaugeVec,
     reconnects: IntCounterVec,
+    resizes: IntCounterVec,
+    denials: IntCounterVec,
+    size: IntGaugeVec,
+    generation: IntGaugeVec,
+    notices_sent: IntCounterVec,
+    notices_merged: IntCounterVec,
+    backend_notices: IntCounterVec,
     exports: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -46,6 +53,24 @@ pub struct ExportMetrics {
     pub in_flight: IntGauge,
     /// 1 while the backend can be used; always 1 for embedded ones.
     pub lane_up: IntGauge,
+}
+
+/// The handles of one export's size.
+#[derive(Debug, Clone)]
+pub struct ResizeMetrics {
+    resizes: Vec<Vec<IntCounter>>,
+    denials: IntCounterVec,
+    tenant: String,
+    /// The size that is shown, in bytes.
+    pub size: IntGauge,
+    /// How often it has changed since the export was opened.
+    pub generation: IntGauge,
+    /// RESIZE chunks sent to standing NOTIFY requests, and long polls answered.
+    pub notices_sent: IntCounter,
+    /// Changes that were told together with a later one.
+    pub notices_merged: IntCounter,
+    /// Notices received from the backend.
+    pub backend_notices: IntCounter,
 }
 
 /// The handles of one listener.
@@ -99,6 +124,21 @@ impl Metrics {
                 "Backend connections that had to be made anew, by reason.",
                 &["export", "reason"],
             )?,
+            resizes: counter(
+                "resize_requests_total",
+                "Resizes that ended, by who wished for them and how they ended.",
+                &["export", "tenant", "style", "result"],
+            )?,
+            denials: counter("quota_denials_total", "Resizes refused, by reason.", &["tenant", "reason"])?,
+            size: gauge("export_size_bytes", "The size that clients are shown, in bytes.", &["export", "tenant"])?,
+            generation: gauge("export_generation", "Changes of size since the export was opened.", &["export"])?,
+            notices_sent: counter("notices_sent_total", "Size notices sent to clients.", &["export"])?,
+            notices_merged: counter(
+                "notices_merged_total",
+                "Changes of size told together with a later one.",
+                &["export"],
+            )?,
+            backend_notices: counter("backend_notices_total", "Size notices received from the backend.", &["export"])?,
             duration,
             registry,
             exports: Arc::default(),
@@ -107,16 +147,35 @@ impl Metrics {
         Ok(metrics)
     }
 
+    /// The export's label value: its name, or `other` beyond the bound.
+    fn label<'a>(&self, name: &'a str) -> &'a str {
+        let mut exports = self.exports.lock();
+        let known = exports.contains(name) || (exports.len() < MOST_EXPORTS && exports.insert(name.to_owned()));
+        if known { name } else { "other" }
+    }
+
+    /// The handles of an export's size; its series exist from now on, at 0.
+    pub fn resize(&self, name: &str, tenant: &str) -> ResizeMetrics {
+        let label = self.label(name);
+        let of = |s: &ResizeStyle| {
+            let one = |r: &ResizeResult| self.resizes.with_label_values(&[label, tenant, s.as_str(), r.as_str()]);
+            ResizeResult::ALL.iter().map(one).collect()
+        };
+        ResizeMetrics {
+            resizes: ResizeStyle::ALL.iter().map(of).collect(),
+            denials: self.denials.clone(),
+            tenant: tenant.to_owned(),
+            size: self.size.with_label_values(&[label, tenant]),
+            generation: self.generation.with_label_values(&[label]),
+            notices_sent: self.notices_sent.with_label_values(&[label]),
+            notices_merged: self.notices_merged.with_label_values(&[label]),
+            backend_notices: self.backend_notices.with_label_values(&[label]),
+        }
+    }
+
     /// The handles of an export; its series exist from now on, at 0.
     pub fn export(&self, name: &str) -> ExportMetrics {
-        let label = {
-            let mut exports = self.exports.lock();
-            if exports.contains(name) || (exports.len() < MOST_EXPORTS && exports.insert(name.to_owned())) {
-                name
-            } else {
-                "other"
-            }
-        };
+        let label = self.label(name);
         let requests = Command::ALL.iter().map(|c| {
             let of = |o: &Outcome| self.requests.with_label_values(&[label, c.as_str(), o.as_str()]);
             Outcome::ALL.iter().map(of).collect()
@@ -168,6 +227,20 @@ impl ExportMetrics {
         if let Some(counter) = self.reconnects.get(reason.index()) {
             counter.inc();
         }
+    }
+}
+
+impl ResizeMetrics {
+    /// One resize ended.
+    pub fn ended(&self, style: ResizeStyle, result: ResizeResult) {
+        if let Some(counter) = self.resizes.get(style.index()).and_then(|r| r.get(result.index())) {
+            counter.inc();
+        }
+    }
+
+    /// One was refused; `reason` is one of the policy's closed set of labels.
+    pub fn denied(&self, reason: &'static str) {
+        self.denials.with_label_values(&[self.tenant.as_str(), reason]).inc();
     }
 }
 

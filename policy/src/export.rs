@@ -35,7 +35,8 @@ pub struct ExportPolicy {
 }
 
 impl ExportPolicy {
-    /// The defaults of the config: grows for those who ask, never shrinks, adopts what comes from outside, no bounds.
+    /// Grows for those who ask, by no more than they need, never shrinks, adopts what comes from outside, no bounds. The
+    /// defaults of the config, but for its step.
     pub const DEFAULT: Self = Self {
         automatic: AutomaticGrowth::OptIn,
         shrink: false,

@@ -6,7 +6,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::names::{ExportName, NameFault};
+use nbd_gateway_policy::types::{ExportName, NameError};
+
 use crate::units::Size;
 use crate::uri::{Endpoint, Host, NbdUri, Parts, Place, UriFault, check_socket, decode};
 
@@ -70,8 +71,8 @@ pub(super) enum BackendFault {
     Form(String),
     #[error(transparent)]
     Uri(#[from] UriFault),
-    #[error(transparent)]
-    Name(#[from] NameFault),
+    #[error("the backend's export has no such name: {0}")]
+    Name(#[from] NameError),
     #[error("the file has no path: write file:PATH")]
     NoPath,
     #[error("`{0}` is not a path: write file:/PATH with one slash, or file:PATH for a file in the state directory")]
@@ -230,7 +231,10 @@ mod tests {
         assert_eq!(file.fill("a b"), Ok(Backend::File { path: "/srv/a b".into(), size: None }));
         assert_eq!(socket.fill("a").unwrap().to_string(), "nbd+unix:///a?socket=/run/.a/nbd.sock");
         assert_eq!(socket.fill(&"x".repeat(200)), Err(UriFault::LongSocket(215).into()));
-        assert_eq!(template("nbd://h/a{}").fill(&"x".repeat(4096)), Err(NameFault::TooLong(4097).into()));
+        assert_eq!(
+            template("nbd://h/a{}").fill(&"x".repeat(4096)),
+            Err(NameError::TooLong { bytes: 4097, most: 4096 }.into())
+        );
     }
 
     proptest! {

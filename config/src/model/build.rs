@@ -4,28 +4,30 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::names::{ExportName, TenantId};
+use nbd_gateway_policy::types::ExportName;
+
 use crate::problem::{Report, nearest};
-use crate::raw::{
-    RawAdmin, RawConfig, RawExport, RawFormat, RawHold, RawLevel, RawListener, RawLog, RawLoss, RawTenant,
-};
+use crate::raw::{RawAdmin, RawConfig, RawExport, RawFormat, RawHold, RawLevel, RawListener, RawLog, RawLoss};
 use crate::units::{Interval, Size};
 
 use super::address::{AdminAddress, ListenAddress};
 use super::backend::{BackendFault, Target};
 use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
 use super::limits::{LimitOverrides, Limits};
+use super::resize::{Facts, Resize};
 use super::section::Section;
 use super::template::Template;
-use super::{Config, Log, LogFormat, LogLevel, Tenant, clash, embedded};
+use super::tenant::{Tenant, Tenants};
+use super::{Config, Log, LogFormat, LogLevel, clash, embedded, tenant};
 
 /// The whole configuration. None only if something was noted.
 pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
     let state = state(raw.state, report);
     let limits = Limits::read(raw.limits.unwrap_or_default(), &mut Section::new("limits", report));
+    let token_file = token_file(raw.admin.as_ref(), report);
     let admin = admin(raw.admin, report);
     let listeners = listeners(raw.listener.unwrap_or_default(), admin.as_ref(), report);
-    let tenants = tenants(raw.tenant, limits, report);
+    let tenants = tenant::read(raw.tenant, limits, report);
     let exports = exports(raw.export.unwrap_or_default(), &tenants, &state, report);
     let threads = raw.runtime.unwrap_or_default().threads;
     let threads = Section::new("runtime", report).count("threads", threads, 1..=1024).and_then(nonzero);
@@ -34,6 +36,7 @@ pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
         state,
         listeners,
         admin,
+        token_file,
         limits,
         log,
         threads,
@@ -48,6 +51,14 @@ fn state(raw: Option<String>, report: &mut Report) -> PathBuf {
         report.note("state", "this has to be a directory: not empty, and without NUL or `{}`");
     }
     state.into()
+}
+
+fn token_file(raw: Option<&RawAdmin>, report: &mut Report) -> Option<PathBuf> {
+    let path = raw?.token_file.as_ref()?;
+    if path.is_empty() || path.contains('\0') {
+        report.note("admin.token-file", "this has to be the path of a file");
+    }
+    Some(path.into())
 }
 
 fn admin(raw: Option<RawAdmin>, report: &mut Report) -> Option<AdminAddress> {
@@ -79,36 +90,6 @@ fn listeners(raw: Vec<RawListener>, admin: Option<&AdminAddress>, report: &mut R
     listeners
 }
 
-/// The tenants, and whether the file declares them.
-struct Tenants {
-    list: Vec<Tenant>,
-    declared: bool,
-    /// As written, whatever their problems: an export that names one of these is not to blame.
-    names: Vec<String>,
-}
-
-fn tenants(raw: Option<Vec<RawTenant>>, limits: Limits, report: &mut Report) -> Tenants {
-    let raw = raw.unwrap_or_default();
-    let mut tenants = Tenants { list: Vec::new(), declared: !raw.is_empty(), names: Vec::new() };
-    for (index, raw) in raw.into_iter().enumerate() {
-        let mut section = Section::new(format!("tenant[{index}]"), report);
-        let own = LimitOverrides::of_tenant(&raw.limits.unwrap_or_default(), &mut section.inner("limits"));
-        let limits = limits.with(&own);
-        limits.check(&own, &mut section.inner("limits"));
-        let Some(name) = section.required("name", raw.name) else { continue };
-        if tenants.names.contains(&name) {
-            section.note_with("name", format_args!("there is a tenant `{name}` already"), "name = \"another\"");
-        } else if let Some(id) = section.accept("name", TenantId::new(&name)) {
-            tenants.list.push(Tenant { id, limits });
-        }
-        tenants.names.push(name);
-    }
-    if !tenants.declared {
-        tenants.list.push(Tenant { id: TenantId::default_tenant(), limits });
-    }
-    tenants
-}
-
 fn exports(raw: Vec<RawExport>, tenants: &Tenants, state: &Path, report: &mut Report) -> Exports {
     if raw.is_empty() {
         let example = "[[export]]\nname = \"vm1\"\nbackend = \"nbd://10.0.0.5:10809/vm1\"";
@@ -137,9 +118,9 @@ fn export(
     section: &mut Section<'_>,
 ) -> Option<Entry> {
     let tenant = tenant_of(raw.tenant, tenants, section);
-    let size = section
-        .size_in::<u64>("size", raw.size.as_ref(), Size::from_bytes(1)..=Size::from_bytes(i64::MAX.unsigned_abs()))
-        .map(Size::from_bytes);
+    let sizes = || Size::from_bytes(1)..=Size::from_bytes(i64::MAX.unsigned_abs());
+    let size = section.size_in::<u64>("size", raw.size.as_ref(), sizes()).map(Size::from_bytes);
+    let max_size = section.size_in::<u64>("max-size", raw.max_size.as_ref(), sizes()).map(Size::from_bytes);
     let backend = section.required("backend", raw.backend);
     let embedded = backend.as_deref().is_some_and(|text| text.starts_with("file:") || text.starts_with("memory:"));
     let dialled = backend.is_some() && !embedded;
@@ -165,6 +146,9 @@ fn export(
     let dial_timeout = section.interval("dial-timeout", raw.dial_timeout.as_deref(), dial_range);
     let idle_range = Interval::from_millis(0)..=Interval::from_secs(24 * 3600);
     let idle_timeout = section.interval("idle-timeout", raw.idle_timeout.as_deref(), idle_range);
+    let read_only = raw.read_only.unwrap_or(false);
+    let facts = Facts { embedded, read_only, size: size.filter(|_| embedded), max_size };
+    let resize = Resize::read(&raw.resize.unwrap_or_default(), &facts, section);
     let own = LimitOverrides::of_export(&raw.limits.unwrap_or_default(), &mut section.inner("limits"));
     let limits = tenant.map(|tenant| tenant.limits).unwrap_or_default().with(&own);
     if tenant.is_some() {
@@ -191,11 +175,12 @@ fn export(
         target,
         tenant: tenant?.id.clone(),
         description: raw.description,
-        read_only: raw.read_only.unwrap_or(false),
+        read_only,
         lanes: lanes.and_then(nonzero).unwrap_or(NonZeroUsize::MIN),
         on_backend_loss,
         dial_timeout: dial_timeout.unwrap_or(DIAL_TIMEOUT),
         idle_timeout: idle_timeout.unwrap_or(IDLE_TIMEOUT),
+        resize,
         limits,
     })
 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::names::ExportName;
+use nbd_gateway_policy::types::ExportName;
+
 use crate::problem::Report;
 
 use super::backend::{Backend, Target};

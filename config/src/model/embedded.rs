@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use crate::names::{ExportName, TenantId};
+use nbd_gateway_policy::quota::TenantLimits;
+use nbd_gateway_policy::types::{Bytes, ExportName, TenantId};
+
 use crate::units::Size;
 use crate::uri::DEFAULT_PORT;
 
@@ -12,10 +14,15 @@ use super::address::{AdminAddress, ListenAddress};
 use super::backend::{Backend, Target};
 use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
 use super::limits::Limits;
-use super::{Config, Log, Tenant};
+use super::resize::{Facts, Resize};
+use super::tenant::{Rates, Tenant};
+use super::{Config, Log};
 
 /// The state directory if nothing else is said.
 pub(super) const STATE: &str = "nbd-gateway-data";
+
+/// What the tenant and the export of the embedded default are called.
+const DEMO: &str = "demo";
 
 /// Where the admin interface is if nothing else is said.
 pub(super) fn admin() -> AdminAddress {
@@ -29,15 +36,22 @@ fn loopback(port: u16) -> SocketAddr {
 impl Config {
     /// The configuration of a gateway that was given none: clients at 127.0.0.1:10809, the admin interface at
     /// 127.0.0.1:9809, and one export, `demo` of the tenant `demo`: a sparse file of 1 GiB, made when it is first
-    /// needed, at `nbd-gateway-data/demo.img` under `cwd`. There is no default export `""`: the URI to try is
+    /// needed, at `nbd-gateway-data/demo.img` under `cwd`. It may grow to 4 GiB, the tenant's quota, so that a newcomer can
+    /// see a resize refused. There is no default export `""`: the URI to try is
     /// `nbd://127.0.0.1/demo`.
     pub fn embedded_default(cwd: &Path) -> Self {
         let state = cwd.join(STATE);
+        // Both are names, so the defaults never take their place; nothing here may be able to end the process.
+        let tenant = TenantId::new(DEMO).unwrap_or_default();
+        let name = ExportName::new(DEMO).unwrap_or_default();
         let limits = Limits::default();
-        let backend = Backend::File { path: state.join("demo.img"), size: Some(Size::from_gib(1)) };
+        let (size, most) = (Size::from_gib(1), Size::from_gib(4));
+        let facts = Facts { embedded: true, read_only: false, size: Some(size), max_size: Some(most) };
+        let allowance = TenantLimits { quota: Some(Bytes(most.bytes())), ..TenantLimits::NONE };
+        let backend = Backend::File { path: state.join("demo.img"), size: Some(size) };
         let demo = Entry {
-            name: Name::Exact(ExportName::demo()),
-            tenant: TenantId::demo(),
+            name: Name::Exact(name),
+            tenant: tenant.clone(),
             target: Target::Fixed(backend),
             description: Some("the demo disk of nbd-gateway".to_owned()),
             read_only: false,
@@ -45,16 +59,18 @@ impl Config {
             on_backend_loss: OnBackendLoss::default(),
             dial_timeout: DIAL_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
+            resize: Resize::unsaid(&facts),
             limits,
         };
         Self {
             state,
             listeners: vec![ListenAddress::Tcp(loopback(DEFAULT_PORT))],
             admin: Some(admin()),
+            token_file: None,
             limits,
             log: Log::default(),
             threads: None,
-            tenants: vec![Tenant { id: TenantId::demo(), limits }],
+            tenants: vec![Tenant { id: tenant, limits, allowance, rates: Rates::default() }],
             exports: Exports::new([demo]),
         }
     }

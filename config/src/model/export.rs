@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::names::{ExportName, TenantId};
+use nbd_gateway_policy::types::{ExportName, TenantId};
 
-use super::backend::{Backend, Target};
+use super::backend::{Backend, BackendFault, Target};
 use super::limits::Limits;
+use super::resize::Resize;
 use super::template::Template;
 
 /// One export, ready to be opened: its template, if it came from one, is filled in.
@@ -32,8 +33,27 @@ pub struct Resolved {
     pub dial_timeout: Duration,
     /// How long after the last session lanes are let go; zero is at once. Means nothing for embedded ones.
     pub idle_timeout: Duration,
+    /// How it grows and shrinks.
+    pub resize: Resize,
     /// Its bounds, complete: its own, else its tenant's, else the global ones.
     pub limits: Limits,
+}
+
+/// Why a name means no export.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoExport {
+    /// No export has that name, and no template fits it.
+    #[error("no export has that name and no template fits it")]
+    Unknown,
+    /// A template fits it, but its backend cannot be asked for that name. No other template takes its place: which one a
+    /// name belongs to does not depend on what can be opened.
+    #[error("the template `{template}` fits, but its backend cannot be asked for that name: {why}")]
+    Refused {
+        /// The template, with its `*`.
+        template: String,
+        /// What is wrong with the name there.
+        why: String,
+    },
 }
 
 /// What clients see when the connection to a backend is lost.
@@ -69,6 +89,15 @@ pub(super) enum Name {
     Template(Template),
 }
 
+impl Name {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Exact(name) => name.as_str(),
+            Self::Template(template) => template.as_str(),
+        }
+    }
+}
+
 /// An export as it is declared.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
@@ -81,21 +110,25 @@ pub(super) struct Entry {
     pub(super) on_backend_loss: OnBackendLoss,
     pub(super) dial_timeout: Duration,
     pub(super) idle_timeout: Duration,
+    pub(super) resize: Resize,
     pub(super) limits: Limits,
 }
 
 impl Entry {
-    fn resolve(&self, name: ExportName, matched: &str) -> Option<Resolved> {
-        Some(Resolved {
+    fn resolve(&self, name: ExportName, matched: &str) -> Result<Resolved, NoExport> {
+        let refused =
+            |fault: BackendFault| NoExport::Refused { template: self.name.as_str().to_owned(), why: fault.to_string() };
+        Ok(Resolved {
             name,
             tenant: self.tenant.clone(),
-            backend: self.target.fill(matched).ok()?,
+            backend: self.target.fill(matched).map_err(refused)?,
             description: self.description.clone(),
             read_only: self.read_only,
             lanes: self.lanes,
             on_backend_loss: self.on_backend_loss,
             dial_timeout: self.dial_timeout,
             idle_timeout: self.idle_timeout,
+            resize: self.resize.clone(),
             limits: self.limits,
         })
     }
@@ -127,14 +160,14 @@ impl Exports {
     }
 
     /// The export that `name` means.
-    pub(super) fn resolve(&self, name: &str) -> Option<Resolved> {
-        let name = ExportName::new(name).ok()?;
+    pub(super) fn resolve(&self, name: &str) -> Result<Resolved, NoExport> {
+        let name = ExportName::new(name).map_err(|_| NoExport::Unknown)?;
         if let Some(entry) = self.exact.get(&name) {
             return entry.resolve(name, "");
         }
-        let (template, entry) =
-            self.templates.iter().find(|(template, _)| template.matched(name.as_str()).is_some())?;
-        let matched = template.matched(name.as_str())?;
+        let fits = |(template, entry)| Some((Template::matched(template, name.as_str())?, entry));
+        let found: Option<(&str, &Entry)> = self.templates.iter().map(|(t, e)| (t, e)).find_map(fits);
+        let (matched, entry) = found.ok_or(NoExport::Unknown)?;
         entry.resolve(name.clone(), matched)
     }
 

@@ -10,21 +10,24 @@ mod clash;
 mod embedded;
 mod export;
 mod limits;
+mod resize;
 mod section;
 mod template;
+mod tenant;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use crate::names::TenantId;
 use crate::problem::{Problems, Report};
 use crate::shape;
 
 pub use address::{AdminAddress, ListenAddress};
 pub use backend::Backend;
 use export::Exports;
-pub use export::{OnBackendLoss, Resolved};
+pub use export::{NoExport, OnBackendLoss, Resolved};
 pub use limits::{LimitOverrides, Limits};
+pub use resize::{Driver, Resize};
+pub use tenant::{Rates, Tenant};
 
 /// A whole configuration that was checked: at least one listener, at least one export.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +39,8 @@ pub struct Config {
     pub listeners: Vec<ListenAddress>,
     /// The admin interface; None: it is off.
     pub admin: Option<AdminAddress>,
+    /// The file that holds the admin interface's token; None: nothing can be changed there.
+    pub token_file: Option<PathBuf>,
     /// Bounds of the process, and those of tenants and exports that have none of their own.
     pub limits: Limits,
     /// What is logged.
@@ -44,16 +49,6 @@ pub struct Config {
     pub threads: Option<NonZeroUsize>,
     tenants: Vec<Tenant>,
     exports: Exports,
-}
-
-/// Who exports belong to.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Tenant {
-    /// Its name.
-    pub id: TenantId,
-    /// Its bounds, completed from the global ones.
-    pub limits: Limits,
 }
 
 /// What is logged, to standard error.
@@ -132,10 +127,18 @@ impl Config {
         &self.tenants
     }
 
-    /// The export that a client means by `name`, if there is one: the exact name, or the template with the most literal
-    /// characters that the name fits. None too if the template's backend cannot be asked for that name: what `*`
-    /// matched does not belong in a path, or makes it too long.
-    pub fn export_for(&self, name: &str) -> Option<Resolved> {
+    /// The tenant of that name.
+    pub fn tenant(&self, id: &str) -> Option<&Tenant> {
+        self.tenants.iter().find(|tenant| tenant.id.as_str() == id)
+    }
+
+    /// The export that a client means by `name`: the exact name, or the template with the most literal characters that
+    /// the name fits.
+    ///
+    /// # Errors
+    /// [`NoExport::Unknown`] if there is neither; [`NoExport::Refused`] if the template's backend cannot be asked for
+    /// that name: what `*` matched does not belong in a path, or makes it too long.
+    pub fn export_for(&self, name: &str) -> Result<Resolved, NoExport> {
         self.exports.resolve(name)
     }
 

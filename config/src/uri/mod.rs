@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::names::{ExportName, NameFault};
+use nbd_gateway_policy::types::{ExportName, NameError};
 
 pub(crate) use escape::{decode, decode_path};
 pub(crate) use split::{Parts, Place};
@@ -115,8 +115,8 @@ pub enum UriFault {
     #[error("its escapes do not decode to UTF-8")]
     NotUtf8,
     /// The export's name cannot be one.
-    #[error(transparent)]
-    Export(#[from] NameFault),
+    #[error("its path is no export name: {0}")]
+    Export(#[from] NameError),
     /// `socket=`
     #[error("the path of the Unix socket is empty")]
     EmptySocket,

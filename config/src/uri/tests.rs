@@ -145,8 +145,8 @@ fn escapes_are_strict() {
 fn an_export_name_keeps_the_protocols_bounds() {
     let name = |length| format!("nbd://h/{}", "%41".repeat(length));
     assert_eq!(uri(&name(4096)).export().as_str().len(), 4096);
-    assert_eq!(fault(&name(4097)), "an export name has at most 4096 bytes, this one has 4097");
-    assert_eq!(fault("nbd://h/a%00"), "an export name cannot have a NUL byte");
+    assert_eq!(fault(&name(4097)), "its path is no export name: the name has 4097 bytes; the most is 4096");
+    assert_eq!(fault("nbd://h/a%00"), "its path is no export name: the name has the character '\\0'; leave it out");
 }
 
 #[test]

@@ -2,18 +2,23 @@
 
 use std::sync::Arc;
 
-use nbd_gateway_config::{self as config, OnBackendLoss, Resolved};
+use nbd_gateway_config::{self as config, Driver, OnBackendLoss, Resolved};
 use nbd_gateway_metrics::{ExportMetrics, LossReason};
+use nbd_gateway_policy as policy;
+use nbd_gateway_policy::style::{BackendStyle, Grows, Tells};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::view::View;
 use crate::lane::{self, DialError, Dialer, Durability, Lane, OnLoss};
 use crate::net::{Address, Pool};
 use crate::origin::{Origin, OriginError};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::client::Negotiated;
+use crate::proto::resize::ResizeInfo;
 use crate::proto::{Cookie, ExportFlags, Framing};
+use crate::resize::{Resizer, style};
 use crate::shards::{Shard, Shards};
 use crate::work::{Finished, Job};
 
@@ -32,6 +37,10 @@ pub struct Facts {
     pub block_sizes: Option<BlockSizes>,
     /// Its description.
     pub description: Option<String>,
+    /// What it said about resizing.
+    pub resize: Option<ResizeInfo>,
+    /// How it grows and tells.
+    pub style: BackendStyle,
 }
 
 impl Facts {
@@ -68,10 +77,31 @@ pub struct Lanes {
     lanes: Vec<(Arc<Lane>, Shard)>,
     durability: Arc<Durability>,
     end: watch::Sender<bool>,
+    dialer: Dialer,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Lanes {
+    /// The backend's size as a second connection is told it.
+    pub(super) async fn probe(&self) -> Result<u64, DialError> {
+        let connected = self.dialer.dial().await?;
+        let size = connected.negotiated.size;
+        connected.goodbye().await;
+        Ok(size)
+    }
+
+    /// Replaces connections by new ones: all, or all but the first.
+    pub(super) async fn renew(&self, which: policy::plan::Lanes) {
+        let first = match which {
+            policy::plan::Lanes::Keep => return,
+            policy::plan::Lanes::RehandshakeOthers => 1,
+            policy::plan::Lanes::ReplaceAfter | policy::plan::Lanes::DropBefore => 0,
+        };
+        for (lane, _) in self.lanes.iter().skip(first) {
+            lane.renew().await;
+        }
+    }
+
     fn of(&self, session: u64) -> Option<&(Arc<Lane>, Shard)> {
         let count = u64::try_from(self.lanes.len()).unwrap_or(1).max(1);
         self.lanes.get(usize::try_from(session % count).unwrap_or(0))
@@ -96,20 +126,23 @@ impl Backend {
         pool: &Arc<Pool>,
         shards: &Shards,
         metrics: &ExportMetrics,
-    ) -> Result<(Self, Facts), Unopened> {
+        resizer: &Resizer,
+    ) -> Result<(Self, Facts, Arc<View>), Unopened> {
         match &config.backend {
-            config::Backend::Nbd(uri) => Self::dial(config, uri, pool, shards, metrics).await,
+            config::Backend::Nbd(uri) => Self::dial(config, uri, pool, shards, metrics, resizer).await,
             config::Backend::File { path, size } => {
                 let (path, size, read_only) = (path.clone(), *size, config.read_only);
                 let open = move || Origin::open_file(&path, size.map(|s| s.bytes()), read_only);
                 let opened = tokio::task::spawn_blocking(open).await.map_err(|e| Unopened::Task(e.to_string()))?;
-                Ok(Self::embedded(opened?, metrics))
+                Ok(Self::embedded(opened?, config.resize.driver, metrics))
             }
-            config::Backend::Memory { size } => Ok(Self::embedded(Origin::memory(size.bytes()), metrics)),
+            config::Backend::Memory { size } => {
+                Ok(Self::embedded(Origin::memory(size.bytes()), config.resize.driver, metrics))
+            }
         }
     }
 
-    fn embedded(origin: Origin, metrics: &ExportMetrics) -> (Self, Facts) {
+    fn embedded(origin: Origin, driver: Driver, metrics: &ExportMetrics) -> (Self, Facts, Arc<View>) {
         let facts = origin.facts();
         metrics.lane_up.set(1);
         let block_sizes = BlockSizes {
@@ -124,8 +157,14 @@ impl Backend {
             contexts: facts.contexts,
             block_sizes: Some(block_sizes),
             description: None,
+            resize: None,
+            style: BackendStyle {
+                grows: if driver == Driver::None { Grows::Fixed } else { Grows::Origin },
+                tells: Tells::Itself,
+            },
         };
-        (Backend::Origin(origin), facts)
+        let view = Arc::new(View::new(facts.size));
+        (Backend::Origin(origin), facts, view)
     }
 
     async fn dial(
@@ -134,7 +173,8 @@ impl Backend {
         pool: &Arc<Pool>,
         shards: &Shards,
         metrics: &ExportMetrics,
-    ) -> Result<(Self, Facts), Unopened> {
+        resizer: &Resizer,
+    ) -> Result<(Self, Facts, Arc<View>), Unopened> {
         let dialer =
             Dialer { address: Address::of(uri), export: uri.export().as_str().to_owned(), limit: config.dial_timeout };
         let first = dialer.dial().await?;
@@ -146,7 +186,10 @@ impl Backend {
             contexts: negotiated.contexts.iter().map(|(name, _)| name.clone()).collect(),
             block_sizes: negotiated.block_sizes,
             description: negotiated.description.clone(),
+            resize: negotiated.resize,
+            style: style::of_backend(negotiated, config.resize.driver),
         };
+        let view = Arc::new(View::new(facts.size));
         let wanted = config.lanes.get();
         let mut connections = vec![first];
         if wanted > 1 && !facts.flags.has(ExportFlags::CAN_MULTI_CONN) {
@@ -170,7 +213,12 @@ impl Backend {
                 dialer: dialer.clone(),
                 policy: on_loss(config.on_backend_loss),
                 contexts: facts.contexts.clone(),
-                owner: Arc::new(Owner { basis: facts.clone(), metrics: metrics.clone() }),
+                owner: Arc::new(Owner {
+                    basis: facts.clone(),
+                    view: Arc::clone(&view),
+                    resizer: resizer.clone(),
+                    metrics: metrics.clone(),
+                }),
                 end: ending.clone(),
                 pool: Arc::clone(pool),
                 name: config.name.as_str().to_owned(),
@@ -180,7 +228,8 @@ impl Backend {
             lanes.push((lane, shard));
         }
         tracing::info!(export = config.name.as_str(), backend = %dialer.address, lanes = lanes.len(), size = facts.size, framing = ?facts.framing, flags = %facts.flags, "backend opened");
-        Ok((Backend::Lanes(Lanes { lanes, durability, end, tasks: Mutex::new(tasks) }), facts))
+        let lanes = Lanes { lanes, durability, end, dialer, tasks: Mutex::new(tasks) };
+        Ok((Backend::Lanes(lanes), facts, view))
     }
 
     /// Takes a batch of one session; a session's requests all take the same lane.
@@ -231,6 +280,14 @@ impl Backend {
         }
     }
 
+    /// Whether a request past `end` is in flight. The origin waits for its own.
+    pub(super) fn beyond(&self, end: u64) -> bool {
+        match self {
+            Backend::Origin(_) => false,
+            Backend::Lanes(lanes) => lanes.lanes.iter().any(|(lane, _)| lane.beyond(end)),
+        }
+    }
+
     /// Finishes what is in flight and lets go.
     pub(super) async fn close(&self, name: &str) {
         match self {
@@ -262,16 +319,21 @@ fn on_loss(policy: OnBackendLoss) -> OnLoss {
 /// What the lanes of an export were when it was opened, and where their fate is counted.
 struct Owner {
     basis: Facts,
+    view: Arc<View>,
+    resizer: Resizer,
     metrics: ExportMetrics,
 }
 
 impl lane::Owner for Owner {
     fn fits(&self, new: &Negotiated) -> Result<(), String> {
-        fits(&self.basis, new)
+        fits(&self.basis, self.view.size(), new)
     }
 
-    fn up(&self) {
+    fn up(&self, negotiated: &Negotiated) {
         self.metrics.lane_up.set(1);
+        if negotiated.size != self.view.size() {
+            self.resizer.seen(negotiated.size);
+        }
     }
 
     fn lost(&self) {
@@ -281,8 +343,8 @@ impl lane::Owner for Owner {
 }
 
 /// Whether a connection made later can take over for the first: nothing that clients were told may be missing.
-fn fits(basis: &Facts, new: &Negotiated) -> Result<(), String> {
-    let (was, is) = (basis.size, new.size);
+fn fits(basis: &Facts, was: u64, new: &Negotiated) -> Result<(), String> {
+    let is = new.size;
     if is < was {
         return Err(format!("its size is {is} bytes and was {was}; a size never goes back by itself"));
     }

@@ -24,11 +24,11 @@ const MAX_JOINED: usize = 128 * 1024;
 impl Export {
     /// Whether the backend can't take this request as it is, or it must wait its turn for a range.
     pub(super) fn needs_bridge(&self, request: &Request) -> bool {
-        let block = self.facts.minimum_block();
+        let block = self.core.facts().minimum_block();
         match request.command {
             Cmd::FLUSH => false,
-            Cmd::READ | Cmd::WRITE if request.length > self.facts.largest_payload() => true,
-            _ if request.length > self.facts.longest_range() => true,
+            Cmd::READ | Cmd::WRITE if request.length > self.core.facts().largest_payload() => true,
+            _ if request.length > self.core.facts().longest_range() => true,
             // Where some writes are read-modify-write, none may slip between the reading and the writing.
             _ => {
                 block > 1
@@ -42,13 +42,17 @@ impl Export {
 
 /// Carries a request out in a task of its own.
 pub(super) fn spawn(export: Arc<Export>, lane: u64, job: Job) {
+    // In sight of a drain from the moment it was admitted.
+    let ends = job.request.end();
+    let sight = export.core.gate.keep(&export.core, ends);
     tokio::spawn(async move {
+        let _sight = sight;
         let request = job.request.clone();
         export.orphans.clear_of(request.offset, request.end()).await;
         let outcome = if export.needs_bridge(&request) {
             Bridge { export: &export, lane }.carry(&job).await
         } else {
-            export.call(lane, request).await
+            export.core.call(lane, request).await
         };
         job.finish(outcome, &mut Finished::default());
     });
@@ -65,13 +69,13 @@ fn round_down(n: u64, block: u64) -> u64 {
 
 impl Bridge<'_> {
     fn block(&self) -> u64 {
-        self.export.facts.minimum_block()
+        self.export.core.facts().minimum_block()
     }
 
     fn round_up(&self, n: u64) -> u64 {
         let block = self.block();
         // The export's last, partial block: its end is the size, which the backend takes as it is.
-        n.div_ceil(block).saturating_mul(block).min(self.export.facts.size.max(n))
+        n.div_ceil(block).saturating_mul(block).min(self.export.size().max(n))
     }
 
     async fn carry(&self, job: &Job) -> Outcome {
@@ -94,13 +98,13 @@ impl Bridge<'_> {
             }
             Cmd::CACHE => self.ranges(request, start, end).await,
             Cmd::BLOCK_STATUS => self.status(request, start, end).await,
-            _ => self.export.call(self.lane, request.clone()).await,
+            _ => self.export.core.call(self.lane, request.clone()).await,
         }
     }
 
     /// Reads `start..end` in pieces that the backend takes, all at once; gives what the request asks for.
     async fn read(&self, request: &Request, start: u64, end: u64) -> Outcome {
-        let most = self.export.facts.largest_payload();
+        let most = self.export.core.facts().largest_payload();
         let (mut jobs, mut waiting, mut at) = (Vec::new(), Vec::new(), start);
         while at < end {
             let length = most.min(end - at);
@@ -110,7 +114,7 @@ impl Bridge<'_> {
             waiting.push((at, length, outcome));
             at += length;
         }
-        self.export.backend.submit(self.lane, &mut jobs, &mut Finished::default());
+        self.export.core.backend.submit(self.lane, &mut jobs, &mut Finished::default());
         let (mut pieces, mut failed) = (Vec::new(), None);
         for (at, length, outcome) in waiting {
             match outcome.await {
@@ -150,7 +154,7 @@ impl Bridge<'_> {
 
     /// Writes a whole-block payload in pieces that the backend takes, all at once.
     async fn put(&self, flags: CmdFlags, start: u64, payload: Payload) -> Outcome {
-        let most = self.export.facts.largest_payload();
+        let most = self.export.core.facts().largest_payload();
         let end = start.saturating_add(u64::try_from(payload.len()).unwrap_or(u64::MAX));
         let (mut jobs, mut waiting, mut at) = (Vec::new(), Vec::new(), start);
         while at < end {
@@ -162,7 +166,7 @@ impl Bridge<'_> {
             waiting.push(outcome);
             at += length;
         }
-        self.export.backend.submit(self.lane, &mut jobs, &mut Finished::default());
+        self.export.core.backend.submit(self.lane, &mut jobs, &mut Finished::default());
         let mut all = Outcome::Done;
         for outcome in waiting {
             match outcome.await {
@@ -200,7 +204,7 @@ impl Bridge<'_> {
             length: end - start,
             payload: Payload::empty(),
         };
-        match self.export.call(self.lane, read).await {
+        match self.export.core.call(self.lane, read).await {
             Outcome::Found(found) => Ok(flat(cut(found, start, from, to - from))),
             Outcome::Failed(failure) => Err(failure),
             _ => Err(Failure::new(Errno::EIO, "the backend's answer belongs to another command")),
@@ -243,12 +247,12 @@ impl Bridge<'_> {
 
     /// A command without payload over `start..end`, in ranges that the backend takes, one after the other.
     async fn ranges(&self, request: &Request, start: u64, end: u64) -> Outcome {
-        let most = self.export.facts.longest_range();
+        let most = self.export.core.facts().longest_range();
         let mut at = start;
         while at < end {
             let length = most.min(end - at);
             let part = Request { offset: at, length, payload: Payload::empty(), ..request.clone() };
-            let outcome = self.export.call(self.lane, part).await;
+            let outcome = self.export.core.call(self.lane, part).await;
             if !matches!(outcome, Outcome::Done) {
                 return outcome;
             }
@@ -259,13 +263,13 @@ impl Bridge<'_> {
 
     /// Asks range after range as long as every context answers for all of it, and joins the answers.
     async fn status(&self, request: &Request, start: u64, end: u64) -> Outcome {
-        let most = self.export.facts.longest_range();
+        let most = self.export.core.facts().longest_range();
         let mut joined: Vec<Status> = Vec::new();
         let mut at = start;
         while at < end {
             let length = most.min(end - at);
             let part = Request { offset: at, length, ..request.clone() };
-            let found = match self.export.call(self.lane, part).await {
+            let found = match self.export.core.call(self.lane, part).await {
                 Outcome::Status(found) => found,
                 Outcome::Failed(_) if at > start => break,
                 other => return other,

@@ -6,22 +6,36 @@
 
 mod backend;
 mod bridge;
+mod core;
+mod gate;
+mod grow;
 mod orphans;
 mod ranges;
 mod registry;
+mod start;
+mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nbd_gateway_config::Resolved;
-use nbd_gateway_metrics::{self as metrics, ExportMetrics};
+use nbd_gateway_metrics::{self as metrics, ExportMetrics, ResizeMetrics};
+use nbd_gateway_policy::export::ExportPolicy;
+use nbd_gateway_policy::offer::{Negotiated, Now, Offer, offer};
+use nbd_gateway_policy::types::Size;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use self::core::Core;
 pub use backend::{Backend, Facts};
 pub use registry::{Lease, OpenError, Registry};
+pub use view::{Shown, View};
 
 use crate::proto::flags::{Basis, for_client};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cmd, Cookie, Errno, ExportFlags, Framing};
+use crate::resize::Resizer;
+use crate::resize::book::Book;
 use crate::session::{Session, TenantBudget};
 use crate::shards::Shard;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Piece, Request};
@@ -43,30 +57,44 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Export {
     config: Resolved,
-    facts: Facts,
-    backend: Backend,
+    policy: ExportPolicy,
+    core: Arc<Core>,
+    resizer: Resizer,
+    book: Arc<Book>,
     limits: Limits,
     budget: Arc<TenantBudget>,
     metrics: ExportMetrics,
+    resize_metrics: ResizeMetrics,
     orphans: Orphans,
     /// Ranges under read-modify-write, where the backend's minimum block is larger than a client may use.
     ranges: Ranges,
+    /// Ends what runs beside: the follower of the backend's size.
+    end: watch::Sender<bool>,
+}
+
+/// What an export is made of.
+pub(crate) struct Parts {
+    pub(crate) config: Resolved,
+    pub(crate) policy: ExportPolicy,
+    pub(crate) core: Arc<Core>,
+    pub(crate) resizer: Resizer,
+    pub(crate) book: Arc<Book>,
+    pub(crate) budget: Arc<TenantBudget>,
+    pub(crate) metrics: ExportMetrics,
+    pub(crate) resize_metrics: ResizeMetrics,
+    pub(crate) end: watch::Sender<bool>,
 }
 
 impl Export {
-    fn new(
-        config: Resolved,
-        facts: Facts,
-        backend: Backend,
-        budget: Arc<TenantBudget>,
-        metrics: ExportMetrics,
-    ) -> Self {
+    fn new(parts: Parts) -> Self {
+        let Parts { config, policy, core, resizer, book, budget, metrics, resize_metrics, end } = parts;
         let limits = Limits {
             requests: config.limits.session_requests,
             bytes: config.limits.session_bytes,
             largest: u64::from(config.limits.largest_payload),
         };
-        Self { config, facts, backend, limits, budget, metrics, orphans: Orphans::default(), ranges: Ranges::default() }
+        let (orphans, ranges) = (Orphans::default(), Ranges::default());
+        Self { config, policy, core, resizer, book, limits, budget, metrics, resize_metrics, orphans, ranges, end }
     }
 
     /// Its name, as clients say it.
@@ -81,17 +109,44 @@ impl Export {
 
     /// For people: the configuration's, else the backend's.
     pub fn description(&self) -> Option<&str> {
-        self.config.description.as_deref().or(self.facts.description.as_deref())
+        self.config.description.as_deref().or(self.core.facts().description.as_deref())
     }
 
-    /// Size in bytes.
+    /// The size that is shown, in bytes.
     pub fn size(&self) -> u64 {
-        self.facts.size
+        self.core.view().size()
+    }
+
+    /// What it looks like now.
+    pub fn view(&self) -> &View {
+        self.core.view()
+    }
+
+    /// The way to change its size.
+    pub fn resizer(&self) -> &Resizer {
+        &self.resizer
+    }
+
+    /// Where resizes and notices are counted.
+    pub fn resize_metrics(&self) -> &ResizeMetrics {
+        &self.resize_metrics
+    }
+
+    /// Takes one notice out of the tenant's `notice-rate`; an error says how long to wait.
+    pub fn take_notice(&self) -> Result<(), Duration> {
+        self.book.take_notice(&self.config.tenant)
+    }
+
+    /// What a client is offered about its size.
+    pub fn offer(&self, client: &Negotiated) -> Offer {
+        let size = Size::new(self.size()).unwrap_or(Size::MAX);
+        let now = Now { size, disk: size, headroom: self.book.headroom(self.resizer.export_name()) };
+        offer(self.core.facts().style, &self.policy, &now, client)
     }
 
     /// The metadata contexts that the backend has, in a fixed order.
     pub fn contexts(&self) -> &[String] {
-        &self.facts.contexts
+        &self.core.facts().contexts
     }
 
     /// The bounds of one session.
@@ -105,16 +160,16 @@ impl Export {
     }
 
     /// The transmission flags for a client with this framing.
-    pub fn flags_for(&self, client: Framing) -> ExportFlags {
+    pub fn flags_for(&self, client: Framing, resize: bool) -> ExportFlags {
         let basis = Basis {
-            backend: self.facts.flags,
-            lanes: self.facts.framing,
+            backend: self.core.facts().flags,
+            lanes: self.core.facts().framing,
             client,
-            read_only: self.config.read_only || self.facts.flags.has(ExportFlags::READ_ONLY),
-            flush_covers_all: self.backend.flush_covers_all(self.facts.flags),
-            resize: false,
+            read_only: self.config.read_only || self.core.facts().flags.has(ExportFlags::READ_ONLY),
+            flush_covers_all: self.core.backend.flush_covers_all(self.core.facts().flags),
+            resize,
         };
-        for_client(basis, !self.facts.contexts.is_empty())
+        for_client(basis, !self.core.facts().contexts.is_empty())
     }
 
     /// What clients are told about block sizes: the backend's, with the largest payload that the gateway takes. Nothing if
@@ -122,7 +177,7 @@ impl Export {
     pub fn block_sizes(&self) -> Option<BlockSizes> {
         const ASSUMED: u32 = 32 << 20;
         let largest = u32::try_from(self.limits.largest).unwrap_or(u32::MAX);
-        match self.facts.block_sizes {
+        match self.core.facts().block_sizes {
             Some(sizes) => {
                 let maximum = sizes.maximum.min(largest) / sizes.minimum.max(1) * sizes.minimum.max(1);
                 Some(BlockSizes { maximum: maximum.max(sizes.minimum), preferred: sizes.preferred, ..sizes })
@@ -136,12 +191,12 @@ impl Export {
 
     /// How many times answered, unflushed writes may have been lost.
     pub fn losses(&self) -> u64 {
-        self.backend.losses()
+        self.core.backend.losses()
     }
 
     /// The shard on which a session is to live, if it matters.
     pub fn shard(&self, session: u64) -> Option<Shard> {
-        self.backend.shard(session)
+        self.core.backend.shard(session)
     }
 
     /// Counts a request in flight; [`count`](Self::count) takes it off again.
@@ -152,25 +207,49 @@ impl Export {
     /// Takes a batch of one session's requests. What fits the backend goes to it as one batch; the rest takes the bridge.
     pub fn submit(self: &Arc<Self>, session: &Arc<Session>, jobs: &mut Vec<Job>, finished: &mut Finished) {
         self.admit(jobs.len());
-        let orphans = self.orphans.any();
-        let losses = self.backend.losses();
+        let pass = self.core.gate.pass();
+        let (orphans, losses, end) = (self.orphans.any(), self.core.backend.losses(), self.core.view().end());
         let special = |request: &Request| {
-            orphans || self.needs_bridge(request) || (request.command == Cmd::FLUSH && session.owes(losses))
+            orphans
+                || (request.length > 0 && request.end() > end)
+                || self.needs_bridge(request)
+                || (request.command == Cmd::FLUSH && session.owes(losses))
         };
         if jobs.iter().any(|job| special(&job.request)) {
             let (rare, plain): (Vec<Job>, Vec<Job>) = jobs.drain(..).partition(|job| special(&job.request));
             *jobs = plain;
             for job in rare {
-                if job.request.command == Cmd::FLUSH && session.owes(losses) {
-                    session.settle_losses(losses);
-                    let why = "the backend's connection was lost with answered writes that may not be durable; write them again";
-                    job.fail(Failure::new(Errno::EIO, why), finished);
-                } else {
-                    bridge::spawn(Arc::clone(self), session.id(), job);
-                }
+                self.rare(session, job, end, losses, finished);
             }
         }
-        self.backend.submit(session.id(), jobs, finished);
+        self.core.backend.submit(session.id(), jobs, finished);
+        drop(pass);
+    }
+
+    /// A request that can't go to the backend as it is, or not now.
+    fn rare(self: &Arc<Self>, session: &Arc<Session>, job: Job, end: u64, losses: u64, finished: &mut Finished) {
+        let request = &job.request;
+        if request.command == Cmd::FLUSH && session.owes(losses) {
+            session.settle_losses(losses);
+            let why =
+                "the backend's connection was lost with answered writes that may not be durable; write them again";
+            job.fail(Failure::new(Errno::EIO, why), finished);
+        } else if request.length > 0 && request.end() > end {
+            if session.grows() && matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
+                grow::spawn(Arc::clone(self), Arc::clone(session), job);
+            } else {
+                // Admitted before a shrink lowered the end.
+                let errno = if matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
+                    Errno::ENOSPC
+                } else {
+                    Errno::EINVAL
+                };
+                let why = format!("{} ends past the export's size of {end} bytes", request.command);
+                job.fail(Failure::new(errno, why), finished);
+            }
+        } else {
+            bridge::spawn(Arc::clone(self), session.id(), job);
+        }
     }
 
     /// Counts an answered request.
@@ -182,13 +261,14 @@ impl Export {
             _ => None,
         };
         self.metrics.in_flight.dec();
+        self.core.gate.tell();
         self.metrics.answered(command(request.command), result(outcome), since.elapsed().as_secs_f64(), bytes);
     }
 
     /// A session has ended: its requests that may still change data must not be overtaken by overlapping ones.
     pub fn leave(&self, session: &Session) {
         self.orphans.adopt(session.id(), || {
-            let mut ranges = self.backend.ranges_of(session.id());
+            let mut ranges = self.core.backend.ranges_of(session.id());
             ranges.extend(self.ranges.ranges_of(session.id()));
             ranges
         });
@@ -199,17 +279,29 @@ impl Export {
         self.orphans.settle(session, cookie);
     }
 
-    /// A request of the gateway's own, to its outcome. Cancel-safe: dropped, the request is still carried out.
-    async fn call(&self, lane: u64, request: Request) -> Outcome {
-        let (job, outcome) = Job::for_task(request);
-        self.backend.submit(lane, &mut vec![job], &mut Finished::default());
-        let lost = |_| Outcome::Failed(Failure::new(Errno::EIO, "the request was lost in the gateway"));
-        outcome.await.unwrap_or_else(lost)
+    /// Makes what was answered durable, with a FLUSH of the gateway's own.
+    pub async fn make_durable(&self) -> Result<(), Failure> {
+        if !self.core.facts().flags.has(ExportFlags::SEND_FLUSH) {
+            return Ok(());
+        }
+        let flush = Request {
+            command: Cmd::FLUSH,
+            flags: crate::proto::CmdFlags::NONE,
+            offset: 0,
+            length: 0,
+            payload: crate::proto::Payload::empty(),
+        };
+        match self.core.call(0, flush).await {
+            Outcome::Failed(failure) => Err(failure),
+            _ => Ok(()),
+        }
     }
 
     /// Lets the backend go: DISC to its lanes, or fsync and unlock. Requests in flight are finished first.
     pub async fn close(&self) {
-        self.backend.close(self.name()).await;
+        self.end.send_replace(true);
+        self.resizer.end().await;
+        self.core.backend.close(self.name()).await;
         self.metrics.lane_up.set(0);
     }
 }

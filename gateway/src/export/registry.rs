@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
-use nbd_gateway_config::{Config, Resolved};
+use nbd_gateway_config::{Config, NoExport, Resolved, Tenant};
 use nbd_gateway_metrics::Metrics;
+use nbd_gateway_policy::quota::Usage;
+use nbd_gateway_policy::types::TenantId;
 use tokio::time::Instant;
 
-use super::{Backend, Export};
+use super::{Export, start};
 use crate::net::Pool;
+use crate::resize::book::Book;
 use crate::session::TenantBudget;
 use crate::shards::Shards;
 
@@ -20,8 +23,13 @@ use crate::shards::Shards;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenError {
     /// The configuration has no such name.
-    #[error("there is no export {0:?}")]
-    Unknown(String),
+    #[error("there is no export {export:?}: {why}")]
+    Unknown {
+        /// What was asked for.
+        export: String,
+        /// Nothing fits, or a template refuses it: with the template's name, for operators.
+        why: NoExport,
+    },
     /// The gateway is going away.
     #[error("the gateway is shutting down")]
     Draining,
@@ -39,7 +47,8 @@ impl OpenError {
     /// The sentence for a client: without addresses and other names of the inside.
     pub fn for_client(&self) -> String {
         match self {
-            OpenError::Unknown(_) | OpenError::Draining => self.to_string(),
+            OpenError::Unknown { export, .. } => format!("there is no export {export:?}"),
+            OpenError::Draining => self.to_string(),
             OpenError::Backend { export, .. } => {
                 format!(
                     "export {export:?} can't be opened now: its backend does not answer as it should; the gateway's log says why"
@@ -74,9 +83,16 @@ pub struct Registry {
     config: Arc<Config>,
     entries: DashMap<String, Arc<Entry>>,
     budgets: DashMap<String, Arc<TenantBudget>>,
-    pool: Arc<Pool>,
-    shards: Shards,
-    metrics: Arc<Metrics>,
+    shared: Shared,
+}
+
+/// What all exports share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) pool: Arc<Pool>,
+    pub(super) shards: Shards,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) book: Arc<Book>,
 }
 
 impl Registry {
@@ -84,7 +100,10 @@ impl Registry {
     pub fn new(config: Arc<Config>, pool: Arc<Pool>, shards: Shards, metrics: Arc<Metrics>) -> Arc<Self> {
         // The series of exports that are named exist from the start.
         config.listable().for_each(|name| drop(metrics.export(name)));
-        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), pool, shards, metrics })
+        let book = Arc::new(Book::default());
+        config.tenants().iter().for_each(|tenant| book.tenant(tenant));
+        let shared = Shared { pool, shards, metrics, book };
+        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), shared })
     }
 
     /// The exports that a client may see: those with a name of their own. A template's are not listed.
@@ -94,7 +113,7 @@ impl Registry {
 
     /// The threads that move requests.
     pub fn shards(&self) -> &Shards {
-        &self.shards
+        &self.shared.shards
     }
 
     /// How many exports are open.
@@ -141,7 +160,7 @@ impl Registry {
         if let Some(entry) = self.entries.get(name) {
             return Ok(Arc::clone(&entry));
         }
-        let config = self.config.export_for(name).ok_or_else(|| OpenError::Unknown(name.to_owned()))?;
+        let config = self.config.export_for(name).map_err(|why| OpenError::Unknown { export: name.to_owned(), why })?;
         let fresh = || {
             Arc::new(Entry {
                 config,
@@ -154,13 +173,11 @@ impl Registry {
     }
 
     async fn make(&self, config: &Resolved) -> Result<Export, OpenError> {
-        let metrics = self.metrics.export(config.name.as_str());
+        let metrics = self.shared.metrics.export(config.name.as_str());
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
-        let (backend, facts) =
-            Backend::open(config, &self.pool, &self.shards, &metrics).await.map_err(|e| failed(e.to_string()))?;
         let budget = || TenantBudget::new(config.limits.tenant_bytes);
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
-        Ok(Export::new(config.clone(), facts, backend, budget, metrics))
+        start::open(config, &self.shared, budget, metrics).await.map_err(failed)
     }
 
     /// Closes what is idle since `leased`.
@@ -178,6 +195,25 @@ impl Registry {
         }
         state.retired = true;
         self.entries.remove_if(entry.config.name.as_str(), |_, e| Arc::ptr_eq(e, entry));
+    }
+
+    /// The exports that are open now, by name. One that is being opened or closed is not among them.
+    pub fn open_now(&self) -> Vec<Arc<Export>> {
+        let entries: Vec<Arc<Entry>> = self.entries.iter().map(|e| Arc::clone(e.value())).collect();
+        let mut open: Vec<Arc<Export>> =
+            entries.iter().filter_map(|e| e.state.try_lock().ok().and_then(|s| s.export.clone())).collect();
+        open.sort_by(|a, b| a.name().cmp(b.name()));
+        open
+    }
+
+    /// What a tenant has.
+    pub fn usage(&self, tenant: &TenantId) -> Option<Usage> {
+        self.shared.book.usage(tenant)
+    }
+
+    /// The tenants, as configured.
+    pub fn tenants(&self) -> &[Tenant] {
+        self.config.tenants()
     }
 
     /// Closes every export, whoever uses it: the end of a drain.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Connected;
 use crate::net::{Address, Stream};
 use crate::proto::handshake::client::{Client, Contexts, HandshakeError, Progress, Wishes};
-use crate::proto::{Framing, Inbox};
+use crate::proto::{Framing, Inbox, Info};
 
 /// Why a backend could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,13 @@ pub enum DialError {
     },
 }
 
+impl DialError {
+    /// Whether the backend was there and did not answer.
+    pub fn is_late(&self) -> bool {
+        matches!(self, DialError::Late { .. })
+    }
+}
+
 /// How to reach one backend export.
 #[derive(Clone, Debug)]
 pub struct Dialer {
@@ -77,6 +84,7 @@ impl Dialer {
         let mut client = Client::new(Wishes {
             framing: Framing::Extended,
             contexts: Contexts::All,
+            infos: vec![Info::NAME, Info::DESCRIPTION, Info::BLOCK_SIZE, Info::RESIZE],
             ..Wishes::go(self.export.clone())
         });
         loop {

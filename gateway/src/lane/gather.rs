@@ -9,6 +9,10 @@ use crate::proto::reply::Body;
 use crate::proto::{Cmd, Errno};
 use crate::work::{Extent, Failure, Found, Outcome, Piece, Request, Status};
 
+/// The most pieces that one READ's reply may come in: twice what a server sends that tells data and holes apart by
+/// 1 KiB in the largest payload. Each costs some hundred bytes here, outside the byte permits.
+const MOST_PIECES: usize = 64 * 1024;
+
 /// What has come so far.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
@@ -29,6 +33,7 @@ pub(super) fn at_once(request: &Request, body: Body) -> Result<Outcome, Body> {
         {
             Ok(Outcome::Found(Found::Whole(payload)))
         }
+        Body::Resize { size } if request.command == Cmd::RESIZE => Ok(Outcome::Resized(size)),
         Body::Nothing if !matches!(request.command, Cmd::READ | Cmd::BLOCK_STATUS) => Ok(Outcome::Done),
         Body::Error { errno, message, offset } => {
             Ok(Outcome::Failed(Failure { errno, message: message.into(), offset }))
@@ -65,6 +70,15 @@ impl Gather {
         let Some(end) = start.checked_add(length).filter(|end| start >= request.offset && *end <= request.end()) else {
             return self.fault("a chunk outside its request");
         };
+        if self.pieces.len() >= MOST_PIECES {
+            // What came is of no use any more; what still comes is not kept.
+            self.pieces.clear();
+            self.covered.clear();
+            return self.fault("a READ in more than 65536 chunks");
+        }
+        if self.fault.is_some() {
+            return;
+        }
         let before = self.covered.range(..end).next_back();
         if before.is_some_and(|(_, covered)| *covered > start) {
             return self.fault("overlapping chunks");
@@ -140,6 +154,15 @@ mod tests {
         assert_eq!(faults(vec![data(140, 20)]), Some("a chunk outside its request"));
         assert_eq!(faults(vec![Body::Hole { offset: u64::MAX, length: 9 }]), Some("a chunk outside its request"));
         assert_eq!(faults(vec![data(100, 20), data(121, 29)]), Some("chunks that leave out part of the READ"));
+    }
+
+    #[test]
+    fn a_read_in_crumbs_is_refused_before_it_fills_the_memory() {
+        let request = read(0, 1 << 20);
+        let mut gather = Gather::default();
+        (0..1 << 20).for_each(|at| gather.add(&request, data(at, 1), &[]));
+        assert!(gather.pieces.len() <= MOST_PIECES);
+        assert_eq!(gather.finish(&request).1, Some("a READ in more than 65536 chunks"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | WRITE, TRIM, WRITE_ZEROES | sent again, unless an overlapping request was answered after it was sent: EIO | EIO |
 //! | FLUSH, answered writes may be gone | EIO once, to every session (sent again where `durable`) | the same |
 //! | FLUSH, nothing may be gone | sent again | sent again |
+//! | RESIZE | EIO: the size is read back | EIO |
 
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ fn fate(command: Cmd, ended: EndedBy, gone: bool, overtaken: impl Fn() -> bool) 
         (Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES, EndedBy::Backend) if overtaken() => Some(format!(
             "{command} was in flight when the backend's connection was lost, and an overlapping request has been answered since it was sent"
         )),
+        // Whether it was done is for the coordinator to find out.
+        (Cmd::RESIZE, _) => Some("NBD_CMD_RESIZE was in flight when the backend's connection was lost".to_owned()),
         _ => None,
     }
 }

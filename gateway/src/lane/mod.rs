@@ -4,25 +4,32 @@
 //! or failed by one set of rules ([`lost`]). Whoever appends requests writes them; the lane's own task ([`run`]) reads the
 //! replies and finishes the jobs. Keeps: exactly one reply (8), replay (7), several lanes only with CAN_MULTI_CONN (9).
 
+mod decode;
 mod dial;
+mod fuzz;
 mod gather;
 mod lost;
 mod run;
 mod table;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 pub use dial::{DialError, Dialer};
+#[doc(hidden)]
+pub use fuzz::{fuzz_replies, fuzz_seeds};
 pub use lost::OnLoss;
 pub use run::{Connected, Life, Owner, run};
 
 use crate::net::{Outbox, Written};
 use crate::proto::{Cookie, Errno};
 use crate::work::{Failure, Finished, Job};
+
+pub use crate::work::Heard;
 use table::Table;
 
 /// What the lanes of one export share: a clock of events, and what is answered but not yet known durable.
@@ -74,6 +81,10 @@ pub struct Lane {
     out: Outbox,
     durability: Arc<Durability>,
     task: Mutex<Option<Waker>>,
+    /// Set to have the connection replaced by a new one.
+    renew: AtomicBool,
+    /// How many connections there have been.
+    ups: watch::Sender<u64>,
 }
 
 impl Lane {
@@ -84,6 +95,8 @@ impl Lane {
             out: Outbox::default(),
             durability,
             task: Mutex::new(None),
+            renew: AtomicBool::new(false),
+            ups: watch::channel(0).0,
         })
     }
 
@@ -129,6 +142,22 @@ impl Lane {
     /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         self.table.lock().len()
+    }
+
+    /// Whether a request past `end` is in flight.
+    pub fn beyond(&self, end: u64) -> bool {
+        self.table.lock().beyond(end)
+    }
+
+    /// Replaces the connection by a new one: what was sent is answered, a FLUSH makes it durable, what comes meanwhile
+    /// waits. Cancel-safe: yes, it is still replaced.
+    pub async fn renew(&self) {
+        let mut ups = self.ups.subscribe();
+        ups.mark_unchanged();
+        self.renew.store(true, Ordering::Release);
+        self.wake();
+        // An error means that the lane is gone, and with it the need.
+        let _ = ups.changed().await;
     }
 
     /// The ranges of requests in flight that may change data and belong to this session.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,15 +11,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Lane;
+use super::decode::Decoder;
 use super::dial::Dialer;
-use super::gather::{Gather, at_once};
 use super::lost::{EndedBy, OnLoss};
 use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
-use crate::proto::reply::{BadReply, Event, ReplyReader};
+use crate::proto::reply::BadReply;
 use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Cookie, Errno, Inbox};
-use crate::work::{Failure, Finished, Job, Outcome};
+use crate::proto::{Cmd, CmdFlags, Cookie, Errno, ExportFlags, Inbox, Payload};
+use crate::work::{Failure, Finished, Job, Request};
 
 /// A connection in transmission.
 #[derive(Debug)]
@@ -31,12 +32,24 @@ pub struct Connected {
     pub inbox: Inbox,
 }
 
+impl Connected {
+    /// Ends a connection that was only made to look.
+    pub async fn goodbye(mut self) {
+        let mut disc = Vec::new();
+        let header =
+            RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie: Cookie(0), offset: 0, length: 0 };
+        header.put(self.negotiated.framing, &mut disc);
+        // The backend may be gone already; then there is nobody to say goodbye to.
+        let _ = self.stream.write_all(&disc).await;
+    }
+}
+
 /// Who decides about a lane's connections, and is told of them.
 pub trait Owner: Send + Sync {
     /// Whether a new connection may take the place of the one lost; an error says why not.
     fn fits(&self, new: &Negotiated) -> Result<(), String>;
-    /// A connection is up.
-    fn up(&self);
+    /// A connection is up, the first one or a later one.
+    fn up(&self, negotiated: &Negotiated);
     /// The connection is lost.
     fn lost(&self);
 }
@@ -70,6 +83,8 @@ enum Lost {
     Protocol(#[from] BadReply),
     #[error("ended")]
     Ended,
+    #[error("replaced")]
+    Replaced,
 }
 
 impl Lost {
@@ -79,7 +94,7 @@ impl Lost {
             Lost::Io(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
                 EndedBy::Backend
             }
-            Lost::Io(_) | Lost::Protocol(_) | Lost::Ended => EndedBy::Gateway,
+            Lost::Io(_) | Lost::Protocol(_) | Lost::Ended | Lost::Replaced => EndedBy::Gateway,
         }
     }
 }
@@ -89,10 +104,16 @@ pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
     let mut connected = Some(first);
     let mut finished = Finished::default();
     while let Some(connection) = connected.take() {
-        life.owner.up();
+        life.owner.up(&connection.negotiated);
         let lost = converse(&lane, connection, &mut life, &mut finished).await;
         if let Lost::Ended = lost {
             break;
+        }
+        if let Lost::Replaced = lost {
+            lane.out.disconnect();
+            lane.table.lock().away();
+            connected = come_back(&lane, &mut life, "replaced on purpose", &mut finished).await;
+            continue;
         }
         let why = lost.to_string();
         tracing::warn!(export = life.name, backend = %life.dialer.address, %why, hold = ?life.policy.hold, "backend connection lost");
@@ -196,13 +217,15 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
         lane.out.append(|batch| table.up(framing, now, batch));
     }
     lane.flush();
+    lane.renew.store(false, Ordering::Release);
+    lane.ups.send_modify(|ups| *ups = ups.wrapping_add(1));
     let mut reading = Reading {
         read,
         inbox,
-        replies: ReplyReader::new(framing),
-        ids,
+        decoder: Decoder::new(framing, ids),
         pool: Arc::clone(&life.pool),
-        done: Vec::with_capacity(64),
+        renewing: None,
+        flushes: negotiated.flags.has(ExportFlags::SEND_FLUSH),
     };
     let mut end = life.end.clone();
     let mut ending = false;
@@ -217,7 +240,7 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
         }
     };
     *lane.task.lock() = None;
-    if let Lost::Ended = lost {
+    if let Lost::Ended | Lost::Replaced = lost {
         // Says goodbye; the backend then closes without complaint.
         let disc = RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie: Cookie(0), offset: 0, length: 0 };
         lane.out.append(|batch| batch.head(|out| disc.put(framing, out)));
@@ -229,11 +252,19 @@ async fn converse(lane: &Lane, connected: Connected, life: &mut Life, finished: 
 struct Reading {
     read: ReadHalf,
     inbox: Inbox,
-    replies: ReplyReader,
-    /// The numbers of the export's contexts on this connection.
-    ids: Vec<u32>,
+    decoder: Decoder,
     pool: Arc<Pool>,
-    done: Vec<(Job, Outcome)>,
+    /// How far a replacement of this connection has come.
+    renewing: Option<Renewing>,
+    /// Whether the backend takes a FLUSH.
+    flushes: bool,
+}
+
+/// A planned replacement: first everything sent is answered, then a FLUSH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewing {
+    Draining,
+    Flushing,
 }
 
 impl Reading {
@@ -252,16 +283,19 @@ impl Reading {
                     Poll::Pending => {}
                 }
             }
-            let decoded = self.decode(lane);
-            for (job, outcome) in self.done.drain(..) {
+            let decoded = self.decoder.decode(&mut self.inbox, lane);
+            for (job, outcome) in self.decoder.done.drain(..) {
                 job.finish(outcome, finished);
             }
             finished.flush();
             if let Err(bad) = decoded {
                 return Poll::Ready(bad.into());
             }
-            if ending && lane.in_flight() == 0 {
+            if ending && !lane.table.lock().is_waiting() {
                 return Poll::Ready(Lost::Ended);
+            }
+            if lane.renew.load(Ordering::Acquire) && self.renew(lane, finished) {
+                return Poll::Ready(Lost::Replaced);
             }
             let room = self.inbox.room(self.pool.as_ref());
             match ready!(self.read.poll_fill(cx, room)) {
@@ -272,47 +306,37 @@ impl Reading {
         }
     }
 
-    /// Everything whole in the inbox; under one lock, finishing nothing yet.
-    fn decode(&mut self, lane: &Lane) -> Result<(), BadReply> {
-        if self.inbox.is_empty() {
-            return Ok(());
+    /// Takes a replacement one step further; whether the connection can go now.
+    fn renew(&mut self, lane: &Lane, finished: &mut Finished) -> bool {
+        if self.renewing.is_none() {
+            self.renewing = Some(Renewing::Draining);
+            let standing = {
+                let mut table = lane.table.lock();
+                table.hold();
+                table.take_standing()
+            };
+            for slot in standing {
+                slot.job.fail(Failure::new(Errno::EIO, "the connection is being replaced"), finished);
+            }
         }
         let mut table = lane.table.lock();
-        let now = lane.durability.tick();
-        while let Some(Event { cookie, done, body }) = self.replies.next(&mut self.inbox, |c| table.expected(c))? {
-            let Some(slot) = table.slot(cookie) else { return Err(BadReply::Cookie(cookie)) };
-            let outcome = match (done, slot.gather.is_some()) {
-                (true, false) => at_once(&slot.job.request, body),
-                _ => Err(body),
-            };
-            let outcome = match outcome {
-                Ok(outcome) => outcome,
-                Err(body) => {
-                    let gather = slot.gather.get_or_insert_default();
-                    gather.add(&slot.job.request, body, &self.ids);
-                    if !done {
-                        continue;
-                    }
-                    let gather: Gather = *core::mem::take(&mut slot.gather).unwrap_or_default();
-                    let (outcome, fault) = gather.finish(&slot.job.request);
-                    if let Some(fault) = fault {
-                        tracing::warn!(command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
-                    }
-                    outcome
-                }
-            };
-            let Some(slot) = table.answer(cookie, now) else { return Err(BadReply::Cookie(cookie)) };
-            if !matches!(outcome, Outcome::Failed(_)) {
-                match slot.job.request.command {
-                    Cmd::FLUSH => lane.durability.flushed(slot.covers),
-                    Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES if !slot.job.request.flags.has(CmdFlags::FUA) => {
-                        lane.durability.wrote()
-                    }
-                    _ => {}
-                }
-            }
-            self.done.push((slot.job, outcome));
+        if table.is_waiting() {
+            return false;
         }
-        Ok(())
+        if self.flushes && self.renewing == Some(Renewing::Draining) {
+            self.renewing = Some(Renewing::Flushing);
+            let flush =
+                Request { command: Cmd::FLUSH, flags: CmdFlags::NONE, offset: 0, length: 0, payload: Payload::empty() };
+            let (job, outcome) = Job::for_task(flush);
+            // Its outcome is the next step's concern: a FLUSH that fails leaves the writes unflushed on the books.
+            drop(outcome);
+            let covers = lane.durability.written.load(Ordering::Acquire);
+            let now = lane.durability.tick();
+            lane.out.append(|batch| table.insert_last(job, now, covers, batch));
+            drop(table);
+            lane.flush();
+            return false;
+        }
+        true
     }
 }

@@ -23,6 +23,8 @@ enum Phase {
     Away,
     /// Connected.
     Up,
+    /// Connected, but what comes now waits for the next connection.
+    Held,
     /// Given up: requests fail with this sentence.
     Down(Cow<'static, str>),
 }
@@ -33,6 +35,8 @@ pub(super) struct Slot {
     pub(super) job: Job,
     /// Upper half of the cookie: tells a slot's user from the one before.
     tag: u32,
+    /// Whether it was sent on this connection.
+    sent: bool,
     /// When it was sent, by the clock.
     pub(super) at: u64,
     /// For a FLUSH: the writes answered before it was sent.
@@ -70,7 +74,7 @@ impl Table {
     pub(super) fn down(&self) -> Option<Cow<'static, str>> {
         match &self.phase {
             Phase::Down(why) => Some(why.clone()),
-            Phase::Away | Phase::Up => None,
+            Phase::Away | Phase::Up | Phase::Held => None,
         }
     }
 
@@ -80,10 +84,12 @@ impl Table {
         let tag = self.tag;
         let entry = self.slots.vacant_entry();
         let cookie = cookie(entry.key(), tag);
+        let mut sent = false;
         if let (Phase::Up, Some(framing)) = (&self.phase, self.framing) {
             put(&job.request, cookie, framing, batch);
+            sent = true;
         }
-        entry.insert(Slot { job, tag, at, covers, gather: None });
+        entry.insert(Slot { job, tag, sent, at, covers, gather: None });
     }
 
     /// What a cookie waits for, for the reader of replies.
@@ -126,6 +132,36 @@ impl Table {
         all
     }
 
+    /// Whether requests wait for an answer on this connection; standing ones do not count.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.slots.iter().any(|(_, slot)| slot.sent && !slot.job.stands())
+    }
+
+    /// Whether a request with a range past `end` is in flight, sent or not.
+    pub(super) fn beyond(&self, end: u64) -> bool {
+        self.slots.iter().any(|(_, slot)| slot.job.request.length > 0 && slot.job.request.end() > end)
+    }
+
+    /// What comes from now on waits for the next connection.
+    pub(super) fn hold(&mut self) {
+        if matches!(self.phase, Phase::Up) {
+            self.phase = Phase::Held;
+        }
+    }
+
+    /// Sends one request although the rest waits.
+    pub(super) fn insert_last(&mut self, job: Job, at: u64, covers: u64, batch: &mut Batch) {
+        let held = core::mem::replace(&mut self.phase, Phase::Up);
+        self.insert(job, at, covers, batch);
+        self.phase = held;
+    }
+
+    /// Takes the standing requests out.
+    pub(super) fn take_standing(&mut self) -> Vec<Slot> {
+        let standing: Vec<usize> = self.slots.iter().filter(|(_, s)| s.job.stands()).map(|(key, _)| key).collect();
+        standing.into_iter().filter_map(|key| self.slots.try_remove(key)).collect()
+    }
+
     /// The connection is gone; requests wait.
     pub(super) fn away(&mut self) {
         self.phase = Phase::Away;
@@ -147,6 +183,7 @@ impl Table {
         for (_, _, key) in order {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.at = now;
+                slot.sent = true;
                 slot.gather = None;
                 put(&slot.job.request, cookie(key, slot.tag), framing, batch);
             }
@@ -154,7 +191,8 @@ impl Table {
     }
 
     /// Puts a request back that waits to be sent again.
-    pub(super) fn keep(&mut self, slot: Slot) {
+    pub(super) fn keep(&mut self, mut slot: Slot) {
+        slot.sent = false;
         self.slots.insert(slot);
     }
 
@@ -168,7 +206,7 @@ impl Table {
     }
 }
 
-fn cookie(key: usize, tag: u32) -> Cookie {
+pub(super) fn cookie(key: usize, tag: u32) -> Cookie {
     Cookie(u64::from(tag) << 32 | (u64::try_from(key).unwrap_or(u64::MAX) & 0xffff_ffff))
 }
 

@@ -26,12 +26,15 @@ pub struct Released {
     pub requests: u32,
     /// Payload bytes.
     pub bytes: u64,
+    /// Notices of a size.
+    pub notices: u32,
 }
 
 impl Released {
     fn add(&mut self, other: Released) {
         self.requests += other.requests;
         self.bytes += other.bytes;
+        self.notices += other.notices;
     }
 }
 

@@ -10,6 +10,7 @@ mod numbers;
 mod payload;
 pub mod reply;
 pub mod request;
+pub mod resize;
 
 pub use inbox::{BUFFER, Buffers, Heap, Inbox};
 pub use numbers::*;

@@ -324,6 +324,24 @@ bits! {
     }
 }
 
+bits! {
+    /// What NBD_INFO_RESIZE offers (ours). Bits without a name mean nothing and are not acted on.
+    Features(u16) {
+        /// NBD_CMD_RESIZE without flags is accepted; NBD_FLAG_SEND_RESIZE is then set too.
+        EXPLICIT = 0,
+        /// A WRITE or WRITE_ZEROES that ends past the size grows the export first.
+        AUTOMATIC = 1,
+        /// NBD_CMD_RESIZE with QUERY is accepted.
+        QUERY = 2,
+        /// NBD_CMD_RESIZE with NOTIFY is accepted.
+        NOTIFY = 3,
+        /// EXPLICIT may go down as well as up.
+        SHRINK = 4,
+        /// What a grow exposes reads as zeroes until it is written.
+        ZEROED = 5,
+    }
+}
+
 /// A cookie: what a client chose to recognise a reply by. Given back bit-exact.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cookie(pub u64);

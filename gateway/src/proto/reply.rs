@@ -4,6 +4,7 @@
 //! The reader asks its owner what a cookie waits for, because a simple reply can't be framed without knowing whether it
 //! answers a READ; an unknown cookie ends the connection. Every length is checked before its payload is awaited.
 
+use super::handshake::info::printable;
 use super::{
     Chunk, ChunkFlags, Cookie, EXTENDED_REPLY_MAGIC, Errno, Framing, Inbox, MAX_STRING, Payload, SIMPLE_REPLY_MAGIC,
     STRUCTURED_REPLY_MAGIC,
@@ -93,7 +94,7 @@ pub enum Body {
     Error {
         /// Never 0.
         errno: Errno,
-        /// For people; may be empty.
+        /// For people; may be empty. At most 4096 bytes, without control characters.
         message: String,
         /// Where it happened (absolute offset).
         offset: Option<u64>,
@@ -295,6 +296,7 @@ impl ReplyReader {
     ) -> Result<Step, BadReply> {
         let waits = expected(cookie).ok_or(BadReply::Cookie(cookie))?;
         let bad = |allowed| BadReply::Length { kind, length, allowed };
+        let most = u64::try_from(MAX_EXTENTS).unwrap_or(u64::MAX);
         match kind {
             Chunk::NONE if length != 0 => return Err(bad("0")),
             Chunk::NONE if !flags.has(ChunkFlags::DONE) => return Err(bad("0, with the DONE flag")),
@@ -308,9 +310,8 @@ impl ReplyReader {
             Chunk::OFFSET_HOLE if length != 12 => return Err(bad("12")),
             Chunk::BLOCK_STATUS if length < 12 || length % 8 != 4 => return Err(bad("4 and 8 for each extent")),
             Chunk::BLOCK_STATUS_EXT if length < 24 || length % 16 != 8 => return Err(bad("8 and 16 for each extent")),
-            Chunk::BLOCK_STATUS | Chunk::BLOCK_STATUS_EXT if length > u64::try_from(MAX_EXTENTS * 16).unwrap_or(0) => {
-                return Err(bad("at most 128 Ki extents"));
-            }
+            Chunk::BLOCK_STATUS if (length - 4) / 8 > most => return Err(bad("at most 128 Ki extents")),
+            Chunk::BLOCK_STATUS_EXT if (length - 8) / 16 > most => return Err(bad("at most 128 Ki extents")),
             Chunk::RESIZE if length != 8 => return Err(bad("8")),
             Chunk::NONE | Chunk::OFFSET_DATA | Chunk::OFFSET_HOLE => {}
             Chunk::BLOCK_STATUS | Chunk::BLOCK_STATUS_EXT | Chunk::RESIZE => {}
@@ -411,8 +412,7 @@ fn control(kind: Chunk, payload: &[u8]) -> Result<Body, BadReply> {
                 Some((true, offset)) => Some(offset),
                 None => None,
             };
-            let message = String::from_utf8_lossy(message).chars().filter(|c| !c.is_control()).collect();
-            Body::Error { errno: Errno(errno), message, offset }
+            Body::Error { errno: Errno(errno), message: printable(message), offset }
         }
     })
 }

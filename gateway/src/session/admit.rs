@@ -15,6 +15,8 @@ pub(super) struct Rules {
     pub(super) flags: ExportFlags,
     /// Requests may reach up to here.
     pub(super) end: u64,
+    /// Whether writes past that grow the export.
+    pub(super) grows: bool,
     /// The largest payload of a READ or WRITE.
     pub(super) largest: u64,
     /// How many contexts the client selected.
@@ -115,18 +117,13 @@ pub(super) fn admit(rules: &Rules, header: &RequestHeader) -> Verdict {
 }
 
 /// The checks on a range; also for a BLOCK_STATUS whose length came in its payload.
-pub(super) fn in_range(
-    rules: &Rules,
-    command: Cmd,
-    offset: u64,
-    length: u64,
-    payload: u64,
-    flags: CmdFlags,
-) -> Verdict {
+fn in_range(rules: &Rules, command: Cmd, offset: u64, length: u64, payload: u64, flags: CmdFlags) -> Verdict {
     let refuse = |errno, why: String| Verdict::Refuse(Failure::new(errno, why), payload);
     let end = rules.end;
     let past = offset.checked_add(length).is_none_or(|e| e > end);
-    if past {
+    let grows =
+        rules.grows && matches!(command, Cmd::WRITE | Cmd::WRITE_ZEROES) && offset.checked_add(length).is_some();
+    if past && !grows {
         // ENOSPC tells a client that its disk is full, and a hypervisor to pause its guest. proto.md, "Error values".
         let errno = if matches!(command, Cmd::WRITE | Cmd::WRITE_ZEROES) { Errno::ENOSPC } else { Errno::EINVAL };
         return refuse(
@@ -154,6 +151,26 @@ pub(super) fn in_range(
     let writes = matches!(command, Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES);
     let keep = if writes { flags } else { flags.without(CmdFlags::FUA) };
     Verdict::Go(keep.without(CmdFlags::PAYLOAD_LEN))
+}
+
+/// A BLOCK_STATUS payload: `header` gets the length that it means; what to do, and the contexts that it asks for.
+/// `selected` are the contexts that the client selected. proto.md, "NBD_CMD_BLOCK_STATUS".
+pub(super) fn narrow(
+    rules: &Rules,
+    header: &mut RequestHeader,
+    payload: &[u8],
+    selected: &[usize],
+) -> (Verdict, Box<[usize]>) {
+    let (effect, ids) = payload.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+    let ids = ids.chunks_exact(4).map(|id| id.iter().fold(0usize, |n, b| n << 8 | usize::from(*b)));
+    let only: Box<[usize]> = ids.collect();
+    let twice = only.iter().enumerate().any(|(i, id)| only.iter().skip(i + 1).any(|o| o == id));
+    header.length = u64::from_be_bytes(*effect);
+    if twice || only.iter().any(|id| !selected.contains(id)) {
+        let why = "a context id that was not negotiated, or twice the same";
+        return (Verdict::Refuse(Failure::new(Errno::EINVAL, why), 0), only);
+    }
+    (in_range(rules, header.command, header.offset, header.length, 0, header.flags), only)
 }
 
 /// The flags that this command may carry from this client. proto.md, "Command flags".
@@ -184,7 +201,7 @@ mod tests {
     const ALL: ExportFlags = ExportFlags(0x1fff & !0x2);
 
     fn rules(framing: Framing) -> Rules {
-        Rules { framing, flags: ALL, end: 1 << 20, largest: 1 << 16, contexts: 2, draining: false }
+        Rules { framing, flags: ALL, end: 1 << 20, grows: false, largest: 1 << 16, contexts: 2, draining: false }
     }
 
     fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> RequestHeader {

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_policy::offer::{self as policy, Negotiated};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -12,7 +13,9 @@ use crate::export::{Export, Lease, OpenError, Registry};
 use crate::net::Stream;
 use crate::proto::handshake::server::{BadClient, match_contexts};
 use crate::proto::handshake::{Ask, Offer, Progress, Server};
-use crate::proto::{Inbox, Rep};
+use crate::proto::resize::{Context, ResizeInfo};
+use crate::proto::{Features, Framing, Inbox, Info, Rep};
+use crate::resize::style::replies;
 
 use super::Agreement;
 
@@ -73,8 +76,8 @@ pub(crate) async fn negotiate(
             Progress::Ask(Ask::Info { name, go, infos }) => match clock.stopped(open(registry, &name, drain)).await {
                 Err(error) => refuse(&mut server, &name, &error),
                 Ok(lease) => {
-                    let contexts = server.selected(&name);
-                    let agreement = agreement(lease.export(), &server, contexts);
+                    let asks = infos.contains(&Info::RESIZE);
+                    let agreement = agreement(lease.export(), &server, server.selected(&name), asks);
                     let export = lease.export();
                     let offer = Offer {
                         size: agreement.size,
@@ -82,7 +85,7 @@ pub(crate) async fn negotiate(
                         name: &name,
                         description: export.description(),
                         block_sizes: export.block_sizes(),
-                        resize: None,
+                        resize: agreement.offer.answers.then(|| resize_info(&agreement.offer)),
                     };
                     server.answer_info(&infos, &offer);
                     entered = go.then_some((lease, agreement));
@@ -90,8 +93,7 @@ pub(crate) async fn negotiate(
             },
             Progress::Ask(Ask::ExportName { name }) => {
                 let lease = clock.stopped(open(registry, &name, drain)).await.map_err(NoSession::NoReply)?;
-                let contexts = server.selected(&name);
-                let agreement = agreement(lease.export(), &server, contexts);
+                let agreement = agreement(lease.export(), &server, server.selected(&name), false);
                 server.answer_export_name(agreement.size, agreement.flags);
                 entered = Some((lease, agreement));
             }
@@ -100,7 +102,8 @@ pub(crate) async fn negotiate(
                     Err(error) => refuse(&mut server, &name, &error),
                     Ok(lease) => {
                         let export = Arc::clone(lease.export());
-                        server.answer_contexts(&name, &match_contexts(export.contexts(), &queries, set));
+                        let contexts = contexts(&export, server.framing());
+                        server.answer_contexts(&name, &match_contexts(&contexts, &queries, set));
                     }
                 }
             }
@@ -125,7 +128,7 @@ async fn open(registry: &Arc<Registry>, name: &str, drain: &watch::Receiver<bool
 
 fn refuse(server: &mut Server, name: &str, error: &OpenError) {
     let rep = match error {
-        OpenError::Unknown(_) => Rep::ERR_UNKNOWN,
+        OpenError::Unknown { .. } => Rep::ERR_UNKNOWN,
         OpenError::Draining => Rep::ERR_SHUTDOWN,
         OpenError::Backend { .. } => Rep::ERR_PLATFORM,
     };
@@ -133,9 +136,47 @@ fn refuse(server: &mut Server, name: &str, error: &OpenError) {
     server.refuse(rep, &error.for_client());
 }
 
-fn agreement(export: &Arc<Export>, server: &Server, contexts: Vec<usize>) -> Agreement {
+/// The contexts that this client may select: the backend's, then those of `x-resize:` that it is offered.
+fn contexts(export: &Export, framing: Framing) -> Vec<(usize, &str)> {
+    let offered = export.offer(&Negotiated::nothing(replies(framing))).contexts;
+    let own = export.contexts();
+    let sizes = Context::ALL.iter().enumerate().filter(|(_, context)| match context {
+        Context::Automatic => offered.automatic,
+        Context::NoAutomatic => offered.no_automatic,
+        Context::SizeLow | Context::SizeHigh => offered.size,
+        Context::Watch => offered.watch,
+    });
+    let sizes = sizes.map(|(i, context)| (own.len() + i, context.name()));
+    own.iter().map(String::as_str).enumerate().chain(sizes).collect()
+}
+
+fn agreement(export: &Arc<Export>, server: &Server, selected: Vec<usize>, asks: bool) -> Agreement {
     let framing = server.framing();
-    Agreement { framing, flags: export.flags_for(framing), contexts, size: export.size() }
+    let (contexts, sizes): (Vec<usize>, Vec<usize>) = selected.into_iter().partition(|c| *c < export.contexts().len());
+    let sizes: Vec<Context> =
+        sizes.iter().filter_map(|id| Context::ALL.get(id - export.contexts().len()).copied()).collect();
+    let has = |context| sizes.contains(&context);
+    let negotiated = Negotiated {
+        replies: replies(framing),
+        asks,
+        automatic: has(Context::Automatic),
+        no_automatic: has(Context::NoAutomatic),
+        polls: has(Context::SizeLow) || has(Context::SizeHigh),
+        watches: has(Context::Watch),
+    };
+    let offer = export.offer(&negotiated);
+    let flags = export.flags_for(framing, offer.flag);
+    Agreement { framing, flags, contexts, size: export.size(), style: negotiated.style(), offer, sizes }
+}
+
+fn resize_info(offer: &policy::Offer) -> [u8; 26] {
+    ResizeInfo {
+        features: Features(offer.features.wire()),
+        minimum: offer.min.bytes(),
+        maximum: offer.max.bytes(),
+        granularity: offer.granularity.bytes(),
+    }
+    .to_body()
 }
 
 async fn send(server: &mut Server, stream: &mut Stream, clock: &Clock) -> Result<(), NoSession> {

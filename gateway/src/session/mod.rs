@@ -5,19 +5,27 @@
 //! Keeps: memory (1), exactly one reply (8), nobody is stalled by another's reading.
 
 mod admit;
+mod fuzz;
 mod handshake;
+mod notify;
 mod permits;
 mod reply;
+mod resize;
 mod serve;
 mod table;
 mod transmission;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 
+use nbd_gateway_policy::offer::{Offer, PastEnd};
+use nbd_gateway_policy::style::ClientStyle;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
+#[doc(hidden)]
+pub use fuzz::{fuzz_requests, fuzz_seeds};
 pub use permits::TenantBudget;
 pub use reply::Ticket;
 pub use serve::{Front, serve};
@@ -25,6 +33,7 @@ pub use table::{SessionInfo, SessionTable};
 
 use crate::export::Export;
 use crate::net::{Outbox, Released, Written};
+use crate::proto::resize::Context;
 use crate::proto::{ExportFlags, Framing};
 use permits::Permits;
 
@@ -39,6 +48,12 @@ pub struct Agreement {
     pub contexts: Vec<usize>,
     /// The size it was told.
     pub size: u64,
+    /// What it knows of resize.
+    pub style: ClientStyle,
+    /// What it was offered about the export's size.
+    pub offer: Offer,
+    /// The `x-resize:` contexts that it selected.
+    pub sizes: Vec<Context>,
 }
 
 /// One client connection in transmission.
@@ -47,8 +62,21 @@ pub struct Session {
     id: u64,
     export: Arc<Export>,
     agreement: Agreement,
-    /// Requests may reach up to here (promise 10: what the handshake said, until the session learns of more).
-    end: AtomicU64,
+    /// The size that this client was last told: by its handshake, a RESIZE chunk, its own successful resize.
+    told: AtomicU64,
+    /// Its standing NOTIFY, if there is one.
+    notify: Mutex<Option<notify::Standing>>,
+    /// How many NOTIFY requests there have been.
+    notifies: AtomicU64,
+    /// Set while a notice of its lies unwritten in the outgoing queue: the next one waits, and is merged.
+    unread: AtomicBool,
+    read: Notify,
+    /// RESIZE requests under way; they hold no permit.
+    resizes: AtomicU32,
+    /// Whether a long poll waits: at most one does.
+    watching: AtomicBool,
+    /// Told when its task ends.
+    ended: Notify,
     out: Outbox,
     permits: Permits,
     /// The session's own task, to be woken when the socket is full or permits are back.
@@ -70,6 +98,34 @@ impl Session {
         &self.export
     }
 
+    /// The end up to which its requests are admitted now (promise 10): a client that knows nothing of resize stays within
+    /// what it was told.
+    pub fn end(&self) -> u64 {
+        let end = self.export.view().end();
+        match self.agreement.style {
+            ClientStyle::Stock => end.min(self.told.load(Ordering::Acquire)),
+            ClientStyle::ExplicitSimple
+            | ClientStyle::ExplicitStructured
+            | ClientStyle::Automatic
+            | ClientStyle::Kernel => end,
+        }
+    }
+
+    /// Whether its writes past the end grow the export.
+    pub fn grows(&self) -> bool {
+        self.agreement.offer.past_end == PastEnd::Grow
+    }
+
+    /// The size it was last told, in bytes.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
+    }
+
+    /// It is told a size.
+    fn tell(&self, size: u64) {
+        self.told.store(size, Ordering::Release);
+    }
+
     /// Writes the replies that are queued, if nobody is at it.
     pub fn flush(&self) {
         let (written, blocked) = self.out.flush();
@@ -88,6 +144,10 @@ impl Session {
     }
 
     fn release(&self, released: Released) {
+        if released.notices > 0 {
+            self.unread.store(false, Ordering::Release);
+            self.read.notify_waiters();
+        }
         if released != Released::default() && self.permits.release(released) {
             self.wake();
         }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Session;
 use crate::net::{Batch, Released};
 use crate::proto::reply::{put_chunk, put_simple};
+use crate::proto::resize::Context;
 use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, MAX_STRING, Payload};
 use crate::work::{Extent, Failure, Finished, Found, Outcome, Piece, Request, Status};
 
@@ -18,6 +19,8 @@ pub struct Ticket {
     pub(super) cookie: Cookie,
     /// Payload bytes held in the session's permits.
     pub(super) bytes: u64,
+    /// Whether it holds a request permit; a RESIZE holds none.
+    pub(super) permit: bool,
     /// The contexts that a BLOCK_STATUS with a payload asks for; `None` for all that were selected.
     pub(super) only: Option<Box<[usize]>>,
     pub(super) since: Instant,
@@ -39,7 +42,7 @@ impl Ticket {
         let outcome = self.fit(request, outcome);
         let session = &self.session;
         session.export.count(request, &outcome, self.since);
-        let released = Released { requests: 1, bytes: self.bytes };
+        let released = Released { requests: u32::from(self.permit), bytes: self.bytes, notices: 0 };
         if session.gone.load(Ordering::Acquire) {
             session.export.settle_orphan(session.id, self.cookie);
             session.release(released);
@@ -62,6 +65,7 @@ impl Ticket {
             Outcome::Status(found) if request.command == Cmd::BLOCK_STATUS => self.select(request, found),
             Outcome::Found(found) if request.command == Cmd::READ => Outcome::Found(found),
             Outcome::Done if !matches!(request.command, Cmd::READ | Cmd::BLOCK_STATUS) => Outcome::Done,
+            Outcome::Resized(size) if request.command == Cmd::RESIZE => Outcome::Resized(size),
             _ => Outcome::Failed(Failure::new(Errno::EIO, "the backend's answer belongs to another command")),
         }
     }
@@ -81,6 +85,19 @@ impl Ticket {
             if self.session.agreement.framing != Framing::Extended {
                 compact(&mut status.extents);
             }
+        }
+        let size = self.session.told();
+        let resize_contexts = self.session.agreement.sizes.iter().filter(|c| match &self.only {
+            Some(only) => only.contains(&self.session.size_context_id(**c)),
+            None => true,
+        });
+        for context in resize_contexts {
+            let flags = size_flags(*context, size);
+            let length = request.length;
+            statuses.push(Status {
+                context: self.session.size_context_id(*context),
+                extents: vec![Extent { length, flags }],
+            });
         }
         statuses.retain(|s| !s.extents.is_empty());
         if statuses.is_empty() && self.only.as_ref().is_none_or(|only| !only.is_empty()) {
@@ -115,7 +132,7 @@ impl Ticket {
                     }
                 }
             }
-            Outcome::Done | Outcome::Status(_) | Outcome::Failed(_) => {}
+            Outcome::Done | Outcome::Status(_) | Outcome::Resized(_) | Outcome::Failed(_) => {}
         }
     }
 
@@ -133,6 +150,7 @@ impl Ticket {
         };
         match outcome {
             Outcome::Done => chunk(batch, true, Chunk::NONE, &[], 0),
+            Outcome::Resized(size) => chunk(batch, true, Chunk::RESIZE, &size.to_be_bytes(), 0),
             Outcome::Found(Found::Whole(payload)) if payload.is_empty() => chunk(batch, true, Chunk::NONE, &[], 0),
             Outcome::Found(Found::Whole(payload)) => data(batch, true, request.offset, payload),
             Outcome::Found(Found::Pieces(pieces)) if request.flags.has(CmdFlags::DF) => {
@@ -256,5 +274,14 @@ fn extents(framing: Framing, status: &Status) -> (Chunk, Vec<u8>) {
             out.extend_from_slice(&u32::try_from(extent.flags).unwrap_or(u32::MAX).to_be_bytes());
         }
         (Chunk::BLOCK_STATUS, out)
+    }
+}
+
+/// What an `x-resize:` context says about a size.
+fn size_flags(context: Context, size: u64) -> u64 {
+    match context {
+        Context::SizeLow => size & 0xffff_ffff,
+        Context::SizeHigh => size >> 32,
+        Context::Automatic | Context::NoAutomatic | Context::Watch => 0,
     }
 }

@@ -1,11 +1,11 @@
 //! One accepted connection: handshake within its deadline, then transmission to its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::handshake::{NoSession, negotiate};
 use super::permits::Permits;
@@ -43,6 +43,9 @@ pub async fn serve(front: Arc<Front>, mut stream: Stream) {
     let (lease, agreement) = match handshake.await {
         Ok(agreed) => agreed,
         Err(NoSession::Left) => return tracing::debug!(session = id, %peer, "client left after asking"),
+        Err(NoSession::Io(error)) => {
+            return tracing::debug!(session = id, %peer, %error, "client left during the handshake");
+        }
         Err(NoSession::Late) => {
             return tracing::info!(session = id, %peer, ?limit, "handshake took longer than handshake-timeout; closed");
         }
@@ -77,7 +80,14 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
     let limits = export.limits();
     let session = Arc::new(Session {
         id,
-        end: AtomicU64::new(agreement.size),
+        told: AtomicU64::new(agreement.size),
+        notify: Mutex::new(None),
+        notifies: AtomicU64::new(0),
+        unread: AtomicBool::new(false),
+        read: Notify::new(),
+        resizes: AtomicU32::new(0),
+        watching: AtomicBool::new(false),
+        ended: Notify::new(),
         permits: Permits::new(limits.requests, limits.bytes, limits.largest, Arc::clone(export.budget())),
         export: Arc::clone(&export),
         agreement,
@@ -93,10 +103,15 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         session = id, %peer, export = export.name(), tenant = export.tenant(), size = session.agreement.size,
         framing = ?session.agreement.framing, "session opened"
     );
+    let style = session.agreement.style;
+    export.resizer().audience.enter(style);
     let drain = front.drain.clone();
     let transmission =
         Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), limits.largest, drain);
     let end = transmission.run().await;
+    export.resizer().audience.leave(style, matches!(end, End::Disconnected | End::Drained));
+    session.end_notify(nbd_gateway_policy::notice::End::Disconnected);
+    session.ended.notify_waiters();
     // From here on replies go nowhere; requests that change data and are still out must not be overtaken.
     export.leave(&session);
     let released = session.out.disconnect();

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use nbd_gateway_policy::notice;
 use tokio::time::Instant;
 
-use super::admit::{Rules, Verdict, admit, in_range};
+use super::admit::{Rules, Verdict, admit, narrow};
 use super::{Session, Ticket};
 use crate::net::{Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, RequestHeader};
-use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
+use crate::proto::{Buffers, Cmd, CmdFlags, Inbox, Payload};
 use crate::work::{Failure, Finished, Found, Job, Outcome, Request};
 
 /// Why a session ended.
@@ -45,7 +46,7 @@ pub(crate) enum End {
 }
 
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     Header,
     /// Admitted, waiting for permits; with the contexts that a BLOCK_STATUS payload named.
     Permits(RequestHeader, CmdFlags, Option<Box<[usize]>>),
@@ -55,6 +56,8 @@ enum Step {
     Answer(RequestHeader, Outcome),
     /// A BLOCK_STATUS' own payload is on its way.
     Contexts(RequestHeader, usize),
+    /// A resize that waits for one of this session's others to end.
+    Resize(RequestHeader),
     /// Refused; its payload is thrown away.
     Skip(RequestHeader, Failure, u64),
     /// Nothing more is read.
@@ -65,16 +68,17 @@ enum Step {
 enum Pause {
     Input,
     Permits,
+    Resizes,
     Closing,
 }
 
 /// The reading side of one session.
 pub(super) struct Transmission {
-    session: Arc<Session>,
+    pub(super) session: Arc<Session>,
     read: ReadHalf,
     inbox: Inbox,
     pool: Arc<Pool>,
-    step: Step,
+    pub(super) step: Step,
     jobs: Vec<Job>,
     finished: Finished,
     largest: u64,
@@ -148,7 +152,12 @@ impl Transmission {
             }
             self.finished.flush();
             let ending = self.draining || matches!(pause, Pause::Closing);
-            let done = ending && self.session.permits.is_idle();
+            if ending {
+                let why =
+                    if matches!(pause, Pause::Closing) { notice::End::Disconnected } else { notice::End::Drained };
+                self.session.end_notify(why);
+            }
+            let done = ending && self.session.permits.is_idle() && self.session.is_quiet();
             match pause {
                 Pause::Permits => return Poll::Pending,
                 Pause::Closing if done => {
@@ -156,6 +165,7 @@ impl Transmission {
                     return Poll::Ready(if let Step::Closing(end) = end { end } else { End::Closed });
                 }
                 Pause::Closing => return Poll::Pending,
+                Pause::Resizes => return Poll::Pending,
                 Pause::Input if self.draining && done && self.inbox.is_empty() => return Poll::Ready(End::Drained),
                 Pause::Input => {}
             }
@@ -165,7 +175,7 @@ impl Transmission {
                     let between = self.inbox.is_empty() && matches!(self.step, Step::Header);
                     if let Step::Payload(header, ..) = &self.step {
                         // This one will never be whole: nobody else gives its permits back.
-                        self.session.permits.release(Released { requests: 1, bytes: charge(header) });
+                        self.session.permits.release(Released { requests: 1, bytes: charge(header), notices: 0 });
                     }
                     self.step = Step::Closing(if between { End::Closed } else { End::Torn });
                 }
@@ -211,6 +221,13 @@ impl Transmission {
                     }
                     self.answer(&header, outcome);
                 }
+                Step::Resize(header) => {
+                    if self.session.has_too_many_resizes() {
+                        self.step = Step::Resize(header);
+                        return Pause::Resizes;
+                    }
+                    self.resize(header);
+                }
                 Step::Payload(header, flags, only, since) => {
                     let length = if header.command == Cmd::WRITE { header.length } else { 0 };
                     let Some(payload) = self.inbox.payload(usize::try_from(length).unwrap_or(usize::MAX)) else {
@@ -242,19 +259,41 @@ impl Transmission {
         }
     }
 
+    /// Replies that are to be written when this batch is done.
+    pub(super) fn finished(&mut self) -> &mut Finished {
+        &mut self.finished
+    }
+
+    /// Turns true when the gateway drains.
+    pub(super) fn drain(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.drain.clone()
+    }
+
+    /// Whether it drains.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     fn rules(&self) -> Rules {
         let agreement = &self.session.agreement;
         Rules {
             framing: agreement.framing,
             flags: agreement.flags,
-            end: self.session.end.load(Ordering::Acquire),
+            end: self.session.end(),
+            grows: self.session.grows(),
             largest: self.largest,
-            contexts: agreement.contexts.len(),
+            contexts: agreement.contexts.len() + agreement.sizes.len(),
             draining: self.draining,
         }
     }
 
     fn header(&mut self, header: RequestHeader) {
+        if header.command == Cmd::RESIZE {
+            return self.resize(header);
+        }
+        if header.command == Cmd::BLOCK_STATUS && self.only_sizes(&header) {
+            return self.sizes(header);
+        }
         let verdict = admit(&self.rules(), &header);
         self.verdict(header, verdict);
     }
@@ -270,21 +309,11 @@ impl Transmission {
         }
     }
 
-    /// A BLOCK_STATUS payload: the length it means, and the contexts it asks for. proto.md, "NBD_CMD_BLOCK_STATUS".
+    /// A BLOCK_STATUS payload has come.
     fn contexts(&mut self, mut header: RequestHeader, payload: &[u8]) {
-        let (effect, ids) = payload.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
-        let ids = ids.chunks_exact(4).map(|id| id.iter().fold(0usize, |n, b| n << 8 | usize::from(*b)));
-        let only: Vec<usize> = ids.collect();
-        let selected = &self.session.agreement.contexts;
-        let twice = only.iter().enumerate().any(|(i, id)| only.iter().skip(i + 1).any(|o| o == id));
-        header.length = u64::from_be_bytes(*effect);
-        if twice || only.iter().any(|id| !selected.contains(id)) {
-            let why = "a context id that was not negotiated, or twice the same";
-            return self.refuse(header, Failure::new(Errno::EINVAL, why));
-        }
-        match in_range(&self.rules(), header.command, header.offset, header.length, 0, header.flags) {
-            Verdict::Go(flags) => self.step = Step::Permits(header, flags, Some(only.into_boxed_slice())),
-            other => self.verdict(header, other),
+        match narrow(&self.rules(), &mut header, payload, &self.session.agreement.contexts) {
+            (Verdict::Go(flags), only) => self.step = Step::Permits(header, flags, Some(only)),
+            (other, _) => self.verdict(header, other),
         }
     }
 
@@ -296,13 +325,19 @@ impl Transmission {
         only: Option<Box<[usize]>>,
         since: Instant,
     ) {
-        let ticket =
-            Ticket { session: Arc::clone(&self.session), cookie: header.cookie, bytes: charge(&header), only, since };
+        let ticket = Ticket {
+            session: Arc::clone(&self.session),
+            cookie: header.cookie,
+            bytes: charge(&header),
+            permit: true,
+            only,
+            since,
+        };
         let RequestHeader { command, offset, length, .. } = header;
         self.jobs.push(Job::for_client(Request { command, flags, offset, length, payload }, ticket));
     }
 
-    fn refuse(&mut self, header: RequestHeader, failure: Failure) {
+    pub(super) fn refuse(&mut self, header: RequestHeader, failure: Failure) {
         tracing::debug!(session = self.session.id, cookie = %header.cookie, command = %header.command, why = %failure.message, "request refused");
         self.step = Step::Answer(header, Outcome::Failed(failure));
     }
@@ -316,7 +351,7 @@ impl Transmission {
         };
         let request = Request { command, flags, offset, length, payload: Payload::empty() };
         let session = Arc::clone(&self.session);
-        let ticket = Ticket { session, cookie, bytes: 0, only: None, since: Instant::now() };
+        let ticket = Ticket { session, cookie, bytes: 0, permit: true, only: None, since: Instant::now() };
         self.session.export.admit(1);
         ticket.reply(&request, outcome, &mut self.finished);
     }

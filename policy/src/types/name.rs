@@ -45,7 +45,9 @@ impl fmt::Display for NameError {
 impl std::error::Error for NameError {}
 
 /// The name of an export: 0 to 4096 bytes of UTF-8 without NUL (proto.md, "Values"). Cloning shares it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// The default is the empty name, which is that of the default export.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExportName(Arc<str>);
 
 impl ExportName {
@@ -119,6 +121,13 @@ impl TenantId {
     }
 }
 
+/// The tenant that everything belongs to where nobody declares one: `default`.
+impl Default for TenantId {
+    fn default() -> Self {
+        Self(Arc::from("default"))
+    }
+}
+
 macro_rules! shown_as_text {
     ($name:ident) => {
         impl fmt::Display for $name {
@@ -152,6 +161,7 @@ mod tests {
     #[test]
     fn export_names_are_what_the_protocol_allows() {
         assert_eq!(ExportName::new("").unwrap().as_str(), "");
+        assert_eq!(ExportName::new(""), Ok(ExportName::default()));
         assert_eq!(ExportName::from_wire("größe".as_bytes()).unwrap().as_str(), "größe");
         let longest = "x".repeat(4096);
         assert_eq!(ExportName::new(&longest).unwrap().as_str(), longest);
@@ -165,6 +175,7 @@ mod tests {
     #[test]
     fn tenants_have_names_fit_for_a_label() {
         assert_eq!(TenantId::new("blue").unwrap().to_string(), "blue");
+        assert_eq!(TenantId::new("default"), Ok(TenantId::default()));
         assert_eq!(TenantId::new(""), Err(NameError::Empty));
         assert_eq!(TenantId::new("a\nb"), Err(NameError::Character { found: '\n' }));
         assert_eq!(TenantId::new(&"x".repeat(256)), Err(NameError::TooLong { bytes: 256, most: 255 }));

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::info::Listed;
+use crate::proto::resize::ResizeInfo;
 use crate::proto::{ExportFlags, Framing, Info};
 
 mod asks;
@@ -20,7 +21,7 @@ mod tests;
 
 pub use error::{Closed, HandshakeError};
 #[doc(hidden)]
-pub use fuzz::fuzz_client;
+pub use fuzz::{fuzz_client, fuzz_seeds};
 use states::{State, Step};
 
 /// The most metadata contexts that are selected on one connection.
@@ -98,8 +99,8 @@ pub struct Negotiated {
     pub name: Option<String>,
     /// A description for people, if the backend states one. Made by the backend: escape it before showing it.
     pub description: Option<String>,
-    /// The whole NBD_INFO_RESIZE of 28 bytes, if it was asked for and answered.
-    pub resize: Option<Bytes>,
+    /// What the size can do, if it was asked for and answered. After [`Goal::Go`] this is an opt-in to all of it.
+    pub resize: Option<ResizeInfo>,
 }
 
 /// How far a handshake has come.

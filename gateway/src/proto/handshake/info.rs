@@ -8,14 +8,13 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use super::BlockSizes;
+use crate::proto::resize::BadResizeInfo;
 use crate::proto::{ExportFlags, Info, MAX_STRING, Opt, REP_MAGIC, Rep};
 
 /// Length of the head of an option reply: magic, option, type, length.
 pub const REPLY_HEAD: usize = 20;
 /// Longest body of an option reply that is read, in bytes. The largest meaningful ones hold two strings of 4096.
 pub const MAX_REPLY: u32 = 0x1_0000;
-/// Length of a whole NBD_INFO_RESIZE, its type included.
-pub const RESIZE_INFO: usize = 28;
 
 /// Why the body of a reply could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -64,6 +63,9 @@ pub enum Malformed {
         .0.minimum, .0.preferred, .0.maximum
     )]
     BlockSizes(BlockSizes),
+    /// An NBD_INFO_RESIZE that is none.
+    #[error("in NBD_INFO_RESIZE, {0}")]
+    Resize(#[from] BadResizeInfo),
 }
 
 /// The head of an option reply, without its magic.
@@ -112,7 +114,8 @@ pub enum InfoItem {
     Description(String),
     /// Block sizes.
     BlockSize(BlockSizes),
-    /// A whole NBD_INFO_RESIZE of [`RESIZE_INFO`] bytes, its type included.
+    /// A whole NBD_INFO_RESIZE, its type included: read by who asked for it
+    /// ([`ResizeInfo::parse`](crate::proto::resize::ResizeInfo::parse)), for nobody else knows what it means.
     Resize(Bytes),
     /// A type that is not known here, to be ignored.
     Unknown(Info),
@@ -147,10 +150,7 @@ impl InfoItem {
                 }
                 Self::BlockSize(sizes)
             }
-            Info::RESIZE => {
-                exactly(RESIZE_INFO)?;
-                Self::Resize(Bytes::copy_from_slice(body))
-            }
+            Info::RESIZE => Self::Resize(Bytes::copy_from_slice(body)),
             other => Self::Unknown(other),
         })
     }
@@ -364,7 +364,6 @@ mod tests {
     fn a_body_of_the_wrong_length_is_refused_with_both_lengths() {
         assert_eq!(InfoItem::decode(&[0, 0, 1]), Err(Malformed::Length { length: 3, must: 12 }));
         assert_eq!(InfoItem::decode(&[0, 3, 1]), Err(Malformed::Length { length: 3, must: 14 }));
-        assert_eq!(InfoItem::decode(&[0x52, 0x53, 1]), Err(Malformed::Length { length: 3, must: 28 }));
         assert_eq!(InfoItem::decode(&[0]), Err(Malformed::Short { length: 1 }));
         assert_eq!(MetaContext::decode(&[0; 3]), Err(Malformed::Short { length: 3 }));
         assert_eq!(Listed::decode(&[0; 3]), Err(Malformed::Short { length: 3 }));

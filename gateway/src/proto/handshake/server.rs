@@ -6,6 +6,11 @@
 
 use bytes::{Buf, BytesMut};
 
+mod fuzz;
+
+#[doc(hidden)]
+pub use fuzz::{fuzz_seeds, fuzz_server};
+
 use super::BlockSizes;
 use crate::proto::{
     ClientFlags, ExportFlags, Framing, HandshakeFlags, Info, MAX_STRING, NBD_MAGIC, OPT_MAGIC, Opt, REP_MAGIC, Rep,
@@ -220,6 +225,10 @@ impl Server {
         if !self.client.has(ClientFlags::FIXED_NEWSTYLE) && option != Opt::EXPORT_NAME {
             return Err(BadClient::NotFixed(option));
         }
+        if option == Opt::SET_META_CONTEXT {
+            // Whatever comes of it, malformed or too long, the selection before is forgotten.
+            self.selection = None;
+        }
         if length > self.limit {
             if option == Opt::EXPORT_NAME {
                 return Err(BadClient::Name(length));
@@ -297,10 +306,6 @@ impl Server {
                 return Ok(Step::Again);
             }
         };
-        if option == Opt::SET_META_CONTEXT {
-            // Whatever comes of it, the selection before is forgotten.
-            self.selection = None;
-        }
         self.state = State::Asked(option);
         Ok(Step::Tell(Progress::Ask(ask)))
     }
@@ -410,13 +415,13 @@ impl Server {
     }
 }
 
-/// The indexes and names of the contexts that match: exactly, or in a listing by a query that ends in a colon.
-pub fn match_contexts<'a>(contexts: &'a [String], queries: &[String], set: bool) -> Vec<(usize, &'a str)> {
+/// Those of the contexts (number, name) that match: exactly, or in a listing by a query that ends in a colon.
+pub fn match_contexts<'a>(contexts: &[(usize, &'a str)], queries: &[String], set: bool) -> Vec<(usize, &'a str)> {
     let all = !set && queries.is_empty();
     let hits = |context: &str| {
         all || queries.iter().any(|q| q == context || (!set && q.ends_with(':') && context.starts_with(q.as_str())))
     };
-    contexts.iter().enumerate().filter(|(_, c)| hits(c)).map(|(i, c)| (i, c.as_str())).collect()
+    contexts.iter().filter(|(_, c)| hits(c)).copied().collect()
 }
 
 fn fits(length: usize) -> bool {

@@ -155,6 +155,36 @@ fn each_breach_of_the_protocol_has_its_sentence() {
     }
 }
 
+/// Once a compact chunk could bring twice as many as an extended one, and that one fewer than stated.
+#[test]
+fn as_many_extents_as_stated_are_read_in_either_framing_and_no_more() {
+    for (framing, kind, head, each) in
+        [(Framing::Structured, Chunk::BLOCK_STATUS, 4, 8), (Framing::Extended, Chunk::BLOCK_STATUS_EXT, 8, 16)]
+    {
+        for (extents, taken) in [(MAX_EXTENTS, true), (MAX_EXTENTS + 1, false)] {
+            let mut bytes = Vec::new();
+            put_chunk(&mut bytes, framing, ChunkFlags::DONE, kind, Cookie(2), 0, head + each * extents);
+            let taken = if taken { Ok(vec![]) } else { Err("at most 128 Ki extents") };
+            let read = read(framing, &bytes, bytes.len()).map_err(|bad| match bad {
+                BadReply::Length { allowed, .. } => allowed,
+                other => panic!("{other}"),
+            });
+            assert_eq!(read, taken, "{extents} extents in {kind}");
+        }
+    }
+}
+
+/// Once each byte that is no UTF-8 became three, so that a message could be three times as long as any string.
+#[test]
+fn an_error_message_of_rubbish_is_no_longer_than_a_string_may_be() {
+    let control = [&5u32.to_be_bytes()[..], &4096u16.to_be_bytes(), &[0xff; 4096]].concat();
+    let bytes = chunk(Framing::Structured, 1, Chunk::ERROR, 2, &control);
+    let mut inbox = inbox(&bytes);
+    let event = ReplyReader::new(Framing::Structured).next(&mut inbox, |_| Some(Expected { read: None }));
+    let Body::Error { message, .. } = event.unwrap().unwrap().body else { panic!("no error") };
+    assert_eq!(message.len(), 4095);
+}
+
 proptest! {
     #[test]
     fn rubbish_never_panics_and_never_reserves_more_than_was_asked_for(

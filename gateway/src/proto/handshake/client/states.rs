@@ -8,6 +8,7 @@ use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::info::{
     InfoItem, Listed, MAX_REPLY, Malformed, MetaContext, REPLY_HEAD, ReplyHead, printable,
 };
+use crate::proto::resize::{CONTEXT_PREFIX, ResizeInfo};
 use crate::proto::{
     ClientFlags, ExportFlags, Framing, HandshakeFlags, Info, MAX_SIZE, NBD_MAGIC, OLDSTYLE_MAGIC, OPT_MAGIC, Opt, Rep,
 };
@@ -22,8 +23,6 @@ const ZEROES: usize = 124;
 const MAX_REPLIES: usize = 1024;
 /// The most bytes of names and descriptions in one NBD_OPT_LIST.
 const MAX_LISTED_BYTES: usize = 16 << 20;
-/// Contexts that only a client that knows them may select: `watch` makes BLOCK_STATUS wait.
-const RESIZE_CONTEXTS: &str = "x-resize:";
 
 /// Where the handshake stands.
 #[derive(Debug)]
@@ -72,7 +71,7 @@ pub(super) struct Told {
     block_sizes: Option<BlockSizes>,
     name: Option<String>,
     description: Option<String>,
-    resize: Option<bytes::Bytes>,
+    resize: Option<ResizeInfo>,
 }
 
 impl State {
@@ -304,8 +303,8 @@ impl Client {
             Rep::META_CONTEXT => {
                 let replies = count(opt, replies, MAX_REPLIES)?;
                 let name = MetaContext::decode(body).map_err(malformed(opt, rep))?.name;
-                if name.starts_with(RESIZE_CONTEXTS) || names.contains(&name) {
-                    // Not for us, or told twice.
+                if name.starts_with(CONTEXT_PREFIX) || names.contains(&name) {
+                    // Only for who knows them (`watch` makes BLOCK_STATUS wait), or told twice.
                 } else if names.len() < MAX_CONTEXTS {
                     names.push(name);
                 } else {
@@ -387,7 +386,10 @@ impl Client {
                     InfoItem::Name(name) => told.name = Some(name),
                     InfoItem::Description(description) => told.description = Some(description),
                     // Having asked is what opts in: unasked, it means nothing.
-                    InfoItem::Resize(whole) if self.wishes.infos.contains(&Info::RESIZE) => told.resize = Some(whole),
+                    InfoItem::Resize(whole) if self.wishes.infos.contains(&Info::RESIZE) => {
+                        let info = ResizeInfo::parse(&whole).map_err(Malformed::from).map_err(malformed(opt, rep))?;
+                        told.resize = Some(info);
+                    }
                     InfoItem::Resize(_) | InfoItem::Unknown(_) => {}
                 }
                 Ok(Step::Next(State::Exporting { opt, agreed, told, replies }))

@@ -57,7 +57,7 @@ const EXPORT: &str = "disk";
 
 /// Plays a server with one export `disk` of 4096 bytes that has two contexts.
 fn play(input: &[u8], piece: usize) -> (Result<(), BadClient>, Vec<String>, Server) {
-    let contexts = ["base:allocation".to_owned(), "qemu:dirty-bitmap:b0".to_owned()];
+    let contexts = [(0, "base:allocation"), (1, "qemu:dirty-bitmap:b0")];
     let (mut server, mut buffer) = (Server::new(8192), BytesMut::new());
     server.output().clear();
     for bytes in input.chunks(piece.max(1)) {
@@ -203,6 +203,20 @@ fn contexts_are_listed_by_namespace_and_selected_by_name() {
     assert_eq!(server.selected("other"), [0usize; 0], "a selection holds for its export alone");
     let again = [&script[..], &option(Opt::SET_META_CONTEXT, &meta_data("none", &["base:allocation"]))].concat();
     assert_eq!(play(&again, again.len()).2.selected(EXPORT), [0usize; 0], "a failed selection forgets the one before");
+}
+
+/// Once only a selection that reached the export's contexts forgot the one before.
+#[test]
+fn a_malformed_or_too_long_selection_forgets_the_one_before_too() {
+    let select = option(Opt::SET_META_CONTEXT, &meta_data(EXPORT, &["base:allocation"]));
+    let script = [&FIXED[..], &option(Opt::STRUCTURED_REPLY, b""), &select].concat();
+    assert_eq!(play(&script, script.len()).2.selected(EXPORT), [0]);
+    for again in [&b"\0\0\0"[..], &[7; 0x3000]] {
+        let script = [&script[..], &option(Opt::SET_META_CONTEXT, again)].concat();
+        let (_, told, server) = play(&script, script.len());
+        assert!(told.last().unwrap().contains("REP_ERR_"), "{told:?}");
+        assert_eq!(server.selected(EXPORT), [0usize; 0]);
+    }
 }
 
 #[test]

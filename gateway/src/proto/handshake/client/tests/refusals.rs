@@ -276,3 +276,29 @@ fn a_closed_connection_is_told_by_where_it_closed() {
     assert_eq!(error, closed(Closed::AfterExportName("x".to_owned())));
     assert!(error.to_string().starts_with("backend closed the connection when asked for export \"x\""));
 }
+
+#[test]
+fn a_malformed_resize_information_is_an_error_that_names_the_value() {
+    let wishes = Wishes { infos: vec![Info::RESIZE], ..plain() };
+    let go = "C: 49484156454f5054 00000007 00000009 00000001 \"x\" 0001 5253";
+    for (item, says) in [
+        ("00000004 5253 0001", "it is 4 bytes long and must be 28"),
+        (
+            "0000001c 5253 0001 00*16 0000000000000003",
+            "its granularity of 3 bytes is not a power of two from 1 to 2^62",
+        ),
+        (
+            "0000001c 5253 0001 0000000000000002 0000000000000001 0000000000000001",
+            "its minimum of 2 bytes is more than its maximum of 1",
+        ),
+        (
+            "0000001c 5253 0001 00*8 8000000000000000 0000000000000001",
+            "its maximum of 9223372036854775808 bytes is more than 2^63-1",
+        ),
+    ] {
+        let answer = format!("S: 0003e889045565a9 00000007 00000003 {item}");
+        let error = outcome_of(&wishes, &format!("{GREETING}\n{go}\n{answer}")).unwrap_err().to_string();
+        let expected = "backend's NBD_REP_INFO to NBD_OPT_GO is malformed: in NBD_INFO_RESIZE, ".to_owned() + says;
+        assert_eq!(error, expected);
+    }
+}

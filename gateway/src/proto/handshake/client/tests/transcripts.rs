@@ -61,7 +61,7 @@ fn a_backend_with_everything_is_asked_for_everything() {
              S: 0003e889045565a9 00000007 00000003 0000000e 0003 00000001 00001000 02000000
              S: 0003e889045565a9 00000007 00000003 00000004 7777 0000                  ; of no known type
              S: 0003e889045565a9 00000007 00000003 0000000c 0000 0000000000000000 1ded
-             S: 0003e889045565a9 00000007 00000003 0000001c 5253 0001 00*24
+             S: 0003e889045565a9 00000007 00000003 0000001c 5253 003f 0000000000000200 7fffffffffffffff 0000000000000200
              S: 0003e889045565a9 00000007 00000003 00000003 0001 \"x\"
              S: 0003e889045565a9 00000007 00000001 00000000"
         ),
@@ -71,7 +71,7 @@ fn a_backend_with_everything_is_asked_for_everything() {
         block_sizes: Some(BlockSizes { minimum: 1, preferred: 4096, maximum: 33_554_432 }),
         name: Some("x".to_owned()),
         description: Some("disk".to_owned()),
-        resize: Some([&[0x52, 0x53, 0, 1][..], &[0; 24]].concat().into()),
+        resize: Some(ResizeInfo { features: Features(0x3f), minimum: 512, maximum: u64::MAX >> 1, granularity: 512 }),
         ..negotiated(0, 0x1ded, Framing::Extended)
     };
     assert_eq!(done, Ok(Progress::Done(expected)));
@@ -261,13 +261,14 @@ fn a_list_gives_names_and_descriptions() {
 }
 
 #[test]
-fn an_item_that_was_not_asked_for_opts_into_nothing() {
+fn an_item_that_was_not_asked_for_opts_into_nothing_and_may_be_anything() {
     let done = outcome_of(
         &plain(),
         "S: 4e42444d41474943 49484156454f5054 0003
          C: 00000003
          C: 49484156454f5054 00000007 00000007 00000001 \"x\" 0000
          S: 0003e889045565a9 00000007 00000003 0000001c 5253 0001 00*24
+         S: 0003e889045565a9 00000007 00000003 00000004 5253 0001
          S: 0003e889045565a9 00000007 00000003 0000000c 0000 0000000000100000 0001
          S: 0003e889045565a9 00000007 00000001 00000000",
     );

@@ -1,0 +1,270 @@
+//! How an export grows and shrinks: `[export.resize]` and `max-size`, checked against each other.
+//!
+//! Owns which of the keys can stand together and what they are worth where they are absent. What is decided with them
+//! is `policy`'s; what the backend can do is found out when it is dialled, not here.
+
+use std::time::Duration;
+
+use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, External, OverQuota};
+use nbd_gateway_policy::offer::Features;
+use nbd_gateway_policy::types::{self, Bytes, Granularity};
+
+use crate::raw::resize::{RawAutomatic, RawDriver, RawExternal, RawOffer, RawOverQuota, RawResize};
+use crate::units::{Interval, Size};
+
+use super::section::Section;
+
+/// How an export grows and shrinks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resize {
+    /// How its backend is resized.
+    pub driver: Driver,
+    /// What is allowed and what is offered. Its `offer` holds SHRINK and ZEROED with whatever else it holds, for these
+    /// follow from the rest; it is [`Features::NONE`] where clients are offered nothing.
+    pub policy: ExportPolicy,
+    /// How long a lost session that did not opt in may come back to the size it knew; no shrink before that.
+    pub shrink_grace: Duration,
+    /// How often a backend that cannot tell of its size is asked for it; None: never. Embedded ones never are.
+    pub poll: Option<Duration>,
+    /// How long the backend has to answer a resize; not zero.
+    pub timeout: Duration,
+    /// How long a write past the end waits for the growth that it needs.
+    pub growth_wait: Duration,
+}
+
+/// How a backend is resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Driver {
+    /// It is the gateway's own file or memory.
+    Origin,
+    /// By `NBD_CMD_RESIZE`, if the NBD server turns out to know it.
+    Wire,
+    /// By writing zeroes past the end of an NBD server that grows by writes only.
+    Automatic,
+    /// Not at all, and clients are offered nothing of the extension.
+    None,
+}
+
+/// What `[export.resize]` is checked against.
+pub(super) struct Facts {
+    /// The gateway holds the data itself.
+    pub(super) embedded: bool,
+    /// Everything that would change data is refused.
+    pub(super) read_only: bool,
+    /// `size` of the export, as far as it could be read.
+    pub(super) size: Option<Size>,
+    /// `max-size` of the export, as far as it could be read.
+    pub(super) max_size: Option<Size>,
+}
+
+/// The least amount that writes grow an export by if the configuration says nothing.
+const STEP: u64 = 1 << 30;
+
+const DAY: Interval = Interval::from_secs(24 * 3600);
+
+impl Resize {
+    /// An export of which the configuration says nothing but what is in `facts`.
+    pub(super) fn unsaid(facts: &Facts) -> Self {
+        let policy = ExportPolicy {
+            max_size: facts.max_size.map_or(types::Size::MAX, exact),
+            step: Bytes(STEP),
+            read_only: facts.read_only,
+            ..ExportPolicy::DEFAULT
+        };
+        Self {
+            driver: if facts.embedded { Driver::Origin } else { Driver::Wire },
+            policy,
+            shrink_grace: Duration::from_secs(60),
+            poll: (!facts.embedded).then_some(Duration::from_secs(5)),
+            timeout: Duration::from_secs(30),
+            growth_wait: Duration::from_secs(1),
+        }
+    }
+
+    /// Nothing of it.
+    fn off(read_only: bool) -> Self {
+        let facts = Facts { embedded: true, read_only, size: None, max_size: None };
+        let mut resize = Self::unsaid(&facts);
+        resize.driver = Driver::None;
+        resize.policy.automatic = AutomaticGrowth::Never;
+        resize.policy.offer = Features::NONE;
+        resize
+    }
+
+    /// Reads `[export.resize]` of the export that `section` is.
+    pub(super) fn read(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> Self {
+        if raw.driver == Some(RawDriver::None) {
+            for key in raw.stated() {
+                section.inner("resize").note_with(key, NOTHING_TO_RESIZE, None);
+            }
+            if facts.max_size.is_some() {
+                section.note_with("max-size", NOTHING_TO_RESIZE, None);
+            }
+            return Self::off(facts.read_only);
+        }
+        let unsaid = Self::unsaid(facts);
+        let mut inner = section.inner("resize");
+        let driver = driver(raw, facts, &mut inner);
+        let policy = policy(raw, driver, &unsaid.policy, &mut inner);
+        let moment = Interval::from_millis(1);
+        let zero = Interval::from_millis(0);
+        let mut time = |key, text: Option<&str>, range| inner.interval(key, text, range);
+        let poll = match raw.poll.as_deref() {
+            Some("off") => None,
+            text => time("poll", text, zero..=DAY).or(unsaid.poll).filter(|poll| !poll.is_zero() && !facts.embedded),
+        };
+        let resize = Self {
+            driver,
+            shrink_grace: time("shrink-grace", raw.shrink_grace.as_deref(), zero..=DAY).unwrap_or(unsaid.shrink_grace),
+            poll,
+            timeout: time("timeout", raw.timeout.as_deref(), moment..=Interval::from_secs(3600))
+                .unwrap_or(unsaid.timeout),
+            growth_wait: time("growth-wait", raw.growth_wait.as_deref(), zero..=Interval::from_secs(600))
+                .unwrap_or(unsaid.growth_wait),
+            policy,
+        };
+        resize.check_sizes(facts, section);
+        resize
+    }
+
+    /// What the sizes of an export have to be to each other. A size that could not be read is not there, so it is not told twice.
+    fn check_sizes(&self, facts: &Facts, section: &mut Section<'_>) {
+        let ExportPolicy { granularity, min_size, max_size, step, max_step, .. } = self.policy;
+        let least = Size::from_bytes(min_size.bytes());
+        let bound = (max_size != types::Size::MAX).then(|| Size::from_bytes(max_size.bytes()));
+        let (step, max_step) = (Size::from_bytes(step.0), max_step.map(|most| Size::from_bytes(most.0)));
+        let split = |size: &Size| size.bytes() & (granularity.bytes() - 1) != 0;
+        let grain = Size::from_bytes(granularity.bytes());
+        let uneven = |size: Size| format!("{size} is not a multiple of granularity ({grain})");
+        for (key, size) in [("size", facts.size), ("max-size", bound)] {
+            if let Some(size) = size.filter(split) {
+                section.note(key, uneven(size));
+            }
+        }
+        let mut inner = section.inner("resize");
+        for (key, size) in [("min-size", Some(least)), ("step", Some(step)), ("max-step", max_step)] {
+            if let Some(size) = size.filter(split) {
+                inner.note(key, uneven(size));
+            }
+        }
+        if let Some(most) = max_step.filter(|most| step > *most) {
+            inner.note(
+                "step",
+                format_args!("step ({step}) is more than max-step ({most}), so no write could grow by it"),
+            );
+        }
+        if let Some(bound) = bound.filter(|bound| least > *bound) {
+            inner.note("min-size", format_args!("min-size ({least}) is more than max-size ({bound})"));
+        }
+        if let Some(size) = facts.size.filter(|size| *size < least) {
+            section.note("size", format_args!("size ({size}) is less than min-size ({least}) of [export.resize]"));
+        }
+        if let (Some(size), Some(bound)) = (facts.size, bound)
+            && size > bound
+        {
+            section.note("size", format_args!("size ({size}) is more than max-size ({bound})"));
+        }
+    }
+}
+
+const NOTHING_TO_RESIZE: &str = r#"this does nothing where driver = "none": leave it out"#;
+
+fn driver(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> Driver {
+    if !facts.embedded {
+        return match raw.driver {
+            Some(RawDriver::Automatic) => Driver::Automatic,
+            Some(RawDriver::None) => Driver::None,
+            Some(RawDriver::Wire) | None => Driver::Wire,
+        };
+    }
+    if raw.driver.is_some_and(|driver| driver != RawDriver::None) {
+        let what =
+            "the gateway resizes a file: or memory: backend itself: leave this out, or write `none` to switch that off";
+        section.note_with("driver", what, r#"driver = "none""#);
+    }
+    for key in raw.stated().filter(|key| matches!(*key, "poll" | "external" | "exclusive")) {
+        section.note_with(key, "this does nothing for a file: or memory: backend: leave it out", None);
+    }
+    Driver::Origin
+}
+
+fn policy(raw: &RawResize, driver: Driver, unsaid: &ExportPolicy, section: &mut Section<'_>) -> ExportPolicy {
+    let granularity = section.size("granularity", raw.granularity.as_ref());
+    let granularity = granularity
+        .and_then(|bytes| section.accept("granularity", Granularity::new(bytes)))
+        .unwrap_or(unsaid.granularity);
+    let largest = Size::from_bytes(types::Size::MAX.bytes());
+    let max_step = section.size_in::<u64>("max-step", raw.max_step.as_ref(), Size::from_bytes(1)..=largest).map(Bytes);
+    let step = section.size_in::<u64>("step", raw.step.as_ref(), Size::from_bytes(0)..=largest).map(Bytes);
+    // What nobody wrote cannot be wrong: it gives way to what somebody did.
+    let fitting = Bytes(unsaid.step.0.max(granularity.bytes())).min(max_step.unwrap_or(Bytes(u64::MAX)));
+    let min_size = section.size_in::<u64>("min-size", raw.min_size.as_ref(), Size::from_bytes(0)..=largest);
+    if raw.shrink == Some(true) && driver == Driver::Automatic {
+        let what = "a backend that grows by writes never shrinks: leave this out";
+        section.note_with("shrink", what, "shrink = false");
+    }
+    let automatic = match raw.automatic {
+        Some(RawAutomatic::OptIn) => AutomaticGrowth::OptIn,
+        Some(RawAutomatic::Always) => AutomaticGrowth::Always,
+        Some(RawAutomatic::Never) => AutomaticGrowth::Never,
+        None => unsaid.automatic,
+    };
+    ExportPolicy {
+        automatic,
+        shrink: raw.shrink.unwrap_or(unsaid.shrink),
+        over_quota: match raw.over_quota {
+            Some(RawOverQuota::Reject) => OverQuota::Reject,
+            Some(RawOverQuota::Clamp) => OverQuota::Clamp,
+            None => unsaid.over_quota,
+        },
+        external: match raw.external {
+            Some(RawExternal::Adopt) => External::Adopt,
+            Some(RawExternal::Ignore) => External::Ignore,
+            Some(RawExternal::Manual) => External::Manual,
+            None => unsaid.external,
+        },
+        min_size: min_size.map(Size::from_bytes).map_or(unsaid.min_size, exact),
+        granularity,
+        step: step.unwrap_or(fitting),
+        max_step,
+        exclusive: raw.exclusive.unwrap_or(unsaid.exclusive),
+        offer: raw.offer.as_deref().map_or(unsaid.offer, |offer| features(offer, raw.automatic, section)),
+        ..unsaid.clone()
+    }
+}
+
+/// The list as a mask. What follows from the others is in it as soon as there are others.
+fn features(offer: &[RawOffer], automatic: Option<RawAutomatic>, section: &mut Section<'_>) -> Features {
+    let words = [
+        (RawOffer::Explicit, "explicit", Features::EXPLICIT),
+        (RawOffer::Automatic, "automatic", Features::AUTOMATIC),
+        (RawOffer::Query, "query", Features::QUERY),
+        (RawOffer::Notify, "notify", Features::NOTIFY),
+    ];
+    let mut features = Features::NONE;
+    for (offered, word, feature) in words {
+        match offer.iter().filter(|other| **other == offered).count() {
+            0 => continue,
+            1 => {}
+            _ => section.note("offer", format_args!("`{word}` stands twice")),
+        }
+        features = features.with(feature).with(Features::SHRINK).with(Features::ZEROED);
+    }
+    match (features.has(Features::AUTOMATIC), automatic) {
+        (true, Some(RawAutomatic::Never)) => {
+            section.note("offer", r#"`automatic` cannot be offered where automatic = "never": leave out one of them"#);
+        }
+        (false, Some(RawAutomatic::OptIn | RawAutomatic::Always)) => {
+            let what = "this does nothing where `offer` has no `automatic`: put it there, or say never";
+            section.note_with("automatic", what, r#"automatic = "never""#);
+        }
+        _ => {}
+    }
+    features
+}
+
+/// The same size as decisions have it; sizes of exports are read in its range.
+fn exact(size: Size) -> types::Size {
+    types::Size::new(size.bytes()).unwrap_or(types::Size::MAX)
+}

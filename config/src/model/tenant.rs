@@ -1,0 +1,113 @@
+//! Tenants: what each may hold, how fast it may grow, and how often its clients are told of that.
+
+use nbd_gateway_policy::quota::TenantLimits;
+use nbd_gateway_policy::rate::{Oversize, Rate, RateError};
+use nbd_gateway_policy::types::{Bytes, TenantId};
+
+use crate::names;
+use crate::problem::Report;
+use crate::raw::RawTenant;
+use crate::units::{self, Size, SizeRate};
+
+use super::limits::{LimitOverrides, Limits};
+use super::section::Section;
+
+/// Who exports belong to.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Tenant {
+    /// Its name.
+    pub id: TenantId,
+    /// Its bounds, completed from the global ones.
+    pub limits: Limits,
+    /// What the sizes of its exports may sum to.
+    pub allowance: TenantLimits,
+    /// How fast it may go.
+    pub rates: Rates,
+}
+
+/// How fast a tenant may go; None: as fast as it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Rates {
+    /// Resizes. As many as in the rate's time may come at once.
+    pub resize: Option<Rate>,
+    /// Bytes of growth. As many as in the rate's time may come at once; a growth larger than that passes when nothing is
+    /// owed and is paid off afterwards, so that no size is out of reach for ever.
+    pub growth: Option<Rate>,
+    /// Notices of a new size to all its clients together. As many as in the rate's time may come at once.
+    pub notice: Option<Rate>,
+}
+
+impl Tenant {
+    /// A tenant that may have as much as there is.
+    pub(super) const fn unbounded(id: TenantId, limits: Limits) -> Self {
+        Self { id, limits, allowance: TenantLimits::NONE, rates: Rates { resize: None, growth: None, notice: None } }
+    }
+}
+
+/// The tenants, and whether the file declares them.
+pub(super) struct Tenants {
+    pub(super) list: Vec<Tenant>,
+    pub(super) declared: bool,
+    /// As written, whatever their problems: an export that names one of these is not to blame.
+    pub(super) names: Vec<String>,
+}
+
+/// Reads every `[[tenant]]`; without one there is the default tenant.
+pub(super) fn read(raw: Option<Vec<RawTenant>>, limits: Limits, report: &mut Report) -> Tenants {
+    let raw = raw.unwrap_or_default();
+    let mut tenants = Tenants { list: Vec::new(), declared: !raw.is_empty(), names: Vec::new() };
+    for (index, mut raw) in raw.into_iter().enumerate() {
+        let mut section = Section::new(format!("tenant[{index}]"), report);
+        let own = LimitOverrides::of_tenant(&raw.limits.take().unwrap_or_default(), &mut section.inner("limits"));
+        let limits = limits.with(&own);
+        limits.check(&own, &mut section.inner("limits"));
+        let (allowance, rates) = (allowance(&raw, &mut section), rates(&raw, &mut section));
+        let Some(name) = section.required("name", raw.name) else { continue };
+        if tenants.names.contains(&name) {
+            section.note_with("name", format_args!("there is a tenant `{name}` already"), "name = \"another\"");
+        } else if let Some(id) = section.accept("name", names::tenant(&name)) {
+            tenants.list.push(Tenant { id, limits, allowance, rates });
+        }
+        tenants.names.push(name);
+    }
+    if !tenants.declared {
+        tenants.list.push(Tenant::unbounded(TenantId::default(), limits));
+    }
+    tenants
+}
+
+fn allowance(raw: &RawTenant, section: &mut Section<'_>) -> TenantLimits {
+    let quota = section.size("quota", raw.quota.as_ref()).map(Bytes);
+    let soft_quota = section.size("soft-quota", raw.soft_quota.as_ref()).map(Bytes);
+    if let (Some(quota), Some(soft)) = (quota, soft_quota)
+        && soft > quota
+    {
+        let (soft, quota) = (Size::from_bytes(soft.0), Size::from_bytes(quota.0));
+        let what = format_args!("soft-quota ({soft}) is more than quota ({quota}), so it would never warn of anything");
+        section.note("soft-quota", what);
+    }
+    TenantLimits { quota, soft_quota, enforce: raw.enforce.unwrap_or(true), ..TenantLimits::NONE }
+}
+
+fn rates(raw: &RawTenant, section: &mut Section<'_>) -> Rates {
+    let counted = |rate: units::Rate| rate_of(rate.count(), rate.per(), Oversize::Refuse);
+    let sized = |rate: SizeRate| rate_of(rate.size().bytes(), rate.per(), Oversize::Borrow);
+    let mut read = |key, text: Option<&String>| {
+        let rate = section.accept(key, text?.parse::<units::Rate>())?;
+        section.accept(key, counted(rate))
+    };
+    let (resize, notice) =
+        (read("resize-rate", raw.resize_rate.as_ref()), read("notice-rate", raw.notice_rate.as_ref()));
+    let growth = raw.growth_rate.as_ref().and_then(|text| {
+        let rate = section.accept("growth-rate", text.parse::<SizeRate>())?;
+        section.accept("growth-rate", sized(rate))
+    });
+    Rates { resize, growth, notice }
+}
+
+/// So many per time, and as many at once.
+fn rate_of(amount: u64, per: units::Per, oversize: Oversize) -> Result<Rate, RateError> {
+    Rate::new(amount, per.duration(), amount, oversize)
+}

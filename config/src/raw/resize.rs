@@ -1,0 +1,132 @@
+//! The shape of `[export.resize]`: the words that operators have for growing and shrinking.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::RawSize;
+
+/// How the export grows and shrinks, and what clients are offered of that.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RawResize {
+    /// How the backend is resized. `wire`: by NBD_CMD_RESIZE, if the NBD server turns out to know it; this is what an NBD
+    /// server gets if nothing is said. `automatic`: by writing zeroes past its end, for an NBD server that grows by
+    /// writes only. `none`: not at all, and clients are offered nothing of it. A `file:` or `memory:` backend is resized
+    /// by the gateway itself, so there only `none` can stand.
+    #[schemars(extend("examples" = ["wire"], "x-not-yet" = ["window", "file", "qmp", "restart", "exec"]))]
+    pub(crate) driver: Option<RawDriver>,
+    /// Whose writes past the end grow the export. `opt-in`: those of clients that asked for it. `always`: everyone's but
+    /// of clients that opted out. `never`: nobody's.
+    #[schemars(extend("default" = "opt-in", "examples" = ["opt-in"], "x-not-yet" = ["reconnect"]))]
+    pub(crate) automatic: Option<RawAutomatic>,
+    /// Growth by writes goes by at least this much where there is room for it, so that a stream of writes costs few
+    /// resizes; 0 is no more than each write needs. A multiple of `granularity`. If it is absent and the default does not
+    /// fit in with `granularity` or `max-step`, it is the nearest size that does.
+    #[schemars(extend("default" = "1GiB", "examples" = ["1GiB"]))]
+    pub(crate) step: Option<RawSize>,
+    /// The most that one write may grow the export by; a multiple of `granularity`. If absent there is no such bound.
+    #[schemars(extend("examples" = ["16GiB"]))]
+    pub(crate) max_step: Option<RawSize>,
+    /// Sizes are multiples of this, a power of two.
+    #[schemars(extend("default" = 1, "examples" = ["1MiB"]))]
+    pub(crate) granularity: Option<RawSize>,
+    /// The least that a shrink may reach; a multiple of `granularity`.
+    #[schemars(extend("default" = 0, "examples" = ["1GiB"]))]
+    pub(crate) min_size: Option<RawSize>,
+    /// Whether the export may become smaller. What lies beyond the new end is lost.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub(crate) shrink: Option<bool>,
+    /// How long a client that knows nothing of resizing and whose connection broke may come back to the size that it
+    /// knew: no shrink before that.
+    #[schemars(extend("default" = "60s", "examples" = ["60s"]))]
+    pub(crate) shrink_grace: Option<String>,
+    /// What a client gets that asks for more than its tenant's quota or `max-size` has left. `reject`: an error. `clamp`:
+    /// as much as there is, if the client can be told how much that was.
+    #[schemars(extend("default" = "reject", "examples" = ["clamp"]))]
+    pub(crate) over_quota: Option<RawOverQuota>,
+    /// How often an NBD server that cannot tell of a new size is asked for it; `off` or `0s` is never.
+    #[schemars(extend("default" = "5s", "examples" = ["5s", "off"]))]
+    pub(crate) poll: Option<String>,
+    /// How long the backend has to answer a resize.
+    #[schemars(extend("default" = "30s", "examples" = ["30s"]))]
+    pub(crate) timeout: Option<String>,
+    /// How long a write past the end waits for the growth that it needs; then it fails with ENOSPC. The growth itself goes
+    /// on.
+    #[schemars(extend("default" = "1s", "examples" = ["1s"]))]
+    pub(crate) growth_wait: Option<String>,
+    /// What happens to a larger size that another hand gave the backend. `adopt`: clients see it. `ignore`: they do not.
+    /// `manual`: they do when an operator says so. It is counted against the quota in any case.
+    #[schemars(extend("default" = "adopt", "examples" = ["manual"]))]
+    pub(crate) external: Option<RawExternal>,
+    /// Whether nobody but this gateway resizes the backend. It is then not asked for its size before each resize.
+    #[schemars(extend("default" = false, "examples" = [true]))]
+    pub(crate) exclusive: Option<bool>,
+    /// What clients are offered, as far as the backend and the client itself allow it: `explicit` (NBD_CMD_RESIZE),
+    /// `automatic` (growth by writes), `query` (asking for the size), `notify` (being told of it). Shrinking is offered
+    /// with `explicit` if `shrink` is true.
+    #[schemars(extend("default" = ["explicit", "automatic", "query", "notify"], "examples" = [["explicit", "query"]]))]
+    pub(crate) offer: Option<Vec<RawOffer>>,
+}
+
+impl RawResize {
+    /// Which keys the file states, but for `driver`.
+    pub(crate) fn stated(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let keys = [
+            ("automatic", self.automatic.is_some()),
+            ("step", self.step.is_some()),
+            ("max-step", self.max_step.is_some()),
+            ("granularity", self.granularity.is_some()),
+            ("min-size", self.min_size.is_some()),
+            ("shrink", self.shrink.is_some()),
+            ("shrink-grace", self.shrink_grace.is_some()),
+            ("over-quota", self.over_quota.is_some()),
+            ("poll", self.poll.is_some()),
+            ("timeout", self.timeout.is_some()),
+            ("growth-wait", self.growth_wait.is_some()),
+            ("external", self.external.is_some()),
+            ("exclusive", self.exclusive.is_some()),
+            ("offer", self.offer.is_some()),
+        ];
+        keys.into_iter().filter_map(|(key, stated)| stated.then_some(key))
+    }
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawDriver {
+    Wire,
+    Automatic,
+    None,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawAutomatic {
+    OptIn,
+    Always,
+    Never,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawOverQuota {
+    Reject,
+    Clamp,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawExternal {
+    Adopt,
+    Ignore,
+    Manual,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawOffer {
+    Explicit,
+    Automatic,
+    Query,
+    Notify,
+}

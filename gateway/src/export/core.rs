@@ -1,0 +1,163 @@
+//! What an export and its coordinator share: the backend, the view, and the requests on their way between them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nbd_gateway_policy::plan::Lanes;
+use nbd_gateway_policy::types::{ByteRange, Size};
+use tokio::sync::watch;
+
+use super::backend::{Backend, Facts};
+use super::gate::Gate;
+use super::view::View;
+use crate::origin::OriginError;
+use crate::proto::{Cmd, CmdFlags, Errno, Features, Framing, Payload};
+use crate::work::{Failure, Finished, Heard, Job, Outcome, Request};
+
+/// The inside of one open export.
+#[derive(Debug)]
+pub struct Core {
+    name: String,
+    facts: Facts,
+    pub(super) backend: Backend,
+    view: Arc<View>,
+    pub(super) gate: Gate,
+    /// The backend takes one connection only: its size can't be looked at by a second one.
+    single: AtomicBool,
+}
+
+impl Core {
+    pub(super) fn new(name: &str, facts: Facts, backend: Backend, view: Arc<View>) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            facts,
+            backend,
+            view,
+            gate: Gate::default(),
+            single: AtomicBool::new(false),
+        })
+    }
+
+    /// The export's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the backend said about itself when it was opened.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What the export looks like now.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// A request of the gateway's own, to its outcome. Cancel-safe: dropped, the request is still carried out.
+    pub async fn call(&self, lane: u64, request: Request) -> Outcome {
+        let (job, outcome) = Job::for_task(request);
+        self.backend.submit(lane, &mut vec![job], &mut Finished::default());
+        outcome.await.unwrap_or_else(|_| lost())
+    }
+
+    /// Opens a NOTIFY at the backend; ends with it.
+    pub async fn subscribe(&self, request: Request, hears: watch::Sender<Heard>) -> Outcome {
+        let (job, outcome) = Job::for_listener(request, hears);
+        self.backend.submit(0, &mut vec![job], &mut Finished::default());
+        outcome.await.unwrap_or_else(|_| lost())
+    }
+
+    /// Ends the standing NOTIFY: one of length 1 takes its place, and is answered at once.
+    pub async fn unsubscribe(&self) {
+        let request =
+            Request { command: Cmd::RESIZE, flags: CmdFlags::NOTIFY, offset: 0, length: 1, payload: Payload::empty() };
+        self.call(0, request).await;
+    }
+
+    /// The backend's size now, read from the backend: in band if it can, else by a second handshake.
+    pub async fn read_size(&self) -> Result<u64, String> {
+        let lanes = match &self.backend {
+            Backend::Origin(origin) => return Ok(origin.size()),
+            Backend::Lanes(lanes) => lanes,
+        };
+        let in_band = self.facts.framing != Framing::Simple
+            && self.facts.resize.is_some_and(|info| info.features.has(Features::QUERY));
+        if in_band {
+            let query = Request {
+                command: Cmd::RESIZE,
+                flags: CmdFlags::QUERY,
+                offset: 0,
+                length: 0,
+                payload: Payload::empty(),
+            };
+            return match self.call(0, query).await {
+                Outcome::Resized(size) => Ok(size),
+                Outcome::Failed(failure) => Err(format!("{}: {}", failure.errno, failure.message)),
+                _ => Err("the backend's answer belongs to another command".to_owned()),
+            };
+        }
+        if self.single.load(Ordering::Acquire) {
+            return Err("the backend takes one connection only".to_owned());
+        }
+        lanes.probe().await.map_err(|error| {
+            if error.is_late() && !self.single.swap(true, Ordering::AcqRel) {
+                tracing::warn!(export = self.name, %error, "the backend does not answer a second connection; its size is not looked at any more");
+            }
+            error.to_string()
+        })
+    }
+
+    /// Sets the embedded origin's size; the size that is now in force.
+    pub async fn set_origin_size(self: &Arc<Self>, size: u64) -> Result<u64, OriginError> {
+        let core = Arc::clone(self);
+        let set = move || match &core.backend {
+            Backend::Origin(origin) => origin.set_size(size),
+            Backend::Lanes(_) => Err(OriginError::Closed),
+        };
+        tokio::task::spawn_blocking(set).await.unwrap_or(Err(OriginError::Closed))
+    }
+
+    /// Has lanes shake hands anew, so that they see a new size.
+    pub async fn renew_lanes(&self, which: Lanes) {
+        if let Backend::Lanes(lanes) = &self.backend {
+            lanes.renew(which).await;
+        }
+    }
+
+    /// No request past `end` is admitted from now on.
+    pub fn lower_end(&self, end: u64) {
+        self.gate.shut(|| self.view.lower_end(end));
+    }
+
+    /// Waits until no request past `end` is in flight. Cancel-safe: yes.
+    pub async fn drained_beyond(&self, end: u64) {
+        self.gate.draining.store(true, Ordering::Release);
+        loop {
+            let answered = self.gate.answered.notified();
+            tokio::pin!(answered);
+            answered.as_mut().enable();
+            if !self.backend.beyond(end) && !self.gate.holds_beyond(end) {
+                self.gate.draining.store(false, Ordering::Release);
+                return;
+            }
+            answered.await;
+        }
+    }
+
+    /// Notes, durably, a range to be zeroed.
+    pub async fn note_zeroes(&self, _range: ByteRange) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Notes, durably, that it is zero.
+    pub async fn clear_zeroes(&self, _range: ByteRange) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Writes the size down.
+    pub async fn record_size(&self, _size: Size, _generation: u64) {}
+}
+
+fn lost() -> Outcome {
+    Outcome::Failed(Failure::new(Errno::EIO, "the request was lost in the gateway"))
+}

@@ -1,0 +1,71 @@
+//! Requests that are on their way to the backend, as a shrink must see them.
+//!
+//! Whoever admits requests holds the gate open from judging them against the view's end until they stand in the backend's
+//! table; lowering the end waits for that. So a request is either seen by the drain, or judged against the new end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use tokio::sync::Notify;
+
+use super::Core;
+
+/// The gate of one export.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    passing: RwLock<()>,
+    /// Ends of requests that are with a task of the gateway's own (bridge, growth).
+    held: Mutex<Vec<(u64, u64)>>,
+    next: AtomicU64,
+    /// Told at each answer while a drain is on.
+    pub(super) answered: Notify,
+    pub(super) draining: AtomicBool,
+}
+
+/// A request with a task of the gateway's own.
+#[derive(Debug)]
+pub(super) struct Kept {
+    core: Arc<Core>,
+    id: u64,
+}
+
+impl Gate {
+    /// Held while requests are judged and handed over. Never across an await.
+    pub(super) fn pass(&self) -> RwLockReadGuard<'_, ()> {
+        self.passing.read()
+    }
+
+    /// Runs `change` while nobody passes.
+    pub(super) fn shut<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _alone = self.passing.write();
+        change()
+    }
+
+    /// Keeps the end of a request of `core`'s in sight while a task has it.
+    pub(super) fn keep(&self, core: &Arc<Core>, end: u64) -> Kept {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.held.lock().push((id, end));
+        Kept { core: Arc::clone(core), id }
+    }
+
+    /// Whether a task has a request that ends past `end`.
+    pub(super) fn holds_beyond(&self, end: u64) -> bool {
+        self.held.lock().iter().any(|(_, e)| *e > end)
+    }
+
+    /// Tells a drain that something was answered.
+    pub(super) fn tell(&self) {
+        if self.draining.load(Ordering::Acquire) {
+            self.answered.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let gate = &self.core.gate;
+        gate.held.lock().retain(|(id, _)| *id != self.id);
+        gate.tell();
+    }
+}

@@ -1,0 +1,86 @@
+//! Opening an export: its backend, its coordinator, and what follows the backend's size.
+
+use std::sync::Arc;
+
+use nbd_gateway_config::Resolved;
+use nbd_gateway_metrics::ExportMetrics;
+use nbd_gateway_policy::types::{Granularity, Size};
+use tokio::sync::watch;
+
+use super::backend::Backend;
+use super::registry::Shared;
+use super::{Core, Export, Parts};
+use crate::proto::{ExportFlags, Features};
+use crate::resize::Resizer;
+use crate::resize::audience::Audience;
+use crate::resize::coordinator::{Coordinator, Start};
+use crate::resize::follow::follow;
+use crate::resize::watchers::Told;
+use crate::resize::world::World;
+use crate::session::TenantBudget;
+
+/// Opens it. Cancel-safe: yes, what was begun is closed.
+pub(super) async fn open(
+    config: &Resolved,
+    shared: &Shared,
+    budget: Arc<TenantBudget>,
+    metrics: ExportMetrics,
+) -> Result<Export, String> {
+    let name = config.name.as_str();
+    let (export, tenant) = (config.name.clone(), config.tenant.clone());
+    let resize = config.resize.clone();
+    let (resizer, acts) =
+        Resizer::new(export.clone(), tenant.clone(), Audience::new(resize.shrink_grace), Arc::clone(&shared.book));
+    let (backend, facts, view) =
+        Backend::open(config, &shared.pool, &shared.shards, &metrics, &resizer).await.map_err(|e| e.to_string())?;
+    let mut policy = resize.policy;
+    policy.read_only |= config.read_only || facts.flags.has(ExportFlags::READ_ONLY);
+    policy.granularity = coarser(policy.granularity, facts.minimum_block());
+    if let Some(info) = facts.resize {
+        policy.granularity = coarser(policy.granularity, info.granularity);
+    }
+    let size = Size::new(facts.size).map_err(|e| e.to_string())?;
+    shared.book.open(&export, &tenant, size);
+    let style = facts.style;
+    let zeroed = facts.resize.is_none_or(|info| info.features.has(Features::ZEROED));
+    let embedded = matches!(backend, Backend::Origin(_));
+    let core = Core::new(name, facts, backend, view);
+    let told = Told(shared.metrics.resize(name, tenant.as_str()));
+    told.size_at_start(size);
+    let start = Start {
+        export,
+        tenant,
+        policy: policy.clone(),
+        size,
+        disk: size,
+        backend: style,
+        zeroed_by_backend: embedded || (zeroed && core.facts().resize.is_some()),
+        unzeroed: Vec::new(),
+        timeout: resize.timeout,
+    };
+    let world = World::new(Arc::clone(&core), resize.timeout);
+    let coordinator = Coordinator::new(start, world, Arc::clone(&shared.book), Arc::clone(&resizer.jobs), told.clone());
+    tokio::spawn(coordinator.run(acts));
+    let (end, ending) = watch::channel(false);
+    if !embedded {
+        tokio::spawn(follow(
+            Arc::clone(&core),
+            resizer.clone(),
+            style.tells,
+            resize.poll.unwrap_or_default(),
+            told.0.clone(),
+            ending,
+        ));
+    }
+    let book = Arc::clone(&shared.book);
+    let resize_metrics = told.0;
+    let config = config.clone();
+    Ok(Export::new(Parts { config, policy, core, resizer, book, budget, metrics, resize_metrics, end }))
+}
+
+fn coarser(policy: Granularity, backend: u64) -> Granularity {
+    match Granularity::new(backend) {
+        Ok(other) if other.bytes() > policy.bytes() => other,
+        _ => policy,
+    }
+}

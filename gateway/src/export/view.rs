@@ -1,0 +1,59 @@
+//! What an export looks like now: one writer (its coordinator), many readers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+
+/// A size as it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// In bytes.
+    pub size: u64,
+    /// Rises by one with each change.
+    pub generation: u64,
+}
+
+/// An export's size, and the end up to which requests are admitted.
+#[derive(Debug)]
+pub struct View {
+    shown: watch::Sender<Shown>,
+    /// Below the size only while a shrink is under way, or its outcome unknown. Read on the hot path.
+    end: AtomicU64,
+}
+
+impl View {
+    /// At first.
+    pub fn new(size: u64) -> Self {
+        Self { shown: watch::channel(Shown { size, generation: 0 }).0, end: AtomicU64::new(size) }
+    }
+
+    /// The size that is shown, in bytes.
+    pub fn size(&self) -> u64 {
+        self.shown.borrow().size
+    }
+
+    /// What is shown.
+    pub fn shown(&self) -> Shown {
+        *self.shown.borrow()
+    }
+
+    /// Where requests must end.
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Each change from now on; the latest wins.
+    pub fn follow(&self) -> watch::Receiver<Shown> {
+        self.shown.subscribe()
+    }
+
+    pub(crate) fn lower_end(&self, end: u64) {
+        self.end.store(end, Ordering::Release);
+    }
+
+    pub(crate) fn publish(&self, shown: Shown) {
+        self.end.store(shown.size, Ordering::Release);
+        // Equal sizes tell nobody anything.
+        self.shown.send_if_modified(|now| core::mem::replace(now, shown) != shown);
+    }
+}

@@ -1,0 +1,74 @@
+//! From a backend's bytes to finished jobs: decodes replies, finds the request that each answers, and gathers what comes
+//! in pieces.
+//!
+//! Owns the reader's state on one connection; never touches a socket, and tells nobody: who calls it finishes the jobs.
+
+use super::Lane;
+use super::gather::{Gather, at_once};
+use crate::proto::reply::{BadReply, Body, Event, ReplyReader};
+use crate::proto::{Cmd, CmdFlags, Framing, Inbox};
+use crate::work::{Job, Outcome};
+
+/// Decodes the replies of one connection.
+pub(super) struct Decoder {
+    replies: ReplyReader,
+    /// The numbers of the export's contexts on this connection.
+    ids: Vec<u32>,
+    /// Answered, and still to be finished.
+    pub(super) done: Vec<(Job, Outcome)>,
+}
+
+impl Decoder {
+    pub(super) fn new(framing: Framing, ids: Vec<u32>) -> Self {
+        Self { replies: ReplyReader::new(framing), ids, done: Vec::with_capacity(64) }
+    }
+
+    /// Everything whole in the inbox; under one lock, finishing nothing yet.
+    pub(super) fn decode(&mut self, inbox: &mut Inbox, lane: &Lane) -> Result<(), BadReply> {
+        if inbox.is_empty() {
+            return Ok(());
+        }
+        let mut table = lane.table.lock();
+        let now = lane.durability.tick();
+        while let Some(Event { cookie, done, body }) = self.replies.next(inbox, |c| table.expected(c))? {
+            let Some(slot) = table.slot(cookie) else { return Err(BadReply::Cookie(cookie)) };
+            if let (false, Body::Resize { size }) = (done, &body)
+                && slot.job.hear(*size)
+            {
+                continue;
+            }
+            let outcome = match (done, slot.gather.is_some()) {
+                (true, false) => at_once(&slot.job.request, body),
+                _ => Err(body),
+            };
+            let outcome = match outcome {
+                Ok(outcome) => outcome,
+                Err(body) => {
+                    let gather = slot.gather.get_or_insert_default();
+                    gather.add(&slot.job.request, body, &self.ids);
+                    if !done {
+                        continue;
+                    }
+                    let gather: Gather = *core::mem::take(&mut slot.gather).unwrap_or_default();
+                    let (outcome, fault) = gather.finish(&slot.job.request);
+                    if let Some(fault) = fault {
+                        tracing::warn!(command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
+                    }
+                    outcome
+                }
+            };
+            let Some(slot) = table.answer(cookie, now) else { return Err(BadReply::Cookie(cookie)) };
+            if !matches!(outcome, Outcome::Failed(_)) {
+                match slot.job.request.command {
+                    Cmd::FLUSH => lane.durability.flushed(slot.covers),
+                    Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES if !slot.job.request.flags.has(CmdFlags::FUA) => {
+                        lane.durability.wrote()
+                    }
+                    _ => {}
+                }
+            }
+            self.done.push((slot.job, outcome));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! The tenants' books, shared by all coordinators: what is used, reserved and unsettled.
+//!
+//! The arithmetic is `policy`'s; this adds the lock, and is where the durable ledger is written beside it. A check is O(1)
+//! however many exports a tenant has.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use nbd_gateway_config::Tenant;
+use nbd_gateway_policy::quota::{Headroom, Ledger, Reservation, Usage};
+use nbd_gateway_policy::rate::{Full, Limiter, Rate};
+use nbd_gateway_policy::refusal::Reason;
+use nbd_gateway_policy::types::{Bytes, ExportName, Moment, Size, TenantId};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// How fast one tenant may go.
+#[derive(Debug, Default)]
+struct Limiters {
+    resize: Option<Limiter>,
+    growth: Option<Limiter>,
+    notice: Option<Limiter>,
+}
+
+/// All tenants' books.
+#[derive(Debug)]
+pub struct Book {
+    quota: Mutex<Ledger>,
+    limiters: Mutex<HashMap<TenantId, Limiters>>,
+    /// The beginning that limiters count from.
+    start: Instant,
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        Self { quota: Mutex::default(), limiters: Mutex::default(), start: Instant::now() }
+    }
+}
+
+impl Book {
+    /// Opens a tenant's account: what it may have, and how fast.
+    pub fn tenant(&self, tenant: &Tenant) {
+        self.quota.lock().set_limits(&tenant.id, tenant.allowance);
+        let now = self.now();
+        let of = |rate: Option<Rate>| rate.map(|rate| Limiter::new(rate, now));
+        let rates = tenant.rates;
+        let limiters = Limiters { resize: of(rates.resize), growth: of(rates.growth), notice: of(rates.notice) };
+        self.limiters.lock().insert(tenant.id.clone(), limiters);
+    }
+
+    fn now(&self) -> Moment {
+        Moment::from_elapsed(self.start.elapsed())
+    }
+
+    /// Takes `cost` out of one of a tenant's rates. An error says after how long there is room; `None`: never.
+    fn take(
+        &self,
+        tenant: &TenantId,
+        which: impl FnOnce(&mut Limiters) -> &mut Option<Limiter>,
+        cost: u64,
+    ) -> Result<(), Option<Duration>> {
+        let now = self.now();
+        let mut limiters = self.limiters.lock();
+        let Some(limiter) = limiters.get_mut(tenant).and_then(|l| which(l).as_mut()) else { return Ok(()) };
+        limiter.take(now, cost).map_err(|full| match full {
+            Full::Until(moment) => Some(moment.since(now)),
+            Full::Never => None,
+        })
+    }
+
+    /// One resize of this tenant's; refused beyond `resize-rate`.
+    pub fn take_resize(&self, tenant: &TenantId) -> Result<(), Reason> {
+        let limited = |again_after| Reason::RateLimited { limit: "resize-rate", again_after };
+        self.take(tenant, |l| &mut l.resize, 1).map_err(limited)
+    }
+
+    /// One notice to a client of this tenant's; an error says how long to wait.
+    pub fn take_notice(&self, tenant: &TenantId) -> Result<(), Duration> {
+        self.take(tenant, |l| &mut l.notice, 1).map_err(|wait| wait.unwrap_or(Duration::MAX))
+    }
+
+    /// What a tenant has.
+    pub fn usage(&self, tenant: &TenantId) -> Option<Usage> {
+        self.quota.lock().usage(tenant)
+    }
+
+    /// Counts an export that has been opened, at its measured size.
+    pub fn open(&self, export: &ExportName, tenant: &TenantId, measured: Size) {
+        let mut quota = self.quota.lock();
+        if quota.size(export).is_some() {
+            quota.measure(export, measured);
+        } else if let Ok(Some(reason)) | Err(reason) = quota.add(export, tenant, measured) {
+            tracing::warn!(
+                export = export.as_str(),
+                tenant = tenant.as_str(),
+                why = reason.label(),
+                "the export takes its tenant over a limit; it is counted, and nothing of the tenant's grows"
+            );
+        }
+    }
+
+    /// What the export's tenant may still grow.
+    pub fn headroom(&self, export: &ExportName) -> Option<Headroom> {
+        self.quota.lock().headroom(export)
+    }
+
+    /// Holds quota for a grow to `to`.
+    pub async fn reserve(
+        &self,
+        export: &ExportName,
+        tenant: &TenantId,
+        to: Size,
+        bytes: Bytes,
+    ) -> Result<Reservation, Reason> {
+        let limited = |again_after| Reason::RateLimited { limit: "growth-rate", again_after };
+        self.take(tenant, |l| &mut l.growth, bytes.0).map_err(limited)?;
+        let grant = self.quota.lock().reserve(export, to)?;
+        if let Some(reason) = &grant.unenforced {
+            tracing::info!(
+                export = export.as_str(),
+                why = reason.label(),
+                "a limit that is not enforced would have refused this"
+            );
+        }
+        Ok(grant.reservation)
+    }
+
+    /// The grow is done; the size that counts was read back.
+    pub async fn commit(&self, reservation: Option<Reservation>, export: &ExportName, count: Size) {
+        let mut quota = self.quota.lock();
+        match reservation {
+            Some(reservation) => drop(quota.commit(reservation, count)),
+            None => drop(quota.measure(export, count)),
+        }
+    }
+
+    /// The grow was not done; that is known.
+    pub async fn roll_back(&self, reservation: Option<Reservation>) {
+        if let Some(reservation) = reservation {
+            self.quota.lock().rollback(reservation);
+        }
+    }
+
+    /// Nobody knows whether it was done: it stays counted.
+    pub async fn unsettle(&self, reservation: Option<Reservation>) {
+        if let Some(reservation) = reservation {
+            self.quota.lock().unsettle(reservation);
+        }
+    }
+
+    /// Somebody knows now.
+    pub async fn settle(&self, export: &ExportName, measured: Size) {
+        self.quota.lock().settle(export, measured);
+    }
+
+    /// A size that was read.
+    pub async fn measure(&self, export: &ExportName, measured: Size) {
+        self.quota.lock().measure(export, measured);
+    }
+}

@@ -1,0 +1,48 @@
+//! What a coordinator can do to the world. The gateway's hands are [`World`](super::world::World); the property tests have
+//! hands of their own, with faults, in virtual time.
+
+use std::future::Future;
+use std::time::Duration;
+
+use nbd_gateway_policy::plan::{Ask, Lanes};
+use nbd_gateway_policy::types::{ByteRange, Size};
+
+/// How the backend answered when it was asked for a size. Not believed either way: the size is read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// Success.
+    Yes,
+    /// An error of the protocol's, with the backend's sentence.
+    No {
+        /// The errno on the wire.
+        errno: u32,
+        /// For people; may be empty.
+        message: String,
+    },
+    /// Nothing that can be told: no answer in time, a lost connection, an answer that makes no sense.
+    Unknown(String),
+}
+
+/// What a coordinator can do. Each may be dropped midway only together with the coordinator.
+pub trait Hands: Send {
+    /// The backend's size now, in bytes, read from the backend.
+    fn read_size(&mut self) -> impl Future<Output = Result<u64, String>> + Send;
+    /// Asks the backend, as the plan says.
+    fn ask(&mut self, ask: Ask) -> impl Future<Output = Answered> + Send;
+    /// Makes a range read as zeroes.
+    fn zero(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
+    /// Lets the other lanes see the new size.
+    fn renew(&mut self, lanes: Lanes) -> impl Future<Output = ()> + Send;
+    /// No request past `end` is admitted from now on.
+    fn lower_end(&mut self, end: Size);
+    /// Waits until no request past `end` is in flight, at most so long. Whether none is.
+    fn drain(&mut self, end: Size, limit: Duration) -> impl Future<Output = bool> + Send;
+    /// Shows a size: requests up to it are admitted, and everybody who may be told is.
+    fn publish(&mut self, size: Size, generation: u64);
+    /// Writes down, durably, that a grow is about to expose a range that is not zero.
+    fn note_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
+    /// Writes down, durably, that it reads as zeroes now.
+    fn clear_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
+    /// Writes down the size that counts.
+    fn record(&mut self, size: Size, generation: u64) -> impl Future<Output = ()> + Send;
+}

@@ -1,0 +1,120 @@
+//! Changing an export's size: whoever wishes for it, and whatever the backend is.
+//!
+//! A wish goes through [`Resizer::wish`] to the export's [`coordinator`], which plans by `policy` and acts through its
+//! [`hands`]; [`world`] are the real ones. [`follow`] tells the coordinator what the backend does by itself. Nothing here
+//! is on the way of an ordinary request.
+
+pub mod audience;
+pub mod book;
+pub mod coordinator;
+pub mod follow;
+pub mod hands;
+pub mod jobs;
+pub mod style;
+pub mod watchers;
+pub mod world;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use nbd_gateway_policy::plan::Wish;
+use nbd_gateway_policy::refusal::{Reason, Refusal};
+use nbd_gateway_policy::style::ClientStyle;
+use nbd_gateway_policy::types::{ExportName, TenantId};
+use tokio::sync::{mpsc, oneshot};
+
+use audience::Audience;
+use book::Book;
+use coordinator::{Act, Answer};
+use jobs::Jobs;
+
+/// How many wishes may wait for one export; more are refused.
+const WAITING: usize = 1024;
+
+/// The way to an export's coordinator; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Resizer {
+    acts: mpsc::Sender<Act>,
+    /// Who has the export open.
+    pub audience: Arc<Audience>,
+    /// Its resizes.
+    pub jobs: Arc<Jobs>,
+    export: ExportName,
+    tenant: TenantId,
+    book: Arc<Book>,
+}
+
+impl Resizer {
+    /// The handle, and what the coordinator is to read from.
+    pub fn new(
+        export: ExportName,
+        tenant: TenantId,
+        audience: Audience,
+        book: Arc<Book>,
+    ) -> (Self, mpsc::Receiver<Act>) {
+        let (acts, rx) = mpsc::channel(WAITING);
+        (Self { acts, audience: Arc::new(audience), jobs: Arc::default(), export, tenant, book }, rx)
+    }
+
+    /// Carries a wish out. Cancel-safe: yes; dropped, the wish is still carried out or refused, never half.
+    pub async fn wish(&self, wish: Wish) -> Answer {
+        let asking = match wish {
+            Wish::Explicit { client, .. } => Some(client),
+            Wish::Automatic { .. } | Wish::Operator { .. } | Wish::Backend { .. } => None,
+        };
+        if asking.is_some() {
+            self.book.take_resize(&self.tenant).map_err(|reason| self.refusal(reason))?;
+        }
+        let others = self.audience.others(asking);
+        let job = self.jobs.begin(describe(&wish));
+        let (reply, answer) = oneshot::channel();
+        let act = Act::Wish { wish, others, job, reply };
+        if self.acts.try_send(act).is_err() {
+            self.jobs.end(
+                job,
+                jobs::JobState::Refused,
+                0,
+                Some("too many resizes wait, or the export is closing".to_owned()),
+            );
+            return Err(self.refusal(Reason::Busy));
+        }
+        answer.await.unwrap_or_else(|_| Err(self.refusal(Reason::Draining)))
+    }
+
+    /// The backend's size, as somebody has just seen it. Lost only if a thousand wishes wait: the next look finds it again.
+    pub fn seen(&self, size: u64) {
+        let _ = self.acts.try_send(Act::Seen(size));
+    }
+
+    /// The export's name.
+    pub fn export_name(&self) -> &ExportName {
+        &self.export
+    }
+
+    /// Ends the coordinator, after what it is doing.
+    pub async fn end(&self) {
+        let (done, over) = oneshot::channel();
+        if self.acts.send(Act::End(done)).await.is_ok() {
+            // An error means that it has ended by itself.
+            let _ = over.await;
+        }
+    }
+
+    fn refusal(&self, reason: Reason) -> Refusal {
+        Refusal { export: self.export.clone(), tenant: self.tenant.clone(), reason }
+    }
+}
+
+fn describe(wish: &Wish) -> String {
+    match wish {
+        Wish::Explicit { client: ClientStyle::ExplicitSimple | ClientStyle::Kernel, target, .. } => {
+            format!("a client (simple replies) asks for {target} bytes")
+        }
+        Wish::Explicit { target, .. } => format!("a client asks for {target} bytes"),
+        Wish::Automatic { end } => format!("a write ends at {end}"),
+        Wish::Operator { target } => format!("an operator asks for {target} bytes"),
+        Wish::Backend { size } => format!("the backend has {size} bytes"),
+    }
+}

@@ -1,0 +1,49 @@
+//! What a backend can do about its size: found out, not believed (promise 12).
+
+use nbd_gateway_config::Driver;
+use nbd_gateway_policy::style::{BackendStyle, Grows, Proof, Replies, Tells};
+
+use crate::proto::handshake::client::Negotiated;
+use crate::proto::{ExportFlags, Features, Framing};
+
+/// A framing, in the policy's words.
+pub fn replies(framing: Framing) -> Replies {
+    match framing {
+        Framing::Simple => Replies::Simple,
+        Framing::Structured => Replies::Structured,
+        Framing::Extended => Replies::Extended,
+    }
+}
+
+/// What a backend can do, by what it said in its handshake. NBD_INFO_RESIZE tells; bit 9 without it is a claim that the
+/// first real grow has to prove.
+pub fn of_backend(negotiated: &Negotiated, driver: Driver) -> BackendStyle {
+    let replies = replies(negotiated.framing);
+    let Some(info) = &negotiated.resize else {
+        let grows = match driver {
+            Driver::Wire if negotiated.flags.has(ExportFlags::SEND_RESIZE) => {
+                Grows::Explicit { replies, proof: Proof::Claimed }
+            }
+            Driver::Automatic => Grows::Automatic { proof: Proof::Claimed },
+            Driver::Wire | Driver::Origin | Driver::None => Grows::Fixed,
+        };
+        return BackendStyle { grows, tells: Tells::SecondHandshake };
+    };
+    let has = |feature| info.features.has(feature);
+    let grows = match driver {
+        Driver::None | Driver::Origin => Grows::Fixed,
+        Driver::Wire if has(Features::EXPLICIT) => Grows::Explicit { replies, proof: Proof::OptedIn },
+        Driver::Wire | Driver::Automatic if has(Features::AUTOMATIC) => Grows::Automatic { proof: Proof::OptedIn },
+        Driver::Automatic => Grows::Automatic { proof: Proof::Claimed },
+        Driver::Wire => Grows::Fixed,
+    };
+    let chunked = negotiated.framing != Framing::Simple;
+    let tells = if chunked && has(Features::NOTIFY) {
+        Tells::Notify
+    } else if chunked && has(Features::QUERY) {
+        Tells::Query
+    } else {
+        Tells::SecondHandshake
+    };
+    BackendStyle { grows, tells }
+}

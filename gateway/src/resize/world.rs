@@ -1,0 +1,147 @@
+//! A coordinator's real hands: the backend, the view, the ledger.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nbd_gateway_policy::plan::{Ask, Lanes};
+use nbd_gateway_policy::types::{ByteRange, Size};
+
+use super::hands::{Answered, Hands};
+use crate::export::{Core, Shown};
+use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
+use crate::work::{Outcome, Request};
+
+/// The hands.
+#[derive(Debug)]
+pub struct World {
+    core: Arc<Core>,
+    /// How long the backend has to answer.
+    timeout: Duration,
+}
+
+impl World {
+    /// For one export.
+    pub fn new(core: Arc<Core>, timeout: Duration) -> Self {
+        Self { core, timeout }
+    }
+
+    async fn request(&self, request: Request) -> Result<Outcome, String> {
+        let command = request.command;
+        let timeout = self.timeout;
+        tokio::time::timeout(timeout, self.core.call(0, request))
+            .await
+            .map_err(|_| format!("no answer to {command} within {timeout:?}"))
+    }
+}
+
+fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
+    Request { command, flags, offset, length, payload: Payload::empty() }
+}
+
+impl Hands for World {
+    async fn read_size(&mut self) -> Result<u64, String> {
+        tokio::time::timeout(self.timeout, self.core.read_size())
+            .await
+            .unwrap_or_else(|_| Err(format!("the backend did not tell its size within {:?}", self.timeout)))
+    }
+
+    async fn ask(&mut self, ask: Ask) -> Answered {
+        let outcome = match ask {
+            Ask::Nothing => return Answered::Yes,
+            Ask::OriginSetLen(size) => {
+                return match self.core.set_origin_size(size.bytes()).await {
+                    Ok(_) => Answered::Yes,
+                    Err(why) => {
+                        tracing::warn!(export = self.core.name(), %why, "the disk was not resized");
+                        Answered::No { errno: why.errno().0, message: why.to_string() }
+                    }
+                };
+            }
+            Ask::ExplicitResize(size) => self.request(request(Cmd::RESIZE, CmdFlags::NONE, size.bytes(), 0)).await,
+            Ask::ZeroWriteLastGranule { offset, len } => {
+                let length = u64::from(len);
+                let zeroes = if self.core.facts().flags.has(ExportFlags::SEND_WRITE_ZEROES) {
+                    request(Cmd::WRITE_ZEROES, CmdFlags::NONE, offset.bytes(), length)
+                } else {
+                    let payload = vec![0; usize::try_from(len).unwrap_or(0)].into();
+                    Request { payload, ..request(Cmd::WRITE, CmdFlags::NONE, offset.bytes(), length) }
+                };
+                self.request(zeroes).await
+            }
+            Ask::Driver(_) => return Answered::No { errno: Errno::EPERM.0, message: "no driver".to_owned() },
+        };
+        match outcome {
+            Ok(Outcome::Done) => Answered::Yes,
+            Ok(Outcome::Resized(size)) if (1..=MAX_SIZE).contains(&size) => Answered::Yes,
+            Ok(Outcome::Resized(size)) => {
+                Answered::Unknown(format!("the backend says that the size is now {size} bytes"))
+            }
+            Ok(Outcome::Failed(failure)) => {
+                Answered::No { errno: failure.errno.0, message: failure.message.into_owned() }
+            }
+            Ok(Outcome::Found(_) | Outcome::Status(_)) => Answered::Unknown("an answer to another command".to_owned()),
+            Err(why) => Answered::Unknown(why),
+        }
+    }
+
+    async fn zero(&mut self, range: ByteRange) -> Result<(), String> {
+        // As much per request as keeps the backend from thinking for long; a WRITE's zeroes also have to be sent.
+        const ZEROES: u64 = 1 << 30;
+        const WRITTEN: u64 = 1 << 20;
+        let flags = self.core.facts().flags;
+        let by_zeroes = flags.has(ExportFlags::SEND_WRITE_ZEROES);
+        let most = if by_zeroes { ZEROES } else { WRITTEN.min(self.core.facts().largest_payload()) };
+        let (mut at, end) = (range.start().bytes(), range.end().bytes());
+        while at < end {
+            let length = most.min(end - at);
+            let zeroes = if by_zeroes {
+                request(Cmd::WRITE_ZEROES, CmdFlags::NONE, at, length)
+            } else {
+                let payload = vec![0; usize::try_from(length).unwrap_or(0)].into();
+                Request { payload, ..request(Cmd::WRITE, CmdFlags::NONE, at, length) }
+            };
+            match self.request(zeroes).await? {
+                Outcome::Done => at += length,
+                Outcome::Failed(failure) => return Err(format!("{}: {}", failure.errno, failure.message)),
+                _ => return Err("an answer to another command".to_owned()),
+            }
+        }
+        if flags.has(ExportFlags::SEND_FLUSH)
+            && let Outcome::Failed(failure) = self.request(request(Cmd::FLUSH, CmdFlags::NONE, 0, 0)).await?
+        {
+            return Err(format!("FLUSH after zeroing: {}: {}", failure.errno, failure.message));
+        }
+        Ok(())
+    }
+
+    async fn renew(&mut self, lanes: Lanes) {
+        match lanes {
+            Lanes::Keep => {}
+            Lanes::RehandshakeOthers | Lanes::ReplaceAfter | Lanes::DropBefore => self.core.renew_lanes(lanes).await,
+        }
+    }
+
+    fn lower_end(&mut self, end: Size) {
+        self.core.lower_end(end.bytes());
+    }
+
+    async fn drain(&mut self, end: Size, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.core.drained_beyond(end.bytes())).await.is_ok()
+    }
+
+    fn publish(&mut self, size: Size, generation: u64) {
+        self.core.view().publish(Shown { size: size.bytes(), generation });
+    }
+
+    async fn note_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
+        self.core.note_zeroes(range).await
+    }
+
+    async fn clear_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
+        self.core.clear_zeroes(range).await
+    }
+
+    async fn record(&mut self, size: Size, generation: u64) {
+        self.core.record_size(size, generation).await;
+    }
+}

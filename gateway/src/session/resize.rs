@@ -1,0 +1,199 @@
+//! RESIZE requests of a client, and BLOCK_STATUS over the `x-resize:` contexts alone.
+//!
+//! A RESIZE holds no permit: a client whose permits are all with writes that wait for the export to grow could otherwise
+//! never grow it. A session has at most [`MOST`] under way; then it reads no further. The size is published before the
+//! reply that confirms it is queued (promise 2).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nbd_gateway_policy::plan;
+use nbd_gateway_policy::refusal::Asked;
+use nbd_gateway_policy::style::Success;
+use nbd_gateway_policy::types::Size;
+use tokio::time::Instant;
+
+use super::transmission::{Step, Transmission};
+use super::{Session, Ticket};
+use crate::proto::request::RequestHeader;
+use crate::proto::resize::{Context, ResizeRequest, Wish};
+use crate::proto::{CmdFlags, Errno, ExportFlags, Features, Framing, Payload};
+use crate::work::{Failure, Finished, Outcome, Request};
+
+/// RESIZE requests under way per session.
+const MOST: u32 = 16;
+
+impl Session {
+    /// Whether one more resize has to wait.
+    pub(super) fn has_too_many_resizes(&self) -> bool {
+        self.resizes.load(Ordering::Acquire) >= MOST
+    }
+
+    /// Whether no resize is under way and no NOTIFY stands.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.resizes.load(Ordering::Acquire) == 0 && self.notify.lock().is_none()
+    }
+
+    /// The number by which this client knows an `x-resize:` context: after those of the backend.
+    pub(super) fn size_context_id(&self, context: Context) -> usize {
+        let place = Context::ALL.iter().position(|c| *c == context).unwrap_or(0);
+        self.export.contexts().len() + place
+    }
+
+    fn ticket(self: &Arc<Self>, header: &RequestHeader) -> Ticket {
+        Ticket {
+            session: Arc::clone(self),
+            cookie: header.cookie,
+            bytes: 0,
+            permit: false,
+            only: None,
+            since: Instant::now(),
+        }
+    }
+}
+
+fn request(header: &RequestHeader) -> Request {
+    let RequestHeader { command, flags, offset, .. } = *header;
+    // Its offset is a size: no range of the export is concerned.
+    Request { command, flags, offset, length: 0, payload: Payload::empty() }
+}
+
+impl Transmission {
+    /// A request whose command is RESIZE.
+    pub(super) fn resize(&mut self, header: RequestHeader) {
+        let agreement = &self.session.agreement;
+        let payload = if agreement.framing == Framing::Extended && header.flags.has(CmdFlags::PAYLOAD_LEN) {
+            header.length
+        } else {
+            0
+        };
+        let refuse = |why: String| Step::Skip(header, Failure::new(Errno::EINVAL, why), payload);
+        if self.is_draining() {
+            self.step = Step::Skip(header, Failure::new(Errno::ESHUTDOWN, "the gateway is shutting down"), payload);
+            return;
+        }
+        let asked = match ResizeRequest::parse(&header, agreement.flags.has(ExportFlags::SEND_FUA)) {
+            Ok(asked) => asked,
+            Err(bad) => {
+                self.step = refuse(bad.to_string());
+                return;
+            }
+        };
+        let features = Features(agreement.offer.features.wire());
+        let offered = match asked.wish {
+            Wish::Size { .. } => agreement.flags.has(ExportFlags::SEND_RESIZE),
+            Wish::Query => features.has(Features::QUERY),
+            Wish::Notify { .. } => features.has(Features::NOTIFY),
+        };
+        if !offered {
+            self.step = refuse(match asked.wish {
+                Wish::Size { .. } => "this export is not resized by NBD_CMD_RESIZE".to_owned(),
+                Wish::Query => {
+                    "QUERY was not offered: ask for NBD_INFO_RESIZE after agreeing on structured replies".to_owned()
+                }
+                Wish::Notify { .. } => {
+                    "NOTIFY was not offered: ask for NBD_INFO_RESIZE after agreeing on structured replies".to_owned()
+                }
+            });
+            return;
+        }
+        if self.session.has_too_many_resizes() {
+            self.step = Step::Resize(header);
+            return;
+        }
+        match asked.wish {
+            Wish::Query => {
+                let size = self.session.export.size();
+                self.session.tell(size);
+                self.session.export.admit(1);
+                let ticket = self.session.ticket(&header);
+                ticket.reply(&request(&header), Outcome::Resized(size), self.finished());
+            }
+            Wish::Notify { interval, most } => self.session.start_notify(&header, interval, most),
+            Wish::Size { size } => {
+                self.session.resizes.fetch_add(1, Ordering::AcqRel);
+                tokio::spawn(carry(Arc::clone(&self.session), header, size, asked.durable));
+            }
+        }
+    }
+
+    /// Whether a BLOCK_STATUS asks for `x-resize:` contexts and no others: then the size has no say in its range.
+    pub(super) fn only_sizes(&self, header: &RequestHeader) -> bool {
+        let agreement = &self.session.agreement;
+        agreement.contexts.is_empty()
+            && !agreement.sizes.is_empty()
+            && !header.flags.has(CmdFlags::PAYLOAD_LEN)
+            && header.length > 0
+    }
+
+    /// Answers it: at once, or, with `watch` among the contexts, when the size is another one than this client was told.
+    pub(super) fn sizes(&mut self, header: RequestHeader) {
+        if self.is_draining() {
+            return self.refuse(header, Failure::new(Errno::ESHUTDOWN, "the gateway is shutting down"));
+        }
+        if !self.session.permits.take(0, &self.session) {
+            // Rare enough that a client with all its permits out is told to come again.
+            return self.refuse(header, Failure::new(Errno::ENOMEM, "too many requests in flight"));
+        }
+        let ticket = Ticket { permit: true, ..self.session.ticket(&header) };
+        let request = Request { length: header.length, ..request(&header) };
+        let waits = self.session.agreement.sizes.contains(&Context::Watch)
+            && self.session.export.size() == self.session.told()
+            && !self.session.watching.swap(true, Ordering::AcqRel);
+        self.session.export.admit(1);
+        if waits {
+            tokio::spawn(watch(Arc::clone(&self.session), self.drain(), ticket, request));
+        } else {
+            let session = Arc::clone(&self.session);
+            answer(&session, ticket, &request, self.finished());
+        }
+    }
+}
+
+/// The long poll: waits for another size, or for the drain.
+async fn watch(session: Arc<Session>, mut drain: tokio::sync::watch::Receiver<bool>, ticket: Ticket, request: Request) {
+    let mut shown = session.export.view().follow();
+    let told = session.told();
+    tokio::select! {
+        _ = shown.wait_for(|now| now.size != told) => {}
+        _ = drain.wait_for(|d| *d) => {}
+        () = session.ended.notified() => {}
+    }
+    session.watching.store(false, Ordering::Release);
+    answer(&session, ticket, &request, &mut Finished::default());
+}
+
+fn answer(session: &Arc<Session>, ticket: Ticket, request: &Request, finished: &mut Finished) {
+    session.tell(session.export.size());
+    // The contexts themselves are added to every answer; there is nothing else to say.
+    ticket.reply(request, Outcome::Status(Vec::new()), finished);
+}
+
+/// Carries one explicit resize out.
+async fn carry(session: Arc<Session>, header: RequestHeader, target: u64, durable: bool) {
+    let style = session.agreement.style;
+    let told = Size::new(session.told()).unwrap_or(Size::MAX);
+    let wish = plan::Wish::Explicit { client: style, told, target };
+    let outcome = match session.export.resizer().wish(wish).await {
+        Ok(size) => {
+            session.tell(size.bytes());
+            if durable { session.export.make_durable().await } else { Ok(()) }.map_or_else(Outcome::Failed, |()| {
+                match style.success() {
+                    Success::SizeChunk => Outcome::Resized(size.bytes()),
+                    Success::Simple | Success::EmptyChunk => Outcome::Done,
+                }
+            })
+        }
+        Err(refusal) => {
+            let errno = Errno(refusal.reason.errno(Asked::Resize).wire());
+            Outcome::Failed(Failure::new(errno, refusal.to_string()))
+        }
+    };
+    let mut finished = Finished::default();
+    session.export.admit(1);
+    session.ticket(&header).reply(&request(&header), outcome, &mut finished);
+    session.resizes.fetch_sub(1, Ordering::AcqRel);
+    finished.flush();
+    // It may wait to begin another one, or to end.
+    session.wake();
+}
