@@ -5,19 +5,25 @@
 
 use std::io;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use listenfd::ListenFd;
-use nbd_gateway_config::ListenAddress;
+use nbd_gateway_config::{ExportName, ListenAddress, NbdUri};
 use nbd_gateway_metrics::{ListenerMetrics, Open};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::net::{Listening, Stream};
 use crate::session::{Front, serve};
+
+/// After the first failure to accept; doubled with each that follows.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+/// A crowd that comes and goes makes it fail again and again.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why a listener can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -55,9 +61,27 @@ pub struct Bound {
     pub label: String,
     /// What it is as a URI, with the port that the kernel chose.
     pub uri: String,
+    /// Removed before the socket is closed: afterwards the path may be another process's.
+    _file: Option<SocketFile>,
     listening: Listening,
-    /// A Unix socket's path, removed at the end.
-    path: Option<std::path::PathBuf>,
+}
+
+/// The path of a Unix socket that this process bound; the file is removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+impl SocketFile {
+    /// The file at `path`, which has just been bound.
+    pub(crate) fn of(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Gone already, or not ours any more: nothing to do about it.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Sockets handed over by systemd (LISTEN_FDS, LISTEN_FDNAMES); read once, at the start.
@@ -116,13 +140,14 @@ impl Bound {
             }
         };
         let bound = |listening: Listening| {
-            let uri = match (listening.local_tcp(), listening.local_path()) {
-                (Some(address), _) => format!("nbd://{address}"),
-                (None, Some(path)) => format!("nbd+unix:///?socket={}", path.display()),
-                // An abstract socket: no URI can say it.
-                (None, None) => label.clone(),
+            let tcp = || listening.local_tcp().map(|address| format!("nbd://{address}"));
+            let unix = || {
+                let uri = NbdUri::unix(listening.local_path()?, ExportName::new("").ok()?).ok()?;
+                Some(uri.to_string())
             };
-            Self { label: label.clone(), uri, listening, path: path.clone() }
+            // An abstract socket: no URI can say it.
+            let uri = tcp().or_else(unix).unwrap_or_else(|| label.clone());
+            Self { label: label.clone(), uri, _file: path.as_deref().map(SocketFile::of), listening }
         };
         Ok(listening.into_iter().map(bound).collect())
     }
@@ -139,7 +164,7 @@ impl Bound {
                     Ok::<(), std::convert::Infallible>(())
                 }
             }));
-        let mut pause = Duration::from_millis(5);
+        let (mut pause, mut told) = (SHORTEST_PAUSE, None::<Instant>);
         loop {
             let accepted = tokio::select! {
                 accepted = self.listening.accept() => accepted,
@@ -147,12 +172,15 @@ impl Bound {
             };
             match accepted {
                 Ok(stream) => {
-                    pause = Duration::from_millis(5);
+                    pause = SHORTEST_PAUSE;
                     admit(stack.clone(), stream, &self.label, most).await;
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: others will close theirs.
-                    tracing::error!(listener = self.label, %error, ?pause, "can't accept a connection; trying again");
+                    if told.is_none_or(|at| at.elapsed() > TOLD_AGAIN) {
+                        told = Some(Instant::now());
+                        tracing::error!(listener = self.label, %error, "can't accept a connection; trying again");
+                    }
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         _ = drain.wait_for(|d| *d) => break,
@@ -160,10 +188,6 @@ impl Bound {
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
             }
-        }
-        if let Some(path) = &self.path {
-            // Gone already, or not ours any more: nothing to do about it.
-            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -192,10 +216,13 @@ pub(crate) async fn clear_way(path: &Path) -> Result<(), BindError> {
         Err(_) => Ok(()),
         Ok(meta) if !meta.file_type().is_socket() => Err(BindError::NotASocket(shown)),
         Ok(_) => match tokio::net::UnixStream::connect(path).await {
-            Ok(_) => Err(BindError::Busy(shown)),
-            Err(_) => {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 std::fs::remove_file(path).map_err(|error| BindError::Bind { address: format!("unix:{shown}"), error })
             }
+            // Its end came in between.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // A queue that is full, or a socket that others may not use, has an owner too.
+            Ok(_) | Err(_) => Err(BindError::Busy(shown)),
         },
     }
 }

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::gateway::{Gateway, export};
-use crate::scripted::backend::{Backend, Script};
-use crate::scripted::numbers::{cmd, errno};
-use crate::scripted::{Ask, Framing, RawClient};
+use crate::scripted::backend::{Backend, Fault, Script};
+use crate::scripted::numbers::{cmd, errno, opt, rep};
+use crate::scripted::{Ask, Framing, RawClient, go_request};
 use crate::trouble::{Trouble, ensure, eventually};
 
 #[test]
@@ -58,4 +58,18 @@ fn idle_sessions_are_closed_and_do_not_keep_the_gateway_alive() -> Result<(), Tr
     gateway.await_end()?;
     idle.link().await_close()?;
     negotiating.link().await_close()
+}
+
+/// It used to wait for the dial, gave up after a while, and then said that a backend had left requests unanswered.
+#[test]
+fn a_dial_that_is_under_way_does_not_hold_the_end_up_and_its_client_is_told() -> Result<(), Trouble> {
+    let backend = Backend::start(Script { fault: Some(Fault::GreetingNever), ..Script::default() })?;
+    let mut gateway = Gateway::start(&export("vm", &backend.uri(), "dial-timeout = \"1m\""))?;
+    let mut client = RawClient::connect(gateway.socket())?;
+    client.option(opt::GO, &go_request("vm", &[]))?;
+    backend.await_that("the dial", |story| story.connections == 1)?;
+    gateway.ask_to_end();
+    assert_eq!(client.answer()?.kind, rep::ERR_SHUTDOWN);
+    client.link().await_close()?;
+    gateway.await_end()
 }

@@ -2,6 +2,7 @@
 //! its end watched. `serve` prints a line `listening on URI` per listener, `admin on URL`, then `ready`; what it has to
 //! complain about goes to standard error, and no test may overlook a complaint that it did not expect.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::peer::Served;
 use crate::place::Place;
-use crate::process::{DEADLINE, Running};
+use crate::process::{Call, DEADLINE, Running};
 use crate::trouble::{Trouble, ensure};
 
 /// How long a gateway may take to end after SIGTERM.
@@ -22,9 +23,12 @@ const BOUNDED_END: Duration = Duration::from_secs(20);
 /// A gateway that says it is ready.
 pub(crate) struct Gateway {
     process: Running,
+    /// What it said before that.
+    said: Vec<String>,
     socket: PathBuf,
-    tcp: SocketAddr,
     may_warn: bool,
+    /// Words of the one ERROR that has to come.
+    error: Option<&'static str>,
     _place: Place,
 }
 
@@ -37,31 +41,52 @@ impl Gateway {
     /// A gateway with two listeners (Unix and TCP), an admin interface, and `tables` of TOML below them.
     pub(crate) fn start(tables: &str) -> Result<Self, Trouble> {
         let place = Place::fresh()?;
-        let socket = place.path("g");
-        let config = place.path("config.toml");
-        fs::write(
-            &config,
-            format!(
-                "state = {:?}\n\n[[listener]]\naddress = \"unix:{}\"\n\n[[listener]]\naddress = \"127.0.0.1:0\"\n\n\
-                 [admin]\naddress = \"127.0.0.1:0\"\n\n{tables}",
-                place.path("state"),
-                socket.display(),
-            ),
-        )?;
-        let arguments = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-        let mut process = Running::start_with(&binary()?, arguments, place.path("log"), Stdio::null(), Stdio::piped())?;
+        let listeners = format!(
+            "[[listener]]\naddress = \"unix:{}\"\n\n[[listener]]\naddress = \"127.0.0.1:0\"\n\n\
+             [admin]\naddress = \"127.0.0.1:0\"\n",
+            place.path("g").display()
+        );
+        Self::start_in(place, &format!("{listeners}\n{tables}"))
+    }
+
+    /// A gateway whose listeners stand in `tables` too.
+    pub(crate) fn start_in(place: Place, tables: &str) -> Result<Self, Trouble> {
+        let arguments = ["serve".into(), "--config".into(), configuration(&place, tables)?];
+        Self::launch(place, &binary()?, arguments)
+    }
+
+    /// The same, by a `launcher` that becomes the gateway after it has set things up.
+    pub(crate) fn launched_by(launcher: &[String], place: Place, tables: &str) -> Result<Self, Trouble> {
+        let config = configuration(&place, tables)?;
+        let (program, arguments) = launcher.split_first().expect("a launcher has a name");
+        let gateway = [binary()?, "serve".into(), "--config".into(), config];
+        Self::launch(place, Path::new(program), arguments.iter().map(PathBuf::from).chain(gateway))
+    }
+
+    fn launch(place: Place, program: &Path, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Result<Self, Trouble> {
+        let mut process = Running::start_with(program, arguments, place.path("log"), Stdio::null(), Stdio::piped())?;
         let said = said_until_ready(&mut process)?;
-        let after = |prefix: &str| said.iter().find_map(|line| line.strip_prefix(prefix)).and_then(|a| a.parse().ok());
-        let Some(tcp) = after("listening on nbd://") else {
-            return Err(process.trouble(&format!("did not tell its TCP address; it said {said:?}")));
-        };
-        Ok(Self { process, socket, tcp, may_warn: false, _place: place })
+        Ok(Self { process, said, socket: place.path("g"), may_warn: false, error: None, _place: place })
     }
 
     /// Lets the gateway warn: a peer misbehaves on purpose. An ERROR would still call a person for nothing.
     pub(crate) fn expecting_warnings(mut self) -> Self {
         self.may_warn = true;
         self
+    }
+
+    /// Lets the gateway call a person in these words, and insists that it does so once.
+    pub(crate) fn expecting_error(mut self, words: &'static str) -> Self {
+        self.error = Some(words);
+        self
+    }
+
+    /// SIGKILL, and the same gateway again in the same place.
+    pub(crate) fn kill_and_restart(&mut self) -> Result<(), Trouble> {
+        self.process.kill()?;
+        self.process.start_again()?;
+        self.said = await_ready(&mut self.process)?;
+        Ok(())
     }
 
     /// The most memory that it ever had, in KiB.
@@ -76,11 +101,37 @@ impl Gateway {
         &self.socket
     }
 
-    pub(crate) const fn tcp(&self) -> SocketAddr {
-        self.tcp
+    pub(crate) fn tcp(&self) -> SocketAddr {
+        self.told("listening on nbd://").parse().expect("it tells an IP address")
     }
 
-    /// What it said last.
+    /// What follows `prefix` in what it told before it was ready.
+    pub(crate) fn told(&self, prefix: &str) -> &str {
+        let found = self.said.iter().find_map(|line| line.strip_prefix(prefix));
+        found.unwrap_or_else(|| panic!("the gateway told no `{prefix}`; it said {:?}", self.said))
+    }
+
+    /// Whether it told anything after `prefix`.
+    pub(crate) fn says(&self, prefix: &str) -> bool {
+        self.said.iter().any(|line| line.starts_with(prefix))
+    }
+
+    /// The sum of the series of one metric whose labels hold all of `labels`.
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> Result<f64, Trouble> {
+        let page = Call::new("curl")
+            .args(["--silent", "--fail", "--show-error"])
+            .arg(self.told("admin on ").to_owned() + "/metrics");
+        let page = page.run()?.success()?.stdout;
+        let series = page.lines().filter_map(|line| line.rsplit_once(' ')).filter(|(series, _)| {
+            let (of, rest) = series.split_once('{').unwrap_or((series, ""));
+            of == name && labels.iter().all(|label| rest.contains(label))
+        });
+        let values: Vec<f64> = series.filter_map(|(_, value)| value.parse().ok()).collect();
+        ensure(!values.is_empty(), || format!("no series {name} with {labels:?} in\n{page}"))?;
+        Ok(values.iter().sum())
+    }
+
+    /// What it logged last.
     pub(crate) fn log(&self) -> String {
         self.process.last_words()
     }
@@ -97,6 +148,13 @@ impl Gateway {
         self.await_end()
     }
 
+    /// The same, and a look at what it left before its place is gone.
+    pub(crate) fn end_with(mut self, look: impl FnOnce() -> Result<(), Trouble>) -> Result<(), Trouble> {
+        self.process.ask_to_end();
+        self.await_end()?;
+        look()
+    }
+
     /// For a gateway that has already been told to end, and had every reason to call a person.
     pub(crate) fn await_end_whatever_it_logged(&mut self) -> Result<(), Trouble> {
         let status = self.process.await_end(BOUNDED_END)?;
@@ -107,9 +165,18 @@ impl Gateway {
     pub(crate) fn await_end(&mut self) -> Result<(), Trouble> {
         self.await_end_whatever_it_logged()?;
         let log = self.process.log();
-        let complaints: Vec<_> =
-            log.lines().filter(|line| line.contains(" ERROR ") || line.contains(" WARN ") && !self.may_warn).collect();
-        ensure(complaints.is_empty(), || format!("the gateway complained:\n{}", complaints.join("\n")))
+        let (errors, warnings): (Vec<_>, Vec<_>) = log
+            .lines()
+            .filter(|line| line.contains(" ERROR ") || line.contains(" WARN "))
+            .partition(|line| line.contains(" ERROR "));
+        ensure(self.may_warn || warnings.is_empty(), || format!("the gateway warned:\n{}", warnings.join("\n")))?;
+        let fits = match (self.error, &errors[..]) {
+            (None, []) => true,
+            (Some(words), [error]) => error.contains(words),
+            _ => false,
+        };
+        let expected = self.error.unwrap_or("none");
+        ensure(fits, || format!("the errors logged, where {expected} was expected:\n{}", errors.join("\n")))
     }
 }
 
@@ -135,10 +202,11 @@ pub(crate) fn binary() -> Result<PathBuf, Trouble> {
     Ok(path)
 }
 
-/// What a gateway that was started with a pipe for its standard output says before it is ready.
-pub(crate) fn said_until_ready(process: &mut Running) -> Result<Vec<String>, Trouble> {
-    let lines = follow(process)?;
-    await_ready(process, &lines)
+/// Writes a configuration: a state directory of its own, and `tables`.
+pub(crate) fn configuration(place: &Place, tables: &str) -> Result<PathBuf, Trouble> {
+    let config = place.path("config.toml");
+    fs::write(&config, format!("state = {:?}\n\n{tables}", place.path("state")))?;
+    Ok(config)
 }
 
 /// Standard output as it comes, line by line.
@@ -154,8 +222,9 @@ fn follow(process: &mut Running) -> Result<mpsc::Receiver<String>, Trouble> {
     Ok(lines)
 }
 
-/// All lines up to `ready`.
-fn await_ready(process: &mut Running, lines: &mpsc::Receiver<String>) -> Result<Vec<String>, Trouble> {
+/// What a gateway that was started with a pipe for its standard output says before it is ready.
+pub(crate) fn said_until_ready(process: &mut Running) -> Result<Vec<String>, Trouble> {
+    let lines = follow(process)?;
     let end = Instant::now() + DEADLINE;
     let mut said = Vec::new();
     loop {

@@ -13,20 +13,29 @@
     reason = "a test that meets the unexpected must fail at once, and real peers run in real time"
 )]
 
+mod admin;
 mod bad_backend;
 mod bad_client;
 mod client;
+mod commands;
+mod dial;
 mod drain;
 mod gateway;
 mod image;
 mod inherited;
 mod interop;
+mod lanes;
+mod limits;
+mod listeners;
 mod multiplex;
+mod outage;
+mod own_disk;
 mod peer;
 mod place;
 mod process;
 mod readme;
 mod route;
 mod scripted;
+mod templates;
 mod translation;
 mod trouble;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, ensure};
 
 /// Long enough for a loaded machine with two cores; nothing waits this long when all is well.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -27,6 +27,7 @@ const PACE: Duration = Duration::from_millis(5);
 /// Which Debian package brings a program.
 const PACKAGES: &[(&str, &str)] = &[
     ("fio", "fio"),
+    ("groff", "groff-base"),
     ("nbd-client", "nbd-client"),
     ("nbd-server", "nbd-server"),
     ("nbdcopy", "libnbd-bin"),
@@ -78,11 +79,12 @@ pub(crate) struct Call {
     program: String,
     arguments: Vec<OsString>,
     folder: Option<PathBuf>,
+    input: Option<PathBuf>,
 }
 
 impl Call {
     pub(crate) fn new(program: &str) -> Self {
-        Self { program: program.to_owned(), arguments: Vec::new(), folder: None }
+        Self { program: program.to_owned(), arguments: Vec::new(), folder: None, input: None }
     }
 
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -101,10 +103,21 @@ impl Call {
         self
     }
 
+    /// A file for its standard input.
+    pub(crate) fn reading(mut self, file: &Path) -> Self {
+        self.input = Some(file.to_owned());
+        self
+    }
+
     /// Runs it; the whole group is killed when the deadline passes.
     pub(crate) fn run(self) -> Result<Output, Trouble> {
         let mut command = Command::new(installed(&self.program)?);
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let input = self.input.map(File::open).transpose()?;
+        command
+            .args(&self.arguments)
+            .stdin(input.map_or_else(Stdio::null, Stdio::from))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
@@ -131,6 +144,7 @@ impl Call {
 /// A server that runs until it is stopped, its standard error in a file.
 pub(crate) struct Running {
     name: String,
+    command: Command,
     child: Child,
     log: PathBuf,
     ended: Option<ExitStatus>,
@@ -155,17 +169,26 @@ impl Running {
         stdout: Stdio,
     ) -> Result<Self, Trouble> {
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(program)
-            .args(arguments)
-            .stdin(stdin)
-            .stdout(stdout)
-            .stderr(File::create(&log)?)
-            .process_group(0)
-            .spawn()
-            .map_err(|e| Trouble::new(format!("cannot start {name}: {e}")))?;
-        Ok(Self { name, child, log, ended: None })
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
+        command.stdin(stdin).stdout(stdout).stderr(File::create(&log)?).process_group(0);
+        let child = command.spawn().map_err(|e| Trouble::new(format!("cannot start {name}: {e}")))?;
+        Ok(Self { name, command, child, log, ended: None })
+    }
+
+    /// SIGKILL to all of it, and its end.
+    pub(crate) fn kill(&mut self) -> Result<(), Trouble> {
+        end_group(&self.child, Signal::KILL);
+        self.ended = Some(self.child.wait()?);
+        Ok(())
+    }
+
+    /// The same program again, after its end; its log goes on where it was.
+    pub(crate) fn start_again(&mut self) -> Result<(), Trouble> {
+        ensure(self.ended.is_some(), || format!("{} still runs", self.name))?;
+        self.child = self.command.spawn()?;
+        self.ended = None;
+        Ok(())
     }
 
     pub(crate) fn child(&mut self) -> &mut Child {

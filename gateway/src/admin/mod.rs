@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::export::Registry;
+use crate::listener::{SocketFile, clear_way};
 use crate::session::SessionTable;
 
 /// The state of the process, as `/readyz` tells it.
@@ -62,9 +63,10 @@ const LONGEST_BODY: usize = 16 * 1024;
 /// The interface, bound.
 #[derive(Debug)]
 pub struct Admin {
-    listening: Listening,
     /// Where it listens, as a URL or as `unix:PATH`.
     pub url: String,
+    _file: Option<SocketFile>,
+    listening: Listening,
 }
 
 #[derive(Debug)]
@@ -81,12 +83,13 @@ impl Admin {
             AdminAddress::Tcp(tcp) => {
                 let listener = TcpListener::bind(tcp).await.map_err(failed)?;
                 let url = format!("http://{}", listener.local_addr().map_err(failed)?);
-                Ok(Self { listening: Listening::Tcp(listener), url })
+                Ok(Self { url, _file: None, listening: Listening::Tcp(listener) })
             }
             AdminAddress::Unix(path) => {
-                crate::listener::clear_way(path).await.map_err(|e| e.to_string())?;
+                clear_way(path).await.map_err(|e| e.to_string())?;
                 let listener = UnixListener::bind(path).map_err(failed)?;
-                Ok(Self { listening: Listening::Unix(listener), url: address.to_string() })
+                let file = Some(SocketFile::of(path));
+                Ok(Self { url: address.to_string(), _file: file, listening: Listening::Unix(listener) })
             }
         }
     }

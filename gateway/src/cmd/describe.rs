@@ -41,7 +41,9 @@ pub fn schema() -> ExitCode {
 pub fn completions(shell: clap_complete::Shell) -> ExitCode {
     let mut out = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "nbd-gateway", &mut out);
-    print(&String::from_utf8_lossy(&out))
+    // For a program with a `-` in its name, clap_complete 4.6 sets labels in bash that it then does not look for, and no
+    // command is completed any further.
+    print(&String::from_utf8_lossy(&out).replace("nbd__subcmd__gateway", "nbd__gateway"))
 }
 
 /// Prints the man page: the program, then each command.

@@ -164,13 +164,21 @@ async fn come_back(
     if given_up {
         give_up(lane, format!("the backend's connection was lost: {why}").into(), finished);
     }
-    let mut failure = why.to_owned();
+    // Why there is no connection, for the log; what is wrong with the one that there could be, for clients too.
+    let (mut failure, mut misfit): (String, Option<String>) = (why.to_owned(), None);
     loop {
         if !given_up && Instant::now() >= hold_over {
             given_up = true;
             let hold = life.policy.hold;
-            tracing::error!(export = life.name, backend = %life.dialer.address, %failure, ?hold, "backend did not come back; requests fail until it does");
-            give_up(lane, format!("the backend is away for longer than {hold:?}: {failure}").into(), finished);
+            // Clients are not told addresses.
+            let told = if let Some(misfit) = &misfit {
+                tracing::warn!(export = life.name, backend = %life.dialer.address, misfit, ?hold, "backend is still different; requests fail until it is as it was");
+                format!("the backend came back different: {misfit}")
+            } else {
+                tracing::error!(export = life.name, backend = %life.dialer.address, failure, ?hold, "backend did not come back; requests fail until it does");
+                format!("the backend is away for longer than {hold:?}")
+            };
+            give_up(lane, told.into(), finished);
         }
         let next = Instant::now() + away.pause;
         let wake = if given_up { next } else { next.min(hold_over) };
@@ -189,20 +197,23 @@ async fn come_back(
             () = ended(&mut life.end) => return None,
             () = tokio::time::sleep_until(hold_over), if !given_up => None,
         };
-        failure = match outcome {
+        match outcome {
             Some(Ok(connected)) => match life.owner.fits(&connected.negotiated) {
                 Ok(()) => {
                     tracing::info!(export = life.name, backend = %life.dialer.address, after = ?since.elapsed(), "backend connection is back");
                     return Some(connected);
                 }
-                Err(misfit) => {
-                    tracing::error!(export = life.name, backend = %life.dialer.address, %misfit, "the backend came back different; not used");
-                    misfit
+                Err(why) if misfit.as_ref() == Some(&why) => {
+                    tracing::debug!(export = life.name, backend = %life.dialer.address, misfit = why, "the backend is still different");
+                }
+                Err(why) => {
+                    tracing::error!(export = life.name, backend = %life.dialer.address, misfit = why, "the backend came back different; not used");
+                    misfit = Some(why);
                 }
             },
-            Some(Err(error)) => error.to_string(),
-            None => "no connection".to_owned(),
-        };
+            Some(Err(error)) => (failure, misfit) = (error.to_string(), None),
+            None => {}
+        }
     }
 }
 

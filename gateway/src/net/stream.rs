@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -206,19 +206,19 @@ impl Listening {
         }
     }
 
-    /// The path of a Unix socket, if it has one.
-    pub fn local_path(&self) -> Option<PathBuf> {
-        match self {
-            Listening::Tcp(_) => None,
-            Listening::Unix(l) => l.local_addr().ok()?.as_pathname().map(Path::to_owned),
-        }
-    }
-
     /// The TCP address bound to, with the port that the kernel chose.
     pub fn local_tcp(&self) -> Option<SocketAddr> {
         match self {
             Listening::Tcp(l) => l.local_addr().ok(),
             Listening::Unix(_) => None,
+        }
+    }
+
+    /// The path bound to; none for an abstract address, or one without a name.
+    pub fn local_path(&self) -> Option<PathBuf> {
+        match self {
+            Listening::Tcp(_) => None,
+            Listening::Unix(l) => l.local_addr().ok()?.as_pathname().map(Into::into),
         }
     }
 }

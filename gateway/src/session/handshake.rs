@@ -1,9 +1,13 @@
 //! The handshake of one client: carries out what the sans-IO server asks for.
 
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nbd_gateway_policy::offer::{self as policy, Negotiated};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::export::{Export, Lease, OpenError, Registry};
 use crate::net::Stream;
@@ -24,6 +28,9 @@ pub(crate) enum NoSession {
     /// NBD_OPT_EXPORT_NAME for an export that can't be opened: there is no error reply to it.
     #[error("{0}, and NBD_OPT_EXPORT_NAME has no error reply")]
     NoReply(OpenError),
+    /// The client took too long.
+    #[error("client took longer than handshake-timeout")]
+    Late,
     /// The client's stream can't be followed.
     #[error("client broke the protocol: {0}")]
     Bad(#[from] BadClient),
@@ -32,38 +39,41 @@ pub(crate) enum NoSession {
     Io(#[from] io::Error),
 }
 
-/// Runs the handshake. `drain` true refuses whatever would open an export.
-/// Cancel-safe: no; dropped midway (deadline, drain), the connection is to be closed.
+/// Runs the handshake. `drain` true refuses whatever would open an export. The client has `limit` for its part; what the
+/// gateway takes to open an export has a deadline of its own and does not count.
+/// Cancel-safe: no; dropped midway (drain), the connection is to be closed.
 pub(crate) async fn negotiate(
     registry: &Arc<Registry>,
     option_length: u32,
+    limit: Duration,
     stream: &mut Stream,
     inbox: &mut Inbox,
-    drain: &tokio::sync::watch::Receiver<bool>,
+    drain: &watch::Receiver<bool>,
 ) -> Result<(Lease, Agreement), NoSession> {
     let mut server = Server::new(option_length);
+    let mut clock = Clock(Instant::now() + limit);
     loop {
         let progress = server.handle_input(inbox.bytes())?;
         let mut entered = None;
         match progress {
             Progress::More => {
-                send(&mut server, stream).await?;
+                send(&mut server, stream, &clock).await?;
                 let room = inbox.bytes();
                 if room.capacity() - room.len() < 4096 {
                     room.reserve(8192);
                 }
-                if stream.fill(room).await? == 0 {
+                if clock.bound(stream.fill(room)).await? == 0 {
                     return Err(NoSession::Left);
                 }
                 continue;
             }
             Progress::Aborted => {
-                send(&mut server, stream).await?;
+                send(&mut server, stream, &clock).await?;
                 return Err(NoSession::Left);
             }
             Progress::Ask(Ask::StartTls) => server.refuse(Rep::ERR_POLICY, "TLS is off on this listener"),
             Progress::Ask(Ask::List) => server.answer_list(registry.list()),
-            Progress::Ask(Ask::Info { name, go, infos }) => match open(registry, &name, drain).await {
+            Progress::Ask(Ask::Info { name, go, infos }) => match clock.stopped(open(registry, &name, drain)).await {
                 Err(error) => refuse(&mut server, &name, &error),
                 Ok(lease) => {
                     let asks = infos.contains(&Info::RESIZE);
@@ -82,36 +92,38 @@ pub(crate) async fn negotiate(
                 }
             },
             Progress::Ask(Ask::ExportName { name }) => {
-                let lease = open(registry, &name, drain).await.map_err(NoSession::NoReply)?;
+                let lease = clock.stopped(open(registry, &name, drain)).await.map_err(NoSession::NoReply)?;
                 let agreement = agreement(lease.export(), &server, server.selected(&name), false);
                 server.answer_export_name(agreement.size, agreement.flags);
                 entered = Some((lease, agreement));
             }
-            Progress::Ask(Ask::Contexts { name, set, queries }) => match open(registry, &name, drain).await {
-                Err(error) => refuse(&mut server, &name, &error),
-                Ok(lease) => {
-                    let export = Arc::clone(lease.export());
-                    let contexts = contexts(&export, server.framing());
-                    server.answer_contexts(&name, &match_contexts(&contexts, &queries, set));
+            Progress::Ask(Ask::Contexts { name, set, queries }) => {
+                match clock.stopped(open(registry, &name, drain)).await {
+                    Err(error) => refuse(&mut server, &name, &error),
+                    Ok(lease) => {
+                        let export = Arc::clone(lease.export());
+                        let contexts = contexts(&export, server.framing());
+                        server.answer_contexts(&name, &match_contexts(&contexts, &queries, set));
+                    }
                 }
-            },
+            }
         }
-        send(&mut server, stream).await?;
+        send(&mut server, stream, &clock).await?;
         if let Some(entered) = entered {
             return Ok(entered);
         }
     }
 }
 
-async fn open(
-    registry: &Arc<Registry>,
-    name: &str,
-    drain: &tokio::sync::watch::Receiver<bool>,
-) -> Result<Lease, OpenError> {
-    if *drain.borrow() {
-        return Err(OpenError::Draining);
+async fn open(registry: &Arc<Registry>, name: &str, drain: &watch::Receiver<bool>) -> Result<Lease, OpenError> {
+    let mut drain = drain.clone();
+    tokio::select! {
+        biased;
+        // An error means that nobody is left to say so.
+        _ = drain.wait_for(|draining| *draining) => Err(OpenError::Draining),
+        // An attempt that nobody waits for is dropped, so a backend that is silent holds no drain up.
+        lease = registry.open(name) => lease,
     }
-    registry.open(name).await
 }
 
 fn refuse(server: &mut Server, name: &str, error: &OpenError) {
@@ -167,10 +179,31 @@ fn resize_info(offer: &policy::Offer) -> [u8; 26] {
     .to_body()
 }
 
-async fn send(server: &mut Server, stream: &mut Stream) -> io::Result<()> {
+async fn send(server: &mut Server, stream: &mut Stream, clock: &Clock) -> Result<(), NoSession> {
     if !server.output().is_empty() {
         let bytes = core::mem::take(server.output());
-        stream.write_all(&bytes).await?;
+        clock.bound(stream.write_all(&bytes)).await?;
     }
     Ok(())
+}
+
+/// When the client's time is up.
+struct Clock(Instant);
+
+impl Clock {
+    /// Something that the client can hold up.
+    async fn bound<T>(&self, io: impl Future<Output = io::Result<T>>) -> Result<T, NoSession> {
+        match tokio::time::timeout_at(self.0, io).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(NoSession::Late),
+        }
+    }
+
+    /// Something that the client waits for.
+    async fn stopped<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let since = Instant::now();
+        let done = work.await;
+        self.0 += since.elapsed();
+        done
+    }
 }

@@ -26,7 +26,7 @@ pub struct Front {
     pub pool: Arc<Pool>,
     /// Turns true when the gateway drains.
     pub drain: watch::Receiver<bool>,
-    /// How long a handshake may take.
+    /// How long a client may take for its part of the handshake.
     pub handshake: Duration,
     /// The longest option data taken, in bytes.
     pub option_length: u32,
@@ -38,18 +38,18 @@ pub async fn serve(front: Arc<Front>, mut stream: Stream) {
     let id = front.table.next_id();
     let peer = stream.peer();
     let mut inbox = Inbox::default();
-    let handshake = negotiate(&front.registry, front.option_length, &mut stream, &mut inbox, &front.drain);
-    let (lease, agreement) = match tokio::time::timeout(front.handshake, handshake).await {
-        Ok(Ok(agreed)) => agreed,
-        Ok(Err(NoSession::Left)) => return tracing::debug!(session = id, %peer, "client left after asking"),
-        Ok(Err(NoSession::Io(error))) => {
+    let limit = front.handshake;
+    let handshake = negotiate(&front.registry, front.option_length, limit, &mut stream, &mut inbox, &front.drain);
+    let (lease, agreement) = match handshake.await {
+        Ok(agreed) => agreed,
+        Err(NoSession::Left) => return tracing::debug!(session = id, %peer, "client left after asking"),
+        Err(NoSession::Io(error)) => {
             return tracing::debug!(session = id, %peer, %error, "client left during the handshake");
         }
-        Ok(Err(error)) => return tracing::info!(session = id, %peer, %error, "handshake failed"),
-        Err(_) => {
-            let limit = front.handshake;
+        Err(NoSession::Late) => {
             return tracing::info!(session = id, %peer, ?limit, "handshake took longer than handshake-timeout; closed");
         }
+        Err(error) => return tracing::info!(session = id, %peer, %error, "handshake failed"),
     };
     // From here on the session lives where its lane does.
     let shard = lease.export().shard(id).unwrap_or_else(|| front.registry.shards().next());

@@ -5,14 +5,15 @@ mod nbd_server;
 mod nbdkit;
 mod qemu;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::image::Image;
 use crate::place::Place;
 use crate::process::{Call, Running};
 use crate::trouble::Trouble;
 
-pub(crate) use nbdkit::nbdkit;
+pub(crate) use nbdkit::{nbdkit, nbdkit_as_it_is};
 
 /// The servers of the matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,6 +149,33 @@ impl Served {
     /// The NBD URI of its export.
     pub(crate) fn uri(&self) -> String {
         format!("nbd+unix:///{}?socket={}", self.export, self.socket.display())
+    }
+
+    /// Ends the server as a failing host would: SIGKILL, and no goodbye to anybody.
+    pub(crate) fn kill(&mut self) -> Result<(), Trouble> {
+        self.process.kill()?;
+        // nbdkit does not replace what it left behind.
+        for left in [self.socket.clone(), self.place.path("pid")] {
+            if left.exists() {
+                fs::remove_file(left)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts it again, with the disk that it had.
+    pub(crate) fn start_again(&mut self) -> Result<(), Trouble> {
+        let pidfile = self.place.path("pid");
+        self.process.start_again()?;
+        self.process.await_ready("its pid file", || pidfile.exists())
+    }
+
+    /// The file that the disk is in.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match &self.disk {
+            Disk::InServer => None,
+            Disk::File(path, _) => Some(path),
+        }
     }
 
     /// What the disk holds. Stops the server if the disk is a file, so nobody may need it any more.

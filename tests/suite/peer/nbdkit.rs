@@ -25,11 +25,27 @@ impl Served {
 /// Starts nbdkit with `flags`, then the plugin and its parameters, where `DISK` stands for a file that holds `image`;
 /// a plugin without a file gets the image over NBD, past no gateway.
 pub(crate) fn nbdkit(flags: &[&str], plugin: &[&str], image: &Image) -> Result<Served, Trouble> {
+    let served = start(flags, plugin, Some(image))?;
+    if matches!(served.disk, Disk::InServer) {
+        let raw = served.place.path("disk.raw");
+        Call::new("nbdcopy").arg("--destination-is-zero").arg(&raw).arg(served.uri()).run()?.success()?;
+    }
+    Ok(served)
+}
+
+/// Starts nbdkit with a plugin that makes up its own content.
+pub(crate) fn nbdkit_as_it_is(flags: &[&str], plugin: &[&str]) -> Result<Served, Trouble> {
+    start(flags, plugin, None)
+}
+
+fn start(flags: &[&str], plugin: &[&str], image: Option<&Image>) -> Result<Served, Trouble> {
     let place = Place::fresh()?;
     let socket = place.path("s");
     let pidfile = place.path("pid");
     let raw = place.path("disk.raw");
-    image.write_to(&raw)?;
+    if let Some(image) = image {
+        image.write_to(&raw)?;
+    }
     let on_file = plugin.contains(&"DISK");
     let mut arguments = vec!["-f".into(), "-P".into(), pidfile.clone(), "-U".into(), socket.clone()];
     arguments.extend(flags.iter().map(Into::into));
@@ -37,10 +53,6 @@ pub(crate) fn nbdkit(flags: &[&str], plugin: &[&str], image: &Image) -> Result<S
     let mut process = Running::start(&installed("nbdkit")?, arguments, place.path("log"))?;
     // The process id is written when the socket listens.
     process.await_ready("its pid file", || pidfile.exists())?;
-    let disk = if on_file { Disk::File(raw.clone(), "raw") } else { Disk::InServer };
-    let served = Served { process, export: "", socket, disk, place };
-    if !on_file {
-        Call::new("nbdcopy").arg("--destination-is-zero").arg(&raw).arg(served.uri()).run()?.success()?;
-    }
-    Ok(served)
+    let disk = if on_file { Disk::File(raw, "raw") } else { Disk::InServer };
+    Ok(Served { process, export: "", socket, disk, place })
 }

@@ -87,6 +87,8 @@ impl Link {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                // A process that was stopped and goes on is told so by reads with a deadline.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(Trouble::new(format!("waiting for the connection to be closed: {e}"))),
             }
         }

@@ -30,6 +30,7 @@ pub(crate) mod rep {
     pub(crate) const ERR_POLICY: u32 = 0x8000_0002;
     pub(crate) const ERR_INVALID: u32 = 0x8000_0003;
     pub(crate) const ERR_UNKNOWN: u32 = 0x8000_0006;
+    pub(crate) const ERR_SHUTDOWN: u32 = 0x8000_0007;
     pub(crate) const ERR_TOO_BIG: u32 = 0x8000_0009;
 }
 
@@ -79,6 +80,7 @@ pub(crate) mod flag {
     pub(crate) const DF: u16 = 1 << 7;
     pub(crate) const MULTI_CONN: u16 = 1 << 8;
     pub(crate) const CACHE: u16 = 1 << 10;
+    pub(crate) const BLOCK_STATUS_PAYLOAD: u16 = 1 << 12;
 }
 
 pub(crate) mod errno {

@@ -6,7 +6,7 @@ use crate::image::Image;
 use crate::peer::Server;
 use crate::route::Route;
 use crate::scripted::backend::{Backend, Script};
-use crate::scripted::numbers::{cmd, cmd_flag, opt, rep};
+use crate::scripted::numbers::{cmd, cmd_flag, errno, flag, opt, rep};
 use crate::scripted::{Ask, Framing, RawClient, meta_request};
 use crate::trouble::{Trouble, ensure};
 
@@ -87,7 +87,77 @@ fn block_status_without_an_agreed_context_is_refused_in_step() -> Result<(), Tro
     let gateway = Gateway::start(&export("", &backend.uri(), ""))?;
     let (mut client, _) = RawClient::open(gateway.socket(), "", Framing::Structured)?;
     let reply = client.ask(Ask { command: cmd::BLOCK_STATUS, length: 4096, ..Ask::default() }, &[])?;
-    assert_eq!(reply.error, crate::scripted::numbers::errno::EINVAL);
+    assert_eq!(reply.error, errno::EINVAL);
     client.read(0, 512)?;
     gateway.end()
+}
+
+/// proto.md, "NBD_CMD_BLOCK_STATUS": with PAYLOAD_LEN the length is that of a payload, which says the range's length and
+/// which contexts are wanted.
+#[test]
+fn a_payload_chooses_among_the_contexts_that_were_agreed() -> Result<(), Trouble> {
+    for behind in Framing::ALL {
+        let backend = Backend::start(Script { framing: behind, contexts: CONTEXTS, ..Script::default() })?;
+        let gateway = Gateway::start(&export("", &backend.uri(), ""))?;
+        let mut client = RawClient::connect(gateway.socket())?;
+        client.upgrade(Framing::Extended)?;
+        let given = client.contexts("", CONTEXTS)?;
+        let opened = client.go("")?;
+        if behind == Framing::Simple {
+            // No contexts at all: the payload is skipped.
+            ensure(given.is_empty(), || format!("contexts of a backend that has none: {given:?}"))?;
+            assert_eq!(opened.flags & flag::BLOCK_STATUS_PAYLOAD, 0);
+            let (ask, payload) = chosen(1 << 20, &[0]);
+            assert_eq!(client.ask(ask, &payload)?.error, errno::EINVAL);
+            client.read(0, 512)?;
+            gateway.end()?;
+            continue;
+        }
+        assert_ne!(opened.flags & flag::BLOCK_STATUS_PAYLOAD, 0, "it is not offered");
+        let ids: Vec<u32> = given.iter().map(|(id, _)| *id).collect();
+        let strange = ids.iter().max().unwrap() + 1;
+        for wanted in [&ids[..1], &ids[1..], &[ids[2], ids[0]], &ids] {
+            let (ask, payload) = chosen(1 << 20, wanted);
+            let mut told: Vec<u32> = client.ask(ask, &payload)?.success()?.extents.iter().map(|(id, _)| *id).collect();
+            let mut wanted = wanted.to_vec();
+            told.sort_unstable();
+            wanted.sort_unstable();
+            assert_eq!(told, wanted, "{behind:?}");
+            let one = Ask { flags: ask.flags | cmd_flag::REQ_ONE, ..ask };
+            let extents = client.ask(one, &payload)?.success()?.extents;
+            assert!(extents.iter().all(|(_, extents)| extents.len() == 1), "{extents:?}");
+        }
+        for wanted in [&[strange][..], &[ids[0], ids[0]], &[ids[0], strange, ids[1]], &[0; 40], &[]] {
+            let (ask, payload) = chosen(1 << 20, wanted);
+            assert_eq!(client.ask(ask, &payload)?.error, errno::EINVAL, "{wanted:?}");
+        }
+        // Torn ids, no room for the length, past the end, a length of nothing: refused, and the stream is in step.
+        let (ask, payload) = chosen(1 << 20, &ids[..1]);
+        for bad in [&payload[..11], &payload[..7], &[payload.clone(), vec![0; 60_000]].concat()] {
+            let ask = Ask { length: bad.len() as u64, ..ask };
+            assert_eq!(client.ask(ask, bad)?.error, errno::EINVAL, "{} bytes", bad.len());
+        }
+        for length in [0, u64::MAX, opened.size + 1] {
+            let (ask, payload) = chosen(length, &ids[..1]);
+            assert_eq!(client.ask(ask, &payload)?.error, errno::EINVAL, "{length}");
+        }
+        client.read(0, 512)?;
+        client.leave()?;
+        gateway.end()?;
+    }
+    Ok(())
+}
+
+/// BLOCK_STATUS of the first `length` bytes for some contexts.
+fn chosen(length: u64, ids: &[u32]) -> (Ask, Vec<u8>) {
+    let mut payload = length.to_be_bytes().to_vec();
+    payload.extend(ids.iter().flat_map(|id| id.to_be_bytes()));
+    let ask = Ask {
+        command: cmd::BLOCK_STATUS,
+        flags: cmd_flag::PAYLOAD_LEN,
+        cookie: 5,
+        offset: 0,
+        length: payload.len() as u64,
+    };
+    (ask, payload)
 }

@@ -298,7 +298,7 @@ fn a_malformed_resize_information_is_an_error_that_names_the_value() {
     ] {
         let answer = format!("S: 0003e889045565a9 00000007 00000003 {item}");
         let error = outcome_of(&wishes, &format!("{GREETING}\n{go}\n{answer}")).unwrap_err().to_string();
-        let expected = "backend's NBD_REP_INFO to NBD_OPT_GO is malformed: in NBD_INFO_RESIZE, ".to_owned() + says;
+        let expected = "the server's NBD_REP_INFO to NBD_OPT_GO is malformed: in NBD_INFO_RESIZE, ".to_owned() + says;
         assert_eq!(error, expected);
     }
 }

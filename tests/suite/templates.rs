@@ -1,0 +1,169 @@
+//! Promise: one entry makes any number of exports, each opened when it is asked for, and no name reaches further than the
+//! place that the entry gives it.
+
+use std::fs;
+
+use crate::gateway::{Gateway, export};
+use crate::peer::{Served, nbdkit_as_it_is};
+use crate::place::Place;
+use crate::scripted::backend::{Backend, Script};
+use crate::scripted::numbers::{opt, rep};
+use crate::scripted::{Framing, RawClient, go_request, meta_request};
+use crate::trouble::{Trouble, ensure, eventually};
+
+/// A server whose disks hold their own names.
+fn named_disks() -> Result<Served, Trouble> {
+    nbdkit_as_it_is(&[], &["info", "mode=exportname"])
+}
+
+/// The kind of error that GO is refused with, and its words.
+fn refusal(client: &mut RawClient, name: &str) -> Result<(u32, String), Trouble> {
+    let answers = client.negotiate(opt::GO, &go_request(name, &[]))?;
+    let last = answers.last().expect("negotiate gives at least one");
+    ensure(last.kind != rep::ACK, || format!("{name:?} was opened"))?;
+    Ok((last.kind, String::from_utf8_lossy(&last.data).into_owned()))
+}
+
+#[test]
+fn two_hundred_names_of_one_entry_are_two_hundred_disks_opened_when_asked_for() -> Result<(), Trouble> {
+    let served = named_disks()?;
+    let uri = format!("nbd+unix:///disk-{{}}?socket={}", served.socket.display());
+    let mut gateway = Gateway::start(&export("disks/*", &uri, "idle-timeout = \"0s\""))?;
+    let up = |gateway: &Gateway| gateway.metric("nbd_gateway_lane_up", &["export=\"disks/"]).unwrap_or(0.0);
+    // None exists before somebody asks.
+    let before = gateway.peak_memory()?;
+    assert_eq!(up(&gateway), 0.0);
+    let mut clients = Vec::new();
+    for number in 0..200 {
+        let (client, opened) = RawClient::open(gateway.socket(), &format!("disks/{number}"), Framing::Structured)?;
+        let name = format!("disk-{number}");
+        assert_eq!(opened.size, name.len() as u64);
+        clients.push((client, name));
+    }
+    assert_eq!(up(&gateway), 200.0);
+    for (client, name) in &mut clients {
+        assert_eq!(client.read(0, name.len() as u64)?, name.as_bytes());
+    }
+    let grown = gateway.peak_memory()?.saturating_sub(before);
+    ensure(grown < 64 << 10, || format!("two hundred idle exports took {grown} KiB"))?;
+    for (client, _) in clients {
+        client.leave()?;
+    }
+    eventually("all are let go", || up(&gateway) == 0.0)?;
+    gateway.end()
+}
+
+#[test]
+fn a_name_is_one_part_of_the_backends_export_name_whatever_it_holds() -> Result<(), Trouble> {
+    let served = named_disks()?;
+    let uri = format!("nbd+unix:///in/{{}}?socket={}", served.socket.display());
+    let gateway = Gateway::start(&export("t/*", &uri, ""))?;
+    for star in [
+        "",
+        "../x",
+        "a/b?socket=/etc/passwd",
+        "%2f..%2f",
+        "x&tls=off",
+        "#",
+        "{}",
+        "*",
+        "a b",
+        "ä€\u{1f5b4}",
+        "'\";|`$(x)",
+    ] {
+        let (mut client, opened) = RawClient::open(gateway.socket(), &format!("t/{star}"), Framing::Structured)?;
+        let expected = format!("in/{star}");
+        assert_eq!(String::from_utf8_lossy(&client.read(0, opened.size)?), expected);
+        client.leave()?;
+    }
+    let mut client = RawClient::connect(gateway.socket())?;
+    for other in ["", "t", "u/x", "T/x", "/t/x", " t/x"] {
+        assert_eq!(refusal(&mut client, other)?.0, rep::ERR_UNKNOWN, "{other:?}");
+    }
+    gateway.end()
+}
+
+#[test]
+fn a_name_that_would_leave_its_directory_is_no_export() -> Result<(), Trouble> {
+    let inside = Backend::start(Script::default())?;
+    let outside = Backend::start(Script::default())?;
+    let (name, other) = (inside.place_name()?, outside.place_name()?);
+    let temporary = std::env::temp_dir().display().to_string();
+    let tables = export("s/*", &format!("nbd+unix:///?socket={temporary}/{name}/{{}}"), "")
+        + &export("f/*", "file:disks/{}.img", "size = \"64KiB\"");
+    let place = Place::fresh()?;
+    let (state, listener) = (place.path("state"), format!("unix:{}", place.path("g").display()));
+    let listeners = format!("[[listener]]\naddress = {listener:?}\n[admin]\naddress = \"off\"\n");
+    let gateway = Gateway::start_in(place, &(listeners + &tables))?;
+    let mut client = RawClient::connect(gateway.socket())?;
+    let escape = format!("../{other}/b");
+    for star in [&*escape, "..", ".", "", "/etc/passwd", "b/", "b/../b", "x\0y", "a\\..\\b/.."] {
+        for template in ["s/", "f/"] {
+            let (kind, words) = refusal(&mut client, &format!("{template}{star}"))?;
+            ensure([rep::ERR_UNKNOWN, rep::ERR_INVALID].contains(&kind), || format!("{template}{star:?}: {kind:#x}"))?;
+            ensure(!words.contains(&temporary), || format!("a client is told of the inside: {words}"))?;
+        }
+    }
+    assert_eq!(outside.story(|story| story.connections), 0);
+    ensure(!state.join("disks").exists(), || "a name that is no export made a directory".into())?;
+    // A percent sign means nothing here: this is a file like others.
+    drop(client);
+    RawClient::open(gateway.socket(), "f/%2fetc%2fx", Framing::Simple)?.0.leave()?;
+    RawClient::open(gateway.socket(), "f/plain", Framing::Simple)?.0.leave()?;
+    let mut made: Vec<_> = fs::read_dir(state.join("disks"))?
+        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_, _>>()?;
+    made.sort();
+    assert_eq!(made, ["%2fetc%2fx.img", "plain.img"]);
+    RawClient::open(gateway.socket(), "s/b", Framing::Simple)?.0.leave()?;
+    assert_eq!(inside.story(|story| story.connections), 1);
+    gateway.end()
+}
+
+#[test]
+fn the_default_export_is_one_of_its_own() -> Result<(), Trouble> {
+    let (default, others) = (Backend::start(Script::default())?, named_disks()?);
+    let uri = format!("nbd+unix:///{{}}?socket={}", others.socket.display());
+    let gateway = Gateway::start(&(export("*", &uri, "") + &export("", &default.uri(), "")))?;
+    let (mut client, opened) = RawClient::open(gateway.socket(), "", Framing::Structured)?;
+    assert_eq!(opened.size, Backend::content().bytes().len() as u64);
+    client.read(0, 512)?;
+    let (mut named, _) = RawClient::open(gateway.socket(), "x", Framing::Structured)?;
+    assert_eq!(named.read(0, 1)?, b"x");
+    // Only names of their own are listed: a template's are without number.
+    let mut asking = RawClient::connect(gateway.socket())?;
+    let listed = asking.negotiate(opt::LIST, &[])?;
+    let names: Vec<_> = listed.iter().filter(|answer| answer.kind == rep::SERVER).map(|a| &a.data[4..]).collect();
+    assert_eq!(names, [b""]);
+    gateway.end()
+}
+
+#[test]
+fn names_have_up_to_4096_bytes_and_a_longer_one_is_refused_in_step() -> Result<(), Trouble> {
+    let served = named_disks()?;
+    let exact = "e".repeat(4096);
+    let uri = format!("nbd+unix:///{{}}?socket={}", served.socket.display());
+    let tables = export("*", &uri, "") + &export(&exact, "memory:", "size = \"1MiB\"");
+    let gateway = Gateway::start(&tables)?;
+    let mut client = RawClient::connect(gateway.socket())?;
+    client.upgrade(Framing::Structured)?;
+    let listed = client.negotiate(opt::LIST, &[])?;
+    ensure(listed.iter().any(|answer| answer.data[4.min(answer.data.len())..] == *exact.as_bytes()), || {
+        "a name of 4096 bytes is not listed".into()
+    })?;
+    let longer = "n".repeat(4097);
+    for option in [opt::INFO, opt::GO] {
+        let kind = client.verdict(option, &go_request(&longer, &[]))?;
+        ensure([rep::ERR_INVALID, rep::ERR_TOO_BIG].contains(&kind), || format!("{kind:#x}"))?;
+    }
+    let kind = client.verdict(opt::SET_META_CONTEXT, &meta_request(&longer, &["base:allocation"]))?;
+    ensure([rep::ERR_INVALID, rep::ERR_TOO_BIG].contains(&kind), || format!("{kind:#x}"))?;
+    assert_eq!(client.contexts(&exact, &["base:allocation"])?.len(), 1);
+    assert_eq!(client.go(&exact)?.size, 1 << 20);
+    client.read(0, 512)?;
+    let name = "n".repeat(4096);
+    let (mut client, opened) = RawClient::open(gateway.socket(), &name, Framing::Extended)?;
+    assert_eq!(opened.size, 4096);
+    assert_eq!(client.read(0, 4096)?, name.as_bytes());
+    gateway.end()
+}
