@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::fuzz::fuzz_resizes;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20000))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
     fn no_history_of_wishes_and_faults_breaks_a_promise(
         setup in any::<[u8; 3]>(),
