@@ -1,4 +1,4 @@
-//! The fuzz targets of the protocol, one for each way in which bytes of a stranger reach the gateway.
+//! The fuzz targets: one for each way in which bytes of a stranger reach the gateway, and one for what becomes of sizes.
 //!
 //! Owns their names and what all of them share; each body stands beside what it holds to its bounds. A body takes any
 //! bytes and panics only if an invariant is broken: nothing panics, nothing is awaited beyond a bound, the outcome does
@@ -6,7 +6,7 @@
 //! coverage; the tests below feed them the seeds, whole and damaged.
 
 use crate::proto::{BUFFER, Framing, Heap, Inbox};
-use crate::{lane, proto, session};
+use crate::{lane, proto, resize, session};
 
 /// One fuzz target.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     Target {
         name: "server_handshake",
         body: proto::handshake::server::fuzz_server,
@@ -33,6 +33,7 @@ pub const TARGETS: [Target; 4] = [
     },
     Target { name: "requests", body: session::fuzz_requests, seeds: session::fuzz_seeds },
     Target { name: "replies", body: lane::fuzz_replies, seeds: lane::fuzz_seeds },
+    Target { name: "resizes", body: resize::fuzz::fuzz_resizes, seeds: resize::fuzz::fuzz_seeds },
 ];
 
 /// The framings, by the low bits of a byte.

@@ -109,7 +109,7 @@ impl Registry {
         // The series of exports that are named exist from the start.
         config.listable().for_each(|name| drop(metrics.export(name)));
         let book = Arc::new(Book::default());
-        config.tenants().iter().for_each(|tenant| book.tenant(tenant));
+        config.tenants().iter().for_each(|tenant| book.tenant(&tenant.id, tenant.allowance, tenant.rates));
         let shared = Shared { pool, shards, metrics, book, notes };
         Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), shared })
     }

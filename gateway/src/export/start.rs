@@ -63,7 +63,14 @@ pub(super) async fn open(
         timeout: resize.timeout,
     };
     let world = World::new(Arc::clone(&core), resize.timeout);
-    let coordinator = Coordinator::new(start, world, Arc::clone(&shared.book), Arc::clone(&resizer.jobs), told.clone());
+    let coordinator = Coordinator::new(
+        start,
+        world,
+        Arc::clone(&shared.book),
+        Arc::clone(&resizer.jobs),
+        Arc::clone(&resizer.audience),
+        told.clone(),
+    );
     tokio::spawn(coordinator.run(acts));
     let (end, ending) = watch::channel(false);
     if !embedded {

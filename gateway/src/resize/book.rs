@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use nbd_gateway_config::Tenant;
-use nbd_gateway_policy::quota::{Headroom, Ledger, Reservation, Usage};
+use nbd_gateway_config::Rates;
+use nbd_gateway_policy::quota::{Headroom, Ledger, Reservation, TenantLimits, Usage};
 use nbd_gateway_policy::rate::{Full, Limiter, Rate};
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::{Bytes, ExportName, Moment, Size, TenantId};
@@ -39,13 +39,12 @@ impl Default for Book {
 
 impl Book {
     /// Opens a tenant's account: what it may have, and how fast.
-    pub fn tenant(&self, tenant: &Tenant) {
-        self.quota.lock().set_limits(&tenant.id, tenant.allowance);
+    pub fn tenant(&self, tenant: &TenantId, allowance: TenantLimits, rates: Rates) {
+        self.quota.lock().set_limits(tenant, allowance);
         let now = self.now();
         let of = |rate: Option<Rate>| rate.map(|rate| Limiter::new(rate, now));
-        let rates = tenant.rates;
         let limiters = Limiters { resize: of(rates.resize), growth: of(rates.growth), notice: of(rates.notice) };
-        self.limiters.lock().insert(tenant.id.clone(), limiters);
+        self.limiters.lock().insert(tenant.clone(), limiters);
     }
 
     fn now(&self) -> Moment {
@@ -84,6 +83,11 @@ impl Book {
         self.quota.lock().usage(tenant)
     }
 
+    /// The size that an export is counted at; none: it was never opened.
+    pub fn size(&self, export: &ExportName) -> Option<Size> {
+        self.quota.lock().size(export)
+    }
+
     /// Counts an export that has been opened, at its measured size.
     pub fn open(&self, export: &ExportName, tenant: &TenantId, measured: Size) {
         let mut quota = self.quota.lock();
@@ -112,9 +116,12 @@ impl Book {
         to: Size,
         bytes: Bytes,
     ) -> Result<Reservation, Reason> {
-        let limited = |again_after| Reason::RateLimited { limit: "growth-rate", again_after };
-        self.take(tenant, |l| &mut l.growth, bytes.0).map_err(limited)?;
         let grant = self.quota.lock().reserve(export, to)?;
+        // Only what the quota allows costs anything of the rate.
+        if let Err(again_after) = self.take(tenant, |l| &mut l.growth, bytes.0) {
+            self.quota.lock().rollback(grant.reservation);
+            return Err(Reason::RateLimited { limit: "growth-rate", again_after });
+        }
         if let Some(reason) = &grant.unenforced {
             tracing::info!(
                 export = export.as_str(),

@@ -1,26 +1,26 @@
 //! The one task of an export that changes its size: wishes in, plans from `policy`, steps out.
 //!
 //! Wishes are taken one at a time in the order of arrival; one that asks for what is already there changes nothing, so
-//! equal wishes join. The coordinator decides nothing: [`plan`] does, and says the steps. It keeps the order of promise 3
-//! (grow: backend, then publish; shrink: lower the end, drain, backend, publish), reserves before it asks (4), has a range
-//! zeroed before anyone can see it (5), reads back what counts, and never lets a size go back by itself (13).
+//! equal wishes join. The coordinator decides nothing: [`plan`] does, and says the steps; [`grow`](super::grow),
+//! [`shrink`](super::shrink) and [`settle`](super::settle) carry them out. Together they keep the order of promise 3
+//! (grow: backend, then publish; shrink: lower the end, drain, backend, publish), reserve before they ask (4), have a
+//! range zeroed before anyone can see it (5), read back what counts, and never let a size go back by itself (13).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_gateway_policy::export::ExportPolicy;
-use nbd_gateway_policy::plan::{
-    Adopt, Ask, Grow, Grown, Others, Plan, Quarantine, Shrink, Shrunk, Situation, Standing, Step, Wish, plan,
-};
-use nbd_gateway_policy::quota::Reservation;
+use nbd_gateway_policy::plan::{Others, Plan, Quarantine, Situation, Standing, Wish, plan};
 use nbd_gateway_policy::refusal::{Reason, Refusal};
-use nbd_gateway_policy::style::{BackendStyle, Trial};
+use nbd_gateway_policy::style::{BackendStyle, ClientStyle, Trial};
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use tokio::sync::{mpsc, oneshot};
 
+use super::audience::Audience;
 use super::book::Book;
 use super::hands::{Answered, Hands};
 use super::jobs::{JobState, Jobs};
+use super::settle::Exposed;
 use super::watchers::Told;
 
 /// How often a size of unknown outcome is asked for until somebody knows.
@@ -38,14 +38,14 @@ pub enum Act {
     Wish {
         /// What.
         wish: Wish,
-        /// How many other sessions stand in the way of a shrink.
-        others: Others,
+        /// The session that wishes, if it is one: it does not stand in the way of its own shrink.
+        asking: Option<ClientStyle>,
         /// Its job.
         job: u64,
         /// Who waits; gone means that the wish is still carried out.
         reply: oneshot::Sender<Answer>,
     },
-    /// The backend's size as somebody has just seen it.
+    /// A size that the backend told somebody, who knows when. A hint: it is read again before anything is made of it.
     Seen(u64),
     /// No more growth: the export closes. Answered when what was running is over.
     End(oneshot::Sender<()>),
@@ -76,53 +76,66 @@ pub struct Start {
 
 /// The task.
 pub struct Coordinator<H> {
-    at: Start,
-    standing: Standing,
-    generation: u64,
-    hands: H,
-    book: Arc<Book>,
-    jobs: Arc<Jobs>,
-    told: Told,
+    pub(super) at: Start,
+    pub(super) standing: Standing,
+    pub(super) generation: u64,
+    pub(super) exposed: Vec<Exposed>,
+    pub(super) hands: H,
+    pub(super) book: Arc<Book>,
+    pub(super) jobs: Arc<Jobs>,
+    audience: Arc<Audience>,
+    pub(super) told: Told,
 }
 
 impl<H: Hands> Coordinator<H> {
     /// Ready to run.
-    pub fn new(at: Start, hands: H, book: Arc<Book>, jobs: Arc<Jobs>, told: Told) -> Self {
-        Self { at, standing: Standing::Ready, generation: 0, hands, book, jobs, told }
+    pub fn new(mut at: Start, hands: H, book: Arc<Book>, jobs: Arc<Jobs>, audience: Arc<Audience>, told: Told) -> Self {
+        let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
+        Self { at, standing: Standing::Ready, generation: 0, exposed, hands, book, jobs, audience, told }
     }
 
     /// Runs until told to end, or until nobody is left to tell it anything.
     /// Cancel-safe: no; a grow in flight would stay reserved.
     pub async fn run(mut self, mut acts: mpsc::Receiver<Act>) {
         loop {
-            let unsettled = matches!(self.standing, Standing::Unsettled { .. }) || !self.at.unzeroed.is_empty();
             let act = tokio::select! {
                 act = acts.recv() => act,
-                () = tokio::time::sleep(SETTLE_EVERY), if unsettled => {
+                () = tokio::time::sleep(SETTLE_EVERY), if self.has_loose_ends() => {
                     self.settle().await;
                     continue;
                 }
             };
-            match act {
-                Some(Act::Wish { wish, others, job, reply }) => {
-                    let answer = self.wish(&wish, others, job).await;
-                    self.told.ended(&wish, &answer, self.at.size);
-                    // Whoever asked may be gone; what was done stays done.
-                    let _ = reply.send(answer);
-                }
-                Some(Act::Seen(size)) => self.seen(size).await,
-                Some(Act::End(done)) => {
-                    self.standing = Standing::Draining;
-                    // Nobody waits any more.
-                    let _ = done.send(());
-                    return;
-                }
-                None => return,
+            let Some(act) = act else { return };
+            if !self.apply(act).await {
+                return;
             }
         }
     }
 
-    fn situation(&self, others: Others) -> Situation<'_> {
+    /// Carries one act out. False: that was the last.
+    pub(super) async fn apply(&mut self, act: Act) -> bool {
+        match act {
+            Act::Wish { wish, asking, job, reply } => {
+                let answer = self.wish(&wish, asking, job).await;
+                self.told.ended(&wish, &answer, self.at.size);
+                // Whoever asked may be gone; what was done stays done.
+                let _ = reply.send(answer);
+                true
+            }
+            Act::Seen(size) => {
+                self.hint(size).await;
+                true
+            }
+            Act::End(done) => {
+                self.standing = Standing::Draining;
+                // Nobody waits any more.
+                let _ = done.send(());
+                false
+            }
+        }
+    }
+
+    pub(super) fn situation(&self, others: Others) -> Situation<'_> {
         Situation {
             export: &self.at.export,
             tenant: &self.at.tenant,
@@ -137,16 +150,19 @@ impl<H: Hands> Coordinator<H> {
         }
     }
 
-    fn refusal(&self, reason: Reason) -> Refusal {
+    pub(super) fn refusal(&self, reason: Reason) -> Refusal {
         Refusal { export: self.at.export.clone(), tenant: self.at.tenant.clone(), reason }
     }
 
-    async fn wish(&mut self, wish: &Wish, others: Others, job: u64) -> Answer {
-        let answer = self.carry(wish, others, job).await;
+    async fn wish(&mut self, wish: &Wish, asking: Option<ClientStyle>, job: u64) -> Answer {
+        let answer = self.carry(wish, asking, job).await;
         let size = self.at.size.bytes();
         match &answer {
             Ok(size) => self.jobs.end(job, JobState::Done, size.bytes(), None),
-            Err(refusal) if matches!(self.standing, Standing::Unsettled { .. }) => {
+            // Its own outcome is unknown; one that came later was just refused.
+            Err(refusal)
+                if refusal.reason == Reason::BackendTimedOut && matches!(self.standing, Standing::Unsettled { .. }) =>
+            {
                 self.jobs.end(job, JobState::Unsettled, size, Some(refusal.to_string()));
             }
             Err(refusal) => self.jobs.end(job, JobState::Refused, size, Some(refusal.to_string())),
@@ -154,15 +170,23 @@ impl<H: Hands> Coordinator<H> {
         answer
     }
 
-    async fn carry(&mut self, wish: &Wish, others: Others, job: u64) -> Answer {
+    async fn carry(&mut self, wish: &Wish, asking: Option<ClientStyle>, job: u64) -> Answer {
         if self.jobs.was_cancelled(job) {
             return Err(self.refusal(Reason::Cancelled));
         }
-        if !self.at.unzeroed.is_empty() && !self.zero_leftovers().await {
-            return Err(self.refusal(Reason::BackendFailed));
-        }
         for _ in 0..REPLANS {
-            let done = match plan(&self.situation(others), wish) {
+            // Who is there counts now, not when the wish was queued.
+            let others = self.audience.others(asking);
+            let planned = plan(&self.situation(others), wish);
+            if matches!(planned, Plan::Grow(_) | Plan::Shrink(_)) && !self.exposed.is_empty() {
+                if !self.zero_exposed().await {
+                    return Err(self.refusal(Reason::BackendFailed));
+                }
+                // An earlier grow is finished by that: it is shown first.
+                self.judge(self.at.disk.bytes()).await;
+                continue;
+            }
+            let done = match planned {
                 Plan::Nothing { size } => Some(Ok(size)),
                 Plan::Refuse(refusal) => Some(Err(refusal)),
                 Plan::Grow(grow) => self.grow(grow, others, job).await,
@@ -183,107 +207,8 @@ impl<H: Hands> Coordinator<H> {
         Err(self.refusal(Reason::Busy))
     }
 
-    /// `None`: the size was another one than planned with; plan again.
-    async fn grow(&mut self, grow: Grow, others: Others, job: u64) -> Option<Answer> {
-        let mut reservation: Option<Reservation> = None;
-        let mut noted: Option<ByteRange> = None;
-        let mut answered = Answered::Yes;
-        let mut short = None;
-        for step in grow.steps() {
-            match step {
-                Step::Reserve(bytes) => {
-                    self.jobs.enter(job, JobState::Reserving);
-                    match self.book.reserve(&self.at.export, &self.at.tenant, grow.to, bytes).await {
-                        Ok(granted) => reservation = Some(granted),
-                        Err(reason) => return Some(Err(self.refusal(reason))),
-                    }
-                }
-                Step::NoteZeroes(range) => {
-                    if let Err(why) = self.hands.note_zeroes(range).await {
-                        tracing::error!(export = self.at.export.as_str(), %why, "the ledger does not take the range to be zeroed; nothing grows");
-                        self.roll_back(reservation.take()).await;
-                        return Some(Err(self.refusal(Reason::LedgerUnavailable)));
-                    }
-                    noted = Some(range);
-                }
-                Step::Reread => match self.hands.read_size().await {
-                    Ok(size) if size == self.at.disk.bytes() => {}
-                    other => {
-                        self.forget(noted.take()).await;
-                        self.roll_back(reservation.take()).await;
-                        let Ok(size) = other else { return Some(Err(self.refusal(Reason::BackendFailed))) };
-                        self.seen(size).await;
-                        return None;
-                    }
-                },
-                Step::Ask(ask) => {
-                    self.jobs.enter(job, JobState::AskingBackend);
-                    answered = self.hands.ask(ask).await;
-                }
-                Step::ReadBack => {
-                    let read = self.hands.read_size().await;
-                    let Ok(read) = read else {
-                        return Some(Err(self.leave_unsettled(reservation.take(), grow.to, &read).await));
-                    };
-                    match grow.settle(&self.situation(others), read) {
-                        Grown::Larger { publish, count, zero, short: less } => {
-                            self.at.backend = self.at.backend.after(Trial::Grew);
-                            self.at.disk = Size::new(read).unwrap_or(publish);
-                            short = less;
-                            // What is to be zeroed may be more or less than was noted.
-                            if zero != noted
-                                && let Some(range) = zero
-                                && let Err(why) = self.hands.note_zeroes(range).await
-                            {
-                                tracing::error!(export = self.at.export.as_str(), %why, "the ledger does not take the range to be zeroed");
-                            }
-                            self.at.unzeroed.extend(zero);
-                            self.book.commit(reservation.take(), &self.at.export, count).await;
-                            return Some(self.finish_grow(&grow, publish, short, job).await);
-                        }
-                        Grown::Same { count, reason } => {
-                            self.forget(noted.take()).await;
-                            self.roll_back(reservation.take()).await;
-                            self.book.measure(&self.at.export, count).await;
-                            self.at.disk = count;
-                            let reason = self.judge(&answered, reason);
-                            return Some(Err(self.refusal(reason)));
-                        }
-                        Grown::Quarantine(why) => {
-                            self.unsettle(reservation.take(), grow.to).await;
-                            self.quarantine(why);
-                            return Some(Err(self.refusal(Reason::Quarantined)));
-                        }
-                    }
-                }
-                Step::RenewLanes(_) | Step::Zero | Step::ClearZeroes | Step::Commit | Step::Publish => {}
-                Step::LowerEnd(_) | Step::Drain | Step::DropLanes | Step::FreeQuota => {}
-            }
-        }
-        let _ = short;
-        Some(Ok(self.at.size))
-    }
-
-    /// After the backend has grown: lanes, zeroes, and only then the view.
-    async fn finish_grow(&mut self, grow: &Grow, publish: Size, short: Option<Reason>, job: u64) -> Answer {
-        self.jobs.enter(job, JobState::Settling);
-        for step in grow.steps() {
-            if let Step::RenewLanes(lanes) = step {
-                self.hands.renew(lanes).await;
-            }
-        }
-        if !self.at.unzeroed.is_empty() && !self.zero_leftovers().await {
-            return Err(self.refusal(Reason::BackendFailed));
-        }
-        self.publish(publish).await;
-        match short {
-            Some(reason) => Err(self.refusal(reason)),
-            None => Ok(self.at.size),
-        }
-    }
-
     /// What a failed ask means: the backend's own refusal tells more than an unchanged size.
-    fn judge(&mut self, answered: &Answered, unchanged: Reason) -> Reason {
+    pub(super) fn blame(&mut self, answered: &Answered, unchanged: Reason) -> Reason {
         match answered {
             Answered::Yes => {
                 self.at.backend = self.at.backend.after(Trial::Broke);
@@ -321,105 +246,7 @@ impl<H: Hands> Coordinator<H> {
         }
     }
 
-    /// `None`: the size was another one than planned with; plan again.
-    async fn shrink(&mut self, shrink: Shrink, others: Others, job: u64) -> Option<Answer> {
-        let mut answered = Answered::Yes;
-        for step in shrink.steps() {
-            match step {
-                Step::LowerEnd(end) => self.hands.lower_end(end),
-                Step::Drain => {
-                    self.jobs.enter(job, JobState::Draining);
-                    if !self.hands.drain(shrink.to, self.at.timeout).await {
-                        self.restore();
-                        return Some(Err(self.refusal(Reason::BackendTimedOut)));
-                    }
-                }
-                Step::Reread => match self.hands.read_size().await {
-                    Ok(size) if size == self.at.disk.bytes() => {}
-                    Ok(size) => {
-                        self.restore();
-                        self.seen(size).await;
-                        return None;
-                    }
-                    Err(_) => {
-                        self.restore();
-                        return Some(Err(self.refusal(Reason::BackendFailed)));
-                    }
-                },
-                Step::Ask(ask) => {
-                    self.jobs.enter(job, JobState::AskingBackend);
-                    answered = self.hands.ask(ask).await;
-                }
-                Step::ReadBack => {
-                    let read = self.hands.read_size().await;
-                    let Ok(read) = read else {
-                        // The end stays lowered until a probe knows.
-                        return Some(Err(self.leave_unsettled(None, shrink.to, &read).await));
-                    };
-                    match shrink.settle(&self.situation(others), read) {
-                        Shrunk::Smaller { publish, count } => {
-                            self.at.disk = count;
-                            for step in shrink.steps() {
-                                if let Step::RenewLanes(lanes) = step {
-                                    self.hands.renew(lanes).await;
-                                }
-                            }
-                            self.publish(publish).await;
-                            self.book.measure(&self.at.export, count).await;
-                            return Some(Ok(self.at.size));
-                        }
-                        Shrunk::Same { count, reason } => {
-                            self.at.disk = count;
-                            self.restore();
-                            let reason = self.judge(&answered, reason);
-                            return Some(Err(self.refusal(reason)));
-                        }
-                        Shrunk::Quarantine(why) => {
-                            self.quarantine(why);
-                            return Some(Err(self.refusal(Reason::Quarantined)));
-                        }
-                    }
-                }
-                Step::Reserve(_) | Step::NoteZeroes(_) | Step::DropLanes | Step::RenewLanes(_) | Step::Zero => {}
-                Step::ClearZeroes | Step::Commit | Step::Publish | Step::FreeQuota => {}
-            }
-        }
-        Some(Ok(self.at.size))
-    }
-
-    /// A size that somebody has seen.
-    async fn seen(&mut self, size: u64) {
-        match plan(&self.situation(Others::default()), &Wish::Backend { size }) {
-            Plan::Adopt(adopt) => self.adopt(adopt).await,
-            Plan::Quarantine(why) => self.quarantine(why),
-            Plan::Nothing { .. } | Plan::Grow(_) | Plan::Shrink(_) | Plan::Refuse(_) => {}
-        }
-    }
-
-    async fn adopt(&mut self, adopt: Adopt) {
-        let unsettled = matches!(self.standing, Standing::Unsettled { .. });
-        self.at.disk = adopt.disk;
-        match adopt.count {
-            Some(count) if unsettled => self.book.settle(&self.at.export, count).await,
-            Some(count) => self.book.measure(&self.at.export, count).await,
-            None => {}
-        }
-        if self.standing != Standing::Draining {
-            self.standing = Standing::Ready;
-        }
-        self.at.unzeroed.extend(adopt.zero);
-        self.hands.renew(adopt.lanes).await;
-        if !self.at.unzeroed.is_empty() && !self.zero_leftovers().await {
-            return;
-        }
-        match adopt.publish {
-            Some(size) => self.publish(size).await,
-            // A lowered end goes back up to what is shown.
-            None => self.restore(),
-        }
-    }
-
-    async fn publish(&mut self, size: Size) {
+    pub(super) async fn publish(&mut self, size: Size) {
         if size != self.at.size {
             self.generation = self.generation.wrapping_add(1);
             tracing::info!(
@@ -437,83 +264,14 @@ impl<H: Hands> Coordinator<H> {
         self.hands.record(size, self.generation).await;
     }
 
-    fn restore(&mut self) {
+    /// Lets requests in again up to what is shown.
+    pub(super) fn restore(&mut self) {
         self.hands.publish(self.at.size, self.generation);
     }
 
-    fn quarantine(&mut self, why: Quarantine) {
+    pub(super) fn quarantine(&mut self, why: Quarantine) {
         tracing::error!(export = self.at.export.as_str(), %why, "export quarantined: its size can't be what the backend says");
         self.standing = Standing::Quarantined;
         self.told.quarantined();
-    }
-
-    async fn roll_back(&self, reservation: Option<Reservation>) {
-        self.book.roll_back(reservation).await;
-    }
-
-    async fn unsettle(&self, reservation: Option<Reservation>, _asked: Size) {
-        self.book.unsettle(reservation).await;
-    }
-
-    async fn leave_unsettled(
-        &mut self,
-        reservation: Option<Reservation>,
-        asked: Size,
-        read: &Result<u64, String>,
-    ) -> Refusal {
-        let why = read.as_ref().err().map_or("", String::as_str);
-        tracing::warn!(
-            export = self.at.export.as_str(),
-            asked = asked.bytes(),
-            why,
-            "nobody knows whether the backend was resized; it counts until the size can be read"
-        );
-        self.unsettle(reservation, asked).await;
-        self.standing = Standing::Unsettled { asked };
-        self.refusal(Reason::BackendTimedOut)
-    }
-
-    async fn settle(&mut self) {
-        if matches!(self.standing, Standing::Unsettled { .. }) {
-            if let Ok(size) = self.hands.read_size().await {
-                self.seen(size).await;
-            }
-        } else if !self.at.unzeroed.is_empty() && self.zero_leftovers().await {
-            self.seen(self.at.disk.bytes()).await;
-        }
-    }
-
-    /// Zeroes what a grow has exposed and nobody has seen. Whether all of it is zero now.
-    async fn zero_leftovers(&mut self) -> bool {
-        while let Some(range) = self.at.unzeroed.last().copied() {
-            if let Err(why) = self.hands.zero(range).await {
-                tracing::error!(export = self.at.export.as_str(), from = range.start().bytes(), to = range.end().bytes(), %why, "a range that a grow exposed could not be zeroed; it is not shown");
-                return false;
-            }
-            if let Err(why) = self.hands.clear_zeroes(range).await {
-                tracing::error!(export = self.at.export.as_str(), %why, "the ledger does not take that a range is zero; it is not shown");
-                return false;
-            }
-            self.at.unzeroed.pop();
-        }
-        true
-    }
-
-    async fn forget(&mut self, noted: Option<ByteRange>) {
-        if let Some(range) = noted
-            && let Err(why) = self.hands.clear_zeroes(range).await
-        {
-            tracing::warn!(export = self.at.export.as_str(), %why, "a range noted for zeroing stays noted");
-        }
-    }
-}
-
-/// What an ask is, for logs and errors.
-pub fn describe(ask: Ask) -> String {
-    match ask {
-        Ask::Nothing => "nothing".to_owned(),
-        Ask::ExplicitResize(size) => format!("NBD_CMD_RESIZE to {size}"),
-        Ask::ZeroWriteLastGranule { offset, len } => format!("zeroes over {len} bytes at {}", offset.bytes()),
-        Ask::OriginSetLen(size) | Ask::Driver(size) => format!("a size of {size}"),
     }
 }

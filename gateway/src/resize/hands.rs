@@ -29,6 +29,10 @@ pub trait Hands: Send {
     fn read_size(&mut self) -> impl Future<Output = Result<u64, String>> + Send;
     /// Asks the backend, as the plan says.
     fn ask(&mut self, ask: Ask) -> impl Future<Output = Answered> + Send;
+    /// Whether an ask that was given up may still be carried out. Answering ends that, and so does the connection's end.
+    fn in_doubt(&mut self) -> bool;
+    /// The size that was asked for has been read: it is done, answered or not.
+    fn landed(&mut self);
     /// Makes a range read as zeroes.
     fn zero(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
     /// Lets the other lanes see the new size.

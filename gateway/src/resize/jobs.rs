@@ -109,7 +109,7 @@ impl Jobs {
 }
 
 impl Job {
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.state, JobState::Done | JobState::Refused | JobState::Unsettled)
     }
 }

@@ -8,9 +8,13 @@ pub mod audience;
 pub mod book;
 pub mod coordinator;
 pub mod follow;
+pub(crate) mod fuzz;
+mod grow;
 pub mod hands;
 pub mod jobs;
 pub mod notes;
+mod settle;
+mod shrink;
 pub mod style;
 pub mod watchers;
 pub mod world;
@@ -68,10 +72,9 @@ impl Resizer {
         if asking.is_some() {
             self.book.take_resize(&self.tenant).map_err(|reason| self.refusal(reason))?;
         }
-        let others = self.audience.others(asking);
         let job = self.jobs.begin(describe(&wish));
         let (reply, answer) = oneshot::channel();
-        let act = Act::Wish { wish, others, job, reply };
+        let act = Act::Wish { wish, asking, job, reply };
         if self.acts.try_send(act).is_err() {
             self.jobs.end(
                 job,

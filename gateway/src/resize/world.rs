@@ -17,12 +17,14 @@ pub struct World {
     core: Arc<Core>,
     /// How long the backend has to answer.
     timeout: Duration,
+    /// An ask that was not answered in time. The task ends when it is answered, or its connection lost.
+    given_up: Option<tokio::task::JoinHandle<Outcome>>,
 }
 
 impl World {
     /// For one export.
     pub fn new(core: Arc<Core>, timeout: Duration) -> Self {
-        Self { core, timeout }
+        Self { core, timeout, given_up: None }
     }
 
     async fn request(&self, request: Request) -> Result<Outcome, String> {
@@ -31,6 +33,22 @@ impl World {
         tokio::time::timeout(timeout, self.core.call(0, request))
             .await
             .map_err(|_| format!("no answer to {command} within {timeout:?}"))
+    }
+}
+
+impl World {
+    /// A request that is not forgotten when it is not answered in time.
+    async fn ask(&mut self, request: Request) -> Result<Outcome, String> {
+        let (command, timeout) = (request.command, self.timeout);
+        let core = Arc::clone(&self.core);
+        let mut call = tokio::spawn(async move { core.call(0, request).await });
+        match tokio::time::timeout(timeout, &mut call).await {
+            Ok(outcome) => outcome.map_err(|_| "the request was lost in the gateway".to_owned()),
+            Err(_) => {
+                self.given_up = Some(call);
+                Err(format!("no answer to {command} within {timeout:?}"))
+            }
+        }
     }
 }
 
@@ -57,7 +75,7 @@ impl Hands for World {
                     }
                 };
             }
-            Ask::ExplicitResize(size) => self.request(request(Cmd::RESIZE, CmdFlags::NONE, size.bytes(), 0)).await,
+            Ask::ExplicitResize(size) => World::ask(self, request(Cmd::RESIZE, CmdFlags::NONE, size.bytes(), 0)).await,
             Ask::ZeroWriteLastGranule { offset, len } => {
                 let length = u64::from(len);
                 let zeroes = if self.core.facts().flags.has(ExportFlags::SEND_WRITE_ZEROES) {
@@ -66,7 +84,7 @@ impl Hands for World {
                     let payload = vec![0; usize::try_from(len).unwrap_or(0)].into();
                     Request { payload, ..request(Cmd::WRITE, CmdFlags::NONE, offset.bytes(), length) }
                 };
-                self.request(zeroes).await
+                World::ask(self, zeroes).await
             }
             Ask::Driver(_) => return Answered::No { errno: Errno::EPERM.0, message: "no driver".to_owned() },
         };
@@ -82,6 +100,16 @@ impl Hands for World {
             Ok(Outcome::Found(_) | Outcome::Status(_)) => Answered::Unknown("an answer to another command".to_owned()),
             Err(why) => Answered::Unknown(why),
         }
+    }
+
+    fn in_doubt(&mut self) -> bool {
+        self.given_up.take_if(|call| call.is_finished());
+        self.given_up.is_some()
+    }
+
+    fn landed(&mut self) {
+        // The task goes on until it is answered; nobody waits for it.
+        self.given_up = None;
     }
 
     async fn zero(&mut self, range: ByteRange) -> Result<(), String> {

@@ -82,4 +82,16 @@ pub(crate) enum Fault {
     StatusTwice,
     /// No extents, and done.
     StatusMissing,
+    /// A resize is answered by success, and the size is this one.
+    ResizeOther(u64),
+    /// A resize is answered by success with the size asked for, and nothing has changed.
+    ResizeUnchanged,
+    /// A resize is answered by success with a size of 2^63 bytes, and nothing has changed.
+    ResizeHuge,
+    /// A resize is done, and answered by a RESIZE chunk of five bytes.
+    ResizeTorn,
+    /// A resize is neither done nor answered before the test says so.
+    ResizeLate,
+    /// A NOTIFY is answered by a notice each fifth of a millisecond, until it is replaced.
+    NoticeFlood,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Fault, Script, Shared, fall_silent};
+use super::{Fault, Resizing, Script, Shared, fall_silent};
 use crate::scripted::numbers::{IHAVEOPT, NBDMAGIC, OPTION_REPLY, flag, info, opt, rep};
 use crate::scripted::{Framing, Link};
 use crate::trouble::{Trouble, ensure};
@@ -53,7 +53,7 @@ pub(super) fn shake(link: &mut Link, script: &Script, shared: &Arc<Shared>) -> R
             }
             opt::INFO | opt::GO => {
                 let size = shared.story.lock().disk.len() as u64;
-                let bytes = opened(script, option, framing, size);
+                let bytes = opened(script, option, framing, size, &data);
                 if let Some(Fault::GoCutAt(end)) = script.fault {
                     link.send(&bytes[..end])?;
                     return Ok(None);
@@ -83,7 +83,7 @@ fn flags(script: &Script, framing: Framing) -> u16 {
 }
 
 /// All replies to INFO or GO.
-fn opened(script: &Script, option: u32, framing: Framing, size: u64) -> Vec<u8> {
+fn opened(script: &Script, option: u32, framing: Framing, size: u64, data: &[u8]) -> Vec<u8> {
     let size = if script.fault == Some(Fault::GoWithHugeSize) { u64::MAX } else { size };
     let mut export = info::EXPORT.to_be_bytes().to_vec();
     export.extend(size.to_be_bytes());
@@ -100,6 +100,15 @@ fn opened(script: &Script, option: u32, framing: Framing, size: u64) -> Vec<u8> 
         let mut data = info::BLOCK_SIZE.to_be_bytes().to_vec();
         data.extend(blocks.iter().flat_map(|size| size.to_be_bytes()));
         bytes.extend(encode(script, option, rep::INFO, &data));
+    }
+    let name = u32::from_be_bytes([data[0], data[1], data[2], data[3]]) as usize;
+    let wants_resize = data[4 + name + 2..].chunks(2).any(|kind| kind == info::RESIZE.to_be_bytes());
+    if let Resizing::Native { features } = script.resizing
+        && wants_resize
+    {
+        let bounds = [0, i64::MAX as u64, 1_u64].map(u64::to_be_bytes).concat();
+        let told = [&info::RESIZE.to_be_bytes()[..], &features.to_be_bytes(), &bounds].concat();
+        bytes.extend(encode(script, option, rep::INFO, &told));
     }
     bytes.extend(encode(script, option, rep::ACK, &[]));
     bytes

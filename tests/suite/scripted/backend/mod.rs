@@ -22,6 +22,19 @@ use crate::image::Image;
 use crate::place::Place;
 use crate::trouble::Trouble;
 
+/// How a backend takes to another size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resizing {
+    /// Not at all, and it sets bit 9 only if its script's flags say so.
+    No,
+    /// By NBD_CMD_RESIZE; what a grow exposes is of this byte.
+    Explicit { exposes: u8 },
+    /// By writes past its end.
+    ByWrites,
+    /// By the whole extension: it tells these features in NBD_INFO_RESIZE. What a grow exposes is zero.
+    Native { features: u16 },
+}
+
 /// What a backend can do and what it does wrong.
 #[derive(Clone)]
 pub(crate) struct Script {
@@ -37,6 +50,8 @@ pub(crate) struct Script {
     pub(crate) struck: u32,
     /// Requests of this command fail with this error.
     pub(crate) refuses: Option<(u16, u32)>,
+    /// What it makes of a new size.
+    pub(crate) resizing: Resizing,
     /// Zeroes in a structured READ are sent as holes, and the chunks last one first.
     pub(crate) chunked: bool,
 }
@@ -53,6 +68,7 @@ impl Default for Script {
             fault: None,
             struck: u32::MAX,
             refuses: None,
+            resizing: Resizing::No,
             chunked: false,
         }
     }
@@ -82,6 +98,9 @@ pub(crate) struct Story {
     held: bool,
     /// While set, what was held is answered last request first.
     backwards: bool,
+    /// While set, a flood goes on; a resize that was to be late is done.
+    flooding: bool,
+    landed: bool,
     closing: bool,
     streams: Vec<UnixStream>,
 }
@@ -163,6 +182,16 @@ impl Backend {
         }
     }
 
+    /// Another hand changes the disk: how long it is, or what it holds.
+    pub(crate) fn meddle(&self, change: impl FnOnce(&mut Vec<u8>)) {
+        self.shared.tell(|story| change(&mut story.disk));
+    }
+
+    /// Resizes that were to be late are done and answered.
+    pub(crate) fn land(&self) {
+        self.shared.tell(|story| story.landed = true);
+    }
+
     /// From now on requests are taken but not answered.
     pub(crate) fn hold(&self) {
         self.shared.tell(|story| story.held = true);
@@ -193,6 +222,8 @@ impl Drop for Backend {
     fn drop(&mut self) {
         self.shared.tell(|story| {
             story.closing = true;
+            story.landed = true;
+            story.flooding = false;
             story.held = false;
         });
         // Wakes the listener, which then sees that it is over.

@@ -1,11 +1,12 @@
 //! The scripted backend's transmission phase: one thread takes requests, another answers them, so that replies can be
 //! held back while requests still come in.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
-use super::{Fault, Script, Seen, Shared};
+use super::{Fault, Resizing, Script, Seen, Shared};
 use crate::scripted::numbers::{
     EXTENDED_REPLY, EXTENDED_REQUEST, REQUEST, SIMPLE_REPLY, STRUCTURED_REPLY, chunk, cmd, cmd_flag, errno, flag,
 };
@@ -107,12 +108,34 @@ impl Replier {
             (cmd::WRITE | cmd::TRIM, _) => fua,
             (cmd::WRITE_ZEROES, _) => fua | cmd_flag::NO_HOLE,
             (cmd::BLOCK_STATUS, _) => cmd_flag::REQ_ONE,
+            (cmd::RESIZE, _) => cmd_flag::QUERY | cmd_flag::NOTIFY,
             _ => 0,
         };
         if request.flags & !known != 0 {
             return self.error(request, errno::EINVAL, b"a flag that was not offered", None);
         }
+        if let Resizing::Native { .. } = self.script.resizing
+            && request.command == cmd::RESIZE
+        {
+            return self.resize(request);
+        }
         let mut story = self.shared.story.lock();
+        match (self.script.resizing, request.command) {
+            (Resizing::Explicit { exposes }, cmd::RESIZE) => {
+                if request.length != 0 || request.offset == 0 {
+                    return self.error(request, errno::EINVAL, b"not a size", None);
+                }
+                story.disk.resize(request.offset as usize, exposes);
+                return self.plain(request);
+            }
+            (Resizing::ByWrites, cmd::WRITE | cmd::WRITE_ZEROES) => {
+                let end = (request.offset + request.length) as usize;
+                if end > story.disk.len() {
+                    story.disk.resize(end, 0);
+                }
+            }
+            (Resizing::No | Resizing::Explicit { .. } | Resizing::ByWrites | Resizing::Native { .. }, _) => {}
+        }
         let end = request.offset.checked_add(request.length).filter(|end| *end <= story.disk.len() as u64);
         let Some(end) = end else {
             let is_write = matches!(request.command, cmd::WRITE | cmd::WRITE_ZEROES);
@@ -135,6 +158,72 @@ impl Replier {
             _ => return self.error(request, errno::EINVAL, b"unknown command", None),
         }
         self.plain(request)
+    }
+
+    /// NBD_CMD_RESIZE by the book, and what the fault makes of it.
+    fn resize(&self, request: &Seen) -> Vec<u8> {
+        let size = |size: u64| self.chunk(request, chunk::DONE, chunk::RESIZE, &size.to_be_bytes());
+        if request.flags & cmd_flag::NOTIFY != 0 {
+            return self.notify(request);
+        }
+        let mut story = self.shared.story.lock();
+        if request.flags & cmd_flag::QUERY != 0 {
+            return size(story.disk.len() as u64);
+        }
+        match self.script.fault {
+            Some(Fault::ResizeOther(other)) => {
+                story.disk.resize(other as usize, 0);
+                size(other)
+            }
+            Some(Fault::ResizeUnchanged) => size(request.offset),
+            Some(Fault::ResizeHuge) => size(1 << 63),
+            Some(Fault::ResizeTorn) => {
+                story.disk.resize(request.offset as usize, 0);
+                self.chunk(request, chunk::DONE, chunk::RESIZE, &[0; 5])
+            }
+            Some(Fault::ResizeLate) if !story.landed => {
+                let answer = size(request.offset);
+                let (shared, mut out, wished) = (self.shared.clone(), self.out.0.try_clone(), request.offset);
+                thread::spawn(move || {
+                    while !shared.wait(|story| story.landed) {}
+                    shared.tell(|story| {
+                        if !story.closing {
+                            story.disk.resize(wished as usize, 0)
+                        }
+                    });
+                    // The gateway may have hung up meanwhile.
+                    let _ = out.as_mut().map(|out| out.write_all(&answer));
+                });
+                Vec::new()
+            }
+            _ => {
+                story.disk.resize(request.offset as usize, 0);
+                size(request.offset)
+            }
+        }
+    }
+
+    /// One notice and no more, or a flood of them.
+    fn notify(&self, request: &Seen) -> Vec<u8> {
+        let now = self.shared.tell(|story| {
+            story.flooding = request.length != 1;
+            story.disk.len() as u64
+        });
+        let last = if request.length == 1 { chunk::DONE } else { 0 };
+        let notice = self.chunk(request, last, chunk::RESIZE, &now.to_be_bytes());
+        if self.script.fault == Some(Fault::NoticeFlood) && last == 0 {
+            let (shared, out, notice) = (self.shared.clone(), self.out.0.try_clone(), notice.clone());
+            let over = self.chunk(request, chunk::DONE, chunk::NONE, &[]);
+            thread::spawn(move || -> std::io::Result<()> {
+                let mut out = out?;
+                while shared.story.lock().flooding {
+                    out.write_all(&notice)?;
+                    thread::park_timeout(std::time::Duration::from_micros(200));
+                }
+                out.write_all(&over)
+            });
+        }
+        notice
     }
 
     fn plain(&self, request: &Seen) -> Vec<u8> {

@@ -1,0 +1,263 @@
+//! The body of the fuzz target for resizes: any list of wishes, hints, other hands and named faults, one step after the
+//! other, through a [`Coordinator`] whose world is [`world`].
+//!
+//! After each step the promises are checked; at the end everything is healed, and nothing may be left: no reservation, no
+//! doubt, no note, and an export that grows again. Sizes are a few bytes, so that histories collide.
+
+mod world;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use nbd_gateway_config::Rates;
+use nbd_gateway_metrics::Metrics;
+use nbd_gateway_policy::export::{ExportPolicy, External, OverQuota};
+use nbd_gateway_policy::plan::Wish;
+use nbd_gateway_policy::quota::TenantLimits;
+use nbd_gateway_policy::refusal::Reason;
+use nbd_gateway_policy::style::{BackendStyle, ClientStyle, Grows, Proof, Replies, Tells};
+use nbd_gateway_policy::types::{Bytes, ExportName, Granularity, Size, TenantId};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::audience::Audience;
+use super::book::Book;
+use super::coordinator::{Act, Answer, Coordinator, Start};
+use super::jobs::{Job, Jobs};
+use super::watchers::Told;
+use world::{Fake, Fault, LARGEST, State};
+
+/// A coordinator in its world.
+struct Play {
+    coordinator: Coordinator<Fake>,
+    state: Arc<Mutex<State>>,
+    book: Arc<Book>,
+    jobs: Arc<Jobs>,
+    tenant: TenantId,
+    /// Another export of the same tenant.
+    other: ExportName,
+    wishes: u64,
+}
+
+/// Plays `data`: three bytes choose the export, then each pair of bytes is one step.
+pub(crate) fn fuzz_resizes(data: &[u8]) {
+    let [choice, style, size, steps @ ..] = data else { return };
+    let Some(mut play) = Play::new(*choice, *style, u64::from(*size)) else { return };
+    for step in steps.chunks_exact(2).take(200) {
+        if let [kind, value] = *step {
+            play.step(kind, u64::from(value));
+            play.check();
+        }
+    }
+    play.heal();
+    play.end();
+}
+
+/// Histories to start from: one per fault, in front of a grow and of a shrink.
+pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
+    let faults = (0_u8..14).map(|fault| vec![0x40, 0x12, 16, 8, fault << 4, 0, 24, 9, 0, 0, 32, 1, 8, 9, 0, 0, 40]);
+    let plain = vec![0, 0, 8, 0, 12, 2, 20, 4, 30, 5, 0, 1, 9, 6, 50, 9, 0, 3, 40];
+    faults.chain([plain]).collect()
+}
+
+fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => Some(outcome),
+        Poll::Pending => None,
+    }
+}
+
+impl Play {
+    fn new(choice: u8, style: u8, size: u64) -> Option<Self> {
+        let (export, other) = (ExportName::new("e").ok()?, ExportName::new("other").ok()?);
+        let tenant = TenantId::new("t").ok()?;
+        let proof = if style & 4 == 0 { Proof::OptedIn } else { Proof::Claimed };
+        let grows = match style & 3 {
+            0 => Grows::Explicit { replies: Replies::Structured, proof },
+            1 => Grows::Automatic { proof },
+            2 => Grows::Explicit { replies: Replies::Simple, proof },
+            _ => Grows::Origin,
+        };
+        let granularity = 1 << (style >> 3 & 3);
+        let size = Size::new((size % 32) / granularity * granularity).ok()?;
+        let policy = ExportPolicy {
+            shrink: style & 0x20 == 0,
+            over_quota: if style & 0x40 == 0 { OverQuota::Reject } else { OverQuota::Clamp },
+            external: match choice & 3 {
+                0 | 1 => External::Adopt,
+                2 => External::Ignore,
+                _ => External::Manual,
+            },
+            exclusive: choice & 4 != 0,
+            granularity: Granularity::new(granularity).ok()?,
+            max_size: Size::new(LARGEST).ok()?,
+            step: Bytes(u64::from(choice >> 4 & 3)),
+            ..ExportPolicy::DEFAULT
+        };
+        let zeroed = choice & 8 != 0;
+        let book = Arc::new(Book::default());
+        let quota = Some(Bytes(48));
+        let limits = TenantLimits { quota, ..TenantLimits::NONE };
+        book.tenant(&tenant, limits, Rates::default());
+        book.open(&export, &tenant, size);
+        book.open(&other, &tenant, Size::ZERO);
+        let state = Arc::new(Mutex::new(State::new(Arc::clone(&book), tenant.clone(), size.bytes(), zeroed)));
+        let jobs = Arc::new(Jobs::default());
+        let start = Start {
+            export: export.clone(),
+            tenant: tenant.clone(),
+            policy,
+            size,
+            disk: size,
+            backend: BackendStyle { grows, tells: Tells::Query },
+            zeroed_by_backend: zeroed,
+            unzeroed: Vec::new(),
+            timeout: Duration::from_secs(1),
+        };
+        let hands = Fake { state: Arc::clone(&state), export };
+        let audience = Arc::new(Audience::new(Duration::ZERO));
+        let told = Told(Metrics::new("0").ok()?.resize("e", "t"));
+        let coordinator = Coordinator::new(start, hands, Arc::clone(&book), Arc::clone(&jobs), audience, told);
+        Some(Self { coordinator, state, book, jobs, tenant, other, wishes: 0 })
+    }
+
+    fn step(&mut self, kind: u8, value: u64) {
+        let size = value % (LARGEST + 1);
+        let stale = u64::from(kind >> 4) * 4;
+        let client = if kind & 0x80 == 0 { ClientStyle::ExplicitStructured } else { ClientStyle::ExplicitSimple };
+        let shown = self.state.lock().shown;
+        match kind & 15 {
+            0 | 1 => drop(self.explicit(client, shown, size)),
+            2 => drop(self.explicit(client, stale, size)),
+            3 => drop(self.wish(Wish::Automatic { end: if size == 0 { u64::MAX } else { size } }, None)),
+            4 => drop(self.wish(Wish::Operator { target: size }, None)),
+            5 => self.state.lock().outside(size),
+            6 => self.seen(size),
+            7 => {
+                let disk = self.state.lock().disk;
+                self.seen(disk);
+            }
+            8 => self.state.lock().faults.push_back(fault(value, stale)),
+            9 => assert_eq!(now(self.coordinator.settle()), Some(()), "settling waits"),
+            10 => self.state.lock().land(),
+            11 => self.state.lock().in_doubt = None,
+            12 => self.other_grows(size),
+            13 => drop(now(self.book.measure(&self.other, Size::ZERO))),
+            14 => self.seen(u64::MAX - value),
+            _ => drop(self.explicit(client, shown, if value & 1 == 0 { 0 } else { u64::MAX - value })),
+        }
+    }
+
+    fn explicit(&mut self, client: ClientStyle, told: u64, target: u64) -> Answer {
+        let told = Size::new(told).unwrap_or(Size::ZERO);
+        let answer = self.wish(Wish::Explicit { client, told, target }, Some(client));
+        if let Ok(size) = &answer {
+            let grow = target >= told.bytes();
+            let clamp = self.coordinator.at.policy.over_quota == OverQuota::Clamp && client.success().tells_size();
+            assert!(!grow || clamp || size.bytes() >= target, "asked for {target}, answered {size:?}");
+        }
+        answer
+    }
+
+    /// Exactly one answer, and the size in it is the one that is shown.
+    fn wish(&mut self, wish: Wish, asking: Option<ClientStyle>) -> Answer {
+        let (reply, mut answer) = oneshot::channel();
+        self.wishes += 1;
+        let job = self.jobs.begin(String::new());
+        let going_on = now(self.coordinator.apply(Act::Wish { wish, asking, job, reply }));
+        assert_eq!(going_on, Some(true), "a wish that waits, or ends everything");
+        let answer = answer.try_recv();
+        assert!(answer.is_ok(), "a wish without an answer");
+        let answer = answer.unwrap_or_else(|_| Ok(Size::ZERO));
+        if let Ok(size) = &answer {
+            assert_eq!(size.bytes(), self.state.lock().shown, "answered another size than is shown");
+        }
+        assert!(self.jobs.list().last().is_some_and(Job::is_over), "a job that goes on after its answer");
+        answer
+    }
+
+    fn seen(&mut self, size: u64) {
+        assert_eq!(now(self.coordinator.apply(Act::Seen(size))), Some(true), "a hint that waits, or ends everything");
+    }
+
+    fn other_grows(&mut self, size: u64) {
+        let to = Size::new(size).unwrap_or(Size::ZERO);
+        let grown = Bytes(size);
+        if let Some(Ok(held)) = now(self.book.reserve(&self.other, &self.tenant, to, grown)) {
+            now(self.book.commit(Some(held), &self.other, to));
+        }
+    }
+
+    fn check(&self) {
+        let state = self.state.lock();
+        state.check_quota();
+        assert!(state.end <= state.shown, "admitted up to {} of {}", state.end, state.shown);
+        let usage = self.book.usage(&self.tenant);
+        assert!(usage.is_some_and(|u| u.reserved == Bytes(0)), "held after its wish was answered: {usage:?}");
+    }
+
+    /// Nothing fails any more, what is in doubt is answered, lost bytes are given back: then nothing may be left over.
+    fn heal(&mut self) {
+        let disk = {
+            let mut state = self.state.lock();
+            state.faults.clear();
+            state.land();
+            if state.disk < state.shown {
+                let shown = state.shown;
+                state.outside(shown);
+            }
+            state.disk
+        };
+        for _ in 0..3 {
+            now(self.coordinator.settle());
+            self.seen(disk);
+            self.check();
+        }
+        let usage = self.book.usage(&self.tenant);
+        assert!(usage.is_some_and(|u| u.unsettled == Bytes(0)), "unsettled after a probe: {usage:?}");
+        let shown = self.state.lock().shown;
+        assert!(!self.state.lock().has_notes(), "a note is left, and would zero what clients write from now on");
+        assert_eq!(self.state.lock().end, shown, "an end that stays lowered");
+        // It may be refused, but not for anything that has been healed.
+        if let Err(refusal) = self.wish(Wish::Operator { target: shown + 1 }, None) {
+            let stuck =
+                matches!(refusal.reason, Reason::Busy | Reason::Unsettled | Reason::Quarantined | Reason::Draining);
+            assert!(!stuck, "an export that does not come back: {refusal}");
+        }
+    }
+
+    /// Ended, it does nothing more.
+    fn end(mut self) {
+        let (done, mut over) = oneshot::channel();
+        assert_eq!(now(self.coordinator.apply(Act::End(done))), Some(false), "no end");
+        assert!(over.try_recv().is_ok(), "nobody was told of the end");
+        self.state.lock().ended = true;
+        self.state.lock().outside(LARGEST);
+        let refused = self.wish(Wish::Operator { target: LARGEST }, None);
+        assert!(refused.is_err_and(|r| r.reason == Reason::Draining), "a wish after the end");
+    }
+}
+
+fn fault(value: u64, size: u64) -> Fault {
+    const ERRNOS: [u32; 8] = [1, 5, 12, 22, 28, 75, 95, 108];
+    let errno = ERRNOS.iter().copied().cycle().nth(usize::try_from(size / 4).unwrap_or(0)).unwrap_or(5);
+    match value >> 4 {
+        0 => Fault::OtherSize(value & 15),
+        1 => Fault::YesUnchanged,
+        2 => Fault::GarbageDone,
+        3 => Fault::GarbageUnchanged,
+        4 => Fault::Refused(errno),
+        5 => Fault::RefusedDone(errno),
+        6 => Fault::Never,
+        7 => Fault::Flips(size),
+        8 => Fault::ReadFails,
+        9 => Fault::ReadsHuge,
+        10 => Fault::ZeroFails,
+        11 => Fault::NoteFails,
+        12 => Fault::ClearFails,
+        13 => Fault::DrainFails,
+        _ => Fault::OtherSize(size),
+    }
+}

@@ -1,0 +1,335 @@
+//! A backend, a ledger and a view of a few bytes, with every fault that has a name, and the promises that each touch of
+//! them is held to. It never waits: a request that is not answered is one that stays in doubt.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nbd_gateway_policy::plan::{Ask, Lanes};
+use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
+use parking_lot::Mutex;
+
+use crate::proto::MAX_SIZE;
+use crate::resize::book::Book;
+use crate::resize::hands::{Answered, Hands};
+
+/// The largest size that anything has here, in bytes.
+pub(super) const LARGEST: u64 = 64;
+const BYTES: usize = 64;
+
+/// What goes wrong, once, with the next step of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// An ask gives another size than the one asked for.
+    OtherSize(u64),
+    /// An ask is answered by success, and nothing has changed.
+    YesUnchanged,
+    /// An ask is done, and answered by garbage.
+    GarbageDone,
+    /// An ask is answered by garbage, and nothing has changed.
+    GarbageUnchanged,
+    /// An ask is refused with this errno.
+    Refused(u32),
+    /// An ask is refused, and done all the same.
+    RefusedDone(u32),
+    /// An ask is not answered in time; what becomes of it comes later.
+    Never,
+    /// Another hand changes the size right after it has been read.
+    Flips(u64),
+    /// The size can't be read.
+    ReadFails,
+    /// The size that is read is 2^63 or more.
+    ReadsHuge,
+    /// Zeroes can't be written.
+    ZeroFails,
+    /// The ledger takes no note.
+    NoteFails,
+    /// The ledger does not clear a note.
+    ClearFails,
+    /// Requests past a lowered end do not end in time.
+    DrainFails,
+}
+
+/// What there is.
+pub(super) struct State {
+    book: Arc<Book>,
+    tenant: TenantId,
+    /// The backend's size.
+    pub(super) disk: u64,
+    /// Bytes that a grow of the gateway exposed, and that nobody has zeroed.
+    dirty: [bool; BYTES],
+    /// Bytes that the ledger has noted for zeroing.
+    noted: [bool; BYTES],
+    /// Whether the backend's own grows are zero.
+    pub(super) zeroed: bool,
+    /// An ask that was not answered: the size that it may still lead to.
+    pub(super) in_doubt: Option<u64>,
+    /// What was read last.
+    read: u64,
+    /// What had been read when the backend was last asked.
+    known: u64,
+    /// What is shown.
+    pub(super) shown: u64,
+    pub(super) generation: u64,
+    /// Where requests must end.
+    pub(super) end: u64,
+    shrinking: bool,
+    /// The last ask was a write: nothing goes down by it.
+    only_grows: bool,
+    /// Somebody else made the backend larger than the gateway asked for: quota may be exceeded.
+    pub(super) outside: bool,
+    pub(super) ended: bool,
+    pub(super) faults: VecDeque<Fault>,
+}
+
+impl State {
+    pub(super) fn new(book: Arc<Book>, tenant: TenantId, size: u64, zeroed: bool) -> Self {
+        Self {
+            book,
+            tenant,
+            disk: size,
+            dirty: [false; BYTES],
+            noted: [false; BYTES],
+            zeroed,
+            in_doubt: None,
+            read: size,
+            known: size,
+            shown: size,
+            generation: 0,
+            end: size,
+            shrinking: false,
+            only_grows: false,
+            outside: false,
+            ended: false,
+            faults: VecDeque::new(),
+        }
+    }
+
+    /// Another hand sets the size: what it adds is its own, and clean.
+    pub(super) fn outside(&mut self, size: u64) {
+        self.outside |= size > self.disk;
+        self.set(size, false);
+    }
+
+    /// What was not answered in time is done after all.
+    pub(super) fn land(&mut self) {
+        if let Some(size) = self.in_doubt.take() {
+            let size = if self.only_grows { size.max(self.disk) } else { size };
+            self.set(size, !self.zeroed);
+        }
+    }
+
+    fn set(&mut self, size: u64, dirty: bool) {
+        let (from, to) = (self.disk, size);
+        for (at, byte) in (0_u64..).zip(self.dirty.iter_mut()) {
+            if (from..to).contains(&at) {
+                // What it lost behind the gateway's back, and has again, is not what a grow exposes.
+                *byte = dirty && at >= self.known.max(self.shown);
+            } else if at >= to {
+                *byte = false;
+            }
+        }
+        self.disk = size;
+    }
+
+    /// The gateway's own ask is carried out, and leads to `size`.
+    fn carry_out(&mut self, asked: u64, size: u64) {
+        let size = if self.only_grows { size.max(self.disk) } else { size };
+        // What is more than was asked for can't be told from what another hand added.
+        self.outside |= size > asked;
+        let dirty = !self.zeroed;
+        self.set(if self.only_grows { asked.max(self.disk) } else { asked }.min(size), dirty);
+        self.set(size, false);
+    }
+
+    fn fault<T>(&mut self, fits: impl Fn(Fault) -> Option<T>) -> Option<T> {
+        let at = self.faults.iter().position(|fault| fits(*fault).is_some())?;
+        self.faults.remove(at).and_then(fits)
+    }
+
+    fn once(&mut self, fault: Fault) -> bool {
+        self.fault(|f| (f == fault).then_some(())).is_some()
+    }
+
+    pub(super) fn check_quota(&self) {
+        let Some(usage) = self.book.usage(&self.tenant) else { return };
+        assert!(self.outside || !usage.over_quota, "the gateway took the tenant over its quota: {usage:?}");
+    }
+
+    pub(super) fn has_notes(&self) -> bool {
+        self.noted.iter().any(|noted| *noted)
+    }
+}
+
+/// The hands into it.
+pub(super) struct Fake {
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) export: ExportName,
+}
+
+fn within(range: ByteRange) -> impl Fn(u64) -> bool {
+    let (start, end) = (range.start().bytes(), range.end().bytes());
+    move |at| (start..end).contains(&at)
+}
+
+impl Hands for Fake {
+    async fn read_size(&mut self) -> Result<u64, String> {
+        let mut state = self.state.lock();
+        if state.once(Fault::ReadFails) {
+            return Err("read failing".to_owned());
+        }
+        let mut read = state.disk;
+        if state.once(Fault::ReadsHuge) {
+            read = MAX_SIZE.saturating_add(1);
+        }
+        state.read = read;
+        if let Some(other) = state.fault(|f| if let Fault::Flips(size) = f { Some(size) } else { None }) {
+            state.outside(other);
+        }
+        Ok(read)
+    }
+
+    async fn ask(&mut self, ask: Ask) -> Answered {
+        let mut state = self.state.lock();
+        let asked = match ask {
+            Ask::Nothing => return Answered::Yes,
+            Ask::ExplicitResize(size) | Ask::OriginSetLen(size) | Ask::Driver(size) => size.bytes(),
+            Ask::ZeroWriteLastGranule { offset, len } => {
+                let end = offset.bytes().saturating_add(u64::from(len));
+                assert!(state.outside || offset.bytes() >= state.disk, "zeroes over what another wrote");
+                end
+            }
+        };
+        state.known = state.read;
+        state.only_grows = matches!(ask, Ask::ZeroWriteLastGranule { .. });
+        assert!(!state.ended, "a backend is asked after the end");
+        assert!(asked <= LARGEST, "asked for {asked} bytes");
+        let counted = state.book.size(&self.export).map_or(0, Size::bytes);
+        state.check_quota();
+        if asked > counted {
+            let held = state.book.usage(&state.tenant).map_or(0, |u| u.reserved.0);
+            assert!(counted.saturating_add(held) >= asked, "asked for {asked}, counted {counted}, held {held}");
+        }
+        if asked < state.shown {
+            assert!(state.end <= asked, "asked for a shrink to {asked} with requests admitted up to {}", state.end);
+        }
+        if !state.zeroed && !state.outside {
+            let from = state.disk.max(state.read).min(asked);
+            let noted = (0_u64..).zip(state.noted).filter(|(at, _)| (from..asked).contains(at)).all(|(_, noted)| noted);
+            assert!(noted, "asked for {asked} bytes before the ledger had noted what that exposes");
+        }
+        let fault = state.fault(|f| match f {
+            Fault::OtherSize(_)
+            | Fault::YesUnchanged
+            | Fault::GarbageDone
+            | Fault::GarbageUnchanged
+            | Fault::Refused(_)
+            | Fault::RefusedDone(_)
+            | Fault::Never => Some(f),
+            _ => None,
+        });
+        match fault {
+            Some(Fault::OtherSize(size)) => state.carry_out(asked, size),
+            Some(Fault::YesUnchanged) => {}
+            Some(Fault::GarbageDone) => {
+                state.carry_out(asked, asked);
+                return Answered::Unknown("garbage".to_owned());
+            }
+            Some(Fault::GarbageUnchanged) => return Answered::Unknown("garbage".to_owned()),
+            Some(Fault::Refused(errno)) => return Answered::No { errno, message: String::new() },
+            Some(Fault::RefusedDone(errno)) => {
+                state.carry_out(asked, asked);
+                return Answered::No { errno, message: String::new() };
+            }
+            Some(Fault::Never) => {
+                assert!(state.in_doubt.is_none(), "asked while an earlier ask may still land");
+                state.in_doubt = Some(asked);
+                return Answered::Unknown("no answer".to_owned());
+            }
+            _ => state.carry_out(asked, asked),
+        }
+        Answered::Yes
+    }
+
+    fn in_doubt(&mut self) -> bool {
+        self.state.lock().in_doubt.is_some()
+    }
+
+    fn landed(&mut self) {
+        let mut state = self.state.lock();
+        assert!(state.in_doubt == Some(state.read), "taken for done at {}, asked for {:?}", state.read, state.in_doubt);
+        state.in_doubt = None;
+    }
+
+    async fn zero(&mut self, range: ByteRange) -> Result<(), String> {
+        let mut state = self.state.lock();
+        let inside = within(range);
+        assert!(range.start().bytes() >= state.shown, "zeroes over what clients see");
+        let noted = (0_u64..).zip(state.noted).filter(|(at, _)| inside(*at)).all(|(_, noted)| noted);
+        assert!(noted, "{range:?} is zeroed and was not noted");
+        if state.once(Fault::ZeroFails) || range.end().bytes() > state.disk {
+            return Err("zero failing".to_owned());
+        }
+        (0_u64..).zip(state.dirty.iter_mut()).filter(|(at, _)| inside(*at)).for_each(|(_, dirty)| *dirty = false);
+        Ok(())
+    }
+
+    async fn renew(&mut self, _lanes: Lanes) {}
+
+    fn lower_end(&mut self, end: Size) {
+        let mut state = self.state.lock();
+        assert!(end.bytes() <= state.shown, "an end lowered to {end:?} with {} shown", state.shown);
+        state.end = end.bytes();
+        state.shrinking = true;
+    }
+
+    async fn drain(&mut self, end: Size, _limit: Duration) -> bool {
+        let mut state = self.state.lock();
+        assert!(state.end <= end.bytes(), "drained while requests are admitted past it");
+        !state.once(Fault::DrainFails)
+    }
+
+    fn publish(&mut self, size: Size, generation: u64) {
+        let mut state = self.state.lock();
+        let size = size.bytes();
+        assert!(!state.ended, "published after the end");
+        assert!(size >= state.shown || state.shrinking, "the size went back by itself from {} to {size}", state.shown);
+        assert!(size <= state.shown || size <= state.read, "{size} shown, {} read", state.read);
+        let dirty = (0_u64..).zip(state.dirty).find(|(at, dirty)| *at < size && *dirty);
+        assert!(dirty.is_none(), "byte {dirty:?} shown up to {size} before it was zeroed");
+        assert!((size == state.shown) == (generation == state.generation), "a size without a generation of its own");
+        // Lowered, it goes up again only when nothing can land past it.
+        assert!(
+            size <= state.end || state.in_doubt.is_none_or(|late| late >= size),
+            "the end is back, a shrink may land"
+        );
+        (state.shown, state.generation, state.end) = (size, generation, size);
+        state.shrinking = false;
+    }
+
+    async fn note_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
+        let mut state = self.state.lock();
+        if state.once(Fault::NoteFails) {
+            return Err("ledger failing".to_owned());
+        }
+        let inside = within(range);
+        (0_u64..).zip(state.noted.iter_mut()).filter(|(at, _)| inside(*at)).for_each(|(_, noted)| *noted = true);
+        Ok(())
+    }
+
+    async fn clear_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
+        let mut state = self.state.lock();
+        if state.once(Fault::ClearFails) {
+            return Err("ledger failing".to_owned());
+        }
+        let inside = within(range);
+        let dirty = (0_u64..).zip(state.dirty).any(|(at, dirty)| inside(at) && dirty);
+        assert!(!dirty, "{range:?} taken off the ledger before it was zeroed");
+        (0_u64..).zip(state.noted.iter_mut()).filter(|(at, _)| inside(*at)).for_each(|(_, noted)| *noted = false);
+        Ok(())
+    }
+
+    async fn record(&mut self, size: Size, _generation: u64) {
+        assert_eq!(self.state.lock().shown, size.bytes(), "another size recorded than shown");
+    }
+}

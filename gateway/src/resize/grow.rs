@@ -1,0 +1,125 @@
+//! A grow, step by step: quota and note before the backend is asked, the backend before anyone sees it.
+
+use nbd_gateway_policy::plan::{Grow, Grown, Others, Step};
+use nbd_gateway_policy::quota::Reservation;
+use nbd_gateway_policy::refusal::Reason;
+use nbd_gateway_policy::style::Trial;
+use nbd_gateway_policy::types::Size;
+
+use super::coordinator::{Answer, Coordinator};
+use super::hands::{Answered, Hands};
+use super::jobs::JobState;
+use super::settle::{Exposed, Read};
+
+impl<H: Hands> Coordinator<H> {
+    /// Carries a grow out. `None`: the size was another one than planned with; plan again.
+    pub(super) async fn grow(&mut self, grow: Grow, others: Others, job: u64) -> Option<Answer> {
+        let mut held: Option<Reservation> = None;
+        let mut answered = Answered::Yes;
+        for step in grow.steps() {
+            match step {
+                Step::Reserve(bytes) => {
+                    self.jobs.enter(job, JobState::Reserving);
+                    match self.book.reserve(&self.at.export, &self.at.tenant, grow.to, bytes).await {
+                        Ok(granted) => held = Some(granted),
+                        Err(reason) => return Some(Err(self.refusal(reason))),
+                    }
+                }
+                Step::NoteZeroes(range) => {
+                    // Kept even if that fails: the note may be there all the same.
+                    let noted = self.note(range).await;
+                    self.exposed.push(Exposed::planned(range));
+                    if !noted {
+                        self.forget_planned().await;
+                        self.book.roll_back(held.take()).await;
+                        return Some(Err(self.refusal(Reason::LedgerUnavailable)));
+                    }
+                }
+                Step::Reread => match self.hands.read_size().await {
+                    Ok(size) if size == self.at.disk.bytes() => {}
+                    other => {
+                        self.forget_planned().await;
+                        self.book.roll_back(held.take()).await;
+                        let Ok(size) = other else { return Some(Err(self.refusal(Reason::BackendFailed))) };
+                        self.judge(size).await;
+                        return None;
+                    }
+                },
+                Step::Ask(ask) => {
+                    self.jobs.enter(job, JobState::AskingBackend);
+                    self.exposed.iter_mut().for_each(Exposed::asked);
+                    answered = self.hands.ask(ask).await;
+                }
+                Step::ReadBack => return Some(self.read_back_grow(&grow, others, job, held, answered).await),
+                // After the size has been read back.
+                Step::RenewLanes(_) | Step::Zero | Step::ClearZeroes | Step::Commit | Step::Publish => {}
+                // A shrink's.
+                Step::LowerEnd(_) | Step::Drain | Step::DropLanes | Step::FreeQuota => {}
+            }
+        }
+        None
+    }
+
+    async fn read_back_grow(
+        &mut self,
+        grow: &Grow,
+        others: Others,
+        job: u64,
+        held: Option<Reservation>,
+        answered: Answered,
+    ) -> Answer {
+        let read = match self.read_back(Some(grow.to)).await {
+            Ok(Read { size, in_doubt: false }) => size,
+            Ok(Read { size, in_doubt: true }) => {
+                self.blame(&answered, Reason::BackendTimedOut);
+                let refusal = self.leave_unsettled(held, grow.to, "it may still do what it did not answer").await;
+                self.count(size).await;
+                return Err(refusal);
+            }
+            Err(why) => return Err(self.leave_unsettled(held, grow.to, &why).await),
+        };
+        match grow.settle(&self.situation(others), read) {
+            Grown::Larger { publish, count, zero, short } => {
+                self.at.backend = self.at.backend.after(Trial::Grew);
+                self.at.disk = Size::new(read).unwrap_or(publish);
+                if let Some(range) = zero {
+                    self.expose(range);
+                }
+                self.book.commit(held, &self.at.export, count).await;
+                self.finish_grow(grow, publish, short, job).await
+            }
+            Grown::Same { count, reason } => {
+                // A window counts what it shows, whatever its disk has.
+                self.at.disk = Size::new(read).unwrap_or(count);
+                self.forget_planned().await;
+                self.book.roll_back(held).await;
+                self.book.measure(&self.at.export, count).await;
+                let reason = self.blame(&answered, reason);
+                Err(self.refusal(reason))
+            }
+            Grown::Quarantine(why) => {
+                self.book.unsettle(held).await;
+                self.quarantine(why);
+                Err(self.refusal(Reason::Quarantined))
+            }
+        }
+    }
+
+    /// After the backend has grown: lanes, zeroes, and only then the view.
+    async fn finish_grow(&mut self, grow: &Grow, publish: Size, short: Option<Reason>, job: u64) -> Answer {
+        self.jobs.enter(job, JobState::Settling);
+        for step in grow.steps() {
+            if let Step::RenewLanes(lanes) = step {
+                self.hands.renew(lanes).await;
+            }
+        }
+        if !self.zero_exposed().await {
+            return Err(self.refusal(Reason::BackendFailed));
+        }
+        self.publish(publish).await;
+        match short {
+            Some(reason) => Err(self.refusal(reason)),
+            None => Ok(self.at.size),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What is done about sizes that nobody asked for just now, about outcomes that nobody knows, and about bytes that a grow
+//! has exposed and nobody may see yet.
+//!
+//! A size from elsewhere is a hint, read again before it is judged: it may be older than what this gateway did since. A
+//! grow or shrink of unknown outcome is settled by a probe, but not as long as the request may still land.
+
+use nbd_gateway_policy::plan::{Adopt, Others, Plan, Standing, Wish, plan};
+use nbd_gateway_policy::quota::Reservation;
+use nbd_gateway_policy::refusal::{Reason, Refusal};
+use nbd_gateway_policy::types::{ByteRange, Size};
+
+use super::coordinator::Coordinator;
+use super::hands::Hands;
+
+/// A size that was read back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read {
+    /// In bytes.
+    pub(super) size: u64,
+    /// A request that was given up may still change it.
+    pub(super) in_doubt: bool,
+}
+
+/// A range beyond what is shown that a grow of this gateway has exposed, or may have. Only as far as the backend has it,
+/// it is zeroed; then its note is taken off the ledger.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exposed {
+    range: ByteRange,
+    /// The ledger has it.
+    noted: bool,
+    /// The backend has been asked: it may be there.
+    asked: bool,
+}
+
+impl Exposed {
+    /// Of an earlier life: the ledger had it.
+    pub(super) const fn earlier(range: ByteRange) -> Self {
+        Self { range, noted: true, asked: true }
+    }
+
+    /// Noted for a grow that has yet to be asked for.
+    pub(super) const fn planned(range: ByteRange) -> Self {
+        Self { range, noted: true, asked: false }
+    }
+
+    /// The backend is asked now.
+    pub(super) const fn asked(&mut self) {
+        self.asked = true;
+    }
+}
+
+impl<H: Hands> Coordinator<H> {
+    /// A size that the backend told somebody.
+    pub(super) async fn hint(&mut self, size: u64) {
+        if self.standing == Standing::Ready && size == self.at.disk.bytes() {
+            return;
+        }
+        self.look().await;
+    }
+
+    async fn look(&mut self) {
+        let asked = match self.standing {
+            Standing::Unsettled { asked } => Some(asked),
+            Standing::Ready | Standing::Unmeasured | Standing::Quarantined | Standing::Draining => None,
+        };
+        match self.read_back(asked).await {
+            Ok(Read { size, in_doubt: false }) => self.judge(size).await,
+            Ok(Read { size, in_doubt: true }) => self.count(size).await,
+            Err(why) => {
+                tracing::debug!(export = self.at.export.as_str(), %why, "the backend's size can't be read now");
+            }
+        }
+    }
+
+    /// Reads the size after `asked` was asked for, and says whether that may still change it.
+    pub(super) async fn read_back(&mut self, asked: Option<Size>) -> Result<Read, String> {
+        // Asked first: what is answered after the reading may land after it too.
+        let mut in_doubt = self.hands.in_doubt();
+        let size = self.hands.read_size().await?;
+        if in_doubt && asked.is_some_and(|asked| asked.bytes() == size) {
+            self.hands.landed();
+            in_doubt = false;
+        }
+        Ok(Read { size, in_doubt })
+    }
+
+    /// Counts a size that may not stay.
+    pub(super) async fn count(&self, size: u64) {
+        if let Ok(size) = Size::new(size) {
+            self.book.measure(&self.at.export, size).await;
+        }
+    }
+
+    /// Makes of a size that was just read what the policy says.
+    pub(super) async fn judge(&mut self, size: u64) {
+        match plan(&self.situation(Others::default()), &Wish::Backend { size }) {
+            Plan::Adopt(adopt) => self.adopt(adopt).await,
+            Plan::Quarantine(why) => {
+                if self.standing != Standing::Quarantined {
+                    self.quarantine(why);
+                }
+            }
+            Plan::Nothing { .. } | Plan::Grow(_) | Plan::Shrink(_) | Plan::Refuse(_) => {}
+        }
+    }
+
+    pub(super) async fn adopt(&mut self, adopt: Adopt) {
+        self.at.disk = adopt.disk;
+        if let Some(range) = adopt.zero {
+            self.expose(range);
+        }
+        // What was unsettled before, a quarantine or not, is known now.
+        self.book.settle(&self.at.export, adopt.count.or(adopt.publish).unwrap_or(self.at.size)).await;
+        if self.standing != Standing::Draining {
+            self.standing = Standing::Ready;
+        }
+        self.hands.renew(adopt.lanes).await;
+        if !self.zero_exposed().await {
+            return;
+        }
+        match adopt.publish {
+            Some(size) => self.publish(size).await,
+            // A lowered end goes back up to what is shown.
+            None => self.restore(),
+        }
+    }
+
+    /// Nobody knows what the backend did or will do: what was held stays counted, a lowered end stays lowered.
+    pub(super) async fn leave_unsettled(&mut self, held: Option<Reservation>, asked: Size, why: &str) -> Refusal {
+        tracing::warn!(
+            export = self.at.export.as_str(),
+            asked = asked.bytes(),
+            why,
+            "nobody knows whether the backend was resized; it counts until the size can be read"
+        );
+        self.book.unsettle(held).await;
+        self.standing = Standing::Unsettled { asked };
+        self.refusal(Reason::BackendTimedOut)
+    }
+
+    /// Whether [`settle`](Self::settle) has anything to do.
+    pub(super) fn has_loose_ends(&self) -> bool {
+        match self.standing {
+            Standing::Unsettled { .. } => true,
+            Standing::Ready => !self.exposed.is_empty(),
+            Standing::Unmeasured | Standing::Quarantined | Standing::Draining => false,
+        }
+    }
+
+    /// Takes loose ends one step further.
+    pub(super) async fn settle(&mut self) {
+        match self.standing {
+            Standing::Unsettled { .. } => self.look().await,
+            Standing::Ready => {
+                if !self.exposed.is_empty() && self.zero_exposed().await {
+                    // What is clean now may be shown.
+                    self.look().await;
+                }
+            }
+            Standing::Unmeasured | Standing::Quarantined | Standing::Draining => {}
+        }
+    }
+
+    /// A range has been exposed. What of it was not noted before is noted with the rest before it is zeroed.
+    pub(super) fn expose(&mut self, range: ByteRange) {
+        let (mut start, mut end) = (range.start(), range.end());
+        let covers = |e: &Exposed| e.range.start() <= start && end <= e.range.end();
+        if let Some(covering) = self.exposed.iter_mut().find(|e| covers(e)) {
+            covering.asked = true;
+            return;
+        }
+        // One range for what overlaps: a note is cleared once, after all of it is zero.
+        self.exposed.retain(|e| {
+            let apart = e.range.end() <= start || end <= e.range.start();
+            if !apart {
+                start = start.min(e.range.start());
+                end = end.max(e.range.end());
+            }
+            apart
+        });
+        self.exposed.extend(ByteRange::new(start, end).map(|range| Exposed { range, noted: false, asked: true }));
+    }
+
+    /// The grow that was noted is not done: its note goes, and nothing is zeroed.
+    pub(super) async fn forget_planned(&mut self) {
+        self.exposed.iter_mut().for_each(|e| e.asked = false);
+        // What can't be cleared now is cleared before the next grow.
+        self.zero_exposed().await;
+    }
+
+    /// Writes a range to be zeroed down. Whether the ledger has it.
+    pub(super) async fn note(&mut self, range: ByteRange) -> bool {
+        let noted = self.hands.note_zeroes(range).await;
+        if let Err(why) = &noted {
+            tracing::error!(export = self.at.export.as_str(), %why, "the ledger does not take a range to be zeroed; nothing grows");
+        }
+        noted.is_ok()
+    }
+
+    /// Zeroes what grows have exposed and nobody has seen. Whether all of it is zero now, and off the ledger.
+    pub(super) async fn zero_exposed(&mut self) -> bool {
+        while let Some(Exposed { range, noted, asked }) = self.exposed.last().copied() {
+            if !noted {
+                if !self.note(range).await {
+                    return false;
+                }
+                self.exposed.iter_mut().for_each(|e| e.noted |= e.range == range);
+            }
+            let there = ByteRange::new(range.start(), range.end().min(self.at.disk)).filter(|_| asked);
+            if let Some(there) = there
+                && let Err(why) = self.hands.zero(there).await
+            {
+                tracing::error!(export = self.at.export.as_str(), from = there.start().bytes(), to = there.end().bytes(), %why, "a range that a grow exposed could not be zeroed; it is not shown");
+                return false;
+            }
+            if let Err(why) = self.hands.clear_zeroes(range).await {
+                tracing::error!(export = self.at.export.as_str(), %why, "the ledger does not take that a range is zero; it is not shown");
+                return false;
+            }
+            self.exposed.pop();
+        }
+        true
+    }
+}

@@ -1,0 +1,90 @@
+//! A shrink, step by step: nobody past the new end before the backend is asked, quota free only when all is done.
+
+use nbd_gateway_policy::plan::{Others, Shrink, Shrunk, Step};
+use nbd_gateway_policy::refusal::Reason;
+use nbd_gateway_policy::types::Size;
+
+use super::coordinator::{Answer, Coordinator};
+use super::hands::{Answered, Hands};
+use super::jobs::JobState;
+use super::settle::Read;
+
+impl<H: Hands> Coordinator<H> {
+    /// Carries a shrink out. `None`: the size was another one than planned with; plan again.
+    pub(super) async fn shrink(&mut self, shrink: Shrink, others: Others, job: u64) -> Option<Answer> {
+        let mut answered = Answered::Yes;
+        for step in shrink.steps() {
+            match step {
+                Step::LowerEnd(end) => self.hands.lower_end(end),
+                Step::Drain => {
+                    self.jobs.enter(job, JobState::Draining);
+                    if !self.hands.drain(shrink.to, self.at.timeout).await {
+                        self.restore();
+                        return Some(Err(self.refusal(Reason::BackendTimedOut)));
+                    }
+                }
+                Step::Reread => match self.hands.read_size().await {
+                    Ok(size) if size == self.at.disk.bytes() => {}
+                    Ok(size) => {
+                        self.restore();
+                        self.judge(size).await;
+                        return None;
+                    }
+                    Err(_) => {
+                        self.restore();
+                        return Some(Err(self.refusal(Reason::BackendFailed)));
+                    }
+                },
+                Step::Ask(ask) => {
+                    self.jobs.enter(job, JobState::AskingBackend);
+                    answered = self.hands.ask(ask).await;
+                }
+                Step::ReadBack => return Some(self.read_back_shrink(&shrink, others, answered).await),
+                // After the size has been read back.
+                Step::DropLanes | Step::RenewLanes(_) | Step::Publish | Step::FreeQuota => {}
+                // A grow's.
+                Step::Reserve(_) | Step::NoteZeroes(_) | Step::Zero | Step::ClearZeroes | Step::Commit => {}
+            }
+        }
+        None
+    }
+
+    async fn read_back_shrink(&mut self, shrink: &Shrink, others: Others, answered: Answered) -> Answer {
+        let read = match self.read_back(Some(shrink.to)).await {
+            Ok(Read { size, in_doubt: false }) => size,
+            Ok(Read { size, in_doubt: true }) => {
+                // Landing late it would cut off what was written past the new end: that stays lowered.
+                self.blame(&answered, Reason::BackendTimedOut);
+                let refusal = self.leave_unsettled(None, shrink.to, "it may still do what it did not answer").await;
+                self.count(size).await;
+                return Err(refusal);
+            }
+            // The end stays lowered until a probe knows.
+            Err(why) => return Err(self.leave_unsettled(None, shrink.to, &why).await),
+        };
+        match shrink.settle(&self.situation(others), read) {
+            Shrunk::Smaller { publish, count } => {
+                self.at.disk = Size::new(read).unwrap_or(count);
+                for step in shrink.steps() {
+                    if let Step::RenewLanes(lanes) = step {
+                        self.hands.renew(lanes).await;
+                    }
+                }
+                self.publish(publish).await;
+                self.book.measure(&self.at.export, count).await;
+                Ok(self.at.size)
+            }
+            Shrunk::Same { count, reason } => {
+                self.at.disk = Size::new(read).unwrap_or(count);
+                self.book.measure(&self.at.export, count).await;
+                self.restore();
+                let reason = self.blame(&answered, reason);
+                Err(self.refusal(reason))
+            }
+            Shrunk::Quarantine(why) => {
+                self.quarantine(why);
+                Err(self.refusal(Reason::Quarantined))
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Backends that answer a resize by something else than what they do.
+
+use super::*;
+use crate::scripted::numbers::errno;
+use crate::trouble::{ensure, eventually};
+
+/// A gateway that may warn, a client, and the export's first size.
+fn scene(fault: Fault) -> Result<(Backend, Gateway, RawClient, u64), Trouble> {
+    let backend = backend(Some(fault))?;
+    let gateway = Gateway::start(&table(&backend.uri()))?.expecting_warnings();
+    let (client, opened) = opted_in(&gateway, Framing::Structured)?;
+    Ok((backend, gateway, client, opened.size))
+}
+
+#[test]
+fn a_larger_size_than_was_asked_for_is_the_one_that_is_told() -> Result<(), Trouble> {
+    let (_backend, gateway, mut client, first) = scene(Fault::ResizeOther(64 * MIB))?;
+    let reply = client.ask(resize(1, first + MIB), &[])?.success()?;
+    assert_eq!(reply.sizes, [64 * MIB]);
+    client.read(63 * MIB, 4096)?;
+    gateway.end()
+}
+
+#[test]
+fn a_smaller_growth_than_was_asked_for_is_shown_and_refused() -> Result<(), Trouble> {
+    let given = Backend::content().bytes().len() as u64 + 4096;
+    let (_backend, gateway, mut client, first) = scene(Fault::ResizeOther(given))?;
+    let reply = client.ask(resize(1, first + MIB), &[])?;
+    ensure(matches!(reply.error, errno::ENOSPC | errno::EIO), || format!("{reply:?}"))?;
+    assert_eq!(size(&mut client)?, given);
+    gateway.end()
+}
+
+#[test]
+fn a_grow_that_takes_bytes_away_is_quarantined_and_the_size_does_not_go_back() -> Result<(), Trouble> {
+    let (_backend, gateway, mut client, first) = scene(Fault::ResizeOther(4096))?;
+    let gateway = gateway.expecting_errors();
+    let reply = client.ask(resize(1, first + MIB), &[])?;
+    ensure(reply.error != 0, || format!("{reply:?}"))?;
+    assert_eq!(size(&mut client)?, first);
+    client.read(0, 4096)?;
+    let again = client.ask(resize(2, first + MIB), &[])?;
+    ensure(again.error != 0, || format!("a quarantined export grew: {again:?}"))?;
+    gateway.end()
+}
+
+#[test]
+fn success_without_a_change_is_an_error() -> Result<(), Trouble> {
+    let (_backend, gateway, mut client, first) = scene(Fault::ResizeUnchanged)?;
+    let reply = client.ask(resize(1, first + MIB), &[])?;
+    ensure(reply.error == errno::EIO, || format!("{reply:?}"))?;
+    assert_eq!(size(&mut client)?, first);
+    gateway.end()
+}
+
+#[test]
+fn success_with_a_size_of_2_to_the_63_is_an_error() -> Result<(), Trouble> {
+    let (_backend, gateway, mut client, first) = scene(Fault::ResizeHuge)?;
+    let reply = client.ask(resize(1, first + MIB), &[])?;
+    ensure(reply.error == errno::EIO, || format!("{reply:?}"))?;
+    eventually("an answer to QUERY", || size(&mut client).is_ok_and(|now| now == first))?;
+    gateway.end()
+}
+
+#[test]
+fn a_resize_that_was_done_and_answered_by_a_torn_chunk_is_read_back() -> Result<(), Trouble> {
+    let (_backend, gateway, mut client, first) = scene(Fault::ResizeTorn)?;
+    // Answered or refused, but with what the backend has then.
+    let reply = client.ask(resize(1, first + MIB), &[])?;
+    eventually("the size read back", || size(&mut client).is_ok_and(|now| now == first + MIB))?;
+    ensure(reply.error != 0 || reply.sizes == [first + MIB], || format!("{reply:?}"))?;
+    client.read(first, 4096)?;
+    gateway.end()
+}
+
+#[test]
+fn a_resize_that_is_never_answered_fails_in_time_and_nothing_else_waits_for_it() -> Result<(), Trouble> {
+    let (_backend, gateway, mut client, first) = scene(Fault::ResizeLate)?;
+    client.send(resize(1, first + MIB), &[])?;
+    let (mut other, _) = opted_in(&gateway, Framing::Structured)?;
+    other.read(0, 4096)?;
+    let reply = client.reply()?;
+    ensure(reply.error == errno::EIO, || format!("{reply:?}"))?;
+    other.read(0, 4096)?;
+    assert_eq!(size(&mut other)?, first);
+    gateway.end()
+}
+
+#[test]
+fn a_grow_that_comes_after_its_timeout_is_held_back_until_then_and_found_by_a_probe() -> Result<(), Trouble> {
+    let (backend, gateway, mut client, first) = scene(Fault::ResizeLate)?;
+    let reply = client.ask(resize(1, first + MIB), &[])?;
+    ensure(reply.error == errno::EIO, || format!("{reply:?}"))?;
+    let meanwhile = client.ask(resize(2, first + 2 * MIB), &[])?;
+    ensure(meanwhile.error != 0, || format!("another resize while one is in doubt: {meanwhile:?}"))?;
+    backend.land();
+    eventually("the grow found", || size(&mut client).is_ok_and(|now| now == first + MIB))?;
+    let reply = client.ask(resize(3, first + 2 * MIB), &[])?.success()?;
+    assert_eq!(reply.sizes, [first + 2 * MIB]);
+    gateway.end()
+}
+
+#[test]
+fn a_shrink_that_comes_after_its_timeout_cuts_off_nothing_that_was_written_meanwhile() -> Result<(), Trouble> {
+    let (backend, gateway, mut client, first) = scene(Fault::ResizeLate)?;
+    let reply = client.ask(resize(1, first - MIB), &[])?;
+    ensure(reply.error == errno::EIO, || format!("{reply:?}"))?;
+    let write = client.write(first - 4096, &[7; 4096])?;
+    ensure(write.error == errno::ENOSPC, || format!("a WRITE where a shrink may still land: {write:?}"))?;
+    client.write(first - MIB - 4096, &[7; 4096])?.success()?;
+    backend.land();
+    eventually("the shrink found", || size(&mut client).is_ok_and(|now| now == first - MIB))?;
+    assert_eq!(client.read(first - MIB - 4096, 4096)?, [7; 4096]);
+    gateway.end()
+}
+
+#[test]
+fn a_backend_that_shrinks_silently_is_quarantined_and_the_size_does_not_go_back() -> Result<(), Trouble> {
+    let backend = backend(None)?;
+    let gateway = Gateway::start(&table(&backend.uri()))?.expecting_errors();
+    let (mut client, opened) = opted_in(&gateway, Framing::Structured)?;
+    backend.meddle(|disk| disk.truncate(4096));
+    eventually("the quarantine", || client.ask(resize(1, opened.size + MIB), &[]).is_ok_and(|reply| reply.error != 0))?;
+    assert_eq!(size(&mut client)?, opened.size);
+    client.read(0, 4096)?;
+    // The bytes given back, it is as before.
+    backend.meddle(|disk| disk.resize(opened.size as usize, 0));
+    eventually("the end of the quarantine", || {
+        client.ask(resize(1, opened.size + MIB), &[]).is_ok_and(|reply| reply.error == 0)
+    })?;
+    gateway.end()
+}
+
+#[test]
+fn a_backend_that_flips_between_two_sizes_never_takes_what_was_shown_back() -> Result<(), Trouble> {
+    let backend = backend(None)?;
+    let gateway = Gateway::start(&table(&backend.uri()))?.expecting_errors();
+    let (mut client, opened) = opted_in(&gateway, Framing::Structured)?;
+    let mut shown = opened.size;
+    for round in 0..100_u64 {
+        let flipped = opened.size + (round & 1) * MIB;
+        backend.meddle(|disk| disk.resize(flipped as usize, 0));
+        let now = size(&mut client)?;
+        ensure(now >= shown && now <= opened.size + MIB, || format!("{now} after {shown} in round {round}"))?;
+        shown = now;
+        client.read(0, 512)?;
+    }
+    gateway.end()
+}
+
+#[test]
+fn a_backend_that_says_it_resizes_and_refuses_the_command_is_asked_once() -> Result<(), Trouble> {
+    let flags = Script::default().flags | crate::scripted::numbers::flag::SEND_RESIZE;
+    let refuses = Some((cmd::RESIZE, errno::EINVAL));
+    let backend = Backend::start(Script { flags, refuses, ..Script::default() })?;
+    let gateway = Gateway::start(&table(&backend.uri()))?.expecting_warnings();
+    let (mut client, opened) = opted_in(&gateway, Framing::Structured)?;
+    for cookie in 1..4 {
+        let reply = client.ask(resize(cookie, opened.size + MIB), &[])?;
+        ensure(reply.error != 0, || format!("{reply:?}"))?;
+    }
+    assert_eq!(backend.story(|story| story.count(cmd::RESIZE)), 1);
+    client.read(0, 4096)?;
+    gateway.end()
+}
+
+#[test]
+fn a_flood_of_notices_is_counted_and_cut_off_and_nobody_waits_for_it() -> Result<(), Trouble> {
+    let features = EXPLICIT | QUERY | NOTIFY | SHRINK | ZEROED;
+    let fault = Some(Fault::NoticeFlood);
+    let backend = Backend::start(Script { fault, resizing: Resizing::Native { features }, ..Script::default() })?;
+    let mut gateway = Gateway::start(&table(&backend.uri()))?.expecting_warnings();
+    let (mut client, opened) = opted_in(&gateway, Framing::Structured)?;
+    let is_end = |seen: &crate::scripted::backend::Seen| seen.flags & cmd_flag::NOTIFY != 0 && seen.length == 1;
+    eventually("the subscription dropped", || {
+        // Others are served all the while.
+        client.read(0, 512).is_ok() && backend.story(|story| story.seen.iter().any(is_end))
+    })?;
+    ensure(gateway.metric("nbd_gateway_backend_notices_total", &[])? > 100.0, || "the flood was not counted".into())?;
+    let spent = gateway.processor_time()?;
+    ensure(spent < 500, || format!("the flood cost {spent} hundredths of a second"))?;
+    assert_eq!(client.ask(resize(1, opened.size + MIB), &[])?.success()?.sizes, [opened.size + MIB]);
+    gateway.end()
+}
