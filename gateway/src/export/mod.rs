@@ -1,8 +1,8 @@
 //! What a client opens: an export, what it looks like now, and what serves it.
 //!
-//! An [`Export`] is opened by the first client that asks for it and let go when idle ([`registry`]). It sends requests to
-//! its backend as they are where it can, and over the [`bridge`] where the backend's limits differ from the client's. Writes
-//! past the end wait in [`grow`] for the coordinator, which changes the [`view`] that everyone reads.
+//! An [`Export`] is opened by the first client that asks for it and let go when idle (`registry`). It sends requests to
+//! its backend as they are where it can, and over the `bridge` where the backend's limits differ from the client's.
+//! Writes past the end wait in `grow` for the coordinator, which changes the [`View`] that everyone reads.
 //! Keeps: several lanes only if a FLUSH covers them (9), no overtaking of requests whose session is gone (14).
 
 mod backend;

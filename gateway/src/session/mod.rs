@@ -1,7 +1,7 @@
 //! One client connection, from its greeting to its end.
 //!
 //! A session owns its framing, its selection of contexts, the end up to which it is admitted, its permits and its
-//! outgoing queue. Its own task reads and admits ([`transmission`]); whoever finishes a job appends the reply and writes it.
+//! outgoing queue. Its own task reads and admits (`transmission`); whoever finishes a job appends the reply and writes it.
 //! Keeps: memory (1), exactly one reply (8), nobody is stalled by another's reading.
 
 mod admit;
