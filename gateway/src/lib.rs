@@ -70,6 +70,7 @@
 //!    |    reserve the quota, by growth-rate               lower the end (export/gate.rs): nothing past it is admitted
 //!    |      (resize/book.rs)                              drain: what is past it in flight is answered
 //!    |    note what will have to be zeroed                read the backend's size again
+//!    |      (resize/notes.rs, on disk by ledger/)
 //!    |    read the backend's size again                   ask the backend
 //!    |    ask the backend (resize/world.rs)               READ BACK
 //!    |    READ BACK                                       settle
@@ -156,7 +157,7 @@
 //! | **Direction by what was told**: only less than what the connection was last told is a shrink; nobody who is behind cuts off another's data. | policy's `plan` | there |
 //! | **Reserve before asking**: the quota is held before the backend is asked, and what was read back is what counts; an unknown outcome stays counted. | `resize/book.rs`, policy's `quota` | `resize`, policy's `quota` |
 //! | **Read back**: no answer of a backend is believed before its size has been read. Bit 9 without NBD_INFO_RESIZE is a hint that the first grow has to prove, and no shrink goes before that. | `resize/coordinator.rs`, `resize/style.rs`, policy's `style` | `resize`, policy's `style` |
-//! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it. | `resize/coordinator.rs`, `resize/world.rs` | `resize` |
+//! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/world.rs`, `resize/notes.rs`, `ledger` | `resize`, `ledger/tests` |
 //! | **Nothing by halves**: a write past the end whose growth is refused writes nothing, not even before the old end. | `export/grow.rs` | `resize` |
 //! | **The last notice is told**: changes are merged when they come faster than a client reads, wants or may; the latest size wins. A flood from a backend costs one look for each interval. | `session/notify.rs`, `resize/follow.rs`, policy's `notice` | `resize`, policy's `notice` |
 //! | **Flags that are kept**: a client is told what the gateway can keep, from one function. | `proto/flags.rs` | there, exhaustively |
@@ -169,10 +170,9 @@
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a few seconds. | [`app`] | `drain.rs` |
 //!
-//! Not kept yet: the books, and what has to be zeroed, outlive the process (they are in memory; a crash in the middle of a
-//! grow over a backend that does not zero can show old bytes after the restart); an export that was closed is measured
-//! before its tenant grows; a soft quota warns; a stock client is told of a new size. A lane has no permits of its own:
-//! what its sessions hold is its bound.
+//! Not kept yet: the books outlive the process (they are in memory; the ledger can hold them, and only what has to be zeroed
+//! is written to it); an export that was not opened yet counts; a soft quota warns; a stock client is told of a new size. A
+//! lane has no permits of its own: what its sessions hold is its bound.
 
 pub mod admin;
 pub mod app;

@@ -1,7 +1,7 @@
 //! Connections to one backend server, each shared by many sessions.
 //!
 //! A [`Lane`] outlives its connection: requests in flight stay in its table when the connection is lost, and are sent again
-//! or failed by one set of rules (`lost`). Whoever appends requests writes them; the lane's own task (`run`) reads the
+//! or failed by one set of rules (`lost`). Whoever appends requests writes them; the lane's own task ([`run`]) reads the
 //! replies and finishes the jobs. Keeps: exactly one reply (8), replay (7), several lanes only with CAN_MULTI_CONN (9).
 
 mod decode;
