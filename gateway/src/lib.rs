@@ -18,6 +18,10 @@
 //! | *job*, *outcome* | an admitted request on its way, and how it ended: the seam between a session and whatever serves it |
 //! | *shard* | one thread with a runtime of its own |
 //! | *orphan* | a request that may still change data although its session is gone |
+//! | *view* | what an export looks like now: its size, and the end up to which requests are admitted |
+//! | *wish*, *plan*, *step* | somebody wants another size; what is to be done about it, as data; one thing of it |
+//! | *coordinator* | the one task that changes an export's size |
+//! | *notice* | a new size, told to a client that waits for it |
 //!
 //! # The way of one request
 //!
@@ -49,6 +53,49 @@
 //! The embedded [`origin`] takes the same jobs: what needs no disk is answered in the thread that submits, the rest by
 //! a pool.
 //!
+//! # How a size travels
+//!
+//! ```text
+//!  a client's RESIZE      a write past the end    an operator           the backend, by itself
+//!  session/resize.rs      export/grow.rs          admin/exports.rs      resize/follow.rs, export/backend.rs
+//!    | resize-rate          | waits in a task       |                     | NOTIFY, QUERY or a second handshake
+//!    +----------------------+-----------+-----------+---------------------+
+//!                                       v
+//!  resize/mod.rs      Resizer: a job for people to look at (resize/jobs.rs), who else has the export open
+//!                     (resize/audience.rs), one queue for each export
+//!  resize/coordinator.rs: one wish at a time, in the order of arrival
+//!    |  policy::plan::plan    decides, from the situation alone: nothing, refuse, grow, shrink, adopt, quarantine
+//!    |
+//!    |  a grow, step by step:                           a shrink:
+//!    |    reserve the quota, by growth-rate               lower the end (export/gate.rs): nothing past it is admitted
+//!    |      (resize/book.rs)                              drain: what is past it in flight is answered
+//!    |    note what will have to be zeroed                read the backend's size again
+//!    |      (resize/notes.rs, on disk by ledger/)
+//!    |    read the backend's size again                   ask the backend
+//!    |    ask the backend (resize/world.rs)               READ BACK
+//!    |    READ BACK                                       settle
+//!    |    settle: what was got is what counts             lanes shake hands anew
+//!    |    commit the reservation to the books             publish
+//!    |    lanes shake hands anew (lane/run.rs)            free the quota
+//!    |    zero what the backend does not
+//!    |    publish
+//!    v
+//!  export/view.rs     the size, and its generation: one writer, many readers
+//!    |
+//!    +-> the reply to whoever wished        +-> a handshake, QUERY, BLOCK_STATUS of x-resize:size-low, size-high
+//!    +-> NOTIFY (session/notify.rs)         +-> BLOCK_STATUS that waits for x-resize:watch (session/resize.rs)
+//! ```
+//!
+//! The coordinator decides nothing and `policy` does nothing: a plan is data, and so is tested without a socket. What a
+//! coordinator does to the world goes through its [`Hands`](resize::hands::Hands). When the outcome of an ask is
+//! unknown (nobody answered, and the size can't be read), the reservation stays on the books, the end stays lowered, and
+//! the size is asked for every second until it is known. A backend's size that can't be, smaller than what clients rely
+//! on, puts the export into quarantine: it is served, and not resized, until the size fits again.
+//!
+//! None of this is on the way of an ordinary request. That looks at the view's end, one atomic load, and passes the gate.
+//!
+//! What is on the wire is in [`proto::resize`].
+//!
 //! # Why one thread for a lane and its sessions
 //!
 //! A lane lives on one [shard](shards), and so does every session that uses it, so that a request and its reply never
@@ -70,16 +117,23 @@
 //!   can have no more of these than requests in flight, a backend no more than chunks in its answers.
 //! - Headers, error texts and extents are bounded one by one (proto.md's limits; 131072 extents of one context in one
 //!   answer), and by the number of requests in flight, not by the permits for bytes.
+//! - Resizes hold no permits: 16 of one session, 1024 of one export, and one standing NOTIFY of a session, which keeps one
+//!   chunk unread and merges the rest. Of an export's resizes, a bounded number is remembered for operators.
 //!
 //! # Locks
 //!
 //! All are short, and none is held across an await; the one exception is named. Whoever takes two takes them in this
 //! order:
 //!
-//! 1. an export's orphans, then its lane's table or its exclusive ranges;
-//! 2. a lane's table, then the incoming half of its outbox;
-//! 3. an outbox's writer, then its incoming half;
-//! 4. a session's permits, then its tenant's budget.
+//! 1. an export's gate, then whatever its backend takes (2 and 3) and the gate's list of held requests;
+//! 2. an export's orphans, then its lane's table or its exclusive ranges;
+//! 3. a lane's table, then the incoming half of its outbox;
+//! 4. an outbox's writer, then its incoming half;
+//! 5. a session's permits, then its tenant's budget.
+//!
+//! The gate is held for reading from judging a batch against the view's end until it stands in the backend's table, and for
+//! writing only to lower that end: so a shrink's drain sees every request that was judged against the old end. The books
+//! (quota, rates), an export's jobs, its audience and a session's standing NOTIFY have a lock each, taken alone.
 //!
 //! A lane's table is never held while a job is finished: replies are collected under the lock and given out after it. A
 //! session's or a lane's waker, the pool and the metrics are taken last and alone. Guards of a DashMap (the registry,
@@ -96,20 +150,29 @@
 //! | **Bounded memory**: nothing is allocated because a peer claimed a length; payloads stay within the permits above. | `session/permits.rs`, `net/outbox.rs`, `proto` | `multiplex.rs`, `bad_client`, `proto/*/tests.rs` |
 //! | **Nobody waits for another's reading.** | `session/transmission.rs`, `net/outbox.rs` | `multiplex.rs` |
 //! | **In step**: what is wrong with a request is answered, its payload thrown away, and the stream goes on; where it can't be followed, that connection ends and no other. | `session/admit.rs`, `proto` | `session/admit.rs`, `bad_client`, `bad_backend` |
-//! | **One size for all who ask**: LIST dials nobody; INFO, GO and EXPORT_NAME are answered from one place. A session is admitted up to the size that its handshake told, and no further. | `session/handshake.rs`, `session/admit.rs` | `interop`, `session/admit.rs` |
+//! | **One size for all who ask**: LIST dials nobody; INFO, GO and EXPORT_NAME are answered from one place, the view. | `session/handshake.rs`, `export/view.rs` | `interop`, `resize` |
+//! | **Nobody is moved unasked**: a session with structured replies that did not opt in stays within the size that it was told, even after a grow; the others are admitted up to the end. | `session/mod.rs`, `session/admit.rs` | `resize`, `session/admit.rs` |
+//! | **The order of a change**: a grow is with the backend, read back, on all lanes and zeroed before anyone sees it; a shrink takes no new requests past the end and drains before the backend is asked. A reply comes after the view. | `resize/coordinator.rs`, `export/gate.rs`, policy's `plan::steps` | `resize`, policy's `plan` |
+//! | **One at a time**: resizes of an export in the order of arrival; what is there already changes nothing and succeeds. | `resize/coordinator.rs` | `resize` |
+//! | **Direction by what was told**: only less than what the connection was last told is a shrink; nobody who is behind cuts off another's data. | policy's `plan` | there |
+//! | **Reserve before asking**: the quota is held before the backend is asked, and what was read back is what counts; an unknown outcome stays counted. | `resize/book.rs`, policy's `quota` | `resize`, policy's `quota` |
+//! | **Read back**: no answer of a backend is believed before its size has been read. Bit 9 without NBD_INFO_RESIZE is a hint that the first grow has to prove, and no shrink goes before that. | `resize/coordinator.rs`, `resize/style.rs`, policy's `style` | `resize`, policy's `style` |
+//! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/world.rs`, `resize/notes.rs`, `ledger` | `resize`, `ledger/tests` |
+//! | **Nothing by halves**: a write past the end whose growth is refused writes nothing, not even before the old end. | `export/grow.rs` | `resize` |
+//! | **The last notice is told**: changes are merged when they come faster than a client reads, wants or may; the latest size wins. A flood from a backend costs one look for each interval. | `session/notify.rs`, `resize/follow.rs`, policy's `notice` | `resize`, policy's `notice` |
 //! | **Flags that are kept**: a client is told what the gateway can keep, from one function. | `proto/flags.rs` | there, exhaustively |
 //! | **FLUSH covers everybody**: several lanes only if the backend sets CAN_MULTI_CONN; clients are offered it only if one FLUSH covers all sessions. | `export/backend.rs`, `proto/flags.rs` | `multiplex.rs`, `proto/flags.rs` |
 //! | **Replay by one table**: after a lost connection, what is sent again can't undo what was answered; a FLUSH fails once where answered writes may be gone, unless the export says `durable`. A backend that answers `ESHUTDOWN` is left, and asked again when it is back. | `lane/lost.rs` | there, `bad_backend/{loss,shutdown}.rs` |
-//! | **A size never goes back by itself**: a backend that returns smaller, or able to do less, is not used. | `export/backend.rs` (`fits`) | not yet |
+//! | **A size never goes back by itself**: a backend that returns smaller, or able to do less, is not used; one that says a smaller size while it is used puts the export into quarantine. | `export/backend.rs` (`fits`), `resize/coordinator.rs` | `outage`, policy's `plan` |
 //! | **No write from the past**: while a request of a session that is gone may still change data, nothing that overlaps it is sent. | `export/orphans.rs` | there |
 //! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `export/bridge.rs`, `export/ranges.rs` | `translation/limits.rs`, `export/ranges.rs` |
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `export/bridge.rs` | `interop`, `translation` |
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
 //!
-//! Not kept yet, because nothing resizes yet: the order of growing and shrinking, quota, zeroing of what a grow
-//! exposes, notices, and when a backend's claims are believed. The decisions are in the policy crate, with tests of
-//! their own; the gateway does not ask it yet. A lane has no permits of its own: what its sessions hold is its bound.
+//! Not kept yet: the books outlive the process (they are in memory; the ledger can hold them, and only what has to be zeroed
+//! is written to it); an export that was not opened yet counts; a soft quota warns; a stock client is told of a new size. A
+//! lane has no permits of its own: what its sessions hold is its bound.
 
 pub mod admin;
 pub mod app;

@@ -2,6 +2,7 @@
 //!
 //! An [`Export`] is opened by the first client that asks for it and let go when idle (`registry`). It sends requests to
 //! its backend as they are where it can, and over the `bridge` where the backend's limits differ from the client's.
+//! Writes past the end wait in `grow` for the coordinator, which changes the [`View`] that everyone reads.
 //! Keeps: several lanes only if a FLUSH covers them (9), no overtaking of requests whose session is gone (14).
 
 mod backend;

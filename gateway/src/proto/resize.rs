@@ -3,6 +3,8 @@
 //! Owns the shapes of NBD_INFO_RESIZE, of NBD_CMD_RESIZE in its three forms, of the RESIZE chunk and the names of the
 //! `x-resize:` contexts, for both roles. Never decides whether a size may be: here a request is well-formed or it is not.
 //! Source: the upstream draft `extension-resize` for command 8 and transmission flag 9; the rest is this project's own.
+//!
+#![doc = include_str!("resize.md")]
 
 use core::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Noticing what the backend does by itself: by its notices, by asking in band, or by a second handshake.
 //!
 //! A flood of notices costs one wake-up per look, not per notice: the latest size wins at the door. A backend that sends
-//! notices faster than [`MOST_PER_SECOND`] loses its subscription and is polled for a while.
+//! notices faster than `MOST_PER_SECOND` loses its subscription and is polled for a while.
 
 use std::sync::Arc;
 use std::time::Duration;
