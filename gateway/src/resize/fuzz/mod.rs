@@ -170,7 +170,7 @@ impl Play {
         assert_eq!(going_on, Some(true), "a wish that waits, or ends everything");
         let answer = answer.try_recv();
         assert!(answer.is_ok(), "a wish without an answer");
-        let answer = answer.unwrap_or_else(|_| Ok(Size::ZERO));
+        let answer = answer.unwrap_or(Ok(Size::ZERO));
         if let Ok(size) = &answer {
             assert_eq!(size.bytes(), self.state.lock().shown, "answered another size than is shown");
         }
