@@ -42,7 +42,7 @@ struct Play {
 }
 
 /// Plays `data`: three bytes choose the export, then each pair of bytes is one step.
-pub fn fuzz_resizes(data: &[u8]) {
+pub(crate) fn fuzz_resizes(data: &[u8]) {
     let [choice, style, size, steps @ ..] = data else { return };
     let Some(mut play) = Play::new(*choice, *style, u64::from(*size)) else { return };
     for step in steps.chunks_exact(2).take(200) {
@@ -56,7 +56,7 @@ pub fn fuzz_resizes(data: &[u8]) {
 }
 
 /// Histories to start from: one per fault, in front of a grow and of a shrink.
-pub fn fuzz_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
     let faults = (0_u8..14).map(|fault| vec![0x40, 0x12, 16, 8, fault << 4, 0, 24, 9, 0, 0, 32, 1, 8, 9, 0, 0, 40]);
     let plain = vec![0, 0, 8, 0, 12, 2, 20, 4, 30, 5, 0, 1, 9, 6, 50, 9, 0, 3, 40];
     faults.chain([plain]).collect()
@@ -170,7 +170,7 @@ impl Play {
         assert_eq!(going_on, Some(true), "a wish that waits, or ends everything");
         let answer = answer.try_recv();
         assert!(answer.is_ok(), "a wish without an answer");
-        let answer = answer.unwrap_or_else(|_| Ok(Size::ZERO));
+        let answer = answer.unwrap_or(Ok(Size::ZERO));
         if let Ok(size) = &answer {
             assert_eq!(size.bytes(), self.state.lock().shown, "answered another size than is shown");
         }
@@ -259,5 +259,38 @@ fn fault(value: u64, size: u64) -> Fault {
         12 => Fault::ClearFails,
         13 => Fault::DrainFails,
         _ => Fault::OtherSize(size),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn in_its_task_a_coordinator_settles_a_doubt_by_itself_and_ends_when_told() {
+        let play = Play::new(0, 0x10, 8).unwrap();
+        let (state, book, tenant) = (play.state, play.book, play.tenant);
+        let unsettled = || book.usage(&tenant).unwrap().unsettled;
+        let (acts, rx) = mpsc::channel(8);
+        let task = tokio::spawn(play.coordinator.run(rx));
+
+        state.lock().faults.push_back(Fault::Never);
+        let (reply, answer) = oneshot::channel();
+        acts.send(Act::Wish { wish: Wish::Operator { target: 16 }, asking: None, job: 0, reply }).await.unwrap();
+        assert_eq!(answer.await.unwrap().unwrap_err().reason, Reason::BackendTimedOut);
+        sleep(Duration::from_secs(3600)).await;
+        assert_eq!((state.lock().shown, unsettled()), (8, Bytes(8)), "settled while it may still land");
+
+        state.lock().land();
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!((state.lock().shown, unsettled()), (16, Bytes(0)), "not settled by itself");
+
+        let (done, over) = oneshot::channel();
+        acts.send(Act::End(done)).await.unwrap();
+        over.await.unwrap();
+        task.await.unwrap();
     }
 }
