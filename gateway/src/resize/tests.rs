@@ -19,3 +19,62 @@ proptest! {
         fuzz_resizes(&data);
     }
 }
+
+/// The steps that the bodies of the tests below are made of: see [`fuzz_resizes`]. Three bytes set the scene; each pair
+/// after them is a step.
+mod regressions {
+    use super::fuzz_resizes;
+
+    const EXPLICIT: u8 = 0x10;
+    const ORIGIN: u8 = 0x13;
+    const EXCLUSIVE: u8 = 4;
+    const GROW: u8 = 0;
+    const SHRINK_OR_GROW: u8 = 2;
+    const ANOTHER_HAND: u8 = 5;
+    const HINT: u8 = 6;
+    const FAULT: u8 = 8;
+    const PROBE: u8 = 9;
+    const LANDS: u8 = 10;
+    const NEVER: u8 = 0x60;
+    const READ_FAILS: u8 = 0x80;
+    const CLEAR_FAILS: u8 = 0xc0;
+
+    fn play(scene: [u8; 3], steps: &[(u8, u8)]) {
+        let steps = steps.iter().flat_map(|(kind, value)| [*kind, *value]);
+        fuzz_resizes(&scene.into_iter().chain(steps).collect::<Vec<u8>>());
+    }
+
+    /// It was rolled back and forgotten: its bytes were shown unzeroed, its quota was given to another.
+    #[test]
+    fn a_grow_that_lands_after_its_timeout_stays_counted_and_is_zeroed_before_it_is_shown() {
+        play([0, EXPLICIT, 8], &[(FAULT, NEVER), (GROW, 16), (PROBE, 0), (GROW, 24), (LANDS, 0), (PROBE, 0)]);
+    }
+
+    /// The end went back up at once, and the shrink cut off what was written there.
+    #[test]
+    fn a_shrink_that_lands_after_its_timeout_finds_the_end_lowered() {
+        let grow_then_shrink =
+            [(GROW, 32), (FAULT, NEVER), (SHRINK_OR_GROW | 0xf0, 8), (PROBE, 0), (LANDS, 0), (PROBE, 0)];
+        play([0, EXPLICIT, 8], &grow_then_shrink);
+    }
+
+    /// A size read before a grow and told after it passed for lost bytes.
+    #[test]
+    fn a_hint_from_before_a_grow_quarantines_nothing() {
+        play([0, EXPLICIT, 8], &[(GROW, 32), (HINT, 8), (GROW, 40)]);
+        play([0, ORIGIN, 8], &[(GROW, 32), (HINT, 8), (GROW, 40)]);
+    }
+
+    /// The note of a grow that was not done stayed on the ledger: a restart would have zeroed what clients wrote there.
+    #[test]
+    fn the_note_of_a_grow_of_unknown_outcome_goes_when_that_is_known() {
+        play([0, EXPLICIT, 8], &[(FAULT, NEVER), (GROW, 16), (FAULT, READ_FAILS), (PROBE, 0)]);
+        play([0, EXPLICIT, 8], &[(FAULT, CLEAR_FAILS), (GROW, 16), (GROW, 24)]);
+    }
+
+    /// The part that was noted first was zeroed a second time, without a note.
+    #[test]
+    fn more_than_was_noted_is_noted_and_zeroed_as_one_range() {
+        play([EXCLUSIVE, EXPLICIT | 2, 0], &[(FAULT, 0x10), (ANOTHER_HAND, 33), (GROW, 1)]);
+    }
+}

@@ -58,7 +58,8 @@ fn publish(situation: &Situation<'_>, disk: Size, own: Option<Size>) -> Option<S
 fn zero(situation: &Situation<'_>, disk: Size, own: Option<Size>) -> Option<ByteRange> {
     let asked = own.filter(|_| !situation.zeroed_by_backend)?;
     let exposed_from = if situation.is_window() { situation.size } else { situation.disk };
-    ByteRange::new(exposed_from, asked.min(disk))
+    // Alone with its backend, what it has more than was asked for is this gateway's doing too.
+    ByteRange::new(exposed_from, if situation.policy.exclusive { disk } else { asked.min(disk) })
 }
 
 /// Connections from before keep the old size where only a handshake tells it, unless the backend speaks the extension:

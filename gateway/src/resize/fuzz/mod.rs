@@ -14,7 +14,7 @@ use std::time::Duration;
 use nbd_gateway_config::Rates;
 use nbd_gateway_metrics::Metrics;
 use nbd_gateway_policy::export::{ExportPolicy, External, OverQuota};
-use nbd_gateway_policy::plan::Wish;
+use nbd_gateway_policy::plan::{Standing, Wish};
 use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::style::{BackendStyle, ClientStyle, Grows, Proof, Replies, Tells};
@@ -103,7 +103,8 @@ impl Play {
         book.tenant(&tenant, limits, Rates::default());
         book.open(&export, &tenant, size);
         book.open(&other, &tenant, Size::ZERO);
-        let state = Arc::new(Mutex::new(State::new(Arc::clone(&book), tenant.clone(), size.bytes(), zeroed)));
+        let state =
+            Arc::new(Mutex::new(State::new(Arc::clone(&book), tenant.clone(), size.bytes(), zeroed, choice & 4 != 0)));
         let jobs = Arc::new(Jobs::default());
         let start = Start {
             export: export.clone(),
@@ -179,7 +180,14 @@ impl Play {
     }
 
     fn seen(&mut self, size: u64) {
+        let sound = {
+            let state = self.state.lock();
+            state.faults.is_empty() && state.disk >= state.shown && state.in_doubt.is_none()
+        };
+        let before = self.coordinator.standing;
         assert_eq!(now(self.coordinator.apply(Act::Seen(size))), Some(true), "a hint that waits, or ends everything");
+        let after = self.coordinator.standing;
+        assert!(!sound || after == before || after == Standing::Ready, "a hint of {size} made {after:?} of {before:?}");
     }
 
     fn other_grows(&mut self, size: u64) {
@@ -194,6 +202,10 @@ impl Play {
         let state = self.state.lock();
         state.check_quota();
         assert!(state.end <= state.shown, "admitted up to {} of {}", state.end, state.shown);
+        if self.coordinator.standing == Standing::Ready {
+            assert_eq!(state.end, state.shown, "ready, with a lowered end");
+            assert!(state.shown <= self.coordinator.at.disk.bytes(), "more shown than was read");
+        }
         let usage = self.book.usage(&self.tenant);
         assert!(usage.is_some_and(|u| u.reserved == Bytes(0)), "held after its wish was answered: {usage:?}");
     }
@@ -259,5 +271,38 @@ fn fault(value: u64, size: u64) -> Fault {
         12 => Fault::ClearFails,
         13 => Fault::DrainFails,
         _ => Fault::OtherSize(size),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn in_its_task_a_coordinator_settles_a_doubt_by_itself_and_ends_when_told() {
+        let play = Play::new(0, 0x10, 8).unwrap();
+        let (state, book, tenant) = (play.state, play.book, play.tenant);
+        let unsettled = || book.usage(&tenant).unwrap().unsettled;
+        let (acts, rx) = mpsc::channel(8);
+        let task = tokio::spawn(play.coordinator.run(rx));
+
+        state.lock().faults.push_back(Fault::Never);
+        let (reply, answer) = oneshot::channel();
+        acts.send(Act::Wish { wish: Wish::Operator { target: 16 }, asking: None, job: 0, reply }).await.unwrap();
+        assert_eq!(answer.await.unwrap().unwrap_err().reason, Reason::BackendTimedOut);
+        sleep(Duration::from_secs(3600)).await;
+        assert_eq!((state.lock().shown, unsettled()), (8, Bytes(8)), "settled while it may still land");
+
+        state.lock().land();
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!((state.lock().shown, unsettled()), (16, Bytes(0)), "not settled by itself");
+
+        let (done, over) = oneshot::channel();
+        acts.send(Act::End(done)).await.unwrap();
+        over.await.unwrap();
+        task.await.unwrap();
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct State {
     noted: [bool; BYTES],
     /// Whether the backend's own grows are zero.
     pub(super) zeroed: bool,
+    /// Nobody else is said to resize the backend: what it gives beyond what was asked for is the gateway's doing.
+    exclusive: bool,
     /// An ask that was not answered: the size that it may still lead to.
     pub(super) in_doubt: Option<u64>,
     /// What was read last.
@@ -83,7 +85,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(book: Arc<Book>, tenant: TenantId, size: u64, zeroed: bool) -> Self {
+    pub(super) fn new(book: Arc<Book>, tenant: TenantId, size: u64, zeroed: bool, exclusive: bool) -> Self {
         Self {
             book,
             tenant,
@@ -91,6 +93,7 @@ impl State {
             dirty: [false; BYTES],
             noted: [false; BYTES],
             zeroed,
+            exclusive,
             in_doubt: None,
             read: size,
             known: size,
@@ -137,9 +140,9 @@ impl State {
         let size = if self.only_grows { size.max(self.disk) } else { size };
         // What is more than was asked for can't be told from what another hand added.
         self.outside |= size > asked;
-        let dirty = !self.zeroed;
+        let (dirty, grows) = (!self.zeroed, asked > self.disk);
         self.set(if self.only_grows { asked.max(self.disk) } else { asked }.min(size), dirty);
-        self.set(size, false);
+        self.set(size, dirty && self.exclusive && grows);
     }
 
     fn fault<T>(&mut self, fits: impl Fn(Fault) -> Option<T>) -> Option<T> {
