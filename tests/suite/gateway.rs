@@ -3,8 +3,8 @@
 //! complain about goes to standard error, and no test may overlook a complaint that it did not expect.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::mpsc;
@@ -24,6 +24,7 @@ pub(crate) struct Gateway {
     process: Running,
     socket: PathBuf,
     tcp: SocketAddr,
+    admin: SocketAddr,
     may_warn: bool,
     _place: Place,
 }
@@ -53,10 +54,10 @@ impl Gateway {
         let lines = follow(&mut process)?;
         let said = await_ready(&mut process, &lines)?;
         let after = |prefix: &str| said.iter().find_map(|line| line.strip_prefix(prefix)).and_then(|a| a.parse().ok());
-        let Some(tcp) = after("listening on nbd://") else {
-            return Err(process.trouble(&format!("did not tell its TCP address; it said {said:?}")));
+        let (Some(tcp), Some(admin)) = (after("listening on nbd://"), after("admin on http://")) else {
+            return Err(process.trouble(&format!("did not tell its TCP addresses; it said {said:?}")));
         };
-        Ok(Self { process, socket, tcp, may_warn: false, _place: place })
+        Ok(Self { process, socket, tcp, admin, may_warn: false, _place: place })
     }
 
     /// Lets the gateway warn: a peer misbehaves on purpose. An ERROR would still call a person for nothing.
@@ -79,6 +80,27 @@ impl Gateway {
 
     pub(crate) const fn tcp(&self) -> SocketAddr {
         self.tcp
+    }
+
+    /// The URI of one of its exports.
+    pub(crate) fn uri(&self, export: &str) -> String {
+        format!("nbd+unix:///{export}?socket={}", self.socket.display())
+    }
+
+    /// The sum of a metric over all its series.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64, Trouble> {
+        let mut stream = TcpStream::connect(self.admin)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let value = |line: &str| -> Option<f64> {
+            let rest = line.strip_prefix(name)?;
+            ensure(rest.starts_with(['{', ' ']), String::new).ok()?;
+            rest.rsplit_once(' ')?.1.parse().ok()
+        };
+        let values: Vec<f64> = text.lines().filter_map(value).collect();
+        ensure(!values.is_empty(), || format!("there is no metric {name} in\n{text}"))?;
+        Ok(values.iter().sum())
     }
 
     /// What it said last.

@@ -25,6 +25,7 @@ mod peer;
 mod place;
 mod process;
 mod readme;
+mod resize;
 mod route;
 mod scripted;
 mod translation;

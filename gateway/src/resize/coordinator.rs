@@ -110,7 +110,7 @@ impl<H: Hands> Coordinator<H> {
                     // Whoever asked may be gone; what was done stays done.
                     let _ = reply.send(answer);
                 }
-                Some(Act::Seen(size)) => self.seen(size).await,
+                Some(Act::Seen(size)) => self.heard(size).await,
                 Some(Act::End(done)) => {
                     self.standing = Standing::Draining;
                     // Nobody waits any more.
@@ -384,7 +384,21 @@ impl<H: Hands> Coordinator<H> {
         Some(Ok(self.at.size))
     }
 
-    /// A size that somebody has seen.
+    /// A size that somebody saw a moment ago, perhaps before this task changed it: where it is news, it is read again here,
+    /// between resizes. Else a look from before a grow would pass for lost bytes, and one from before a shrink for a grow.
+    async fn heard(&mut self, size: u64) {
+        if self.standing == Standing::Ready && size == self.at.disk.bytes() {
+            return;
+        }
+        match self.hands.read_size().await {
+            Ok(size) => self.seen(size).await,
+            Err(why) => {
+                tracing::debug!(export = self.at.export.as_str(), size, %why, "a size that the backend told can't be read again now");
+            }
+        }
+    }
+
+    /// The backend's size, read just now.
     async fn seen(&mut self, size: u64) {
         match plan(&self.situation(Others::default()), &Wish::Backend { size }) {
             Plan::Adopt(adopt) => self.adopt(adopt).await,

@@ -57,6 +57,16 @@ pub(crate) struct Opened {
     pub(crate) size: u64,
     pub(crate) flags: u16,
     pub(crate) blocks: Option<[u32; 3]>,
+    pub(crate) resize: Option<Resizable>,
+}
+
+/// NBD_INFO_RESIZE, field by field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Resizable {
+    pub(crate) features: u16,
+    pub(crate) minimum: u64,
+    pub(crate) maximum: u64,
+    pub(crate) granularity: u64,
 }
 
 /// A whole reply: all its chunks, put together.
@@ -72,6 +82,8 @@ pub(crate) struct Reply {
     pub(crate) pieces: usize,
     /// Per context id, lengths and flags.
     pub(crate) extents: Vec<(u32, Vec<(u64, u64)>)>,
+    /// The sizes of its RESIZE chunks.
+    pub(crate) sizes: Vec<u64>,
 }
 
 impl Reply {
@@ -94,6 +106,8 @@ pub(crate) struct RawClient {
     link: Link,
     pub(crate) framing: Framing,
     open: HashMap<u64, Open>,
+    /// Complete replies that came while something else was waited for.
+    early: Vec<Reply>,
 }
 
 impl RawClient {
@@ -108,7 +122,7 @@ impl RawClient {
         let greeting = (link.take_u64()?, link.take_u64()?, link.take_u16()?);
         ensure(greeting == (NBDMAGIC, IHAVEOPT, 3), || format!("an unknown greeting {greeting:x?}"))?;
         link.send(&flags.to_be_bytes())?;
-        Ok(Self { link, framing: Framing::Simple, open: HashMap::new() })
+        Ok(Self { link, framing: Framing::Simple, open: HashMap::new(), early: Vec::new() })
     }
 
     /// A session on `export`, framed as told.
@@ -176,22 +190,34 @@ impl RawClient {
     }
 
     pub(crate) fn go(&mut self, export: &str) -> Result<Opened, Trouble> {
-        let answers = self.negotiate(opt::GO, &go_request(export, &[info::BLOCK_SIZE]))?;
+        self.learn(opt::GO, export, &[info::BLOCK_SIZE])
+    }
+
+    /// INFO or GO, with the information that is asked for.
+    pub(crate) fn learn(&mut self, option: u32, export: &str, wanted: &[u16]) -> Result<Opened, Trouble> {
+        let answers = self.negotiate(option, &go_request(export, wanted))?;
         let last = answers.last().expect("negotiate gives at least one");
         ensure(last.kind == rep::ACK, || {
             format!("GO {export:?} refused: {:#x} {}", last.kind, String::from_utf8_lossy(&last.data))
         })?;
         let mut opened = None;
         let mut blocks = None;
+        let mut resize = None;
         for answer in answers.iter().filter(|answer| answer.kind == rep::INFO) {
             match u16::from_be_bytes([answer.data[0], answer.data[1]]) {
                 info::EXPORT => opened = Some((be64(&answer.data[2..10]), be16(&answer.data[10..12]))),
                 info::BLOCK_SIZE => blocks = Some([2, 6, 10].map(|at| be32(&answer.data[at..at + 4]))),
+                info::RESIZE => {
+                    ensure(answer.data.len() == 28, || format!("NBD_INFO_RESIZE of {} bytes", answer.data.len()))?;
+                    let [minimum, maximum, granularity] = [4, 12, 20].map(|at| be64(&answer.data[at..at + 8]));
+                    let features = be16(&answer.data[2..4]);
+                    resize = Some(Resizable { features, minimum, maximum, granularity });
+                }
                 _ => {}
             }
         }
         let (size, flags) = opened.ok_or_else(|| Trouble::new("GO told no size"))?;
-        Ok(Opened { size, flags, blocks })
+        Ok(Opened { size, flags, blocks, resize })
     }
 
     /// Sends a request with its payload, and remembers what its reply may hold.
@@ -222,22 +248,36 @@ impl RawClient {
 
     /// The next reply to be complete, of whichever request.
     pub(crate) fn reply(&mut self) -> Result<Reply, Trouble> {
+        if !self.early.is_empty() {
+            return Ok(self.early.remove(0));
+        }
         loop {
-            let magic = self.link.take_u32()?;
-            let done = match magic {
-                SIMPLE_REPLY if self.framing != Framing::Extended => Some(self.simple_reply()?),
-                STRUCTURED_REPLY if self.framing == Framing::Structured => self.chunk()?,
-                EXTENDED_REPLY if self.framing == Framing::Extended => self.chunk()?,
-                _ => {
-                    return Err(Trouble::new(format!(
-                        "a reply on a {:?} session begins with {magic:#x}",
-                        self.framing
-                    )));
-                }
-            };
-            if let Some(reply) = done {
+            if let Some(reply) = self.hear()? {
                 return Ok(reply);
             }
+        }
+    }
+
+    /// The next size that a standing request of this cookie tells.
+    pub(crate) fn next_size(&mut self, cookie: u64) -> Result<u64, Trouble> {
+        loop {
+            let open = self.open.get_mut(&cookie).ok_or_else(|| Trouble::new("the standing request has ended"))?;
+            if !open.reply.sizes.is_empty() {
+                return Ok(open.reply.sizes.remove(0));
+            }
+            let done = self.hear()?;
+            self.early.extend(done);
+        }
+    }
+
+    /// A simple reply or one chunk; the whole reply if it ends one.
+    fn hear(&mut self) -> Result<Option<Reply>, Trouble> {
+        let magic = self.link.take_u32()?;
+        match magic {
+            SIMPLE_REPLY if self.framing != Framing::Extended => self.simple_reply().map(Some),
+            STRUCTURED_REPLY if self.framing == Framing::Structured => self.chunk(),
+            EXTENDED_REPLY if self.framing == Framing::Extended => self.chunk(),
+            _ => Err(Trouble::new(format!("a reply on a {:?} session begins with {magic:#x}", self.framing))),
         }
     }
 
@@ -269,6 +309,10 @@ impl RawClient {
             format!("an extended reply for offset {} says {offset:?}", open.ask.offset)
         })?;
         match kind {
+            chunk::RESIZE => {
+                ensure(length == 8, || format!("a RESIZE chunk of {length} bytes"))?;
+                open.reply.sizes.push(be64(&body));
+            }
             chunk::NONE => ensure(length == 0, || "a NONE chunk with a body".into())?,
             chunk::OFFSET_DATA => open.cover(be64(&body[..8]), Covering::Bytes(&body[8..]))?,
             chunk::OFFSET_HOLE => open.cover(be64(&body[..8]), Covering::Zeroes(be32(&body[8..12])))?,

@@ -1,4 +1,4 @@
-//! The protocol's numbers, from proto.md, written a second time on purpose.
+//! The protocol's numbers, from proto.md and the RESIZE extension, written a second time on purpose.
 
 pub(crate) const NBDMAGIC: u64 = 0x4e42_444d_4147_4943;
 pub(crate) const IHAVEOPT: u64 = 0x4948_4156_454f_5054;
@@ -36,6 +36,7 @@ pub(crate) mod rep {
 pub(crate) mod info {
     pub(crate) const EXPORT: u16 = 0;
     pub(crate) const BLOCK_SIZE: u16 = 3;
+    pub(crate) const RESIZE: u16 = 0x5253;
 }
 
 pub(crate) mod cmd {
@@ -47,6 +48,7 @@ pub(crate) mod cmd {
     pub(crate) const CACHE: u16 = 5;
     pub(crate) const WRITE_ZEROES: u16 = 6;
     pub(crate) const BLOCK_STATUS: u16 = 7;
+    pub(crate) const RESIZE: u16 = 8;
 }
 
 pub(crate) mod cmd_flag {
@@ -55,6 +57,8 @@ pub(crate) mod cmd_flag {
     pub(crate) const DF: u16 = 1 << 2;
     pub(crate) const REQ_ONE: u16 = 1 << 3;
     pub(crate) const PAYLOAD_LEN: u16 = 1 << 5;
+    pub(crate) const QUERY: u16 = 1 << 6;
+    pub(crate) const NOTIFY: u16 = 1 << 7;
 }
 
 pub(crate) mod chunk {
@@ -64,6 +68,7 @@ pub(crate) mod chunk {
     pub(crate) const OFFSET_HOLE: u16 = 2;
     pub(crate) const BLOCK_STATUS: u16 = 5;
     pub(crate) const BLOCK_STATUS_EXT: u16 = 6;
+    pub(crate) const RESIZE: u16 = 0x5253;
     pub(crate) const ERROR: u16 = 0x8001;
     pub(crate) const ERROR_OFFSET: u16 = 0x8002;
 }
@@ -78,6 +83,7 @@ pub(crate) mod flag {
     pub(crate) const WRITE_ZEROES: u16 = 1 << 6;
     pub(crate) const DF: u16 = 1 << 7;
     pub(crate) const MULTI_CONN: u16 = 1 << 8;
+    pub(crate) const SEND_RESIZE: u16 = 1 << 9;
     pub(crate) const CACHE: u16 = 1 << 10;
 }
 

@@ -22,6 +22,17 @@ use crate::image::Image;
 use crate::place::Place;
 use crate::trouble::Trouble;
 
+/// How a backend takes to another size. None of them knows NBD_INFO_RESIZE.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resizing {
+    /// Not at all, and it sets bit 9 only if its script's flags say so.
+    No,
+    /// By NBD_CMD_RESIZE; what a grow exposes is of this byte.
+    Explicit { exposes: u8 },
+    /// By writes past its end.
+    ByWrites,
+}
+
 /// What a backend can do and what it does wrong.
 #[derive(Clone)]
 pub(crate) struct Script {
@@ -37,6 +48,8 @@ pub(crate) struct Script {
     pub(crate) struck: u32,
     /// Requests of this command fail with this error.
     pub(crate) refuses: Option<(u16, u32)>,
+    /// What it makes of a new size.
+    pub(crate) resizing: Resizing,
     /// Zeroes in a structured READ are sent as holes, and the chunks last one first.
     pub(crate) chunked: bool,
 }
@@ -53,6 +66,7 @@ impl Default for Script {
             fault: None,
             struck: u32::MAX,
             refuses: None,
+            resizing: Resizing::No,
             chunked: false,
         }
     }
@@ -161,6 +175,11 @@ impl Backend {
             let seen = self.story(|story| format!("{} connections, {:x?}", story.connections, story.seen));
             Err(Trouble::new(format!("the scripted backend waited in vain for {what}; it saw {seen}")))
         }
+    }
+
+    /// Another hand changes the disk: how long it is, or what it holds.
+    pub(crate) fn meddle(&self, change: impl FnOnce(&mut Vec<u8>)) {
+        self.shared.tell(|story| change(&mut story.disk));
     }
 
     /// From now on requests are taken but not answered.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
-use super::{Fault, Script, Seen, Shared};
+use super::{Fault, Resizing, Script, Seen, Shared};
 use crate::scripted::numbers::{
     EXTENDED_REPLY, EXTENDED_REQUEST, REQUEST, SIMPLE_REPLY, STRUCTURED_REPLY, chunk, cmd, cmd_flag, errno, flag,
 };
@@ -106,6 +106,22 @@ impl Replier {
             return self.error(request, errno::EINVAL, b"a flag that was not offered", None);
         }
         let mut story = self.shared.story.lock();
+        match (self.script.resizing, request.command) {
+            (Resizing::Explicit { exposes }, cmd::RESIZE) => {
+                if request.length != 0 || request.offset == 0 {
+                    return self.error(request, errno::EINVAL, b"not a size", None);
+                }
+                story.disk.resize(request.offset as usize, exposes);
+                return self.plain(request);
+            }
+            (Resizing::ByWrites, cmd::WRITE | cmd::WRITE_ZEROES) => {
+                let end = (request.offset + request.length) as usize;
+                if end > story.disk.len() {
+                    story.disk.resize(end, 0);
+                }
+            }
+            (Resizing::No | Resizing::Explicit { .. } | Resizing::ByWrites, _) => {}
+        }
         let end = request.offset.checked_add(request.length).filter(|end| *end <= story.disk.len() as u64);
         let Some(end) = end else {
             let is_write = matches!(request.command, cmd::WRITE | cmd::WRITE_ZEROES);
