@@ -155,6 +155,9 @@ impl<H: Hands> Coordinator<H> {
     }
 
     async fn carry(&mut self, wish: &Wish, others: Others, job: u64) -> Answer {
+        if self.jobs.was_cancelled(job) {
+            return Err(self.refusal(Reason::Cancelled));
+        }
         if !self.at.unzeroed.is_empty() && !self.zero_leftovers().await {
             return Err(self.refusal(Reason::BackendFailed));
         }
