@@ -19,6 +19,9 @@ use crate::trouble::{Trouble, ensure};
 /// How long a gateway may take to end after SIGTERM.
 const BOUNDED_END: Duration = Duration::from_secs(20);
 
+/// What an operator has to bring to change something.
+const TOKEN: &str = "a-token-of-this-suite";
+
 /// A gateway that says it is ready.
 pub(crate) struct Gateway {
     process: Running,
@@ -40,11 +43,13 @@ impl Gateway {
         let place = Place::fresh()?;
         let socket = place.path("g");
         let config = place.path("config.toml");
+        let token = place.path("token");
+        fs::write(&token, TOKEN)?;
         fs::write(
             &config,
             format!(
                 "state = {:?}\n\n[[listener]]\naddress = \"unix:{}\"\n\n[[listener]]\naddress = \"127.0.0.1:0\"\n\n\
-                 [admin]\naddress = \"127.0.0.1:0\"\n\n{tables}",
+                 [admin]\naddress = \"127.0.0.1:0\"\ntoken-file = {token:?}\n\n{tables}",
                 place.path("state"),
                 socket.display(),
             ),
@@ -87,12 +92,29 @@ impl Gateway {
         format!("nbd+unix:///{export}?socket={}", self.socket.display())
     }
 
-    /// The sum of a metric over all its series.
-    pub(crate) fn metric(&self, name: &str) -> Result<f64, Trouble> {
+    /// An operator's resize, over the admin interface.
+    pub(crate) fn order_size(&self, export: &str, size: u64) -> Result<(), Trouble> {
+        let answer =
+            self.over_http(&format!("POST /api/v1/exports/{export}/resize"), &format!("{{\"size\":{size}}}"))?;
+        ensure(answer.starts_with("HTTP/1.1 200 "), || format!("an operator's resize was answered {answer}"))
+    }
+
+    fn over_http(&self, what: &str, body: &str) -> Result<String, Trouble> {
         let mut stream = TcpStream::connect(self.admin)?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")?;
+        let length = body.len();
+        write!(
+            stream,
+            "{what} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// The sum of a metric over all its series.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64, Trouble> {
+        let text = self.over_http("GET /metrics", "")?;
         let value = |line: &str| -> Option<f64> {
             let rest = line.strip_prefix(name)?;
             ensure(rest.starts_with(['{', ' ']), String::new).ok()?;

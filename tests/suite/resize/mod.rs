@@ -3,6 +3,7 @@
 //! compares it with the README.
 
 mod backend;
+mod behind;
 mod cell;
 mod client;
 mod event;
@@ -12,3 +13,4 @@ mod pairs;
 mod stock;
 mod style;
 mod table;
+mod terminals;

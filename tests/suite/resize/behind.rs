@@ -1,0 +1,64 @@
+//! Promise: a client that is behind the times never truncates what another wrote, and no look at the backend from before
+//! a resize is taken for news after it.
+
+use super::backend::NAME;
+use crate::gateway::{Gateway, export};
+use crate::scripted::numbers::{cmd, errno, info, opt};
+use crate::scripted::{Ask, Framing, RawClient};
+use crate::trouble::{Trouble, ensure};
+
+const MIB: u64 = 1 << 20;
+
+fn enter(gateway: &Gateway, framing: Framing, asks: &[u16]) -> Result<RawClient, Trouble> {
+    let mut client = RawClient::connect(gateway.socket())?;
+    client.upgrade(framing)?;
+    client.learn(opt::GO, NAME, asks)?;
+    Ok(client)
+}
+
+fn resize(to: u64) -> Ask {
+    Ask { command: cmd::RESIZE, cookie: 1, offset: to, ..Ask::default() }
+}
+
+#[test]
+fn a_client_whose_replies_tell_no_size_grows_step_by_step_below_what_another_made_of_it() -> Result<(), Trouble> {
+    for (framing, asks) in [
+        (Framing::Simple, &[info::RESIZE][..]),
+        (Framing::Simple, &[]),
+        (Framing::Structured, &[]),
+        (Framing::Extended, &[]),
+    ] {
+        let gateway = Gateway::start(&export(NAME, "memory:", "size = \"1MiB\"\n[export.resize]\nshrink = true\n"))?;
+        let mut behind = enter(&gateway, framing, asks)?;
+        let mut ahead = enter(&gateway, Framing::Structured, &[info::RESIZE])?;
+        ahead.ask(resize(8 * MIB), &[])?.success()?;
+        ahead.write(8 * MIB - 512, &[0xab; 512])?.success()?;
+        // Each of these is more than it knows of, so none is a shrink, whatever is there already.
+        for to in [2 * MIB, 4 * MIB, 6 * MIB] {
+            let done = behind.ask(resize(to), &[])?.success()?;
+            ensure(done.sizes.is_empty(), || format!("{framing:?} {asks:?} was told {:?}", done.sizes))?;
+        }
+        ensure(ahead.read(8 * MIB - 512, 512)? == [0xab; 512], || format!("{framing:?} {asks:?} cut it off"))?;
+        behind.leave()?;
+        ahead.leave()?;
+        gateway.end()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_shrink_waits_for_nobody_who_opted_in_and_is_refused_under_one_who_did_not() -> Result<(), Trouble> {
+    let gateway = Gateway::start(&export(NAME, "memory:", "size = \"4MiB\"\n[export.resize]\nshrink = true\n"))?;
+    let mut asker = enter(&gateway, Framing::Structured, &[info::RESIZE])?;
+    let opted_in = enter(&gateway, Framing::Extended, &[info::RESIZE])?;
+    for (framing, words) in [(Framing::Structured, "did not opt in"), (Framing::Simple, "without structured replies")] {
+        let stock = enter(&gateway, framing, &[])?;
+        let refused = asker.ask(resize(2 * MIB), &[])?;
+        ensure(refused.error == errno::EPERM && refused.message.contains(words), || format!("{refused:?}"))?;
+        stock.leave()?;
+    }
+    assert_eq!(asker.ask(resize(2 * MIB), &[])?.success()?.sizes, [2 * MIB]);
+    opted_in.leave()?;
+    asker.leave()?;
+    gateway.end()
+}
