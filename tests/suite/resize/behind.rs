@@ -3,7 +3,8 @@
 
 use super::backend::NAME;
 use crate::gateway::{Gateway, export};
-use crate::scripted::numbers::{cmd, errno, info, opt};
+use crate::scripted::backend::{Backend, Resizing, Script};
+use crate::scripted::numbers::{cmd, cmd_flag, errno, flag, info, opt};
 use crate::scripted::{Ask, Framing, RawClient};
 use crate::trouble::{Trouble, ensure};
 
@@ -60,5 +61,28 @@ fn a_shrink_waits_for_nobody_who_opted_in_and_is_refused_under_one_who_did_not()
     assert_eq!(asker.ask(resize(2 * MIB), &[])?.success()?.sizes, [2 * MIB]);
     opted_in.leave()?;
     asker.leave()?;
+    gateway.end()
+}
+
+#[test]
+fn a_look_at_the_backend_from_before_a_resize_is_no_news_after_it() -> Result<(), Trouble> {
+    let script = Script { resizing: Resizing::Explicit { exposes: 0 }, ..Script::default() };
+    let backend = Backend::start(Script { flags: script.flags | flag::SEND_RESIZE, ..script })?;
+    let more = "[export.resize]\nshrink = true\npoll = \"10ms\"\n";
+    let gateway = Gateway::start(&export(NAME, &backend.uri(), more))?;
+    let mut client = enter(&gateway, Framing::Structured, &[info::RESIZE])?;
+    // A look from before a grow shows too little, and one from before a shrink too much.
+    for to in [9 * MIB, 10 * MIB, 9 * MIB, 8 * MIB] {
+        backend.hold_info();
+        backend.await_that("a look at the size", |story| story.info_waits)?;
+        assert_eq!(client.ask(resize(to), &[])?.success()?.sizes, [to]);
+        let connections = backend.story(|story| story.connections);
+        backend.release_info();
+        // Not before the gateway has gone on to look again, twice, has it surely taken note of what came late.
+        backend.await_that("the next looks", |story| story.connections >= connections + 3)?;
+        let query = Ask { command: cmd::RESIZE, flags: cmd_flag::QUERY, cookie: 2, ..Ask::default() };
+        assert_eq!(client.ask(query, &[])?.success()?.sizes, [to]);
+    }
+    client.leave()?;
     gateway.end()
 }

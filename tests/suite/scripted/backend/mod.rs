@@ -96,6 +96,10 @@ pub(crate) struct Story {
     held: bool,
     /// While set, what was held is answered last request first.
     backwards: bool,
+    /// The next answer to INFO or GO is made at once, and sent later.
+    info_late: bool,
+    /// There is such an answer.
+    pub(crate) info_waits: bool,
     closing: bool,
     streams: Vec<UnixStream>,
 }
@@ -180,6 +184,16 @@ impl Backend {
     /// Another hand changes the disk: how long it is, or what it holds.
     pub(crate) fn meddle(&self, change: impl FnOnce(&mut Vec<u8>)) {
         self.shared.tell(|story| change(&mut story.disk));
+    }
+
+    /// The next answer to INFO or GO is made at once, and waits until it is released.
+    pub(crate) fn hold_info(&self) {
+        self.shared.tell(|story| story.info_late = true);
+    }
+
+    /// Sends that answer.
+    pub(crate) fn release_info(&self) {
+        self.shared.tell(|story| story.info_waits = false);
     }
 
     /// From now on requests are taken but not answered.
