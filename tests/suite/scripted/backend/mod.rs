@@ -50,6 +50,8 @@ pub(crate) struct Script {
     pub(crate) refuses: Option<(u16, u32)>,
     /// What it makes of a new size.
     pub(crate) resizing: Resizing,
+    /// Each connection keeps to the size that its handshake told, or that it asked for itself.
+    pub(crate) pins: bool,
     /// Zeroes in a structured READ are sent as holes, and the chunks last one first.
     pub(crate) chunked: bool,
 }
@@ -67,6 +69,7 @@ impl Default for Script {
             struck: u32::MAX,
             refuses: None,
             resizing: Resizing::No,
+            pins: false,
             chunked: false,
         }
     }
