@@ -20,6 +20,9 @@ use crate::trouble::{Trouble, ensure};
 /// How long a gateway may take to end after SIGTERM.
 const BOUNDED_END: Duration = Duration::from_secs(20);
 
+/// What an operator has to bring to change something.
+const TOKEN: &str = "a-token-of-this-suite";
+
 /// A gateway that says it is ready.
 pub(crate) struct Gateway {
     process: Running,
@@ -45,8 +48,9 @@ impl Gateway {
         let place = Place::fresh()?;
         let listeners = format!(
             "[[listener]]\naddress = \"unix:{}\"\n\n[[listener]]\naddress = \"127.0.0.1:0\"\n\n\
-             [admin]\naddress = \"127.0.0.1:0\"\n",
-            place.path("g").display()
+             [admin]\naddress = \"127.0.0.1:0\"\ntoken-file = {:?}\n",
+            place.path("g").display(),
+            token(&place)?,
         );
         Self::start_in(place, &format!("{listeners}\n{tables}"))
     }
@@ -160,6 +164,17 @@ impl Gateway {
         Ok(values.iter().sum())
     }
 
+    /// An operator's resize, over the admin interface.
+    pub(crate) fn order_size(&self, export: &str, size: u64) -> Result<(), Trouble> {
+        let url = format!("{}/api/v1/exports/{export}/resize", self.told("admin on "));
+        let call = Call::new("curl")
+            .args(["--silent", "--show-error", "--fail-with-body", "--request", "POST"])
+            .args(["--header", &format!("Authorization: Bearer {TOKEN}"), "--header", "Content-Type: application/json"])
+            .args(["--data", &format!("{{\"size\":{size}}}"), &url]);
+        call.run()?.success()?;
+        Ok(())
+    }
+
     /// What it logged last.
     pub(crate) fn log(&self) -> String {
         self.process.last_words()
@@ -229,6 +244,13 @@ pub(crate) fn binary() -> Result<PathBuf, Trouble> {
         format!("no gateway at {}; run: cargo build --release --locked -p nbd-gateway", path.display())
     })?;
     Ok(path)
+}
+
+/// Writes the token that an operator has to bring.
+fn token(place: &Place) -> Result<PathBuf, Trouble> {
+    let token = place.path("token");
+    fs::write(&token, TOKEN)?;
+    Ok(token)
 }
 
 /// Writes a configuration: a state directory of its own, and `tables`.

@@ -1,6 +1,7 @@
 //! Who has an export open, as far as it matters to a shrink: how many sessions know nothing of resize, and how many of
 //! those left without a goodbye and may come back expecting the size that they saw.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_gateway_policy::plan::Others;
@@ -13,6 +14,27 @@ struct State {
     stock: u32,
     kernel: u32,
     lost: Vec<Instant>,
+}
+
+/// A session's place in the audience; given up when it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    audience: Arc<Audience>,
+    style: ClientStyle,
+    goodbye: bool,
+}
+
+impl Seat {
+    /// The session ends. Without a goodbye its client may come back and expect the size that it saw.
+    pub fn leave(mut self, goodbye: bool) {
+        self.goodbye = goodbye;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.audience.leave(self.style, self.goodbye);
+    }
 }
 
 /// The sessions of one export, by what they know.
@@ -28,18 +50,18 @@ impl Audience {
         Self { grace, state: Mutex::default() }
     }
 
-    /// A session begins.
-    pub fn enter(&self, style: ClientStyle) {
+    /// A session begins: before its client is told a size, so that no shrink comes between.
+    pub fn enter(self: &Arc<Self>, style: ClientStyle) -> Seat {
         let mut state = self.state.lock();
         match style {
             ClientStyle::Stock => state.stock += 1,
             ClientStyle::Kernel => state.kernel += 1,
             ClientStyle::ExplicitSimple | ClientStyle::ExplicitStructured | ClientStyle::Automatic => {}
         }
+        Seat { audience: Arc::clone(self), style, goodbye: false }
     }
 
-    /// A session ends, with or without DISC.
-    pub fn leave(&self, style: ClientStyle, goodbye: bool) {
+    fn leave(&self, style: ClientStyle, goodbye: bool) {
         let mut state = self.state.lock();
         match style {
             ClientStyle::Stock => state.stock = state.stock.saturating_sub(1),

@@ -15,6 +15,7 @@ use crate::proto::handshake::server::{BadClient, match_contexts};
 use crate::proto::handshake::{Ask, Offer, Progress, Server};
 use crate::proto::resize::{Context, ResizeInfo};
 use crate::proto::{Features, Framing, Inbox, Info, Rep};
+use crate::resize::audience::Seat;
 use crate::resize::style::replies;
 
 use super::Agreement;
@@ -49,7 +50,7 @@ pub(crate) async fn negotiate(
     stream: &mut Stream,
     inbox: &mut Inbox,
     drain: &watch::Receiver<bool>,
-) -> Result<(Lease, Agreement), NoSession> {
+) -> Result<(Lease, Agreement, Seat), NoSession> {
     let mut server = Server::new(option_length);
     let mut clock = Clock(Instant::now() + limit);
     loop {
@@ -77,7 +78,7 @@ pub(crate) async fn negotiate(
                 Err(error) => refuse(&mut server, &name, &error),
                 Ok(lease) => {
                     let asks = infos.contains(&Info::RESIZE);
-                    let agreement = agreement(lease.export(), &server, server.selected(&name), asks);
+                    let (agreement, seat) = agreement(lease.export(), &server, server.selected(&name), asks, go);
                     let export = lease.export();
                     let offer = Offer {
                         size: agreement.size,
@@ -88,14 +89,14 @@ pub(crate) async fn negotiate(
                         resize: agreement.offer.answers.then(|| resize_info(&agreement.offer)),
                     };
                     server.answer_info(&infos, &offer);
-                    entered = go.then_some((lease, agreement));
+                    entered = seat.map(|seat| (lease, agreement, seat));
                 }
             },
             Progress::Ask(Ask::ExportName { name }) => {
                 let lease = clock.stopped(open(registry, &name, drain)).await.map_err(NoSession::NoReply)?;
-                let agreement = agreement(lease.export(), &server, server.selected(&name), false);
+                let (agreement, seat) = agreement(lease.export(), &server, server.selected(&name), false, true);
                 server.answer_export_name(agreement.size, agreement.flags);
-                entered = Some((lease, agreement));
+                entered = seat.map(|seat| (lease, agreement, seat));
             }
             Progress::Ask(Ask::Contexts { name, set, queries }) => {
                 match clock.stopped(open(registry, &name, drain)).await {
@@ -150,7 +151,14 @@ fn contexts(export: &Export, framing: Framing) -> Vec<(usize, &str)> {
     own.iter().map(String::as_str).enumerate().chain(sizes).collect()
 }
 
-fn agreement(export: &Arc<Export>, server: &Server, selected: Vec<usize>, asks: bool) -> Agreement {
+/// What the client is told; with a seat in the export's audience if it enters transmission with that.
+fn agreement(
+    export: &Arc<Export>,
+    server: &Server,
+    selected: Vec<usize>,
+    asks: bool,
+    enters: bool,
+) -> (Agreement, Option<Seat>) {
     let framing = server.framing();
     let (contexts, sizes): (Vec<usize>, Vec<usize>) = selected.into_iter().partition(|c| *c < export.contexts().len());
     let sizes: Vec<Context> =
@@ -164,9 +172,12 @@ fn agreement(export: &Arc<Export>, server: &Server, selected: Vec<usize>, asks: 
         polls: has(Context::SizeLow) || has(Context::SizeHigh),
         watches: has(Context::Watch),
     };
+    // Seated first: a shrink that does not see it has lowered the end by now, and that is the size that it is told.
+    let seat = enters.then(|| export.resizer().audience.enter(negotiated.style()));
+    let size = export.size().min(export.view().end());
     let offer = export.offer(&negotiated);
     let flags = export.flags_for(framing, offer.flag);
-    Agreement { framing, flags, contexts, size: export.size(), style: negotiated.style(), offer, sizes }
+    (Agreement { framing, flags, contexts, size, style: negotiated.style(), offer, sizes }, seat)
 }
 
 fn resize_info(offer: &policy::Offer) -> [u8; 26] {

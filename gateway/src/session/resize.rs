@@ -176,7 +176,8 @@ async fn carry(session: Arc<Session>, header: RequestHeader, target: u64, durabl
     let wish = plan::Wish::Explicit { client: style, told, target };
     let outcome = match session.export.resizer().wish(wish).await {
         Ok(size) => {
-            session.tell(size.bytes());
+            // Who is told no size knows only what it asked for; more than that must not make its next grow a shrink.
+            session.tell(if style.success().tells_size() { size.bytes() } else { target });
             if durable { session.export.make_durable().await } else { Ok(()) }.map_or_else(Outcome::Failed, |()| {
                 match style.success() {
                     Success::SizeChunk => Outcome::Resized(size.bytes()),

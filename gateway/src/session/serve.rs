@@ -14,6 +14,7 @@ use super::{Agreement, Session, SessionTable};
 use crate::export::{Lease, Registry};
 use crate::net::{Outbox, Pool, Stream};
 use crate::proto::Inbox;
+use crate::resize::audience::Seat;
 
 /// What all sessions of a listener share.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ pub async fn serve(front: Arc<Front>, mut stream: Stream) {
     let mut inbox = Inbox::default();
     let limit = front.handshake;
     let handshake = negotiate(&front.registry, front.option_length, limit, &mut stream, &mut inbox, &front.drain);
-    let (lease, agreement) = match handshake.await {
+    let (lease, agreement, seat) = match handshake.await {
         Ok(agreed) => agreed,
         Err(NoSession::Left) => return tracing::debug!(session = id, %peer, "client left after asking"),
         Err(NoSession::Io(error)) => {
@@ -53,7 +54,7 @@ pub async fn serve(front: Arc<Front>, mut stream: Stream) {
     };
     // From here on the session lives where its lane does.
     let shard = lease.export().shard(id).unwrap_or_else(|| front.registry.shards().next());
-    let session = shard.spawn(transmit(front, Opened { id, peer, stream, inbox, lease, agreement }));
+    let session = shard.spawn(transmit(front, Opened { id, peer, stream, inbox, lease, agreement, seat }));
     // A session's task does not panic; if it did, its connection is closed and its requests are finished.
     if let Err(error) = session.await {
         tracing::error!(session = id, %error, "session ended by a fault of the gateway");
@@ -68,10 +69,11 @@ struct Opened {
     inbox: Inbox,
     lease: Lease,
     agreement: Agreement,
+    seat: Seat,
 }
 
 async fn transmit(front: Arc<Front>, opened: Opened) {
-    let Opened { id, peer, stream, inbox, lease, agreement } = opened;
+    let Opened { id, peer, stream, inbox, lease, agreement, seat } = opened;
     let (read, write) = match stream.rehome() {
         Ok(stream) => stream.split(),
         Err(error) => return tracing::info!(session = id, %peer, %error, "client connection failed"),
@@ -103,13 +105,11 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         session = id, %peer, export = export.name(), tenant = export.tenant(), size = session.agreement.size,
         framing = ?session.agreement.framing, "session opened"
     );
-    let style = session.agreement.style;
-    export.resizer().audience.enter(style);
     let drain = front.drain.clone();
     let transmission =
         Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), limits.largest, drain);
     let end = transmission.run().await;
-    export.resizer().audience.leave(style, matches!(end, End::Disconnected | End::Drained));
+    seat.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);
     session.ended.notify_waiters();
     // From here on replies go nowhere; requests that change data and are still out must not be overtaken.

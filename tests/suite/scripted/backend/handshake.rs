@@ -58,6 +58,10 @@ pub(super) fn shake(link: &mut Link, script: &Script, shared: &Arc<Shared>) -> R
                     link.send(&bytes[..end])?;
                     return Ok(None);
                 }
+                if shared.story.lock().info_late {
+                    shared.tell(|story| (story.info_late, story.info_waits) = (false, true));
+                    shared.wait(|story| !story.info_waits);
+                }
                 link.send(&bytes)?;
                 if option == opt::GO && script.fault != Some(Fault::GoRefused) {
                     return Ok(Some(framing));

@@ -52,6 +52,8 @@ pub(crate) struct Script {
     pub(crate) refuses: Option<(u16, u32)>,
     /// What it makes of a new size.
     pub(crate) resizing: Resizing,
+    /// Each connection keeps to the size that its handshake told, or that it asked for itself.
+    pub(crate) pins: bool,
     /// Zeroes in a structured READ are sent as holes, and the chunks last one first.
     pub(crate) chunked: bool,
 }
@@ -69,6 +71,7 @@ impl Default for Script {
             struck: u32::MAX,
             refuses: None,
             resizing: Resizing::No,
+            pins: false,
             chunked: false,
         }
     }
@@ -101,6 +104,10 @@ pub(crate) struct Story {
     /// While set, a flood goes on; a resize that was to be late is done.
     flooding: bool,
     landed: bool,
+    /// The next answer to INFO or GO is made at once, and sent later.
+    info_late: bool,
+    /// There is such an answer.
+    pub(crate) info_waits: bool,
     closing: bool,
     streams: Vec<UnixStream>,
 }
@@ -190,6 +197,16 @@ impl Backend {
     /// Resizes that were to be late are done and answered.
     pub(crate) fn land(&self) {
         self.shared.tell(|story| story.landed = true);
+    }
+
+    /// The next answer to INFO or GO is made at once, and waits until it is released.
+    pub(crate) fn hold_info(&self) {
+        self.shared.tell(|story| story.info_late = true);
+    }
+
+    /// Sends that answer.
+    pub(crate) fn release_info(&self) {
+        self.shared.tell(|story| story.info_waits = false);
     }
 
     /// From now on requests are taken but not answered.

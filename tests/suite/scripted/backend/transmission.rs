@@ -23,7 +23,8 @@ pub(super) fn serve(
     let out = Link(link.0.try_clone()?);
     let (sender, requests) = mpsc::channel();
     let replier = thread::spawn({
-        let replier = Replier { shared: shared.clone(), script: script.clone(), framing, out };
+        let pinned = if script.pins { shared.story.lock().disk.len() } else { usize::MAX };
+        let replier = Replier { shared: shared.clone(), script: script.clone(), framing, out, pinned };
         move || replier.run(&requests)
     });
     let taken = take(&mut link, shared, framing, number, &sender);
@@ -65,6 +66,8 @@ struct Replier {
     script: Script,
     framing: Framing,
     out: Link,
+    /// No request may end past this.
+    pinned: usize,
 }
 
 impl Replier {
@@ -89,7 +92,7 @@ impl Replier {
     }
 
     /// Does what was asked, and says so.
-    fn reply_to(&self, request: &Seen, payload: &[u8]) -> Vec<u8> {
+    fn reply_to(&mut self, request: &Seen, payload: &[u8]) -> Vec<u8> {
         if let Some((_, error)) = self.script.refuses.filter(|(command, _)| *command == request.command) {
             return self.error(request, error, b"refused by script", Some(request.offset));
         }
@@ -126,6 +129,10 @@ impl Replier {
                     return self.error(request, errno::EINVAL, b"not a size", None);
                 }
                 story.disk.resize(request.offset as usize, exposes);
+                if self.script.pins {
+                    self.pinned = request.offset as usize;
+                }
+                drop(story);
                 return self.plain(request);
             }
             (Resizing::ByWrites, cmd::WRITE | cmd::WRITE_ZEROES) => {
@@ -136,7 +143,8 @@ impl Replier {
             }
             (Resizing::No | Resizing::Explicit { .. } | Resizing::ByWrites | Resizing::Native { .. }, _) => {}
         }
-        let end = request.offset.checked_add(request.length).filter(|end| *end <= story.disk.len() as u64);
+        let end =
+            request.offset.checked_add(request.length).filter(|end| *end <= story.disk.len().min(self.pinned) as u64);
         let Some(end) = end else {
             let is_write = matches!(request.command, cmd::WRITE | cmd::WRITE_ZEROES);
             return self.error(request, if is_write { errno::ENOSPC } else { errno::EINVAL }, b"past the end", None);
