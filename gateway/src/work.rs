@@ -176,6 +176,15 @@ impl Job {
         self.hears.is_some()
     }
 
+    /// Whether nobody waits for its outcome any more.
+    pub fn is_abandoned(&self) -> bool {
+        match &self.waiter {
+            Waiter::Client(_) => false,
+            Waiter::Task(tx) => tx.is_closed(),
+            Waiter::Nobody => true,
+        }
+    }
+
     /// A size before the last; the latest wins. Whether anybody hears it.
     pub fn hear(&self, size: u64) -> bool {
         let Some(hears) = &self.hears else { return false };

@@ -148,9 +148,11 @@ impl Table {
         all
     }
 
-    /// Whether requests wait for an answer on this connection; standing ones do not count.
+    /// Whether requests wait for an answer on this connection. Standing ones do not count, nor a resize that its
+    /// coordinator has given up: a backend that never answers it would keep the connection for ever.
     pub(super) fn is_waiting(&self) -> bool {
-        self.slots.iter().any(|(_, slot)| slot.sent && !slot.job.stands())
+        let counts = |job: &Job| !job.stands() && !(job.request.command == Cmd::RESIZE && job.is_abandoned());
+        self.slots.iter().any(|(_, slot)| slot.sent && counts(&slot.job))
     }
 
     /// Whether a request with a range past `end` is in flight, sent or not.

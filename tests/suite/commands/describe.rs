@@ -180,5 +180,5 @@ fn the_manual_page_renders_without_complaint_and_tells_every_command() -> Result
     for section in ["NAME", "SYNOPSIS", "NBD-GATEWAY SERVE", "NBD-GATEWAY CHECK", "NBD-GATEWAY CLIENT READ"] {
         ensure(text.lines().any(|line| line.trim() == section), || format!("no section {section} in\n{text}"))?;
     }
-    ensure(text.contains("EXIT CODES"), || format!("no exit codes in\n{text}"))
+    ensure(text.contains("EXIT STATUS"), || format!("no exit codes in\n{text}"))
 }

@@ -109,6 +109,7 @@ impl Backend {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one per test")]
 enum Behind {
     Nothing,
     File { path: PathBuf, _place: Place },

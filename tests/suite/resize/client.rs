@@ -33,6 +33,7 @@ impl From<Reply> for Said {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one per client")]
 enum Line {
     Raw(RawClient),
     Stock(Stock),
