@@ -14,8 +14,10 @@ use tokio::task::JoinSet;
 
 use crate::admin::{Admin, Inside, Phase};
 use crate::export::{Lease, Registry};
+use crate::ledger::LedgerError;
 use crate::listener::{BindError, Bound, Inherited};
 use crate::net::Pool;
+use crate::resize::notes::Notes;
 use crate::session::{Front, SessionTable};
 use crate::shards::Shards;
 
@@ -36,6 +38,9 @@ pub enum StartError {
     /// An embedded export.
     #[error("{0}")]
     Export(#[from] crate::export::OpenError),
+    /// The ledger.
+    #[error("{0}")]
+    Ledger(#[from] Box<LedgerError>),
     /// The metrics.
     #[error("the metrics can't be set up: {0}")]
     Metrics(String),
@@ -47,6 +52,7 @@ pub struct App {
     listeners: Vec<Bound>,
     admin: Option<Admin>,
     registry: Arc<Registry>,
+    notes: Arc<Notes>,
     table: Arc<SessionTable>,
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
@@ -70,14 +76,16 @@ impl App {
             None => None,
         };
         let pool = Arc::new(Pool::new(BUFFERS_KEPT));
-        let registry = Registry::new(Arc::clone(&config), Arc::clone(&pool), shards, Arc::clone(&metrics));
+        let notes = Arc::new(Notes::open(config.state.clone()).map_err(Box::new)?);
+        let registry =
+            Registry::new(Arc::clone(&config), Arc::clone(&pool), shards, Arc::clone(&metrics), Arc::clone(&notes));
         let mut embedded = Vec::new();
         for name in config.listable() {
             if config.export_for(name).is_ok_and(|export| export.backend.is_embedded()) {
                 embedded.push(registry.open(name).await?);
             }
         }
-        Ok(Self { config, listeners, admin, registry, table: Arc::default(), pool, metrics, embedded })
+        Ok(Self { config, listeners, admin, registry, notes, table: Arc::default(), pool, metrics, embedded })
     }
 
     /// The URI of each listener, with the port that the kernel chose.
@@ -134,6 +142,7 @@ impl App {
         if tokio::time::timeout(LET_GO, self.registry.close_all()).await.is_err() {
             tracing::warn!(limit = ?LET_GO, "a backend did not answer what was in flight; it is left");
         }
+        self.notes.close().await;
         end.send_replace(true);
         if let Some(admin) = admin {
             // A scrape that hangs must not hold the end up.

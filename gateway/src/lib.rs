@@ -118,6 +118,7 @@ pub mod export;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod lane;
+pub mod ledger;
 pub mod listener;
 pub mod net;
 pub mod origin;

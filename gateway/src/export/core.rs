@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nbd_gateway_config::Resolved;
 use nbd_gateway_policy::plan::Lanes;
-use nbd_gateway_policy::types::{ByteRange, Size};
+use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use tokio::sync::watch;
 
 use super::backend::{Backend, Facts};
@@ -12,12 +13,15 @@ use super::gate::Gate;
 use super::view::View;
 use crate::origin::OriginError;
 use crate::proto::{Cmd, CmdFlags, Errno, Features, Framing, Payload};
+use crate::resize::notes::Notes;
 use crate::work::{Failure, Finished, Heard, Job, Outcome, Request};
 
 /// The inside of one open export.
 #[derive(Debug)]
 pub struct Core {
-    name: String,
+    export: ExportName,
+    tenant: TenantId,
+    notes: Arc<Notes>,
     facts: Facts,
     pub(super) backend: Backend,
     view: Arc<View>,
@@ -27,9 +31,17 @@ pub struct Core {
 }
 
 impl Core {
-    pub(super) fn new(name: &str, facts: Facts, backend: Backend, view: Arc<View>) -> Arc<Self> {
+    pub(super) fn new(
+        config: &Resolved,
+        notes: Arc<Notes>,
+        facts: Facts,
+        backend: Backend,
+        view: Arc<View>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            name: name.to_owned(),
+            export: config.name.clone(),
+            tenant: config.tenant.clone(),
+            notes,
             facts,
             backend,
             view,
@@ -40,7 +52,7 @@ impl Core {
 
     /// The export's name.
     pub fn name(&self) -> &str {
-        &self.name
+        self.export.as_str()
     }
 
     /// What the backend said about itself when it was opened.
@@ -101,7 +113,7 @@ impl Core {
         }
         lanes.probe().await.map_err(|error| {
             if error.is_late() && !self.single.swap(true, Ordering::AcqRel) {
-                tracing::warn!(export = self.name, %error, "the backend does not answer a second connection; its size is not looked at any more");
+                tracing::warn!(export = self.name(), %error, "the backend does not answer a second connection; its size is not looked at any more");
             }
             error.to_string()
         })
@@ -145,17 +157,19 @@ impl Core {
     }
 
     /// Notes, durably, a range to be zeroed.
-    pub async fn note_zeroes(&self, _range: ByteRange) -> Result<(), String> {
-        Ok(())
+    pub async fn note_zeroes(&self, range: ByteRange) -> Result<(), String> {
+        self.notes.note(&self.export, &self.tenant, range).await.map_err(|e| e.to_string())
     }
 
     /// Notes, durably, that it is zero.
-    pub async fn clear_zeroes(&self, _range: ByteRange) -> Result<(), String> {
-        Ok(())
+    pub async fn clear_zeroes(&self, range: ByteRange) -> Result<(), String> {
+        self.notes.clear(&self.export, range).await.map_err(|e| e.to_string())
     }
 
     /// Writes the size down.
-    pub async fn record_size(&self, _size: Size, _generation: u64) {}
+    pub async fn record_size(&self, size: Size, generation: u64) {
+        self.notes.size(&self.export, &self.tenant, size, generation).await;
+    }
 }
 
 fn lost() -> Outcome {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{Export, start};
 use crate::net::Pool;
 use crate::resize::book::Book;
+use crate::resize::notes::Notes;
 use crate::session::TenantBudget;
 use crate::shards::Shards;
 
@@ -93,16 +94,23 @@ pub(super) struct Shared {
     pub(super) shards: Shards,
     pub(super) metrics: Arc<Metrics>,
     pub(super) book: Arc<Book>,
+    pub(super) notes: Arc<Notes>,
 }
 
 impl Registry {
     /// With nothing open yet.
-    pub fn new(config: Arc<Config>, pool: Arc<Pool>, shards: Shards, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(
+        config: Arc<Config>,
+        pool: Arc<Pool>,
+        shards: Shards,
+        metrics: Arc<Metrics>,
+        notes: Arc<Notes>,
+    ) -> Arc<Self> {
         // The series of exports that are named exist from the start.
         config.listable().for_each(|name| drop(metrics.export(name)));
         let book = Arc::new(Book::default());
         config.tenants().iter().for_each(|tenant| book.tenant(tenant));
-        let shared = Shared { pool, shards, metrics, book };
+        let shared = Shared { pool, shards, metrics, book, notes };
         Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), shared })
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::backend::Backend;
 use super::registry::Shared;
-use super::{Core, Export, Parts};
+use super::{Core, Export, Parts, Shown};
 use crate::proto::{ExportFlags, Features};
 use crate::resize::Resizer;
 use crate::resize::audience::Audience;
@@ -39,12 +39,16 @@ pub(super) async fn open(
     if let Some(info) = facts.resize {
         policy.granularity = coarser(policy.granularity, info.granularity);
     }
-    let size = Size::new(facts.size).map_err(|e| e.to_string())?;
-    shared.book.open(&export, &tenant, size);
+    let disk = Size::new(facts.size).map_err(|e| e.to_string())?;
+    // What an earlier life exposed and did not get to zero is not shown before it is zero.
+    let unzeroed = shared.notes.owed(&export);
+    let size = unzeroed.iter().map(|range| range.start()).fold(disk, Size::min);
+    view.publish(Shown { size: size.bytes(), generation: 0 });
+    shared.book.open(&export, &tenant, disk);
     let style = facts.style;
     let zeroed = facts.resize.is_none_or(|info| info.features.has(Features::ZEROED));
     let embedded = matches!(backend, Backend::Origin(_));
-    let core = Core::new(name, facts, backend, view);
+    let core = Core::new(config, Arc::clone(&shared.notes), facts, backend, view);
     let told = Told(shared.metrics.resize(name, tenant.as_str()));
     told.size_at_start(size);
     let start = Start {
@@ -52,10 +56,10 @@ pub(super) async fn open(
         tenant,
         policy: policy.clone(),
         size,
-        disk: size,
+        disk,
         backend: style,
         zeroed_by_backend: embedded || (zeroed && core.facts().resize.is_some()),
-        unzeroed: Vec::new(),
+        unzeroed,
         timeout: resize.timeout,
     };
     let world = World::new(Arc::clone(&core), resize.timeout);

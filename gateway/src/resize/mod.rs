@@ -10,6 +10,7 @@ pub mod coordinator;
 pub mod follow;
 pub mod hands;
 pub mod jobs;
+pub mod notes;
 pub mod style;
 pub mod watchers;
 pub mod world;

@@ -1,0 +1,235 @@
+//! The durable ledger: what is counted, held, owed and told, in `ledger.sqlite` in the state directory, on a local disk.
+//!
+//! Owns that file and its one writing thread. It stores and never decides: the sums and the rule are the policy crate's,
+//! the order of a grow is its plan's. A call that returned is on the disk; one that failed has changed nothing that this
+//! process sees. After a crash it may turn out to be written all the same, and every order of steps bears that: a
+//! reservation or a note too many ends by a measurement, and a size or a clearing was true when it was asked for.
+//!
+//! A disk that is full or fails makes each call fail with the reason, and `is_up` tells; reading goes on, the next call
+//! tries again, and no I/O to bytes that exist ever waits here. Every future may be dropped, but what it asked for may be
+//! done: a reservation whose number nobody took stays held until the next start makes it unsettled.
+
+mod apply;
+mod change;
+mod error;
+mod place;
+mod read;
+mod row;
+mod schema;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+mod zeroes;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nbd_gateway_policy::types::{ByteRange, ExportName};
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::change::{Commit, RecordSize, Reserve, Settle, Zeroes};
+pub use self::error::LedgerError;
+pub use self::place::DATABASE as FILE;
+pub use self::row::{
+    Event, EventFilter, ExportRow, Known, NewEvent, ReservationId, ReservationRow, Snapshot, State, UnixMillis, Zeroing,
+};
+
+use self::change::Change;
+use self::store::Store;
+use self::writer::{Request, Shown};
+
+/// The ledger. Cloning shares it; when the last clone is gone, its thread ends.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    requests: mpsc::Sender<Request>,
+    shown: Arc<Shown>,
+}
+
+impl Ledger {
+    /// Opens the ledger of a state directory, both created if need be, and tells what was remembered. Blocks: for the
+    /// start of the process. Reservations of earlier processes come back unsettled.
+    ///
+    /// A disk that can be read but not written is no error; [`Ledger::is_up`] is false then.
+    ///
+    /// # Errors
+    /// The directory or the file can't be used, another process has it, or it is not one that this program knows.
+    pub fn open(state: &Path) -> Result<(Self, Snapshot), LedgerError> {
+        Self::start(Store::open(state)?)
+    }
+
+    /// A ledger that remembers nothing after the process, for tests.
+    ///
+    /// # Errors
+    /// No memory, no thread.
+    pub fn in_memory() -> Result<Self, LedgerError> {
+        Ok(Self::start(Store::in_memory()?)?.0)
+    }
+
+    fn start(mut store: Store) -> Result<(Self, Snapshot), LedgerError> {
+        let begun = store.begin();
+        if let Err(error) = &begun {
+            tracing::error!(%error, "the ledger can't be written; nothing grows until it can");
+        }
+        let snapshot = store.snapshot()?;
+        let (requests, shown) = writer::start(store, begun.is_ok())?;
+        Ok((Self { requests, shown }, snapshot))
+    }
+
+    /// The last write succeeded, and the ledger is open.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.shown.up.load(Ordering::Relaxed)
+    }
+
+    /// Holds quota for a grow and notes what it will expose, before the backend is asked. An export that is new to the
+    /// ledger is added with the size `from`.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`]; then nothing is held.
+    pub async fn reserve(&self, reserve: Reserve) -> Result<ReservationId, LedgerError> {
+        self.write(Change::Reserve(reserve)).await.map(ReservationId)
+    }
+
+    /// Ends a grow with the size that was read back. The export stays with its tenant.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoReservation`], [`LedgerError::Sqlite`].
+    pub async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
+        self.write(Change::Commit(commit)).await.map(drop)
+    }
+
+    /// Ends a grow that did not happen: the backend was not asked, or said no and was read back unchanged. What was
+    /// noted for zeroing with it goes.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoReservation`], [`LedgerError::Sqlite`].
+    pub async fn rollback(&self, id: ReservationId, event: Option<NewEvent>) -> Result<(), LedgerError> {
+        self.write(Change::Rollback { id, event }).await.map(drop)
+    }
+
+    /// Keeps a reservation whose outcome nobody knows, and what was noted with it, until [`Ledger::settle`].
+    ///
+    /// # Errors
+    /// [`LedgerError::NoReservation`], [`LedgerError::Sqlite`].
+    pub async fn unsettle(&self, id: ReservationId, event: Option<NewEvent>) -> Result<(), LedgerError> {
+        self.write(Change::Unsettle { id, event }).await.map(drop)
+    }
+
+    /// Ends all unsettled grows of an export by a measured size. Those in flight stay.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoExport`], [`LedgerError::Sqlite`].
+    pub async fn settle(&self, settle: Settle) -> Result<(), LedgerError> {
+        self.write(Change::Settle(settle)).await.map(drop)
+    }
+
+    /// Records a measured size, or one that a shrink has freed.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub async fn record_size(&self, record: RecordSize) -> Result<(), LedgerError> {
+        self.write(Change::RecordSize(record)).await.map(drop)
+    }
+
+    /// Notes bytes to zero before anyone sees them: more than were noted with a reservation (they share its end), or, of
+    /// no reservation, until they are cleared.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoExport`], [`LedgerError::NoReservation`] (or it is another export's), [`LedgerError::Sqlite`].
+    pub async fn record_zeroing(
+        &self,
+        export: &ExportName,
+        range: ByteRange,
+        of: Option<ReservationId>,
+    ) -> Result<(), LedgerError> {
+        self.write(Change::RecordZeroing { export: export.clone(), range, of }).await.map(drop)
+    }
+
+    /// Takes a range out of all notes of an export: it reads as zeroes, durably.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub async fn clear_zeroing(&self, export: &ExportName, range: ByteRange) -> Result<(), LedgerError> {
+        self.write(Change::ClearZeroing { export: export.clone(), range }).await.map(drop)
+    }
+
+    /// Puts an export in quarantine, or with no reason takes it out.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoExport`], [`LedgerError::Sqlite`].
+    pub async fn quarantine(
+        &self,
+        export: &ExportName,
+        why: Option<String>,
+        at: UnixMillis,
+        event: Option<NewEvent>,
+    ) -> Result<(), LedgerError> {
+        self.write(Change::Quarantine { export: export.clone(), why, at, event }).await.map(drop)
+    }
+
+    /// Writes an event, and answers its id. The newest 100 000 are kept.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub async fn event(&self, event: NewEvent) -> Result<u64, LedgerError> {
+        self.write(Change::Event(event)).await.map(i64::unsigned_abs)
+    }
+
+    /// Removes an export that is no longer this gateway's to count. One that is not known is fine.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unfinished`] while a grow of it is not over or bytes of it are to be zeroed, [`LedgerError::Sqlite`].
+    pub async fn forget(&self, export: &ExportName, event: Option<NewEvent>) -> Result<(), LedgerError> {
+        self.write(Change::Forget { export: export.clone(), event }).await.map(drop)
+    }
+
+    /// Events in the order of their ids, each write that was asked for before included.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub async fn events(&self, filter: EventFilter) -> Result<Vec<Event>, LedgerError> {
+        self.read(move |store| store.events(&filter)).await
+    }
+
+    /// All that is remembered now, each write that was asked for before included.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub async fn snapshot(&self) -> Result<Snapshot, LedgerError> {
+        self.read(Store::snapshot).await
+    }
+
+    /// Writes what was asked for so far, closes the file and gives back the lock. All clones fail from now on.
+    pub async fn close(&self) {
+        let (reply, closed) = oneshot::channel();
+        if self.requests.send(Request::Close(reply)).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    async fn write(&self, change: Change) -> Result<i64, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Write { change, reply }, answer).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let read = move |store: &Store| drop(reply.send(read(store)));
+        self.ask(Request::Read(Box::new(read)), answer).await
+    }
+
+    async fn ask<T>(
+        &self,
+        request: Request,
+        answer: oneshot::Receiver<Result<T, LedgerError>>,
+    ) -> Result<T, LedgerError> {
+        let closed = || LedgerError::Closed { path: self.shown.path.clone() };
+        self.requests.send(request).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}

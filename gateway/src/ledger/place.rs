@@ -1,0 +1,71 @@
+//! Where the ledger is: the state directory, and the lock that makes one process its only writer.
+//!
+//! The lock is a file of its own. SQLite takes locks on the database (POSIX ones, which end when any descriptor of
+//! the file is closed), and those have to stay free for a person who looks into it with sqlite3 while the gateway runs.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::LedgerError;
+
+/// The database, in the state directory.
+pub const DATABASE: &str = "ledger.sqlite";
+/// Locked while a process has the ledger; its number is in it.
+const LOCK: &str = "ledger.lock";
+
+/// A state directory that is this process's until the value is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) database: PathBuf,
+    _lock: File,
+}
+
+impl Place {
+    /// Creates the directory if need be, and takes the lock.
+    pub(super) fn take(state: &Path) -> Result<Self, LedgerError> {
+        let at = |path: &Path, doing| {
+            let path = path.to_owned();
+            move |cause| LedgerError::Place { path, doing, cause: Arc::new(cause) }
+        };
+        create(state).map_err(at(state, "create the state directory"))?;
+        // Absolute: to SQLite, a name that begins with `file:` is a URI.
+        let state = fs::canonicalize(state).map_err(at(state, "find the state directory"))?;
+        let (database, lock) = (state.join(DATABASE), state.join(LOCK));
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock)
+            .map_err(at(&lock, "open the lock file"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let by = fs::read_to_string(&lock).ok().and_then(|text| text.trim().parse().ok());
+                return Err(LedgerError::InUse { path: database, by });
+            }
+            Err(TryLockError::Error(cause)) => return Err(at(&lock, "lock")(cause)),
+        }
+        // For the message above and nothing else, so that a full disk is no reason to stop here.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Self { database, _lock: file })
+    }
+}
+
+/// Creates a directory and those above it, each durably: SQLite syncs only the one that holds its files.
+fn create(directory: &Path) -> io::Result<()> {
+    if directory.as_os_str().is_empty() || directory.is_dir() {
+        return Ok(());
+    }
+    let parent = directory.parent().unwrap_or(Path::new(""));
+    create(parent)?;
+    match DirBuilder::new().mode(0o750).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+        outcome => outcome?,
+    }
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    File::open(parent)?.sync_all()
+}

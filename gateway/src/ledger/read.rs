@@ -1,0 +1,184 @@
+//! Rows into values. A row that can't be is an error that names it: a person may have written it.
+
+use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
+use rusqlite::types::Value;
+use rusqlite::{Row, params_from_iter};
+
+use super::store::Store;
+use super::{
+    Event, EventFilter, ExportRow, Known, LedgerError, ReservationId, ReservationRow, Snapshot, State, UnixMillis,
+    Zeroing,
+};
+
+/// One row of one table.
+struct Reading<'a> {
+    store: &'a Store,
+    table: &'static str,
+    row: &'a Row<'a>,
+}
+
+impl Store {
+    pub(super) fn snapshot(&self) -> Result<Snapshot, LedgerError> {
+        let exports = self.rows(
+            "export",
+            "SELECT name, tenant, size, shown, generation, quarantine, updated_at FROM export ORDER BY name",
+            &[],
+            |row| {
+                Ok(ExportRow {
+                    name: row.export(0)?,
+                    tenant: row.tenant(1)?,
+                    known: Known {
+                        size: row.size(2)?,
+                        shown: row.optional(3, Reading::size)?,
+                        generation: row.number(4)?,
+                        at: UnixMillis(row.number(6)?),
+                    },
+                    quarantine: row.raw(5)?,
+                })
+            },
+        )?;
+        let reservations = self.rows(
+            "reservation",
+            "SELECT id, export, tenant, bytes, from_size, to_size, state, created_at FROM reservation ORDER BY id",
+            &[],
+            |row| {
+                let reserved = row.raw::<String>(6)? == "reserved";
+                Ok(ReservationRow {
+                    id: ReservationId(row.raw(0)?),
+                    export: row.export(1)?,
+                    tenant: row.tenant(2)?,
+                    bytes: Bytes(row.number(3)?),
+                    from: row.size(4)?,
+                    to: row.size(5)?,
+                    // Those of an earlier process are unsettled, be it in the table or not.
+                    state: if reserved && !self.is_fresh() { State::Reserved } else { State::Unsettled },
+                    created_at: UnixMillis(row.number(7)?),
+                })
+            },
+        )?;
+        let zeroing =
+            self.rows("zeroing", "SELECT export, offset, length FROM zeroing ORDER BY export, offset", &[], |row| {
+                let (start, length) = (row.size(1)?, row.number(2)?);
+                let end = row.fits(2, start.bytes().saturating_add(length), Size::new)?;
+                let range = ByteRange::new(start, end).ok_or_else(|| row.damaged(2, "it is empty"))?;
+                Ok(Zeroing { export: row.export(0)?, range })
+            })?;
+        Ok(Snapshot { exports, zeroing: merged(zeroing), reservations })
+    }
+
+    pub(super) fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, LedgerError> {
+        let mut sql =
+            "SELECT id, at, kind, tenant, export, detail, old_size, new_size FROM event WHERE true".to_owned();
+        let mut values = Vec::new();
+        let mut only = |condition: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                sql.push_str(condition);
+                values.push(value);
+            }
+        };
+        let text = |text: &str| Value::Text(text.to_owned());
+        only(" AND tenant = ?", filter.tenant.as_ref().map(|tenant| text(tenant.as_str())));
+        only(" AND export = ?", filter.export.as_ref().map(|export| text(export.as_str())));
+        only(" AND kind = ?", filter.kind.as_deref().map(text));
+        only(" AND id > ?", filter.since.map(|id| Value::Integer(i64::try_from(id).unwrap_or(i64::MAX))));
+        let newest_first = filter.since.is_none();
+        sql.push_str(if newest_first { " ORDER BY id DESC LIMIT ?" } else { " ORDER BY id LIMIT ?" });
+        values.push(Value::Integer(filter.limit.min(EventFilter::MOST).into()));
+        let mut events = self.rows("event", &sql, &values, |row| {
+            Ok(Event {
+                id: row.number(0)?,
+                at: UnixMillis(row.number(1)?),
+                kind: row.raw(2)?,
+                tenant: row.optional(3, Reading::tenant)?,
+                export: row.optional(4, Reading::export)?,
+                detail: row.raw(5)?,
+                old_size: row.optional(6, Reading::size)?,
+                new_size: row.optional(7, Reading::size)?,
+            })
+        })?;
+        if newest_first {
+            events.reverse();
+        }
+        Ok(events)
+    }
+
+    fn rows<T>(
+        &self,
+        table: &'static str,
+        sql: &str,
+        values: &[Value],
+        build: impl Fn(Reading<'_>) -> Result<T, LedgerError>,
+    ) -> Result<Vec<T>, LedgerError> {
+        let fail = |cause| self.trouble(&format!("read table `{table}`"), cause);
+        let mut statement = self.connection.prepare_cached(sql).map_err(fail)?;
+        let mut rows = statement.query(params_from_iter(values)).map_err(fail)?;
+        let mut built = Vec::new();
+        while let Some(row) = rows.next().map_err(fail)? {
+            built.push(build(Reading { store: self, table, row })?);
+        }
+        Ok(built)
+    }
+}
+
+impl Reading<'_> {
+    fn raw<T: rusqlite::types::FromSql>(&self, column: usize) -> Result<T, LedgerError> {
+        self.row.get(column).map_err(|cause| self.store.trouble(&format!("read table `{}`", self.table), cause))
+    }
+
+    fn number(&self, column: usize) -> Result<u64, LedgerError> {
+        self.fits(column, self.raw::<i64>(column)?, u64::try_from)
+    }
+
+    fn size(&self, column: usize) -> Result<Size, LedgerError> {
+        self.fits(column, self.number(column)?, Size::new)
+    }
+
+    fn export(&self, column: usize) -> Result<ExportName, LedgerError> {
+        ExportName::new(&self.raw::<String>(column)?).map_err(|why| self.damaged(column, &why.to_string()))
+    }
+
+    fn tenant(&self, column: usize) -> Result<TenantId, LedgerError> {
+        TenantId::new(&self.raw::<String>(column)?).map_err(|why| self.damaged(column, &why.to_string()))
+    }
+
+    fn optional<T>(
+        &self,
+        column: usize,
+        read: impl Fn(&Self, usize) -> Result<T, LedgerError>,
+    ) -> Result<Option<T>, LedgerError> {
+        let null = matches!(self.raw::<Value>(column)?, Value::Null);
+        if null { Ok(None) } else { read(self, column).map(Some) }
+    }
+
+    fn fits<N: Copy + std::fmt::Display, T, E>(
+        &self,
+        column: usize,
+        number: N,
+        fit: impl Fn(N) -> Result<T, E>,
+    ) -> Result<T, LedgerError> {
+        fit(number).map_err(|_| self.damaged(column, &format!("{number} is out of range")))
+    }
+
+    fn damaged(&self, column: usize, why: &str) -> LedgerError {
+        let column = self.row.as_ref().column_name(column).unwrap_or("?").to_owned();
+        let path = self.store.path.clone();
+        LedgerError::Damaged { path, table: self.table, why: format!("column `{column}`: {why}") }
+    }
+}
+
+/// Joins ranges that overlap or touch. They come ordered by export and offset.
+fn merged(notes: Vec<Zeroing>) -> Vec<Zeroing> {
+    let mut joined: Vec<Zeroing> = Vec::with_capacity(notes.len());
+    for note in notes {
+        if let Some(last) = joined.last_mut()
+            && last.export == note.export
+            && note.range.start() <= last.range.end()
+            && let Some(range) = ByteRange::new(last.range.start(), last.range.end().max(note.range.end()))
+        {
+            last.range = range;
+        } else {
+            joined.push(note);
+        }
+    }
+    joined
+}

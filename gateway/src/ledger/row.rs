@@ -1,0 +1,148 @@
+//! What the ledger remembers, as values of the domain. No SQL here, and no arithmetic: the sums are the policy crate's.
+
+use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
+
+/// Milliseconds since the Unix epoch, from the caller: the ledger has no clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixMillis(pub u64);
+
+/// The number of a reservation; never used twice in a ledger's life, restarts included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReservationId(pub(super) i64);
+
+/// What is known of an export's size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The size that counts against the quota.
+    pub size: Size,
+    /// The end that clients are shown, where that is another: the true end of an automatic backend that rounds up.
+    pub shown: Option<Size>,
+    /// The generation of the export's view.
+    pub generation: u64,
+    /// When it was learned.
+    pub at: UnixMillis,
+}
+
+/// An export.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportRow {
+    /// Its name.
+    pub name: ExportName,
+    /// Whose quota it counts against.
+    pub tenant: TenantId,
+    /// What was last known of its size.
+    pub known: Known,
+    /// Why it is in quarantine; none: it is not.
+    pub quarantine: Option<String>,
+}
+
+/// How far a grow in flight has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The process that made it is at work on it.
+    Reserved,
+    /// Nobody knows its outcome.
+    Unsettled,
+}
+
+/// Quota held for a grow that is not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservationRow {
+    /// Its number.
+    pub id: ReservationId,
+    /// The export that may have grown.
+    pub export: ExportName,
+    /// The tenant that it was granted to.
+    pub tenant: TenantId,
+    /// How many bytes are held.
+    pub bytes: Bytes,
+    /// The size before.
+    pub from: Size,
+    /// The size asked for.
+    pub to: Size,
+    /// How far it has come.
+    pub state: State,
+    /// When it was made.
+    pub created_at: UnixMillis,
+}
+
+/// Bytes that a grow exposed, or may have, and that must read as zeroes before anyone sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zeroing {
+    /// The export.
+    pub export: ExportName,
+    /// Where.
+    pub range: ByteRange,
+}
+
+/// All that is remembered but for the events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Ordered by name.
+    pub exports: Vec<ExportRow>,
+    /// Per export disjoint, not adjacent, in order.
+    pub zeroing: Vec<Zeroing>,
+    /// Ordered by number. There may be several of one export (a request that was given up while it was being written):
+    /// the largest `to` is what may have happened.
+    pub reservations: Vec<ReservationRow>,
+}
+
+/// Something to tell a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewEvent {
+    /// When.
+    pub at: UnixMillis,
+    /// What, in a word that can be filtered by.
+    pub kind: &'static str,
+    /// Whose.
+    pub tenant: Option<TenantId>,
+    /// Of which export.
+    pub export: Option<ExportName>,
+    /// Text or JSON. What is beyond 16 KiB is cut off.
+    pub detail: String,
+    /// The size before.
+    pub old_size: Option<Size>,
+    /// The size after.
+    pub new_size: Option<Size>,
+}
+
+/// Something that was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Larger than every older event's.
+    pub id: u64,
+    /// When.
+    pub at: UnixMillis,
+    /// What.
+    pub kind: String,
+    /// Whose.
+    pub tenant: Option<TenantId>,
+    /// Of which export.
+    pub export: Option<ExportName>,
+    /// Text or JSON.
+    pub detail: String,
+    /// The size before.
+    pub old_size: Option<Size>,
+    /// The size after.
+    pub new_size: Option<Size>,
+}
+
+/// Which events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Only this tenant's.
+    pub tenant: Option<TenantId>,
+    /// Only this export's.
+    pub export: Option<ExportName>,
+    /// Only of this kind.
+    pub kind: Option<String>,
+    /// The first ones after this id; none: the newest.
+    pub since: Option<u64>,
+    /// How many at most; never more than [`EventFilter::MOST`].
+    pub limit: u32,
+}
+
+impl EventFilter {
+    /// The most events in one answer.
+    pub const MOST: u32 = 10_000;
+}

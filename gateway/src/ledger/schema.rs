@@ -1,0 +1,123 @@
+//! The tables, made to be read by a person with sqlite3, and the settings that make a commit durable.
+//!
+//! Write-ahead log with `synchronous = FULL`: a commit is one append to one file and one fsync, and it is on the disk
+//! when it returns (with NORMAL it would be after the next checkpoint; a rollback journal takes three fsyncs or more for
+//! the same). Readers neither wait nor make anybody wait, so a person may look while the gateway runs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::LedgerError;
+
+/// In `PRAGMA user_version`. One more with each change of the tables.
+const VERSION: i64 = 1;
+/// In `PRAGMA application_id`, for file(1) and for us: "nbdg".
+const APPLICATION: i64 = 0x6e62_6467;
+/// How long a commit waits for a person's own transaction.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What the log is cut back to after a checkpoint, in bytes.
+const LOG: i64 = 0x80_0000;
+
+/// The comments are kept by SQLite: `.schema` shows them.
+const TABLES: &str = "
+CREATE TABLE export (
+    name       TEXT NOT NULL PRIMARY KEY,
+    tenant     TEXT NOT NULL,
+    size       INTEGER NOT NULL, -- bytes that count against the quota
+    shown      INTEGER,          -- bytes that clients see, where that is not size
+    generation INTEGER NOT NULL,
+    quarantine TEXT,             -- why; null: it is not in quarantine
+    updated_at INTEGER NOT NULL  -- milliseconds since 1970
+) STRICT;
+CREATE TABLE reservation (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    export     TEXT NOT NULL REFERENCES export (name),
+    tenant     TEXT NOT NULL,
+    bytes      INTEGER NOT NULL,
+    from_size  INTEGER NOT NULL,
+    to_size    INTEGER NOT NULL,
+    state      TEXT NOT NULL CHECK (state IN ('reserved', 'unsettled')),
+    created_at INTEGER NOT NULL  -- milliseconds since 1970
+) STRICT;
+CREATE INDEX reservation_export ON reservation (export);
+CREATE TABLE zeroing (
+    export      TEXT NOT NULL REFERENCES export (name),
+    offset      INTEGER NOT NULL,
+    length      INTEGER NOT NULL,
+    reservation INTEGER NOT NULL, -- the grow that is not over; 0: it is, only the zeroing is owed
+    PRIMARY KEY (export, offset, length, reservation)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE event (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    at       INTEGER NOT NULL,   -- milliseconds since 1970
+    kind     TEXT NOT NULL,
+    tenant   TEXT,
+    export   TEXT,
+    detail   TEXT NOT NULL,
+    old_size INTEGER,
+    new_size INTEGER
+) STRICT;
+CREATE INDEX event_tenant ON event (tenant, id);
+CREATE INDEX event_export ON event (export, id);
+";
+
+/// Makes a connection ready: its settings, and the tables if the database is new.
+pub(super) fn prepare(connection: &mut Connection, path: &Path, journal: &str) -> Result<(), LedgerError> {
+    let version = settle_in(connection, journal).map_err(|cause| sqlite(path, cause))?;
+    match version {
+        Found::Journal(mode) => Err(LedgerError::Journal { path: path.to_owned(), mode }),
+        Found::Ours(VERSION) => Ok(()),
+        Found::Ours(found) => Err(LedgerError::Newer { path: path.to_owned(), found, known: VERSION }),
+        Found::Foreign => Err(LedgerError::Foreign { path: path.to_owned() }),
+        Found::Nothing => create(connection).map_err(|cause| sqlite(path, cause)),
+    }
+}
+
+enum Found {
+    Journal(String),
+    Nothing,
+    Foreign,
+    Ours(i64),
+}
+
+fn settle_in(connection: &Connection, journal: &str) -> rusqlite::Result<Found> {
+    connection.busy_timeout(PATIENCE)?;
+    // Before the journal mode, which writes: what is somebody else's stays as it is.
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let found = match (tables, number("application_id")?) {
+        (0, 0) => Found::Nothing,
+        (_, APPLICATION) => Found::Ours(number("user_version")?),
+        _ => return Ok(Found::Foreign),
+    };
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", journal, |row| row.get(0))?;
+    if mode != journal {
+        return Ok(Found::Journal(mode));
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG, |_| Ok(()))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(found)
+}
+
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    stamp(&transaction)?;
+    transaction.commit()
+}
+
+/// Writes the version of the tables.
+pub(super) fn stamp(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "user_version", VERSION)
+}
+
+fn sqlite(path: &Path, cause: rusqlite::Error) -> LedgerError {
+    LedgerError::Sqlite { path: path.to_owned(), doing: "be opened".to_owned(), cause: Arc::new(cause) }
+}

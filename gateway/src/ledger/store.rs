@@ -1,0 +1,155 @@
+//! The database and its transactions: several changes in one, each whole or not at all.
+//!
+//! Used by one thread, and by tests directly. It never decides whether a change is allowed to a tenant.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::apply::{Refused, apply};
+use super::change::Change;
+use super::place::Place;
+use super::{LedgerError, schema};
+
+/// How many events are kept: the newest so many.
+pub(super) const HISTORY: i64 = 100_000;
+/// Where a database is that is nowhere.
+const NOWHERE: &str = "(in memory)";
+
+#[derive(Debug)]
+pub(super) struct Store {
+    // Before the place: closed before the lock is given back.
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    pub(super) history: i64,
+    /// The first write of this process has yet to come: what earlier ones reserved is unsettled, and the table says
+    /// otherwise.
+    fresh: bool,
+    _place: Option<Place>,
+}
+
+/// What became of several changes.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// Of each, in order: the number of the row it added, 0 if it adds none.
+    pub(super) answers: Vec<Result<i64, LedgerError>>,
+    /// Something reached the disk.
+    pub(super) reached: bool,
+}
+
+impl Store {
+    pub(super) fn open(state: &Path) -> Result<Self, LedgerError> {
+        let place = Place::take(state)?;
+        let path = place.database.clone();
+        let connection = match connect(&path, Sharing::Readers) {
+            Err(error) if error.is_trouble() => {
+                let alone = connect(&path, Sharing::Nobody).map_err(|_| error.clone())?;
+                tracing::warn!(%error, "the ledger is open, but nobody else can look into it until the next start");
+                alone
+            }
+            outcome => outcome?,
+        };
+        Ok(Self::new(connection, path, Some(place)))
+    }
+
+    pub(super) fn in_memory() -> Result<Self, LedgerError> {
+        let path = PathBuf::from(NOWHERE);
+        let mut connection = Connection::open_in_memory().map_err(|cause| trouble(&path, "be opened", cause))?;
+        schema::prepare(&mut connection, &path, "memory")?;
+        Ok(Self::new(connection, path, None))
+    }
+
+    const fn new(connection: Connection, path: PathBuf, place: Option<Place>) -> Self {
+        Self { connection, path, history: HISTORY, fresh: true, _place: place }
+    }
+
+    /// Does what a new process does first. It shows whether anything can be written, and makes durable what there is:
+    /// the end of the log may be from a process that was killed before its fsync.
+    pub(super) fn begin(&mut self) -> Result<(), LedgerError> {
+        self.write(&[]).answers.pop().map_or(Ok(()), |answer| answer.map(drop))
+    }
+
+    /// Writes changes in one transaction. One that can't be done fails alone; a disk that fails fails all.
+    pub(super) fn write(&mut self, changes: &[&Change]) -> Written {
+        let before = self.connection.total_changes();
+        match self.transact(changes) {
+            Ok(answers) => Written { answers, reached: self.connection.total_changes() > before },
+            Err(cause) => {
+                let cause = Arc::new(cause);
+                let fail = |doing: String| {
+                    Err(LedgerError::Sqlite { path: self.path.clone(), doing, cause: Arc::clone(&cause) })
+                };
+                let mut answers: Vec<_> = changes.iter().map(|change| fail(change.to_string())).collect();
+                if answers.is_empty() {
+                    answers.push(fail("be written".to_owned()));
+                }
+                Written { answers, reached: false }
+            }
+        }
+    }
+
+    fn transact(&mut self, changes: &[&Change]) -> rusqlite::Result<Vec<Result<i64, LedgerError>>> {
+        let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if self.fresh {
+            transaction.execute("UPDATE reservation SET state = 'unsettled'", [])?;
+            // Always a write, where the line above may find nothing to change.
+            schema::stamp(&transaction)?;
+        }
+        let mut answers = Vec::with_capacity(changes.len());
+        for change in changes {
+            let savepoint = transaction.savepoint()?;
+            match apply(&savepoint, change, self.history) {
+                Ok(number) => {
+                    savepoint.commit()?;
+                    answers.push(Ok(number));
+                }
+                Err(Refused::Because(why)) => answers.push(Err(why)),
+                // Without a transaction, SQLite has undone all of it.
+                Err(Refused::Sqlite(cause)) if savepoint.is_autocommit() => return Err(cause),
+                Err(Refused::Sqlite(cause)) => {
+                    let (path, doing) = (self.path.clone(), change.to_string());
+                    answers.push(Err(LedgerError::Sqlite { path, doing, cause: Arc::new(cause) }));
+                }
+            }
+        }
+        transaction.commit()?;
+        self.fresh = false;
+        Ok(answers)
+    }
+
+    /// An error about this database.
+    pub(super) fn trouble(&self, doing: &str, cause: rusqlite::Error) -> LedgerError {
+        trouble(&self.path, doing, cause)
+    }
+
+    /// True until this process has written.
+    pub(super) const fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+}
+
+/// Who else may look into the database while it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// Everybody. The log has an index, 32 KiB in a file beside it, and a disk that was full at the start has no room
+    /// for that.
+    Readers,
+    /// Nobody; the index is in memory.
+    Nobody,
+}
+
+fn connect(path: &Path, sharing: Sharing) -> Result<Connection, LedgerError> {
+    let fail = |cause| trouble(path, "be opened", cause);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(fail)?;
+    if sharing == Sharing::Nobody {
+        connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(())).map_err(fail)?;
+    }
+    schema::prepare(&mut connection, path, "wal")?;
+    Ok(connection)
+}
+
+fn trouble(path: &Path, doing: &str, cause: rusqlite::Error) -> LedgerError {
+    LedgerError::Sqlite { path: path.to_owned(), doing: doing.to_owned(), cause: Arc::new(cause) }
+}

@@ -1,0 +1,249 @@
+use super::*;
+
+#[tokio::test]
+async fn an_empty_ledger_is_made_with_its_directory_and_remembers_nothing() {
+    let scratch = Scratch::new();
+    let state = scratch.0.join("a/b");
+    let (ledger, snapshot) = Ledger::open(&state).unwrap();
+    assert_eq!(snapshot, Snapshot::default());
+    assert!(ledger.is_up());
+    assert_eq!(ledger.events(EventFilter { limit: 9, ..EventFilter::default() }).await.unwrap(), []);
+    ledger.close().await;
+    assert!(state.join("ledger.sqlite").is_file());
+    assert!(!state.join("ledger.sqlite-wal").exists(), "closing leaves one file");
+}
+
+#[tokio::test]
+async fn a_commit_is_on_the_disk_when_it_returns() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    let setting = async |name: &'static str| {
+        let read = move |store: &Store| Ok(store.connection.pragma_query_value(None, name, |row| row.get(0)).unwrap());
+        ledger.read::<rusqlite::types::Value>(read).await.unwrap()
+    };
+    assert_eq!(setting("synchronous").await, 2.into(), "FULL");
+    assert_eq!(setting("journal_mode").await, "wal".to_owned().into());
+}
+
+#[tokio::test]
+async fn a_grow_is_held_then_counted_and_all_of_it_outlives_the_process() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    let id = ledger.reserve(grow("vm1", 10, 30)).await.unwrap();
+    let held = ledger.snapshot().await.unwrap();
+    let reservation = ReservationRow {
+        id,
+        export: export("vm1"),
+        tenant: blue(),
+        bytes: Bytes(20),
+        from: size(10),
+        to: size(30),
+        state: State::Reserved,
+        created_at: UnixMillis(1_000),
+    };
+    assert_eq!(held.reservations, [reservation]);
+    assert_eq!(owed(&held), [("vm1", 10, 30)]);
+
+    let event = NewEvent {
+        at: UnixMillis(7),
+        kind: "grew",
+        tenant: Some(blue()),
+        export: Some(export("vm1")),
+        detail: "{}".to_owned(),
+        old_size: Some(size(10)),
+        new_size: Some(size(30)),
+    };
+    ledger.commit(Commit { event: Some(event), ..grown(id, 30, Zeroes::Done) }).await.unwrap();
+    ledger.close().await;
+
+    let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
+    let row = ExportRow { name: export("vm1"), tenant: blue(), known: known(30), quarantine: None };
+    assert_eq!(snapshot, Snapshot { exports: vec![row], ..Snapshot::default() });
+    let told = ledger.events(EventFilter { limit: 9, ..EventFilter::default() }).await.unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (told[0].id, told[0].at, told[0].kind.as_str(), told[0].detail.as_str()),
+        (1, UnixMillis(7), "grew", "{}")
+    );
+    assert_eq!((told[0].old_size, told[0].new_size), (Some(size(10)), Some(size(30))));
+    assert_eq!((told[0].tenant.clone(), told[0].export.clone()), (Some(blue()), Some(export("vm1"))));
+}
+
+#[tokio::test]
+async fn what_was_reserved_before_a_restart_is_unsettled_and_a_measurement_ends_it() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    let old = ledger.reserve(grow("vm1", 10, 30)).await.unwrap();
+    ledger.close().await;
+
+    let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
+    assert_eq!(snapshot.reservations[0].state, State::Unsettled);
+    let new = ledger.reserve(grow("vm1", 30, 40)).await.unwrap();
+    assert!(new > old);
+    ledger.settle(Settle { export: export("vm1"), known: known(25), event: None }).await.unwrap();
+    let settled = ledger.snapshot().await.unwrap();
+    assert_eq!(settled.reservations.iter().map(|row| row.id).collect::<Vec<_>>(), [new], "one in flight stays");
+    assert_eq!(owed(&settled), [("vm1", 10, 25), ("vm1", 30, 40)], "bytes that never came are not to be zeroed");
+    assert_eq!(settled.exports[0].known.size, size(25));
+}
+
+#[tokio::test]
+async fn notes_follow_the_end_of_their_grow() {
+    let ledger = Ledger::in_memory().unwrap();
+    let vm1 = export("vm1");
+    let notes = async || ledger.snapshot().await.unwrap();
+
+    let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
+    ledger.record_zeroing(&vm1, range(20, 24), Some(id)).await.unwrap();
+    assert_eq!(owed(&notes().await), [("vm1", 10, 24)]);
+    ledger.rollback(id, None).await.unwrap();
+    assert_eq!(owed(&notes().await), [], "a grow that was not asked for exposes nothing");
+
+    let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
+    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    assert_eq!(owed(&notes().await), [("vm1", 10, 20)], "a measurement before its end changes nothing");
+    ledger.unsettle(id, None).await.unwrap();
+    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    assert_eq!(owed(&notes().await), [("vm1", 10, 20)]);
+    ledger.commit(grown(id, 18, Zeroes::Owed)).await.unwrap();
+    assert_eq!(owed(&notes().await), [("vm1", 10, 18)]);
+    ledger.clear_zeroing(&vm1, range(12, 14)).await.unwrap();
+    assert_eq!(owed(&notes().await), [("vm1", 10, 12), ("vm1", 14, 18)]);
+    ledger.record_size(measured("vm1", 15)).await.unwrap();
+    assert_eq!(
+        owed(&notes().await),
+        [("vm1", 10, 12), ("vm1", 14, 15)],
+        "bytes that a shrink took are not zeroed later"
+    );
+    ledger.clear_zeroing(&vm1, range(0, 99)).await.unwrap();
+    assert_eq!(owed(&notes().await), []);
+}
+
+#[tokio::test]
+async fn the_same_bytes_owed_twice_are_owed_once() {
+    let ledger = Ledger::in_memory().unwrap();
+    for _ in 0..2 {
+        let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
+        ledger.commit(grown(id, 20, Zeroes::Owed)).await.unwrap();
+    }
+    assert_eq!(owed(&ledger.snapshot().await.unwrap()), [("vm1", 10, 20)]);
+    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    assert_eq!(owed(&ledger.snapshot().await.unwrap()), []);
+}
+
+#[tokio::test]
+async fn what_clients_are_shown_beyond_the_counted_size_stays_to_be_zeroed() {
+    let ledger = Ledger::in_memory().unwrap();
+    let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
+    let known = Known { shown: Some(size(16)), ..known(12) };
+    ledger.commit(Commit { id, known, zeroes: Zeroes::Owed, event: None }).await.unwrap();
+    let snapshot = ledger.snapshot().await.unwrap();
+    assert_eq!(owed(&snapshot), [("vm1", 10, 16)]);
+    assert_eq!(snapshot.exports[0].known, known);
+}
+
+#[tokio::test]
+async fn quarantine_is_kept_until_it_is_lifted_and_a_tenant_may_change() {
+    let ledger = Ledger::in_memory().unwrap();
+    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    ledger.quarantine(&export("vm1"), Some("came back smaller".to_owned()), UnixMillis(5), None).await.unwrap();
+    let red = TenantId::new("red").unwrap();
+    ledger.record_size(RecordSize { tenant: red.clone(), ..measured("vm1", 11) }).await.unwrap();
+    let row = ledger.snapshot().await.unwrap().exports.remove(0);
+    assert_eq!((row.quarantine.as_deref(), row.tenant), (Some("came back smaller"), red));
+    ledger.quarantine(&export("vm1"), None, UnixMillis(6), None).await.unwrap();
+    let row = ledger.snapshot().await.unwrap().exports.remove(0);
+    assert_eq!((row.quarantine, row.known.at), (None, UnixMillis(6)));
+}
+
+#[tokio::test]
+async fn a_change_that_can_not_be_is_refused_and_neither_written_nor_told() {
+    let ledger = Ledger::in_memory().unwrap();
+    let vm1 = export("vm1");
+    let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
+    let told = || Some(NewEvent { kind: "never", ..NewEvent::default() });
+    let unfinished = ledger.forget(&vm1, told()).await.unwrap_err();
+    assert!(matches!(unfinished, LedgerError::Unfinished { .. }), "{unfinished}");
+    let elsewhere = ledger.record_zeroing(&export("vm2"), range(0, 1), Some(id)).await.unwrap_err();
+    assert!(matches!(elsewhere, LedgerError::NoReservation { .. }), "{elsewhere}");
+    ledger.rollback(id, None).await.unwrap();
+
+    for gone in [
+        ledger.rollback(id, told()).await.unwrap_err(),
+        ledger.unsettle(id, told()).await.unwrap_err(),
+        ledger.commit(Commit { event: told(), ..grown(id, 20, Zeroes::Done) }).await.unwrap_err(),
+    ] {
+        assert_eq!(gone.to_string(), "the ledger has no reservation 1; it is over");
+    }
+    for unknown in [
+        ledger.quarantine(&export("vm2"), None, UnixMillis(1), told()).await.unwrap_err(),
+        ledger.record_zeroing(&export("vm2"), range(0, 1), None).await.unwrap_err(),
+        ledger.settle(Settle { export: export("vm2"), known: known(1), event: told() }).await.unwrap_err(),
+    ] {
+        assert_eq!(unknown.to_string(), "the ledger knows no export `vm2`; record its size first");
+    }
+    assert_eq!(ledger.events(EventFilter { limit: 9, ..EventFilter::default() }).await.unwrap(), []);
+    assert_eq!(ledger.snapshot().await.unwrap().exports[0].known.size, size(10));
+    assert!(ledger.is_up(), "none of it is the disk's fault");
+    ledger.forget(&vm1, None).await.unwrap();
+    ledger.forget(&vm1, None).await.unwrap();
+    assert_eq!(ledger.snapshot().await.unwrap(), Snapshot::default());
+}
+
+#[tokio::test]
+async fn events_are_found_by_tenant_export_kind_and_id() {
+    let ledger = Ledger::in_memory().unwrap();
+    for (kind, tenant, name) in
+        [("grew", "blue", "a"), ("shrank", "blue", "b"), ("grew", "red", "a"), ("grew", "blue", "a")]
+    {
+        let (tenant, export) = (Some(TenantId::new(tenant).unwrap()), Some(export(name)));
+        ledger.event(NewEvent { kind, tenant, export, ..NewEvent::default() }).await.unwrap();
+    }
+    let ids = async |filter| ledger.events(filter).await.unwrap().iter().map(|event| event.id).collect::<Vec<_>>();
+    let all = EventFilter { limit: 99, ..EventFilter::default() };
+    assert_eq!(ids(all.clone()).await, [1, 2, 3, 4]);
+    assert_eq!(ids(EventFilter { limit: 2, ..all.clone() }).await, [3, 4], "the newest");
+    assert_eq!(ids(EventFilter { limit: 2, since: Some(1), ..all.clone() }).await, [2, 3], "the next");
+    assert_eq!(ids(EventFilter { limit: 0, ..all.clone() }).await, [0; 0]);
+    assert_eq!(ids(EventFilter { since: Some(u64::MAX), ..all.clone() }).await, [0; 0]);
+    assert_eq!(ids(EventFilter { tenant: Some(blue()), ..all.clone() }).await, [1, 2, 4]);
+    assert_eq!(ids(EventFilter { export: Some(export("a")), ..all.clone() }).await, [1, 3, 4]);
+    assert_eq!(ids(EventFilter { kind: Some("shrank".to_owned()), ..all.clone() }).await, [2]);
+    let narrow = EventFilter { tenant: Some(blue()), export: Some(export("a")), kind: Some("grew".to_owned()), ..all };
+    assert_eq!(ids(EventFilter { since: Some(1), ..narrow }).await, [4]);
+}
+
+#[tokio::test]
+async fn only_the_newest_events_are_kept_and_long_ones_are_cut_between_characters() {
+    let mut store = Store::in_memory().unwrap();
+    assert_eq!(store.history, 100_000);
+    store.history = 3;
+    let (ledger, _) = Ledger::start(store).unwrap();
+    for _ in 0..5 {
+        ledger.event(NewEvent { detail: "ü".repeat(8193), ..NewEvent::default() }).await.unwrap();
+    }
+    let all = ledger.events(EventFilter { limit: u32::MAX, ..EventFilter::default() }).await.unwrap();
+    assert_eq!(all.iter().map(|event| event.id).collect::<Vec<_>>(), [3, 4, 5]);
+    assert_eq!(all[0].detail, "ü".repeat(8192));
+    ledger.event(NewEvent { detail: format!("x{}", "ü".repeat(8192)), ..NewEvent::default() }).await.unwrap();
+    let cut = ledger.events(EventFilter { limit: 1, ..EventFilter::default() }).await.unwrap();
+    assert_eq!(cut[0].detail, format!("x{}", "ü".repeat(8191)));
+}
+
+#[tokio::test]
+async fn the_largest_numbers_and_the_longest_names_come_back() {
+    let ledger = Ledger::in_memory().unwrap();
+    let name = "é".repeat(2048);
+    let known = Known { size: Size::MAX, shown: Some(Size::ZERO), generation: u64::MAX, at: UnixMillis(u64::MAX) };
+    ledger.record_size(RecordSize { known, ..measured(&name, 0) }).await.unwrap();
+    ledger.record_size(measured("", 0)).await.unwrap();
+    let all = ByteRange::new(Size::ZERO, Size::MAX).unwrap();
+    ledger.record_zeroing(&export(&name), all, None).await.unwrap();
+    let snapshot = ledger.snapshot().await.unwrap();
+    assert_eq!(snapshot.exports[0].name, export(""));
+    assert_eq!(snapshot.exports[1].name, export(&name));
+    let most = u64::MAX >> 1;
+    assert_eq!(snapshot.exports[1].known, Known { generation: most, at: UnixMillis(most), ..known });
+    assert_eq!(snapshot.zeroing, [Zeroing { export: export(&name), range: all }]);
+}

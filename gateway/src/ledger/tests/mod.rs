@@ -1,0 +1,94 @@
+//! What a ledger in a real file promises.
+
+mod calls;
+mod crash;
+mod group;
+mod history;
+mod trouble;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
+
+use super::*;
+
+/// A directory of its own, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("nbd-gateway-ledger-{}-{number}", std::process::id()));
+        // One of a test run that was killed and whose process number has come round.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    /// What a machine that stops right now would find after its start: the database and the log, not the index of the
+    /// log, which is memory.
+    fn of_a_crash(ledger: &Path) -> Self {
+        let copy = Self::new();
+        for file in ["ledger.sqlite", "ledger.sqlite-wal"] {
+            if ledger.join(file).exists() {
+                fs::copy(ledger.join(file), copy.0.join(file)).unwrap();
+            }
+        }
+        copy
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn size(bytes: u64) -> Size {
+    Size::new(bytes).unwrap()
+}
+
+fn range(start: u64, end: u64) -> ByteRange {
+    ByteRange::new(size(start), size(end)).unwrap()
+}
+
+fn export(name: &str) -> ExportName {
+    ExportName::new(name).unwrap()
+}
+
+fn blue() -> TenantId {
+    TenantId::new("blue").unwrap()
+}
+
+fn known(bytes: u64) -> Known {
+    Known { size: size(bytes), shown: None, generation: 1, at: UnixMillis(1_000) }
+}
+
+fn grow(name: &str, from: u64, to: u64) -> Reserve {
+    Reserve {
+        export: export(name),
+        tenant: blue(),
+        bytes: Bytes(to - from),
+        from: size(from),
+        to: size(to),
+        zeroes: Some(range(from, to)),
+        at: UnixMillis(1_000),
+        event: None,
+    }
+}
+
+fn grown(id: ReservationId, bytes: u64, zeroes: Zeroes) -> Commit {
+    Commit { id, known: known(bytes), zeroes, event: None }
+}
+
+fn measured(name: &str, bytes: u64) -> RecordSize {
+    RecordSize { export: export(name), tenant: blue(), known: known(bytes), event: None }
+}
+
+fn owed(snapshot: &Snapshot) -> Vec<(&str, u64, u64)> {
+    let plain = |note: &'_ Zeroing| (note.range.start().bytes(), note.range.end().bytes());
+    snapshot.zeroing.iter().map(|note| (note.export.as_str(), plain(note).0, plain(note).1)).collect()
+}

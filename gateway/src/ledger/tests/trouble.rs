@@ -1,0 +1,237 @@
+use std::fs;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::*;
+
+/// Sets how many pages the database may have, and tells how many it has.
+async fn most_pages(ledger: &Ledger, most: impl Fn(i64) -> i64 + Send + 'static) {
+    let set = move |store: &Store| {
+        let pages: i64 = store.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        store.connection.pragma_update_and_check(None, "max_page_count", most(pages), |_| Ok(())).unwrap();
+        Ok(())
+    };
+    ledger.read(set).await.unwrap();
+}
+
+fn open_error(state: &Path) -> LedgerError {
+    Ledger::open(state).map(|_| "opened").unwrap_err()
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_growth_with_the_reason_and_nothing_else_until_there_is_room() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    let kept = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
+    most_pages(&ledger, |pages| pages).await;
+
+    let mut reserved = 1;
+    let error = loop {
+        match ledger.reserve(grow(&"x".repeat(1000), 0, 8)).await {
+            Ok(_) => reserved += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, LedgerError::Sqlite { .. }));
+    let text = error.to_string();
+    assert!(text.contains("ledger.sqlite can't reserve 8 bytes for export `xxx"), "{text}");
+    assert!(text.contains("full; free space on its disk"), "{text}");
+    assert!(!ledger.is_up());
+    assert!(!ledger.clone().is_up(), "a clone is the same ledger");
+
+    let snapshot = ledger.snapshot().await.unwrap();
+    assert_eq!(snapshot.reservations.len(), reserved, "what failed left nothing, what succeeded is there");
+    assert!(ledger.reserve(grow(&"x".repeat(1000), 0, 8)).await.is_err());
+    assert_eq!(ledger.snapshot().await.unwrap(), snapshot);
+    ledger.forget(&export("unknown"), None).await.unwrap();
+    assert!(!ledger.is_up(), "what changes nothing proves nothing");
+    ledger.rollback(kept, None).await.unwrap();
+    assert!(ledger.is_up(), "what needs no room is written");
+
+    while ledger.reserve(grow(&"x".repeat(1000), 0, 8)).await.is_ok() {}
+    assert!(!ledger.is_up());
+    most_pages(&ledger, |pages| pages + 100).await;
+    ledger.reserve(grow("vm2", 0, 8)).await.unwrap();
+    assert!(ledger.is_up());
+    let before = ledger.snapshot().await.unwrap();
+    ledger.close().await;
+    let (_, after) = Ledger::open(&scratch.0).unwrap();
+    assert_eq!((after.exports, after.zeroing), (before.exports, before.zeroing));
+}
+
+#[tokio::test]
+async fn a_ledger_that_can_not_be_written_at_the_start_is_read_and_tried_again() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
+    ledger.close().await;
+
+    let store = Store::open(&scratch.0).unwrap();
+    store.connection.pragma_update(None, "query_only", true).unwrap();
+    let (ledger, snapshot) = Ledger::start(store).unwrap();
+    assert!(!ledger.is_up());
+    assert_eq!(snapshot.reservations[0].state, State::Unsettled);
+    let error = ledger.reserve(grow("vm2", 0, 8)).await.unwrap_err().to_string();
+    assert!(error.contains("make it, its directory and the files beside it writable"), "{error}");
+    assert_eq!(ledger.snapshot().await.unwrap(), snapshot);
+
+    let allow = |store: &Store| {
+        store.connection.pragma_update(None, "query_only", false).unwrap();
+        Ok(())
+    };
+    ledger.read(allow).await.unwrap();
+    ledger.settle(Settle { export: export("vm1"), known: known(20), event: None }).await.unwrap();
+    assert!(ledger.is_up());
+    assert_eq!(ledger.snapshot().await.unwrap().reservations, []);
+}
+
+#[tokio::test]
+async fn without_room_for_the_index_of_the_log_the_ledger_works_alone() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    ledger.close().await;
+    // Whatever keeps that file from being made: a full disk can't be had everywhere.
+    std::os::unix::fs::symlink("ledger.sqlite-shm", scratch.0.join("ledger.sqlite-shm")).unwrap();
+    let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
+    assert_eq!(snapshot.exports[0].known, known(10));
+    ledger.record_size(measured("vm1", 11)).await.unwrap();
+    assert!(ledger.is_up());
+    let crashed = Scratch::of_a_crash(&scratch.0);
+    assert_eq!(Ledger::open(&crashed.0).unwrap().1.exports[0].known, known(11));
+}
+
+#[tokio::test]
+async fn one_process_has_the_ledger_and_the_next_is_told_which() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    let error = open_error(&scratch.0);
+    assert!(matches!(&error, LedgerError::InUse { by: Some(pid), .. } if *pid == std::process::id()), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("ledger.sqlite is in use by process "), "{text}");
+    assert!(text.contains("stop that gateway, or give this one another `state` directory"), "{text}");
+    ledger.close().await;
+    Ledger::open(&scratch.0).unwrap();
+}
+
+#[tokio::test]
+async fn a_person_reads_and_even_writes_while_the_gateway_runs() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    let person = Connection::open(scratch.0.join("ledger.sqlite")).unwrap();
+    let read = |sql: &str| person.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(read("SELECT size FROM export WHERE name = 'vm1'"), 10);
+    person.execute_batch("BEGIN").unwrap();
+    assert_eq!(read("SELECT size FROM export WHERE name = 'vm1'"), 10);
+    ledger.record_size(measured("vm1", 11)).await.unwrap();
+    person.execute_batch("COMMIT; BEGIN IMMEDIATE; UPDATE export SET size = size + 1").unwrap();
+    let impatient = |store: &Store| {
+        store.connection.busy_timeout(Duration::ZERO).unwrap();
+        Ok(())
+    };
+    ledger.read(impatient).await.unwrap();
+    let error = ledger.record_size(measured("vm2", 1)).await.unwrap_err().to_string();
+    assert!(error.contains("end the program that holds a lock on it"), "{error}");
+    assert!(!ledger.is_up());
+    person.execute_batch("COMMIT").unwrap();
+    ledger.record_size(measured("vm2", 1)).await.unwrap();
+    assert!(ledger.is_up());
+    assert_eq!(ledger.snapshot().await.unwrap().exports[0].known.size, size(12));
+}
+
+#[test]
+fn a_directory_that_can_not_be_used_is_named_with_what_to_do() {
+    let scratch = Scratch::new();
+    let file = scratch.0.join("file");
+    fs::write(&file, "").unwrap();
+    for state in [file.join("state"), file, PathBuf::from("/proc")] {
+        let error = open_error(&state);
+        assert!(matches!(error, LedgerError::Place { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(state.to_str().unwrap()), "{text}");
+        assert!(text.ends_with("; give a `state` directory that this user can write to"), "{text}");
+    }
+    let database = scratch.0.join("ledger.sqlite");
+    fs::create_dir(&database).unwrap();
+    let text = open_error(&scratch.0).to_string();
+    assert!(text.contains("ledger.sqlite can't be opened: ") && text.contains("writable to this user"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_not_a_ledger_of_this_program_is_left_alone() {
+    let scratch = Scratch::new();
+    let database = scratch.0.join("ledger.sqlite");
+    let connection = Connection::open(&database).unwrap();
+    connection.execute_batch("CREATE TABLE other (x)").unwrap();
+    drop(connection);
+    let before = fs::read(&database).unwrap();
+    let error = open_error(&scratch.0);
+    assert!(matches!(error, LedgerError::Foreign { .. }), "{error}");
+    assert_eq!(fs::read(&database).unwrap(), before);
+
+    fs::write(&database, "no database at all, but long enough to look at".repeat(100)).unwrap();
+    let text = open_error(&scratch.0).to_string();
+    assert!(text.contains("file is not a database; move it away, or restore a copy"), "{text}");
+}
+
+#[tokio::test]
+async fn a_ledger_of_a_newer_program_is_refused() {
+    let scratch = Scratch::new();
+    Ledger::open(&scratch.0).unwrap().0.close().await;
+    Connection::open(scratch.0.join("ledger.sqlite")).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    let text = open_error(&scratch.0).to_string();
+    assert!(text.contains("has version 2, this program knows versions up to 1; run the newer program"), "{text}");
+}
+
+#[test]
+fn a_filesystem_without_a_write_ahead_log_is_refused() {
+    let mut connection = Connection::open_in_memory().unwrap();
+    let error = schema::prepare(&mut connection, Path::new("x"), "wal").unwrap_err();
+    assert!(error.to_string().contains("journal mode `memory` there; put `state` on a local disk"), "{error}");
+}
+
+#[tokio::test]
+async fn a_row_that_can_not_be_is_named() {
+    let scratch = Scratch::new();
+    Ledger::open(&scratch.0).unwrap().0.close().await;
+    let damage = |sql: &str| Connection::open(scratch.0.join("ledger.sqlite")).unwrap().execute_batch(sql).unwrap();
+    damage("INSERT INTO export VALUES ('vm1', 'blue', -5, NULL, 1, NULL, 0)");
+    let error = open_error(&scratch.0);
+    assert!(matches!(error, LedgerError::Damaged { table: "export", .. }), "{error}");
+    assert!(error.to_string().contains("column `size`: -5 is out of range; stop the gateway"), "{error}");
+    damage("UPDATE export SET size = 5, tenant = ''");
+    assert!(open_error(&scratch.0).to_string().contains("column `tenant`: the name is empty"));
+    damage("UPDATE export SET tenant = 'blue'; INSERT INTO zeroing VALUES ('vm1', 4, 0, 0)");
+    assert!(open_error(&scratch.0).to_string().contains("column `length`: it is empty"));
+    damage("UPDATE zeroing SET length = 9223372036854775807");
+    assert!(open_error(&scratch.0).to_string().contains("9223372036854775811 is out of range"));
+    damage("DELETE FROM zeroing");
+    assert_eq!(Ledger::open(&scratch.0).unwrap().1.exports[0].known.size, size(5));
+}
+
+#[tokio::test]
+async fn a_closed_ledger_says_so() {
+    let ledger = Ledger::in_memory().unwrap();
+    let clone = ledger.clone();
+    ledger.close().await;
+    ledger.close().await;
+    assert!(!clone.is_up());
+    let error = clone.record_size(measured("vm1", 1)).await.unwrap_err();
+    assert_eq!(error.to_string(), "the ledger (in memory) is closed");
+    assert!(matches!(clone.snapshot().await, Err(LedgerError::Closed { .. })));
+}
+
+#[test]
+fn a_directory_without_write_permission_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    if rustix::process::geteuid().is_root() {
+        // Root may write anywhere; /proc, above, is the directory that even root can't write to.
+        return;
+    }
+    let scratch = Scratch::new();
+    fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o555)).unwrap();
+    assert!(matches!(open_error(&scratch.0), LedgerError::Place { doing: "open the lock file", .. }));
+    fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o755)).unwrap();
+}

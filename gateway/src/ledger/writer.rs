@@ -1,0 +1,112 @@
+//! The thread that owns the database. Everything that waits when it is free goes into one transaction, so that many
+//! exports that grow at once cost one fsync; each answer leaves after the commit.
+//!
+//! It lives until it is told to close or nobody is left to ask, and no error ends it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::LedgerError;
+use super::change::Change;
+use super::store::Store;
+
+/// How many requests may wait; more wait with their senders.
+const QUEUE: usize = 1024;
+/// The most changes in one transaction.
+const GROUP: usize = 256;
+
+pub(super) enum Request {
+    Write { change: Change, reply: oneshot::Sender<Result<i64, LedgerError>> },
+    Read(Box<dyn FnOnce(&Store) + Send>),
+    Close(oneshot::Sender<()>),
+}
+
+/// What others can see of the thread.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) path: PathBuf,
+    pub(super) up: AtomicBool,
+}
+
+struct Writer {
+    store: Store,
+    requests: mpsc::Receiver<Request>,
+    shown: Arc<Shown>,
+}
+
+/// Starts the thread.
+pub(super) fn start(store: Store, up: bool) -> Result<(mpsc::Sender<Request>, Arc<Shown>), LedgerError> {
+    let (sender, requests) = mpsc::channel(QUEUE);
+    let shown = Arc::new(Shown { path: store.path.clone(), up: AtomicBool::new(up) });
+    let writer = Writer { store, requests, shown: Arc::clone(&shown) };
+    let failed = |cause| LedgerError::Thread { path: shown.path.clone(), cause: Arc::new(cause) };
+    thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run()).map_err(failed)?;
+    Ok((sender, shown))
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut done = None;
+        while done.is_none()
+            && let Some(first) = self.requests.blocking_recv()
+        {
+            done = self.serve(first);
+        }
+        self.shown.up.store(false, Ordering::Relaxed);
+        let Self { store, requests, .. } = self;
+        // The last connection moves what is in the log into the database. What can't be moved now stays in the log.
+        drop(store);
+        drop(requests);
+        if let Some(done) = done {
+            let _ = done.send(());
+        }
+    }
+
+    /// Serves a request and those that wait behind it. Answers whom to tell that this was the last.
+    fn serve(&mut self, first: Request) -> Option<oneshot::Sender<()>> {
+        let (mut changes, mut replies, mut reads, mut done) = (Vec::new(), Vec::new(), Vec::new(), None);
+        let mut next = Some(first);
+        while let Some(request) = next.take() {
+            match request {
+                Request::Write { change, reply } => {
+                    changes.push(change);
+                    replies.push(reply);
+                }
+                Request::Read(read) => reads.push(read),
+                Request::Close(reply) => done = Some(reply),
+            }
+            if done.is_none() && changes.len() < GROUP && reads.len() < GROUP {
+                next = self.requests.try_recv().ok();
+            }
+        }
+        if !changes.is_empty() {
+            self.write(&changes, replies);
+        }
+        // After the commit: they see what was asked for before them, and nothing that could be undone.
+        for read in reads {
+            read(&self.store);
+        }
+        done
+    }
+
+    fn write(&mut self, changes: &[Change], replies: Vec<oneshot::Sender<Result<i64, LedgerError>>>) {
+        let written = self.store.write(&changes.iter().collect::<Vec<_>>());
+        let trouble =
+            written.answers.iter().filter_map(|answer| answer.as_ref().err()).find(|error| error.is_trouble());
+        if let Some(error) = trouble {
+            if self.shown.up.swap(false, Ordering::Relaxed) {
+                tracing::error!(%error, "the ledger can't be written; nothing grows until it can");
+            }
+        } else if written.reached && !self.shown.up.swap(true, Ordering::Relaxed) {
+            tracing::info!(ledger = %self.shown.path.display(), "the ledger can be written again");
+        }
+        for (reply, answer) in replies.into_iter().zip(written.answers) {
+            // Who asked may have gone; what was asked is done.
+            let _ = reply.send(answer);
+        }
+    }
+}
