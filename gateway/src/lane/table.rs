@@ -151,7 +151,7 @@ impl Table {
     /// Whether requests wait for an answer on this connection. Standing ones do not count, nor a resize that its
     /// coordinator has given up: a backend that never answers it would keep the connection for ever.
     pub(super) fn is_waiting(&self) -> bool {
-        let counts = |job: &Job| !job.stands() && !(job.request.command == Cmd::RESIZE && job.is_abandoned());
+        let counts = |job: &Job| !(job.stands() || job.request.command == Cmd::RESIZE && job.is_abandoned());
         self.slots.iter().any(|(_, slot)| slot.sent && counts(&slot.job))
     }
 

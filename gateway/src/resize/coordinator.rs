@@ -1,8 +1,8 @@
 //! The one task of an export that changes its size: wishes in, plans from `policy`, steps out.
 //!
 //! Wishes are taken one at a time in the order of arrival; one that asks for what is already there changes nothing, so
-//! equal wishes join. The coordinator decides nothing: [`plan`] does, and says the steps; [`grow`](super::grow),
-//! [`shrink`](super::shrink) and [`settle`](super::settle) carry them out. Together they keep the order of promise 3
+//! equal wishes join. The coordinator decides nothing: [`plan`] does, and says the steps; `grow`,
+//! `shrink` and `settle` carry them out. Together they keep the order of promise 3
 //! (grow: backend, then publish; shrink: lower the end, drain, backend, publish), reserve before they ask (4), have a
 //! range zeroed before anyone can see it (5), read back what counts, and never let a size go back by itself (13).
 
