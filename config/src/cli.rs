@@ -7,8 +7,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::units::Size;
+use crate::units::{Interval, Size};
 use crate::uri::NbdUri;
+
+mod change;
+
+pub use change::{Change, ChangeFault};
 
 /// How a command ended, as every command's help states it.
 const EXIT_CODES: &str = "Exit codes:
@@ -51,7 +55,7 @@ pub enum Command {
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Ask an NBD server, read from it or write to it
+    /// Ask an NBD server, read from it, write to it, change the size of its exports
     ///
     /// Speaks to any NBD server, not only to this gateway. A server's export is named by an NBD URI:
     /// `nbd://HOST[:PORT]/EXPORT` or `nbd+unix:///EXPORT?socket=PATH`.
@@ -82,14 +86,32 @@ pub enum ClientCommand {
     #[command(after_help = EXIT_CODES)]
     Info(Ask),
     /// Show the size of an export, in bytes
+    ///
+    /// Asks on the open connection if the server can be asked so (NBD_CMD_RESIZE with QUERY); if not, the size is what
+    /// the handshake told. Which of them it was is on standard error.
     #[command(after_help = EXIT_CODES)]
     Size(Ask),
+    /// Change the size of an export, then ask what it is now
+    ///
+    /// Takes the way that the server offers: NBD_CMD_RESIZE; or, if the export grows by itself when it is written to past
+    /// its end, zeroes written at the new end, and nowhere else. Which of them it was is on standard error. A server may
+    /// round the size up, and may say so or not: what is printed is the size that it has afterwards.
+    #[command(after_help = EXIT_CODES)]
+    Resize(Resize),
+    /// Print the size of an export, then a line for each new size
+    ///
+    /// Takes the best way that the server offers: it tells (NBD_CMD_RESIZE with NOTIFY), it is asked on the open
+    /// connection (QUERY), it answers once the size is another (the context x-resize:watch), or, with any server, one
+    /// new connection after another. Which of them it is comes first, on standard error. Ends when the server does.
+    #[command(after_help = EXIT_CODES)]
+    Watch(Watch),
     /// Read from an export, to standard output or to a file
     #[command(after_help = EXIT_CODES)]
     Read(Read),
     /// Write to an export, from standard input or from a file
     ///
-    /// Writes all that there is to read, then asks the server to make it durable (FLUSH) if it can.
+    /// Writes all that there is to read, then asks the server to make it durable (FLUSH) if it can. Nothing is written
+    /// past the end of the export, unless --grow says so and the server lets writes grow it.
     #[command(after_help = EXIT_CODES)]
     Write(Write),
 }
@@ -134,6 +156,43 @@ pub struct Write {
     /// The file to read from; standard input if absent
     #[arg(long, short, value_name = "FILE")]
     pub input: Option<PathBuf>,
+    /// Grow the export where the input reaches past its end, if the server offers that
+    #[arg(long)]
+    pub grow: bool,
+}
+
+/// What to resize.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Resize {
+    /// The export, like nbd://127.0.0.1/demo
+    #[arg(value_name = "URI")]
+    pub uri: NbdUri,
+    /// The new size, in bytes or like 10GiB; or how much more, like +1GiB
+    #[arg(value_name = "SIZE")]
+    pub size: Change,
+    /// Have the server make the new size durable before it answers
+    #[arg(long)]
+    pub durable: bool,
+    /// Print JSON, for programs; sizes are whole numbers, in bytes
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to watch.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Watch {
+    /// The export, like nbd://127.0.0.1/demo
+    #[arg(value_name = "URI")]
+    pub uri: NbdUri,
+    /// The least time between two lines, and between two questions if the server has to be asked
+    #[arg(long, value_name = "TIME", default_value = "250ms")]
+    pub interval: Interval,
+    /// End after so many lines; the first one is the size now
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: Option<u32>,
+    /// Print JSON, one object a line, for programs; sizes are whole numbers, in bytes
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]
@@ -186,7 +245,48 @@ mod tests {
             ),
             (
                 "nbd-gateway client write nbd://h/x --input f",
-                client(ClientCommand::Write(Write { uri, offset: Size::from_bytes(0), input: file("f") })),
+                client(ClientCommand::Write(Write {
+                    uri: uri.clone(),
+                    offset: Size::from_bytes(0),
+                    input: file("f"),
+                    grow: false,
+                })),
+            ),
+            (
+                "nbd-gateway client write nbd://h/x --grow",
+                client(ClientCommand::Write(Write {
+                    uri: uri.clone(),
+                    offset: Size::from_bytes(0),
+                    input: None,
+                    grow: true,
+                })),
+            ),
+            (
+                "nbd-gateway client resize nbd://h/x +1GiB --durable --json",
+                client(ClientCommand::Resize(Resize {
+                    uri: uri.clone(),
+                    size: Change::By(Size::from_gib(1)),
+                    durable: true,
+                    json: true,
+                })),
+            ),
+            (
+                "nbd-gateway client watch nbd://h/x",
+                client(ClientCommand::Watch(Watch {
+                    uri: uri.clone(),
+                    interval: Interval::from_millis(250),
+                    count: None,
+                    json: false,
+                })),
+            ),
+            (
+                "nbd-gateway client watch nbd://h/x --interval 2s --count 3 --json",
+                client(ClientCommand::Watch(Watch {
+                    uri,
+                    interval: Interval::from_secs(2),
+                    count: Some(3),
+                    json: true,
+                })),
             ),
         ] {
             assert_eq!(parse(line).unwrap_or_else(|error| panic!("{line}: {error}")), command);
@@ -199,6 +299,10 @@ mod tests {
         assert!(fault("nbd-gateway client info nbds://h/x").contains("TLS towards backends is not there yet"));
         assert!(fault("nbd-gateway client size h:10809").contains("`h:10809` is not an NBD URI"));
         assert!(fault("nbd-gateway client read nbd://h/x --offset 1G").contains("`1G` could mean two things"));
+        assert!(fault("nbd-gateway client resize nbd://h/x 10G").contains("`10G` could mean two things"));
+        assert!(fault("nbd-gateway client resize nbd://h/x 0").contains("`0` is out of range"));
+        assert!(fault("nbd-gateway client watch nbd://h/x --interval 2").contains("`2` has no unit"));
+        assert!(fault("nbd-gateway client watch nbd://h/x --count 0").contains("0 is not in 1.."));
         assert!(fault("nbd-gateway serv").contains("'serve'"));
     }
 
@@ -219,7 +323,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 11);
+        assert_eq!(count, 13);
     }
 
     #[test]

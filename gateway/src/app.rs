@@ -12,7 +12,7 @@ use nbd_gateway_metrics::Metrics;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::admin::{Admin, Phase};
+use crate::admin::{Admin, Inside, Phase};
 use crate::export::{Lease, Registry};
 use crate::listener::{BindError, Bound, Inherited};
 use crate::net::Pool;
@@ -109,7 +109,13 @@ impl App {
             let metrics = self.metrics.listener(&listener.label);
             accepting.spawn(listener.run(front, metrics, limits.sessions_per_listener, draining.clone()));
         }
-        let admin = self.admin.map(|admin| tokio::spawn(admin.run(Arc::clone(&self.metrics), phases, ending)));
+        let inside = Inside {
+            metrics: Arc::clone(&self.metrics),
+            registry: Arc::clone(&self.registry),
+            sessions: Arc::clone(&self.table),
+            token_file: self.config.token_file.clone(),
+        };
+        let admin = self.admin.map(|admin| tokio::spawn(admin.run(inside, phases, ending)));
         phase.send_replace(Phase::Ready);
 
         stop.await;

@@ -24,6 +24,7 @@ use super::{Config, Log, LogFormat, LogLevel, clash, embedded, tenant};
 pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
     let state = state(raw.state, report);
     let limits = Limits::read(raw.limits.unwrap_or_default(), &mut Section::new("limits", report));
+    let token_file = token_file(raw.admin.as_ref(), report);
     let admin = admin(raw.admin, report);
     let listeners = listeners(raw.listener.unwrap_or_default(), admin.as_ref(), report);
     let tenants = tenant::read(raw.tenant, limits, report);
@@ -35,6 +36,7 @@ pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
         state,
         listeners,
         admin,
+        token_file,
         limits,
         log,
         threads,
@@ -49,6 +51,14 @@ fn state(raw: Option<String>, report: &mut Report) -> PathBuf {
         report.note("state", "this has to be a directory: not empty, and without NUL or `{}`");
     }
     state.into()
+}
+
+fn token_file(raw: Option<&RawAdmin>, report: &mut Report) -> Option<PathBuf> {
+    let path = raw?.token_file.as_ref()?;
+    if path.is_empty() || path.contains('\0') {
+        report.note("admin.token-file", "this has to be the path of a file");
+    }
+    Some(path.into())
 }
 
 fn admin(raw: Option<RawAdmin>, report: &mut Report) -> Option<AdminAddress> {

@@ -66,6 +66,7 @@ impl Config {
             state,
             listeners: vec![ListenAddress::Tcp(loopback(DEFAULT_PORT))],
             admin: Some(admin()),
+            token_file: None,
             limits,
             log: Log::default(),
             threads: None,

@@ -39,6 +39,8 @@ pub struct Config {
     pub listeners: Vec<ListenAddress>,
     /// The admin interface; None: it is off.
     pub admin: Option<AdminAddress>,
+    /// The file that holds the admin interface's token; None: nothing can be changed there.
+    pub token_file: Option<PathBuf>,
     /// Bounds of the process, and those of tenants and exports that have none of their own.
     pub limits: Limits,
     /// What is logged.

@@ -1,18 +1,28 @@
 //! The admin interface: HTTP on an address of its own, for operators and Prometheus.
 //!
-//! It reads; nothing here changes state yet. `/livez` says that the process runs, `/readyz` that it takes clients.
+//! `/livez` says that the process runs, `/readyz` that it takes clients. What changes something needs the token of
+//! `admin.token-file`; bodies are bounded.
 
+mod answer;
+mod exports;
+mod token;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, post};
 use nbd_gateway_config::AdminAddress;
 use nbd_gateway_metrics::Metrics;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+
+use crate::export::Registry;
+use crate::session::SessionTable;
 
 /// The state of the process, as `/readyz` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +38,26 @@ pub enum Phase {
 #[derive(Clone)]
 struct Shared {
     metrics: Arc<Metrics>,
+    registry: Arc<Registry>,
+    sessions: Arc<SessionTable>,
     phase: watch::Receiver<Phase>,
 }
+
+/// What the interface shows and changes.
+#[derive(Debug)]
+pub struct Inside {
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The exports.
+    pub registry: Arc<Registry>,
+    /// The open sessions.
+    pub sessions: Arc<SessionTable>,
+    /// The token's file.
+    pub token_file: Option<PathBuf>,
+}
+
+/// The longest body taken, in bytes.
+const LONGEST_BODY: usize = 16 * 1024;
 
 /// The interface, bound.
 #[derive(Debug)]
@@ -64,12 +92,23 @@ impl Admin {
     }
 
     /// Serves until `end` is true.
-    pub async fn run(self, metrics: Arc<Metrics>, phase: watch::Receiver<Phase>, mut end: watch::Receiver<bool>) {
+    pub async fn run(self, inside: Inside, phase: watch::Receiver<Phase>, mut end: watch::Receiver<bool>) {
+        let Inside { metrics, registry, sessions, token_file } = inside;
+        let token = token::Token(Arc::new(token_file));
+        let changes = Router::new()
+            .route("/api/v1/exports/{name}/resize", post(exports::resize))
+            .route("/api/v1/exports/{name}/jobs/{job}", delete(exports::cancel))
+            .route_layer(from_fn_with_state(token, token::require));
         let router = Router::new()
+            .route("/api/v1/exports", get(exports::list))
+            .route("/api/v1/tenants", get(exports::tenants))
+            .route("/api/v1/sessions", get(exports::sessions))
+            .merge(changes)
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(render))
-            .with_state(Shared { metrics, phase });
+            .layer(DefaultBodyLimit::max(LONGEST_BODY))
+            .with_state(Shared { metrics, registry, sessions, phase });
         let ended = async move {
             // An error means that nobody is left to say so.
             let _ = end.wait_for(|e| *e).await;

@@ -3,22 +3,27 @@
 //! Owns what its commands do and print; how they are written belongs to the configuration crate. Speaks to a server only
 //! through `connect`, so that every command negotiates alike, keeps to the server's block sizes, and names its errors alike.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use nbd_gateway_config::cli::ClientCommand;
 
 mod connect;
 mod fault;
+mod grow;
 mod info;
+mod parts;
 mod pieces;
 mod read;
+mod resize;
 mod size;
 #[cfg(test)]
 mod tests;
+mod voice;
+mod watch;
 mod write;
 
 pub use fault::ClientFault;
+use voice::Voice;
 
 /// Runs a client command on a runtime of its own.
 pub fn main(command: &ClientCommand) -> ExitCode {
@@ -36,16 +41,14 @@ pub fn main(command: &ClientCommand) -> ExitCode {
 ///
 /// Files, stdin and stdout are read and written where the task stands: nothing else should run on this runtime.
 pub async fn run(command: &ClientCommand) -> Result<(), ClientFault> {
+    let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
+    let mut voice = Voice::new(&mut stdout, &mut stderr);
     match command {
-        ClientCommand::Info(ask) => print(&info::run(ask).await?),
-        ClientCommand::Size(ask) => print(&size::run(ask).await?),
+        ClientCommand::Info(ask) => voice.print(&info::run(ask).await?),
+        ClientCommand::Size(ask) => size::run(&ask.uri, ask.json, &mut voice).await,
+        ClientCommand::Resize(args) => resize::run(&args.uri, &args.into(), args.json, &mut voice).await,
+        ClientCommand::Watch(args) => watch::run(&args.uri, &args.into(), args.json, &mut voice).await,
         ClientCommand::Read(args) => read::run(args).await,
-        ClientCommand::Write(args) => print(&write::run(args).await?),
+        ClientCommand::Write(args) => voice.print(&write::run(args).await?),
     }
-}
-
-/// Prints whole lines. Unlike `println!`, a reader that went away is an error and no panic.
-fn print(text: &str) -> Result<(), ClientFault> {
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|cause| ClientFault::local("stdout", cause))
 }

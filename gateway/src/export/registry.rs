@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
-use nbd_gateway_config::{Config, NoExport, Resolved};
+use nbd_gateway_config::{Config, NoExport, Resolved, Tenant};
 use nbd_gateway_metrics::Metrics;
+use nbd_gateway_policy::quota::Usage;
+use nbd_gateway_policy::types::TenantId;
 use tokio::time::Instant;
 
 use super::{Export, start};
@@ -193,6 +195,25 @@ impl Registry {
         }
         state.retired = true;
         self.entries.remove_if(entry.config.name.as_str(), |_, e| Arc::ptr_eq(e, entry));
+    }
+
+    /// The exports that are open now, by name. One that is being opened or closed is not among them.
+    pub fn open_now(&self) -> Vec<Arc<Export>> {
+        let entries: Vec<Arc<Entry>> = self.entries.iter().map(|e| Arc::clone(e.value())).collect();
+        let mut open: Vec<Arc<Export>> =
+            entries.iter().filter_map(|e| e.state.try_lock().ok().and_then(|s| s.export.clone())).collect();
+        open.sort_by(|a, b| a.name().cmp(b.name()));
+        open
+    }
+
+    /// What a tenant has.
+    pub fn usage(&self, tenant: &TenantId) -> Option<Usage> {
+        self.shared.book.usage(tenant)
+    }
+
+    /// The tenants, as configured.
+    pub fn tenants(&self) -> &[Tenant] {
+        self.config.tenants()
     }
 
     /// Closes every export, whoever uses it: the end of a drain.

@@ -92,6 +92,27 @@ pub(super) fn past_the_end(changes_data: bool, size: u64) -> Failure {
     Failure { errno, message: format!("the request reaches over the disk's end at {size}").into(), offset: Some(size) }
 }
 
+impl OriginError {
+    /// What a client is told. proto.md, "Error values".
+    pub fn errno(&self) -> Errno {
+        match self {
+            OriginError::TooLarge { .. } => Errno::ENOSPC,
+            OriginError::FixedSize { .. } | OriginError::ReadOnly { .. } => Errno::EPERM,
+            OriginError::Closed => Errno::ESHUTDOWN,
+            OriginError::Io { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+                ) =>
+            {
+                Errno::ENOSPC
+            }
+            OriginError::Missing { .. } | OriginError::NotADisk { .. } | OriginError::Locked { .. } => Errno::EIO,
+            OriginError::NotDurable { .. } | OriginError::Io { .. } => Errno::EIO,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,26 +138,5 @@ mod tests {
         }
         assert_eq!(past_the_end(true, 9).errno, Errno::ENOSPC);
         assert_eq!(past_the_end(false, 9).errno, Errno::EINVAL);
-    }
-}
-
-impl OriginError {
-    /// What a client is told. proto.md, "Error values".
-    pub fn errno(&self) -> Errno {
-        match self {
-            OriginError::TooLarge { .. } => Errno::ENOSPC,
-            OriginError::FixedSize { .. } | OriginError::ReadOnly { .. } => Errno::EPERM,
-            OriginError::Closed => Errno::ESHUTDOWN,
-            OriginError::Io { source, .. }
-                if matches!(
-                    source.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-                ) =>
-            {
-                Errno::ENOSPC
-            }
-            OriginError::Missing { .. } | OriginError::NotADisk { .. } | OriginError::Locked { .. } => Errno::EIO,
-            OriginError::NotDurable { .. } | OriginError::Io { .. } => Errno::EIO,
-        }
     }
 }

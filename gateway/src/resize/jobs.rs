@@ -79,6 +79,23 @@ impl Jobs {
         });
     }
 
+    /// Cancels one that still waits; whether it did.
+    pub fn cancel(&self, id: u64) -> bool {
+        let mut cancelled = false;
+        self.change(id, |job| {
+            if job.state == JobState::Waiting {
+                job.state = JobState::Refused;
+                cancelled = true;
+            }
+        });
+        cancelled
+    }
+
+    /// Whether it was cancelled while it waited.
+    pub fn was_cancelled(&self, id: u64) -> bool {
+        self.list.lock().iter().any(|job| job.id == id && job.state == JobState::Refused)
+    }
+
     /// All that are remembered.
     pub fn list(&self) -> Vec<Job> {
         self.list.lock().iter().cloned().collect()

@@ -42,6 +42,9 @@ pub async fn serve(front: Arc<Front>, mut stream: Stream) {
     let (lease, agreement) = match tokio::time::timeout(front.handshake, handshake).await {
         Ok(Ok(agreed)) => agreed,
         Ok(Err(NoSession::Left)) => return tracing::debug!(session = id, %peer, "client left after asking"),
+        Ok(Err(NoSession::Io(error))) => {
+            return tracing::debug!(session = id, %peer, %error, "client left during the handshake");
+        }
         Ok(Err(error)) => return tracing::info!(session = id, %peer, %error, "handshake failed"),
         Err(_) => {
             let limit = front.handshake;

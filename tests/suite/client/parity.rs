@@ -12,7 +12,7 @@ const CHANGES: &[Change] = &[
     ("can_multi_conn", becomes_true, "sessions share lanes, so a FLUSH of one holds for all of them"),
     ("structured", becomes_true, "structured replies are made of a backend's simple ones"),
     ("can_df", becomes_true, "what came in a simple reply came in one piece"),
-    ("contexts", |was, is| was.is_null() && *is == Value::Array(Vec::new()), "to be told of none is to be told"),
+    ("contexts", own_contexts_added, "the gateway lists its own x-resize: contexts after the backend's"),
     ("export-size", |was, _| *was == 0, "nbd-server tells INFO size 0 whatever the size is"),
     ("export-size-str", |was, _| *was == "0", "the same"),
     ("content", |was, _| *was == "empty", "the same: nbdinfo reads nothing from a disk of size 0"),
@@ -21,6 +21,14 @@ const CHANGES: &[Change] = &[
 
 fn becomes_true(was: &Value, is: &Value) -> bool {
     *was == Value::Bool(false) && *is == Value::Bool(true)
+}
+
+/// Whether the backend's contexts come first and unchanged, and nothing but `x-resize:` follows.
+fn own_contexts_added(was: &Value, is: &Value) -> bool {
+    let none = Vec::new();
+    let (was, is) = (was.as_array().unwrap_or(&none), is.as_array().unwrap_or(&none));
+    let own = |context: &Value| context.as_str().is_some_and(|name| name.starts_with("x-resize:"));
+    is.starts_with(was) && is[was.len()..].iter().all(own)
 }
 
 /// Fails with every difference that is not on the list.

@@ -14,9 +14,10 @@ use tokio::net::{TcpStream, UnixStream};
 use super::ClientFault;
 use super::pieces::Range;
 use crate::proto::handshake::client::{Client, Negotiated, Progress, Wishes};
-use crate::proto::reply::{Body, Expected, ReplyReader};
+use crate::proto::reply::{Body, Event, Expected, ReplyReader};
 use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Cookie, Framing, Heap, Inbox};
+use crate::proto::resize::ResizeRequest;
+use crate::proto::{Cmd, CmdFlags, Cookie, Errno, Framing, Heap, Inbox, MAX_SIZE};
 use crate::work::Piece;
 
 /// How many requests are in flight, at most.
@@ -33,6 +34,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
+/// Where connections to one export come from, as many as a command needs.
+pub(super) trait Reach {
+    /// The export's name.
+    fn export(&self) -> &str;
+    /// One more connection, in the transmission phase.
+    async fn open(&self, wishes: Wishes) -> Result<Connection, ClientFault>;
+}
+
+impl Reach for NbdUri {
+    fn export(&self) -> &str {
+        NbdUri::export(self).as_str()
+    }
+
+    async fn open(&self, wishes: Wishes) -> Result<Connection, ClientFault> {
+        Connection::open(self, wishes).await
+    }
+}
+
 /// A connection in the transmission phase.
 pub(super) struct Connection {
     stream: Box<dyn Duplex>,
@@ -47,7 +66,16 @@ pub(super) struct Connection {
 struct Waiting {
     header: RequestHeader,
     range: Range,
+    size: Option<u64>,
+    status: Vec<(u32, u64)>,
     refused: Option<ClientFault>,
+}
+
+impl Waiting {
+    /// A NOTIFY stays open until the server ends it: nobody waits for its end.
+    fn stands(&self) -> bool {
+        self.header.command == Cmd::RESIZE && self.header.flags.has(CmdFlags::NOTIFY)
+    }
 }
 
 /// A request that has been answered with success.
@@ -59,6 +87,19 @@ pub(super) struct Answered {
     pub(super) length: u64,
     /// What a READ found, in order.
     pub(super) pieces: Vec<Piece>,
+    /// What a RESIZE chunk told, in bytes.
+    pub(super) size: Option<u64>,
+    /// What BLOCK_STATUS told of the first byte: contexts by number, and their flags.
+    pub(super) status: Vec<(u32, u64)>,
+}
+
+/// One chunk of a standing NOTIFY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Notice {
+    /// The size now in force, in bytes; none where the chunk only ends the NOTIFY.
+    pub(super) size: Option<u64>,
+    /// No other follows.
+    pub(super) last: bool,
 }
 
 impl Connection {
@@ -122,7 +163,7 @@ impl Connection {
         self.waiting.len()
     }
 
-    /// Sends a request. `payload` is what a WRITE writes, of `length` bytes; empty for all others.
+    /// Sends a request without flags. `payload` is what a WRITE writes, of `length` bytes; empty for all others.
     pub(super) async fn send(
         &mut self,
         command: Cmd,
@@ -130,16 +171,42 @@ impl Connection {
         length: u64,
         payload: &[u8],
     ) -> Result<(), ClientFault> {
-        self.last = self.last.wrapping_add(1);
-        let extended = self.export.framing == Framing::Extended;
-        let flags = CmdFlags::NONE.with_if(CmdFlags::PAYLOAD_LEN, extended && command == Cmd::WRITE);
-        let header = RequestHeader { flags, command, cookie: Cookie(self.last), offset, length };
-        let range = Range::new(offset, if command == Cmd::READ { length } else { 0 });
-        self.waiting.insert(header.cookie, Waiting { header, range, refused: None });
-        self.put(&header, payload).await
+        self.send_with(CmdFlags::NONE, command, offset, length, payload).await
     }
 
-    async fn put(&mut self, header: &RequestHeader, payload: &[u8]) -> Result<(), ClientFault> {
+    /// Sends a request with flags.
+    pub(super) async fn send_with(
+        &mut self,
+        flags: CmdFlags,
+        command: Cmd,
+        offset: u64,
+        length: u64,
+        payload: &[u8],
+    ) -> Result<(), ClientFault> {
+        let extended = self.export.framing == Framing::Extended;
+        let flags = flags.with_if(CmdFlags::PAYLOAD_LEN, extended && command == Cmd::WRITE);
+        let header = RequestHeader { flags, command, cookie: self.fresh(), offset, length };
+        self.put(header, payload).await
+    }
+
+    /// Sends an NBD_CMD_RESIZE.
+    pub(super) async fn send_resize(&mut self, request: ResizeRequest) -> Result<(), ClientFault> {
+        let header = request.header(self.fresh(), self.export.framing);
+        self.put(header, &[]).await
+    }
+
+    fn fresh(&mut self) -> Cookie {
+        self.last = self.last.wrapping_add(1);
+        Cookie(self.last)
+    }
+
+    async fn put(&mut self, header: RequestHeader, payload: &[u8]) -> Result<(), ClientFault> {
+        // A DISC is never answered.
+        if header.command != Cmd::DISC {
+            let range = Range::new(header.offset, if header.command == Cmd::READ { header.length } else { 0 });
+            let waiting = Waiting { header, range, size: None, status: Vec::new(), refused: None };
+            self.waiting.insert(header.cookie, waiting);
+        }
         let mut head = Vec::with_capacity(32);
         header.put(self.export.framing, &mut head);
         self.stream.write_all_buf(&mut Buf::chain(&head[..], payload)).await.map_err(ClientFault::Broken)
@@ -148,32 +215,67 @@ impl Connection {
     /// The next request that is answered, in whatever order the server chose. An error reply is an error.
     pub(super) async fn answered(&mut self) -> Result<Answered, ClientFault> {
         loop {
-            while let Some(event) = self.reader.next(&mut self.inbox, |cookie| {
+            let event = self.event().await?;
+            let Some(waiting) = self.waiting.get_mut(&event.cookie) else { continue };
+            match event.body {
+                Body::Whole(payload) => waiting.range.whole(payload)?,
+                Body::Data { offset, payload } => waiting.range.push(Piece::Data { offset, payload })?,
+                Body::Hole { offset, length } => waiting.range.push(Piece::Hole { offset, length })?,
+                Body::Error { errno, message, .. } => {
+                    waiting.refused.get_or_insert(refused(waiting.header, errno, message));
+                }
+                // The stream is in step whatever the size: the answer still has its end.
+                Body::Resize { size } => match sane(size) {
+                    Ok(size) => waiting.size = Some(size),
+                    Err(fault) => drop(waiting.refused.get_or_insert(fault)),
+                },
+                Body::Status { context, extents } => {
+                    // A server has as many contexts as were selected: what is more is rubbish, and not kept.
+                    if waiting.status.len() < self.export.contexts.len() {
+                        waiting.status.extend(extents.first().map(|(_, flags)| (context, *flags)));
+                    }
+                }
+                Body::Nothing => {}
+            }
+            if event.done
+                && let Some(done) = self.waiting.remove(&event.cookie)
+            {
+                let RequestHeader { offset, length, .. } = done.header;
+                return match done.refused {
+                    Some(refused) => Err(refused),
+                    None => {
+                        let pieces = done.range.finish()?;
+                        Ok(Answered { offset, length, pieces, size: done.size, status: done.status })
+                    }
+                };
+            }
+        }
+    }
+
+    /// The next chunk of the NOTIFY that stands, when nothing else is in flight. An error reply is an error.
+    pub(super) async fn notice(&mut self) -> Result<Notice, ClientFault> {
+        let event = self.event().await?;
+        let header = self.waiting.get(&event.cookie).map(|waiting| waiting.header);
+        if event.done {
+            self.waiting.remove(&event.cookie);
+        }
+        match (event.body, header) {
+            (Body::Resize { size }, _) => Ok(Notice { size: Some(sane(size)?), last: event.done }),
+            (Body::Error { errno, message, .. }, Some(header)) => Err(refused(header, errno, message)),
+            _ => Ok(Notice { size: None, last: event.done }),
+        }
+    }
+
+    /// The next reply or chunk.
+    async fn event(&mut self) -> Result<Event, ClientFault> {
+        loop {
+            let expected = |cookie| {
                 self.waiting
                     .get(&cookie)
                     .map(|w| Expected { read: (w.header.command == Cmd::READ).then_some(w.header.length) })
-            })? {
-                let Some(waiting) = self.waiting.get_mut(&event.cookie) else { continue };
-                match event.body {
-                    Body::Whole(payload) => waiting.range.whole(payload)?,
-                    Body::Data { offset, payload } => waiting.range.push(Piece::Data { offset, payload })?,
-                    Body::Hole { offset, length } => waiting.range.push(Piece::Hole { offset, length })?,
-                    Body::Error { errno, message, .. } => {
-                        let RequestHeader { command, offset, length, .. } = waiting.header;
-                        let refused = ClientFault::Refused { command, offset, length, errno, message };
-                        waiting.refused.get_or_insert(refused);
-                    }
-                    Body::Nothing | Body::Status { .. } | Body::Resize { .. } => {}
-                }
-                if event.done
-                    && let Some(done) = self.waiting.remove(&event.cookie)
-                {
-                    let RequestHeader { offset, length, .. } = done.header;
-                    return match done.refused {
-                        Some(refused) => Err(refused),
-                        None => Ok(Answered { offset, length, pieces: done.range.finish()? }),
-                    };
-                }
+            };
+            if let Some(event) = self.reader.next(&mut self.inbox, expected)? {
+                return Ok(event);
             }
             if receive(&mut self.stream, &mut self.inbox).await? == 0 {
                 return Err(ClientFault::HungUp { unanswered: self.waiting.len() });
@@ -182,12 +284,12 @@ impl Connection {
     }
 
     /// Waits for what is in flight, then says good-bye. Some servers take it badly when a client with requests in flight
-    /// just goes away, so this also comes after a failure on our side.
+    /// just goes away, so this also comes after a failure on our side. A NOTIFY that stands ends with the good-bye.
     pub(super) async fn leave(mut self) {
         let drained = async {
-            while self.in_flight() > 0 {
+            while self.waiting.values().any(|waiting| !waiting.stands()) {
                 match self.answered().await {
-                    Ok(_) | Err(ClientFault::Refused { .. }) => {}
+                    Ok(_) | Err(ClientFault::Refused { .. } | ClientFault::ResizeRefused { .. }) => {}
                     Err(_) => return false,
                 }
             }
@@ -196,12 +298,27 @@ impl Connection {
         if !matches!(tokio::time::timeout(PATIENCE, drained).await, Ok(true)) {
             return;
         }
-        let cookie = Cookie(self.last.wrapping_add(1));
-        let header = RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie, offset: 0, length: 0 };
-        if self.put(&header, &[]).await.is_ok() {
+        let header =
+            RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie: self.fresh(), offset: 0, length: 0 };
+        if self.put(header, &[]).await.is_ok() {
             let _ = self.stream.shutdown().await;
         }
     }
+}
+
+/// What an error reply to this request means.
+fn refused(header: RequestHeader, errno: Errno, message: String) -> ClientFault {
+    let RequestHeader { command, offset, length, .. } = header;
+    // What was sent is well-formed: `parse` gives back the wish.
+    match ResizeRequest::parse(&header, true) {
+        Ok(request) if command == Cmd::RESIZE => ClientFault::ResizeRefused { wish: request.wish, errno, message },
+        _ => ClientFault::Refused { command, offset, length, errno, message },
+    }
+}
+
+/// A size that a server told, if there can be one.
+fn sane(size: u64) -> Result<u64, ClientFault> {
+    if size > MAX_SIZE { Err(ClientFault::SizeTooLarge { size }) } else { Ok(size) }
 }
 
 async fn receive(stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> Result<usize, ClientFault> {

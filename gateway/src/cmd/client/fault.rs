@@ -4,8 +4,10 @@ use std::io;
 
 use thiserror::Error;
 
+use super::voice::shown;
 use crate::proto::handshake::client::HandshakeError;
 use crate::proto::reply::BadReply;
+use crate::proto::resize::Wish;
 use crate::proto::{Cmd, Errno};
 
 /// Why a client command failed.
@@ -68,8 +70,90 @@ pub enum ClientFault {
         /// The server's own words, if it has any.
         message: String,
     },
+    /// The server refused an NBD_CMD_RESIZE.
+    #[error("the server says {errno} to {}{}", wished(.wish), because(.message))]
+    ResizeRefused {
+        /// What was asked for.
+        wish: Wish,
+        /// The error.
+        errno: Errno,
+        /// The server's own words, if it has any.
+        message: String,
+    },
+    /// A size that can't be.
+    #[error("the server broke the protocol: it says that the size is {size} bytes, more than 2^63-1")]
+    SizeTooLarge {
+        /// In bytes.
+        size: u64,
+    },
+    /// An answer that should bring a size, and doesn't.
+    #[error("the server broke the protocol: its answer to {what} does not tell the size")]
+    NoSize {
+        /// What was asked.
+        what: &'static str,
+    },
+    /// A server that can't resize.
+    #[error("the server offers no way to resize this export over NBD, neither NBD_CMD_RESIZE nor growth by writes")]
+    NotResizable,
+    /// A server that sets a flag whose command it doesn't know.
+    #[error(
+        "this export can't be resized over NBD: the server sets NBD_FLAG_SEND_RESIZE, \
+         but says EINVAL to NBD_CMD_RESIZE{}", because(.message)
+    )]
+    FlagOnly {
+        /// The server's own words, if it has any.
+        message: String,
+    },
+    /// A size that growth by writes can't reach.
+    #[error("the export has {}, and the server only lets it grow (by writes past its end)", shown(*.size))]
+    OnlyGrows {
+        /// The size now, in bytes.
+        size: u64,
+    },
+    /// A size past all sizes.
+    #[error("{} and {more} bytes more are over 2^63-1 bytes, the most that an export can have", shown(*.size))]
+    TooMuchMore {
+        /// The size now, in bytes.
+        size: u64,
+        /// How much more was asked for, in bytes.
+        more: u64,
+    },
+    /// Nothing that makes it durable.
+    #[error("the server can't be asked to make it durable: it does not offer {lacks}; do without --durable")]
+    NotDurable {
+        /// What would do.
+        lacks: &'static str,
+    },
+    /// A resize that was answered with success, and had none.
+    #[error("the server answered with success, but the export has {}; asked for {}", shown(*.now), shown(*.asked))]
+    NotInForce {
+        /// What was asked for, in bytes.
+        asked: u64,
+        /// The size now, in bytes.
+        now: u64,
+    },
+    /// A resize that was answered with success, before the connection or the next one failed.
+    #[error("the server answered the resize with success, but the size now can't be asked: {cause}")]
+    Unchecked {
+        /// Why not.
+        cause: Box<ClientFault>,
+    },
+    /// A NOTIFY that the server ended of its own accord.
+    #[error("the server ended the NOTIFY without a reason")]
+    NotifyEnded,
+    /// A watch that could not go on.
+    #[error("stopped watching after {lines} line{}: {cause}", if *.lines == 1 { "" } else { "s" })]
+    WatchEnded {
+        /// How many were printed.
+        lines: u64,
+        /// Why it stopped.
+        cause: Box<ClientFault>,
+    },
     /// A range that is not inside the export.
-    #[error("{length} bytes at offset {offset} reach past the end of the export, which has {size} bytes")]
+    #[error(
+        "{length} bytes at offset {offset} reach past the end of the export, which has {size} bytes{}",
+        if *.grow { ": the server offers no growth by writes" } else { "" }
+    )]
     PastEnd {
         /// Where the range starts.
         offset: u64,
@@ -77,6 +161,8 @@ pub enum ClientFault {
         length: u64,
         /// The export's size.
         size: u64,
+        /// Whether it was to grow.
+        grow: bool,
     },
     /// A write to an export that takes none.
     #[error("the export is read-only")]
@@ -118,6 +204,15 @@ impl ClientFault {
     /// The same, after a part had been done.
     pub(super) fn after(self, done: u64) -> Self {
         if done == 0 { self } else { Self::Stopped { done, cause: Box::new(self) } }
+    }
+}
+
+/// What was asked for, in words.
+fn wished(wish: &Wish) -> String {
+    match wish {
+        Wish::Size { size } => format!("a resize to {}", shown(*size)),
+        Wish::Query => "the question for the size (QUERY)".to_owned(),
+        Wish::Notify { .. } => "the wish to be told of sizes (NOTIFY)".to_owned(),
     }
 }
 

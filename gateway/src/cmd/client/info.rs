@@ -8,11 +8,13 @@ use super::connect::Connection;
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::client::{Contexts, Negotiated, Wishes};
 use crate::proto::handshake::info::printable;
-use crate::proto::{ExportFlags, Framing};
+use crate::proto::resize::ResizeInfo;
+use crate::proto::{ExportFlags, Features, Framing, Info, MAX_SIZE};
 
 /// Asks for everything there is, and describes it.
 pub(super) async fn run(ask: &cli::Ask) -> Result<String, ClientFault> {
-    let wishes = Wishes { contexts: Contexts::All, ..Wishes::go(ask.uri.export().as_str()) };
+    let mut wishes = Wishes { contexts: Contexts::All, ..Wishes::go(ask.uri.export().as_str()) };
+    wishes.infos.push(Info::RESIZE);
     let connection = Connection::open(&ask.uri, wishes).await?;
     let export = connection.export().clone();
     connection.leave().await;
@@ -32,6 +34,17 @@ struct Shape<'a> {
     block_sizes: Option<ShapeOfBlocks>,
     name: Option<&'a str>,
     description: Option<&'a str>,
+    resize: Option<ShapeOfResize>,
+}
+
+#[derive(Serialize)]
+struct ShapeOfResize {
+    features: Vec<String>,
+    features_value: u16,
+    minimum: u64,
+    /// None: the server knows no bound.
+    maximum: Option<u64>,
+    granularity: u64,
 }
 
 #[derive(Serialize)]
@@ -47,7 +60,7 @@ fn json(uri: &NbdUri, export: &Negotiated) -> String {
         uri: uri.to_string(),
         export: uri.export().as_str(),
         size: export.size,
-        flags: flags(export.flags),
+        flags: names(ExportFlags::NAMED, export.flags.0, |flag| flag.0),
         flags_value: export.flags.0,
         framing: match export.framing {
             Framing::Simple => "simple",
@@ -58,6 +71,7 @@ fn json(uri: &NbdUri, export: &Negotiated) -> String {
         block_sizes: export.block_sizes.map(blocks),
         name: export.name.as_deref(),
         description: export.description.as_deref(),
+        resize: export.resize.map(resize),
     };
     // Plain strings and numbers always serialise.
     let mut text = serde_json::to_string_pretty(&shape).unwrap_or_default();
@@ -71,7 +85,7 @@ fn table(uri: &NbdUri, export: &Negotiated) -> String {
     let round = Size::from_bytes(export.size).to_string();
     let round = if round == export.size.to_string() { String::new() } else { format!(" ({round})") };
     lines.push(("size", format!("{} bytes{round}", export.size)));
-    lines.push(("flags", flags(export.flags).join(" ")));
+    lines.push(("flags", names(ExportFlags::NAMED, export.flags.0, |flag| flag.0).join(" ")));
     let framing = match export.framing {
         Framing::Simple => "simple replies",
         Framing::Structured => "structured replies",
@@ -87,6 +101,12 @@ fn table(uri: &NbdUri, export: &Negotiated) -> String {
         format!("minimum {}, preferred {}, maximum {}", sizes.minimum, sizes.preferred, sizes.maximum)
     });
     lines.push(("block sizes", blocks));
+    let sizes = export.resize.map(resize).map_or("not stated".to_owned(), |it| {
+        let features = if it.features.is_empty() { "nothing".to_owned() } else { it.features.join(" ") };
+        let maximum = it.maximum.map_or("not known".to_owned(), |maximum| maximum.to_string());
+        format!("{features}; minimum {}, maximum {maximum}, granularity {}", it.minimum, it.granularity)
+    });
+    lines.push(("resize", sizes));
     if let Some(name) = export.name.as_deref().filter(|name| *name != uri.export().as_str()) {
         lines.push(("name", printable(name.as_bytes())));
     }
@@ -96,15 +116,25 @@ fn table(uri: &NbdUri, export: &Negotiated) -> String {
     lines.iter().map(|(what, value)| format!("{what:<12} {value}\n")).collect()
 }
 
-/// Flags by their names in proto.md, less the prefix; bits without a name in hexadecimal.
-fn flags(flags: ExportFlags) -> Vec<String> {
-    let named = ExportFlags::NAMED.iter().filter(|(flag, _)| flags.has(*flag));
-    let mut names: Vec<String> = named.map(|(_, name)| (*name).to_owned()).collect();
-    let rest = ExportFlags::NAMED.iter().fold(flags, |rest, (flag, _)| rest.without(*flag));
-    if rest != ExportFlags::NONE {
-        names.push(format!("{:#x}", rest.0));
+/// Bits by their names in proto.md, less the prefix; those without a name in hexadecimal.
+fn names<B: Copy>(named: &[(B, &'static str)], value: u16, bit: impl Fn(B) -> u16) -> Vec<String> {
+    let set = named.iter().filter(|(flag, _)| value & bit(*flag) != 0);
+    let mut names: Vec<String> = set.map(|(_, name)| (*name).to_owned()).collect();
+    let rest = named.iter().fold(value, |rest, (flag, _)| rest & !bit(*flag));
+    if rest != 0 {
+        names.push(format!("{rest:#x}"));
     }
     names
+}
+
+fn resize(info: ResizeInfo) -> ShapeOfResize {
+    ShapeOfResize {
+        features: names(Features::NAMED, info.features.0, |feature| feature.0),
+        features_value: info.features.0,
+        minimum: info.minimum,
+        maximum: (info.maximum < MAX_SIZE).then_some(info.maximum),
+        granularity: info.granularity,
+    }
 }
 
 #[cfg(test)]
@@ -121,7 +151,7 @@ mod tests {
             block_sizes: Some(BlockSizes { minimum: 1, preferred: 4096, maximum: 33_554_432 }),
             name: Some("canonical".to_owned()),
             description: Some("a\u{1b}[31m disk\n".to_owned()),
-            resize: None,
+            resize: Some(ResizeInfo { features: Features(0x8005), minimum: 0, maximum: 8 << 30, granularity: 512 }),
         }
     }
 
@@ -134,6 +164,7 @@ mod tests {
                         framing      extended headers\n\
                         contexts     base:allocation qemu:allocation-depth and 2 more\n\
                         block sizes  minimum 1, preferred 4096, maximum 33554432\n\
+                        resize       EXPLICIT QUERY 0x8000; minimum 0, maximum 8589934592, granularity 512\n\
                         name         canonical\n\
                         description  a [31m disk\n";
         assert_eq!(table(&uri, &export()), expected);
@@ -153,8 +184,12 @@ mod tests {
                         flags        HAS_FLAGS\n\
                         framing      simple replies\n\
                         contexts     none\n\
-                        block sizes  not stated\n";
+                        block sizes  not stated\n\
+                        resize       not stated\n";
         assert_eq!(table(&uri, &bare), expected);
+        let info = ResizeInfo { features: Features::NONE, minimum: 5, maximum: MAX_SIZE, granularity: 1 };
+        let line = "resize       nothing; minimum 5, maximum not known, granularity 1\n";
+        assert!(table(&uri, &Negotiated { resize: Some(info), ..bare }).ends_with(line));
     }
 
     #[test]
@@ -167,6 +202,10 @@ mod tests {
             "contexts": ["base:allocation", "qemu:allocation-depth"],
             "block_sizes": { "minimum": 1, "preferred": 4096, "maximum": 33_554_432 },
             "name": "canonical", "description": "a\u{1b}[31m disk\n",
+            "resize": {
+                "features": ["EXPLICIT", "QUERY", "0x8000"], "features_value": 0x8005,
+                "minimum": 0, "maximum": 8_589_934_592_u64, "granularity": 512,
+            },
         });
         assert_eq!(value, expected);
     }

@@ -41,7 +41,7 @@ fn range(size: u64, offset: u64, length: Option<u64>) -> Result<(u64, u64), Clie
     let length = length.unwrap_or(size.saturating_sub(offset));
     match offset.checked_add(length) {
         Some(end) if end <= size => Ok((offset, length)),
-        _ => Err(ClientFault::PastEnd { offset, length, size }),
+        _ => Err(ClientFault::PastEnd { offset, length, size, grow: false }),
     }
 }
 

@@ -1,17 +1,25 @@
-//! `client size`: one number.
+//! `client size`: one number, asked in band where that is offered.
 
-use nbd_gateway_config::cli;
-
-use super::ClientFault;
-use super::connect::Connection;
-use crate::proto::handshake::client::Wishes;
+use super::connect::Reach;
+use super::parts::{Part, Parts, opted_in, query};
+use super::{ClientFault, Voice};
+use crate::proto::Features;
 
 /// The size in bytes on one line, or as JSON.
-///
-/// Asked by NBD_OPT_GO: some servers answer NBD_OPT_INFO with a size of 0.
-pub(super) async fn run(ask: &cli::Ask) -> Result<String, ClientFault> {
-    let connection = Connection::open(&ask.uri, Wishes::go(ask.uri.export().as_str())).await?;
-    let size = connection.export().size;
+pub(super) async fn run(reach: &impl Reach, json: bool, voice: &mut Voice<'_>) -> Result<(), ClientFault> {
+    let mut connection = reach.open(opted_in(reach.export(), &[])).await?;
+    let parts = Parts::of(connection.export());
+    let asked = if parts.features.has(Features::QUERY) {
+        query(&mut connection).await.map(|size| (size, Part::Query))
+    } else {
+        Ok((connection.export().size, Part::Handshake))
+    };
     connection.leave().await;
-    Ok(if ask.json { format!("{}\n", serde_json::json!({ "size": size })) } else { format!("{size}\n") })
+    let (size, part) = asked?;
+    if json {
+        voice.print(&format!("{}\n", serde_json::json!({ "size": size, "how": part.key() })))
+    } else {
+        voice.aside(&part.to_string());
+        voice.print(&format!("{size}\n"))
+    }
 }

@@ -11,6 +11,10 @@ use crate::proto::reply::{put_chunk, put_simple};
 use crate::proto::request::RequestHeader;
 use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, ExportFlags, Framing, Heap, Inbox};
 
+mod resizes;
+mod scripted;
+mod watches;
+
 const FRAMINGS: [Framing; 3] = [Framing::Simple, Framing::Structured, Framing::Extended];
 
 /// What a server does wrong.
@@ -177,7 +181,7 @@ async fn what_is_written_is_there_and_flushed_last() {
         let mut expected = disk.bytes.clone();
         expected[77..77 + source.len()].copy_from_slice(&source);
         let (mut connection, serving) = connect(disk, framing).await;
-        let written = write::copy(&mut connection, 77, None, &mut &source[..], "source").await.unwrap();
+        let written = write::copy(&mut connection, 77, None, false, &mut &source[..], "source").await.unwrap();
         assert_eq!(written, 20_000_001);
         assert!(write::flush(&mut connection).await.unwrap());
         connection.leave().await;
@@ -197,9 +201,10 @@ async fn block_sizes_are_kept_to_and_an_unaligned_read_is_cut_out_of_an_aligned_
     let mut got = Vec::new();
     read::copy(&mut connection, 4097, 100_000, &mut got, "sink").await.unwrap();
     assert!(got == bytes[4097..104_097]);
-    write::copy(&mut connection, 8192, None, &mut &[7; 40_960][..], "source").await.unwrap();
+    write::copy(&mut connection, 8192, None, false, &mut &[7; 40_960][..], "source").await.unwrap();
     for (offset, source) in [(1, 4096), (4096, 5000)] {
-        let fault = write::copy(&mut connection, offset, Some(source), &mut &[][..], "source").await.unwrap_err();
+        let fault =
+            write::copy(&mut connection, offset, Some(source), false, &mut &[][..], "source").await.unwrap_err();
         assert!(matches!(fault, ClientFault::Unaligned { minimum: 4096, .. }), "{fault}");
     }
     connection.leave().await;
@@ -228,7 +233,7 @@ async fn a_read_only_export_is_not_written_to() {
     let mut disk = Disk::new(512);
     disk.flags = disk.flags.with(ExportFlags::READ_ONLY);
     let (mut connection, serving) = connect(disk, Framing::Simple).await;
-    let fault = write::copy(&mut connection, 0, None, &mut &[1][..], "source").await.unwrap_err();
+    let fault = write::copy(&mut connection, 0, None, false, &mut &[1][..], "source").await.unwrap_err();
     assert_eq!(fault.to_string(), "the export is read-only");
     connection.leave().await;
     assert_eq!(serving.await.unwrap().seen, [Cmd::DISC]);
@@ -238,12 +243,13 @@ async fn a_read_only_export_is_not_written_to() {
 async fn input_past_the_end_is_refused_before_it_is_sent_if_its_length_is_known() {
     let (mut connection, serving) = connect(Disk::new(3 << 20), Framing::Simple).await;
     let long = vec![1; (3 << 20) + 1];
-    let known = write::copy(&mut connection, 0, Some((3 << 20) + 1), &mut &long[..], "source").await.unwrap_err();
+    let known =
+        write::copy(&mut connection, 0, Some((3 << 20) + 1), false, &mut &long[..], "source").await.unwrap_err();
     assert_eq!(
         known.to_string(),
         "3145729 bytes at offset 0 reach past the end of the export, which has 3145728 bytes"
     );
-    let unknown = write::copy(&mut connection, 0, None, &mut &long[..], "source").await.unwrap_err();
+    let unknown = write::copy(&mut connection, 0, None, false, &mut &long[..], "source").await.unwrap_err();
     assert_eq!(
         unknown.to_string(),
         "stopped after 3145728 bytes: 1 bytes at offset 3145728 reach past the end of the export, which has 3145728 bytes"
@@ -309,7 +315,7 @@ async fn a_file_that_fails_is_named_and_the_connection_ends_politely() {
     assert_eq!(serving.await.unwrap().seen.last(), Some(&Cmd::DISC));
     let (mut connection, serving) = connect(Disk::new(4 << 20), Framing::Extended).await;
     let mut source = std::io::Read::chain(&[1; 5000][..], Full);
-    let fault = write::copy(&mut connection, 0, None, &mut source, "in.img").await.unwrap_err();
+    let fault = write::copy(&mut connection, 0, None, false, &mut source, "in.img").await.unwrap_err();
     assert_eq!(fault.to_string(), "in.img: invalid data");
     connection.leave().await;
     assert_eq!(serving.await.unwrap().seen.last(), Some(&Cmd::DISC));

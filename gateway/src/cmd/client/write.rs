@@ -7,12 +7,17 @@ use nbd_gateway_config::cli;
 
 use super::ClientFault;
 use super::connect::{Connection, WINDOW};
+use super::parts::{Parts, opted_in};
 use crate::proto::handshake::client::Wishes;
-use crate::proto::{Cmd, ExportFlags};
+use crate::proto::resize::Context;
+use crate::proto::{Cmd, ExportFlags, MAX_SIZE};
 
 /// Writes what the arguments say to where they say; says what was done.
 pub(super) async fn run(args: &cli::Write) -> Result<String, ClientFault> {
-    let mut connection = Connection::open(&args.uri, Wishes::go(args.uri.export().as_str())).await?;
+    let export = args.uri.export().as_str();
+    // Only who means to grow opts in.
+    let wishes = if args.grow { opted_in(export, &[Context::Automatic]) } else { Wishes::go(export) };
+    let mut connection = Connection::open(&args.uri, wishes).await?;
     let outcome = transfer(&mut connection, args).await;
     connection.leave().await;
     outcome
@@ -27,27 +32,30 @@ async fn transfer(connection: &mut Connection, args: &cli::Write) -> Result<Stri
             let (about, mut file) = opened.map_err(|cause| ClientFault::local(&what, cause))?;
             // A regular file's length is known: better to fail before the first byte than after the last that fits.
             let length = about.is_file().then_some(about.len());
-            copy(connection, offset, length, &mut file, &what).await?
+            copy(connection, offset, length, args.grow, &mut file, &what).await?
         }
-        None => copy(connection, offset, None, &mut io::stdin().lock(), "stdin").await?,
+        None => copy(connection, offset, None, args.grow, &mut io::stdin().lock(), "stdin").await?,
     };
     let flushed = flush(connection).await.map_err(|fault| fault.after(written))?;
     let how = if flushed { "flushed" } else { "not flushed: the server has no NBD_CMD_FLUSH" };
     Ok(format!("{written} bytes written at offset {offset}, {how}\n"))
 }
 
-/// Writes all of `source`, called `what` in errors, from `offset` on; `length` if it is known before. How many bytes.
+/// Writes all of `source`, called `what` in errors, from `offset` on; `length` if it is known before. Past the end only if
+/// it is to `grow` and this connection opted in to that. How many bytes.
 pub(super) async fn copy(
     connection: &mut Connection,
     offset: u64,
     length: Option<u64>,
+    grow: bool,
     source: &mut impl Read,
     what: &str,
 ) -> Result<u64, ClientFault> {
     if connection.export().flags.has(ExportFlags::READ_ONLY) {
         return Err(ClientFault::ReadOnly);
     }
-    let limits = Limits { size: connection.export().size, minimum: connection.minimum() };
+    let grows = grow && Parts::of(connection.export()).automatic;
+    let limits = Limits { size: connection.export().size, minimum: connection.minimum(), grow, grows };
     limits.check(offset, offset, length.unwrap_or(0))?;
     let longest = usize::try_from(connection.longest()).unwrap_or(usize::MAX);
     let (mut sent, mut answered, mut buffer) = (0u64, Answers::default(), vec![0; longest]);
@@ -92,13 +100,18 @@ pub(super) async fn flush(connection: &mut Connection) -> Result<bool, ClientFau
 struct Limits {
     size: u64,
     minimum: u64,
+    /// It is to grow.
+    grow: bool,
+    /// It can.
+    grows: bool,
 }
 
 impl Limits {
     /// Whether `length` bytes may be written at `at`. `offset` is where all began.
     fn check(&self, offset: u64, at: u64, length: u64) -> Result<(), ClientFault> {
-        if at.checked_add(length).is_none_or(|end| end > self.size) {
-            return Err(ClientFault::PastEnd { offset: at, length, size: self.size });
+        let most = if self.grows { MAX_SIZE } else { self.size };
+        if at.checked_add(length).is_none_or(|end| end > most) {
+            return Err(ClientFault::PastEnd { offset: at, length, size: self.size, grow: self.grow && !self.grows });
         }
         let aligned = |what, value: u64| match value % self.minimum {
             0 => Ok(()),

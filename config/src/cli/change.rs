@@ -1,0 +1,90 @@
+//! The size that `client resize` is given: a whole one, or so much more.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::units::{Size, UnitFault};
+
+/// The largest size that an export can have: offsets are signed in every implementation.
+const LARGEST: u64 = u64::MAX >> 1;
+
+/// To which size, or by how much: `10GiB`, `+1GiB`. Never 0, never more than 2^63-1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// This size.
+    To(Size),
+    /// So much more than the size now.
+    By(Size),
+}
+
+/// Why a text is no [`Change`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeFault {
+    /// What it says is not a size.
+    #[error(transparent)]
+    Unit(#[from] UnitFault),
+    /// A size that no export can have, or no growth at all.
+    #[error("`{0}` is out of range: an export is resized to at least 1 byte, and to at most 2^63-1")]
+    Range(String),
+}
+
+impl FromStr for Change {
+    type Err = ChangeFault;
+
+    fn from_str(text: &str) -> Result<Self, ChangeFault> {
+        let (more, number) = text.strip_prefix('+').map_or((false, text), |number| (true, number));
+        let size: Size = number.parse()?;
+        match size.bytes() {
+            1..=LARGEST => Ok(if more { Self::By(size) } else { Self::To(size) }),
+            _ => Err(ChangeFault::Range(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::To(size) => size.fmt(f),
+            Self::By(size) => write!(f, "+{size}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fault(text: &str) -> String {
+        text.parse::<Change>().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_plus_makes_it_more_than_the_size_now() {
+        assert_eq!("8GiB".parse(), Ok(Change::To(Size::from_gib(8))));
+        assert_eq!("4096".parse(), Ok(Change::To(Size::from_bytes(4096))));
+        assert_eq!("+1.5GiB".parse(), Ok(Change::By(Size::from_mib(1536))));
+        assert_eq!("9223372036854775807".parse(), Ok(Change::To(Size::from_bytes(LARGEST))));
+    }
+
+    #[test]
+    fn what_no_export_can_be_resized_to_is_refused() {
+        let says = "is out of range: an export is resized to at least 1 byte, and to at most 2^63-1";
+        for text in ["0", "+0", "0.0001KiB", "9223372036854775808", "+8EiB"] {
+            assert_eq!(fault(text), format!("`{text}` {says}"));
+        }
+        assert!(fault("+1G").contains("`1G` could mean two things"));
+        assert!(fault("++1GiB").contains("is not a size"));
+        assert!(fault("-1GiB").contains("is not a size"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_parses_to_the_same_change(bytes in 1..=LARGEST, shift in 0u32..63, more: bool) {
+            let size = Size::from_bytes((bytes >> shift).max(1));
+            let change = if more { Change::By(size) } else { Change::To(size) };
+            prop_assert_eq!(change.to_string().parse::<Change>(), Ok(change));
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Who may change something: whoever brings the token of the token file. Checked before a body is read.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::answer::refuse;
+
+/// The token's file; read anew at each request, so that a token can be changed without a restart.
+#[derive(Clone, Debug)]
+pub(super) struct Token(pub(super) Arc<Option<PathBuf>>);
+
+/// Lets a request pass that brings the token.
+pub(super) async fn require(State(token): State<Token>, request: Request, next: Next) -> Response {
+    let Some(path) = token.0.as_ref() else {
+        return refuse(StatusCode::FORBIDDEN, "nothing can be changed here: set admin.token-file in the configuration");
+    };
+    let text = match tokio::fs::read_to_string(path).await {
+        Ok(text) => text,
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "the admin token can't be read");
+            return refuse(StatusCode::FORBIDDEN, "the token file can't be read; the gateway's log says why");
+        }
+    };
+    let wanted = text.lines().next().unwrap_or("").trim();
+    let brought = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or("");
+    if wanted.is_empty() || !same(wanted.as_bytes(), brought.trim().as_bytes()) {
+        return refuse(StatusCode::UNAUTHORIZED, "bring the token: Authorization: Bearer TOKEN");
+    }
+    next.run(request).await
+}
+
+/// Compares in a time that depends on the lengths alone.
+fn same(wanted: &[u8], brought: &[u8]) -> bool {
+    let differing = wanted.iter().zip(brought).fold(0u8, |all, (a, b)| all | (a ^ b));
+    wanted.len() == brought.len() && differing == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same;
+
+    #[test]
+    fn only_the_whole_token_is_the_token() {
+        assert!(same(b"secret", b"secret"));
+        for other in [&b"secreT"[..], b"secre", b"secrets", b""] {
+            assert!(!same(b"secret", other));
+        }
+    }
+}
