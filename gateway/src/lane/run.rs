@@ -107,6 +107,9 @@ impl Lost {
 /// How long a backend that shuts down has, at the least, to answer what was sent before.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// How often a connection that is to end looks whether it can.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// How long the backend has been away. A connection that answers nothing does not end it: a backend that takes connections
 /// and no requests is as good as away.
 #[derive(Debug, Default)]
@@ -283,6 +286,8 @@ async fn converse(
                 ending = true;
                 lane.wake();
             }
+            // Nobody says when a resize is given up that is still in flight: looked at again now and then.
+            () = tokio::time::sleep(LOOK_AGAIN), if ending => {}
             lost = std::future::poll_fn(|cx| reading.poll(lane, ending, finished, cx)) => break lost,
         }
     };

@@ -14,6 +14,15 @@ struct State {
     stock: u32,
     kernel: u32,
     lost: Vec<Instant>,
+    /// Rises with each session that comes or goes.
+    changes: u64,
+}
+
+/// A session that wishes for another size, as it was when it asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking {
+    style: ClientStyle,
+    changes: u64,
 }
 
 /// A session's place in the audience; given up when it is dropped.
@@ -53,6 +62,7 @@ impl Audience {
     /// A session begins: before its client is told a size, so that no shrink comes between.
     pub fn enter(self: &Arc<Self>, style: ClientStyle) -> Seat {
         let mut state = self.state.lock();
+        state.changes = state.changes.wrapping_add(1);
         match style {
             ClientStyle::Stock => state.stock += 1,
             ClientStyle::Kernel => state.kernel += 1,
@@ -63,6 +73,7 @@ impl Audience {
 
     fn leave(&self, style: ClientStyle, goodbye: bool) {
         let mut state = self.state.lock();
+        state.changes = state.changes.wrapping_add(1);
         match style {
             ClientStyle::Stock => state.stock = state.stock.saturating_sub(1),
             ClientStyle::Kernel => state.kernel = state.kernel.saturating_sub(1),
@@ -73,16 +84,48 @@ impl Audience {
         }
     }
 
-    /// All but the one who asks.
-    pub fn others(&self, asking: Option<ClientStyle>) -> Others {
+    /// A session of this style asks now.
+    pub fn asking(&self, style: ClientStyle) -> Asking {
+        Asking { style, changes: self.state.lock().changes }
+    }
+
+    /// All but the one who asks. If anybody has come or gone since, it may be the one who is gone, so all count.
+    pub fn others(&self, asking: Option<Asking>) -> Others {
         let mut state = self.state.lock();
         let now = Instant::now();
         state.lost.retain(|at| now.duration_since(*at) < self.grace);
-        let less = |style| u32::from(asking == Some(style));
+        let itself = asking.filter(|asking| asking.changes == state.changes).map(|asking| asking.style);
+        let less = |style| u32::from(itself == Some(style));
         Others {
             stock: state.stock.saturating_sub(less(ClientStyle::Stock)),
             kernel: state.kernel.saturating_sub(less(ClientStyle::Kernel)),
             lost: u32::try_from(state.lost.len()).unwrap_or(u32::MAX),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_asked_and_left_does_not_hide_another() {
+        let audience = Arc::new(Audience::new(Duration::from_secs(1)));
+        let mut first = audience.enter(ClientStyle::Stock);
+        let asking = audience.asking(ClientStyle::Stock);
+        assert_eq!(audience.others(Some(asking)), Others::default());
+        let _second = audience.enter(ClientStyle::Stock);
+        first.goodbye = true;
+        drop(first);
+        assert_eq!(audience.others(Some(asking)), Others { stock: 1, ..Others::default() });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_left_without_a_goodbye_counts_for_its_grace() {
+        let audience = Arc::new(Audience::new(Duration::from_secs(1)));
+        drop(audience.enter(ClientStyle::Kernel));
+        assert_eq!(audience.others(None).lost, 1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(audience.others(None), Others::default());
     }
 }

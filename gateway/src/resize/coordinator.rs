@@ -12,11 +12,11 @@ use std::time::Duration;
 use nbd_gateway_policy::export::ExportPolicy;
 use nbd_gateway_policy::plan::{Others, Plan, Quarantine, Situation, Standing, Wish, plan};
 use nbd_gateway_policy::refusal::{Reason, Refusal};
-use nbd_gateway_policy::style::{BackendStyle, ClientStyle, Trial};
+use nbd_gateway_policy::style::{BackendStyle, Trial};
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::audience::Audience;
+use super::audience::{Asking, Audience};
 use super::book::Book;
 use super::hands::{Answered, Hands};
 use super::jobs::{JobState, Jobs};
@@ -39,7 +39,7 @@ pub enum Act {
         /// What.
         wish: Wish,
         /// The session that wishes, if it is one: it does not stand in the way of its own shrink.
-        asking: Option<ClientStyle>,
+        asking: Option<Asking>,
         /// Its job.
         job: u64,
         /// Who waits; gone means that the wish is still carried out.
@@ -154,7 +154,7 @@ impl<H: Hands> Coordinator<H> {
         Refusal { export: self.at.export.clone(), tenant: self.at.tenant.clone(), reason }
     }
 
-    async fn wish(&mut self, wish: &Wish, asking: Option<ClientStyle>, job: u64) -> Answer {
+    async fn wish(&mut self, wish: &Wish, asking: Option<Asking>, job: u64) -> Answer {
         let answer = self.carry(wish, asking, job).await;
         let size = self.at.size.bytes();
         match &answer {
@@ -170,7 +170,7 @@ impl<H: Hands> Coordinator<H> {
         answer
     }
 
-    async fn carry(&mut self, wish: &Wish, asking: Option<ClientStyle>, job: u64) -> Answer {
+    async fn carry(&mut self, wish: &Wish, asking: Option<Asking>, job: u64) -> Answer {
         if self.jobs.was_cancelled(job) {
             return Err(self.refusal(Reason::Cancelled));
         }

@@ -74,6 +74,7 @@ impl Resizer {
         }
         let job = self.jobs.begin(describe(&wish));
         let (reply, answer) = oneshot::channel();
+        let asking = asking.map(|style| self.audience.asking(style));
         let act = Act::Wish { wish, asking, job, reply };
         if self.acts.try_send(act).is_err() {
             self.jobs.end(

@@ -52,6 +52,15 @@ impl World {
     }
 }
 
+impl Drop for World {
+    /// Nobody is left to care how it ended; the lane need not wait for the answer.
+    fn drop(&mut self) {
+        if let Some(call) = self.given_up.take() {
+            call.abort();
+        }
+    }
+}
+
 fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
     Request { command, flags, offset, length, payload: Payload::empty() }
 }

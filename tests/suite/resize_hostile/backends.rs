@@ -182,3 +182,36 @@ fn a_flood_of_notices_is_counted_and_cut_off_and_nobody_waits_for_it() -> Result
     assert_eq!(client.ask(resize(1, opened.size + MIB), &[])?.success()?.sizes, [opened.size + MIB]);
     gateway.end()
 }
+
+#[test]
+fn what_a_grow_exposes_is_zeroed_before_anyone_sees_it_through_two_gateways() -> Result<(), Trouble> {
+    let flags = Script::default().flags | crate::scripted::numbers::flag::SEND_RESIZE;
+    let resizing = Resizing::Explicit { exposes: 0xa5 };
+    let backend = Backend::start(Script { flags, resizing, ..Script::default() })?;
+    let first = Gateway::start(&table(&backend.uri()))?;
+    let second = Gateway::start(&table(&first.uri("e")))?;
+    let (mut client, opened) = opted_in(&second, Framing::Structured)?;
+    client.ask(resize(1, opened.size + MIB), &[])?.success()?;
+    assert_eq!(client.read(opened.size, MIB)?, vec![0; MIB as usize]);
+    // Away and back again: nothing of what was there.
+    client.write(opened.size, &[1; 4096])?.success()?;
+    client.ask(resize(2, opened.size), &[])?.success()?;
+    client.ask(resize(3, opened.size + MIB), &[])?.success()?;
+    assert_eq!(client.read(opened.size, MIB)?, vec![0; MIB as usize]);
+    drop(client);
+    second.end()?;
+    first.end()
+}
+
+#[test]
+fn a_backend_that_grows_by_writes_only_keeps_what_another_wrote_meanwhile() -> Result<(), Trouble> {
+    let backend = Backend::start(Script { resizing: Resizing::ByWrites, ..Script::default() })?;
+    let automatic = table(&backend.uri()).replace("shrink = true", "driver = \"automatic\"");
+    let gateway = Gateway::start(&automatic)?.expecting_warnings();
+    let (mut client, opened) = opted_in(&gateway, Framing::Structured)?;
+    backend.meddle(|disk| disk.resize((opened.size + 2 * MIB) as usize, 0x77));
+    let reply = client.ask(resize(1, opened.size + MIB), &[])?.success()?;
+    assert_eq!(reply.sizes, [opened.size + 2 * MIB]);
+    assert_eq!(client.read(opened.size + MIB - 4096, 4096)?, [0x77; 4096]);
+    gateway.end()
+}

@@ -35,6 +35,7 @@ struct Play {
     state: Arc<Mutex<State>>,
     book: Arc<Book>,
     jobs: Arc<Jobs>,
+    audience: Arc<Audience>,
     tenant: TenantId,
     /// Another export of the same tenant.
     other: ExportName,
@@ -120,8 +121,9 @@ impl Play {
         let hands = Fake { state: Arc::clone(&state), export };
         let audience = Arc::new(Audience::new(Duration::ZERO));
         let told = Told(Metrics::new("0").ok()?.resize("e", "t"));
-        let coordinator = Coordinator::new(start, hands, Arc::clone(&book), Arc::clone(&jobs), audience, told);
-        Some(Self { coordinator, state, book, jobs, tenant, other, wishes: 0 })
+        let coordinator =
+            Coordinator::new(start, hands, Arc::clone(&book), Arc::clone(&jobs), Arc::clone(&audience), told);
+        Some(Self { coordinator, state, book, jobs, audience, tenant, other, wishes: 0 })
     }
 
     fn step(&mut self, kind: u8, value: u64) {
@@ -167,6 +169,7 @@ impl Play {
         let (reply, mut answer) = oneshot::channel();
         self.wishes += 1;
         let job = self.jobs.begin(String::new());
+        let asking = asking.map(|style| self.audience.asking(style));
         let going_on = now(self.coordinator.apply(Act::Wish { wish, asking, job, reply }));
         assert_eq!(going_on, Some(true), "a wish that waits, or ends everything");
         let answer = answer.try_recv();
