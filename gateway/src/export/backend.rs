@@ -1,6 +1,7 @@
 //! What serves an export: lanes to an NBD server, or the embedded origin. The same jobs go to either.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nbd_gateway_config::{self as config, Driver, OnBackendLoss, Resolved};
 use nbd_gateway_metrics::{ExportMetrics, LossReason};
@@ -209,6 +210,7 @@ impl Backend {
         let (mut lanes, mut tasks) = (Vec::new(), Vec::new());
         let metrics = metrics();
         metrics.lane_up.set(1);
+        let away = Arc::new(AtomicUsize::new(0));
         for connected in connections {
             let lane = Lane::new(Arc::clone(&durability));
             let life = lane::Life {
@@ -220,6 +222,8 @@ impl Backend {
                     view: Arc::clone(&view),
                     resizer: resizer.clone(),
                     metrics: metrics.clone(),
+                    away: Arc::clone(&away),
+                    lost: AtomicBool::new(false),
                 }),
                 end: ending.clone(),
                 pool: Arc::clone(pool),
@@ -324,6 +328,10 @@ struct Owner {
     view: Arc<View>,
     resizer: Resizer,
     metrics: ExportMetrics,
+    /// How many of the export's lanes are lost now.
+    away: Arc<AtomicUsize>,
+    /// Whether this one is.
+    lost: AtomicBool,
 }
 
 impl lane::Owner for Owner {
@@ -332,13 +340,18 @@ impl lane::Owner for Owner {
     }
 
     fn up(&self, negotiated: &Negotiated) {
-        self.metrics.lane_up.set(1);
+        if self.lost.swap(false, Ordering::AcqRel) && self.away.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.metrics.lane_up.set(1);
+        }
         if negotiated.size != self.view.size() {
             self.resizer.seen(negotiated.size);
         }
     }
 
     fn lost(&self) {
+        if !self.lost.swap(true, Ordering::AcqRel) {
+            self.away.fetch_add(1, Ordering::AcqRel);
+        }
         self.metrics.lane_up.set(0);
         self.metrics.reconnect(LossReason::Lost);
     }

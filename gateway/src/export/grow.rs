@@ -26,6 +26,7 @@ pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
             tries += 1;
             match export.resizer.wish(Wish::Automatic { end }).await {
                 Ok(_) if export.core.view().end() >= end => {
+                    session.wrote_up_to(end);
                     // It was counted when it was first admitted.
                     export.metrics.in_flight.dec();
                     export.submit(&session, &mut vec![job], &mut finished);

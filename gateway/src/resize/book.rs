@@ -122,6 +122,14 @@ impl Book {
             self.quota.lock().rollback(grant.reservation);
             return Err(Reason::RateLimited { limit: "growth-rate", again_after });
         }
+        if grant.crosses_soft_quota {
+            tracing::warn!(
+                export = export.as_str(),
+                tenant = tenant.as_str(),
+                to = to.bytes(),
+                "the tenant's exports are over its soft-quota now"
+            );
+        }
         if let Some(reason) = &grant.unenforced {
             tracing::info!(
                 export = export.as_str(),

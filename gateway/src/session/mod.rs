@@ -121,6 +121,11 @@ impl Session {
         self.told.load(Ordering::Acquire)
     }
 
+    /// Its own write has grown the export: it may read back what it wrote, even if it knows nothing of resize.
+    pub fn wrote_up_to(&self, end: u64) {
+        self.told.fetch_max(end, Ordering::AcqRel);
+    }
+
     /// It is told a size.
     fn tell(&self, size: u64) {
         self.told.store(size, Ordering::Release);
