@@ -171,7 +171,7 @@
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
 //!
 //! Not kept yet: the books outlive the process (they are in memory; the ledger can hold them, and only what has to be zeroed
-//! is written to it); an export that was not opened yet counts; a soft quota warns; a stock client is told of a new size. A
+//! is written to it); an export that was not opened yet counts; a stock client is told of a new size. A
 //! lane has no permits of its own: what its sessions hold is its bound.
 
 pub mod admin;

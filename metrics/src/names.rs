@@ -36,6 +36,7 @@ pub struct Metrics {
     denials: IntCounterVec,
     size: IntGaugeVec,
     generation: IntGaugeVec,
+    claims_lost: IntCounterVec,
     notices_sent: IntCounterVec,
     notices_merged: IntCounterVec,
     backend_notices: IntCounterVec,
@@ -65,6 +66,8 @@ pub struct ResizeMetrics {
     pub size: IntGauge,
     /// How often it has changed since the export was opened.
     pub generation: IntGauge,
+    /// Times that a backend claimed to resize and turned out not to.
+    pub claims_lost: IntCounter,
     /// RESIZE chunks sent to standing NOTIFY requests, and long polls answered.
     pub notices_sent: IntCounter,
     /// Changes that were told together with a later one.
@@ -132,6 +135,11 @@ impl Metrics {
             denials: counter("quota_denials_total", "Resizes refused, by reason.", &["tenant", "reason"])?,
             size: gauge("export_size_bytes", "The size that clients are shown, in bytes.", &["export", "tenant"])?,
             generation: gauge("export_generation", "Changes of size since the export was opened.", &["export"])?,
+            claims_lost: counter(
+                "backend_resize_claims_lost_total",
+                "Times that a backend claimed to resize and turned out not to; it is taken as fixed from then on.",
+                &["export"],
+            )?,
             notices_sent: counter("notices_sent_total", "Size notices sent to clients.", &["export"])?,
             notices_merged: counter(
                 "notices_merged_total",
@@ -167,6 +175,7 @@ impl Metrics {
             tenant: tenant.to_owned(),
             size: self.size.with_label_values(&[label, tenant]),
             generation: self.generation.with_label_values(&[label]),
+            claims_lost: self.claims_lost.with_label_values(&[label]),
             notices_sent: self.notices_sent.with_label_values(&[label]),
             notices_merged: self.notices_merged.with_label_values(&[label]),
             backend_notices: self.backend_notices.with_label_values(&[label]),

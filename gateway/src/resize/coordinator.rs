@@ -211,7 +211,7 @@ impl<H: Hands> Coordinator<H> {
     pub(super) fn blame(&mut self, answered: &Answered, unchanged: Reason) -> Reason {
         match answered {
             Answered::Yes => {
-                self.at.backend = self.at.backend.after(Trial::Broke);
+                self.broke("it answered success, and its size is what it was");
                 unchanged
             }
             Answered::No { errno, message } => {
@@ -220,15 +220,10 @@ impl<H: Hands> Coordinator<H> {
                     28 => Reason::BackendFull,
                     22 => {
                         // The first EINVAL says that it never meant to: a hint that was none.
-                        self.at.backend = self.at.backend.after(Trial::Broke);
-                        if self.at.backend.can_grow() {
-                            Reason::BackendFailed
-                        } else {
-                            tracing::warn!(
-                                export = self.at.export.as_str(),
-                                "the backend sets NBD_FLAG_SEND_RESIZE and does not resize; it is taken as fixed from now on"
-                            );
+                        if self.broke("it sets NBD_FLAG_SEND_RESIZE and answered EINVAL") {
                             Reason::FixedSize { size: self.at.size }
+                        } else {
+                            Reason::BackendFailed
                         }
                     }
                     _ => Reason::BackendFailed,
@@ -240,10 +235,26 @@ impl<H: Hands> Coordinator<H> {
                     why,
                     "the backend did not answer a resize as it should; it is not asked again until it has been read back"
                 );
-                self.at.backend = self.at.backend.after(Trial::Broke);
+                self.broke(why);
                 Reason::BackendTimedOut
             }
         }
+    }
+
+    /// A resize broke. Whether that has cost the backend its credit: a mere claim is not believed again (promise 12).
+    fn broke(&mut self, why: &str) -> bool {
+        let could = self.at.backend.can_grow();
+        self.at.backend = self.at.backend.after(Trial::Broke);
+        let lost = could && !self.at.backend.can_grow();
+        if lost {
+            self.told.claim_lost();
+            tracing::warn!(
+                export = self.at.export.as_str(),
+                why,
+                "the backend can't be resized after all; it is taken as fixed until the export is opened again"
+            );
+        }
+        lost
     }
 
     pub(super) async fn publish(&mut self, size: Size) {

@@ -26,6 +26,10 @@ impl Told {
         self.0.ended(ResizeStyle::Backend, ResizeResult::Quarantined);
     }
 
+    pub(super) fn claim_lost(&self) {
+        self.0.claims_lost.inc();
+    }
+
     pub(super) fn ended(&self, wish: &Wish, answer: &Answer, size: Size) {
         let style = match wish {
             Wish::Explicit { client: ClientStyle::ExplicitSimple | ClientStyle::Kernel, .. } => ResizeStyle::Simple,

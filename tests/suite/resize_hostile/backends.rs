@@ -1,7 +1,8 @@
 //! Backends that answer a resize by something else than what they do.
 
 use super::*;
-use crate::scripted::numbers::errno;
+use crate::scripted::backend::Script;
+use crate::scripted::numbers::{errno, flag};
 use crate::trouble::{ensure, eventually};
 
 /// A gateway that may warn, a client, and the export's first size.
@@ -50,6 +51,24 @@ fn success_without_a_change_is_an_error() -> Result<(), Trouble> {
     let reply = client.ask(resize(1, first + MIB), &[])?;
     ensure(reply.error == errno::EIO, || format!("{reply:?}"))?;
     assert_eq!(size(&mut client)?, first);
+    gateway.end()
+}
+
+#[test]
+fn a_claim_that_breaks_is_counted_and_costs_the_backend_nothing_else() -> Result<(), Trouble> {
+    // Bit 9, no NBD_INFO_RESIZE, and EINVAL to command 8: as servers in the wild may have it.
+    let flags = Script::default().flags | flag::SEND_RESIZE;
+    let backend = Backend::start(Script { flags, ..Script::default() })?;
+    let gateway = Gateway::start(&table(&backend.uri()))?.expecting_warnings();
+    let (mut client, opened) = opted_in(&gateway, Framing::Structured)?;
+    let lost = || gateway.metric("nbd_gateway_backend_resize_claims_lost_total", &[]);
+    ensure(lost()? == 0.0, || "lost before it was tried".into())?;
+    for cookie in 1..3 {
+        let reply = client.ask(resize(cookie, opened.size + MIB), &[])?;
+        ensure(reply.error != 0, || format!("{reply:?}"))?;
+        client.read(0, 4096)?;
+    }
+    ensure(lost()? == 1.0, || "a claim is lost once".into())?;
     gateway.end()
 }
 
