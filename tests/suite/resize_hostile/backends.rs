@@ -169,7 +169,7 @@ fn a_backend_that_flips_between_two_sizes_never_takes_what_was_shown_back() -> R
 
 #[test]
 fn a_backend_that_says_it_resizes_and_refuses_the_command_is_asked_once() -> Result<(), Trouble> {
-    let flags = Script::default().flags | crate::scripted::numbers::flag::SEND_RESIZE;
+    let flags = Script::default().flags | flag::SEND_RESIZE;
     let refuses = Some((cmd::RESIZE, errno::EINVAL));
     let backend = Backend::start(Script { flags, refuses, ..Script::default() })?;
     let gateway = Gateway::start(&table(&backend.uri()))?.expecting_warnings();
