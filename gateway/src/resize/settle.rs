@@ -116,6 +116,11 @@ impl<H: Hands> Coordinator<H> {
         }
         self.hands.renew(adopt.lanes).await;
         if !self.zero_exposed().await {
+            // What is not clean is not shown; what was shown is open again, as far as it is there.
+            match adopt.publish {
+                Some(size) if size < self.at.size => self.publish(size).await,
+                Some(_) | None => self.restore(),
+            }
             return;
         }
         match adopt.publish {

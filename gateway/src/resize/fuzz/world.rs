@@ -108,9 +108,11 @@ impl State {
         }
     }
 
-    /// Another hand sets the size: what it adds is its own, and clean.
+    /// Another hand sets the size: what it adds is its own, and clean. Where the configuration said that there is none, what
+    /// is more than was asked for can no longer be told from its doing.
     pub(super) fn outside(&mut self, size: u64) {
         self.outside |= size > self.disk;
+        self.exclusive &= size == self.disk;
         self.set(size, false);
     }
 
