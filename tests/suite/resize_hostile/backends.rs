@@ -204,7 +204,7 @@ fn a_flood_of_notices_is_counted_and_cut_off_and_nobody_waits_for_it() -> Result
 
 #[test]
 fn what_a_grow_exposes_is_zeroed_before_anyone_sees_it_through_two_gateways() -> Result<(), Trouble> {
-    let flags = Script::default().flags | crate::scripted::numbers::flag::SEND_RESIZE;
+    let flags = Script::default().flags | flag::SEND_RESIZE;
     let resizing = Resizing::Explicit { exposes: 0xa5 };
     let backend = Backend::start(Script { flags, resizing, ..Script::default() })?;
     let first = Gateway::start(&table(&backend.uri()))?;
