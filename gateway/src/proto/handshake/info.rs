@@ -242,7 +242,7 @@ impl MetaContext {
 }
 
 /// Appends an option reply. `body` is at most [`MAX_REPLY`] bytes; that is the caller's to keep.
-pub fn put_reply(out: &mut BytesMut, opt: Opt, rep: Rep, body: &[u8]) {
+pub fn put_reply(out: &mut impl BufMut, opt: Opt, rep: Rep, body: &[u8]) {
     out.put_u64(REP_MAGIC);
     out.put_u32(opt.0);
     out.put_u32(rep.0);
@@ -251,7 +251,7 @@ pub fn put_reply(out: &mut BytesMut, opt: Opt, rep: Rep, body: &[u8]) {
 }
 
 /// Appends an error reply with a message for people, cut at the protocol's bound for strings.
-pub fn put_error(out: &mut BytesMut, opt: Opt, rep: Rep, message: &str) {
+pub fn put_error(out: &mut impl BufMut, opt: Opt, rep: Rep, message: &str) {
     let mut end = message.len().min(bound());
     while !message.is_char_boundary(end) {
         end = end.saturating_sub(1);

@@ -12,8 +12,9 @@ mod fuzz;
 pub use fuzz::{fuzz_seeds, fuzz_server};
 
 use super::BlockSizes;
+use super::info::{put_error, put_reply};
 use crate::proto::{
-    ClientFlags, ExportFlags, Framing, HandshakeFlags, Info, MAX_STRING, NBD_MAGIC, OPT_MAGIC, Opt, REP_MAGIC, Rep,
+    ClientFlags, ExportFlags, Framing, HandshakeFlags, Info, MAX_STRING, NBD_MAGIC, OPT_MAGIC, Opt, Rep,
 };
 
 /// Options larger than the limit are read and thrown away up to this many bytes, so that the stream stays in step.
@@ -402,16 +403,11 @@ impl Server {
     }
 
     fn reply_error(&mut self, option: Opt, error: Rep, message: &str) {
-        self.reply(option, error, &[message.as_bytes()]);
+        put_error(&mut self.out, option, error, message);
     }
 
     fn reply(&mut self, option: Opt, kind: Rep, parts: &[&[u8]]) {
-        let length: usize = parts.iter().map(|p| p.len()).sum();
-        self.out.extend_from_slice(&REP_MAGIC.to_be_bytes());
-        self.out.extend_from_slice(&option.0.to_be_bytes());
-        self.out.extend_from_slice(&kind.0.to_be_bytes());
-        self.out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-        parts.iter().for_each(|p| self.out.extend_from_slice(p));
+        put_reply(&mut self.out, option, kind, &parts.concat());
     }
 }
 
