@@ -21,6 +21,7 @@ pub(super) fn for_client(situation: &Situation<'_>, client: ClientStyle, target:
         Grows::Fixed => return Err(Reason::FixedSize { size: situation.size }),
         Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Window | Grows::Driver { .. } => {}
     }
+    situation.on_record()?;
     let clamp = match situation.policy.over_quota {
         OverQuota::Clamp => client.success().tells_size(),
         OverQuota::Reject => false,
@@ -36,6 +37,7 @@ pub(super) fn for_operator(situation: &Situation<'_>, target: Size) -> Result<Pl
     if target <= situation.size {
         return Ok(Plan::Nothing { size: situation.size });
     }
+    situation.on_record()?;
     let must = rounded(situation, target)?;
     let to = fit(situation, must, must, must)?;
     // What is there already may be shown on a read-only export too.
@@ -43,6 +45,25 @@ pub(super) fn for_operator(situation: &Situation<'_>, target: Size) -> Result<Pl
         return Err(Reason::ReadOnly);
     }
     grow(situation, to, target)
+}
+
+/// An operator says that the export has `target`. Neither rounded nor clamped: more could be another's.
+pub(super) fn adopt(situation: &Situation<'_>, target: Size) -> Result<Plan, Reason> {
+    let size = situation.size;
+    if !situation.is_window() {
+        return super::operator(situation, target);
+    }
+    if !situation.unrecorded {
+        // Whoever means to keep what is there would see it zeroed.
+        return if target == size { Ok(Plan::Nothing { size }) } else { Err(Reason::OnRecord { size }) };
+    }
+    if target < size {
+        return Err(Reason::BelowMinimum { asked: target, min: size });
+    }
+    let to = fit(situation, target, target, target)?;
+    let reserve = to.above(size);
+    let (ask, lanes) = (Ask::Nothing, Lanes::Keep);
+    Ok(Plan::Grow(Grow { from: size, to, need: to, reserve, reread: false, ask, zero: None, lanes }))
 }
 
 /// A write ends at `end`. It goes by a whole step where there is room for one, and by what the write needs where not.
@@ -55,6 +76,7 @@ pub(super) fn for_write(situation: &Situation<'_>, end: u64) -> Result<Plan, Rea
     if need <= size {
         return Ok(Plan::Nothing { size });
     }
+    situation.on_record()?;
     if let Some(max_step) = policy.max_step
         && need.above(size) > max_step
     {

@@ -47,6 +47,9 @@ pub struct Situation<'a> {
     pub others: Others,
     /// Whether anything can be done at all.
     pub standing: Standing,
+    /// It is a window, nobody has on record how far it went, and its disk has data past `size`: nobody can tell this
+    /// tenant's from another's until an operator says so ([`Wish::Adopt`]).
+    pub unrecorded: bool,
 }
 
 /// Sessions on the export, but for the asking one, that a shrink looks at.
@@ -98,6 +101,12 @@ pub enum Wish {
     /// An operator's order, for a size that is compared with the size now.
     Operator {
         /// The size asked for.
+        target: u64,
+    },
+    /// An operator says what size an export has, by [`Situation::unrecorded`]: it is put on record and shown, and nothing
+    /// below it is zeroed, for it is the tenant's own. Of other exports, the same as [`Wish::Operator`].
+    Adopt {
+        /// The size that it has, exactly.
         target: u64,
     },
     /// The backend says, or was found, to have this size: by a notice, a poll, a reconnect, a probe.
@@ -256,6 +265,9 @@ pub fn plan(situation: &Situation<'_>, wish: &Wish) -> Plan {
         Wish::Operator { target } => asked_size(target)
             .and_then(|target| situation.may_act().map(|()| target))
             .and_then(|target| operator(situation, target)),
+        Wish::Adopt { target } => asked_size(target)
+            .and_then(|target| situation.may_act().map(|()| target))
+            .and_then(|target| grow::adopt(situation, target)),
         Wish::Backend { size } => Ok(outside::judge(situation, size)),
     };
     decided.unwrap_or_else(|reason| {
@@ -303,8 +315,14 @@ impl Situation<'_> {
         }
     }
 
+    /// Whether a size is to go anywhere that nobody has said how far it was.
+    const fn on_record(&self) -> Result<(), Reason> {
+        if self.unrecorded { Err(Reason::Unrecorded { size: self.size }) } else { Ok(()) }
+    }
+
     /// Whether only the view moves.
-    const fn is_window(&self) -> bool {
+    #[must_use]
+    pub const fn is_window(&self) -> bool {
         match self.backend.grows {
             Grows::Window => true,
             Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver { .. } | Grows::Fixed => {

@@ -42,6 +42,8 @@ impl Reason {
                 | Self::TooManyExports { .. }
                 | Self::OverMaxStep { .. }
                 | Self::BackendFull
+                | Self::Unrecorded { .. }
+                | Self::OnRecord { .. }
                 | Self::LedgerUnavailable
                 | Self::Unmeasured
                 | Self::Busy
@@ -71,6 +73,8 @@ impl Reason {
             | Self::HiddenBytes { .. }
             | Self::RateLimited { .. }
             | Self::TooManyExports { .. }
+            | Self::Unrecorded { .. }
+            | Self::OnRecord { .. }
             | Self::Cancelled => Errno::Perm,
             Self::OverQuota { .. }
             | Self::OverCeiling { .. }
@@ -120,6 +124,8 @@ impl Reason {
             Self::TooManyExports { .. } => "exports",
             Self::OverMaxStep { .. } => "max-step",
             Self::BackendFull => "backend-full",
+            Self::Unrecorded { .. } => "unrecorded",
+            Self::OnRecord { .. } => "on-record",
             Self::LedgerUnavailable => "ledger",
             Self::Unmeasured => "unmeasured",
             Self::Busy => "busy",
@@ -136,7 +142,7 @@ impl Reason {
     }
 
     /// Every label there is, in the order of the list: so that each series can exist from the start, at 0.
-    pub const LABELS: [&'static str; 36] = [
+    pub const LABELS: [&'static str; 38] = [
         "zero",
         "impossible",
         "not-offered",
@@ -161,6 +167,8 @@ impl Reason {
         "exports",
         "max-step",
         "backend-full",
+        "unrecorded",
+        "on-record",
         "ledger",
         "unmeasured",
         "busy",

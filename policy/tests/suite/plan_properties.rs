@@ -75,6 +75,7 @@ fn any_wish() -> impl Strategy<Value = Wish> {
             .prop_map(|(client, told, target)| Wish::Explicit { client, told, target }),
         any_bytes().prop_map(|end| Wish::Automatic { end }),
         any_bytes().prop_map(|target| Wish::Operator { target }),
+        any_bytes().prop_map(|target| Wish::Adopt { target }),
         any_bytes().prop_map(|size| Wish::Backend { size }),
     ]
 }
@@ -110,7 +111,9 @@ fn check_grow(disk: &Disk, wish: &Wish, grow: &Grow) -> Result<(), TestCaseError
             let rounded = max_step.saturating_add(policy.granularity.bytes());
             prop_assert!(grow.to.above(disk.size).0 < rounded || max_step == u64::MAX, "a step beyond max-step");
         }
-        Wish::Operator { target } => prop_assert!(grow.to.bytes() >= target, "less than was asked for"),
+        Wish::Operator { target } | Wish::Adopt { target } => {
+            prop_assert!(grow.to.bytes() >= target, "less than was asked for")
+        }
         Wish::Backend { .. } => prop_assert!(false, "a backend's own size is adopted, not grown"),
     }
     match grow.ask {
@@ -144,7 +147,7 @@ fn check_shrink(disk: &Disk, wish: &Wish, shrink: &Shrink) -> Result<(), TestCas
         Wish::Explicit { told, target, .. } => {
             prop_assert!(target < told.bytes() && target <= shrink.to.bytes(), "it was told less than it asks for");
         }
-        Wish::Operator { target } => prop_assert!(target <= shrink.to.bytes()),
+        Wish::Operator { target } | Wish::Adopt { target } => prop_assert!(target <= shrink.to.bytes()),
         Wish::Automatic { .. } | Wish::Backend { .. } => prop_assert!(false, "nobody asked for a shrink"),
     }
     Ok(())
@@ -173,11 +176,11 @@ proptest! {
             }
             Plan::Quarantine(_) => match wish {
                 Wish::Backend { size } => prop_assert!(size < disk.size.bytes() || size > Size::MAX.bytes()),
-                Wish::Explicit { .. } | Wish::Automatic { .. } | Wish::Operator { .. } => prop_assert!(false),
+                Wish::Explicit { .. } | Wish::Automatic { .. } | Wish::Operator { .. } | Wish::Adopt { .. } => prop_assert!(false),
             },
             Plan::Refuse(refusal) => {
                 let meant = match wish {
-                    Wish::Explicit { target, .. } | Wish::Operator { target } => (1..=Size::MAX.bytes()).contains(&target),
+                    Wish::Explicit { target, .. } | Wish::Operator { target } | Wish::Adopt { target } => (1..=Size::MAX.bytes()).contains(&target),
                     Wish::Automatic { .. } | Wish::Backend { .. } => true,
                 };
                 let errno = refusal.reason.errno(Asked::Resize);
@@ -194,7 +197,7 @@ proptest! {
             after.disk = after.disk.max(grow.to);
             // What a clamped client would ask again is still more than there is.
             let met = match wish {
-                Wish::Explicit { target, .. } | Wish::Operator { target } => grow.to.bytes() >= target,
+                Wish::Explicit { target, .. } | Wish::Operator { target } | Wish::Adopt { target } => grow.to.bytes() >= target,
                 Wish::Automatic { .. } | Wish::Backend { .. } => true,
             };
             if met {
