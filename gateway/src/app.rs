@@ -77,7 +77,8 @@ impl App {
             None => None,
         };
         let pool = Arc::new(Pool::new(BUFFERS_KEPT));
-        let notes = Arc::new(Notes::open(config.state.clone()).map_err(Box::new)?);
+        let (notes, _) = Notes::open(&config.state).map_err(Box::new)?;
+        let notes = Arc::new(notes);
         let registry =
             Registry::new(Arc::clone(&config), Arc::clone(&pool), shards, Arc::clone(&metrics), Arc::clone(&notes));
         let mut embedded = Vec::new();

@@ -67,6 +67,9 @@ struct SessionView {
 #[serde(deny_unknown_fields)]
 pub(super) struct Resize {
     size: Wanted,
+    /// It is what the export has, for a window whose size nobody has on record.
+    #[serde(default)]
+    adopt: bool,
 }
 
 #[derive(Deserialize)]
@@ -118,8 +121,8 @@ pub(super) async fn resize(
     Path(name): Path<String>,
     body: Result<Json<Resize>, JsonRejection>,
 ) -> Response {
-    let wanted = match body {
-        Ok(Json(Resize { size })) => size,
+    let (wanted, adopt) = match body {
+        Ok(Json(Resize { size, adopt })) => (size, adopt),
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("{error}; send {{\"size\": \"8GiB\"}}")),
     };
     let target = match wanted {
@@ -137,7 +140,8 @@ pub(super) async fn resize(
         }
         Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     };
-    match lease.export().resizer().wish(Wish::Operator { target }).await {
+    let wish = if adopt { Wish::Adopt { target } } else { Wish::Operator { target } };
+    match lease.export().resizer().wish(wish).await {
         Ok(size) => tell(Resized { size: size.bytes() }),
         Err(refusal) => {
             let status = match refusal.reason.errno(Asked::Resize) {

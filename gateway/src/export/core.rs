@@ -1,11 +1,11 @@
 //! What an export and its coordinator share: the backend, the view, and the requests on their way between them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nbd_gateway_config::Resolved;
 use nbd_gateway_policy::plan::Lanes;
-use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
+use nbd_gateway_policy::types::{ByteRange, ExportName, TenantId};
 use tokio::sync::watch;
 
 use super::backend::{Backend, Facts};
@@ -28,6 +28,8 @@ pub struct Core {
     pub(super) gate: Gate,
     /// The backend takes one connection only: its size can't be looked at by a second one.
     single: AtomicBool,
+    /// The backend's size as last read, in bytes.
+    disk: AtomicU64,
 }
 
 impl Core {
@@ -38,6 +40,7 @@ impl Core {
         backend: Backend,
         view: Arc<View>,
     ) -> Arc<Self> {
+        let disk = AtomicU64::new(facts.size);
         Arc::new(Self {
             export: config.name.clone(),
             tenant: config.tenant.clone(),
@@ -47,12 +50,18 @@ impl Core {
             view,
             gate: Gate::default(),
             single: AtomicBool::new(false),
+            disk,
         })
     }
 
     /// The export's name.
     pub fn name(&self) -> &str {
         self.export.as_str()
+    }
+
+    /// The export's name.
+    pub fn export(&self) -> &ExportName {
+        &self.export
     }
 
     /// What the backend said about itself when it was opened.
@@ -63,6 +72,16 @@ impl Core {
     /// What the export looks like now.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// The backend's size as last read, in bytes.
+    pub fn disk(&self) -> u64 {
+        self.disk.load(Ordering::Acquire)
+    }
+
+    /// It has been read.
+    pub fn saw_disk(&self, size: u64) {
+        self.disk.store(size, Ordering::Release);
     }
 
     /// A request of the gateway's own, to its outcome. Cancel-safe: dropped, the request is still carried out.
@@ -164,11 +183,6 @@ impl Core {
     /// Notes, durably, that it is zero.
     pub async fn clear_zeroes(&self, range: ByteRange) -> Result<(), String> {
         self.notes.clear(&self.export, range).await.map_err(|e| e.to_string())
-    }
-
-    /// Writes the size down.
-    pub async fn record_size(&self, size: Size, generation: u64) {
-        self.notes.size(&self.export, &self.tenant, size, generation).await;
     }
 }
 

@@ -304,7 +304,7 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
     fn registry() -> Arc<Registry> {
         let config = Config::parse(CONFIG, std::path::Path::new("config.toml")).unwrap();
         let metrics = Arc::new(Metrics::new("0").unwrap());
-        let notes = Arc::new(Notes::open("/nonexistent/state".into()).unwrap());
+        let notes = Arc::new(Notes::in_memory().unwrap());
         Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes)
     }
 

@@ -72,6 +72,8 @@ pub struct Start {
     pub unzeroed: Vec<ByteRange>,
     /// How long a drain before a shrink may take.
     pub timeout: Duration,
+    /// A window that has no size on record, over a disk that does not read as zeroes past it.
+    pub unrecorded: bool,
 }
 
 /// The task.
@@ -85,13 +87,26 @@ pub struct Coordinator<H> {
     pub(super) jobs: Arc<Jobs>,
     audience: Arc<Audience>,
     pub(super) told: Told,
+    /// The ledger has not taken what counts.
+    pub(super) unwritten: bool,
 }
 
 impl<H: Hands> Coordinator<H> {
     /// Ready to run.
     pub fn new(mut at: Start, hands: H, book: Arc<Book>, jobs: Arc<Jobs>, audience: Arc<Audience>, told: Told) -> Self {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
-        Self { at, standing: Standing::Ready, generation: 0, exposed, hands, book, jobs, audience, told }
+        Self {
+            at,
+            standing: Standing::Ready,
+            generation: 0,
+            exposed,
+            hands,
+            book,
+            jobs,
+            audience,
+            told,
+            unwritten: false,
+        }
     }
 
     /// Runs until told to end, or until nobody is left to tell it anything.
@@ -147,6 +162,7 @@ impl<H: Hands> Coordinator<H> {
             headroom: self.book.headroom(&self.at.export),
             others,
             standing: self.standing,
+            unrecorded: self.at.unrecorded,
         }
     }
 
@@ -257,7 +273,8 @@ impl<H: Hands> Coordinator<H> {
         lost
     }
 
-    pub(super) async fn publish(&mut self, size: Size) {
+    /// Shows a size. A window's is on record by then.
+    pub(super) fn publish(&mut self, size: Size) {
         if size != self.at.size {
             self.generation = self.generation.wrapping_add(1);
             tracing::info!(
@@ -272,7 +289,6 @@ impl<H: Hands> Coordinator<H> {
         self.at.size = size;
         self.hands.publish(size, self.generation);
         self.told.size(size, self.generation);
-        self.hands.record(size, self.generation).await;
     }
 
     /// Lets requests in again up to what is shown.

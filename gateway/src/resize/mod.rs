@@ -4,9 +4,11 @@
 //! [`hands`]; [`world`] are the real ones. [`follow`] tells the coordinator what the backend does by itself. Nothing here
 //! is on the way of an ordinary request.
 
+mod accounts;
 pub mod audience;
 pub mod book;
 pub mod coordinator;
+pub mod entry;
 pub mod follow;
 pub(crate) mod fuzz;
 mod grow;
@@ -17,7 +19,9 @@ mod settle;
 mod shrink;
 pub mod style;
 pub mod watchers;
+pub(crate) mod window;
 pub mod world;
+pub(crate) mod zeroing;
 
 #[cfg(test)]
 mod tests;
@@ -67,7 +71,7 @@ impl Resizer {
     pub async fn wish(&self, wish: Wish) -> Answer {
         let asking = match wish {
             Wish::Explicit { client, .. } => Some(client),
-            Wish::Automatic { .. } | Wish::Operator { .. } | Wish::Backend { .. } => None,
+            Wish::Automatic { .. } | Wish::Operator { .. } | Wish::Adopt { .. } | Wish::Backend { .. } => None,
         };
         if asking.is_some() {
             self.book.take_resize(&self.tenant).map_err(|reason| self.refusal(reason))?;
@@ -120,6 +124,7 @@ fn describe(wish: &Wish) -> String {
         Wish::Explicit { target, .. } => format!("a client asks for {target} bytes"),
         Wish::Automatic { end } => format!("a write ends at {end}"),
         Wish::Operator { target } => format!("an operator asks for {target} bytes"),
+        Wish::Adopt { target } => format!("an operator says that it has {target} bytes"),
         Wish::Backend { size } => format!("the backend has {size} bytes"),
     }
 }

@@ -85,9 +85,11 @@ impl<H: Hands> Coordinator<H> {
     }
 
     /// Counts a size that may not stay.
-    pub(super) async fn count(&self, size: u64) {
-        if let Ok(size) = Size::new(size) {
-            self.book.measure(&self.at.export, size).await;
+    pub(super) async fn count(&mut self, size: u64) {
+        if let Ok(size) = Size::new(size)
+            && !self.is_window()
+        {
+            self.measure(size).await;
         }
     }
 
@@ -106,11 +108,15 @@ impl<H: Hands> Coordinator<H> {
 
     pub(super) async fn adopt(&mut self, adopt: Adopt) {
         self.at.disk = adopt.disk;
+        let count = adopt.count.or(adopt.publish).unwrap_or(self.at.size);
+        if !self.settled(count).await && self.is_window() && adopt.publish.is_some() {
+            // It stays unsettled, and is tried again.
+            return;
+        }
         if let Some(range) = adopt.zero {
             self.expose(range);
         }
         // What was unsettled before, a quarantine or not, is known now.
-        self.book.settle(&self.at.export, adopt.count.or(adopt.publish).unwrap_or(self.at.size)).await;
         if self.standing != Standing::Draining {
             self.standing = Standing::Ready;
         }
@@ -118,13 +124,13 @@ impl<H: Hands> Coordinator<H> {
         if !self.zero_exposed().await {
             // What is not clean is not shown; what was shown is open again, as far as it is there.
             match adopt.publish {
-                Some(size) if size < self.at.size => self.publish(size).await,
+                Some(size) if size < self.at.size => self.publish(size),
                 Some(_) | None => self.restore(),
             }
             return;
         }
         match adopt.publish {
-            Some(size) => self.publish(size).await,
+            Some(size) => self.publish(size),
             // A lowered end goes back up to what is shown.
             None => self.restore(),
         }
@@ -138,22 +144,26 @@ impl<H: Hands> Coordinator<H> {
             why,
             "nobody knows whether the backend was resized; it counts until the size can be read"
         );
-        self.book.unsettle(held).await;
+        self.unsettle(held).await;
         self.standing = Standing::Unsettled { asked };
         self.refusal(Reason::BackendTimedOut)
     }
 
     /// Whether [`settle`](Self::settle) has anything to do.
     pub(super) fn has_loose_ends(&self) -> bool {
-        match self.standing {
+        let loose = match self.standing {
             Standing::Unsettled { .. } => true,
             Standing::Ready => !self.exposed.is_empty(),
             Standing::Unmeasured | Standing::Quarantined | Standing::Draining => false,
-        }
+        };
+        loose || self.unwritten
     }
 
     /// Takes loose ends one step further.
     pub(super) async fn settle(&mut self) {
+        if self.unwritten {
+            self.make_good().await;
+        }
         match self.standing {
             Standing::Unsettled { .. } => self.look().await,
             Standing::Ready => {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, Size};
 
+use super::entry::{Clerk, Entry};
 use super::hands::{Answered, Hands};
+use super::zeroing;
 use crate::export::{Core, Shown};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
 use crate::work::{Outcome, Request};
@@ -15,6 +17,7 @@ use crate::work::{Outcome, Request};
 #[derive(Debug)]
 pub struct World {
     core: Arc<Core>,
+    clerk: Clerk,
     /// How long the backend has to answer.
     timeout: Duration,
     /// An ask that was not answered in time. The task ends when it is answered, or its connection lost.
@@ -23,20 +26,10 @@ pub struct World {
 
 impl World {
     /// For one export.
-    pub fn new(core: Arc<Core>, timeout: Duration) -> Self {
-        Self { core, timeout, given_up: None }
+    pub fn new(core: Arc<Core>, clerk: Clerk, timeout: Duration) -> Self {
+        Self { core, clerk, timeout, given_up: None }
     }
 
-    async fn request(&self, request: Request) -> Result<Outcome, String> {
-        let command = request.command;
-        let timeout = self.timeout;
-        tokio::time::timeout(timeout, self.core.call(0, request))
-            .await
-            .map_err(|_| format!("no answer to {command} within {timeout:?}"))
-    }
-}
-
-impl World {
     /// A request that is not forgotten when it is not answered in time.
     async fn ask(&mut self, request: Request) -> Result<Outcome, String> {
         let (command, timeout) = (request.command, self.timeout);
@@ -61,15 +54,18 @@ impl Drop for World {
     }
 }
 
-fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
+pub(super) fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
     Request { command, flags, offset, length, payload: Payload::empty() }
 }
 
 impl Hands for World {
     async fn read_size(&mut self) -> Result<u64, String> {
-        tokio::time::timeout(self.timeout, self.core.read_size())
-            .await
-            .unwrap_or_else(|_| Err(format!("the backend did not tell its size within {:?}", self.timeout)))
+        let late = |_| Err(format!("the backend did not tell its size within {:?}", self.timeout));
+        let read = tokio::time::timeout(self.timeout, self.core.read_size()).await.unwrap_or_else(late);
+        if let Ok(size) = read {
+            self.core.saw_disk(size);
+        }
+        read
     }
 
     async fn ask(&mut self, ask: Ask) -> Answered {
@@ -122,33 +118,7 @@ impl Hands for World {
     }
 
     async fn zero(&mut self, range: ByteRange) -> Result<(), String> {
-        // As much per request as keeps the backend from thinking for long; a WRITE's zeroes also have to be sent.
-        const ZEROES: u64 = 1 << 30;
-        const WRITTEN: u64 = 1 << 20;
-        let flags = self.core.facts().flags;
-        let by_zeroes = flags.has(ExportFlags::SEND_WRITE_ZEROES);
-        let most = if by_zeroes { ZEROES } else { WRITTEN.min(self.core.facts().largest_payload()) };
-        let (mut at, end) = (range.start().bytes(), range.end().bytes());
-        while at < end {
-            let length = most.min(end - at);
-            let zeroes = if by_zeroes {
-                request(Cmd::WRITE_ZEROES, CmdFlags::NONE, at, length)
-            } else {
-                let payload = vec![0; usize::try_from(length).unwrap_or(0)].into();
-                Request { payload, ..request(Cmd::WRITE, CmdFlags::NONE, at, length) }
-            };
-            match self.request(zeroes).await? {
-                Outcome::Done => at += length,
-                Outcome::Failed(failure) => return Err(format!("{}: {}", failure.errno, failure.message)),
-                _ => return Err("an answer to another command".to_owned()),
-            }
-        }
-        if flags.has(ExportFlags::SEND_FLUSH)
-            && let Outcome::Failed(failure) = self.request(request(Cmd::FLUSH, CmdFlags::NONE, 0, 0)).await?
-        {
-            return Err(format!("FLUSH after zeroing: {}: {}", failure.errno, failure.message));
-        }
-        Ok(())
+        zeroing::zero(&self.core, range, self.timeout).await
     }
 
     async fn renew(&mut self, lanes: Lanes) {
@@ -178,7 +148,8 @@ impl Hands for World {
         self.core.clear_zeroes(range).await
     }
 
-    async fn record(&mut self, size: Size, generation: u64) {
-        self.core.record_size(size, generation).await;
+    async fn keep(&mut self, entry: Entry) -> Result<(), String> {
+        let generation = self.core.view().shown().generation;
+        self.clerk.write(entry, generation).await.map_err(|error| error.to_string())
     }
 }
