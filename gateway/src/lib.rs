@@ -180,6 +180,7 @@ pub mod cmd;
 pub mod export;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod http;
 pub mod lane;
 pub mod ledger;
 pub mod listener;
