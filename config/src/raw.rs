@@ -3,11 +3,13 @@
 //! The comments here are what users read as descriptions, and the examples are what problems show. Private: the rest of
 //! the program sees only the model. A key stands here only if the gateway honours it.
 
+pub(crate) mod notify;
 pub(crate) mod resize;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::notify::RawNotify;
 use self::resize::RawResize;
 
 /// The configuration of nbd-gateway. At least one listener and one export are needed; everything else has a default.
@@ -120,7 +122,7 @@ pub(crate) struct RawExport {
     #[schemars(extend("default" = false, "examples" = [true]))]
     pub(crate) read_only: Option<bool>,
     /// How large the disk is. Needed for `memory:`; for `file:` it applies only if the file is missing or empty. An NBD
-    /// server says its own size.
+    /// server says its own size; with `driver = "window"` this is how much of it is shown at first, and needed.
     #[schemars(extend("examples" = ["10GiB"]))]
     pub(crate) size: Option<RawSize>,
     /// The most that the export may become by this gateway; at least `size`, and a multiple of `granularity` of
@@ -142,6 +144,8 @@ pub(crate) struct RawExport {
     pub(crate) idle_timeout: Option<String>,
     /// How the export grows and shrinks. Without it, it grows for those who ask, and never shrinks.
     pub(crate) resize: Option<RawResize>,
+    /// Who else is told of a new size of the export: what its clients know nothing of, something beside them can do.
+    pub(crate) notify: Option<Vec<RawNotify>>,
     /// This export's own bounds; what is absent is taken from the tenant, then from `[limits]`.
     pub(crate) limits: Option<RawExportLimits>,
 }

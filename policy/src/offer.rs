@@ -289,7 +289,9 @@ fn most(backend: BackendStyle, policy: &ExportPolicy, now: &Now) -> Size {
     let (bound, counted) = match backend.grows {
         Grows::Fixed => return now.size,
         Grows::Window => (policy.max_size.min(disk), now.size),
-        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver => (policy.max_size, disk),
+        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver { .. } => {
+            (policy.max_size, disk)
+        }
     };
     if policy.read_only {
         return now.size;

@@ -136,15 +136,15 @@ impl Backend {
                 let (path, size, read_only) = (path.clone(), *size, config.read_only);
                 let open = move || Origin::open_file(&path, size.map(|s| s.bytes()), read_only);
                 let opened = tokio::task::spawn_blocking(open).await.map_err(|e| Unopened::Task(e.to_string()))?;
-                Ok(Self::embedded(opened?, config.resize.driver, &metrics()))
+                Ok(Self::embedded(opened?, &config.resize.driver, &metrics()))
             }
             config::Backend::Memory { size } => {
-                Ok(Self::embedded(Origin::memory(size.bytes()), config.resize.driver, &metrics()))
+                Ok(Self::embedded(Origin::memory(size.bytes()), &config.resize.driver, &metrics()))
             }
         }
     }
 
-    fn embedded(origin: Origin, driver: Driver, metrics: &ExportMetrics) -> (Self, Facts, Arc<View>) {
+    fn embedded(origin: Origin, driver: &Driver, metrics: &ExportMetrics) -> (Self, Facts, Arc<View>) {
         let facts = origin.facts();
         metrics.lane_up.set(1);
         let block_sizes = BlockSizes {
@@ -161,7 +161,7 @@ impl Backend {
             description: None,
             resize: None,
             style: BackendStyle {
-                grows: if driver == Driver::None { Grows::Fixed } else { Grows::Origin },
+                grows: if *driver == Driver::None { Grows::Fixed } else { Grows::Origin },
                 tells: Tells::Itself,
             },
         };
@@ -189,7 +189,7 @@ impl Backend {
             block_sizes: negotiated.block_sizes,
             description: negotiated.description.clone(),
             resize: negotiated.resize,
-            style: style::of_backend(negotiated, config.resize.driver),
+            style: style::of_backend(negotiated, &config.resize.driver),
         };
         let view = Arc::new(View::new(facts.size));
         let wanted = config.lanes.get();

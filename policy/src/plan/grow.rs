@@ -19,7 +19,7 @@ pub(super) fn for_client(situation: &Situation<'_>, client: ClientStyle, target:
     match situation.backend.grows {
         // What another hand added to a fixed backend is the operator's to show.
         Grows::Fixed => return Err(Reason::FixedSize { size: situation.size }),
-        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Window | Grows::Driver => {}
+        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Window | Grows::Driver { .. } => {}
     }
     let clamp = match situation.policy.over_quota {
         OverQuota::Clamp => client.success().tells_size(),
@@ -141,13 +141,15 @@ fn ask(situation: &Situation<'_>, to: Size) -> Result<(Ask, Lanes), Reason> {
     };
     Ok(match (situation.backend.grows, to > situation.disk) {
         (Grows::Window, true | false)
-        | (Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver | Grows::Fixed, false) => {
-            (Ask::Nothing, Lanes::Keep)
-        }
+        | (
+            Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver { .. } | Grows::Fixed,
+            false,
+        ) => (Ask::Nothing, Lanes::Keep),
         (Grows::Explicit { proof, .. }, true) => (Ask::ExplicitResize(to), by_wire(proof)),
         (Grows::Automatic { proof }, true) => (zero_write(situation, to), by_wire(proof)),
         (Grows::Origin, true) => (Ask::OriginSetLen(to), Lanes::Keep),
-        (Grows::Driver, true) => (Ask::Driver(to), Lanes::ReplaceAfter),
+        (Grows::Driver { aside: false }, true) => (Ask::Driver(to), Lanes::ReplaceAfter),
+        (Grows::Driver { aside: true }, true) => (Ask::Driver(to), Lanes::DropBefore),
         (Grows::Fixed, true) => return Err(Reason::FixedSize { size: situation.size }),
     })
 }

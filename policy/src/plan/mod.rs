@@ -307,7 +307,9 @@ impl Situation<'_> {
     const fn is_window(&self) -> bool {
         match self.backend.grows {
             Grows::Window => true,
-            Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver | Grows::Fixed => false,
+            Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver { .. } | Grows::Fixed => {
+                false
+            }
         }
     }
 

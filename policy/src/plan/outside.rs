@@ -75,7 +75,7 @@ const fn lanes(situation: &Situation<'_>, disk: Size) -> Lanes {
             Grows::Explicit { proof: Proof::ReadBack | Proof::Claimed, .. }
             | Grows::Automatic { proof: Proof::ReadBack | Proof::Claimed }
             | Grows::Window
-            | Grows::Driver
+            | Grows::Driver { .. }
             | Grows::Fixed,
             Tells::SecondHandshake,
         ) => {
