@@ -336,7 +336,8 @@ struct Owner {
 
 impl lane::Owner for Owner {
     fn fits(&self, new: &Negotiated) -> Result<(), String> {
-        fits(&self.basis, self.view.size(), new)
+        // While a shrink is under way, what lies past the lowered end is nobody's any more.
+        fits(&self.basis, self.view.size().min(self.view.end()), new)
     }
 
     fn up(&self, negotiated: &Negotiated) {

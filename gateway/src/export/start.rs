@@ -14,7 +14,7 @@ use crate::proto::{ExportFlags, Features};
 use crate::resize::Resizer;
 use crate::resize::audience::Audience;
 use crate::resize::coordinator::{Coordinator, Start};
-use crate::resize::entry::Clerk;
+use crate::resize::entry::{Clerk, Window};
 use crate::resize::follow::follow;
 use crate::resize::watchers::Told;
 use crate::resize::window::Opened;
@@ -78,7 +78,8 @@ pub(super) async fn open(
         timeout: resize.timeout,
         unrecorded,
     };
-    let clerk = Clerk::new(Arc::clone(&shared.notes), config.name.clone(), config.tenant.clone(), window.is_some());
+    let record = window.map(|_| if unrecorded { Window::Unrecorded } else { Window::OnRecord });
+    let clerk = Clerk::new(Arc::clone(&shared.notes), config.name.clone(), config.tenant.clone(), record);
     let world = World::new(Arc::clone(&core), clerk, resize.timeout);
     let coordinator = Coordinator::new(
         start,
@@ -87,7 +88,8 @@ pub(super) async fn open(
         Arc::clone(&resizer.jobs),
         Arc::clone(&resizer.audience),
         told.clone(),
-    );
+    )
+    .seen_in(Arc::clone(&resizer.glance));
     tokio::spawn(coordinator.run(acts));
     let (end, ending) = watch::channel(false);
     if !embedded {

@@ -77,10 +77,17 @@ impl<H: Hands> Coordinator<H> {
         }
     }
 
-    /// Nothing is held or unknown any more. False: the ledger has not taken it; of a window nothing has changed then.
-    pub(super) async fn settled(&mut self, count: Size) -> bool {
-        let written = self.write(Entry::Settle { count }).await;
-        if written || !self.is_window() {
+    /// Nothing is held or unknown any more.
+    pub(super) async fn settled(&mut self, count: Size) {
+        self.write(Entry::Settle { count }).await;
+        self.book.settle(&self.at.export, count).await;
+    }
+
+    /// A window shows what an operator says that it has, or what it gave up at last. False: the ledger has not taken it.
+    pub(super) async fn shows(&mut self, count: Size) -> bool {
+        let written = self.write(Entry::Commit { count }).await;
+        if written {
+            self.at.unrecorded = false;
             self.book.settle(&self.at.export, count).await;
         }
         written

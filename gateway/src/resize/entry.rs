@@ -22,7 +22,7 @@ pub enum Entry {
         /// How much is held.
         bytes: Bytes,
     },
-    /// The grow is done.
+    /// The grow is done; a window's size is on record from now on.
     Commit {
         /// What counts from now on.
         count: Size,
@@ -43,6 +43,15 @@ pub enum Entry {
     },
 }
 
+/// Whether anybody knows how far a window goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// The ledger does.
+    OnRecord,
+    /// Nobody.
+    Unrecorded,
+}
+
 /// Writes the entries of one export.
 #[derive(Debug)]
 pub struct Clerk {
@@ -51,6 +60,8 @@ pub struct Clerk {
     tenant: TenantId,
     /// What counts is what is shown, and nobody else knows.
     window: bool,
+    /// That is, or is about to be, on record.
+    recorded: bool,
     /// The grow in flight.
     held: Option<ReservationId>,
     /// Grows that are over, and not in the ledger.
@@ -61,8 +72,18 @@ pub struct Clerk {
 
 impl Clerk {
     /// For one export.
-    pub fn new(notes: Arc<Notes>, export: ExportName, tenant: TenantId, window: bool) -> Self {
-        Self { notes, export, tenant, window, held: None, over: Vec::new(), unsettled: Vec::new() }
+    pub fn new(notes: Arc<Notes>, export: ExportName, tenant: TenantId, window: Option<Window>) -> Self {
+        let recorded = window == Some(Window::OnRecord);
+        Self {
+            notes,
+            export,
+            tenant,
+            window: window.is_some(),
+            recorded,
+            held: None,
+            over: Vec::new(),
+            unsettled: Vec::new(),
+        }
     }
 
     /// Writes one; durable when it returns. Cancel-safe: no.
@@ -96,6 +117,13 @@ impl Clerk {
     }
 
     async fn commit(&mut self, count: Size, generation: u64) -> Result<(), LedgerError> {
+        let before = std::mem::replace(&mut self.recorded, true);
+        let committed = self.commit_as_recorded(count, generation).await;
+        self.recorded = before || committed.is_ok();
+        committed
+    }
+
+    async fn commit_as_recorded(&mut self, count: Size, generation: u64) -> Result<(), LedgerError> {
         let Some(id) = self.held.take() else {
             return self.record(count, generation).await;
         };
@@ -149,11 +177,11 @@ impl Clerk {
     }
 
     fn known(&self, count: Size, generation: u64) -> Known {
-        Known { shown: self.window.then_some(count), ..measured(count, generation) }
+        Known { shown: (self.window && self.recorded).then_some(count), ..measured(count, generation) }
     }
 
     fn shown(&self, count: Size) {
-        if self.window {
+        if self.window && self.recorded {
             self.notes.know_window(&self.export, count);
         }
     }

@@ -47,25 +47,6 @@ pub(super) fn for_operator(situation: &Situation<'_>, target: Size) -> Result<Pl
     grow(situation, to, target)
 }
 
-/// An operator says that the export has `target`. Neither rounded nor clamped: more could be another's.
-pub(super) fn adopt(situation: &Situation<'_>, target: Size) -> Result<Plan, Reason> {
-    let size = situation.size;
-    if !situation.is_window() {
-        return super::operator(situation, target);
-    }
-    if !situation.unrecorded {
-        // Whoever means to keep what is there would see it zeroed.
-        return if target == size { Ok(Plan::Nothing { size }) } else { Err(Reason::OnRecord { size }) };
-    }
-    if target < size {
-        return Err(Reason::BelowMinimum { asked: target, min: size });
-    }
-    let to = fit(situation, target, target, target)?;
-    let reserve = to.above(size);
-    let (ask, lanes) = (Ask::Nothing, Lanes::Keep);
-    Ok(Plan::Grow(Grow { from: size, to, need: to, reserve, reread: false, ask, zero: None, lanes }))
-}
-
 /// A write ends at `end`. It goes by a whole step where there is room for one, and by what the write needs where not.
 pub(super) fn for_write(situation: &Situation<'_>, end: u64) -> Result<Plan, Reason> {
     let (size, policy) = (situation.size, situation.policy);
@@ -96,7 +77,7 @@ pub(super) fn for_write(situation: &Situation<'_>, end: u64) -> Result<Plan, Rea
 }
 
 /// Rounds up to the granularity; up to the end of the backend, where that has the target already and is no multiple.
-fn rounded(situation: &Situation<'_>, target: Size) -> Result<Size, Reason> {
+pub(super) fn rounded(situation: &Situation<'_>, target: Size) -> Result<Size, Reason> {
     let up = situation.policy.granularity.round_up(target);
     if target <= situation.disk {
         return Ok(up.map_or(situation.disk, |up| up.min(situation.disk)));
@@ -105,7 +86,7 @@ fn rounded(situation: &Situation<'_>, target: Size) -> Result<Size, Reason> {
 }
 
 /// The largest size up to `want` that the bounds allow, if it is at least `least`; `must` is what a refusal speaks of.
-fn fit(situation: &Situation<'_>, want: Size, least: Size, must: Size) -> Result<Size, Reason> {
+pub(super) fn fit(situation: &Situation<'_>, want: Size, least: Size, must: Size) -> Result<Size, Reason> {
     let hard = hard_bound(situation);
     let counted = situation.counted();
     let reach = situation.headroom.map_or(hard, |headroom| hard.min(counted.plus(headroom.left)));

@@ -69,6 +69,12 @@ impl fmt::Display for Refusal {
             Reason::OverWindow { asked, disk } => {
                 write!(f, "export `{export}` can't be {}; the disk behind it has {disk}", Bytes(*asked))
             }
+            Reason::OnlyAWindow { size, disk } => {
+                write!(f, "export `{export}` is a window of {size} on a disk of {disk}; resize it to show more")
+            }
+            Reason::AdoptOther { asked, disk } => {
+                write!(f, "export `{export}`: its backend has {disk}, not {asked}; look again, and adopt what it has")
+            }
             Reason::LargestExport { asked, largest } => {
                 write!(f, "export `{export}` can't be {asked}; the largest export of tenant `{tenant}` is {largest}")
             }
@@ -85,9 +91,6 @@ impl fmt::Display for Refusal {
                 f,
                 "export `{export}` shows the first {size} of its backend, nobody has on record whether it had more, and what is there does not read as zeroes; say which size it had: nbd-gateway resize {export} SIZE --adopt"
             ),
-            Reason::OnRecord { size } => {
-                write!(f, "export `{export}` is {size}, and that is on record; resize it without `adopt`")
-            }
             Reason::LedgerUnavailable => {
                 write!(f, "export `{export}` can't grow now: the ledger can't record it; ask the operator")
             }

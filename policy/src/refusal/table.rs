@@ -38,12 +38,13 @@ impl Reason {
                 | Self::OverQuota { .. }
                 | Self::OverCeiling { .. }
                 | Self::OverWindow { .. }
+                | Self::OnlyAWindow { .. }
+                | Self::AdoptOther { .. }
                 | Self::LargestExport { .. }
                 | Self::TooManyExports { .. }
                 | Self::OverMaxStep { .. }
                 | Self::BackendFull
                 | Self::Unrecorded { .. }
-                | Self::OnRecord { .. }
                 | Self::LedgerUnavailable
                 | Self::Unmeasured
                 | Self::Busy
@@ -72,9 +73,10 @@ impl Reason {
             | Self::AlreadySmaller { .. }
             | Self::HiddenBytes { .. }
             | Self::RateLimited { .. }
+            | Self::OnlyAWindow { .. }
+            | Self::AdoptOther { .. }
             | Self::TooManyExports { .. }
             | Self::Unrecorded { .. }
-            | Self::OnRecord { .. }
             | Self::Cancelled => Errno::Perm,
             Self::OverQuota { .. }
             | Self::OverCeiling { .. }
@@ -120,12 +122,13 @@ impl Reason {
             Self::OverQuota { .. } => "quota",
             Self::OverCeiling { .. } => "ceiling",
             Self::OverWindow { .. } => "window",
+            Self::OnlyAWindow { .. } => "only-a-window",
+            Self::AdoptOther { .. } => "adopt-other",
             Self::LargestExport { .. } => "largest-export",
             Self::TooManyExports { .. } => "exports",
             Self::OverMaxStep { .. } => "max-step",
             Self::BackendFull => "backend-full",
             Self::Unrecorded { .. } => "unrecorded",
-            Self::OnRecord { .. } => "on-record",
             Self::LedgerUnavailable => "ledger",
             Self::Unmeasured => "unmeasured",
             Self::Busy => "busy",
@@ -142,7 +145,7 @@ impl Reason {
     }
 
     /// Every label there is, in the order of the list: so that each series can exist from the start, at 0.
-    pub const LABELS: [&'static str; 38] = [
+    pub const LABELS: [&'static str; 39] = [
         "zero",
         "impossible",
         "not-offered",
@@ -163,12 +166,13 @@ impl Reason {
         "quota",
         "ceiling",
         "window",
+        "only-a-window",
+        "adopt-other",
         "largest-export",
         "exports",
         "max-step",
         "backend-full",
         "unrecorded",
-        "on-record",
         "ledger",
         "unmeasured",
         "busy",

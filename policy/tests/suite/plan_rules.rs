@@ -207,13 +207,13 @@ fn nothing_is_changed_while_nothing_can_be_known() {
     let standings = [
         (Standing::Unmeasured, Reason::Unmeasured, 5, 28),
         (Standing::Unsettled { asked: size(256) }, Reason::Unsettled, 5, 28),
-        (Standing::Quarantined, Reason::Quarantined, 5, 28),
+        (Standing::Quarantined { found: 100 }, Reason::Quarantined, 5, 28),
         (Standing::Draining, Reason::Draining, 108, 108),
     ];
     for (standing, reason, resize, for_write) in standings {
         let mut disk = origin();
         disk.standing = standing;
-        for wish in [explicit(STRUCTURED, 128, 256), Wish::Operator { target: 64 }, write(256)] {
+        for wish in [explicit(STRUCTURED, 128, 256), Wish::Operator { target: 64 }, Wish::Publish, write(256)] {
             assert_eq!(disk.refusal(wish), reason, "{wish:?}");
         }
         assert_eq!((reason.errno(Asked::Resize).wire(), reason.errno(Asked::Write).wire()), (resize, for_write));
@@ -376,13 +376,4 @@ fn a_window_that_nobody_has_on_record_stays_until_an_operator_says_what_it_was()
     assert_eq!(disk.refusal(Wish::Adopt { target: 800 }), Reason::OverWindow { asked: 800, disk: size(768) });
     disk.headroom = headroom(100, 300);
     assert!(matches!(disk.refusal(Wish::Adopt { target: 300 }), Reason::OverQuota { .. }));
-}
-
-#[test]
-fn what_is_on_record_is_not_adopted_over() {
-    let disk = Disk::behind(backend("window"));
-    assert_eq!(disk.refusal(Wish::Adopt { target: 256 }), Reason::OnRecord { size: size(128) });
-    assert_eq!(disk.plan(Wish::Adopt { target: 128 }), Plan::Nothing { size: size(128) });
-    let origin = origin();
-    assert_eq!(origin.plan(Wish::Adopt { target: 256 }), origin.plan(Wish::Operator { target: 256 }));
 }
