@@ -82,6 +82,11 @@ impl Driver {
         }
     }
 
+    /// Whether what a grow exposes reads as zeroes by itself, as that of a file does.
+    pub async fn exposes_zeroes(&self) -> bool {
+        match *self {}
+    }
+
     /// Carries an order out. Cancel-safe: dropped, what it started outside is ended; whether the size changed is then
     /// unknown.
     pub async fn resize(&self, _order: &Order) -> Result<(), Undone> {

@@ -11,6 +11,7 @@ mod core;
 mod gate;
 mod grow;
 mod orphans;
+mod probes;
 mod ranges;
 mod registry;
 mod start;
