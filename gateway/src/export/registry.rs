@@ -187,7 +187,7 @@ impl Registry {
         // Not before it is open: clients make up names that fit a template, and the series are bounded.
         let metrics = || self.shared.metrics.export(config.name.as_str());
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
-        let budget = || TenantBudget::new(config.limits.tenant_bytes);
+        let budget = || TenantBudget::new(config.limits.tenant_bytes, config.limits.tenant_io);
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
         start::open(config, &self.shared, budget, metrics).await.map_err(failed)
     }
