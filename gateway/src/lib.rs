@@ -181,6 +181,7 @@ pub mod driver;
 pub mod export;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod http;
 pub mod lane;
 pub mod ledger;
 pub mod listener;
