@@ -130,4 +130,6 @@ impl std::fmt::Display for Complaint {
 }
 
 #[cfg(test)]
+pub(crate) mod place;
+#[cfg(test)]
 mod tests;

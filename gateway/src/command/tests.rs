@@ -4,53 +4,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{CWD, FileType, Mode};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
+use super::place::Place;
 use super::*;
 
 /// Longer than any test; nobody waits for it.
 const LONG: Duration = Duration::from_secs(600);
-
-/// A directory, gone when its owner is.
-struct Place(PathBuf);
-
-impl Place {
-    fn fresh() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let root = std::env::temp_dir().join(format!("nbdgw-command-{}-{number}", std::process::id()));
-        fs::create_dir(&root).unwrap();
-        Self(root)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// The words that run this script.
-    fn script(&self, text: &str) -> Vec<String> {
-        let path = self.path("script");
-        fs::write(&path, text).unwrap();
-        vec!["/bin/sh".to_owned(), path.display().to_string(), self.0.display().to_string()]
-    }
-
-    /// A FIFO that scripts hold open, from its reading end.
-    fn fifo(&self) -> pipe::Receiver {
-        let path = self.path("fifo");
-        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        pipe::OpenOptions::new().open_receiver(&path).unwrap()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
-    }
-}
 
 /// Reads one line, of whom holds the FIFO open.
 async fn line(fifo: &mut pipe::Receiver) -> String {
@@ -231,8 +193,7 @@ async fn a_program_that_will_not_be_told_is_killed() {
 async fn a_program_that_nobody_waits_for_any_more_is_told_to_end_and_leaves_no_zombie() {
     let place = Place::fresh();
     let mut fifo = place.fifo();
-    let words =
-        place.script("exec 3>\"$1/fifo\"; trap 'echo bye >&3; exit' TERM; echo $$ >&3; while :; do sleep 1000; done");
+    let words = place.script("exec 3>\"$1/fifo\"; trap 'echo bye >&3; exit' TERM; echo $$ >&3; sleep 1000 & wait");
     let pid = {
         let running = run(call(&words));
         tokio::pin!(running);
