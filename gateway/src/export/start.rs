@@ -48,7 +48,7 @@ pub(super) async fn open(
     let style = facts.style;
     let zeroed = facts.resize.is_none_or(|info| info.features.has(Features::ZEROED));
     let embedded = matches!(backend, Backend::Origin(_));
-    let driver = Driver::of(&resize.driver);
+    let driver = Driver::of(&resize.driver, resize.timeout);
     let zeroed_beside = match &driver {
         Some(driver) => driver.exposes_zeroes().await,
         None => false,
