@@ -78,7 +78,10 @@ pub(super) async fn open(
     );
     tokio::spawn(coordinator.run(acts));
     let (end, ending) = watch::channel(false);
-    if !embedded {
+    if embedded {
+        // Nobody else can resize it.
+        told.0.looked_at.set(1);
+    } else {
         tokio::spawn(follow(
             Arc::clone(&core),
             resizer.clone(),
