@@ -75,7 +75,8 @@ pub(super) async fn open(
         Arc::clone(&resizer.jobs),
         Arc::clone(&resizer.audience),
         told.clone(),
-    );
+    )
+    .seen_in(Arc::clone(&resizer.glance));
     tokio::spawn(coordinator.run(acts));
     let (end, ending) = watch::channel(false);
     if embedded {

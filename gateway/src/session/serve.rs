@@ -101,7 +101,7 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         losses: AtomicU64::new(export.losses()),
     });
     session.out.connect(write);
-    let entered = front.table.enter(&session);
+    let entered = front.table.enter(&session, peer.clone());
     tracing::info!(
         session = id, %peer, export = export.name(), tenant = export.tenant(), size = session.agreement.size,
         framing = ?session.agreement.framing, "session opened"

@@ -4,16 +4,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
+use nbd_gateway_policy::style::ClientStyle;
 use tokio::sync::Notify;
 
 use super::Session;
+use crate::proto::Framing;
 
 /// Every session in transmission, by its id. No guard of the map is held across an await.
 #[derive(Debug, Default)]
 pub struct SessionTable {
     next: AtomicU64,
-    open: DashMap<u64, Weak<Session>>,
+    open: DashMap<u64, Place>,
     left: Notify,
+}
+
+/// A session, and where its client comes from.
+#[derive(Debug)]
+struct Place {
+    session: Weak<Session>,
+    peer: String,
 }
 
 /// One open session, for the admin interface.
@@ -23,6 +32,14 @@ pub struct SessionInfo {
     pub id: u64,
     /// The export it uses.
     pub export: String,
+    /// Where its client comes from.
+    pub peer: String,
+    /// How its replies are framed.
+    pub framing: Framing,
+    /// What it knows of resize.
+    pub style: ClientStyle,
+    /// The size that it was last told, in bytes.
+    pub told: u64,
 }
 
 impl SessionTable {
@@ -32,8 +49,8 @@ impl SessionTable {
     }
 
     /// Adds a session; it leaves when the guard is dropped.
-    pub fn enter(self: &Arc<Self>, session: &Arc<Session>) -> Entered {
-        self.open.insert(session.id(), Arc::downgrade(session));
+    pub fn enter(self: &Arc<Self>, session: &Arc<Session>, peer: String) -> Entered {
+        self.open.insert(session.id(), Place { session: Arc::downgrade(session), peer });
         Entered { table: Arc::clone(self), id: session.id() }
     }
 
@@ -60,7 +77,7 @@ impl SessionTable {
 
     /// Cuts every connection.
     pub fn cut_all(&self) {
-        self.open.iter().filter_map(|entry| entry.value().upgrade()).for_each(|session| session.cut());
+        self.open.iter().filter_map(|entry| entry.value().session.upgrade()).for_each(|session| session.cut());
     }
 
     /// All of them, oldest first.
@@ -68,8 +85,15 @@ impl SessionTable {
         let mut all: Vec<SessionInfo> = self
             .open
             .iter()
-            .filter_map(|entry| entry.value().upgrade())
-            .map(|s| SessionInfo { id: s.id(), export: s.export().name().to_owned() })
+            .filter_map(|entry| Some((entry.value().session.upgrade()?, entry.value().peer.clone())))
+            .map(|(s, peer)| SessionInfo {
+                id: s.id(),
+                export: s.export().name().to_owned(),
+                peer,
+                framing: s.agreement.framing,
+                style: s.agreement.style,
+                told: s.told(),
+            })
             .collect();
         all.sort_by_key(|s| s.id);
         all
