@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::backend::Backend;
 use super::registry::Shared;
 use super::{Core, Export, Parts, Shown};
+use crate::driver::Driver;
 use crate::proto::{ExportFlags, Features};
 use crate::resize::Resizer;
 use crate::resize::audience::Audience;
@@ -33,8 +34,7 @@ pub(super) async fn open(
     let resize = config.resize.clone();
     let (resizer, acts) =
         Resizer::new(export.clone(), tenant.clone(), Audience::new(resize.shrink_grace), Arc::clone(&shared.book));
-    let (backend, facts, view) =
-        Backend::open(config, &shared.pool, &shared.shards, &metrics, &resizer).await.map_err(|e| e.to_string())?;
+    let (backend, facts, view) = Backend::open(config, shared, &metrics, &resizer).await.map_err(|e| e.to_string())?;
     let mut policy = resize.policy;
     policy.read_only |= config.read_only || facts.flags.has(ExportFlags::READ_ONLY);
     policy.granularity = coarser(policy.granularity, facts.minimum_block());
@@ -59,6 +59,11 @@ pub(super) async fn open(
     let style = facts.style;
     let zeroed = facts.resize.is_none_or(|info| info.features.has(Features::ZEROED));
     let embedded = matches!(backend, Backend::Origin(_));
+    let driver = Driver::of(&resize.driver, resize.timeout);
+    let zeroed_beside = match &driver {
+        Some(driver) => driver.exposes_zeroes().await,
+        None => false,
+    };
     let core = Core::new(config, Arc::clone(&shared.notes), facts, backend, view);
     let unrecorded = match window {
         Some(window) => !window.is_settled(&core, &shared.notes, &tenant, disk, resize.timeout).await,
@@ -73,14 +78,14 @@ pub(super) async fn open(
         size,
         disk,
         backend: style,
-        zeroed_by_backend: embedded || (zeroed && core.facts().resize.is_some() && window.is_none()),
+        zeroed_by_backend: embedded || zeroed_beside || (zeroed && core.facts().resize.is_some() && window.is_none()),
         unzeroed,
         timeout: resize.timeout,
         unrecorded,
     };
     let record = window.map(|_| if unrecorded { Window::Unrecorded } else { Window::OnRecord });
     let clerk = Clerk::new(Arc::clone(&shared.notes), config.name.clone(), config.tenant.clone(), record);
-    let world = World::new(Arc::clone(&core), clerk, resize.timeout);
+    let world = World::new(Arc::clone(&core), driver, clerk, resize.timeout);
     let coordinator = Coordinator::new(
         start,
         world,
@@ -92,7 +97,10 @@ pub(super) async fn open(
     .seen_in(Arc::clone(&resizer.glance));
     tokio::spawn(coordinator.run(acts));
     let (end, ending) = watch::channel(false);
-    if !embedded {
+    if embedded {
+        // Nobody else can resize it.
+        told.0.looked_at.set(1);
+    } else {
         tokio::spawn(follow(
             Arc::clone(&core),
             resizer.clone(),
