@@ -42,3 +42,4 @@ mod scripted;
 mod templates;
 mod translation;
 mod trouble;
+mod window;

@@ -139,3 +139,9 @@ fn a_disk_behind_nbd_server_grows_under_load_as_the_readme_says() -> Result<(), 
 fn a_disk_behind_qemu_nbd_grows_under_load_as_the_readme_says() -> Result<(), Trouble> {
     grows_under_load("qemu-nbd")
 }
+
+#[test]
+fn a_window_over_a_disk_that_was_used_before_grows_as_the_readme_says() -> Result<(), Trouble> {
+    let said = Recipe::named("window")?.run("/tmp/nbd-window")?;
+    ensure(said.contains("134217728") && said.contains("201326592"), || format!("it did not grow twice: {said}"))
+}
