@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::backend::Backend;
 use super::registry::Shared;
 use super::{Core, Export, Parts, Shown};
+use crate::hooks;
 use crate::proto::{ExportFlags, Features};
 use crate::resize::Resizer;
 use crate::resize::audience::Audience;
@@ -71,8 +72,10 @@ pub(super) async fn open(
         Arc::clone(&resizer.audience),
         told.clone(),
     );
-    tokio::spawn(coordinator.run(acts));
     let (end, ending) = watch::channel(false);
+    // Before anybody can change the size.
+    hooks::start(config, &core, &shared.metrics, &ending);
+    tokio::spawn(coordinator.run(acts));
     if !embedded {
         tokio::spawn(follow(
             Arc::clone(&core),
