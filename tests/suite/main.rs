@@ -35,6 +35,7 @@ mod peer;
 mod place;
 mod process;
 mod readme;
+mod recipe;
 mod resize;
 mod resize_hostile;
 mod route;

@@ -34,6 +34,11 @@ impl File {
         Self { path, limit }
     }
 
+    /// Whether what a grow exposes reads as zeroes by itself: that of a file is a hole, that of a device is what was there.
+    pub(super) async fn exposes_zeroes(&self) -> bool {
+        tokio::fs::metadata(&self.path).await.is_ok_and(|found| found.is_file())
+    }
+
     /// Carries an order out. Cancel-safe: dropped, or over its limit, a change that hangs in the file system may still come.
     pub(super) async fn resize(&self, order: &Order) -> Result<(), Undone> {
         let (path, from, to) = (self.path.clone(), order.from, order.to);

@@ -112,6 +112,15 @@ impl Driver {
         }
     }
 
+    /// Whether what a grow exposes reads as zeroes by itself, as that of a file does.
+    pub async fn exposes_zeroes(&self) -> bool {
+        match self {
+            Self::File(file) => file.exposes_zeroes().await,
+            Self::Restart(restart) => restart.exposes_zeroes().await,
+            Self::Exec(_) => false,
+        }
+    }
+
     /// Carries an order out. Cancel-safe: dropped, what it started outside is ended; whether the size changed is then
     /// unknown.
     pub async fn resize(&self, order: &Order) -> Result<(), Undone> {

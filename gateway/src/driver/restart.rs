@@ -27,6 +27,14 @@ impl Restart {
         Self { file, words, limit }
     }
 
+    /// Whether what a grow exposes reads as zeroes by itself.
+    pub(super) async fn exposes_zeroes(&self) -> bool {
+        match &self.file {
+            Some(file) => file.exposes_zeroes().await,
+            None => false,
+        }
+    }
+
     /// Carries an order out. Cancel-safe: dropped, the program is ended; its server may be down then.
     pub(super) async fn resize(&self, order: &Order) -> Result<(), Undone> {
         let since = Instant::now();
