@@ -182,6 +182,7 @@ pub mod driver;
 pub mod export;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod hooks;
 pub mod http;
 pub mod lane;
 pub mod ledger;

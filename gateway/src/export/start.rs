@@ -11,6 +11,7 @@ use super::backend::Backend;
 use super::registry::Shared;
 use super::{Core, Export, Parts, Shown};
 use crate::driver::Driver;
+use crate::hooks;
 use crate::proto::{ExportFlags, Features};
 use crate::resize::Resizer;
 use crate::resize::audience::Audience;
@@ -76,8 +77,10 @@ pub(super) async fn open(
         Arc::clone(&resizer.audience),
         told.clone(),
     );
-    tokio::spawn(coordinator.run(acts));
     let (end, ending) = watch::channel(false);
+    // Before anybody can change the size.
+    hooks::start(config, &core, &shared.metrics, &ending);
+    tokio::spawn(coordinator.run(acts));
     if embedded {
         // Nobody else can resize it.
         told.0.looked_at.set(1);
