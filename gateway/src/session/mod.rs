@@ -2,17 +2,21 @@
 //!
 //! A session owns its framing, its selection of contexts, the end up to which it is admitted, its permits and its
 //! outgoing queue. Its own task reads and admits (`transmission`); whoever finishes a job appends the reply and writes it.
+//! Others may end it between two messages (`part`).
 //! Keeps: memory (1), exactly one reply (8), nobody is stalled by another's reading.
 
 mod admit;
 mod fuzz;
 mod handshake;
 mod notify;
+mod part;
 mod permits;
 mod reply;
 mod resize;
 mod serve;
 mod table;
+#[cfg(test)]
+pub(crate) mod tests;
 mod transmission;
 
 use std::sync::Arc;
@@ -22,7 +26,7 @@ use std::task::Waker;
 use nbd_gateway_policy::offer::{Offer, PastEnd};
 use nbd_gateway_policy::style::ClientStyle;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 #[doc(hidden)]
 pub use fuzz::{fuzz_requests, fuzz_seeds};
@@ -32,7 +36,7 @@ pub use serve::{Front, serve};
 pub use table::{SessionInfo, SessionTable};
 
 use crate::export::Export;
-use crate::net::{Outbox, Released, Written};
+use crate::net::{Outbox, Peer, Released, Written};
 use crate::proto::resize::Context;
 use crate::proto::{ExportFlags, Framing};
 use permits::Permits;
@@ -60,6 +64,7 @@ pub struct Agreement {
 #[derive(Debug)]
 pub struct Session {
     id: u64,
+    peer: Peer,
     export: Arc<Export>,
     agreement: Agreement,
     /// The size that this client was last told: by its handshake, a RESIZE chunk, its own successful resize.
@@ -75,8 +80,8 @@ pub struct Session {
     resizes: AtomicU32,
     /// Whether a long poll waits: at most one does.
     watching: AtomicBool,
-    /// Told when its task ends.
-    ended: Notify,
+    life: watch::Sender<part::Life>,
+    parting: AtomicBool,
     out: Outbox,
     permits: Permits,
     /// The session's own task, to be woken when the socket is full or permits are back.
@@ -91,6 +96,11 @@ impl Session {
     /// Unique in this process; also chooses the lane.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Its client.
+    pub fn peer(&self) -> Peer {
+        self.peer
     }
 
     /// The export it uses.

@@ -5,12 +5,13 @@
 //! when the session's permits run out: that slows this client and nobody else.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use nbd_gateway_policy::notice;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::admit::{Rules, Verdict, admit, narrow};
 use super::{Session, Ticket};
@@ -31,6 +32,9 @@ pub(crate) enum End {
     /// The gateway drains, and nothing of this session was left to do.
     #[error("drained")]
     Drained,
+    /// The gateway ended it between two messages; all that was admitted is answered.
+    #[error("ended by the gateway between two messages")]
+    Parted,
     /// The client closed in the middle of a message.
     #[error("client closed the connection in the middle of a message")]
     Torn,
@@ -75,15 +79,17 @@ enum Pause {
 /// The reading side of one session.
 pub(super) struct Transmission {
     pub(super) session: Arc<Session>,
-    read: ReadHalf,
-    inbox: Inbox,
-    pool: Arc<Pool>,
+    pub(super) read: ReadHalf,
+    pub(super) inbox: Inbox,
+    pub(super) pool: Arc<Pool>,
     pub(super) step: Step,
     jobs: Vec<Job>,
     finished: Finished,
     largest: u64,
     drain: tokio::sync::watch::Receiver<bool>,
     draining: bool,
+    /// While the session parts: when its client has to have read what was written so far.
+    pub(super) patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl Transmission {
@@ -107,6 +113,7 @@ impl Transmission {
             largest,
             drain,
             draining,
+            patience: None,
         }
     }
 
@@ -127,6 +134,9 @@ impl Transmission {
                 end = std::future::poll_fn(|cx| self.poll(cx)) => break end,
             }
         };
+        if matches!(end, End::Parted) {
+            self.linger().await;
+        }
         self.session.gone.store(true, Ordering::Release);
         *self.session.task.lock() = None;
         end
@@ -146,6 +156,9 @@ impl Transmission {
             if self.session.broken.load(Ordering::Acquire) {
                 return Poll::Ready(End::Closed);
             }
+            if self.session.is_parting() && self.part(cx) {
+                return Poll::Ready(End::Parted);
+            }
             let pause = self.decode();
             if !self.jobs.is_empty() {
                 self.session.export.submit(&self.session, &mut self.jobs, &mut self.finished);
@@ -157,7 +170,10 @@ impl Transmission {
                     if matches!(pause, Pause::Closing) { notice::End::Disconnected } else { notice::End::Drained };
                 self.session.end_notify(why);
             }
-            let done = ending && self.session.permits.is_idle() && self.session.is_quiet();
+            if matches!(pause, Pause::Closing) {
+                self.session.stops_reading();
+            }
+            let done = ending && self.session.permits.is_idle() && self.session.is_quiet() && self.session.has_parted();
             match pause {
                 Pause::Permits => return Poll::Pending,
                 Pause::Closing if done => {
@@ -173,10 +189,7 @@ impl Transmission {
             match self.read.poll_fill(cx, room) {
                 Poll::Ready(Ok(0)) => {
                     let between = self.inbox.is_empty() && matches!(self.step, Step::Header);
-                    if let Step::Payload(header, ..) = &self.step {
-                        // This one will never be whole: nobody else gives its permits back.
-                        self.session.permits.release(Released { requests: 1, bytes: charge(header), notices: 0 });
-                    }
+                    self.give_up_payload();
                     self.step = Step::Closing(if between { End::Closed } else { End::Torn });
                 }
                 Poll::Ready(Ok(_)) => {}
@@ -188,6 +201,13 @@ impl Transmission {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// A payload that will never be whole: nobody else gives its permits back.
+    pub(super) fn give_up_payload(&self) {
+        if let Step::Payload(header, ..) = &self.step {
+            self.session.permits.release(Released { requests: 1, bytes: charge(header), notices: 0 });
         }
     }
 
