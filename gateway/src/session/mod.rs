@@ -17,6 +17,7 @@ mod serve;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
+mod throttle;
 mod transmission;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use permits::TenantBudget;
 pub use reply::Ticket;
 pub use serve::{Front, serve};
 pub use table::{SessionInfo, SessionTable};
+pub use throttle::Throttle;
 
 use crate::export::Export;
 use crate::net::{Outbox, Peer, Released, Written};
