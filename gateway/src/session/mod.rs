@@ -111,8 +111,14 @@ impl Session {
     }
 
     /// The end up to which its requests are admitted now (promise 10): a client that knows nothing of resize stays within
-    /// what it was told.
+    /// what it was told. Who is shown the ceiling is admitted to all of that; what is not there yet is the export's to
+    /// answer.
     pub fn end(&self) -> u64 {
+        if self.sees_ceiling() { self.told() } else { self.reach() }
+    }
+
+    /// The end up to which its requests go to the backend as they are.
+    pub fn reach(&self) -> u64 {
         let end = self.export.view().end();
         match self.agreement.style {
             ClientStyle::Stock => end.min(self.told.load(Ordering::Acquire)),
@@ -126,6 +132,11 @@ impl Session {
     /// Whether its writes past the end grow the export.
     pub fn grows(&self) -> bool {
         self.agreement.offer.past_end == PastEnd::Grow
+    }
+
+    /// Whether it was told the ceiling, not the size.
+    pub fn sees_ceiling(&self) -> bool {
+        self.agreement.offer.ceiling
     }
 
     /// The size it was last told, in bytes.

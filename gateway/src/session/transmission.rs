@@ -323,7 +323,8 @@ impl Transmission {
             framing: agreement.framing,
             flags: agreement.flags,
             end: self.session.end(),
-            grows: self.session.grows(),
+            // Past the ceiling nothing grows.
+            grows: self.session.grows() && !self.session.sees_ceiling(),
             largest: self.largest,
             contexts: agreement.contexts.len() + agreement.sizes.len(),
             draining: self.draining,

@@ -1,5 +1,6 @@
 //! Whole sessions in front of memory disks, each over a socket pair.
 
+mod ceiling;
 mod parting;
 
 use std::sync::Arc;
@@ -43,7 +44,7 @@ impl Scene {
         Self { front: Arc::new(front), _drain: drain }
     }
 
-    /// A client that knows nothing of resize, in transmission.
+    /// A client that knows nothing of resize, in transmission; with base:allocation, if its framing has contexts.
     pub(crate) async fn client(&self, framing: Framing) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
         tokio::spawn(serve(Arc::clone(&self.front), Stream::Unix(ours)));
@@ -58,6 +59,11 @@ impl Scene {
         if let Some(option) = option {
             client.send(&[b"IHAVEOPT", &option.to_be_bytes()[..], &[0; 4]].concat()).await;
             client.take(20).await;
+            let name = b"base:allocation";
+            let query = [&[0, 0, 0, 1][..], b"e", &[0, 0, 0, 1], &[0, 0, 0, 15], name].concat();
+            let length = u32::try_from(query.len()).unwrap();
+            client.send(&[b"IHAVEOPT", &10u32.to_be_bytes()[..], &length.to_be_bytes(), &query].concat()).await;
+            client.take(20 + 4 + 15 + 20).await;
         }
         client.send(&[b"IHAVEOPT", &1u32.to_be_bytes()[..], &1u32.to_be_bytes(), b"e"].concat()).await;
         let told = client.take(10).await;
@@ -68,6 +74,15 @@ impl Scene {
         }
         client
     }
+}
+
+/// What came back.
+#[derive(Debug, Default)]
+pub(crate) struct Reply {
+    pub(crate) error: u32,
+    pub(crate) data: Vec<Option<u8>>,
+    pub(crate) holes: usize,
+    pub(crate) extents: Vec<(u64, u64)>,
 }
 
 /// The client's end.
@@ -101,6 +116,45 @@ impl Client {
         header.put(self.framing, &mut bytes);
         bytes.extend_from_slice(payload);
         self.send(&bytes).await;
+    }
+
+    /// A reply, of a request that is the only one: its error, a READ's bytes by their place in it, and the extents of its
+    /// one context.
+    pub(crate) async fn reply(&mut self, command: Cmd, offset: u64, length: u64) -> Reply {
+        let mut reply = Reply { data: vec![None; usize::try_from(length).unwrap()], ..Reply::default() };
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+        let place = |at: u64| usize::try_from(at - offset).unwrap();
+        if self.framing == Framing::Simple {
+            reply.error = self.simple().await.0;
+            if command == Cmd::READ && reply.error == 0 {
+                reply.data = self.take(place(offset + length)).await.into_iter().map(Some).collect();
+            }
+            return reply;
+        }
+        loop {
+            let extended = self.framing == Framing::Extended;
+            let head = self.take(if extended { 32 } else { 20 }).await;
+            let (flags, kind) = (number(&head[4..6]), number(&head[6..8]));
+            let body = self.take(usize::try_from(number(&head[if extended { 24 } else { 16 }..])).unwrap()).await;
+            match kind {
+                0 => {}
+                1 => {
+                    let at = place(number(&body[..8]));
+                    reply.data[at..at + body.len() - 8].iter_mut().zip(&body[8..]).for_each(|(d, b)| *d = Some(*b));
+                }
+                2 => {
+                    let at = place(number(&body[..8]));
+                    reply.holes += 1;
+                    reply.data[at..at + usize::try_from(number(&body[8..])).unwrap()].fill(Some(0));
+                }
+                5 => reply.extents = body[4..].chunks(8).map(|e| (number(&e[..4]), number(&e[4..]))).collect(),
+                6 => reply.extents = body[8..].chunks(16).map(|e| (number(&e[..8]), number(&e[8..]))).collect(),
+                _ => reply.error = u32::try_from(number(&body[..4])).unwrap(),
+            }
+            if flags & 1 != 0 {
+                return reply;
+            }
+        }
     }
 
     /// A simple reply's error and cookie.
