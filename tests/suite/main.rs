@@ -41,3 +41,4 @@ mod scripted;
 mod templates;
 mod translation;
 mod trouble;
+mod vm;
