@@ -190,6 +190,7 @@ pub mod listener;
 pub mod net;
 pub mod origin;
 pub mod proto;
+pub mod qmp;
 pub mod resize;
 pub mod session;
 pub mod shards;
