@@ -151,7 +151,11 @@ impl Qemu {
             match self.next(command).await? {
                 Message::Event(_) => {}
                 Message::Answer { id, outcome } if id == Some(self.id) => {
-                    return outcome.map_err(|fault| QmpError::Refused { command, class: fault.class, desc: fault.desc });
+                    return outcome.map_err(|fault| QmpError::Refused {
+                        command,
+                        class: fault.class,
+                        desc: fault.desc,
+                    });
                 }
                 Message::Answer { .. } => return Err(self.broken(command, "an answer to something else".to_owned())),
                 Message::Greeting => return Err(self.broken(command, "a second greeting".to_owned())),

@@ -96,7 +96,8 @@ fn read(line: &[u8]) -> Result<Message, Unreadable> {
         return Ok(Message::Answer { id, outcome: Ok(value) });
     }
     let text = |error: &Value, key| error.get(key).and_then(Value::as_str).map(str::to_owned);
-    let fault = map.get("error").and_then(|error| Some(Fault { class: text(error, "class")?, desc: text(error, "desc")? }));
+    let fault =
+        map.get("error").and_then(|error| Some(Fault { class: text(error, "class")?, desc: text(error, "desc")? }));
     fault.map(|fault| Message::Answer { id, outcome: Err(fault) }).ok_or(Unreadable::NotQmp)
 }
 
