@@ -182,6 +182,7 @@ pub mod driver;
 pub mod export;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod hooks;
 pub mod http;
 pub mod lane;
 pub mod ledger;
@@ -189,6 +190,7 @@ pub mod listener;
 pub mod net;
 pub mod origin;
 pub mod proto;
+pub mod qmp;
 pub mod resize;
 pub mod session;
 pub mod shards;
