@@ -175,6 +175,7 @@
 //! lane has no permits of its own: what its sessions hold is its bound.
 
 pub mod admin;
+pub mod agent;
 pub mod app;
 pub mod cmd;
 pub mod export;
