@@ -24,6 +24,7 @@ mod gateway;
 mod image;
 mod inherited;
 mod interop;
+mod kernel;
 mod lanes;
 mod limits;
 mod listeners;

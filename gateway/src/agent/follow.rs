@@ -323,6 +323,10 @@ impl Follower<'_> {
 
     /// Leaves the device as it is, or detaches it if that was ordered and nobody uses it.
     async fn end(mut self) -> Result<(), AgentFault> {
+        // What is on its way to the kernel gets there; nothing else does.
+        if let Some(task) = self.state.linking.take() {
+            task.abort();
+        }
         let size = self.device.size()?;
         if !self.order.detach {
             self.teller.tell(&Event::Left { size });
