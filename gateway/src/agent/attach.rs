@@ -42,13 +42,13 @@ pub(super) async fn attach(
         (false, true) => Err(AgentFault::NotAttached { node: device.node.clone() }),
         (true, follow) => {
             let (backend, uri) = (device.backend(), order.uri.to_string());
+            let node = device.node.clone();
             match &backend {
-                Some(backend) if follow || *backend == uri => {}
-                None if follow => {}
-                other => {
-                    let backend = other.clone().unwrap_or_default();
-                    return Err(AgentFault::AttachedForOther { node: device.node.clone(), backend, uri });
+                Some(backend) if !follow && *backend != uri => {
+                    return Err(AgentFault::AttachedForOther { node, backend: backend.clone(), uri });
                 }
+                None if !follow => return Err(AgentFault::AttachedForUnknown { node }),
+                _ => {}
             }
             let driver = driver.for_backend(backend.clone());
             driver.ask(Request::Timeouts(timeouts)).await?;

@@ -33,7 +33,10 @@ pub enum AgentFault {
         node: PathBuf,
     },
     /// The device is attached to another export.
-    #[error("{} is attached for {backend:?}, not for {uri:?}: take another device, detach it, or say --follow if both are the same disk", node.display())]
+    #[error(
+        "{} is attached for {backend:?}, not for {uri:?}: take another device, detach it, \
+         or say --follow if both are the same disk", node.display()
+    )]
     AttachedForOther {
         /// As it was named.
         node: PathBuf,
@@ -41,6 +44,15 @@ pub enum AgentFault {
         backend: String,
         /// The export that was named.
         uri: String,
+    },
+    /// The device is attached, and was not by an agent.
+    #[error(
+        "{} is attached, and the kernel does not say for what: take another device, detach it, \
+         or say --follow if it is the same disk", node.display()
+    )]
+    AttachedForUnknown {
+        /// As it was named.
+        node: PathBuf,
     },
     /// Not allowed to.
     #[error("the kernel does not let this process change nbd devices: run it as root (it needs CAP_SYS_ADMIN)")]

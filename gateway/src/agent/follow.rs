@@ -1,8 +1,9 @@
 //! The agent's life with one device: sizes that are told, connections that die, and the order to end.
 //!
-//! Owns what is under way: at most one size and one connection, never both, because a size waits in the kernel for
-//! requests that a dead connection holds. A size is applied from what was told last on a connection that lives, and is
-//! read back before it is reported.
+//! Owns what is under way: at most one size and one new connection. No size is begun while a connection is known to be dead,
+//! because a size waits in the kernel for requests that wait for the connection; one that is under way when a connection
+//! dies does not hold up its replacement here. A size is what was told last on a connection that lives, and is read back
+//! before it is reported.
 
 use core::future::Future;
 use std::os::fd::OwnedFd;
@@ -96,11 +97,12 @@ struct Said {
 }
 
 impl State {
-    /// Of a device that was just attached; or of one that was found attached, whose connection may be dead.
-    pub(super) fn new(found: bool) -> Self {
+    /// Of a device that was just attached, with none in `feared`; or of one that was found attached, so many of whose
+    /// connections may be dead.
+    pub(super) fn new(feared: u8) -> Self {
         Self {
-            dead: usize::from(found),
-            feared: found,
+            dead: usize::from(feared),
+            feared: feared > 0,
             renewing: false,
             linking: None,
             next: Instant::now(),
@@ -176,6 +178,10 @@ impl Follower<'_> {
         self.state.dead = if self.state.feared { dead } else { self.state.dead.saturating_add(dead) };
         (self.state.feared, self.state.renewing) = (false, false);
         self.state.next = Instant::now();
+        // It may have been offered before the kernel lacked one, and then was not taken. One too many does no harm.
+        if let Some(task) = self.state.linking.take() {
+            task.abort();
+        }
         self.metrics.link_up.set(0);
         self.attached.sockets.retain(|socket| !ended(socket));
         self.teller.tell(&Event::LinkDead { dead });
@@ -198,7 +204,6 @@ impl Follower<'_> {
     fn linked(&mut self, outcome: Result<(OwnedFd, u64), AgentFault>) {
         match outcome {
             Ok((socket, size)) => {
-                self.metrics.reconnected(AgentReconnect::Ok);
                 self.state.dead = self.state.dead.saturating_sub(1);
                 self.state.backoff.reset();
                 self.state.said.link = None;
@@ -207,13 +212,14 @@ impl Follower<'_> {
                 }
                 if self.state.feared {
                     // The kernel takes it or closes it, and does not tell which. The listener tells the size.
-                    self.state.feared = false;
+                    self.state.feared = self.state.dead > 0;
                     return;
                 }
+                self.metrics.reconnected(AgentReconnect::Ok);
                 self.teller.tell(&Event::Reconnected { size });
                 self.attached.sockets.push(socket);
                 // Newer than whatever was told before. Other connections that are left may be too old for it.
-                let later = self.state.pinned && self.attached.sockets.len() > 1;
+                let later = self.state.pinned && self.order.connections > 1;
                 self.state.told = Some(Told { size, later });
             }
             Err(fault) => {
@@ -294,9 +300,11 @@ impl Follower<'_> {
             Err(fault) => {
                 self.metrics.resized(AgentResize::Failed);
                 let size = self.device.size()?;
-                self.teller.tell(&Event::Refused { told, size, reason: "failed", why: &fault });
-                // What it should be is asked anew, not remembered.
-                self.listener.again();
+                if self.state.said.refused.replace(told) != Some(told) {
+                    self.teller.tell(&Event::Refused { told, size, reason: "failed", why: &fault });
+                    // What it should be is asked anew, once, and not remembered.
+                    self.listener.again();
+                }
             }
         }
         Ok(())
@@ -304,13 +312,15 @@ impl Follower<'_> {
 
     /// Ends the connection that can't reach the new size, so that another is made that can.
     fn renew(&mut self, told: u64, now: u64) {
-        let [socket] = &self.attached.sockets[..] else {
+        if self.order.connections > 1 || self.attached.sockets.is_empty() {
             let why = "its server serves a new size to new connections only, and these are not one that the agent made: \
                        detach the device, and let the agent attach it with one";
             return self.refuse(told, now, "old-connection", &why);
-        };
-        // Fails only if the server was faster.
-        let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        }
+        for socket in &self.attached.sockets {
+            // Fails only if the server was faster.
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        }
         self.state.renewing = true;
     }
 

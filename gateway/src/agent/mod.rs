@@ -52,7 +52,7 @@ pub async fn run(
         teller.tell(&event::Event::Metrics { address });
     }
     let attached = attach(order, &device, driver, &mut teller).await?;
-    let state = State::new(attached.flags.is_none());
+    let state = State::new(if attached.flags.is_some() { 0 } else { order.connections });
     let listener = Listener::start(order.uri.clone(), order.poll.duration());
     Follower { order, device, attached, events, listener, teller, metrics, state }.run(stop).await
 }

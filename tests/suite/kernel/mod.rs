@@ -6,6 +6,7 @@
 mod faults;
 mod recipe;
 mod served;
+mod several;
 mod shrink;
 mod stock;
 
@@ -97,6 +98,7 @@ fn a_mounted_disk_of_the_kernel_grows_under_load_over_lost_connections() -> Resu
     faults::each_is_a_sentence(&mut stage)?;
     recipe::works_as_printed(&mut stage)?;
     served::grows_three_times(&mut stage)?;
+    several::are_replaced_one_by_one(&mut stage)?;
     shrink::goes_only_with_an_order(&mut stage)?;
     stock::is_reached_past_its_old_end_by_another_connection(&mut stage)?;
     faults::without_the_module(&mut stage)?;

@@ -73,6 +73,8 @@ pub(super) fn grows_three_times(stage: &mut Stage) -> Result<(), Trouble> {
     grow(&stage.served, 128)?;
     write_more(stage)?;
     other_exports_are_kept_away(stage)?;
+    // Nor is anybody there when the connection dies.
+    stage.gateway.kill_and_restart()?;
     stage.start_agent("agent", &format!("--json --detach {agent}"))?;
     stage.await_said("agent", "\"event\":\"following\"", 1)?;
     grown_to(stage, 128, 1)?;
