@@ -25,6 +25,7 @@ mod hooks;
 mod image;
 mod inherited;
 mod interop;
+mod kernel;
 mod lanes;
 mod limits;
 mod listeners;
