@@ -16,6 +16,7 @@
 mod admin;
 mod bad_backend;
 mod bad_client;
+mod ceiling;
 mod client;
 mod commands;
 mod dial;
@@ -34,6 +35,7 @@ mod peer;
 mod place;
 mod process;
 mod readme;
+mod reconnect;
 mod resize;
 mod resize_hostile;
 mod route;

@@ -35,11 +35,13 @@ struct Cut {
     /// The size that it is to see, in bytes.
     size: u64,
     at: Instant,
+    /// It had its chance, and did not take it.
+    away: bool,
 }
 
 impl Cut {
-    fn is_late(&self) -> bool {
-        self.at.elapsed() >= BACK_WITHIN
+    fn stays_away(&self) -> bool {
+        self.away || self.at.elapsed() >= BACK_WITHIN
     }
 }
 
@@ -66,7 +68,7 @@ impl Returns {
         if cut.len() >= MOST {
             cut.remove(0);
         }
-        cut.push(Cut { peer, lost: vec![lost], size, at: Instant::now() });
+        cut.push(Cut { peer, lost: vec![lost], size, at: Instant::now(), away: false });
     }
 
     /// A session begins: whether its client was cut, sees the size that it was cut for, and has yet to send again what was
@@ -77,6 +79,9 @@ impl Returns {
 
     /// Whether `request` is what a client that was cut had lost: it has come back.
     pub(super) fn recognise(&self, peer: Peer, request: &Request) -> bool {
+        if !request.changes_data() {
+            return false;
+        }
         let mut cut = self.cut.lock();
         let again = (request.offset, request.length);
         let Some(at) = cut.iter().position(|known| known.peer == peer && known.lost.contains(&again)) else {
@@ -101,7 +106,7 @@ impl Returns {
                     // One that can't be told from others can't be waited for.
                     return peer != Peer::Unknown;
                 };
-                if known.is_late() {
+                if known.stays_away() {
                     return false;
                 }
                 if !new() {
@@ -109,6 +114,7 @@ impl Returns {
                 }
             }
             if timeout_at(until, back).await.is_err() {
+                self.cut.lock().iter_mut().filter(|known| known.peer == peer).for_each(|known| known.away = true);
                 return false;
             }
         }
@@ -164,6 +170,11 @@ mod tests {
         let before = Instant::now();
         assert!(!returns.may_cut(ONE, || true).await, "it never sends again what was lost");
         assert_eq!(before.elapsed(), AGAIN_WITHIN);
+        assert!(!returns.may_cut(ONE, || true).await, "nor does it get a moment for each of its writes");
+        assert_eq!(before.elapsed(), AGAIN_WITHIN);
+        assert!(!returns.recognise(ONE, &Request { command: Cmd::READ, ..write(1) }), "what it lost is a write");
+        assert!(returns.recognise(ONE, &write(1)));
+        returns.cut(ONE, &write(1), 4096);
         let (may, ()) = tokio::join!(returns.may_cut(ONE, || true), async {
             advance(AGAIN_WITHIN / 2).await;
             assert!(returns.recognise(ONE, &write(1)));
