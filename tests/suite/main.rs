@@ -16,6 +16,7 @@
 mod admin;
 mod bad_backend;
 mod bad_client;
+mod ceiling;
 mod client;
 mod commands;
 mod dial;
@@ -37,6 +38,7 @@ mod place;
 mod process;
 mod readme;
 mod recipe;
+mod reconnect;
 mod resize;
 mod resize_hostile;
 mod route;

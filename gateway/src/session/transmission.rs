@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use nbd_gateway_policy::notice;
+use nbd_gateway_policy::offer::PastEnd;
 use tokio::time::{Instant, Sleep};
 
 use super::admit::{Rules, Verdict, admit, narrow};
@@ -324,7 +325,7 @@ impl Transmission {
             flags: agreement.flags,
             end: self.session.end(),
             // Past the ceiling nothing grows.
-            grows: self.session.grows() && !self.session.sees_ceiling(),
+            grows: self.session.past_end() != PastEnd::Refuse && !self.session.sees_ceiling(),
             largest: self.largest,
             contexts: agreement.contexts.len() + agreement.sizes.len(),
             draining: self.draining,

@@ -2,6 +2,7 @@
 
 mod ceiling;
 mod parting;
+mod reconnect;
 
 use std::sync::Arc;
 use std::time::Duration;
