@@ -178,6 +178,7 @@
 pub mod admin;
 pub mod app;
 pub mod cmd;
+pub mod command;
 pub mod driver;
 pub mod export;
 #[doc(hidden)]

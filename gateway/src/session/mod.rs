@@ -13,6 +13,7 @@ mod reply;
 mod resize;
 mod serve;
 mod table;
+mod throttle;
 mod transmission;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use permits::TenantBudget;
 pub use reply::Ticket;
 pub use serve::{Front, serve};
 pub use table::{SessionInfo, SessionTable};
+pub use throttle::Throttle;
 
 use crate::export::Export;
 use crate::net::{Outbox, Released, Written};
