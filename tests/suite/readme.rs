@@ -47,59 +47,31 @@ fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 0x41))
 os.execvp(sys.argv[1], sys.argv[1:])
 ";
 
-/// Does $1 in a shell, saves $2 as gateway.toml, runs the gateway with it, types the lines of $3, and ends it as Ctrl-C would.
-/// A line that says `# refused` has to fail, every other to succeed.
-const RECIPE: &str = r#"
-set -eu
-nbd-gateway() { "$GATEWAY" "$@"; }
-eval "$1"
-printf '%s\n' "$2" >gateway.toml
-"$GATEWAY" serve --config gateway.toml >out 2>log &
-server=$!
-trap 'cat out log; kill -KILL "$server" 2>/dev/null || true' EXIT
-until grep -qx ready out; do kill -0 "$server"; sleep 0.02; done
-while read -r command; do
-    echo "\$ $command"
-    case $command in
-        *'# refused'*) if eval "$command" </dev/null; then exit 1; fi ;;
-        *) eval "$command" </dev/null ;;
-    esac
-done <<<"$3"
-kill -INT "$server"
-wait "$server"
-trap - EXIT
-! grep -E ' (WARN|ERROR) ' log
-"#;
-
 fn newcomer(serve: &str, commands: &str) -> Result<String, Trouble> {
-    alone(&Place::fresh()?, NEWCOMER, &[serve, commands])
-}
-
-/// A script of bash with these words, in a place and a network of its own.
-fn alone(place: &Place, script: &str, words: &[&str]) -> Result<String, Trouble> {
+    let place = Place::fresh()?;
     // Not on the path: it is not on a newcomer's either.
     let gateway = format!("GATEWAY={}", binary()?.display());
-    let isolated = Call::new("unshare").args(["--map-root-user", "--net", "true"]).run()?.status.success();
-    let call = if isolated {
-        Call::new("unshare").args(["--map-root-user", "--net", "/usr/bin/python3", "-c", WITH_LOOPBACK, "env"])
-    } else {
-        Call::new("env")
-    };
-    let call = call.arg(gateway).args(["bash", "-c", script, "newcomer"]).args(words).inside(place.root());
+    let call =
+        isolated()?.arg(gateway).args(["bash", "-c", NEWCOMER, "newcomer", serve, commands]).inside(place.root());
     let output = call.run()?.success()?;
     Ok(output.stdout)
 }
 
-/// What stands between two lines of the README.
-fn section(begin: &str, end: &str) -> Result<String, Trouble> {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
-    let section = readme.split_once(begin).and_then(|(_, rest)| rest.split_once(end)).map(|(section, _)| section);
-    section.map(str::to_owned).ok_or_else(|| Trouble::new(format!("README.md has no section from {begin} to {end}")))
+/// `env`, with a network of its own where the kernel lets us: what follows may use fixed ports.
+pub(crate) fn isolated() -> Result<Call, Trouble> {
+    let isolated = Call::new("unshare").args(["--map-root-user", "--net", "true"]).run()?.status.success();
+    Ok(if isolated {
+        Call::new("unshare").args(["--map-root-user", "--net", "/usr/bin/python3", "-c", WITH_LOOPBACK, "env"])
+    } else {
+        Call::new("env")
+    })
 }
 
 #[test]
 fn the_commands_in_the_readme_work_as_printed() -> Result<(), Trouble> {
-    let section = section(BEGIN, END)?;
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
+    let section = readme.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).map(|(section, _)| section);
+    let section = section.ok_or_else(|| Trouble::new(format!("README.md has no section from {BEGIN} to {END}")))?;
     let mut fenced = false;
     let mut lines = section.lines().filter(|line| {
         let fence = line.starts_with("```");
@@ -118,27 +90,4 @@ fn the_commands_in_the_readme_work_as_printed() -> Result<(), Trouble> {
 fn the_commands_that_serve_prints_without_a_configuration_work_as_printed() -> Result<(), Trouble> {
     let said = newcomer("cargo run --release -- serve", "")?;
     ensure(said.lines().filter(|line| line.starts_with("$ ")).count() >= 2, || format!("only these: {said}"))
-}
-
-/// Its files are in a directory of /tmp there, and in one of the test's own here.
-#[test]
-fn an_operators_recipe_works_as_printed() -> Result<(), Trouble> {
-    let section = section("<!-- operator -->", "<!-- /operator -->")?;
-    let place = Place::fresh()?;
-    let section = section.replace("/tmp/nbd-resize", &place.root().display().to_string());
-    let fenced: Vec<&str> = section.split("```").skip(1).step_by(2).collect();
-    let [setup, config, commands] = fenced[..] else {
-        return Err(Trouble::new(format!(
-            "README.md should prepare, configure, and order; it has {} parts",
-            fenced.len()
-        )));
-    };
-    let body = |fence: &str, kind: &str| {
-        let body =
-            fence.strip_prefix(kind).and_then(|rest| rest.strip_prefix('\n')).map(|body| body.trim_end().to_owned());
-        body.ok_or_else(|| Trouble::new(format!("README.md should have a part of {kind} here, not {fence:?}")))
-    };
-    let words = [body(setup, "sh")?, body(config, "toml")?, body(commands, "sh")?];
-    let said = alone(&place, RECIPE, &words.each_ref().map(String::as_str))?;
-    ensure(said.contains("disk is now 3 GiB") && said.contains("disk is now 3584 MiB"), || said.clone())
 }
