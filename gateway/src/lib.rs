@@ -91,7 +91,8 @@
 //! coordinator does to the world goes through its [`Hands`](resize::hands::Hands). When the outcome of an ask is
 //! unknown (nobody answered, and the size can't be read), the reservation stays on the books, the end stays lowered, and
 //! the size is asked for every second until it is known. A backend's size that can't be, smaller than what clients rely
-//! on, puts the export into quarantine: it is served, and not resized, until the size fits again or an operator adopts what is left.
+//! on, puts the export into quarantine: it is served, and not resized, until the size fits again or an operator adopts
+//! what is left.
 //!
 //! None of this is on the way of an ordinary request. That looks at the view's end, one atomic load, and passes the gate.
 //!
