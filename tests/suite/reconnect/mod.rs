@@ -49,9 +49,10 @@ fn qcow2_grows_under_a_qemu_that_comes_back() -> Result<(), Trouble> {
     ensure(!told.contains("failed") && !told.contains("rror"), || format!("qemu-io says {told}"))?;
     qemu_img(&["check", "-f", "qcow2", &uri])?;
     let log = gateway.log();
-    ensure(gateway.metric("nbd_gateway_resize_requests_total", &["style=\"automatic\"", "result=\"ok\""])? >= 10.0, || {
-        format!("few grows: {log}")
-    })?;
+    ensure(
+        gateway.metric("nbd_gateway_resize_requests_total", &["style=\"automatic\"", "result=\"ok\""])? >= 10.0,
+        || format!("few grows: {log}"),
+    )?;
     let file = place.path("d.img").display().to_string();
     qemu_img(&["check", "-U", "-f", "qcow2", &file])?;
     gateway.end()
