@@ -34,6 +34,7 @@ mod own_disk;
 mod peer;
 mod place;
 mod process;
+mod qmp;
 mod readme;
 mod recipe;
 mod resize;
