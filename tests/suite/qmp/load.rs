@@ -13,10 +13,23 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// On the first MiB.
     pub(super) fn start(uri: &str) -> Result<Self, Trouble> {
+        Self::start_at(uri, 0)
+    }
+
+    /// On the MiB at `offset`.
+    pub(super) fn start_at(uri: &str, offset: u64) -> Result<Self, Trouble> {
         let place = Place::fresh()?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("suite/qmp/load.py");
-        let arguments = [script, uri.into(), place.path("progress"), place.path("stop"), place.path("content")];
+        let arguments = [
+            script,
+            uri.into(),
+            offset.to_string().into(),
+            place.path("progress"),
+            place.path("stop"),
+            place.path("content"),
+        ];
         let process = Running::start(Path::new("/usr/bin/python3"), arguments, place.path("log"))?;
         let mut load = Self { process, place };
         load.goes_on()?;
@@ -33,7 +46,7 @@ impl Load {
             .map_err(|trouble| trouble.with(self.process.log()))
     }
 
-    /// Ends it; what the first MiB holds.
+    /// Ends it; what its MiB holds.
     pub(super) fn end(mut self) -> Result<Vec<u8>, Trouble> {
         std::fs::write(self.place.path("stop"), "")?;
         let status = self.process.await_end(DEADLINE)?;
