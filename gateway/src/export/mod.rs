@@ -128,6 +128,16 @@ impl Export {
         self.config.tenant.as_str()
     }
 
+    /// How it is configured.
+    pub fn config(&self) -> &Resolved {
+        &self.config
+    }
+
+    /// What its operator decided about its size, and its backend's own bounds.
+    pub fn policy(&self) -> &ExportPolicy {
+        &self.policy
+    }
+
     /// For people: the configuration's, else the backend's.
     pub fn description(&self) -> Option<&str> {
         self.config.description.as_deref().or(self.core.facts().description.as_deref())

@@ -79,7 +79,8 @@ pub(super) async fn open(
         Arc::clone(&resizer.jobs),
         Arc::clone(&resizer.audience),
         told.clone(),
-    );
+    )
+    .seen_in(Arc::clone(&resizer.glance));
     let (end, ending) = watch::channel(false);
     // Before anybody can change the size.
     hooks::start(config, &core, &shared.metrics, &shared.sessions, &ending);

@@ -67,6 +67,8 @@ pub struct Agreement {
 pub struct Session {
     id: u64,
     peer: Peer,
+    /// Where its client comes from, for people.
+    from: String,
     export: Arc<Export>,
     agreement: Agreement,
     /// The size that this client was last told: by its handshake, a RESIZE chunk, its own successful resize.

@@ -86,6 +86,7 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
     let session = Arc::new(Session {
         id,
         peer: identity,
+        from: peer.clone(),
         told: AtomicU64::new(agreement.size),
         notify: Mutex::new(None),
         notifies: AtomicU64::new(0),

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::Session;
 use crate::net::Peer;
+use crate::proto::Framing;
 
 /// Every session in transmission, by its id. No guard of the map is held across an await.
 #[derive(Debug, Default)]
@@ -29,6 +30,10 @@ pub struct SessionInfo {
     pub style: ClientStyle,
     /// Its client.
     pub peer: Peer,
+    /// Where that comes from, for people: with its port.
+    pub from: String,
+    /// How its replies are framed.
+    pub framing: Framing,
     /// The size that it was last told, in bytes.
     pub told: u64,
 }
@@ -92,8 +97,15 @@ impl SessionTable {
 impl Session {
     /// What the table tells about it.
     pub fn info(&self) -> SessionInfo {
-        let (style, peer, told) = (self.agreement.style, self.peer, self.told());
-        SessionInfo { id: self.id, export: self.export.name().to_owned(), style, peer, told }
+        SessionInfo {
+            id: self.id,
+            export: self.export.name().to_owned(),
+            style: self.agreement.style,
+            peer: self.peer,
+            from: self.from.clone(),
+            framing: self.agreement.framing,
+            told: self.told(),
+        }
     }
 }
 
