@@ -139,3 +139,8 @@ fn a_disk_behind_nbd_server_grows_under_load_as_the_readme_says() -> Result<(), 
 fn a_disk_behind_qemu_nbd_grows_under_load_as_the_readme_says() -> Result<(), Trouble> {
     grows_under_load("qemu-nbd")
 }
+
+#[test]
+fn a_disk_behind_qemu_storage_daemon_grows_under_load_as_the_readme_says() -> Result<(), Trouble> {
+    grows_under_load("qsd")
+}

@@ -15,6 +15,14 @@ use crate::trouble::{Trouble, ensure, eventually};
 /// How large its disks are at first.
 pub(super) const SIZE: u64 = 8 << 20;
 
+/// The daemon to test with.
+pub(super) fn program() -> Result<PathBuf, Trouble> {
+    match std::env::var_os("NBD_SUITE_STORAGE_DAEMON") {
+        Some(program) => Ok(program.into()),
+        None => installed("qemu-storage-daemon"),
+    }
+}
+
 /// A running daemon with one disk, `disk`, on the node `node`, by the export `id`.
 pub(super) struct Daemon {
     pub(super) process: Running,
@@ -45,11 +53,7 @@ impl Daemon {
             format!("--export=type=nbd,id=id,node-name=node,name=disk,{export}"),
         ];
         arguments.extend(monitor("qmp").into_iter().chain(monitor("test")));
-        let program = match std::env::var_os("NBD_SUITE_STORAGE_DAEMON") {
-            Some(program) => program.into(),
-            None => installed("qemu-storage-daemon")?,
-        };
-        let mut process = Running::start(&program, arguments, place.path("log"))?;
+        let mut process = Running::start(&program()?, arguments, place.path("log"))?;
         process.await_ready("its pid file", || place.path("pid").exists())?;
         let test = Monitor::connect(&place.path("test"))?;
         Ok(Self { process, test, file, place })
