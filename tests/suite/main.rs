@@ -36,6 +36,7 @@ mod own_disk;
 mod peer;
 mod place;
 mod process;
+mod qmp;
 mod readme;
 mod recipe;
 mod reconnect;

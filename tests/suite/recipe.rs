@@ -153,3 +153,8 @@ fn an_operator_resizes_as_the_readme_says() -> Result<(), Trouble> {
     let said = Recipe::named("operator")?.run_by(isolated()?, "/tmp/nbd-resize")?;
     ensure(said.contains("disk is now 3 GiB\n") && said.contains("disk is now 3584 MiB\n"), || said.clone())
 }
+
+#[test]
+fn a_disk_behind_qemu_storage_daemon_grows_under_load_as_the_readme_says() -> Result<(), Trouble> {
+    grows_under_load("qsd")
+}

@@ -39,7 +39,7 @@ impl Scene {
         let notes = Arc::new(Notes::open("/nonexistent/state".into()).unwrap());
         let registry = Registry::new(config, Arc::clone(&pool), Shards::here(), metrics, notes);
         let (drain, draining) = watch::channel(false);
-        let table = Arc::<SessionTable>::default();
+        let table = Arc::clone(registry.sessions());
         let handshake = Duration::from_secs(10);
         let front = Front { registry, table, pool, drain: draining, handshake, option_length: 65536 };
         Self { front: Arc::new(front), _drain: drain }
