@@ -171,7 +171,15 @@ mod tests {
     use super::*;
 
     fn session(id: u64, peer: Peer, told: u64) -> SessionInfo {
-        SessionInfo { id, export: "vm".to_owned(), style: ClientStyle::Stock, peer, told }
+        SessionInfo {
+            id,
+            export: "vm".to_owned(),
+            style: ClientStyle::Stock,
+            peer,
+            from: String::new(),
+            framing: crate::proto::Framing::Structured,
+            told,
+        }
     }
 
     const fn process(pid: i32) -> Peer {
