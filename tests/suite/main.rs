@@ -44,3 +44,4 @@ mod shipped;
 mod templates;
 mod translation;
 mod trouble;
+mod vm;

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod describe;
+pub mod operator;
 pub mod serve;
 
 use std::process::ExitCode;

@@ -8,7 +8,7 @@ use nbd_gateway_metrics::{ExportMetrics, LossReason};
 use nbd_gateway_policy as policy;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Tells};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinHandle;
 
 use super::probes::Probes;
@@ -93,11 +93,15 @@ impl Lanes {
 
     /// The backend's size as a second connection is told it.
     pub(super) async fn probe(&self) -> Result<u64, DialError> {
-        let _turn = self.probes.turn(&self.dialer.address).await;
         let connected = self.dialer.dial().await?;
         let size = connected.negotiated.size;
         connected.goodbye().await;
         Ok(size)
+    }
+
+    /// Waits until nobody else looks at this server's sizes.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.probes.turn(&self.dialer.address).await
     }
 
     /// Replaces connections by new ones, all or all but the first, or has those come back that were taken aside.
@@ -362,8 +366,8 @@ struct Owner {
 
 impl lane::Owner for Owner {
     fn fits(&self, new: &Negotiated) -> Result<(), String> {
-        // Below what is shown while a shrink is on its way: then that is what it has to have.
-        fits(&self.basis, self.view.end(), new)
+        // While a shrink is under way, what lies past the lowered end is nobody's any more.
+        fits(&self.basis, self.view.size().min(self.view.end()), new)
     }
 
     fn up(&self, negotiated: &Negotiated) {

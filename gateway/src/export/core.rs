@@ -103,6 +103,16 @@ impl Core {
         read
     }
 
+    /// The same, for whoever only wants to know: one at a time for each server, however many exports it has. A resize does
+    /// not wait for a look that hangs.
+    pub async fn look(&self) -> Result<u64, String> {
+        let _turn = match &self.backend {
+            Backend::Lanes(lanes) => lanes.turn().await,
+            Backend::Origin(_) => None,
+        };
+        self.read_size().await
+    }
+
     async fn ask_size(&self) -> Result<u64, String> {
         let lanes = match &self.backend {
             Backend::Origin(origin) => return Ok(origin.size()),

@@ -1,4 +1,5 @@
-//! Connections that are made only to look at a backend's size: one at a time to each server, however many exports it has.
+//! Connections that are made only to look at a backend's size now and then: one at a time to each server, however many
+//! exports it has.
 
 use std::sync::{Arc, Weak};
 
