@@ -57,7 +57,7 @@
 //!
 //! ```text
 //!  a client's RESIZE      a write past the end    an operator           the backend, by itself
-//!  session/resize.rs      export/grow.rs          admin/exports.rs      resize/follow.rs, export/backend.rs
+//!  session/resize.rs      export/grow.rs          admin/order.rs        resize/follow.rs, export/backend.rs
 //!    | resize-rate          | waits in a task       |                     | NOTIFY, QUERY or a second handshake
 //!    +----------------------+-----------+-----------+---------------------+
 //!                                       v
@@ -84,13 +84,15 @@
 //!    |
 //!    +-> the reply to whoever wished        +-> a handshake, QUERY, BLOCK_STATUS of x-resize:size-low, size-high
 //!    +-> NOTIFY (session/notify.rs)         +-> BLOCK_STATUS that waits for x-resize:watch (session/resize.rs)
+//!    +-> [[export.notify]] (hooks/): a program, a URL
 //! ```
 //!
 //! The coordinator decides nothing and `policy` does nothing: a plan is data, and so is tested without a socket. What a
 //! coordinator does to the world goes through its [`Hands`](resize::hands::Hands). When the outcome of an ask is
 //! unknown (nobody answered, and the size can't be read), the reservation stays on the books, the end stays lowered, and
 //! the size is asked for every second until it is known. A backend's size that can't be, smaller than what clients rely
-//! on, puts the export into quarantine: it is served, and not resized, until the size fits again.
+//! on, puts the export into quarantine: it is served, and not resized, until the size fits again or an operator adopts
+//! what is left.
 //!
 //! None of this is on the way of an ordinary request. That looks at the view's end, one atomic load, and passes the gate.
 //!
@@ -160,6 +162,8 @@
 //! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/world.rs`, `resize/notes.rs`, `ledger` | `resize`, `ledger/tests` |
 //! | **Nothing by halves**: a write past the end whose growth is refused writes nothing, not even before the old end. | `export/grow.rs` | `resize` |
 //! | **The last notice is told**: changes are merged when they come faster than a client reads, wants or may; the latest size wins. A flood from a backend costs one look for each interval. | `session/notify.rs`, `resize/follow.rs`, policy's `notice` | `resize`, policy's `notice` |
+//! | **A hook hears the last size**: one attempt at a time, again until it is heard, as long as the export is open; who missed two sizes gets the last. | [`hooks`] | there, `hooks` |
+//! | **No program is left behind**: what an operator's program starts in its group ends with it, in bounded time, also when the resize that wanted it is given up. A `restart` that succeeds may leave a server. | [`command`] | there, `hooks` |
 //! | **Flags that are kept**: a client is told what the gateway can keep, from one function. | `proto/flags.rs` | there, exhaustively |
 //! | **FLUSH covers everybody**: several lanes only if the backend sets CAN_MULTI_CONN; clients are offered it only if one FLUSH covers all sessions. | `export/backend.rs`, `proto/flags.rs` | `multiplex.rs`, `proto/flags.rs` |
 //! | **Replay by one table**: after a lost connection, what is sent again can't undo what was answered; a FLUSH fails once where answered writes may be gone, unless the export says `durable`. A backend that answers `ESHUTDOWN` is left, and asked again when it is back. | `lane/lost.rs` | there, `bad_backend/{loss,shutdown}.rs` |
@@ -179,15 +183,20 @@ pub mod admin;
 pub mod agent;
 pub mod app;
 pub mod cmd;
+pub mod command;
+pub mod driver;
 pub mod export;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod hooks;
+pub mod http;
 pub mod lane;
 pub mod ledger;
 pub mod listener;
 pub mod net;
 pub mod origin;
 pub mod proto;
+pub mod qmp;
 pub mod resize;
 pub mod session;
 pub mod shards;

@@ -12,5 +12,8 @@ mod names;
 
 pub use agent::AgentMetrics;
 pub use guards::Open;
-pub use labels::{AgentReconnect, AgentResize, Command, Direction, LossReason, Outcome, ResizeResult, ResizeStyle};
-pub use names::{ExportMetrics, ListenerMetrics, Metrics, ResizeMetrics};
+pub use labels::{
+    AgentReconnect, AgentResize, Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeResult,
+    ResizeStyle,
+};
+pub use names::{ExportMetrics, HookMetrics, ListenerMetrics, Metrics, ResizeMetrics};
