@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use super::{Front, SessionTable, serve};
+use super::{Front, serve};
 use crate::export::Registry;
 use crate::net::{Pool, Stream};
 use crate::proto::request::RequestHeader;
