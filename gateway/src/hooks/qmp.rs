@@ -169,17 +169,11 @@ fn behind(sessions: &[SessionInfo], export: &str, size: u64, qemu: Option<i32>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::Framing;
 
     fn session(id: u64, peer: Peer, told: u64) -> SessionInfo {
-        SessionInfo {
-            id,
-            export: "vm".to_owned(),
-            style: ClientStyle::Stock,
-            peer,
-            from: String::new(),
-            framing: crate::proto::Framing::Structured,
-            told,
-        }
+        let (export, from) = ("vm".to_owned(), peer.to_string());
+        SessionInfo { id, export, style: ClientStyle::Stock, peer, from, framing: Framing::Structured, told }
     }
 
     const fn process(pid: i32) -> Peer {
