@@ -157,7 +157,7 @@ impl From<SessionInfo> for SessionView {
         Self {
             id: info.id,
             export: info.export,
-            peer: info.peer,
+            peer: info.from,
             framing: framing.to_owned(),
             style: style.to_owned(),
             size: info.told,

@@ -13,6 +13,8 @@ use nbd_gateway_config::{Endpoint, Host, NbdUri};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, tcp, unix};
 
+use super::Peer;
+
 /// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -70,6 +72,16 @@ impl Stream {
         match self {
             Stream::Tcp(s) => s.peer_addr().map_or_else(|_| "tcp".to_owned(), |a| a.to_string()),
             Stream::Unix(_) => "unix".to_owned(),
+        }
+    }
+
+    /// Who is on the other side, to know it again.
+    pub fn identity(&self) -> Peer {
+        match self {
+            Stream::Tcp(s) => s.peer_addr().map_or(Peer::Unknown, |address| Peer::Tcp(address.ip().to_canonical())),
+            Stream::Unix(s) => {
+                s.peer_cred().map_or(Peer::Unknown, |cred| Peer::Unix { pid: cred.pid(), uid: cred.uid() })
+            }
         }
     }
 
@@ -167,6 +179,12 @@ impl WriteHalf {
             WriteHalf::Tcp(w) => w.as_ref().poll_write_ready(cx),
             WriteHalf::Unix(w) => w.as_ref().poll_write_ready(cx),
         }
+    }
+
+    /// Ends this direction: what was written is delivered, then who reads gets the end of the stream.
+    pub fn end(&self) {
+        // Fails only if the other side was faster.
+        let _ = rustix::net::shutdown(self.fd(), rustix::net::Shutdown::Write);
     }
 
     /// Ends both directions at once: who reads gets the end of the stream.

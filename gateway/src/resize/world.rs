@@ -9,6 +9,7 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 use super::entry::{Clerk, Entry};
 use super::hands::{Answered, Hands};
 use super::zeroing;
+use crate::command;
 use crate::driver::Driver;
 use crate::export::{Core, Shown};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
@@ -39,7 +40,7 @@ impl World {
             return Answered::No { errno: Errno::EPERM.0, message: "nothing resizes this backend".to_owned() };
         };
         // The driver keeps the limit itself and says what it was at; this is for one that does not.
-        let timeout = self.timeout + Duration::from_secs(1);
+        let timeout = self.timeout + command::GRACE + Duration::from_secs(2);
         match tokio::time::timeout(timeout, driver.resize(&self.core.order(to.bytes()))).await {
             Ok(Ok(())) => Answered::Yes,
             Ok(Err(undone)) if undone.unknown => Answered::Unknown(undone.message),

@@ -8,36 +8,32 @@ use nbd_gateway_policy::style::ClientStyle;
 use tokio::sync::Notify;
 
 use super::Session;
+use crate::net::Peer;
 use crate::proto::Framing;
 
 /// Every session in transmission, by its id. No guard of the map is held across an await.
 #[derive(Debug, Default)]
 pub struct SessionTable {
     next: AtomicU64,
-    open: DashMap<u64, Place>,
+    pub(super) open: DashMap<u64, Weak<Session>>,
     left: Notify,
 }
 
-/// A session, and where its client comes from.
-#[derive(Debug)]
-struct Place {
-    session: Weak<Session>,
-    peer: String,
-}
-
-/// One open session, for the admin interface.
+/// One open session, as it is shown and chosen by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionInfo {
     /// Its id.
     pub id: u64,
     /// The export it uses.
     pub export: String,
-    /// Where its client comes from.
-    pub peer: String,
+    /// What its client knows of resize.
+    pub style: ClientStyle,
+    /// Its client.
+    pub peer: Peer,
+    /// Where that comes from, for people: with its port.
+    pub from: String,
     /// How its replies are framed.
     pub framing: Framing,
-    /// What it knows of resize.
-    pub style: ClientStyle,
     /// The size that it was last told, in bytes.
     pub told: u64,
 }
@@ -49,8 +45,8 @@ impl SessionTable {
     }
 
     /// Adds a session; it leaves when the guard is dropped.
-    pub fn enter(self: &Arc<Self>, session: &Arc<Session>, peer: String) -> Entered {
-        self.open.insert(session.id(), Place { session: Arc::downgrade(session), peer });
+    pub fn enter(self: &Arc<Self>, session: &Arc<Session>) -> Entered {
+        self.open.insert(session.id(), Arc::downgrade(session));
         Entered { table: Arc::clone(self), id: session.id() }
     }
 
@@ -77,26 +73,39 @@ impl SessionTable {
 
     /// Cuts every connection.
     pub fn cut_all(&self) {
-        self.open.iter().filter_map(|entry| entry.value().session.upgrade()).for_each(|session| session.cut());
+        self.open.iter().filter_map(|entry| entry.value().upgrade()).for_each(|session| session.cut());
+    }
+
+    /// Ends those that `which` says, each between two messages; gives them, to wait until they have
+    /// [ended](Session::ended).
+    pub fn part(&self, which: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<Session>> {
+        let open = self.open.iter().filter_map(|entry| entry.value().upgrade());
+        let chosen: Vec<Arc<Session>> = open.filter(|session| which(&session.info())).collect();
+        chosen.iter().for_each(|session| session.part());
+        chosen
     }
 
     /// All of them, oldest first.
     pub fn list(&self) -> Vec<SessionInfo> {
-        let mut all: Vec<SessionInfo> = self
-            .open
-            .iter()
-            .filter_map(|entry| Some((entry.value().session.upgrade()?, entry.value().peer.clone())))
-            .map(|(s, peer)| SessionInfo {
-                id: s.id(),
-                export: s.export().name().to_owned(),
-                peer,
-                framing: s.agreement.framing,
-                style: s.agreement.style,
-                told: s.told(),
-            })
-            .collect();
+        let mut all: Vec<SessionInfo> =
+            self.open.iter().filter_map(|entry| entry.value().upgrade()).map(|s| s.info()).collect();
         all.sort_by_key(|s| s.id);
         all
+    }
+}
+
+impl Session {
+    /// What the table tells about it.
+    pub fn info(&self) -> SessionInfo {
+        SessionInfo {
+            id: self.id,
+            export: self.export.name().to_owned(),
+            style: self.agreement.style,
+            peer: self.peer,
+            from: self.from.clone(),
+            framing: self.agreement.framing,
+            told: self.told(),
+        }
     }
 }
 
