@@ -59,7 +59,8 @@ pub(super) async fn open(
     let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
     view.publish(Shown { size: size.bytes(), generation: 0 });
     // What there is counts, and of a window what it shows.
-    shared.book.open(&export, &tenant, if window.is_some() { size } else { disk });
+    let count = if window.is_some() { size } else { disk };
+    let news = shared.book.open(&export, &tenant, count);
     let style = facts.style;
     let zeroed = facts.resize.is_none_or(|info| info.features.has(Features::ZEROED));
     let embedded = matches!(backend, Backend::Origin(_));
@@ -75,7 +76,7 @@ pub(super) async fn open(
     };
     let told = Told(shared.metrics.resize(name, tenant.as_str()));
     told.size_at_start(size);
-    let start = Start {
+    let mut start = Start {
         export,
         tenant,
         policy: policy.clone(),
@@ -86,9 +87,14 @@ pub(super) async fn open(
         unzeroed,
         timeout: resize.timeout,
         unrecorded,
+        unwritten: false,
     };
     let record = window.map(|_| if unrecorded { Window::Unrecorded } else { Window::OnRecord });
-    let clerk = Clerk::new(Arc::clone(&shared.notes), config.name.clone(), config.tenant.clone(), record);
+    let mut clerk = Clerk::new(Arc::clone(&shared.notes), config.name.clone(), config.tenant.clone(), record);
+    if news && let Err(error) = clerk.open(count).await {
+        tracing::warn!(export = name, %error, "the ledger does not take the size of an export; nothing of it grows until it does");
+        start.unwritten = true;
+    }
     let world = World::new(Arc::clone(&core), driver, clerk, resize.timeout);
     let coordinator = Coordinator::new(
         start,

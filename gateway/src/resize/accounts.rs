@@ -22,14 +22,14 @@ impl<H: Hands> Coordinator<H> {
     async fn write(&mut self, entry: Entry) -> bool {
         let written = self.hands.keep(entry).await;
         match (&written, entry) {
-            (Ok(()), Entry::Commit { .. } | Entry::Settle { .. } | Entry::Measure { .. }) => self.unwritten = false,
+            (Ok(()), Entry::Commit { .. } | Entry::Settle { .. } | Entry::Measure { .. }) => self.at.unwritten = false,
             (Ok(()), Entry::Hold { .. } | Entry::RollBack | Entry::Unsettle) => {}
             (Err(why), _) => {
-                if !self.unwritten {
+                if !self.at.unwritten {
                     tracing::error!(export = self.at.export.as_str(), %why, "the ledger does not take what became of a size; nothing of the export grows until it does");
                 }
                 // A hold that failed is not there.
-                self.unwritten |= !matches!(entry, Entry::Hold { .. });
+                self.at.unwritten |= !matches!(entry, Entry::Hold { .. });
             }
         }
         written.is_ok()
@@ -37,7 +37,7 @@ impl<H: Hands> Coordinator<H> {
 
     /// Holds quota for a grow, in memory and in the ledger.
     pub(super) async fn hold(&mut self, to: Size, bytes: Bytes) -> Result<Reservation, Reason> {
-        if self.unwritten && !self.make_good().await {
+        if self.at.unwritten && !self.make_good().await {
             return Err(Reason::LedgerUnavailable);
         }
         let from = self.book.size(&self.at.export).unwrap_or(self.at.size);
@@ -95,7 +95,7 @@ impl<H: Hands> Coordinator<H> {
 
     /// A size was read.
     pub(super) async fn measure(&mut self, count: Size) {
-        if self.book.size(&self.at.export) != Some(count) || self.unwritten {
+        if self.book.size(&self.at.export) != Some(count) || self.at.unwritten {
             self.book.measure(&self.at.export, count).await;
             self.write(Entry::Measure { count }).await;
         }

@@ -75,6 +75,8 @@ pub struct Start {
     pub timeout: Duration,
     /// A window that has no size on record, over a disk that does not read as zeroes past it.
     pub unrecorded: bool,
+    /// The ledger has not taken what counts.
+    pub unwritten: bool,
 }
 
 /// The task.
@@ -89,8 +91,6 @@ pub struct Coordinator<H> {
     audience: Arc<Audience>,
     glance: Arc<Glance>,
     pub(super) told: Told,
-    /// The ledger has not taken what counts.
-    pub(super) unwritten: bool,
 }
 
 impl<H: Hands> Coordinator<H> {
@@ -99,7 +99,7 @@ impl<H: Hands> Coordinator<H> {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
         let standing = Standing::Ready;
         let glance = Arc::default();
-        Self { at, standing, generation: 0, exposed, hands, book, jobs, audience, glance, told, unwritten: false }
+        Self { at, standing, generation: 0, exposed, hands, book, jobs, audience, glance, told }
     }
 
     /// Shows what it knows there too.

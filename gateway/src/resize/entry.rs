@@ -86,6 +86,16 @@ impl Clerk {
         }
     }
 
+    /// The export has been opened, and its size measured: nothing of an earlier life is held or unknown any more.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn open(&mut self, count: Size) -> Result<(), LedgerError> {
+        // Its tenant may be another one now.
+        self.record(count, 0).await?;
+        self.settle(count, 0).await
+    }
+
     /// Writes one; durable when it returns. Cancel-safe: no.
     ///
     /// # Errors

@@ -173,12 +173,12 @@ impl<H: Hands> Coordinator<H> {
             Standing::Ready => !self.exposed.is_empty(),
             Standing::Unmeasured | Standing::Quarantined { .. } | Standing::Draining => false,
         };
-        loose || self.unwritten
+        loose || self.at.unwritten
     }
 
     /// Takes loose ends one step further.
     pub(super) async fn settle(&mut self) {
-        if self.unwritten {
+        if self.at.unwritten {
             self.make_good().await;
         }
         match self.standing {

@@ -122,6 +122,7 @@ impl Play {
             unzeroed: Vec::new(),
             timeout: Duration::from_secs(1),
             unrecorded: false,
+            unwritten: false,
         };
         let hands = Fake { state: Arc::clone(&state), export };
         let audience = Arc::new(Audience::new(Duration::ZERO));
