@@ -9,9 +9,11 @@ use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::{Bytes, Size};
 
+use super::book::Book;
 use super::coordinator::Coordinator;
 use super::entry::Entry;
 use super::hands::Hands;
+use super::history::{Happened, Kind};
 
 impl<H: Hands> Coordinator<H> {
     pub(super) fn is_window(&self) -> bool {
@@ -41,7 +43,13 @@ impl<H: Hands> Coordinator<H> {
             return Err(Reason::LedgerUnavailable);
         }
         let from = self.book.size(&self.at.export).unwrap_or(self.at.size);
+        let over = |book: &Book, tenant| book.usage(tenant).is_some_and(|usage| usage.over_soft_quota);
+        let was_over = over(&self.book, &self.at.tenant);
         let held = self.book.reserve(&self.at.export, &self.at.tenant, to, bytes).await?;
+        if !was_over && over(&self.book, &self.at.tenant) {
+            let detail = format!("tenant `{}` is over its soft-quota with this", self.at.tenant);
+            self.hands.tell(Happened { kind: Kind::SoftQuota, from: self.at.size, to, detail });
+        }
         if self.write(Entry::Hold { from, to, bytes }).await {
             return Ok(held);
         }
@@ -109,8 +117,11 @@ impl<H: Hands> Coordinator<H> {
     /// Writes what the ledger did not take before. Whether it has now.
     pub(super) async fn make_good(&mut self) -> bool {
         let Some(count) = self.book.size(&self.at.export) else { return true };
-        let written = self.write(Entry::Measure { count }).await;
-        if written && self.standing == Standing::Ready {
+        if self.standing != Standing::Ready {
+            return self.write(Entry::Measure { count }).await;
+        }
+        let written = self.write(Entry::Settle { count }).await;
+        if written {
             self.book.settle(&self.at.export, count).await;
         }
         written

@@ -20,6 +20,7 @@ use super::audience::{Asking, Audience};
 use super::book::Book;
 use super::glance::{Glance, Seen};
 use super::hands::{Answered, Hands};
+use super::history::{Happened, Kind};
 use super::jobs::{JobState, Jobs};
 use super::settle::{Exposed, Read};
 use super::watchers::Told;
@@ -137,7 +138,11 @@ impl<H: Hands> Coordinator<H> {
     pub(super) async fn apply(&mut self, act: Act) -> bool {
         match act {
             Act::Wish { wish, asking, job, reply } => {
+                let from = self.at.size;
                 let answer = self.wish(&wish, asking, job).await;
+                let unknown = matches!(self.standing, Standing::Unsettled { .. });
+                let happened = Happened::to_wish(&wish, from, self.at.size, answer.as_ref().err(), unknown);
+                happened.into_iter().for_each(|happened| self.hands.tell(happened));
                 self.told.ended(&wish, &answer, self.at.size);
                 // Before the answer: who asks next finds what came of it.
                 self.show();
@@ -344,6 +349,8 @@ impl<H: Hands> Coordinator<H> {
     pub(super) fn quarantine(&mut self, why: Quarantine) {
         tracing::error!(export = self.at.export.as_str(), %why, "export quarantined: its size can't be what the backend says");
         self.standing = Standing::Quarantined { found: why.found() };
+        let size = self.at.size;
+        self.hands.tell(Happened { kind: Kind::Quarantined, from: size, to: size, detail: why.to_string() });
         self.told.quarantined();
     }
 }

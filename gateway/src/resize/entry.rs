@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use nbd_gateway_policy::types::{Bytes, ExportName, Size, TenantId};
 
+use super::history::Teller;
 use super::notes::{Notes, measured, now};
 use crate::ledger::{Commit, Known, LedgerError, RecordSize, ReservationId, Reserve, Settle, Zeroes};
 
@@ -84,6 +85,11 @@ impl Clerk {
             over: Vec::new(),
             unsettled: Vec::new(),
         }
+    }
+
+    /// Who tells the same export's history.
+    pub(super) fn teller(&self) -> Teller {
+        Teller::new(Arc::clone(&self.notes), self.export.clone(), self.tenant.clone())
     }
 
     /// The export has been opened, and its size measured: nothing of an earlier life is held or unknown any more.

@@ -8,6 +8,7 @@ use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::entry::Entry;
+use super::history::Happened;
 
 /// How the backend answered when it was asked for a size. Not believed either way: the size is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,4 +57,6 @@ pub trait Hands: Send {
     fn clear_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
     /// Writes an entry of the export's account down, durably.
     fn keep(&mut self, entry: Entry) -> impl Future<Output = Result<(), String>> + Send;
+    /// Tells the history; waits for nothing.
+    fn tell(&mut self, happened: Happened);
 }

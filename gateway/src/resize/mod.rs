@@ -14,6 +14,7 @@ pub(crate) mod fuzz;
 pub mod glance;
 mod grow;
 pub mod hands;
+pub mod history;
 pub mod jobs;
 pub mod notes;
 mod settle;

@@ -11,6 +11,7 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::coordinator::Coordinator;
 use super::hands::Hands;
+use super::history::{Happened, Kind};
 
 /// A size that was read back.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +107,7 @@ impl<H: Hands> Coordinator<H> {
     /// Makes of a size that was just read what the policy says.
     pub(super) async fn judge(&mut self, size: u64) {
         match plan(&self.situation(Others::default()), &Wish::Backend { size }) {
-            Plan::Adopt(adopt) => self.adopt(adopt).await,
+            Plan::Adopt(adopt) => self.take_over(adopt).await,
             Plan::Quarantine(why) => {
                 // Told once; what it says now is what may be adopted.
                 if let Standing::Quarantined { found } = &mut self.standing {
@@ -117,6 +118,19 @@ impl<H: Hands> Coordinator<H> {
             }
             Plan::Nothing { .. } | Plan::Grow(_) | Plan::Shrink(_) | Plan::Refuse(_) => {}
         }
+    }
+
+    /// Adopts what the backend was found to have, and tells.
+    async fn take_over(&mut self, adopt: Adopt) {
+        let (from, was) = (self.at.size, self.standing);
+        self.adopt(adopt).await;
+        let detail = format!("the backend has {} bytes", self.at.disk.bytes());
+        let kind = match was {
+            Standing::Unsettled { .. } if self.standing == Standing::Ready => Kind::Settled,
+            _ if self.at.size != from => Kind::Outside,
+            _ => return,
+        };
+        self.hands.tell(Happened { kind, from, to: self.at.size, detail });
     }
 
     pub(super) async fn adopt(&mut self, adopt: Adopt) {

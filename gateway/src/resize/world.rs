@@ -8,6 +8,7 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::entry::{Clerk, Entry};
 use super::hands::{Answered, Hands};
+use super::history::{Happened, Teller};
 use super::zeroing;
 use crate::command;
 use crate::driver::Driver;
@@ -22,6 +23,7 @@ pub struct World {
     /// How it is resized beside the wire, if it is.
     driver: Option<Driver>,
     clerk: Clerk,
+    teller: Teller,
     /// How long the backend has to answer.
     timeout: Duration,
     /// An ask that was not answered in time. The task ends when it is answered, or its connection lost.
@@ -31,7 +33,8 @@ pub struct World {
 impl World {
     /// For one export.
     pub fn new(core: Arc<Core>, driver: Option<Driver>, clerk: Clerk, timeout: Duration) -> Self {
-        Self { core, driver, clerk, timeout, given_up: None }
+        let teller = clerk.teller();
+        Self { core, driver, clerk, teller, timeout, given_up: None }
     }
 
     /// Has the driver do it.
@@ -180,6 +183,10 @@ impl Hands for World {
 
     async fn clear_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
         self.core.clear_zeroes(range).await
+    }
+
+    fn tell(&mut self, happened: Happened) {
+        self.teller.tell(happened);
     }
 
     async fn keep(&mut self, entry: Entry) -> Result<(), String> {

@@ -13,6 +13,7 @@ use crate::proto::MAX_SIZE;
 use crate::resize::book::Book;
 use crate::resize::entry::Entry;
 use crate::resize::hands::{Answered, Hands};
+use crate::resize::history::Happened;
 
 /// The largest size that anything has here, in bytes.
 pub(super) const LARGEST: u64 = 64;
@@ -355,6 +356,8 @@ impl Hands for Fake {
         (0_u64..).zip(state.noted.iter_mut()).filter(|(at, _)| inside(*at)).for_each(|(_, noted)| *noted = false);
         Ok(())
     }
+
+    fn tell(&mut self, _happened: Happened) {}
 
     async fn keep(&mut self, _entry: Entry) -> Result<(), String> {
         Ok(())
