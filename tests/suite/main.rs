@@ -16,8 +16,8 @@
 mod admin;
 mod bad_backend;
 mod bad_client;
-mod ceiling;
 mod books;
+mod ceiling;
 mod client;
 mod commands;
 mod dial;
