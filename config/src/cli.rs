@@ -11,8 +11,10 @@ use crate::units::{Interval, Size};
 use crate::uri::NbdUri;
 
 mod change;
+mod explain;
 
 pub use change::{Change, ChangeFault};
+pub use explain::{Explain, Known, UnknownFact};
 
 /// How a command ended, as every command's help states it.
 const EXIT_CODES: &str = "Exit codes:
@@ -65,6 +67,11 @@ pub enum Command {
         #[command(subcommand)]
         command: ClientCommand,
     },
+    /// Tell whether a client may do something with an export, and which entry of the configuration decides that
+    ///
+    /// Reads the configuration alone; no gateway has to run. Exit code 0 is allowed, 1 is denied.
+    #[command(after_help = EXIT_CODES)]
+    Explain(Explain),
     /// Print the JSON schema of the configuration, for editors
     #[command(after_help = EXIT_CODES)]
     Schema,
@@ -199,6 +206,7 @@ pub struct Watch {
 mod tests {
     use clap::error::ErrorKind;
     use clap::{CommandFactory, ValueEnum};
+    use nbd_gateway_policy::access::Verb;
 
     use super::*;
 
@@ -226,6 +234,16 @@ mod tests {
             ("nbd-gateway serve", Command::Serve { config: None }),
             ("nbd-gateway serve --config a.toml", Command::Serve { config: file("a.toml") }),
             ("nbd-gateway check --config a.toml", Command::Check { config: "a.toml".into() }),
+            (
+                "nbd-gateway explain --config a.toml --as uid=7 --as gid=8 vm1 shrink",
+                Command::Explain(Explain {
+                    config: file("a.toml"),
+                    client: vec![Known::Uid(7), Known::Gid(8)],
+                    json: false,
+                    export: "vm1".to_owned(),
+                    verb: Verb::Shrink,
+                }),
+            ),
             ("nbd-gateway schema", Command::Schema),
             ("nbd-gateway man", Command::Man),
             ("nbd-gateway completions bash", Command::Completions { shell: Shell::Bash }),
@@ -303,6 +321,8 @@ mod tests {
         assert!(fault("nbd-gateway client resize nbd://h/x 0").contains("`0` is out of range"));
         assert!(fault("nbd-gateway client watch nbd://h/x --interval 2").contains("`2` has no unit"));
         assert!(fault("nbd-gateway client watch nbd://h/x --count 0").contains("0 is not in 1.."));
+        assert!(fault("nbd-gateway explain vm1 delete").contains("`delete` is no verb"));
+        assert!(fault("nbd-gateway explain --as root vm1 read").contains("`root` says nothing of a client"));
         assert!(fault("nbd-gateway serv").contains("'serve'"));
     }
 
@@ -323,7 +343,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 13);
+        assert_eq!(count, 14);
     }
 
     #[test]

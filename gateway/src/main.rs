@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use nbd_gateway::cmd::{client, describe, serve};
+use nbd_gateway::cmd::{client, describe, explain, serve};
 use nbd_gateway_config::cli::{Cli, Command};
 
 fn main() -> ExitCode {
@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Command::Serve { config } => serve::run(config.as_deref()),
         Command::Check { config } => describe::check(&config),
         Command::Client { command } => client::main(&command),
+        Command::Explain(asked) => explain::run(&asked),
         Command::Schema => describe::schema(),
         Command::Completions { shell } => describe::completions(shell),
         Command::Man => describe::man(),

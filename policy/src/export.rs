@@ -69,7 +69,9 @@ impl ExportPolicy {
     /// Whether a client that was told `told` and asks for `target` bytes wants it to shrink.
     #[must_use]
     pub fn shrinks(&self, told: Size, target: u64) -> bool {
-        Size::new(target).is_ok_and(|target| self.granularity.round_up(target).is_some_and(|target| target < told))
+        target > 0
+            && Size::new(target)
+                .is_ok_and(|target| self.granularity.round_up(target).is_some_and(|target| target < told))
     }
 }
 
@@ -136,7 +138,8 @@ mod tests {
     fn a_shrink_is_what_is_less_than_was_told_after_rounding() {
         let policy = ExportPolicy { granularity: Granularity::new(4096).unwrap(), ..ExportPolicy::DEFAULT };
         let told = Size::new(8192).unwrap();
-        for (target, expected) in [(0, true), (4096, true), (4097, false), (8192, false), (u64::MAX, false)] {
+        for (target, expected) in [(0, false), (1, true), (4096, true), (4097, false), (8192, false), (u64::MAX, false)]
+        {
             assert_eq!(policy.shrinks(told, target), expected, "{target}");
         }
     }

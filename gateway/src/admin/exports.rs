@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use nbd_gateway_config::Size;
+use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Asked, Errno};
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,11 @@ struct TenantView {
 struct SessionView {
     id: u64,
     export: String,
+    tenant: String,
+    /// What its client may do.
+    verbs: Vec<&'static str>,
+    /// The entry of `clients` that says so.
+    rule: String,
 }
 
 /// A size: `{"size": 8589934592}` or `{"size": "8GiB"}`.
@@ -108,7 +114,13 @@ pub(super) async fn tenants(State(shared): State<Shared>) -> Response {
 
 /// The clients that are connected.
 pub(super) async fn sessions(State(shared): State<Shared>) -> Response {
-    let view = |s: crate::session::SessionInfo| SessionView { id: s.id, export: s.export };
+    let view = |s: crate::session::SessionInfo| SessionView {
+        id: s.id,
+        export: s.export,
+        tenant: s.tenant,
+        verbs: s.verbs.iter().map(Verb::as_str).collect(),
+        rule: s.rule,
+    };
     tell(shared.sessions.list().into_iter().map(view).collect::<Vec<_>>())
 }
 

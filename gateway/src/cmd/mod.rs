@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod describe;
+pub mod explain;
 pub mod serve;
 
 use std::process::ExitCode;

@@ -6,4 +6,4 @@ mod stream;
 
 pub use outbox::{Batch, Outbox, Released, Written};
 pub use pool::Pool;
-pub use stream::{Address, Listening, ReadHalf, Stream, WriteHalf};
+pub use stream::{Address, Listening, Peer, ReadHalf, Stream, WriteHalf};

@@ -1,7 +1,7 @@
 //! One stream type over TCP and Unix sockets, in two halves. TLS takes its place here as a further variant.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -43,6 +43,17 @@ impl core::fmt::Display for Address {
     }
 }
 
+/// What the kernel knows of who is on the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address over TCP.
+    pub address: Option<IpAddr>,
+    /// The user that its process ran as when it connected, over a Unix socket.
+    pub uid: Option<u32>,
+    /// That process's primary group.
+    pub gid: Option<u32>,
+}
+
 /// A connected socket.
 #[derive(Debug)]
 pub enum Stream {
@@ -70,6 +81,17 @@ impl Stream {
         match self {
             Stream::Tcp(s) => s.peer_addr().map_or_else(|_| "tcp".to_owned(), |a| a.to_string()),
             Stream::Unix(_) => "unix".to_owned(),
+        }
+    }
+
+    /// Who is on the other side, as far as the kernel vouches for it. A connection that is gone already has nobody.
+    pub fn vouched(&self) -> Peer {
+        match self {
+            Stream::Tcp(s) => Peer { address: s.peer_addr().ok().map(|a| a.ip()), ..Peer::default() },
+            Stream::Unix(s) => s.peer_cred().map_or_else(
+                |_| Peer::default(),
+                |process| Peer { address: None, uid: Some(process.uid()), gid: Some(process.gid()) },
+            ),
         }
     }
 

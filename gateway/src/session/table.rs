@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
+use nbd_gateway_policy::access::Verbs;
 use tokio::sync::Notify;
 
 use super::Session;
@@ -23,6 +24,12 @@ pub struct SessionInfo {
     pub id: u64,
     /// The export it uses.
     pub export: String,
+    /// Whose that is.
+    pub tenant: String,
+    /// What its client may do.
+    pub verbs: Verbs,
+    /// By what.
+    pub rule: String,
 }
 
 impl SessionTable {
@@ -69,7 +76,13 @@ impl SessionTable {
             .open
             .iter()
             .filter_map(|entry| entry.value().upgrade())
-            .map(|s| SessionInfo { id: s.id(), export: s.export().name().to_owned() })
+            .map(|s| SessionInfo {
+                id: s.id(),
+                export: s.export().name().to_owned(),
+                tenant: s.export().tenant().to_owned(),
+                verbs: s.verbs(),
+                rule: s.agreement.decision.rule.to_string(),
+            })
             .collect();
         all.sort_by_key(|s| s.id);
         all
