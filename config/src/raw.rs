@@ -4,6 +4,7 @@
 //! the program sees only the model. A key stands here only if the gateway honours it.
 
 pub(crate) mod clients;
+pub(crate) mod io;
 pub(crate) mod notify;
 pub(crate) mod resize;
 
@@ -11,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::clients::RawClient;
+use self::io::RawIo;
 use self::notify::RawNotify;
 use self::resize::RawResize;
 
@@ -219,6 +221,8 @@ pub(crate) struct RawLimits {
     /// The default is what clients use that never asked.
     #[schemars(extend("default" = "32MiB", "examples" = ["32MiB"]))]
     pub(crate) largest_payload: Option<RawSize>,
+    /// How fast each session may read and write. If absent there is no such bound.
+    pub(crate) session_io: Option<RawIo>,
     /// How long requests in flight may take to finish when the gateway is told to end; then connections are closed, and one
     /// second later the gateway has ended.
     #[schemars(extend("default" = "30s", "examples" = ["30s"]))]
@@ -241,6 +245,10 @@ pub(crate) struct RawTenantLimits {
     /// As in `[limits]`, for this tenant's exports.
     #[schemars(extend("examples" = ["32MiB"]))]
     pub(crate) largest_payload: Option<RawSize>,
+    /// As in `[limits]`, for each session of this tenant.
+    pub(crate) session_io: Option<RawIo>,
+    /// How fast all sessions of this tenant together may read and write. If absent there is no such bound.
+    pub(crate) io: Option<RawIo>,
 }
 
 /// An export's own bounds.
@@ -256,6 +264,10 @@ pub(crate) struct RawExportLimits {
     /// As in `[limits]`, for this export.
     #[schemars(extend("examples" = ["32MiB"]))]
     pub(crate) largest_payload: Option<RawSize>,
+    /// As in `[limits]`, for each session of this export.
+    pub(crate) session_io: Option<RawIo>,
+    /// How fast all sessions of this export together may read and write. If absent there is no such bound.
+    pub(crate) io: Option<RawIo>,
 }
 
 /// What is logged, to standard error.

@@ -177,10 +177,12 @@
 pub mod admin;
 pub mod app;
 pub mod cmd;
+pub mod command;
 pub mod driver;
 pub mod export;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod http;
 pub mod lane;
 pub mod ledger;
 pub mod listener;

@@ -37,6 +37,7 @@ pub struct Metrics {
     size: IntGaugeVec,
     generation: IntGaugeVec,
     claims_lost: IntCounterVec,
+    looked_at: IntGaugeVec,
     notices_sent: IntCounterVec,
     notices_merged: IntCounterVec,
     backend_notices: IntCounterVec,
@@ -68,6 +69,8 @@ pub struct ResizeMetrics {
     pub generation: IntGauge,
     /// Times that a backend claimed to resize and turned out not to.
     pub claims_lost: IntCounter,
+    /// 1 while the gateway would notice that another hand resizes the backend, by its notices or by asking.
+    pub looked_at: IntGauge,
     /// RESIZE chunks sent to standing NOTIFY requests, and long polls answered.
     pub notices_sent: IntCounter,
     /// Changes that were told together with a later one.
@@ -140,6 +143,11 @@ impl Metrics {
                 "Times that a backend claimed to resize and turned out not to; it is taken as fixed from then on.",
                 &["export"],
             )?,
+            looked_at: gauge(
+                "backend_size_watched",
+                "1 while a size that another hand gives the backend would be noticed; 0 where polling is off or the backend takes one connection only.",
+                &["export"],
+            )?,
             notices_sent: counter("notices_sent_total", "Size notices sent to clients.", &["export"])?,
             notices_merged: counter(
                 "notices_merged_total",
@@ -175,6 +183,7 @@ impl Metrics {
             tenant: tenant.to_owned(),
             size: self.size.with_label_values(&[label, tenant]),
             generation: self.generation.with_label_values(&[label]),
+            looked_at: self.looked_at.with_label_values(&[label]),
             claims_lost: self.claims_lost.with_label_values(&[label]),
             notices_sent: self.notices_sent.with_label_values(&[label]),
             notices_merged: self.notices_merged.with_label_values(&[label]),

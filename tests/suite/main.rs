@@ -34,6 +34,7 @@ mod peer;
 mod place;
 mod process;
 mod readme;
+mod recipe;
 mod resize;
 mod resize_hostile;
 mod route;

@@ -2,13 +2,25 @@
 //!
 //! A driver gets an [`Order`] and says how it went; what the backend's size is afterwards is read from the backend, and
 //! that is what counts. It knows nothing of quotas, lanes and sessions: those are quiet before it is called where it needs
-//! that (`aside` of [`BackendStyle`](nbd_gateway_policy::style::BackendStyle)). Never bounded by itself: the coordinator's
-//! `timeout` is, and whoever runs something outside ends it when dropped.
+//! that (`aside` of [`BackendStyle`](nbd_gateway_policy::style::BackendStyle)). Each keeps within the export's `timeout`, and
+//! whoever runs something outside ends it when dropped. A program that has to be killed takes up to
+//! [`GRACE`](crate::command::GRACE) and a second longer.
+
+mod exec;
+mod file;
+mod restart;
+
+use std::time::Duration;
 
 use nbd_gateway_config as config;
 use nbd_gateway_policy::types::{ExportName, TenantId};
 
+use crate::command::Occasion;
 use crate::proto::{Errno, ExportFlags};
+
+pub use exec::Exec;
+pub use file::File;
+pub use restart::Restart;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -23,6 +35,14 @@ pub struct Order {
     pub to: u64,
     /// What the backend was when its export was opened: what a driver puts back has to be the same.
     pub was: Was,
+}
+
+impl Order {
+    /// What a program is told of it.
+    fn occasion(&self) -> Occasion {
+        let (export, tenant) = (self.export.clone(), self.tenant.clone());
+        Occasion { export, tenant, old_size: self.from, size: self.to, generation: None }
+    }
 }
 
 /// What a backend's export was when it was opened.
@@ -64,16 +84,26 @@ impl Undone {
 
 /// A way to resize a backend beside the wire.
 #[derive(Clone, Debug)]
-pub enum Driver {}
+pub enum Driver {
+    /// By the length of the file that the server serves.
+    File(File),
+    /// The same, and the server is restarted.
+    Restart(Restart),
+    /// By a program.
+    Exec(Exec),
+}
 
 impl Driver {
-    /// The way that the configuration names, if it is one beside the wire.
-    pub fn of(config: &config::Driver) -> Option<Self> {
+    /// The way that the configuration names, if it is one beside the wire; `limit` is how long an order may take.
+    pub fn of(config: &config::Driver, limit: Duration) -> Option<Self> {
         match config {
-            config::Driver::File { .. }
-            | config::Driver::Qmp(_)
-            | config::Driver::Restart { .. }
-            | config::Driver::Exec { .. }
+            config::Driver::File { path } => Some(Self::File(File::new(path.clone(), limit))),
+            config::Driver::Restart { path, command } => {
+                let file = path.clone().map(|path| File::new(path, limit));
+                Some(Self::Restart(Restart::new(file, command.clone(), limit)))
+            }
+            config::Driver::Exec { command } => Some(Self::Exec(Exec::new(command.clone(), limit))),
+            config::Driver::Qmp(_)
             | config::Driver::Origin
             | config::Driver::Wire
             | config::Driver::Automatic
@@ -82,9 +112,25 @@ impl Driver {
         }
     }
 
+    /// Whether what a grow exposes reads as zeroes by itself, as that of a file does.
+    pub async fn exposes_zeroes(&self) -> bool {
+        match self {
+            Self::File(file) => file.exposes_zeroes().await,
+            Self::Restart(restart) => restart.exposes_zeroes().await,
+            Self::Exec(_) => false,
+        }
+    }
+
     /// Carries an order out. Cancel-safe: dropped, what it started outside is ended; whether the size changed is then
     /// unknown.
-    pub async fn resize(&self, _order: &Order) -> Result<(), Undone> {
-        match *self {}
+    pub async fn resize(&self, order: &Order) -> Result<(), Undone> {
+        match self {
+            Self::File(file) => file.resize(order).await,
+            Self::Restart(restart) => restart.resize(order).await,
+            Self::Exec(exec) => exec.resize(order).await,
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ mod core;
 mod gate;
 mod grow;
 mod orphans;
+mod probes;
 mod ranges;
 mod registry;
 mod start;
@@ -38,7 +39,7 @@ use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cmd, Cookie, Errno, ExportFlags, Framing};
 use crate::resize::Resizer;
 use crate::resize::book::Book;
-use crate::session::{Session, TenantBudget};
+use crate::session::{Session, TenantBudget, Throttle};
 use crate::shards::Shard;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Piece, Request};
 use orphans::Orphans;
@@ -65,6 +66,8 @@ pub struct Export {
     book: Arc<Book>,
     limits: Limits,
     budget: Arc<TenantBudget>,
+    /// How fast its sessions together may go.
+    throttle: Option<Arc<Throttle>>,
     metrics: ExportMetrics,
     resize_metrics: ResizeMetrics,
     orphans: Orphans,
@@ -95,8 +98,23 @@ impl Export {
             bytes: config.limits.session_bytes,
             largest: u64::from(config.limits.largest_payload),
         };
+        let throttle = Throttle::new(config.limits.export_io);
         let (orphans, ranges) = (Orphans::default(), Ranges::default());
-        Self { config, policy, core, resizer, book, limits, budget, metrics, resize_metrics, orphans, ranges, end }
+        Self {
+            config,
+            policy,
+            core,
+            resizer,
+            book,
+            limits,
+            budget,
+            throttle,
+            metrics,
+            resize_metrics,
+            orphans,
+            ranges,
+            end,
+        }
     }
 
     /// Its name, as clients say it.
@@ -154,6 +172,12 @@ impl Export {
     /// The bounds of one session.
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// The bounds that a new session's requests pass: its own, the export's, the tenant's.
+    pub fn throttles(&self) -> impl Iterator<Item = Arc<Throttle>> {
+        let own = Throttle::new(self.config.limits.session_io);
+        [own, self.throttle.clone(), self.budget.throttle()].into_iter().flatten()
     }
 
     /// What its tenant's sessions share.

@@ -14,6 +14,7 @@ use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::types::TenantId;
 use tokio::time::Instant;
 
+use super::probes::Probes;
 use super::{Export, start};
 use crate::net::Pool;
 use crate::resize::book::Book;
@@ -130,6 +131,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) book: Arc<Book>,
     pub(super) notes: Arc<Notes>,
+    pub(super) probes: Arc<Probes>,
 }
 
 impl Registry {
@@ -145,7 +147,7 @@ impl Registry {
         config.listable().for_each(|name| drop(metrics.export(name)));
         let book = Arc::new(Book::default());
         config.tenants().iter().for_each(|tenant| book.tenant(&tenant.id, tenant.allowance, tenant.rates));
-        let shared = Shared { pool, shards, metrics, book, notes };
+        let shared = Shared { pool, shards, metrics, book, notes, probes: Arc::default() };
         Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), shared })
     }
 
@@ -230,7 +232,7 @@ impl Registry {
         // Not before it is open: clients make up names that fit a template, and the series are bounded.
         let metrics = || self.shared.metrics.export(config.name.as_str());
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
-        let budget = || TenantBudget::new(config.limits.tenant_bytes);
+        let budget = || TenantBudget::new(config.limits.tenant_bytes, config.limits.tenant_io);
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
         start::open(config, &self.shared, budget, metrics).await.map_err(failed)
     }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::backend::Backend;
 use super::registry::Shared;
 use super::{Core, Export, Parts, Shown};
+use crate::driver::Driver;
 use crate::proto::{ExportFlags, Features};
 use crate::resize::Resizer;
 use crate::resize::audience::Audience;
@@ -31,8 +32,7 @@ pub(super) async fn open(
     let resize = config.resize.clone();
     let (resizer, acts) =
         Resizer::new(export.clone(), tenant.clone(), Audience::new(resize.shrink_grace), Arc::clone(&shared.book));
-    let (backend, facts, view) =
-        Backend::open(config, &shared.pool, &shared.shards, &metrics, &resizer).await.map_err(|e| e.to_string())?;
+    let (backend, facts, view) = Backend::open(config, shared, &metrics, &resizer).await.map_err(|e| e.to_string())?;
     let mut policy = resize.policy;
     policy.read_only |= config.read_only || facts.flags.has(ExportFlags::READ_ONLY);
     policy.granularity = coarser(policy.granularity, facts.minimum_block());
@@ -48,6 +48,11 @@ pub(super) async fn open(
     let style = facts.style;
     let zeroed = facts.resize.is_none_or(|info| info.features.has(Features::ZEROED));
     let embedded = matches!(backend, Backend::Origin(_));
+    let driver = Driver::of(&resize.driver, resize.timeout);
+    let zeroed_beside = match &driver {
+        Some(driver) => driver.exposes_zeroes().await,
+        None => false,
+    };
     let core = Core::new(config, Arc::clone(&shared.notes), facts, backend, view);
     let told = Told(shared.metrics.resize(name, tenant.as_str()));
     told.size_at_start(size);
@@ -58,11 +63,11 @@ pub(super) async fn open(
         size,
         disk,
         backend: style,
-        zeroed_by_backend: embedded || (zeroed && core.facts().resize.is_some()),
+        zeroed_by_backend: embedded || zeroed_beside || (zeroed && core.facts().resize.is_some()),
         unzeroed,
         timeout: resize.timeout,
     };
-    let world = World::new(Arc::clone(&core), resize.timeout);
+    let world = World::new(Arc::clone(&core), driver, resize.timeout);
     let coordinator = Coordinator::new(
         start,
         world,
@@ -73,7 +78,10 @@ pub(super) async fn open(
     );
     tokio::spawn(coordinator.run(acts));
     let (end, ending) = watch::channel(false);
-    if !embedded {
+    if embedded {
+        // Nobody else can resize it.
+        told.0.looked_at.set(1);
+    } else {
         tokio::spawn(follow(
             Arc::clone(&core),
             resizer.clone(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nbd_gateway_policy::export::ExportPolicy;
 use nbd_gateway_policy::plan::{Others, Plan, Quarantine, Situation, Standing, Wish, plan};
 use nbd_gateway_policy::refusal::{Reason, Refusal};
-use nbd_gateway_policy::style::{BackendStyle, Trial};
+use nbd_gateway_policy::style::{BackendStyle, Grows, Trial};
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -142,11 +142,21 @@ impl<H: Hands> Coordinator<H> {
             policy: &self.at.policy,
             size: self.at.size,
             disk: self.at.disk,
-            backend: self.at.backend,
+            backend: self.backend(),
             zeroed_by_backend: self.at.zeroed_by_backend,
             headroom: self.book.headroom(&self.at.export),
             others,
             standing: self.standing,
+        }
+    }
+
+    /// How the backend grows: one that takes a single connection can be looked at only while no lane has it.
+    fn backend(&self) -> BackendStyle {
+        match self.at.backend.grows {
+            Grows::Driver { aside: false } if self.hands.takes_one() => {
+                BackendStyle { grows: Grows::Driver { aside: true }, ..self.at.backend }
+            }
+            _ => self.at.backend,
         }
     }
 

@@ -84,6 +84,12 @@ impl<H: Hands> Coordinator<H> {
         Ok(Read { size, in_doubt })
     }
 
+    /// The backend's size can't be read, so nothing is asked of it.
+    pub(super) fn unread(&self, why: &str) -> Refusal {
+        tracing::warn!(export = self.at.export.as_str(), why, "the backend's size can't be read; it is not resized");
+        self.refusal(Reason::BackendFailed)
+    }
+
     /// Counts a size that may not stay.
     pub(super) async fn count(&self, size: u64) {
         if let Ok(size) = Size::new(size) {

@@ -14,6 +14,7 @@ mod reply;
 mod resize;
 mod serve;
 mod table;
+mod throttle;
 mod transmission;
 mod visitor;
 
@@ -34,6 +35,7 @@ pub use refusals::Refusals;
 pub use reply::Ticket;
 pub use serve::{Front, serve};
 pub use table::{SessionInfo, SessionTable};
+pub use throttle::Throttle;
 
 use crate::export::Export;
 use crate::net::{Outbox, Released, Written};

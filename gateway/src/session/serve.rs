@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use super::handshake::{NoSession, negotiate};
 use super::permits::Permits;
+use super::throttle::Turnstile;
 use super::transmission::{End, Transmission};
 use super::visitor::Visitor;
 use super::{Agreement, Refusals, Session, SessionTable};
@@ -116,8 +117,9 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         "session opened"
     );
     let drain = front.drain.clone();
+    let gate = Turnstile::new(export.throttles());
     let transmission =
-        Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), limits.largest, drain);
+        Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), limits.largest, drain, gate);
     let end = transmission.run().await;
     seat.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);

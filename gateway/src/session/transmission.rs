@@ -5,15 +5,17 @@
 //! when the session's permits run out: that slows this client and nobody else.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use nbd_gateway_policy::access::Verbs;
 use nbd_gateway_policy::notice;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::admit::{Rules, Verdict, admit, narrow};
+use super::throttle::Turnstile;
 use super::{Session, Ticket};
 use crate::net::{Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, RequestHeader};
@@ -49,7 +51,9 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(super) enum Step {
     Header,
-    /// Admitted, waiting for permits; with the contexts that a BLOCK_STATUS payload named.
+    /// Admitted, waiting for its turn; with the contexts that a BLOCK_STATUS payload named.
+    Turn(RequestHeader, CmdFlags, Option<Box<[usize]>>),
+    /// Waiting for permits; with the contexts that a BLOCK_STATUS payload named.
     Permits(RequestHeader, CmdFlags, Option<Box<[usize]>>),
     /// Permits are held; a WRITE's payload is on its way.
     Payload(RequestHeader, CmdFlags, Option<Box<[usize]>>, Instant),
@@ -68,6 +72,7 @@ pub(super) enum Step {
 /// What stopped the decoding.
 enum Pause {
     Input,
+    Turn(Instant),
     Permits,
     Resizes,
     Closing,
@@ -85,6 +90,9 @@ pub(super) struct Transmission {
     largest: u64,
     drain: tokio::sync::watch::Receiver<bool>,
     draining: bool,
+    gate: Turnstile,
+    /// Ends when the request at the gate may ask again.
+    turn: Option<Pin<Box<Sleep>>>,
 }
 
 impl Transmission {
@@ -95,9 +103,12 @@ impl Transmission {
         pool: Arc<Pool>,
         largest: u64,
         drain: tokio::sync::watch::Receiver<bool>,
+        gate: Turnstile,
     ) -> Self {
         let draining = *drain.borrow();
         Self {
+            gate,
+            turn: None,
             session,
             read,
             inbox,
@@ -161,6 +172,12 @@ impl Transmission {
             let done = ending && self.session.permits.is_idle() && self.session.is_quiet();
             match pause {
                 Pause::Permits => return Poll::Pending,
+                Pause::Turn(until) => {
+                    let turn = self.turn.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+                    turn.as_mut().reset(until);
+                    ready!(turn.as_mut().poll(cx));
+                    continue;
+                }
                 Pause::Closing if done => {
                     let end = core::mem::replace(&mut self.step, Step::Header);
                     return Poll::Ready(if let Step::Closing(end) = end { end } else { End::Closed });
@@ -208,6 +225,13 @@ impl Transmission {
                     Ok(None) => return Pause::Input,
                     Err(bad) => self.step = Step::Closing(bad.into()),
                 },
+                Step::Turn(header, flags, only) => {
+                    if let Err(until) = self.gate.pass(header.command, charge(&header)) {
+                        self.step = Step::Turn(header, flags, only);
+                        return Pause::Turn(until);
+                    }
+                    self.step = Step::Permits(header, flags, only);
+                }
                 Step::Permits(header, flags, only) => {
                     if !self.session.permits.take(charge(&header), &self.session) {
                         self.step = Step::Permits(header, flags, only);
@@ -302,7 +326,7 @@ impl Transmission {
 
     fn verdict(&mut self, header: RequestHeader, verdict: Verdict) {
         match verdict {
-            Verdict::Go(flags) => self.step = Step::Permits(header, flags, None),
+            Verdict::Go(flags) => self.step = Step::Turn(header, flags, None),
             Verdict::Nothing => self.step = Step::Answer(header, Outcome::Done),
             Verdict::Contexts(length) => self.step = Step::Contexts(header, length),
             Verdict::Refuse(failure, skip) => self.step = Step::Skip(header, failure, skip),
@@ -314,7 +338,7 @@ impl Transmission {
     /// A BLOCK_STATUS payload has come.
     fn contexts(&mut self, mut header: RequestHeader, payload: &[u8]) {
         match narrow(&self.rules(), &mut header, payload, &self.session.agreement.contexts) {
-            (Verdict::Go(flags), only) => self.step = Step::Permits(header, flags, Some(only)),
+            (Verdict::Go(flags), only) => self.step = Step::Turn(header, flags, Some(only)),
             (other, _) => self.verdict(header, other),
         }
     }

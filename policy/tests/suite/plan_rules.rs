@@ -347,8 +347,8 @@ fn a_shrink_drains_first_and_frees_quota_last() {
     let steps = [
         Step::LowerEnd(size(64)),
         Step::Drain,
-        Step::Reread,
         Step::DropLanes,
+        Step::Reread,
         Step::Ask(Ask::Driver(size(64))),
         Step::ReadBack,
         Step::RenewLanes(Lanes::DropBefore),

@@ -58,7 +58,9 @@ pub(crate) fn fuzz_resizes(data: &[u8]) {
 
 /// Histories to start from: one per fault, in front of a grow and of a shrink.
 pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
-    let faults = (0_u8..14).map(|fault| vec![0x40, 0x12, 16, 8, fault << 4, 0, 24, 9, 0, 0, 32, 1, 8, 9, 0, 0, 40]);
+    let faults = (0_u8..15).flat_map(|fault| {
+        [0x40, 0xc0].map(|scene| vec![scene, 0x12, 16, 8, fault << 4, 0, 24, 9, 0, 0, 32, 1, 8, 9, 0, 0, 40])
+    });
     let plain = vec![0, 0, 8, 0, 12, 2, 20, 4, 30, 5, 0, 1, 9, 6, 50, 9, 0, 3, 40];
     faults.chain([plain]).collect()
 }
@@ -76,6 +78,7 @@ impl Play {
         let tenant = TenantId::new("t").ok()?;
         let proof = if style & 4 == 0 { Proof::OptedIn } else { Proof::Claimed };
         let grows = match style & 3 {
+            any if choice & 0x80 != 0 => Grows::Driver { aside: any & 1 == 0 },
             0 => Grows::Explicit { replies: Replies::Structured, proof },
             1 => Grows::Automatic { proof },
             2 => Grows::Explicit { replies: Replies::Simple, proof },
@@ -204,6 +207,7 @@ impl Play {
     fn check(&self) {
         let state = self.state.lock();
         state.check_quota();
+        assert!(!state.aside, "the lanes are left without a connection");
         assert!(state.end <= state.shown, "admitted up to {} of {}", state.end, state.shown);
         if self.coordinator.standing == Standing::Ready {
             assert_eq!(state.end, state.shown, "ready, with a lowered end");
@@ -273,6 +277,7 @@ fn fault(value: u64, size: u64) -> Fault {
         11 => Fault::NoteFails,
         12 => Fault::ClearFails,
         13 => Fault::DrainFails,
+        14 => Fault::LanesStay,
         _ => Fault::OtherSize(size),
     }
 }
