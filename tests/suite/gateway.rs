@@ -175,6 +175,11 @@ impl Gateway {
         Ok(())
     }
 
+    /// All that it has logged.
+    pub(crate) fn whole_log(&self) -> String {
+        self.process.log()
+    }
+
     /// What it logged last.
     pub(crate) fn log(&self) -> String {
         self.process.last_words()
