@@ -12,9 +12,11 @@ use crate::uri::NbdUri;
 
 mod change;
 mod explain;
+mod operator;
 
 pub use change::{Change, ChangeFault};
 pub use explain::{Explain, Known, UnknownFact};
+pub use operator::{Admin, Exports, List, Order, Publish};
 
 /// How a command ended, as every command's help states it.
 const EXIT_CODES: &str = "Exit codes:
@@ -72,6 +74,33 @@ pub enum Command {
     /// Reads the configuration alone; no gateway has to run. Exit code 0 is allowed, 1 is denied.
     #[command(after_help = EXIT_CODES)]
     Explain(Explain),
+    /// Show the exports that a running gateway has open: size, backend, state, clients
+    ///
+    /// With the name of one, all that there is to know of it, and its last resizes.
+    #[command(after_help = EXIT_CODES)]
+    Exports(Exports),
+    /// Show the tenants of a running gateway: what they may use, and what they do use
+    #[command(after_help = EXIT_CODES)]
+    Tenants(List),
+    /// Show the clients that are connected to a running gateway
+    #[command(after_help = EXIT_CODES)]
+    Sessions(List),
+    /// Change the size of a running gateway's export, as its operator
+    ///
+    /// Waits for the outcome. Quota, max-size and `shrink` hold for an operator too; rates do not. An export that nobody
+    /// uses is opened for it.
+    ///
+    /// With --adopt nothing is asked of the backend: the gateway takes it for what it is. So an export is brought back
+    /// whose backend came back smaller; what was beyond is lost, and clients that cannot learn of that have to be closed
+    /// first.
+    #[command(after_help = EXIT_CODES)]
+    Resize(Order),
+    /// Show clients all that another hand gave a backend, where `external = "manual"` keeps it back
+    #[command(after_help = EXIT_CODES)]
+    Publish(Publish),
+    /// Let a running gateway end as SIGTERM does: no new clients, what was admitted is finished
+    #[command(after_help = EXIT_CODES)]
+    Drain(List),
     /// Print the JSON schema of the configuration, for editors
     #[command(after_help = EXIT_CODES)]
     Schema,
@@ -230,6 +259,7 @@ mod tests {
         let uri: NbdUri = "nbd://h/x".parse().unwrap();
         let file = |name: &str| Some(PathBuf::from(name));
         let client = |command| Command::Client { command };
+        let admin = || Admin { url: "http://127.0.0.1:9809".to_owned(), token_file: None, json: false };
         for (line, command) in [
             ("nbd-gateway serve", Command::Serve { config: None }),
             ("nbd-gateway serve --config a.toml", Command::Serve { config: file("a.toml") }),
@@ -246,6 +276,36 @@ mod tests {
             ),
             ("nbd-gateway schema", Command::Schema),
             ("nbd-gateway man", Command::Man),
+            ("nbd-gateway exports", Command::Exports(Exports { name: None, admin: admin() })),
+            (
+                "nbd-gateway exports a/b --json",
+                Command::Exports(Exports { name: Some("a/b".to_owned()), admin: Admin { json: true, ..admin() } }),
+            ),
+            ("nbd-gateway tenants", Command::Tenants(List { admin: admin() })),
+            (
+                "nbd-gateway sessions --admin unix:/a",
+                Command::Sessions(List { admin: Admin { url: "unix:/a".to_owned(), ..admin() } }),
+            ),
+            (
+                "nbd-gateway resize a +1GiB --token-file t",
+                Command::Resize(Order {
+                    name: "a".to_owned(),
+                    size: Change::By(Size::from_gib(1)),
+                    adopt: false,
+                    admin: Admin { token_file: file("t"), ..admin() },
+                }),
+            ),
+            (
+                "nbd-gateway resize a 3GiB --adopt",
+                Command::Resize(Order {
+                    name: "a".to_owned(),
+                    size: Change::To(Size::from_gib(3)),
+                    adopt: true,
+                    admin: admin(),
+                }),
+            ),
+            ("nbd-gateway publish a", Command::Publish(Publish { name: "a".to_owned(), admin: admin() })),
+            ("nbd-gateway drain", Command::Drain(List { admin: admin() })),
             ("nbd-gateway completions bash", Command::Completions { shell: Shell::Bash }),
             ("nbd-gateway client info nbd://h/x", client(ClientCommand::Info(Ask { uri: uri.clone(), json: false }))),
             (
@@ -343,7 +403,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 14);
+        assert_eq!(count, 20);
     }
 
     #[test]

@@ -57,12 +57,13 @@ pub(crate) struct RawListener {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct RawAdmin {
-    /// `IP:PORT` with a loopback address, `unix:PATH` for a Unix socket, or `off`. Other addresses are not taken by this
-    /// version, token or not.
+    /// `IP:PORT`, `unix:PATH` for a Unix socket, or `off`. An address that is not a loopback address needs `token-file`, and
+    /// there everything but /livez and /readyz needs the token. It is plain HTTP: let it be reached only in a network that
+    /// you trust.
     #[schemars(extend("default" = "127.0.0.1:9809", "examples" = ["127.0.0.1:9809", "unix:/run/nbd-gateway-admin.sock", "off"]))]
     pub(crate) address: Option<String>,
     /// A file whose first line is the token that every request that changes something must bring, as
-    /// `Authorization: Bearer TOKEN`. Without it nothing can be changed over the admin interface.
+    /// `Authorization: Bearer TOKEN`. It is read anew each time. Without it nothing can be changed over the admin interface.
     #[schemars(extend("examples" = ["/etc/nbd-gateway/token"]))]
     pub(crate) token_file: Option<String>,
 }

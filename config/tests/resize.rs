@@ -84,6 +84,7 @@ fn every_key_arrives() {
     );
     let policy = ExportPolicy {
         automatic: AutomaticGrowth::Always,
+        ceiling: false,
         shrink: false,
         over_quota: OverQuota::Clamp,
         external: External::Manual,
@@ -283,11 +284,13 @@ fn a_template_puts_its_name_into_the_driver_too() {
 #[test]
 fn a_ceiling_needs_an_end_and_somebody_who_may_write() {
     let text = |top: &str, rest: &str| format!("{DIALLED}{top}\n[export.resize]\npresent = \"ceiling\"\n{rest}");
-    assert!(resize(&text("max-size = \"4GiB\"", "")).ceiling);
+    assert!(resize(&text("max-size = \"4GiB\"", "")).policy.ceiling);
     for (top, rest, what) in [
         ("", "", "it has none"),
         ("max-size = \"4GiB\"\nread-only = true", "", "read-only"),
         ("max-size = \"4GiB\"", "shrink = true", "cannot shrink"),
+        ("max-size = \"4GiB\"", "automatic = \"never\"", "writes grow"),
+        ("max-size = \"4GiB\"", "external = \"manual\"", "would not stay so"),
     ] {
         let said = parse(&text(top, rest)).unwrap_err();
         assert!(said[0].starts_with("export[0].resize.present: ") && said[0].contains(what), "{said:?}");

@@ -57,7 +57,7 @@
 //!
 //! ```text
 //!  a client's RESIZE      a write past the end    an operator           the backend, by itself
-//!  session/resize.rs      export/grow.rs          admin/exports.rs      resize/follow.rs, export/backend.rs
+//!  session/resize.rs      export/grow.rs          admin/order.rs        resize/follow.rs, export/backend.rs
 //!    | resize-rate          | waits in a task       |                     | NOTIFY, QUERY or a second handshake
 //!    +----------------------+-----------+-----------+---------------------+
 //!                                       v
@@ -90,7 +90,7 @@
 //! coordinator does to the world goes through its [`Hands`](resize::hands::Hands). When the outcome of an ask is
 //! unknown (nobody answered, and the size can't be read), the reservation stays on the books, the end stays lowered, and
 //! the size is asked for every second until it is known. A backend's size that can't be, smaller than what clients rely
-//! on, puts the export into quarantine: it is served, and not resized, until the size fits again.
+//! on, puts the export into quarantine: it is served, and not resized, until the size fits again or an operator adopts what is left.
 //!
 //! None of this is on the way of an ordinary request. That looks at the view's end, one atomic load, and passes the gate.
 //!
@@ -182,6 +182,7 @@ pub mod driver;
 pub mod export;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod hooks;
 pub mod http;
 pub mod lane;
 pub mod ledger;
@@ -189,6 +190,7 @@ pub mod listener;
 pub mod net;
 pub mod origin;
 pub mod proto;
+pub mod qmp;
 pub mod resize;
 pub mod session;
 pub mod shards;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use nbd_gateway::cmd::{client, describe, explain, serve};
+use nbd_gateway::cmd::{client, describe, explain, operator, serve};
 use nbd_gateway_config::cli::{Cli, Command};
 
 fn main() -> ExitCode {
@@ -12,6 +12,12 @@ fn main() -> ExitCode {
         Command::Check { config } => describe::check(&config),
         Command::Client { command } => client::main(&command),
         Command::Explain(asked) => explain::run(&asked),
+        Command::Exports(ask) => operator::exports(&ask),
+        Command::Tenants(ask) => operator::tenants(&ask),
+        Command::Sessions(ask) => operator::sessions(&ask),
+        Command::Resize(order) => operator::resize(&order),
+        Command::Publish(order) => operator::publish(&order),
+        Command::Drain(ask) => operator::drain(&ask),
         Command::Schema => describe::schema(),
         Command::Completions { shell } => describe::completions(shell),
         Command::Man => describe::man(),

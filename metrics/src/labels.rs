@@ -109,3 +109,25 @@ labels! {
         Quarantined => "quarantined",
     }
 }
+
+labels! {
+    /// How somebody beside the clients is told of a size.
+    HookWay {
+        /// A qemu, by QMP.
+        Qmp => "qmp",
+        /// A URL.
+        Http => "http",
+        /// A program.
+        Exec => "exec",
+    }
+}
+
+labels! {
+    /// How an attempt to tell somebody ended.
+    HookResult {
+        /// It was heard.
+        Ok => "ok",
+        /// It was not, or nobody knows; there is another attempt.
+        Failed => "failed",
+    }
+}

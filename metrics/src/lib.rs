@@ -9,5 +9,5 @@ pub mod labels;
 mod names;
 
 pub use guards::Open;
-pub use labels::{Command, Direction, LossReason, Outcome, ResizeResult, ResizeStyle};
-pub use names::{ExportMetrics, ListenerMetrics, Metrics, ResizeMetrics};
+pub use labels::{Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeResult, ResizeStyle};
+pub use names::{ExportMetrics, HookMetrics, ListenerMetrics, Metrics, ResizeMetrics};

@@ -10,7 +10,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::labels::{Command, Direction, LossReason, Outcome, ResizeResult, ResizeStyle};
+use crate::labels::{Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeResult, ResizeStyle};
 
 /// Exports beyond this many share the label value `other`: templates can make any number of names.
 const MOST_EXPORTS: usize = 1000;
@@ -41,6 +41,8 @@ pub struct Metrics {
     notices_sent: IntCounterVec,
     notices_merged: IntCounterVec,
     backend_notices: IntCounterVec,
+    hook_attempts: IntCounterVec,
+    hooks_behind: IntGaugeVec,
     exports: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -77,6 +79,14 @@ pub struct ResizeMetrics {
     pub notices_merged: IntCounter,
     /// Notices received from the backend.
     pub backend_notices: IntCounter,
+}
+
+/// The handles of an export's hooks.
+#[derive(Debug, Clone)]
+pub struct HookMetrics {
+    attempts: Vec<Vec<IntCounter>>,
+    /// Hooks of this export that have not heard of its size yet.
+    pub behind: IntGauge,
 }
 
 /// The handles of one listener.
@@ -155,6 +165,12 @@ impl Metrics {
                 &["export"],
             )?,
             backend_notices: counter("backend_notices_total", "Size notices received from the backend.", &["export"])?,
+            hook_attempts: counter(
+                "hook_attempts_total",
+                "Attempts to tell a hook of a size, by way and result.",
+                &["export", "way", "result"],
+            )?,
+            hooks_behind: gauge("hooks_behind", "Hooks that have not heard of the export's size yet.", &["export"])?,
             duration,
             registry,
             exports: Arc::default(),
@@ -211,6 +227,19 @@ impl Metrics {
         }
     }
 
+    /// The handles of an export's hooks; their series exist from now on, at 0.
+    pub fn hooks(&self, name: &str) -> HookMetrics {
+        let label = self.label(name);
+        let of = |w: &HookWay| {
+            let one = |r: &HookResult| self.hook_attempts.with_label_values(&[label, w.as_str(), r.as_str()]);
+            HookResult::ALL.iter().map(one).collect()
+        };
+        HookMetrics {
+            attempts: HookWay::ALL.iter().map(of).collect(),
+            behind: self.hooks_behind.with_label_values(&[label]),
+        }
+    }
+
     /// The handles of a listener, by its address as configured.
     pub fn listener(&self, address: &str) -> ListenerMetrics {
         ListenerMetrics { sessions: self.sessions.with_label_values(&[address]) }
@@ -243,6 +272,15 @@ impl ExportMetrics {
     /// A backend connection has to be made anew.
     pub fn reconnect(&self, reason: LossReason) {
         if let Some(counter) = self.reconnects.get(reason.index()) {
+            counter.inc();
+        }
+    }
+}
+
+impl HookMetrics {
+    /// One attempt ended.
+    pub fn attempted(&self, way: HookWay, result: HookResult) {
+        if let Some(counter) = self.attempts.get(way.index()).and_then(|r| r.get(result.index())) {
             counter.inc();
         }
     }

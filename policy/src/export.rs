@@ -11,6 +11,9 @@ use crate::types::{Bytes, Granularity, Size};
 pub struct ExportPolicy {
     /// Which writes past the end grow it.
     pub automatic: AutomaticGrowth,
+    /// Clients that know nothing of resizing are shown `max_size`, and their writes grow the backend behind it, whoever
+    /// else's do.
+    pub ceiling: bool,
     /// Whether it may go down.
     pub shrink: bool,
     /// What a wish gets that is over the quota.
@@ -40,6 +43,7 @@ impl ExportPolicy {
     /// defaults of the config, but for its step.
     pub const DEFAULT: Self = Self {
         automatic: AutomaticGrowth::OptIn,
+        ceiling: false,
         shrink: false,
         over_quota: OverQuota::Reject,
         external: External::Adopt,
@@ -61,6 +65,7 @@ impl ExportPolicy {
         Self {
             read_only: self.read_only || !verbs.has(Verb::Write),
             offer: if resize { self.offer } else { self.offer.without(grows) },
+            ceiling: self.ceiling && resize,
             shrink: self.shrink && resize && verbs.has(Verb::Shrink),
             ..self.clone()
         }
@@ -122,13 +127,18 @@ mod tests {
 
     #[test]
     fn what_a_client_may_not_is_not_offered_to_it() {
-        let whole = ExportPolicy { shrink: true, ..ExportPolicy::DEFAULT };
+        let whole = ExportPolicy { shrink: true, ceiling: true, ..ExportPolicy::DEFAULT };
         assert_eq!(whole.for_verbs(Verbs::ALL), whole);
         let no_shrink = whole.for_verbs(Verbs::ALL.without(Verb::Shrink));
         assert_eq!(no_shrink, ExportPolicy { shrink: false, ..whole.clone() });
         let no_resize = whole.for_verbs(Verbs::ALL.without(Verb::Resize).without(Verb::Shrink));
         assert!(!no_resize.offer.has(Features::EXPLICIT) && !no_resize.offer.has(Features::AUTOMATIC));
-        assert!(no_resize.offer.has(Features::QUERY) && no_resize.offer.has(Features::NOTIFY) && !no_resize.shrink);
+        assert!(
+            no_resize.offer.has(Features::QUERY)
+                && no_resize.offer.has(Features::NOTIFY)
+                && !no_resize.shrink
+                && !no_resize.ceiling
+        );
         assert!(whole.for_verbs(Verbs::ALL.without(Verb::Write)).read_only);
         let closed = ExportPolicy { read_only: true, shrink: false, offer: Features::QUERY, ..ExportPolicy::DEFAULT };
         assert_eq!(closed.for_verbs(Verbs::ALL), closed, "a verb opens nothing that the export does not");

@@ -30,7 +30,7 @@ pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
     let state = state(raw.state, report);
     let limits = Limits::read(raw.limits.unwrap_or_default(), &mut Section::new("limits", report));
     let token_file = token_file(raw.admin.as_ref(), report);
-    let admin = admin(raw.admin, report);
+    let admin = admin(raw.admin, token_file.is_some(), report);
     let written = Listeners::written(raw.listener.as_deref());
     let listeners = listeners(raw.listener.unwrap_or_default(), admin.as_ref(), report);
     let tenants = tenant::read(raw.tenant, limits, &written, report);
@@ -68,11 +68,19 @@ fn token_file(raw: Option<&RawAdmin>, report: &mut Report) -> Option<PathBuf> {
     Some(path.into())
 }
 
-fn admin(raw: Option<RawAdmin>, report: &mut Report) -> Option<AdminAddress> {
-    match raw.and_then(|raw| raw.address) {
-        Some(text) => Section::new("admin", report).accept("address", AdminAddress::read(&text)).flatten(),
-        None => Some(embedded::admin()),
+fn admin(raw: Option<RawAdmin>, token: bool, report: &mut Report) -> Option<AdminAddress> {
+    let Some(text) = raw.and_then(|raw| raw.address) else { return Some(embedded::admin()) };
+    let mut section = Section::new("admin", report);
+    let address = section.accept("address", AdminAddress::read(&text)).flatten()?;
+    if address.is_open() && !token {
+        section.note(
+            "address",
+            format_args!(
+                "`{text}` can be reached from other hosts: set token-file, or use a loopback address or unix:PATH"
+            ),
+        );
     }
+    Some(address)
 }
 
 fn listeners(raw: Vec<RawListener>, admin: Option<&AdminAddress>, report: &mut Report) -> Vec<ListenAddress> {

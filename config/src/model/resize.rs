@@ -25,8 +25,6 @@ pub struct Resize {
     /// What is allowed and what is offered. Its `offer` holds SHRINK and ZEROED with whatever else it holds, for these
     /// follow from the rest; it is [`Features::NONE`] where clients are offered nothing.
     pub policy: ExportPolicy,
-    /// Clients that know nothing of resizing are shown `max-size`, and the backend grows behind it as writes land.
-    pub ceiling: bool,
     /// How long a lost session that did not opt in may come back to the size it knew; no shrink before that.
     pub shrink_grace: Duration,
     /// How often a backend that cannot tell of its size is asked for it; None: never. Embedded ones never are.
@@ -66,7 +64,6 @@ impl Resize {
         Self {
             driver: if facts.embedded { Driver::Origin } else { Driver::Wire },
             policy,
-            ceiling: false,
             shrink_grace: Duration::from_secs(60),
             poll: (!facts.embedded).then_some(Duration::from_secs(5)),
             timeout: Duration::from_secs(30),
@@ -103,8 +100,8 @@ impl Resize {
         let unsaid = Self::unsaid(facts);
         let mut inner = section.inner("resize");
         let driver = driver(raw, facts, &mut inner);
-        let policy = policy(raw, &driver, &unsaid.policy, &mut inner);
         let ceiling = ceiling(raw, facts, &mut inner);
+        let policy = ExportPolicy { ceiling, ..policy(raw, &driver, &unsaid.policy, &mut inner) };
         let moment = Interval::from_millis(1);
         let zero = Interval::from_millis(0);
         let mut time = |key, text: Option<&str>, range| inner.interval(key, text, range);
@@ -114,7 +111,6 @@ impl Resize {
         };
         let resize = Self {
             driver,
-            ceiling,
             shrink_grace: time("shrink-grace", raw.shrink_grace.as_deref(), zero..=DAY).unwrap_or(unsaid.shrink_grace),
             poll,
             timeout: time("timeout", raw.timeout.as_deref(), moment..=Interval::from_secs(3600))
@@ -198,6 +194,15 @@ fn ceiling(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> bool {
     }
     if raw.shrink == Some(true) {
         section.note("present", "what is shown as the ceiling cannot shrink: leave out `shrink` or this");
+    }
+    if raw.automatic == Some(RawAutomatic::Never) {
+        section.note("present", "behind a ceiling writes grow the export: leave out `automatic` or this");
+    }
+    if matches!(raw.external, Some(RawExternal::Ignore | RawExternal::Manual)) {
+        section.note(
+            "present",
+            "what is not shown reads as zeroes below a ceiling, and would not stay so: leave out `external` or this",
+        );
     }
     true
 }

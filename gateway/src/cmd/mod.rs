@@ -3,6 +3,7 @@
 pub mod client;
 pub mod describe;
 pub mod explain;
+pub mod operator;
 pub mod serve;
 
 use std::process::ExitCode;

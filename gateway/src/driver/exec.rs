@@ -92,7 +92,7 @@ mod tests {
     async fn a_program_gets_the_order_and_prints_what_it_reached() {
         let place = Place::fresh();
         let words = place.script(
-            "[ $# = 1 ] || exit 1; cat >\"$1/input\"; env | grep ^NBD_GATEWAY_ | sort >\"$1/environment\"; \
+            "[ $# = 1 ] || exit 1; cat >\"$1/input\"; env | grep -E '^NBD_GATEWAY_([A-Z]+_SIZE|[EGT][A-Z]+)=' | sort >\"$1/environment\"; \
              echo \"$NBD_GATEWAY_NEW_SIZE\"",
         );
         assert_eq!(Exec::new(words, Duration::from_secs(600)).resize(&order(100, 200)).await, Ok(()));

@@ -8,6 +8,7 @@
 
 mod exec;
 mod file;
+mod qmp;
 mod restart;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::proto::{Errno, ExportFlags};
 
 pub use exec::Exec;
 pub use file::File;
+pub use qmp::Qmp;
 pub use restart::Restart;
 
 /// What is to be done.
@@ -91,6 +93,8 @@ pub enum Driver {
     Restart(Restart),
     /// By a program.
     Exec(Exec),
+    /// By QMP.
+    Qmp(Qmp),
 }
 
 impl Driver {
@@ -103,8 +107,8 @@ impl Driver {
                 Some(Self::Restart(Restart::new(file, command.clone(), limit)))
             }
             config::Driver::Exec { command } => Some(Self::Exec(Exec::new(command.clone(), limit))),
-            config::Driver::Qmp(_)
-            | config::Driver::Origin
+            config::Driver::Qmp(at) => Some(Self::Qmp(Qmp::new(at))),
+            config::Driver::Origin
             | config::Driver::Wire
             | config::Driver::Automatic
             | config::Driver::Window { .. }
@@ -117,7 +121,8 @@ impl Driver {
         match self {
             Self::File(file) => file.exposes_zeroes().await,
             Self::Restart(restart) => restart.exposes_zeroes().await,
-            Self::Exec(_) => false,
+            // A volume may show what it held before, and so may a node of qemu's on one.
+            Self::Exec(_) | Self::Qmp(_) => false,
         }
     }
 
@@ -128,6 +133,7 @@ impl Driver {
             Self::File(file) => file.resize(order).await,
             Self::Restart(restart) => restart.resize(order).await,
             Self::Exec(exec) => exec.resize(order).await,
+            Self::Qmp(qmp) => qmp.resize(order).await,
         }
     }
 }

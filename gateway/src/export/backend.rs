@@ -366,8 +366,8 @@ struct Owner {
 
 impl lane::Owner for Owner {
     fn fits(&self, new: &Negotiated) -> Result<(), String> {
-        // Below what is shown while a shrink is on its way: then that is what it has to have.
-        fits(&self.basis, self.view.end(), new)
+        // While a shrink is under way, what lies past the lowered end is nobody's any more.
+        fits(&self.basis, self.view.size().min(self.view.end()), new)
     }
 
     fn up(&self, negotiated: &Negotiated) {

@@ -2,11 +2,13 @@
 //!
 //! An [`Export`] is opened by the first client that asks for it and let go when idle (`registry`). It sends requests to
 //! its backend as they are where it can, and over the `bridge` where the backend's limits differ from the client's.
-//! Writes past the end wait in `grow` for the coordinator, which changes the [`View`] that everyone reads.
+//! Writes past the end wait in `grow` for the coordinator, which changes the [`View`] that everyone reads. What lies
+//! between that end and a ceiling is `ceiling`'s.
 //! Keeps: several lanes only if a FLUSH covers them (9), no overtaking of requests whose session is gone (14).
 
 mod backend;
 mod bridge;
+mod ceiling;
 mod core;
 mod gate;
 mod grow;
@@ -127,6 +129,16 @@ impl Export {
         self.config.tenant.as_str()
     }
 
+    /// How it is configured.
+    pub fn config(&self) -> &Resolved {
+        &self.config
+    }
+
+    /// What its operator decided about its size, and its backend's own bounds.
+    pub fn policy(&self) -> &ExportPolicy {
+        &self.policy
+    }
+
     /// For people: the configuration's, else the backend's.
     pub fn description(&self) -> Option<&str> {
         self.config.description.as_deref().or(self.core.facts().description.as_deref())
@@ -135,6 +147,16 @@ impl Export {
     /// The size that is shown, in bytes.
     pub fn size(&self) -> u64 {
         self.core.view().size()
+    }
+
+    /// The size that a client is told in its handshake, in bytes: the ceiling where it is offered that, else where requests
+    /// must end now.
+    pub fn size_for(&self, offer: &Offer) -> u64 {
+        if offer.ceiling {
+            let ceiling = self.policy.granularity.round_down(self.policy.max_size);
+            return self.size().max(ceiling.bytes());
+        }
+        self.size().min(self.view().end())
     }
 
     /// What it looks like now.
@@ -183,11 +205,6 @@ impl Export {
     /// What its tenant's sessions share.
     pub fn budget(&self) -> &Arc<TenantBudget> {
         &self.budget
-    }
-
-    /// What its operator decided about its size.
-    pub fn policy(&self) -> &ExportPolicy {
-        &self.policy
     }
 
     /// The transmission flags for a client with these verbs and this framing.
@@ -242,7 +259,7 @@ impl Export {
     pub fn submit(self: &Arc<Self>, session: &Arc<Session>, jobs: &mut Vec<Job>, finished: &mut Finished) {
         self.admit(jobs.len());
         let pass = self.core.gate.pass();
-        let (orphans, losses, end) = (self.orphans.any(), self.core.backend.losses(), self.core.view().end());
+        let (orphans, losses, end) = (self.orphans.any(), self.core.backend.losses(), session.reach());
         let special = |request: &Request| {
             orphans
                 || (request.length > 0 && request.end() > end)
@@ -271,6 +288,8 @@ impl Export {
         } else if request.length > 0 && request.end() > end {
             if session.grows() && matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
                 grow::spawn(Arc::clone(self), Arc::clone(session), job);
+            } else if session.sees_ceiling() && !matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
+                ceiling::carry(self, session.id(), job, end, finished);
             } else {
                 // Admitted before a shrink lowered the end.
                 let errno = if matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {

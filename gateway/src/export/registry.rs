@@ -263,6 +263,11 @@ impl Registry {
         open
     }
 
+    /// Whether an export of this name could be opened.
+    pub fn knows(&self, name: &str) -> Result<(), NoExport> {
+        self.config.export_for(name).map(|_| ())
+    }
+
     /// What a tenant has.
     pub fn usage(&self, tenant: &TenantId) -> Option<Usage> {
         self.shared.book.usage(tenant)

@@ -1,9 +1,11 @@
 //! Sockets: streams of every kind the gateway speaks over, the pool of receive buffers, and the outgoing queue.
 
 mod outbox;
+mod peer;
 mod pool;
 mod stream;
 
 pub use outbox::{Batch, Outbox, Released, Written};
+pub use peer::Peer;
 pub use pool::Pool;
-pub use stream::{Address, Listening, Peer, ReadHalf, Stream, WriteHalf};
+pub use stream::{Address, Listening, ReadHalf, Stream, WriteHalf};

@@ -1,7 +1,7 @@
 //! One stream type over TCP and Unix sockets, in two halves. TLS takes its place here as a further variant.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -12,6 +12,8 @@ use bytes::BytesMut;
 use nbd_gateway_config::{Endpoint, Host, NbdUri};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, tcp, unix};
+
+use super::Peer;
 
 /// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,17 +43,6 @@ impl core::fmt::Display for Address {
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
-}
-
-/// What the kernel knows of who is on the other side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Peer {
-    /// Its address over TCP.
-    pub address: Option<IpAddr>,
-    /// The user that its process ran as when it connected, over a Unix socket.
-    pub uid: Option<u32>,
-    /// That process's primary group.
-    pub gid: Option<u32>,
 }
 
 /// A connected socket.
@@ -84,14 +75,15 @@ impl Stream {
         }
     }
 
-    /// Who is on the other side, as far as the kernel vouches for it. A connection that is gone already has nobody.
-    pub fn vouched(&self) -> Peer {
+    /// Who is on the other side, to know it again.
+    pub fn identity(&self) -> Peer {
         match self {
-            Stream::Tcp(s) => Peer { address: s.peer_addr().ok().map(|a| a.ip()), ..Peer::default() },
-            Stream::Unix(s) => s.peer_cred().map_or_else(
-                |_| Peer::default(),
-                |process| Peer { address: None, uid: Some(process.uid()), gid: Some(process.gid()) },
-            ),
+            Stream::Tcp(s) => s.peer_addr().map_or(Peer::Unknown, |address| Peer::Tcp(address.ip().to_canonical())),
+            Stream::Unix(s) => s.peer_cred().map_or(Peer::Unknown, |cred| Peer::Unix {
+                pid: cred.pid(),
+                uid: cred.uid(),
+                gid: cred.gid(),
+            }),
         }
     }
 
@@ -189,6 +181,12 @@ impl WriteHalf {
             WriteHalf::Tcp(w) => w.as_ref().poll_write_ready(cx),
             WriteHalf::Unix(w) => w.as_ref().poll_write_ready(cx),
         }
+    }
+
+    /// Ends this direction: what was written is delivered, then who reads gets the end of the stream.
+    pub fn end(&self) {
+        // Fails only if the other side was faster.
+        let _ = rustix::net::shutdown(self.fd(), rustix::net::Shutdown::Write);
     }
 
     /// Ends both directions at once: who reads gets the end of the stream.

@@ -2,18 +2,22 @@
 //!
 //! A session owns its framing, its selection of contexts, the end up to which it is admitted, its permits and its
 //! outgoing queue. Its own task reads and admits (`transmission`); whoever finishes a job appends the reply and writes it.
+//! Others may end it between two messages (`part`).
 //! Keeps: memory (1), exactly one reply (8), nobody is stalled by another's reading.
 
 mod admit;
 mod fuzz;
 mod handshake;
 mod notify;
+mod part;
 mod permits;
 mod refusals;
 mod reply;
 mod resize;
 mod serve;
 mod table;
+#[cfg(test)]
+pub(crate) mod tests;
 mod throttle;
 mod transmission;
 mod visitor;
@@ -26,7 +30,7 @@ use nbd_gateway_policy::access::{Decision, Verbs};
 use nbd_gateway_policy::offer::{Offer, PastEnd};
 use nbd_gateway_policy::style::ClientStyle;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 #[doc(hidden)]
 pub use fuzz::{fuzz_requests, fuzz_seeds};
@@ -38,7 +42,7 @@ pub use table::{SessionInfo, SessionTable};
 pub use throttle::Throttle;
 
 use crate::export::Export;
-use crate::net::{Outbox, Released, Written};
+use crate::net::{Outbox, Peer, Released, Written};
 use crate::proto::resize::Context;
 use crate::proto::{Cmd, ExportFlags, Framing};
 use permits::Permits;
@@ -68,6 +72,9 @@ pub struct Agreement {
 #[derive(Debug)]
 pub struct Session {
     id: u64,
+    peer: Peer,
+    /// Where its client comes from, for people.
+    from: String,
     export: Arc<Export>,
     agreement: Agreement,
     /// The size that this client was last told: by its handshake, a RESIZE chunk, its own successful resize.
@@ -83,8 +90,8 @@ pub struct Session {
     resizes: AtomicU32,
     /// Whether a long poll waits: at most one does.
     watching: AtomicBool,
-    /// Told when its task ends.
-    ended: Notify,
+    life: watch::Sender<part::Life>,
+    parting: AtomicBool,
     out: Outbox,
     permits: Permits,
     /// The session's own task, to be woken when the socket is full or permits are back.
@@ -103,14 +110,25 @@ impl Session {
         self.id
     }
 
+    /// Its client.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
     /// The export it uses.
     pub fn export(&self) -> &Arc<Export> {
         &self.export
     }
 
     /// The end up to which its requests are admitted now (promise 10): a client that knows nothing of resize stays within
-    /// what it was told.
+    /// what it was told. Who is shown the ceiling is admitted to all of that; what is not there yet is the export's to
+    /// answer.
     pub fn end(&self) -> u64 {
+        if self.sees_ceiling() { self.told() } else { self.reach() }
+    }
+
+    /// The end up to which its requests go to the backend as they are.
+    pub fn reach(&self) -> u64 {
         let end = self.export.view().end();
         match self.agreement.style {
             ClientStyle::Stock => end.min(self.told.load(Ordering::Acquire)),
@@ -137,6 +155,11 @@ impl Session {
     /// Whether its writes past the end grow the export.
     pub fn grows(&self) -> bool {
         self.agreement.offer.past_end == PastEnd::Grow
+    }
+
+    /// Whether it was told the ceiling, not the size.
+    pub fn sees_ceiling(&self) -> bool {
+        self.agreement.offer.ceiling
     }
 
     /// The size it was last told, in bytes.

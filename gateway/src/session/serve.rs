@@ -8,13 +8,14 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::handshake::{NoSession, negotiate};
+use super::part::Life;
 use super::permits::Permits;
 use super::throttle::Turnstile;
 use super::transmission::{End, Transmission};
 use super::visitor::Visitor;
 use super::{Agreement, Refusals, Session, SessionTable};
 use crate::export::{Lease, Registry};
-use crate::net::{Outbox, Pool, Stream};
+use crate::net::{Outbox, Peer, Pool, Stream};
 use crate::proto::Inbox;
 use crate::resize::audience::Seat;
 
@@ -43,10 +44,10 @@ pub struct Front {
 /// Cancel-safe: during the handshake the connection closes; later the session goes on by itself.
 pub async fn serve(front: Arc<Front>, mut stream: Stream) {
     let id = front.table.next_id();
-    let peer = stream.peer();
+    let (peer, identity) = (stream.peer(), stream.identity());
     let mut inbox = Inbox::default();
     let limit = front.handshake;
-    let mut visitor = Visitor::new(&front.registry, &front.refusals, id, &front.listener, stream.vouched());
+    let mut visitor = Visitor::new(&front.registry, &front.refusals, id, &front.listener, identity);
     let handshake = negotiate(&mut visitor, front.option_length, limit, &mut stream, &mut inbox, &front.drain);
     let (lease, agreement, seat) = match handshake.await {
         Ok(agreed) => agreed,
@@ -63,7 +64,7 @@ pub async fn serve(front: Arc<Front>, mut stream: Stream) {
     };
     // From here on the session lives where its lane does.
     let shard = lease.export().shard(id).unwrap_or_else(|| front.registry.shards().next());
-    let session = shard.spawn(transmit(front, Opened { id, peer, stream, inbox, lease, agreement, seat }));
+    let session = shard.spawn(transmit(front, Opened { id, peer, identity, stream, inbox, lease, agreement, seat }));
     // A session's task does not panic; if it did, its connection is closed and its requests are finished.
     if let Err(error) = session.await {
         tracing::error!(session = id, %error, "session ended by a fault of the gateway");
@@ -74,6 +75,7 @@ pub async fn serve(front: Arc<Front>, mut stream: Stream) {
 struct Opened {
     id: u64,
     peer: String,
+    identity: Peer,
     stream: Stream,
     inbox: Inbox,
     lease: Lease,
@@ -82,7 +84,7 @@ struct Opened {
 }
 
 async fn transmit(front: Arc<Front>, opened: Opened) {
-    let Opened { id, peer, stream, inbox, lease, agreement, seat } = opened;
+    let Opened { id, peer, identity, stream, inbox, lease, agreement, seat } = opened;
     let (read, write) = match stream.rehome() {
         Ok(stream) => stream.split(),
         Err(error) => return tracing::info!(session = id, %peer, %error, "client connection failed"),
@@ -91,6 +93,8 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
     let limits = export.limits();
     let session = Arc::new(Session {
         id,
+        peer: identity,
+        from: peer.clone(),
         told: AtomicU64::new(agreement.size),
         notify: Mutex::new(None),
         notifies: AtomicU64::new(0),
@@ -98,7 +102,8 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         read: Notify::new(),
         resizes: AtomicU32::new(0),
         watching: AtomicBool::new(false),
-        ended: Notify::new(),
+        life: watch::channel(Life::Open).0,
+        parting: AtomicBool::new(false),
         permits: Permits::new(limits.requests, limits.bytes, limits.largest, Arc::clone(export.budget())),
         export: Arc::clone(&export),
         agreement,
@@ -123,13 +128,13 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
     let end = transmission.run().await;
     seat.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);
-    session.ended.notify_waiters();
     // From here on replies go nowhere; requests that change data and are still out must not be overtaken.
     export.leave(&session);
     let released = session.out.disconnect();
     session.permits.release(released);
+    session.life.send_replace(Life::Gone);
     match end {
-        End::Disconnected | End::Closed | End::Drained => {
+        End::Disconnected | End::Closed | End::Drained | End::Parted => {
             tracing::info!(session = id, export = export.name(), why = %end, "session closed");
         }
         End::Torn | End::Magic(_) | End::Protocol(_) | End::Io(_) => {

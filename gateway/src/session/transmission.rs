@@ -34,6 +34,9 @@ pub(crate) enum End {
     /// The gateway drains, and nothing of this session was left to do.
     #[error("drained")]
     Drained,
+    /// The gateway ended it between two messages; all that was admitted is answered.
+    #[error("ended by the gateway between two messages")]
+    Parted,
     /// The client closed in the middle of a message.
     #[error("client closed the connection in the middle of a message")]
     Torn,
@@ -81,15 +84,17 @@ enum Pause {
 /// The reading side of one session.
 pub(super) struct Transmission {
     pub(super) session: Arc<Session>,
-    read: ReadHalf,
-    inbox: Inbox,
-    pool: Arc<Pool>,
+    pub(super) read: ReadHalf,
+    pub(super) inbox: Inbox,
+    pub(super) pool: Arc<Pool>,
     pub(super) step: Step,
     jobs: Vec<Job>,
     finished: Finished,
     largest: u64,
     drain: tokio::sync::watch::Receiver<bool>,
     draining: bool,
+    /// While the session parts: when its client has to have read what was written so far.
+    pub(super) patience: Option<Pin<Box<Sleep>>>,
     gate: Turnstile,
     /// Ends when the request at the gate may ask again.
     turn: Option<Pin<Box<Sleep>>>,
@@ -119,6 +124,7 @@ impl Transmission {
             largest,
             drain,
             draining,
+            patience: None,
         }
     }
 
@@ -139,6 +145,9 @@ impl Transmission {
                 end = std::future::poll_fn(|cx| self.poll(cx)) => break end,
             }
         };
+        if matches!(end, End::Parted) {
+            self.linger().await;
+        }
         self.session.gone.store(true, Ordering::Release);
         *self.session.task.lock() = None;
         end
@@ -158,6 +167,9 @@ impl Transmission {
             if self.session.broken.load(Ordering::Acquire) {
                 return Poll::Ready(End::Closed);
             }
+            if self.session.is_parting() && self.part(cx) {
+                return Poll::Ready(End::Parted);
+            }
             let pause = self.decode();
             if !self.jobs.is_empty() {
                 self.session.export.submit(&self.session, &mut self.jobs, &mut self.finished);
@@ -169,7 +181,10 @@ impl Transmission {
                     if matches!(pause, Pause::Closing) { notice::End::Disconnected } else { notice::End::Drained };
                 self.session.end_notify(why);
             }
-            let done = ending && self.session.permits.is_idle() && self.session.is_quiet();
+            if matches!(pause, Pause::Closing) {
+                self.session.stops_reading();
+            }
+            let done = ending && self.session.permits.is_idle() && self.session.is_quiet() && self.session.has_parted();
             match pause {
                 Pause::Permits => return Poll::Pending,
                 Pause::Turn(until) => {
@@ -191,10 +206,7 @@ impl Transmission {
             match self.read.poll_fill(cx, room) {
                 Poll::Ready(Ok(0)) => {
                     let between = self.inbox.is_empty() && matches!(self.step, Step::Header);
-                    if let Step::Payload(header, ..) = &self.step {
-                        // This one will never be whole: nobody else gives its permits back.
-                        self.session.permits.release(Released { requests: 1, bytes: charge(header), notices: 0 });
-                    }
+                    self.give_up_payload();
                     self.step = Step::Closing(if between { End::Closed } else { End::Torn });
                 }
                 Poll::Ready(Ok(_)) => {}
@@ -206,6 +218,13 @@ impl Transmission {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// A payload that will never be whole: nobody else gives its permits back.
+    pub(super) fn give_up_payload(&self) {
+        if let Step::Payload(header, ..) = &self.step {
+            self.session.permits.release(Released { requests: 1, bytes: charge(header), notices: 0 });
         }
     }
 
@@ -306,7 +325,8 @@ impl Transmission {
             flags: agreement.flags,
             verbs: self.session.verbs(),
             end: self.session.end(),
-            grows: self.session.grows(),
+            // Past the ceiling nothing grows.
+            grows: self.session.grows() && !self.session.sees_ceiling(),
             largest: self.largest,
             contexts: agreement.contexts.len() + agreement.sizes.len(),
             draining: self.draining,

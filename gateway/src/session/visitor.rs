@@ -33,8 +33,12 @@ impl Visitor {
         listener: &str,
         peer: Peer,
     ) -> Self {
-        let Peer { address, uid, gid } = peer;
-        let identity = Identity { certificate: None, address, uid, gid, listener: listener.to_owned() };
+        let listener = listener.to_owned();
+        let identity = match peer {
+            Peer::Tcp(address) => Identity { address: Some(address), listener, ..Identity::default() },
+            Peer::Unix { uid, gid, .. } => Identity { uid: Some(uid), gid: Some(gid), listener, ..Identity::default() },
+            Peer::Unknown => Identity { listener, ..Identity::default() },
+        };
         let admission = registry.access().admit(&identity);
         Self { registry: Arc::clone(registry), refusals: Arc::clone(refusals), session, identity, admission }
     }

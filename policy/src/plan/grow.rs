@@ -74,7 +74,7 @@ pub(super) fn for_write(situation: &Situation<'_>, end: u64) -> Result<Plan, Rea
 }
 
 /// Rounds up to the granularity; up to the end of the backend, where that has the target already and is no multiple.
-fn rounded(situation: &Situation<'_>, target: Size) -> Result<Size, Reason> {
+pub(super) fn rounded(situation: &Situation<'_>, target: Size) -> Result<Size, Reason> {
     let up = situation.policy.granularity.round_up(target);
     if target <= situation.disk {
         return Ok(up.map_or(situation.disk, |up| up.min(situation.disk)));
@@ -83,7 +83,7 @@ fn rounded(situation: &Situation<'_>, target: Size) -> Result<Size, Reason> {
 }
 
 /// The largest size up to `want` that the bounds allow, if it is at least `least`; `must` is what a refusal speaks of.
-fn fit(situation: &Situation<'_>, want: Size, least: Size, must: Size) -> Result<Size, Reason> {
+pub(super) fn fit(situation: &Situation<'_>, want: Size, least: Size, must: Size) -> Result<Size, Reason> {
     let hard = hard_bound(situation);
     let counted = situation.counted();
     let reach = situation.headroom.map_or(hard, |headroom| hard.min(counted.plus(headroom.left)));

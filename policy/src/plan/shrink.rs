@@ -58,7 +58,7 @@ fn ask(situation: &Situation<'_>, to: Size) -> Result<(Ask, Lanes), Reason> {
 }
 
 /// Whether every other session can live with less.
-const fn others_allow(situation: &Situation<'_>) -> Result<(), Reason> {
+pub(super) const fn others_allow(situation: &Situation<'_>) -> Result<(), Reason> {
     let others = situation.others;
     if others.stock > 0 {
         Err(Reason::OthersDidNotOptIn { sessions: others.stock })

@@ -11,6 +11,7 @@ mod access_table;
 mod fixture;
 mod offer_rules;
 mod offer_table;
+mod plan_adopting;
 mod plan_properties;
 mod plan_rules;
 mod plan_settling;
