@@ -12,9 +12,11 @@ use crate::units::{Interval, Size};
 use crate::uri::NbdUri;
 
 mod change;
+mod explain;
 mod operator;
 
 pub use change::{Change, ChangeFault};
+pub use explain::{Explain, Known, UnknownFact};
 pub use operator::{Admin, Exports, List, Order, Publish};
 
 /// How a command ended, as every command's help states it.
@@ -68,6 +70,11 @@ pub enum Command {
         #[command(subcommand)]
         command: ClientCommand,
     },
+    /// Tell whether a client may do something with an export, and which entry of the configuration decides that
+    ///
+    /// Reads the configuration alone; no gateway has to run. Exit code 0 is allowed, 1 is denied.
+    #[command(after_help = EXIT_CODES)]
+    Explain(Explain),
     /// Show the exports that a running gateway has open: size, backend, state, clients
     ///
     /// With the name of one, all that there is to know of it, and its last resizes.
@@ -276,6 +283,7 @@ pub struct Watch {
 mod tests {
     use clap::error::ErrorKind;
     use clap::{CommandFactory, ValueEnum};
+    use nbd_gateway_policy::access::Verb;
 
     use super::*;
 
@@ -318,6 +326,16 @@ mod tests {
                     detach: false,
                     metrics: None,
                     json: false,
+                }),
+            ),
+            (
+                "nbd-gateway explain --config a.toml --as uid=7 --as gid=8 vm1 shrink",
+                Command::Explain(Explain {
+                    config: file("a.toml"),
+                    client: vec![Known::Uid(7), Known::Gid(8)],
+                    json: false,
+                    export: "vm1".to_owned(),
+                    verb: Verb::Shrink,
                 }),
             ),
             ("nbd-gateway schema", Command::Schema),
@@ -431,6 +449,8 @@ mod tests {
         assert!(
             fault("nbd-gateway agent --device /dev/nbd0 --connections 17 nbd://h/x").contains("17 is not in 1..=16")
         );
+        assert!(fault("nbd-gateway explain vm1 delete").contains("`delete` is no verb"));
+        assert!(fault("nbd-gateway explain --as root vm1 read").contains("`root` says nothing of a client"));
         assert!(fault("nbd-gateway serv").contains("'serve'"));
     }
 
@@ -451,7 +471,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 20);
+        assert_eq!(count, 21);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The comments here are what users read as descriptions, and the examples are what problems show. Private: the rest of
 //! the program sees only the model. A key stands here only if the gateway honours it.
 
+pub(crate) mod clients;
 pub(crate) mod io;
 pub(crate) mod notify;
 pub(crate) mod resize;
@@ -10,6 +11,7 @@ pub(crate) mod resize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::clients::RawClient;
 use self::io::RawIo;
 use self::notify::RawNotify;
 use self::resize::RawResize;
@@ -96,6 +98,10 @@ pub(crate) struct RawTenant {
     /// Whether growth over the quota is refused; if not, it is only counted and reported.
     #[schemars(extend("default" = true, "examples" = [false]))]
     pub(crate) enforce: Option<bool>,
+    /// Who may use its exports, and how. The first entry that fits a client decides, alone. Without this, and as long as
+    /// no tenant has it, everyone may do everything; as soon as one has, whoever fits no entry of an export's tenant may
+    /// do nothing, and does not see the export.
+    pub(crate) clients: Option<Vec<RawClient>>,
     /// This tenant's own bounds; what is absent is taken from `[limits]`.
     pub(crate) limits: Option<RawTenantLimits>,
 }

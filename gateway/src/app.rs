@@ -110,6 +110,8 @@ impl App {
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
             let front = Arc::new(Front {
+                listener: listener.label.clone(),
+                refusals: Arc::default(),
                 registry: Arc::clone(&self.registry),
                 table: Arc::clone(&self.table),
                 pool: Arc::clone(&self.pool),

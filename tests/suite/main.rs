@@ -13,6 +13,7 @@
     reason = "a test that meets the unexpected must fail at once, and real peers run in real time"
 )]
 
+mod access;
 mod admin;
 mod bad_backend;
 mod bad_client;

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nbd_gateway_policy::access::Access;
 use nbd_gateway_policy::types::ExportName;
 
 use crate::problem::{Report, nearest};
@@ -14,6 +15,7 @@ use crate::units::{Interval, Size};
 
 use super::address::{AdminAddress, ListenAddress};
 use super::backend::{BackendFault, Target};
+use super::clients::Listeners;
 use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
 use super::limits::{LimitOverrides, Limits};
 use super::notify::Hook;
@@ -29,8 +31,9 @@ pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
     let limits = Limits::read(raw.limits.unwrap_or_default(), &mut Section::new("limits", report));
     let token_file = token_file(raw.admin.as_ref(), report);
     let admin = admin(raw.admin, token_file.is_some(), report);
+    let written = Listeners::written(raw.listener.as_deref());
     let listeners = listeners(raw.listener.unwrap_or_default(), admin.as_ref(), report);
-    let tenants = tenant::read(raw.tenant, limits, report);
+    let tenants = tenant::read(raw.tenant, limits, &written, report);
     let exports = exports(raw.export.unwrap_or_default(), &tenants, &state, report);
     let threads = raw.runtime.unwrap_or_default().threads;
     let threads = Section::new("runtime", report).count("threads", threads, 1..=1024).and_then(nonzero);
@@ -43,6 +46,7 @@ pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
         limits,
         log,
         threads,
+        access: Access::new(tenants.clients),
         tenants: tenants.list,
         exports,
     })

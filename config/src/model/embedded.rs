@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use nbd_gateway_policy::access::Access;
 use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::types::{Bytes, ExportName, TenantId};
 
@@ -71,6 +72,7 @@ impl Config {
             limits,
             log: Log::default(),
             threads: None,
+            access: Access::default(),
             tenants: vec![Tenant { id: tenant, limits, allowance, rates: Rates::default() }],
             exports: Exports::new([demo]),
         }

@@ -167,13 +167,21 @@ impl Exports {
     /// The export that `name` means.
     pub(super) fn resolve(&self, name: &str) -> Result<Resolved, NoExport> {
         let name = ExportName::new(name).map_err(|_| NoExport::Unknown)?;
-        if let Some(entry) = self.exact.get(&name) {
-            return entry.resolve(name, "");
-        }
-        let fits = |(template, entry)| Some((Template::matched(template, name.as_str())?, entry));
-        let found: Option<(&str, &Entry)> = self.templates.iter().map(|(t, e)| (t, e)).find_map(fits);
-        let (matched, entry) = found.ok_or(NoExport::Unknown)?;
+        let (matched, entry) = self.find(name.as_str()).ok_or(NoExport::Unknown)?;
         entry.resolve(name.clone(), matched)
+    }
+
+    /// Whose it is.
+    pub(super) fn owner(&self, name: &str) -> Option<&TenantId> {
+        self.find(name).map(|(_, entry)| &entry.tenant)
+    }
+
+    /// The entry that `name` means, and what its `*` stands for; nothing where the name is exact.
+    fn find<'a>(&self, name: &'a str) -> Option<(&'a str, &Entry)> {
+        if let Some(entry) = self.exact.get(name) {
+            return Some(("", entry));
+        }
+        self.templates.iter().find_map(|(template, entry)| Some((template.matched(name)?, entry)))
     }
 
     /// The exact names, in the order of the file.

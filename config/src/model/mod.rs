@@ -7,6 +7,7 @@ mod address;
 mod backend;
 mod build;
 mod clash;
+mod clients;
 mod driver;
 mod embedded;
 mod export;
@@ -20,6 +21,9 @@ mod tenant;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+
+use nbd_gateway_policy::access::Access;
+use nbd_gateway_policy::types::TenantId;
 
 use crate::problem::{Problems, Report};
 use crate::shape;
@@ -53,6 +57,7 @@ pub struct Config {
     pub log: Log,
     /// Threads that serve sessions; None: one for each processor that the process may use.
     pub threads: Option<NonZeroUsize>,
+    access: Access,
     tenants: Vec<Tenant>,
     exports: Exports,
 }
@@ -136,6 +141,17 @@ impl Config {
     /// The tenant of that name.
     pub fn tenant(&self, id: &str) -> Option<&Tenant> {
         self.tenants.iter().find(|tenant| tenant.id.as_str() == id)
+    }
+
+    /// Who may do what.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Whose export a name means, by the same choice as [`export_for`](Self::export_for) and without a look at what the
+    /// name does to a template's backend. None: no export has that name and no template fits it.
+    pub fn owner_of(&self, name: &str) -> Option<&TenantId> {
+        self.exports.owner(name)
     }
 
     /// The export that a client means by `name`: the exact name, or the template with the most literal characters that

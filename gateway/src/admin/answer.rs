@@ -22,7 +22,8 @@ pub(super) fn tell(value: impl Serialize) -> Response {
 /// An export that can't be opened.
 pub(super) fn unopened(error: &OpenError) -> Response {
     let status = match error {
-        OpenError::Unknown { .. } => StatusCode::NOT_FOUND,
+        OpenError::Unknown { .. } | OpenError::Hidden { .. } => StatusCode::NOT_FOUND,
+        OpenError::Forbidden { .. } => StatusCode::FORBIDDEN,
         OpenError::Draining | OpenError::Backend { .. } => StatusCode::SERVICE_UNAVAILABLE,
     };
     refuse(status, error)

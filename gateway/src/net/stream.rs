@@ -79,9 +79,11 @@ impl Stream {
     pub fn identity(&self) -> Peer {
         match self {
             Stream::Tcp(s) => s.peer_addr().map_or(Peer::Unknown, |address| Peer::Tcp(address.ip().to_canonical())),
-            Stream::Unix(s) => {
-                s.peer_cred().map_or(Peer::Unknown, |cred| Peer::Unix { pid: cred.pid(), uid: cred.uid() })
-            }
+            Stream::Unix(s) => s.peer_cred().map_or(Peer::Unknown, |cred| Peer::Unix {
+                pid: cred.pid(),
+                uid: cred.uid(),
+                gid: cred.gid(),
+            }),
         }
     }
 

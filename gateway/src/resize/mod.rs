@@ -25,6 +25,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::style::ClientStyle;
@@ -105,6 +106,11 @@ impl Resizer {
             return Err(self.refusal(Reason::Busy));
         }
         answer.await.unwrap_or_else(|_| Err(self.refusal(Reason::Draining)))
+    }
+
+    /// The refusal of a resize that a client has no verb for: `resize` or `shrink`.
+    pub fn not_authorised(&self, verb: Verb) -> Refusal {
+        self.refusal(Reason::NotAuthorised { verb: verb.as_str() })
     }
 
     /// The backend's size, as somebody has just seen it. Lost only if a thousand wishes wait: the next look finds it again.

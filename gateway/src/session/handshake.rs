@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_policy::access::{Decision, Verb, Verbs};
 use nbd_gateway_policy::offer::{self as policy, Negotiated};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::export::{Export, Lease, OpenError, Registry};
+use crate::export::{Export, Lease, OpenError};
 use crate::net::Stream;
 use crate::proto::handshake::server::{BadClient, match_contexts};
 use crate::proto::handshake::{Ask, Offer, Progress, Server};
@@ -19,6 +20,7 @@ use crate::resize::audience::Seat;
 use crate::resize::style::replies;
 
 use super::Agreement;
+use super::visitor::Visitor;
 
 /// How a handshake ended without a session.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +46,7 @@ pub(crate) enum NoSession {
 /// gateway takes to open an export has a deadline of its own and does not count.
 /// Cancel-safe: no; dropped midway (drain), the connection is to be closed.
 pub(crate) async fn negotiate(
-    registry: &Arc<Registry>,
+    visitor: &mut Visitor,
     option_length: u32,
     limit: Duration,
     stream: &mut Stream,
@@ -73,37 +75,43 @@ pub(crate) async fn negotiate(
                 return Err(NoSession::Left);
             }
             Progress::Ask(Ask::StartTls) => server.refuse(Rep::ERR_POLICY, "TLS is off on this listener"),
-            Progress::Ask(Ask::List) => server.answer_list(registry.list()),
-            Progress::Ask(Ask::Info { name, go, infos }) => match clock.stopped(open(registry, &name, drain)).await {
-                Err(error) => refuse(&mut server, &name, &error),
-                Ok(lease) => {
-                    let asks = infos.contains(&Info::RESIZE);
-                    let (agreement, seat) = agreement(lease.export(), &server, server.selected(&name), asks, go);
-                    let export = lease.export();
-                    let offer = Offer {
-                        size: agreement.size,
-                        flags: agreement.flags,
-                        name: &name,
-                        description: export.description(),
-                        block_sizes: export.block_sizes(),
-                        resize: agreement.offer.answers.then(|| resize_info(&agreement.offer)),
-                    };
-                    server.answer_info(&infos, &offer);
-                    entered = seat.map(|seat| (lease, agreement, seat));
+            Progress::Ask(Ask::List) => server.answer_list(visitor.list()),
+            Progress::Ask(Ask::Info { name, go, infos }) => {
+                let verb = if go { Verb::Read } else { Verb::List };
+                match clock.stopped(visitor.open(&name, verb, drain)).await {
+                    Err(error) => refuse(visitor, &mut server, &name, &error),
+                    Ok((lease, decision)) => {
+                        let asks = infos.contains(&Info::RESIZE);
+                        let export = lease.export();
+                        let (agreement, seat) = agreement(export, decision, &server, server.selected(&name), asks, go);
+                        let export = lease.export();
+                        let offer = Offer {
+                            size: agreement.size,
+                            flags: agreement.flags,
+                            name: &name,
+                            description: export.description(),
+                            block_sizes: export.block_sizes(),
+                            resize: agreement.offer.answers.then(|| resize_info(&agreement.offer)),
+                        };
+                        server.answer_info(&infos, &offer);
+                        entered = seat.map(|seat| (lease, agreement, seat));
+                    }
                 }
-            },
+            }
             Progress::Ask(Ask::ExportName { name }) => {
-                let lease = clock.stopped(open(registry, &name, drain)).await.map_err(NoSession::NoReply)?;
-                let (agreement, seat) = agreement(lease.export(), &server, server.selected(&name), false, true);
+                let opened = clock.stopped(visitor.open(&name, Verb::Read, drain)).await;
+                let (lease, decision) = opened.map_err(NoSession::NoReply)?;
+                let (export, selected) = (lease.export(), server.selected(&name));
+                let (agreement, seat) = agreement(export, decision, &server, selected, false, true);
                 server.answer_export_name(agreement.size, agreement.flags);
                 entered = seat.map(|seat| (lease, agreement, seat));
             }
             Progress::Ask(Ask::Contexts { name, set, queries }) => {
-                match clock.stopped(open(registry, &name, drain)).await {
-                    Err(error) => refuse(&mut server, &name, &error),
-                    Ok(lease) => {
+                match clock.stopped(visitor.open(&name, Verb::List, drain)).await {
+                    Err(error) => refuse(visitor, &mut server, &name, &error),
+                    Ok((lease, decision)) => {
                         let export = Arc::clone(lease.export());
-                        let contexts = contexts(&export, server.framing());
+                        let contexts = contexts(&export, decision.verbs, server.framing());
                         server.answer_contexts(&name, &match_contexts(&contexts, &queries, set));
                     }
                 }
@@ -116,30 +124,20 @@ pub(crate) async fn negotiate(
     }
 }
 
-async fn open(registry: &Arc<Registry>, name: &str, drain: &watch::Receiver<bool>) -> Result<Lease, OpenError> {
-    let mut drain = drain.clone();
-    tokio::select! {
-        biased;
-        // An error means that nobody is left to say so.
-        _ = drain.wait_for(|draining| *draining) => Err(OpenError::Draining),
-        // An attempt that nobody waits for is dropped, so a backend that is silent holds no drain up.
-        lease = registry.open(name) => lease,
-    }
-}
-
-fn refuse(server: &mut Server, name: &str, error: &OpenError) {
+fn refuse(visitor: &Visitor, server: &mut Server, name: &str, error: &OpenError) {
     let rep = match error {
-        OpenError::Unknown { .. } => Rep::ERR_UNKNOWN,
+        OpenError::Unknown { .. } | OpenError::Hidden { .. } => Rep::ERR_UNKNOWN,
+        OpenError::Forbidden { .. } => Rep::ERR_POLICY,
         OpenError::Draining => Rep::ERR_SHUTDOWN,
         OpenError::Backend { .. } => Rep::ERR_PLATFORM,
     };
-    tracing::debug!(export = name, %error, "export refused");
+    visitor.refused(name, error);
     server.refuse(rep, &error.for_client());
 }
 
 /// The contexts that this client may select: the backend's, then those of `x-resize:` that it is offered.
-fn contexts(export: &Export, framing: Framing) -> Vec<(usize, &str)> {
-    let offered = export.offer(&Negotiated::nothing(replies(framing))).contexts;
+fn contexts(export: &Export, verbs: Verbs, framing: Framing) -> Vec<(usize, &str)> {
+    let offered = export.offer(verbs, &Negotiated::nothing(replies(framing))).contexts;
     let own = export.contexts();
     let sizes = Context::ALL.iter().enumerate().filter(|(_, context)| match context {
         Context::Automatic => offered.automatic,
@@ -154,6 +152,7 @@ fn contexts(export: &Export, framing: Framing) -> Vec<(usize, &str)> {
 /// What the client is told; with a seat in the export's audience if it enters transmission with that.
 fn agreement(
     export: &Arc<Export>,
+    decision: Decision,
     server: &Server,
     selected: Vec<usize>,
     asks: bool,
@@ -174,10 +173,10 @@ fn agreement(
     };
     // Seated first: a shrink that does not see it has lowered the end by now, and that is the size that it is told.
     let seat = enters.then(|| export.resizer().audience.enter(negotiated.style()));
-    let offer = export.offer(&negotiated);
+    let offer = export.offer(decision.verbs, &negotiated);
     let size = export.size_for(&offer);
-    let flags = export.flags_for(framing, offer.flag);
-    (Agreement { framing, flags, contexts, size, style: negotiated.style(), offer, sizes }, seat)
+    let flags = export.flags_for(decision.verbs, framing, offer.flag);
+    (Agreement { framing, flags, contexts, size, style: negotiated.style(), offer, sizes, decision }, seat)
 }
 
 fn resize_info(offer: &policy::Offer) -> [u8; 26] {

@@ -12,7 +12,8 @@ use super::part::Life;
 use super::permits::Permits;
 use super::throttle::Turnstile;
 use super::transmission::{End, Transmission};
-use super::{Agreement, Session, SessionTable};
+use super::visitor::Visitor;
+use super::{Agreement, Refusals, Session, SessionTable};
 use crate::export::{Lease, Registry};
 use crate::net::{Outbox, Peer, Pool, Stream};
 use crate::proto::Inbox;
@@ -21,6 +22,10 @@ use crate::resize::audience::Seat;
 /// What all sessions of a listener share.
 #[derive(Debug)]
 pub struct Front {
+    /// The listener, as the configuration calls it.
+    pub listener: String,
+    /// What is told of refusals.
+    pub refusals: Arc<Refusals>,
     /// The exports.
     pub registry: Arc<Registry>,
     /// The open sessions.
@@ -42,7 +47,8 @@ pub async fn serve(front: Arc<Front>, mut stream: Stream) {
     let (peer, identity) = (stream.peer(), stream.identity());
     let mut inbox = Inbox::default();
     let limit = front.handshake;
-    let handshake = negotiate(&front.registry, front.option_length, limit, &mut stream, &mut inbox, &front.drain);
+    let mut visitor = Visitor::new(&front.registry, &front.refusals, id, &front.listener, identity);
+    let handshake = negotiate(&mut visitor, front.option_length, limit, &mut stream, &mut inbox, &front.drain);
     let (lease, agreement, seat) = match handshake.await {
         Ok(agreed) => agreed,
         Err(NoSession::Left) => return tracing::debug!(session = id, %peer, "client left after asking"),
@@ -52,6 +58,8 @@ pub async fn serve(front: Arc<Front>, mut stream: Stream) {
         Err(NoSession::Late) => {
             return tracing::info!(session = id, %peer, ?limit, "handshake took longer than handshake-timeout; closed");
         }
+        // A client can have as many of these as it likes.
+        Err(NoSession::NoReply(error)) => return visitor.refused(error.export(), &error),
         Err(error) => return tracing::info!(session = id, %peer, %error, "handshake failed"),
     };
     // From here on the session lives where its lane does.
@@ -104,13 +112,15 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         task: Mutex::new(None),
         broken: AtomicBool::new(false),
         gone: AtomicBool::new(false),
+        refusals: Arc::clone(&front.refusals),
         losses: AtomicU64::new(export.losses()),
     });
     session.out.connect(write);
     let entered = front.table.enter(&session);
     tracing::info!(
         session = id, %peer, export = export.name(), tenant = export.tenant(), size = session.agreement.size,
-        framing = ?session.agreement.framing, "session opened"
+        framing = ?session.agreement.framing, verbs = %session.verbs(), rule = %session.agreement.decision.rule,
+        "session opened"
     );
     let drain = front.drain.clone();
     let gate = Turnstile::new(export.throttles());
