@@ -89,7 +89,8 @@ impl<H: Hands> Coordinator<H> {
     }
 
     /// The backend's size can't be read, so nothing is asked of it.
-    pub(super) fn unread(&self, why: &str) -> Refusal {
+    pub(super) fn unread(&mut self, why: &str) -> Refusal {
+        self.said = Some(format!("its size can't be read: {why}"));
         tracing::warn!(export = self.at.export.as_str(), why, "the backend's size can't be read; it is not resized");
         self.refusal(Reason::BackendFailed)
     }
