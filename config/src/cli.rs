@@ -2,6 +2,7 @@
 //!
 //! Owns the commands, their arguments and their help. Never runs any of them: that is the gateway's.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -101,6 +102,14 @@ pub enum Command {
     /// Let a running gateway end as SIGTERM does: no new clients, what was admitted is finished
     #[command(after_help = EXIT_CODES)]
     Drain(List),
+    /// Make an export a disk of this host's kernel, whose size follows the export's
+    ///
+    /// Needs root and the kernel's nbd module (`modprobe nbd`). Attaches the device if it is free. If it is attached
+    /// already for the same URI, by an agent that has ended, goes on with it. Then tells the kernel each larger size, and
+    /// replaces its connection whenever that is lost. Prints a line for each thing done. On SIGTERM or Ctrl-C it ends, and
+    /// the device stays attached, so that a mounted disk stays mounted: start it again soon, or detach with --detach.
+    #[command(after_help = EXIT_CODES)]
+    Agent(Agent),
     /// Print the JSON schema of the configuration, for editors
     #[command(after_help = EXIT_CODES)]
     Schema,
@@ -150,6 +159,45 @@ pub enum ClientCommand {
     /// past the end of the export, unless --grow says so and the server lets writes grow it.
     #[command(after_help = EXIT_CODES)]
     Write(Write),
+}
+
+/// What the agent does.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Agent {
+    /// The export, like nbd://10.0.0.5/vm1
+    #[arg(value_name = "URI")]
+    pub uri: NbdUri,
+    /// The nbd device, like /dev/nbd0
+    #[arg(long, value_name = "DEVICE")]
+    pub device: PathBuf,
+    /// Take the device on as it is attached, whoever attached it and for whatever; never attach it
+    #[arg(long)]
+    pub follow: bool,
+    /// How many connections to attach the device with, if the server allows more than one
+    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "follow",
+        value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub connections: u8,
+    /// How long the kernel waits for an answer before it takes the connection for dead, in whole seconds
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub timeout: Interval,
+    /// How long requests wait for another connection before they fail, in whole seconds
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub dead_timeout: Interval,
+    /// How often to ask a server that cannot tell of sizes by itself
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    pub poll: Interval,
+    /// Also make the device smaller when the export is: what is past the new end is lost to whoever uses it
+    #[arg(long)]
+    pub allow_shrink: bool,
+    /// Detach the device at the end, unless it is in use
+    #[arg(long)]
+    pub detach: bool,
+    /// Serve metrics over HTTP, like 127.0.0.1:9810
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
+    /// Print JSON, one object a line, for programs; sizes are whole numbers, in bytes
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which export to ask about.
@@ -274,6 +322,22 @@ mod tests {
                     verb: Verb::Shrink,
                 }),
             ),
+            (
+                "nbd-gateway agent --device /dev/nbd0 nbd://h/x",
+                Command::Agent(Agent {
+                    uri: uri.clone(),
+                    device: "/dev/nbd0".into(),
+                    follow: false,
+                    connections: 1,
+                    timeout: Interval::from_secs(10),
+                    dead_timeout: Interval::from_secs(60),
+                    poll: Interval::from_secs(5),
+                    allow_shrink: false,
+                    detach: false,
+                    metrics: None,
+                    json: false,
+                }),
+            ),
             ("nbd-gateway schema", Command::Schema),
             ("nbd-gateway man", Command::Man),
             ("nbd-gateway exports", Command::Exports(Exports { name: None, admin: admin() })),
@@ -383,6 +447,10 @@ mod tests {
         assert!(fault("nbd-gateway client watch nbd://h/x --count 0").contains("0 is not in 1.."));
         assert!(fault("nbd-gateway explain vm1 delete").contains("`delete` is no verb"));
         assert!(fault("nbd-gateway explain --as root vm1 read").contains("`root` says nothing of a client"));
+        assert!(fault("nbd-gateway agent nbd://h/x").contains("--device <DEVICE>"));
+        assert!(
+            fault("nbd-gateway agent --device /dev/nbd0 --connections 17 nbd://h/x").contains("17 is not in 1..=16")
+        );
         assert!(fault("nbd-gateway serv").contains("'serve'"));
     }
 
@@ -403,7 +471,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 20);
+        assert_eq!(count, 21);
     }
 
     #[test]

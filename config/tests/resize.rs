@@ -304,15 +304,43 @@ fn a_hook_tells_one_way_and_no_more() {
     assert_eq!(way("qmp = \"/q\"\nnode = \"n\""), Way::Qmp { socket: "/q".into(), node: "n".into() });
     assert_eq!(way("http = \"http://h:1/x\""), Way::Http { url: "http://h:1/x".into() });
     assert_eq!(way("exec = [\"a\"]"), Way::Exec { command: vec!["a".to_owned()] });
+    for url in ["http://h", "http://[::1]", "http://[::1]:81/a?b=c#d", "http://h?x=a@b:c"] {
+        assert_eq!(way(&format!("http = {url:?}")), Way::Http { url: url.into() });
+    }
     for (text, what) in [
         ("timeout = \"1s\"", "exactly one of"),
         ("exec = [\"a\"]\nhttp = \"http://h\"", "exactly one of"),
         ("qmp = \"/q\"", "this key is missing"),
         ("exec = [\"a\"]\nnode = \"n\"", "goes with `qmp` only"),
-        ("http = \"https://h\"", "begins with http://HOST"),
+        ("http = \"https://h\"", "TLS is not spoken here; as http://HOST[:PORT]/PATH"),
+        ("http = \"h:80/x\"", "it does not begin with http://"),
+        ("http = \"http://me:secret@h/\"", "a password in a URL"),
+        ("http = \"http://h:port/\"", "its port is not a number"),
+        ("http = \"http://h:70000\"", "its port is not a number"),
+        ("http = \"http://[::1]:/\"", "its port is not a number"),
+        ("http = \"http:///x\"", "the host is missing"),
+        ("http = \"http://?x\"", "the host is missing"),
+        ("http = \"http://h/a b\"", "it has spaces"),
     ] {
         let said = hooks(text).unwrap_err();
         assert!(said[0].starts_with("export[0].notify[0].") && said[0].contains(what), "{said:?}");
+    }
+}
+
+#[test]
+fn the_name_of_a_template_is_one_part_of_a_hooks_url_and_one_word_of_its_program() {
+    let config = parse(
+        "[[export]]\nname = \"t/*\"\nbackend = \"nbd://b/{}\"\n\
+         [[export.notify]]\nhttp = \"http://h/on/{}?of={}\"\n[[export.notify]]\nexec = [\"a\", \"of {}\"]",
+    )
+    .unwrap();
+    let hooks = |name: &str| config.export_for(name).unwrap().notify;
+    let hooks = hooks("t/a b?c=d&e#f%2f@g;$(x)");
+    let url = "a%20b%3Fc%3Dd%26e%23f%252f%40g%3B%24%28x%29";
+    assert_eq!(hooks[0].way, Way::Http { url: format!("http://h/on/{url}?of={url}") });
+    assert_eq!(hooks[1].way, Way::Exec { command: vec!["a".into(), "of a b?c=d&e#f%2f@g;$(x)".into()] });
+    for name in ["t/..", "t/a/b", "t/"] {
+        config.export_for(name).unwrap_err();
     }
 }
 

@@ -86,7 +86,8 @@ impl App {
                 embedded.push(registry.open(name).await?);
             }
         }
-        Ok(Self { config, listeners, admin, registry, notes, table: Arc::default(), pool, metrics, embedded })
+        let table = Arc::clone(registry.sessions());
+        Ok(Self { config, listeners, admin, registry, notes, table, pool, metrics, embedded })
     }
 
     /// The URI of each listener, with the port that the kernel chose.

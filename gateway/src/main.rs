@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use nbd_gateway::cmd::{client, describe, explain, operator, serve};
+use nbd_gateway::cmd::{agent, client, describe, explain, operator, serve};
 use nbd_gateway_config::cli::{Cli, Command};
 
 fn main() -> ExitCode {
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Resize(order) => operator::resize(&order),
         Command::Publish(order) => operator::publish(&order),
         Command::Drain(ask) => operator::drain(&ask),
+        Command::Agent(order) => agent::main(&order),
         Command::Schema => describe::schema(),
         Command::Completions { shell } => describe::completions(shell),
         Command::Man => describe::man(),

@@ -131,3 +131,25 @@ labels! {
         Failed => "failed",
     }
 }
+
+labels! {
+    /// What came of a size that an agent was told.
+    AgentResize {
+        /// The device has it.
+        Ok => "ok",
+        /// It is none for this device.
+        Refused => "refused",
+        /// The kernel did not take it.
+        Failed => "failed",
+    }
+}
+
+labels! {
+    /// What came of an agent's attempt to replace a dead connection.
+    AgentReconnect {
+        /// The device has another.
+        Ok => "ok",
+        /// The server gave none that fits, or the kernel did not take it.
+        Failed => "failed",
+    }
+}

@@ -1,9 +1,10 @@
 //! Promise: the recipes in the README work as printed.
 //!
 //! A recipe stands between `<!-- NAME -->` and `<!-- /NAME -->`. What is in its `toml` block is saved as `gateway.toml`, and
-//! the lines of its `sh` blocks are typed in their order, all in one shell that ends at the first that fails. A line that
-//! begins with `nbd-gateway serve` runs beside the rest, as in a terminal of its own. Each recipe has a directory of its
-//! own name under /tmp, which must not be there before and is gone afterwards.
+//! the lines of its `sh` blocks are typed in their order, all in one shell that ends at the first that fails, or at one
+//! that says `# refused` and does not. A line that begins with `nbd-gateway serve` runs beside the rest, as in a terminal
+//! of its own. Each recipe has a directory of its own name under /tmp, which must not be there before and is gone
+//! afterwards.
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::path::Path;
 use crate::gateway::binary;
 use crate::place::Place;
 use crate::process::Call;
+use crate::readme::isolated;
 use crate::trouble::{Trouble, ensure};
 
 /// Types the lines of $2 in a shell, having saved $1 as the configuration; `gateway` is the program.
@@ -40,6 +42,7 @@ $more"
         done
         eval "$line"
         ;;
+    *'# refused'*) if eval "$line"; then exit 1; fi ;;
     *) eval "$line" ;;
     esac
 done 3<"$2"
@@ -82,12 +85,17 @@ impl Recipe {
 
     /// Types it; what was printed. `folder` is the directory that it makes.
     pub(crate) fn run(self, folder: &str) -> Result<String, Trouble> {
+        self.run_by(Call::new("env"), folder)
+    }
+
+    /// The same by an `env` of somebody's own.
+    fn run_by(self, env: Call, folder: &str) -> Result<String, Trouble> {
         let place = Place::fresh()?;
         let lines = place.path("lines");
         fs::write(&lines, self.lines.join("\n") + "\n")?;
         let folder = Folder::fresh(folder)?;
         let gateway = format!("GATEWAY={}", binary()?.display());
-        let call = Call::new("env").arg(gateway).args(["bash", "-c", SHELL, "recipe", &self.configuration]);
+        let call = env.arg(gateway).args(["bash", "-c", SHELL, "recipe", &self.configuration]);
         let output = call.arg(&lines).inside(place.root()).run()?.success()?;
         drop(folder);
         Ok(output.stdout)
@@ -138,4 +146,15 @@ fn a_disk_behind_nbd_server_grows_under_load_as_the_readme_says() -> Result<(), 
 #[test]
 fn a_disk_behind_qemu_nbd_grows_under_load_as_the_readme_says() -> Result<(), Trouble> {
     grows_under_load("qemu-nbd")
+}
+
+#[test]
+fn an_operator_resizes_as_the_readme_says() -> Result<(), Trouble> {
+    let said = Recipe::named("operator")?.run_by(isolated()?, "/tmp/nbd-resize")?;
+    ensure(said.contains("disk is now 3 GiB\n") && said.contains("disk is now 3584 MiB\n"), || said.clone())
+}
+
+#[test]
+fn a_disk_behind_qemu_storage_daemon_grows_under_load_as_the_readme_says() -> Result<(), Trouble> {
+    grows_under_load("qsd")
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nbd_gateway_policy::types::Size;
 
 use crate::raw::resize::{RawDriver, RawResize};
+use crate::uri::encode;
 
 use super::backend::{BackendFault, fill_path, fit_for_a_path};
 use super::section::Section;
@@ -104,6 +105,14 @@ impl Matched<'_> {
         // A name that could mean another path could mean another thing elsewhere too.
         fit_for_a_path(self.0)?;
         Ok(text.replace("{}", self.0))
+    }
+
+    /// In a URL, where it is one part of a path or one value, whatever it holds.
+    pub(super) fn escaped(&self, url: &str) -> Result<String, BackendFault> {
+        if url.contains("{}") {
+            fit_for_a_path(self.0)?;
+        }
+        Ok(url.replace("{}", &encode(self.0.as_bytes())))
     }
 
     pub(super) fn path(&self, path: &Path) -> Result<PathBuf, BackendFault> {

@@ -59,9 +59,11 @@ impl Hook {
             let node = plain("node", node, section);
             Way::Qmp { socket: plain("qmp", Some(socket), section).into(), node }
         } else if let Some(url) = &raw.http {
-            let host = url.strip_prefix("http://").map(|rest| rest.split('/').next().unwrap_or_default());
-            if host.is_none_or(str::is_empty) || url.contains(char::is_whitespace) {
-                section.note("http", format_args!("`{url}` is not a URL that begins with http://HOST"));
+            if let Some(why) = url_fault(url) {
+                section.note(
+                    "http",
+                    format_args!("`{url}` is not a URL that can be told: {why}; as http://HOST[:PORT]/PATH"),
+                );
             }
             Way::Http { url: url.clone() }
         } else {
@@ -75,9 +77,37 @@ impl Hook {
         let name = Matched(matched);
         let way = match &self.way {
             Way::Qmp { socket, node } => Way::Qmp { socket: name.path(socket)?, node: name.text(node)? },
-            Way::Http { url } => Way::Http { url: name.text(url)? },
+            Way::Http { url } => Way::Http { url: name.escaped(url)? },
             Way::Exec { command } => Way::Exec { command: name.words(command)? },
         };
         Ok(Self { way, timeout: self.timeout })
+    }
+}
+
+/// What keeps a URL from being told, if anything does.
+fn url_fault(url: &str) -> Option<&'static str> {
+    let Some(rest) = url.strip_prefix("http://") else {
+        return Some(if url.starts_with("https://") {
+            "TLS is not spoken here"
+        } else {
+            "it does not begin with http://"
+        });
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // A colon in an IPv6 address is none before a port.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        Some(_) | None => (authority, None),
+    };
+    if url.contains(|character: char| character.is_whitespace() || character.is_control()) {
+        Some("it has spaces or control characters")
+    } else if authority.contains('@') {
+        Some("a password in a URL is not kept from others")
+    } else if host.is_empty() {
+        Some("the host is missing")
+    } else if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        Some("its port is not a number up to 65535")
+    } else {
+        None
     }
 }

@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use nbd_gateway_policy::types::{ExportName, NameError};
 
-pub(crate) use escape::{decode, decode_path};
+pub(crate) use escape::{decode, decode_path, encode};
 pub(crate) use split::{Parts, Place};
 
 /// The port that IANA assigned to NBD; an URI without a port means it.
@@ -182,11 +182,11 @@ impl FromStr for NbdUri {
 
 impl fmt::Display for NbdUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let export = escape::encode(self.export.as_str().as_bytes());
+        let export = encode(self.export.as_str().as_bytes());
         match &self.endpoint {
             Endpoint::Tcp { .. } => write!(f, "nbd://{}/{export}", self.endpoint),
             Endpoint::Unix(path) => {
-                write!(f, "nbd+unix:///{export}?socket={}", escape::encode(path.as_os_str().as_encoded_bytes()))
+                write!(f, "nbd+unix:///{export}?socket={}", encode(path.as_os_str().as_encoded_bytes()))
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The admin interface: HTTP on an address of its own, for operators and Prometheus.
 //!
-//! What there is to ask for is in [`routes`]; what is answered in [`view`]. What changes something needs the token of
+//! What there is to ask for is in `routes`; what is answered in [`view`]. What changes something needs the token of
 //! `admin.token-file`, and everything does but `/livez` and `/readyz` where the address can be reached from other hosts.
 //! Bodies are bounded. The interface ends last, so that a drain can be watched.
 

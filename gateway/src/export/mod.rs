@@ -16,6 +16,7 @@ mod orphans;
 mod probes;
 mod ranges;
 mod registry;
+mod returns;
 mod start;
 mod view;
 
@@ -26,7 +27,7 @@ use nbd_gateway_config::Resolved;
 use nbd_gateway_metrics::{self as metrics, ExportMetrics, ResizeMetrics};
 use nbd_gateway_policy::access::{Verb, Verbs};
 use nbd_gateway_policy::export::ExportPolicy;
-use nbd_gateway_policy::offer::{Negotiated, Now, Offer, offer};
+use nbd_gateway_policy::offer::{Negotiated, Now, Offer, PastEnd, offer};
 use nbd_gateway_policy::types::Size;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -36,16 +37,18 @@ pub use backend::{Backend, Facts};
 pub use registry::{Lease, OpenError, Registry};
 pub use view::{Shown, View};
 
+use crate::net::Peer;
 use crate::proto::flags::{Basis, for_client};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cmd, Cookie, Errno, ExportFlags, Framing};
 use crate::resize::Resizer;
 use crate::resize::book::Book;
-use crate::session::{Session, TenantBudget, Throttle};
+use crate::session::{Session, TenantBudget, Throttle, Ticket};
 use crate::shards::Shard;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Piece, Request};
 use orphans::Orphans;
 use ranges::Ranges;
+use returns::Returns;
 
 /// The bounds of one session of an export.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +76,8 @@ pub struct Export {
     metrics: ExportMetrics,
     resize_metrics: ResizeMetrics,
     orphans: Orphans,
+    /// Clients that were cut for a grow.
+    returns: Returns,
     /// Ranges under read-modify-write, where the backend's minimum block is larger than a client may use.
     ranges: Ranges,
     /// Ends what runs beside: the follower of the backend's size.
@@ -101,7 +106,7 @@ impl Export {
             largest: u64::from(config.limits.largest_payload),
         };
         let throttle = Throttle::new(config.limits.export_io);
-        let (orphans, ranges) = (Orphans::default(), Ranges::default());
+        let (orphans, returns, ranges) = (Orphans::default(), Returns::default(), Ranges::default());
         Self {
             config,
             policy,
@@ -114,6 +119,7 @@ impl Export {
             metrics,
             resize_metrics,
             orphans,
+            returns,
             ranges,
             end,
         }
@@ -258,6 +264,12 @@ impl Export {
     /// Takes a batch of one session's requests. What fits the backend goes to it as one batch; the rest takes the bridge.
     pub fn submit(self: &Arc<Self>, session: &Arc<Session>, jobs: &mut Vec<Job>, finished: &mut Finished) {
         self.admit(jobs.len());
+        if session.repeats() {
+            let again = |job: &Job| self.returns.recognise(session.peer(), &job.request);
+            if jobs.iter().any(again) {
+                session.has_repeated();
+            }
+        }
         let pass = self.core.gate.pass();
         let (orphans, losses, end) = (self.orphans.any(), self.core.backend.losses(), session.reach());
         let special = |request: &Request| {
@@ -286,7 +298,7 @@ impl Export {
                 "the backend's connection was lost with answered writes that may not be durable; write them again";
             job.fail(Failure::new(Errno::EIO, why), finished);
         } else if request.length > 0 && request.end() > end {
-            if session.grows() && matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
+            if session.past_end() != PastEnd::Refuse && matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
                 grow::spawn(Arc::clone(self), Arc::clone(session), job);
             } else if session.sees_ceiling() && !matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
                 ceiling::carry(self, session.id(), job, end, finished);
@@ -322,9 +334,28 @@ impl Export {
     pub fn leave(&self, session: &Session) {
         self.orphans.adopt(session.id(), || {
             let mut ranges = self.core.backend.ranges_of(session.id());
-            ranges.extend(self.ranges.ranges_of(session.id()));
+            ranges.extend(self.orphans.waiting_of(session.id()));
             ranges
         });
+    }
+
+    /// A request that may change data waits in a task of the gateway's own: not seen by the backend yet, or only in parts.
+    fn wait(self: &Arc<Self>, session: u64, job: &Job) -> Waiting {
+        let cookie = job.ticket().filter(|_| job.request.changes_data()).map(Ticket::cookie);
+        let id = cookie.map(|cookie| self.orphans.wait(session, cookie, job.request.offset, job.request.end()));
+        Waiting { export: Arc::clone(self), id }
+    }
+
+    /// A session begins: whether its client was cut for a grow to that size, or less, and has yet to send again what it
+    /// lost.
+    pub fn awaits(&self, peer: Peer, size: u64) -> bool {
+        self.returns.awaits(peer, size)
+    }
+
+    /// A request will not be answered.
+    pub fn forget(&self) {
+        self.metrics.in_flight.dec();
+        self.core.gate.tell();
     }
 
     /// A request of a session that is gone has been answered.
@@ -356,6 +387,21 @@ impl Export {
         self.resizer.end().await;
         self.core.backend.close(self.name()).await;
         self.metrics.lane_up.set(0);
+    }
+}
+
+/// A request that waits, for the time when its session is gone.
+#[derive(Debug)]
+struct Waiting {
+    export: Arc<Export>,
+    id: Option<u64>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.export.orphans.waits_no_more(id);
+        }
     }
 }
 

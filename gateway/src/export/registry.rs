@@ -19,7 +19,7 @@ use super::{Export, start};
 use crate::net::Pool;
 use crate::resize::book::Book;
 use crate::resize::notes::Notes;
-use crate::session::TenantBudget;
+use crate::session::{SessionTable, TenantBudget};
 use crate::shards::Shards;
 
 /// Why an export can't be opened.
@@ -132,6 +132,7 @@ pub(super) struct Shared {
     pub(super) book: Arc<Book>,
     pub(super) notes: Arc<Notes>,
     pub(super) probes: Arc<Probes>,
+    pub(super) sessions: Arc<SessionTable>,
 }
 
 impl Registry {
@@ -147,7 +148,7 @@ impl Registry {
         config.listable().for_each(|name| drop(metrics.export(name)));
         let book = Arc::new(Book::default());
         config.tenants().iter().for_each(|tenant| book.tenant(&tenant.id, tenant.allowance, tenant.rates));
-        let shared = Shared { pool, shards, metrics, book, notes, probes: Arc::default() };
+        let shared = Shared { pool, shards, metrics, book, notes, probes: Arc::default(), sessions: Arc::default() };
         Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), shared })
     }
 
@@ -170,6 +171,11 @@ impl Registry {
     /// The threads that move requests.
     pub fn shards(&self) -> &Shards {
         &self.shared.shards
+    }
+
+    /// The sessions that are open on any of them.
+    pub fn sessions(&self) -> &Arc<SessionTable> {
+        &self.shared.sessions
     }
 
     /// How many exports are open.

@@ -83,7 +83,7 @@ pub(super) async fn open(
     .seen_in(Arc::clone(&resizer.glance));
     let (end, ending) = watch::channel(false);
     // Before anybody can change the size.
-    hooks::start(config, &core, &shared.metrics, &ending);
+    hooks::start(config, &core, &shared.metrics, &shared.sessions, &ending);
     tokio::spawn(coordinator.run(acts));
     if embedded {
         // Nobody else can resize it.

@@ -210,7 +210,9 @@ impl<H: Hands> Coordinator<H> {
             match self.look().await {
                 Ok(Read { in_doubt: false, .. }) => {}
                 Ok(Read { in_doubt: true, .. }) => return Err(self.refusal(Reason::Unsettled)),
-                Err(_) => return Err(self.refusal(Reason::BackendFailed)),
+                // What was read last can be shown all the same; what is lost must have been seen to be lost.
+                Err(why) if matches!(wish, Wish::Adopt { .. }) => return Err(self.unread(&why)),
+                Err(_) => {}
             }
         }
         for _ in 0..REPLANS {

@@ -7,6 +7,7 @@ use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::hands::{Answered, Hands};
+use crate::command;
 use crate::driver::Driver;
 use crate::export::{Core, Shown};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
@@ -46,7 +47,7 @@ impl World {
             return Answered::No { errno: Errno::EPERM.0, message: "nothing resizes this backend".to_owned() };
         };
         // The driver keeps the limit itself and says what it was at; this is for one that does not.
-        let timeout = self.timeout + Duration::from_secs(1);
+        let timeout = self.timeout + command::GRACE + Duration::from_secs(2);
         match tokio::time::timeout(timeout, driver.resize(&self.core.order(to.bytes()))).await {
             Ok(Ok(())) => Answered::Yes,
             Ok(Err(undone)) if undone.unknown => Answered::Unknown(undone.message),

@@ -92,6 +92,7 @@ pub struct Session {
     watching: AtomicBool,
     life: watch::Sender<part::Life>,
     parting: AtomicBool,
+    repeats: AtomicBool,
     out: Outbox,
     permits: Permits,
     /// The session's own task, to be woken when the socket is full or permits are back.
@@ -152,9 +153,19 @@ impl Session {
         }
     }
 
-    /// Whether its writes past the end grow the export.
-    pub fn grows(&self) -> bool {
-        self.agreement.offer.past_end == PastEnd::Grow
+    /// What becomes of its writes past the end.
+    pub fn past_end(&self) -> PastEnd {
+        self.agreement.offer.past_end
+    }
+
+    /// Whether its client was cut for a grow and has not yet sent again what it lost.
+    pub fn repeats(&self) -> bool {
+        self.repeats.load(Ordering::Acquire)
+    }
+
+    /// It has.
+    pub fn has_repeated(&self) {
+        self.repeats.store(false, Ordering::Release);
     }
 
     /// Whether it was told the ceiling, not the size.

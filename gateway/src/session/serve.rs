@@ -104,6 +104,7 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         watching: AtomicBool::new(false),
         life: watch::channel(Life::Open).0,
         parting: AtomicBool::new(false),
+        repeats: AtomicBool::new(export.awaits(identity, agreement.size)),
         permits: Permits::new(limits.requests, limits.bytes, limits.largest, Arc::clone(export.budget())),
         export: Arc::clone(&export),
         agreement,

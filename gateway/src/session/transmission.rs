@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use nbd_gateway_policy::access::Verbs;
 use nbd_gateway_policy::notice;
+use nbd_gateway_policy::offer::PastEnd;
 use tokio::time::{Instant, Sleep};
 
 use super::admit::{Rules, Verdict, admit, narrow};
@@ -326,7 +327,7 @@ impl Transmission {
             verbs: self.session.verbs(),
             end: self.session.end(),
             // Past the ceiling nothing grows.
-            grows: self.session.grows() && !self.session.sees_ceiling(),
+            grows: self.session.past_end() != PastEnd::Refuse && !self.session.sees_ceiling(),
             largest: self.largest,
             contexts: agreement.contexts.len() + agreement.sizes.len(),
             draining: self.draining,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{MIB, attempts, expect_told, gateway, heard, lines, resize, told};
 use crate::place::Place;
+use crate::recipe::Recipe;
 use crate::trouble::{Trouble, ensure, eventually};
 
 /// A hook that is this script, run by sh, with the place of its files as its argument.
@@ -114,4 +115,13 @@ fn a_program_that_runs_when_the_gateway_ends_is_ended_with_it() -> Result<(), Tr
     gateway.end()?;
     let alive = || fs::read_to_string(process.join("stat")).is_ok_and(|stat| !stat.contains(") Z "));
     eventually("the hook is gone", || !alive())
+}
+
+#[test]
+fn the_hook_in_the_readme_is_told_as_the_readme_says() -> Result<(), Trouble> {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
+    let said = Recipe::named("hooks")?.run("/tmp/nbd-hooks")?;
+    let told = said.lines().last().unwrap_or_default();
+    ensure(told.starts_with('{'), || format!("nobody was told: {said}"))?;
+    ensure(readme.contains(&format!("prints `{told}`.")), || format!("the README does not say that it prints {told}"))
 }

@@ -3,10 +3,14 @@
 //! `NBD_SUITE_VM` names the directory (default: `suite-vm` in the target directory). What is missing is a failure that
 //! tells what to run, never a reason to skip.
 
+mod machine;
+
 use std::path::PathBuf;
 
 use crate::process::Call;
 use crate::trouble::{Trouble, ensure};
+
+pub(crate) use machine::Machine;
 
 /// The unpacked qemu-system-x86_64: a program that brings its own libraries, firmware (`-L`) and modules, and takes the
 /// arguments of any other. `-accel tcg` runs on every machine; no KVM is needed.

@@ -2,6 +2,7 @@
 
 mod ceiling;
 mod parting;
+mod reconnect;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use super::{Front, SessionTable, serve};
+use super::{Front, serve};
 use crate::export::Registry;
 use crate::net::{Pool, Stream};
 use crate::proto::request::RequestHeader;
@@ -38,7 +39,7 @@ impl Scene {
         let notes = Arc::new(Notes::open("/nonexistent/state".into()).unwrap());
         let registry = Registry::new(config, Arc::clone(&pool), Shards::here(), metrics, notes);
         let (drain, draining) = watch::channel(false);
-        let table = Arc::<SessionTable>::default();
+        let table = Arc::clone(registry.sessions());
         let handshake = Duration::from_secs(10);
         let front = Front {
             listener: String::new(),
