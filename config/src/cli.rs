@@ -313,6 +313,16 @@ mod tests {
             ("nbd-gateway serve --config a.toml", Command::Serve { config: file("a.toml") }),
             ("nbd-gateway check --config a.toml", Command::Check { config: "a.toml".into() }),
             (
+                "nbd-gateway explain --config a.toml --as uid=7 --as gid=8 vm1 shrink",
+                Command::Explain(Explain {
+                    config: file("a.toml"),
+                    client: vec![Known::Uid(7), Known::Gid(8)],
+                    json: false,
+                    export: "vm1".to_owned(),
+                    verb: Verb::Shrink,
+                }),
+            ),
+            (
                 "nbd-gateway agent --device /dev/nbd0 nbd://h/x",
                 Command::Agent(Agent {
                     uri: uri.clone(),
@@ -326,16 +336,6 @@ mod tests {
                     detach: false,
                     metrics: None,
                     json: false,
-                }),
-            ),
-            (
-                "nbd-gateway explain --config a.toml --as uid=7 --as gid=8 vm1 shrink",
-                Command::Explain(Explain {
-                    config: file("a.toml"),
-                    client: vec![Known::Uid(7), Known::Gid(8)],
-                    json: false,
-                    export: "vm1".to_owned(),
-                    verb: Verb::Shrink,
                 }),
             ),
             ("nbd-gateway schema", Command::Schema),
@@ -445,12 +445,12 @@ mod tests {
         assert!(fault("nbd-gateway client resize nbd://h/x 0").contains("`0` is out of range"));
         assert!(fault("nbd-gateway client watch nbd://h/x --interval 2").contains("`2` has no unit"));
         assert!(fault("nbd-gateway client watch nbd://h/x --count 0").contains("0 is not in 1.."));
+        assert!(fault("nbd-gateway explain vm1 delete").contains("`delete` is no verb"));
+        assert!(fault("nbd-gateway explain --as root vm1 read").contains("`root` says nothing of a client"));
         assert!(fault("nbd-gateway agent nbd://h/x").contains("--device <DEVICE>"));
         assert!(
             fault("nbd-gateway agent --device /dev/nbd0 --connections 17 nbd://h/x").contains("17 is not in 1..=16")
         );
-        assert!(fault("nbd-gateway explain vm1 delete").contains("`delete` is no verb"));
-        assert!(fault("nbd-gateway explain --as root vm1 read").contains("`root` says nothing of a client"));
         assert!(fault("nbd-gateway serv").contains("'serve'"));
     }
 

@@ -149,6 +149,7 @@
 //! | promise | kept by | tested in |
 //! |---|---|---|
 //! | **Exactly one reply** for every request accepted, or the connection ends. A job that is dropped unfinished answers `EIO`. Cookies come back bit for bit, even one used twice at once. | `work`, `session/reply.rs`, `lane/table.rs` | `multiplex.rs`, `bad_client`, `bad_backend` |
+//! | **What a client may not list does not exist for it**: a hidden name and a missing one take the same way, and dial nobody; what it has no verb for is neither offered nor done. | `session/visitor.rs`, policy's `access` | `access`, policy's `access` |
 //! | **Bounded memory**: nothing is allocated because a peer claimed a length; payloads stay within the permits above. | `session/permits.rs`, `net/outbox.rs`, `proto` | `multiplex.rs`, `bad_client`, `proto/*/tests.rs` |
 //! | **Nobody waits for another's reading.** | `session/transmission.rs`, `net/outbox.rs` | `multiplex.rs` |
 //! | **In step**: what is wrong with a request is answered, its payload thrown away, and the stream goes on; where it can't be followed, that connection ends and no other. | `session/admit.rs`, `proto` | `session/admit.rs`, `bad_client`, `bad_backend` |
