@@ -104,10 +104,10 @@ impl Resizer {
             | Wish::Adopt { .. }
             | Wish::Backend { .. } => None,
         };
-        if asking.is_some() {
-            if let Err(reason) = self.book.take_resize(&self.tenant) {
-                return (Err(self.refusal(reason)), None);
-            }
+        if asking.is_some()
+            && let Err(reason) = self.book.take_resize(&self.tenant)
+        {
+            return (Err(self.refusal(reason)), None);
         }
         let job = self.jobs.begin(describe(&wish));
         let (reply, answer) = oneshot::channel();
