@@ -22,6 +22,7 @@ mod client;
 mod commands;
 mod dial;
 mod drain;
+mod drivers;
 mod gateway;
 mod hooks;
 mod image;

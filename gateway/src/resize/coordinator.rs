@@ -89,6 +89,8 @@ pub struct Coordinator<H> {
     pub(super) told: Told,
     /// What the backend or its driver said to the wish at hand, for operators.
     pub(super) said: Option<String>,
+    /// The backend could not be looked at beside its lanes, for the wish at hand.
+    pub(super) alone: bool,
 }
 
 impl<H: Hands> Coordinator<H> {
@@ -97,7 +99,20 @@ impl<H: Hands> Coordinator<H> {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
         let standing = Standing::Ready;
         let glance = Arc::default();
-        Self { at, standing, generation: 0, exposed, hands, book, jobs, audience, glance, told, said: None }
+        Self {
+            at,
+            standing,
+            generation: 0,
+            exposed,
+            hands,
+            book,
+            jobs,
+            audience,
+            glance,
+            told,
+            said: None,
+            alone: false,
+        }
     }
 
     /// Shows what it knows there too.
@@ -176,7 +191,7 @@ impl<H: Hands> Coordinator<H> {
     /// How the backend grows: one that takes a single connection can be looked at only while no lane has it.
     fn backend(&self) -> BackendStyle {
         match self.at.backend.grows {
-            Grows::Driver { aside: false } if self.hands.takes_one() => {
+            Grows::Driver { aside: false } if self.alone || self.hands.takes_one() => {
                 BackendStyle { grows: Grows::Driver { aside: true }, ..self.at.backend }
             }
             _ => self.at.backend,
@@ -188,7 +203,7 @@ impl<H: Hands> Coordinator<H> {
     }
 
     async fn wish(&mut self, wish: &Wish, asking: Option<Asking>, job: u64) -> Answer {
-        self.said = None;
+        (self.said, self.alone) = (None, false);
         let answer = self.carry(wish, asking, job).await;
         let size = self.at.size.bytes();
         let said = self.said.take();
