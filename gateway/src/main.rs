@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve { config } => serve::run(config.as_deref()),
         Command::Check { config } => describe::check(&config),
-        Command::Client { command } => client::main(&command),
+        Command::Client { command, tls_certificates } => client::main(command, tls_certificates),
         Command::Schema => describe::schema(),
         Command::Completions { shell } => describe::completions(shell),
         Command::Man => describe::man(),

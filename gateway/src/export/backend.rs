@@ -11,16 +11,18 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::registry::Shared;
 use super::view::View;
 use crate::lane::{self, DialError, Dialer, Durability, Lane, OnLoss};
-use crate::net::{Address, Pool};
+use crate::net::Address;
 use crate::origin::{Origin, OriginError};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::resize::ResizeInfo;
 use crate::proto::{Cookie, ExportFlags, Framing};
 use crate::resize::{Resizer, style};
-use crate::shards::{Shard, Shards};
+use crate::shards::Shard;
+use crate::tls::{BackendTls, CertificateFault};
 use crate::work::{Finished, Job};
 
 /// What the backend said about itself.
@@ -115,6 +117,8 @@ pub(super) enum Unopened {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error(transparent)]
+    Certificates(#[from] CertificateFault),
+    #[error(transparent)]
     Origin(#[from] OriginError),
     #[error("{0}")]
     Task(String),
@@ -125,13 +129,12 @@ impl Backend {
     /// are closed.
     pub(super) async fn open(
         config: &Resolved,
-        pool: &Arc<Pool>,
-        shards: &Shards,
+        shared: &Shared,
         metrics: impl Fn() -> ExportMetrics,
         resizer: &Resizer,
     ) -> Result<(Self, Facts, Arc<View>), Unopened> {
         match &config.backend {
-            config::Backend::Nbd(uri) => Self::dial(config, uri, pool, shards, metrics, resizer).await,
+            config::Backend::Nbd(uri) => Self::dial(config, uri, shared, metrics, resizer).await,
             config::Backend::File { path, size } => {
                 let (path, size, read_only) = (path.clone(), *size, config.read_only);
                 let open = move || Origin::open_file(&path, size.map(|s| s.bytes()), read_only);
@@ -172,13 +175,13 @@ impl Backend {
     async fn dial(
         config: &Resolved,
         uri: &config::NbdUri,
-        pool: &Arc<Pool>,
-        shards: &Shards,
+        shared: &Shared,
         metrics: impl Fn() -> ExportMetrics,
         resizer: &Resizer,
     ) -> Result<(Self, Facts, Arc<View>), Unopened> {
-        let dialer =
-            Dialer { address: Address::of(uri), export: uri.export().as_str().to_owned(), limit: config.dial_timeout };
+        let tls = BackendTls::of(uri, Some(Arc::clone(&shared.metrics)))?.map(Arc::new);
+        let export = uri.export().as_str().to_owned();
+        let dialer = Dialer { address: Address::of(uri), export, tls, limit: config.dial_timeout };
         let first = dialer.dial().await?;
         let negotiated = &first.negotiated;
         let facts = Facts {
@@ -226,10 +229,10 @@ impl Backend {
                     lost: AtomicBool::new(false),
                 }),
                 end: ending.clone(),
-                pool: Arc::clone(pool),
+                pool: Arc::clone(&shared.pool),
                 name: config.name.as_str().to_owned(),
             };
-            let shard = shards.next();
+            let shard = shared.shards.next();
             tasks.push(shard.spawn(lane::run(Arc::clone(&lane), connected, life)));
             lanes.push((lane, shard));
         }

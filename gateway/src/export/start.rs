@@ -31,8 +31,7 @@ pub(super) async fn open(
     let resize = config.resize.clone();
     let (resizer, acts) =
         Resizer::new(export.clone(), tenant.clone(), Audience::new(resize.shrink_grace), Arc::clone(&shared.book));
-    let (backend, facts, view) =
-        Backend::open(config, &shared.pool, &shared.shards, &metrics, &resizer).await.map_err(|e| e.to_string())?;
+    let (backend, facts, view) = Backend::open(config, shared, &metrics, &resizer).await.map_err(|e| e.to_string())?;
     let mut policy = resize.policy;
     policy.read_only |= config.read_only || facts.flags.has(ExportFlags::READ_ONLY);
     policy.granularity = coarser(policy.granularity, facts.minimum_block());

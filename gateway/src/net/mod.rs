@@ -3,7 +3,9 @@
 mod outbox;
 mod pool;
 mod stream;
+mod tls;
 
 pub use outbox::{Batch, Outbox, Released, Written};
 pub use pool::Pool;
 pub use stream::{Address, Listening, ReadHalf, Stream, WriteHalf};
+pub use tls::{TlsRead, TlsStream, TlsWrite};

@@ -157,7 +157,9 @@ impl Transmission {
                     if matches!(pause, Pause::Closing) { notice::End::Disconnected } else { notice::End::Drained };
                 self.session.end_notify(why);
             }
-            let done = ending && self.session.permits.is_idle() && self.session.is_quiet();
+            // What TLS keeps back has no permits any more, and is owed all the same.
+            let written = !self.session.out.is_blocked();
+            let done = ending && written && self.session.permits.is_idle() && self.session.is_quiet();
             match pause {
                 Pause::Permits => return Poll::Pending,
                 Pause::Closing if done => {
