@@ -39,5 +39,6 @@ mod resize_hostile;
 mod route;
 mod scripted;
 mod templates;
+mod tls;
 mod translation;
 mod trouble;
