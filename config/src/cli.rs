@@ -2,6 +2,7 @@
 //!
 //! Owns the commands, their arguments and their help. Never runs any of them: that is the gateway's.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -11,8 +12,10 @@ use crate::units::{Interval, Size};
 use crate::uri::NbdUri;
 
 mod change;
+mod operator;
 
 pub use change::{Change, ChangeFault};
+pub use operator::{Admin, Exports, List, Order, Publish};
 
 /// How a command ended, as every command's help states it.
 const EXIT_CODES: &str = "Exit codes:
@@ -69,6 +72,41 @@ pub enum Command {
         #[arg(long, value_name = "DIR", global = true)]
         tls_certificates: Option<PathBuf>,
     },
+    /// Show the exports that a running gateway has open: size, backend, state, clients
+    ///
+    /// With the name of one, all that there is to know of it, and its last resizes.
+    #[command(after_help = EXIT_CODES)]
+    Exports(Exports),
+    /// Show the tenants of a running gateway: what they may use, and what they do use
+    #[command(after_help = EXIT_CODES)]
+    Tenants(List),
+    /// Show the clients that are connected to a running gateway
+    #[command(after_help = EXIT_CODES)]
+    Sessions(List),
+    /// Change the size of a running gateway's export, as its operator
+    ///
+    /// Waits for the outcome. Quota, max-size and `shrink` hold for an operator too; rates do not. An export that nobody
+    /// uses is opened for it.
+    ///
+    /// With --adopt nothing is asked of the backend: the gateway takes it for what it is. So an export is brought back
+    /// whose backend came back smaller; what was beyond is lost, and clients that cannot learn of that have to be closed
+    /// first.
+    #[command(after_help = EXIT_CODES)]
+    Resize(Order),
+    /// Show clients all that another hand gave a backend, where `external = "manual"` keeps it back
+    #[command(after_help = EXIT_CODES)]
+    Publish(Publish),
+    /// Let a running gateway end as SIGTERM does: no new clients, what was admitted is finished
+    #[command(after_help = EXIT_CODES)]
+    Drain(List),
+    /// Make an export a disk of this host's kernel, whose size follows the export's
+    ///
+    /// Needs root and the kernel's nbd module (`modprobe nbd`). Attaches the device if it is free. If it is attached
+    /// already for the same URI, by an agent that has ended, goes on with it. Then tells the kernel each larger size, and
+    /// replaces its connection whenever that is lost. Prints a line for each thing done. On SIGTERM or Ctrl-C it ends, and
+    /// the device stays attached, so that a mounted disk stays mounted: start it again soon, or detach with --detach.
+    #[command(after_help = EXIT_CODES)]
+    Agent(Agent),
     /// Print the JSON schema of the configuration, for editors
     #[command(after_help = EXIT_CODES)]
     Schema,
@@ -131,6 +169,45 @@ impl ClientCommand {
             Self::Write(write) => &mut write.uri,
         }
     }
+}
+
+/// What the agent does.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Agent {
+    /// The export, like nbd://10.0.0.5/vm1
+    #[arg(value_name = "URI")]
+    pub uri: NbdUri,
+    /// The nbd device, like /dev/nbd0
+    #[arg(long, value_name = "DEVICE")]
+    pub device: PathBuf,
+    /// Take the device on as it is attached, whoever attached it and for whatever; never attach it
+    #[arg(long)]
+    pub follow: bool,
+    /// How many connections to attach the device with, if the server allows more than one
+    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "follow",
+        value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub connections: u8,
+    /// How long the kernel waits for an answer before it takes the connection for dead, in whole seconds
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub timeout: Interval,
+    /// How long requests wait for another connection before they fail, in whole seconds
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub dead_timeout: Interval,
+    /// How often to ask a server that cannot tell of sizes by itself
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    pub poll: Interval,
+    /// Also make the device smaller when the export is: what is past the new end is lost to whoever uses it
+    #[arg(long)]
+    pub allow_shrink: bool,
+    /// Detach the device at the end, unless it is in use
+    #[arg(long)]
+    pub detach: bool,
+    /// Serve metrics over HTTP, like 127.0.0.1:9810
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
+    /// Print JSON, one object a line, for programs; sizes are whole numbers, in bytes
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which export to ask about.
@@ -239,12 +316,59 @@ mod tests {
         let uri: NbdUri = "nbd://h/x".parse().unwrap();
         let file = |name: &str| Some(PathBuf::from(name));
         let client = |command| Command::Client { command, tls_certificates: None };
+        let admin = || Admin { url: "http://127.0.0.1:9809".to_owned(), token_file: None, json: false };
         for (line, command) in [
             ("nbd-gateway serve", Command::Serve { config: None }),
             ("nbd-gateway serve --config a.toml", Command::Serve { config: file("a.toml") }),
             ("nbd-gateway check --config a.toml", Command::Check { config: "a.toml".into() }),
+            (
+                "nbd-gateway agent --device /dev/nbd0 nbd://h/x",
+                Command::Agent(Agent {
+                    uri: uri.clone(),
+                    device: "/dev/nbd0".into(),
+                    follow: false,
+                    connections: 1,
+                    timeout: Interval::from_secs(10),
+                    dead_timeout: Interval::from_secs(60),
+                    poll: Interval::from_secs(5),
+                    allow_shrink: false,
+                    detach: false,
+                    metrics: None,
+                    json: false,
+                }),
+            ),
             ("nbd-gateway schema", Command::Schema),
             ("nbd-gateway man", Command::Man),
+            ("nbd-gateway exports", Command::Exports(Exports { name: None, admin: admin() })),
+            (
+                "nbd-gateway exports a/b --json",
+                Command::Exports(Exports { name: Some("a/b".to_owned()), admin: Admin { json: true, ..admin() } }),
+            ),
+            ("nbd-gateway tenants", Command::Tenants(List { admin: admin() })),
+            (
+                "nbd-gateway sessions --admin unix:/a",
+                Command::Sessions(List { admin: Admin { url: "unix:/a".to_owned(), ..admin() } }),
+            ),
+            (
+                "nbd-gateway resize a +1GiB --token-file t",
+                Command::Resize(Order {
+                    name: "a".to_owned(),
+                    size: Change::By(Size::from_gib(1)),
+                    adopt: false,
+                    admin: Admin { token_file: file("t"), ..admin() },
+                }),
+            ),
+            (
+                "nbd-gateway resize a 3GiB --adopt",
+                Command::Resize(Order {
+                    name: "a".to_owned(),
+                    size: Change::To(Size::from_gib(3)),
+                    adopt: true,
+                    admin: admin(),
+                }),
+            ),
+            ("nbd-gateway publish a", Command::Publish(Publish { name: "a".to_owned(), admin: admin() })),
+            ("nbd-gateway drain", Command::Drain(List { admin: admin() })),
             ("nbd-gateway completions bash", Command::Completions { shell: Shell::Bash }),
             ("nbd-gateway client info nbd://h/x", client(ClientCommand::Info(Ask { uri: uri.clone(), json: false }))),
             (
@@ -334,6 +458,10 @@ mod tests {
         assert!(fault("nbd-gateway client resize nbd://h/x 0").contains("`0` is out of range"));
         assert!(fault("nbd-gateway client watch nbd://h/x --interval 2").contains("`2` has no unit"));
         assert!(fault("nbd-gateway client watch nbd://h/x --count 0").contains("0 is not in 1.."));
+        assert!(fault("nbd-gateway agent nbd://h/x").contains("--device <DEVICE>"));
+        assert!(
+            fault("nbd-gateway agent --device /dev/nbd0 --connections 17 nbd://h/x").contains("17 is not in 1..=16")
+        );
         assert!(fault("nbd-gateway serv").contains("'serve'"));
     }
 
@@ -354,7 +482,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 13);
+        assert_eq!(count, 20);
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! The comments here are what users read as descriptions, and the examples are what problems show. Private: the rest of
 //! the program sees only the model. A key stands here only if the gateway honours it.
 
+pub(crate) mod io;
+pub(crate) mod notify;
 pub(crate) mod resize;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::io::RawIo;
+use self::notify::RawNotify;
 use self::resize::RawResize;
 
 /// The configuration of nbd-gateway. At least one listener and one export are needed; everything else has a default.
@@ -72,12 +76,13 @@ pub(crate) enum RawTls {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct RawAdmin {
-    /// `IP:PORT` with a loopback address, `unix:PATH` for a Unix socket, or `off`. Other addresses are not taken by this
-    /// version, token or not.
+    /// `IP:PORT`, `unix:PATH` for a Unix socket, or `off`. An address that is not a loopback address needs `token-file`, and
+    /// there everything but /livez and /readyz needs the token. It is plain HTTP: let it be reached only in a network that
+    /// you trust.
     #[schemars(extend("default" = "127.0.0.1:9809", "examples" = ["127.0.0.1:9809", "unix:/run/nbd-gateway-admin.sock", "off"]))]
     pub(crate) address: Option<String>,
     /// A file whose first line is the token that every request that changes something must bring, as
-    /// `Authorization: Bearer TOKEN`. Without it nothing can be changed over the admin interface.
+    /// `Authorization: Bearer TOKEN`. It is read anew each time. Without it nothing can be changed over the admin interface.
     #[schemars(extend("examples" = ["/etc/nbd-gateway/token"]))]
     pub(crate) token_file: Option<String>,
 }
@@ -151,7 +156,7 @@ pub(crate) struct RawExport {
     #[schemars(extend("default" = false, "examples" = [true]))]
     pub(crate) read_only: Option<bool>,
     /// How large the disk is. Needed for `memory:`; for `file:` it applies only if the file is missing or empty. An NBD
-    /// server says its own size.
+    /// server says its own size; with `driver = "window"` this is how much of it is shown at first, and needed.
     #[schemars(extend("examples" = ["10GiB"]))]
     pub(crate) size: Option<RawSize>,
     /// The most that the export may become by this gateway; at least `size`, and a multiple of `granularity` of
@@ -173,6 +178,8 @@ pub(crate) struct RawExport {
     pub(crate) idle_timeout: Option<String>,
     /// How the export grows and shrinks. Without it, it grows for those who ask, and never shrinks.
     pub(crate) resize: Option<RawResize>,
+    /// Who else is told of a new size of the export: what its clients know nothing of, something beside them can do.
+    pub(crate) notify: Option<Vec<RawNotify>>,
     /// This export's own bounds; what is absent is taken from the tenant, then from `[limits]`.
     pub(crate) limits: Option<RawExportLimits>,
 }
@@ -240,6 +247,8 @@ pub(crate) struct RawLimits {
     /// The default is what clients use that never asked.
     #[schemars(extend("default" = "32MiB", "examples" = ["32MiB"]))]
     pub(crate) largest_payload: Option<RawSize>,
+    /// How fast each session may read and write. If absent there is no such bound.
+    pub(crate) session_io: Option<RawIo>,
     /// How long requests in flight may take to finish when the gateway is told to end; then connections are closed, and one
     /// second later the gateway has ended.
     #[schemars(extend("default" = "30s", "examples" = ["30s"]))]
@@ -262,6 +271,10 @@ pub(crate) struct RawTenantLimits {
     /// As in `[limits]`, for this tenant's exports.
     #[schemars(extend("examples" = ["32MiB"]))]
     pub(crate) largest_payload: Option<RawSize>,
+    /// As in `[limits]`, for each session of this tenant.
+    pub(crate) session_io: Option<RawIo>,
+    /// How fast all sessions of this tenant together may read and write. If absent there is no such bound.
+    pub(crate) io: Option<RawIo>,
 }
 
 /// An export's own bounds.
@@ -277,6 +290,10 @@ pub(crate) struct RawExportLimits {
     /// As in `[limits]`, for this export.
     #[schemars(extend("examples" = ["32MiB"]))]
     pub(crate) largest_payload: Option<RawSize>,
+    /// As in `[limits]`, for each session of this export.
+    pub(crate) session_io: Option<RawIo>,
+    /// How fast all sessions of this export together may read and write. If absent there is no such bound.
+    pub(crate) io: Option<RawIo>,
 }
 
 /// What is logged, to standard error.

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use nbd_gateway_config::{
-    AdminAddress, Config, Limits, ListenAddress, LogFormat, LogLevel, NoExport, OnBackendLoss, Resolved, Size,
+    AdminAddress, Config, IoRates, Limits, ListenAddress, LogFormat, LogLevel, NoExport, OnBackendLoss, Resolved, Size,
 };
+use nbd_gateway_policy::rate::{Oversize, Rate};
 use proptest::prelude::*;
 
 fn config(text: &str) -> Config {
@@ -223,6 +224,29 @@ fn the_admin_interface_is_on_unless_it_is_switched_off() {
     assert_eq!(config(&format!("{export}[admin]\naddress = \"off\"")).admin, None);
     let v6 = config(&format!("{export}[admin]\naddress = \"[::1]:1\""));
     assert_eq!(v6.admin, Some(AdminAddress::Tcp("[::1]:1".parse().unwrap())));
+}
+
+#[test]
+fn rates_of_io_are_those_of_the_nearest_and_each_may_burst() {
+    let config = config(
+        r#"
+        [[export]]
+        name = "a"
+        backend = "nbd://h"
+        [export.limits]
+        io = { iops = "5/s", write-bandwidth = "1MiB/s", burst = "2s" }
+        session-io = { read-iops = "1/min" }
+        [limits]
+        session-io = { iops = "1000/s" }
+        "#,
+    );
+    let limits = config.export_for("a").unwrap().limits;
+    let rate = |amount, per, burst| Rate::new(amount, Duration::from_secs(per), burst, Oversize::Borrow).ok();
+    let export = IoRates { requests: rate(5, 1, 10), bytes_written: rate(1 << 20, 1, 2 << 20), ..IoRates::NONE };
+    assert_eq!((limits.export_io, limits.tenant_io), (export, IoRates::NONE));
+    // Less than one request fits in 100 ms: one passes all the same.
+    assert_eq!(limits.session_io, IoRates { reads: rate(1, 60, 1), ..IoRates::NONE });
+    assert_eq!(config.limits.session_io, IoRates { requests: rate(1000, 1, 100), ..IoRates::NONE });
 }
 
 proptest! {

@@ -1,10 +1,10 @@
 //! What the keys about sizes mean, and what is said where they cannot stand together.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test crate")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test crate")]
 
 use std::path::Path;
 use std::time::Duration;
 
-use nbd_gateway_config::{Config, Driver, Resize};
+use nbd_gateway_config::{Config, Driver, Qmp, Resize, Way};
 use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, External, OverQuota};
 use nbd_gateway_policy::offer::Features;
 use nbd_gateway_policy::quota::TenantLimits;
@@ -84,6 +84,7 @@ fn every_key_arrives() {
     );
     let policy = ExportPolicy {
         automatic: AutomaticGrowth::Always,
+        ceiling: false,
         shrink: false,
         over_quota: OverQuota::Clamp,
         external: External::Manual,
@@ -229,20 +230,118 @@ fn a_driver_of_none_switches_all_of_it_off() {
 }
 
 #[test]
-fn what_this_version_has_not_got_is_not_called_a_mistake() {
-    for driver in ["window", "file", "qmp", "restart", "exec"] {
-        key(
-            &format!("driver = {driver:?}"),
-            &format!(
-                "this version has not got `{driver}`: use `wire` or `automatic` or `none`\n  for example: driver = \"wire\""
-            ),
-        );
-    }
-    key(
-        "automatic = \"reconnect\"",
-        "this version has not got `reconnect`: use `opt-in` or `always` or `never`\n  for example: automatic = \"opt-in\"",
+fn each_driver_says_what_it_needs_and_what_belongs_to_another() {
+    let driver = |name: &str, rest: &str| format!("{DIALLED}[export.resize]\ndriver = {name:?}\n{rest}");
+    let resized = |text: &str| resize(text).driver;
+    let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    assert_eq!(resized(&driver("file", "path = \"/srv/a\"")), Driver::File { path: "/srv/a".into() });
+    assert_eq!(
+        resized(&driver("qmp", "socket = \"/run/q\"\nnode = \"n\"\nexport = \"e\"")),
+        Driver::Qmp(Qmp { socket: "/run/q".into(), node: "n".into(), export: "e".into() })
     );
-    key("driver = \"wired\"", "`wired` is not known; did you mean `wire`?\n  for example: driver = \"wire\"");
+    assert_eq!(
+        resized(&driver("restart", "command = [\"a\", \"b\"]")),
+        Driver::Restart { path: None, command: texts(&["a", "b"]) }
+    );
+    assert_eq!(resized(&driver("exec", "command = [\"a\"]")), Driver::Exec { command: texts(&["a"]) });
+    let window = format!("{}size = \"1GiB\"\n[export.resize]\ndriver = \"window\"", DIALLED);
+    assert_eq!(resized(&window), Driver::Window { size: size(1) });
+    says(
+        &driver("window", ""),
+        &[
+            "export[0].size: a window needs a size: how much of the backend is shown at first\n  for example: size = \"10GiB\"",
+        ],
+    );
+    says(
+        &driver("file", ""),
+        &["export[0].resize.path: this key is missing\n  for example: path = \"/srv/disks/vm1.img\""],
+    );
+    says(
+        &driver("exec", "command = []"),
+        &[
+            "export[0].resize.command: this needs a program and its arguments, each a text without NUL byte\n  for example: command = [\"/usr/local/bin/grow-volume\",\"vg0/vm1\"]",
+        ],
+    );
+    says(
+        &driver("wire", "node = \"n\""),
+        &["export[0].resize.node: this goes with driver = \"qmp\" only: leave it out"],
+    );
+}
+
+#[test]
+fn a_template_puts_its_name_into_the_driver_too() {
+    let template = |rest: &str| {
+        format!("[[export]]\nname = \"d/*\"\nbackend = \"nbd+unix:///?socket=/run/{{}}.sock\"\n[export.resize]\n{rest}")
+    };
+    let text = template("driver = \"file\"\npath = \"/srv/{}.img\"");
+    let config = parse(&text).unwrap();
+    assert_eq!(config.export_for("d/one").unwrap().resize.driver, Driver::File { path: "/srv/one.img".into() });
+    assert!(config.export_for("d/..").is_err());
+    let said = parse(&template("driver = \"file\"\npath = \"/srv/a.img\"")).unwrap_err();
+    assert!(said[0].contains("all names would resize the same disk"), "{said:?}");
+}
+
+#[test]
+fn a_ceiling_needs_an_end_and_somebody_who_may_write() {
+    let text = |top: &str, rest: &str| format!("{DIALLED}{top}\n[export.resize]\npresent = \"ceiling\"\n{rest}");
+    assert!(resize(&text("max-size = \"4GiB\"", "")).policy.ceiling);
+    for (top, rest, what) in [
+        ("", "", "it has none"),
+        ("max-size = \"4GiB\"\nread-only = true", "", "read-only"),
+        ("max-size = \"4GiB\"", "shrink = true", "cannot shrink"),
+        ("max-size = \"4GiB\"", "automatic = \"never\"", "writes grow"),
+        ("max-size = \"4GiB\"", "external = \"manual\"", "would not stay so"),
+    ] {
+        let said = parse(&text(top, rest)).unwrap_err();
+        assert!(said[0].starts_with("export[0].resize.present: ") && said[0].contains(what), "{said:?}");
+    }
+}
+
+#[test]
+fn a_hook_tells_one_way_and_no_more() {
+    let hooks = |text: &str| parse(&format!("{DIALLED}[[export.notify]]\n{text}"));
+    let way = |text: &str| hooks(text).unwrap().export_for("a").unwrap().notify[0].way.clone();
+    assert_eq!(way("qmp = \"/q\"\nnode = \"n\""), Way::Qmp { socket: "/q".into(), node: "n".into() });
+    assert_eq!(way("http = \"http://h:1/x\""), Way::Http { url: "http://h:1/x".into() });
+    assert_eq!(way("exec = [\"a\"]"), Way::Exec { command: vec!["a".to_owned()] });
+    for url in ["http://h", "http://[::1]", "http://[::1]:81/a?b=c#d", "http://h?x=a@b:c"] {
+        assert_eq!(way(&format!("http = {url:?}")), Way::Http { url: url.into() });
+    }
+    for (text, what) in [
+        ("timeout = \"1s\"", "exactly one of"),
+        ("exec = [\"a\"]\nhttp = \"http://h\"", "exactly one of"),
+        ("qmp = \"/q\"", "this key is missing"),
+        ("exec = [\"a\"]\nnode = \"n\"", "goes with `qmp` only"),
+        ("http = \"https://h\"", "TLS is not spoken here; as http://HOST[:PORT]/PATH"),
+        ("http = \"h:80/x\"", "it does not begin with http://"),
+        ("http = \"http://me:secret@h/\"", "a password in a URL"),
+        ("http = \"http://h:port/\"", "its port is not a number"),
+        ("http = \"http://h:70000\"", "its port is not a number"),
+        ("http = \"http://[::1]:/\"", "its port is not a number"),
+        ("http = \"http:///x\"", "the host is missing"),
+        ("http = \"http://?x\"", "the host is missing"),
+        ("http = \"http://h/a b\"", "it has spaces"),
+    ] {
+        let said = hooks(text).unwrap_err();
+        assert!(said[0].starts_with("export[0].notify[0].") && said[0].contains(what), "{said:?}");
+    }
+}
+
+#[test]
+fn the_name_of_a_template_is_one_part_of_a_hooks_url_and_one_word_of_its_program() {
+    let config = parse(
+        "[[export]]\nname = \"t/*\"\nbackend = \"nbd://b/{}\"\n\
+         [[export.notify]]\nhttp = \"http://h/on/{}?of={}\"\n[[export.notify]]\nexec = [\"a\", \"of {}\"]",
+    )
+    .unwrap();
+    let hooks = |name: &str| config.export_for(name).unwrap().notify;
+    let hooks = hooks("t/a b?c=d&e#f%2f@g;$(x)");
+    let url = "a%20b%3Fc%3Dd%26e%23f%252f%40g%3B%24%28x%29";
+    assert_eq!(hooks[0].way, Way::Http { url: format!("http://h/on/{url}?of={url}") });
+    assert_eq!(hooks[1].way, Way::Exec { command: vec!["a".into(), "of a b?c=d&e#f%2f@g;$(x)".into()] });
+    for name in ["t/..", "t/a/b", "t/"] {
+        config.export_for(name).unwrap_err();
+    }
 }
 
 #[test]

@@ -99,7 +99,8 @@ impl App {
                 embedded.push(registry.open(name).await?);
             }
         }
-        Ok(Self { config, listeners, admin, registry, notes, table: Arc::default(), pool, metrics, embedded })
+        let table = Arc::clone(registry.sessions());
+        Ok(Self { config, listeners, admin, registry, notes, table, pool, metrics, embedded })
     }
 
     /// The URI of each listener, with the port that the kernel chose.
@@ -112,11 +113,12 @@ impl App {
         self.admin.as_ref().map(|a| a.url.as_str())
     }
 
-    /// Serves until `stop` completes, then drains. Cancel-safe: no.
+    /// Serves until `stop` completes or an operator orders the end, then drains. Cancel-safe: no.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (drain, draining) = watch::channel(false);
         let (phase, phases) = watch::channel(Phase::Starting);
         let (end, ending) = watch::channel(false);
+        let (order, mut ordered) = watch::channel(false);
         let limits = self.config.limits;
         let mut accepting = JoinSet::new();
         for (listener, tls) in self.listeners {
@@ -137,11 +139,16 @@ impl App {
             registry: Arc::clone(&self.registry),
             sessions: Arc::clone(&self.table),
             token_file: self.config.token_file.clone(),
+            drain: Arc::new(order),
         };
         let admin = self.admin.map(|admin| tokio::spawn(admin.run(inside, phases, ending)));
         phase.send_replace(Phase::Ready);
 
-        stop.await;
+        tokio::select! {
+            () = stop => {}
+            // An error would mean that nobody can order it any more.
+            Ok(_) = ordered.wait_for(|ordered| *ordered) => {}
+        }
 
         let sessions = self.table.len();
         // Measured from here, so that a backend may take what the sessions did not need.

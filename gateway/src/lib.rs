@@ -57,7 +57,7 @@
 //!
 //! ```text
 //!  a client's RESIZE      a write past the end    an operator           the backend, by itself
-//!  session/resize.rs      export/grow.rs          admin/exports.rs      resize/follow.rs, export/backend.rs
+//!  session/resize.rs      export/grow.rs          admin/order.rs        resize/follow.rs, export/backend.rs
 //!    | resize-rate          | waits in a task       |                     | NOTIFY, QUERY or a second handshake
 //!    +----------------------+-----------+-----------+---------------------+
 //!                                       v
@@ -84,13 +84,15 @@
 //!    |
 //!    +-> the reply to whoever wished        +-> a handshake, QUERY, BLOCK_STATUS of x-resize:size-low, size-high
 //!    +-> NOTIFY (session/notify.rs)         +-> BLOCK_STATUS that waits for x-resize:watch (session/resize.rs)
+//!    +-> [[export.notify]] (hooks/): a program, a URL
 //! ```
 //!
 //! The coordinator decides nothing and `policy` does nothing: a plan is data, and so is tested without a socket. What a
 //! coordinator does to the world goes through its [`Hands`](resize::hands::Hands). When the outcome of an ask is
 //! unknown (nobody answered, and the size can't be read), the reservation stays on the books, the end stays lowered, and
 //! the size is asked for every second until it is known. A backend's size that can't be, smaller than what clients rely
-//! on, puts the export into quarantine: it is served, and not resized, until the size fits again.
+//! on, puts the export into quarantine: it is served, and not resized, until the size fits again or an operator adopts
+//! what is left.
 //!
 //! None of this is on the way of an ordinary request. That looks at the view's end, one atomic load, and passes the gate.
 //!
@@ -154,6 +156,8 @@
 //! | **In step**: what is wrong with a request is answered, its payload thrown away, and the stream goes on; where it can't be followed, that connection ends and no other. | `session/admit.rs`, `proto` | `session/admit.rs`, `bad_client`, `bad_backend` |
 //! | **One size for all who ask**: LIST dials nobody; INFO, GO and EXPORT_NAME are answered from one place, the view. | `session/handshake.rs`, `export/view.rs` | `interop`, `resize` |
 //! | **Nobody is moved unasked**: a session with structured replies that did not opt in stays within the size that it was told, even after a grow; the others are admitted up to the end. | `session/mod.rs`, `session/admit.rs` | `resize`, `session/admit.rs` |
+//! | **A ceiling is kept**: who is shown `max-size` finds zeroes where there is nothing yet, and its writes there grow the export or fail whole. Nothing shrinks under it; when the configuration is read anew, a ceiling must not be lowered while such sessions are there. | `export/ceiling.rs`, `session/handshake.rs` | `session/tests/ceiling.rs`, `ceiling` |
+//! | **A cut is clean**: a session that the gateway ends is read no further, what was admitted is answered and written, then it is closed. A write that it is cut for is not answered and never reaches the backend; who does not come back is cut once. | `session/part.rs`, `export/grow.rs`, `export/returns.rs` | `session/tests`, `reconnect` |
 //! | **The order of a change**: a grow is with the backend, read back, on all lanes and zeroed before anyone sees it; a shrink takes no new requests past the end and drains before the backend is asked. A reply comes after the view. | `resize/coordinator.rs`, `export/gate.rs`, policy's `plan::steps` | `resize`, policy's `plan` |
 //! | **One at a time**: resizes of an export in the order of arrival; what is there already changes nothing and succeeds. | `resize/coordinator.rs` | `resize` |
 //! | **Direction by what was told**: only less than what the connection was last told is a shrink; nobody who is behind cuts off another's data. | policy's `plan` | there |
@@ -162,14 +166,17 @@
 //! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/world.rs`, `resize/notes.rs`, `ledger` | `resize`, `ledger/tests` |
 //! | **Nothing by halves**: a write past the end whose growth is refused writes nothing, not even before the old end. | `export/grow.rs` | `resize` |
 //! | **The last notice is told**: changes are merged when they come faster than a client reads, wants or may; the latest size wins. A flood from a backend costs one look for each interval. | `session/notify.rs`, `resize/follow.rs`, policy's `notice` | `resize`, policy's `notice` |
+//! | **A hook hears the last size**: one attempt at a time, again until it is heard, as long as the export is open; who missed two sizes gets the last. | [`hooks`] | there, `hooks` |
+//! | **No program is left behind**: what an operator's program starts in its group ends with it, in bounded time, also when the resize that wanted it is given up. A `restart` that succeeds may leave a server. | [`command`] | there, `hooks` |
 //! | **Flags that are kept**: a client is told what the gateway can keep, from one function. | `proto/flags.rs` | there, exhaustively |
 //! | **FLUSH covers everybody**: several lanes only if the backend sets CAN_MULTI_CONN; clients are offered it only if one FLUSH covers all sessions. | `export/backend.rs`, `proto/flags.rs` | `multiplex.rs`, `proto/flags.rs` |
 //! | **Replay by one table**: after a lost connection, what is sent again can't undo what was answered; a FLUSH fails once where answered writes may be gone, unless the export says `durable`. A backend that answers `ESHUTDOWN` is left, and asked again when it is back. | `lane/lost.rs` | there, `bad_backend/{loss,shutdown}.rs` |
 //! | **A size never goes back by itself**: a backend that returns smaller, or able to do less, is not used; one that says a smaller size while it is used puts the export into quarantine. | `export/backend.rs` (`fits`), `resize/coordinator.rs` | `outage`, policy's `plan` |
-//! | **No write from the past**: while a request of a session that is gone may still change data, nothing that overlaps it is sent. | `export/orphans.rs` | there |
+//! | **No write from the past**: while a request of a session that is gone may still change data, nothing that overlaps it is sent; one that still waited for a grow is given up. | `export/orphans.rs`, `export/grow.rs` | there |
 //! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `export/bridge.rs`, `export/ranges.rs` | `translation/limits.rs`, `export/ranges.rs` |
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `export/bridge.rs` | `interop`, `translation` |
 //! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `lane/dial.rs`, [`tls`] | `tls`, `tls/tests.rs`, `proto/handshake` |
+//! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`agent`] | `kernel`, `agent/` |
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
 //!
@@ -178,17 +185,23 @@
 //! lane has no permits of its own: what its sessions hold is its bound.
 
 pub mod admin;
+pub mod agent;
 pub mod app;
 pub mod cmd;
+pub mod command;
+pub mod driver;
 pub mod export;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod hooks;
+pub mod http;
 pub mod lane;
 pub mod ledger;
 pub mod listener;
 pub mod net;
 pub mod origin;
 pub mod proto;
+pub mod qmp;
 pub mod resize;
 pub mod session;
 pub mod shards;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use nbd_gateway::cmd::{client, describe, serve};
+use nbd_gateway::cmd::{agent, client, describe, operator, serve};
 use nbd_gateway_config::cli::{Cli, Command};
 
 fn main() -> ExitCode {
@@ -11,6 +11,13 @@ fn main() -> ExitCode {
         Command::Serve { config } => serve::run(config.as_deref()),
         Command::Check { config } => describe::check(&config),
         Command::Client { command, tls_certificates } => client::main(command, tls_certificates),
+        Command::Exports(ask) => operator::exports(&ask),
+        Command::Tenants(ask) => operator::tenants(&ask),
+        Command::Sessions(ask) => operator::sessions(&ask),
+        Command::Resize(order) => operator::resize(&order),
+        Command::Publish(order) => operator::publish(&order),
+        Command::Drain(ask) => operator::drain(&ask),
+        Command::Agent(order) => agent::main(&order),
         Command::Schema => describe::schema(),
         Command::Completions { shell } => describe::completions(shell),
         Command::Man => describe::man(),

@@ -209,6 +209,13 @@ impl Job {
         }
     }
 
+    /// Gives it up without telling anybody: its client will not be answered, and its connection ends.
+    pub fn forget(mut self) {
+        if let Waiter::Client(ticket) = core::mem::replace(&mut self.waiter, Waiter::Nobody) {
+            ticket.forget();
+        }
+    }
+
     /// Finishes with an error.
     pub fn fail(self, failure: Failure, finished: &mut Finished) {
         self.finish(Outcome::Failed(failure), finished);

@@ -109,3 +109,47 @@ labels! {
         Quarantined => "quarantined",
     }
 }
+
+labels! {
+    /// How somebody beside the clients is told of a size.
+    HookWay {
+        /// A qemu, by QMP.
+        Qmp => "qmp",
+        /// A URL.
+        Http => "http",
+        /// A program.
+        Exec => "exec",
+    }
+}
+
+labels! {
+    /// How an attempt to tell somebody ended.
+    HookResult {
+        /// It was heard.
+        Ok => "ok",
+        /// It was not, or nobody knows; there is another attempt.
+        Failed => "failed",
+    }
+}
+
+labels! {
+    /// What came of a size that an agent was told.
+    AgentResize {
+        /// The device has it.
+        Ok => "ok",
+        /// It is none for this device.
+        Refused => "refused",
+        /// The kernel did not take it.
+        Failed => "failed",
+    }
+}
+
+labels! {
+    /// What came of an agent's attempt to replace a dead connection.
+    AgentReconnect {
+        /// The device has another.
+        Ok => "ok",
+        /// The server gave none that fits, or the kernel did not take it.
+        Failed => "failed",
+    }
+}

@@ -10,7 +10,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::labels::{Command, Direction, LossReason, Outcome, ResizeResult, ResizeStyle};
+use crate::labels::{Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeResult, ResizeStyle};
 
 /// Exports beyond this many share the label value `other`: templates can make any number of names.
 const MOST_EXPORTS: usize = 1000;
@@ -37,10 +37,13 @@ pub struct Metrics {
     size: IntGaugeVec,
     generation: IntGaugeVec,
     claims_lost: IntCounterVec,
+    looked_at: IntGaugeVec,
     notices_sent: IntCounterVec,
     notices_merged: IntCounterVec,
     backend_notices: IntCounterVec,
     certificates: IntGaugeVec,
+    hook_attempts: IntCounterVec,
+    hooks_behind: IntGaugeVec,
     exports: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -69,12 +72,22 @@ pub struct ResizeMetrics {
     pub generation: IntGauge,
     /// Times that a backend claimed to resize and turned out not to.
     pub claims_lost: IntCounter,
+    /// 1 while the gateway would notice that another hand resizes the backend, by its notices or by asking.
+    pub looked_at: IntGauge,
     /// RESIZE chunks sent to standing NOTIFY requests, and long polls answered.
     pub notices_sent: IntCounter,
     /// Changes that were told together with a later one.
     pub notices_merged: IntCounter,
     /// Notices received from the backend.
     pub backend_notices: IntCounter,
+}
+
+/// The handles of an export's hooks.
+#[derive(Debug, Clone)]
+pub struct HookMetrics {
+    attempts: Vec<Vec<IntCounter>>,
+    /// Hooks of this export that have not heard of its size yet.
+    pub behind: IntGauge,
 }
 
 /// The handles of one listener.
@@ -141,6 +154,11 @@ impl Metrics {
                 "Times that a backend claimed to resize and turned out not to; it is taken as fixed from then on.",
                 &["export"],
             )?,
+            looked_at: gauge(
+                "backend_size_watched",
+                "1 while a size that another hand gives the backend would be noticed; 0 where polling is off or the backend takes one connection only.",
+                &["export"],
+            )?,
             notices_sent: counter("notices_sent_total", "Size notices sent to clients.", &["export"])?,
             notices_merged: counter(
                 "notices_merged_total",
@@ -153,6 +171,12 @@ impl Metrics {
                 "When what a file holds stops being valid, as Unix time: a certificate (of several the first; of CAs the earliest), or a list of revoked ones.",
                 &["file"],
             )?,
+            hook_attempts: counter(
+                "hook_attempts_total",
+                "Attempts to tell a hook of a size, by way and result.",
+                &["export", "way", "result"],
+            )?,
+            hooks_behind: gauge("hooks_behind", "Hooks that have not heard of the export's size yet.", &["export"])?,
             duration,
             registry,
             exports: Arc::default(),
@@ -181,6 +205,7 @@ impl Metrics {
             tenant: tenant.to_owned(),
             size: self.size.with_label_values(&[label, tenant]),
             generation: self.generation.with_label_values(&[label]),
+            looked_at: self.looked_at.with_label_values(&[label]),
             claims_lost: self.claims_lost.with_label_values(&[label]),
             notices_sent: self.notices_sent.with_label_values(&[label]),
             notices_merged: self.notices_merged.with_label_values(&[label]),
@@ -205,6 +230,19 @@ impl Metrics {
                 .collect(),
             in_flight: self.in_flight.with_label_values(&[label]),
             lane_up: self.lane_up.with_label_values(&[label]),
+        }
+    }
+
+    /// The handles of an export's hooks; their series exist from now on, at 0.
+    pub fn hooks(&self, name: &str) -> HookMetrics {
+        let label = self.label(name);
+        let of = |w: &HookWay| {
+            let one = |r: &HookResult| self.hook_attempts.with_label_values(&[label, w.as_str(), r.as_str()]);
+            HookResult::ALL.iter().map(one).collect()
+        };
+        HookMetrics {
+            attempts: HookWay::ALL.iter().map(of).collect(),
+            behind: self.hooks_behind.with_label_values(&[label]),
         }
     }
 
@@ -245,6 +283,15 @@ impl ExportMetrics {
     /// A backend connection has to be made anew.
     pub fn reconnect(&self, reason: LossReason) {
         if let Some(counter) = self.reconnects.get(reason.index()) {
+            counter.inc();
+        }
+    }
+}
+
+impl HookMetrics {
+    /// One attempt ended.
+    pub fn attempted(&self, way: HookWay, result: HookResult) {
+        if let Some(counter) = self.attempts.get(way.index()).and_then(|r| r.get(result.index())) {
             counter.inc();
         }
     }

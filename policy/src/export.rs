@@ -10,6 +10,9 @@ use crate::types::{Bytes, Granularity, Size};
 pub struct ExportPolicy {
     /// Which writes past the end grow it.
     pub automatic: AutomaticGrowth,
+    /// Clients that know nothing of resizing are shown `max_size`, and their writes grow the backend behind it, whoever
+    /// else's do.
+    pub ceiling: bool,
     /// Whether it may go down.
     pub shrink: bool,
     /// What a wish gets that is over the quota.
@@ -39,6 +42,7 @@ impl ExportPolicy {
     /// defaults of the config, but for its step.
     pub const DEFAULT: Self = Self {
         automatic: AutomaticGrowth::OptIn,
+        ceiling: false,
         shrink: false,
         over_quota: OverQuota::Reject,
         external: External::Adopt,

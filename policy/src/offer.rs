@@ -209,6 +209,9 @@ pub struct Offer {
     pub contexts: Contexts,
     /// What becomes of its writes past the end.
     pub past_end: PastEnd,
+    /// It is shown the ceiling (`max_size`, or the size where that is larger already) and not the size: what lies between
+    /// is there for it, as zeroes, and its writes there grow the export.
+    pub ceiling: bool,
     /// The least that a shrink may reach: 0 for none, the size now where there is no shrink.
     pub min: Size,
     /// The most that it could reach now; [`Size::MAX`]: no bound known.
@@ -221,7 +224,9 @@ pub struct Offer {
 #[must_use]
 pub fn offer(backend: BackendStyle, policy: &ExportPolicy, now: &Now, client: &Negotiated) -> Offer {
     let grows = backend.can_grow() && !policy.read_only;
-    let explicit = grows && policy.offer.has(Features::EXPLICIT);
+    let ceiling = policy.ceiling && grows && !client.opted_in() && !client.no_automatic;
+    // Who is shown the ceiling has nothing to grow to.
+    let explicit = grows && !ceiling && policy.offer.has(Features::EXPLICIT);
     let by_writes = grows && policy.offer.has(Features::AUTOMATIC);
     let to_those_who_ask = match policy.automatic {
         AutomaticGrowth::OptIn | AutomaticGrowth::Always | AutomaticGrowth::Reconnect => by_writes,
@@ -251,7 +256,8 @@ pub fn offer(backend: BackendStyle, policy: &ExportPolicy, now: &Now, client: &N
             size: chunked && policy.offer.has(Features::QUERY),
             watch: chunked && policy.offer.has(Features::NOTIFY),
         },
-        past_end: past_end(policy.automatic, by_writes, client),
+        past_end: if ceiling { PastEnd::Grow } else { past_end(policy.automatic, by_writes, client) },
+        ceiling,
         min: if shrink { least(policy, now) } else { now.size },
         max: most(backend, policy, now),
         granularity: policy.granularity,
@@ -289,7 +295,9 @@ fn most(backend: BackendStyle, policy: &ExportPolicy, now: &Now) -> Size {
     let (bound, counted) = match backend.grows {
         Grows::Fixed => return now.size,
         Grows::Window => (policy.max_size.min(disk), now.size),
-        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver => (policy.max_size, disk),
+        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver { .. } => {
+            (policy.max_size, disk)
+        }
     };
     if policy.read_only {
         return now.size;

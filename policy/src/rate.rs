@@ -142,6 +142,17 @@ impl Limiter {
         Ok(())
     }
 
+    /// Takes `cost` units now, whatever is owed, and says from when on they may pass. Who asks first passes first; whoever
+    /// has asked waits until then and asks for nothing more meanwhile, so what is owed ahead stays within one cost each.
+    pub fn reserve(&mut self, now: Moment, cost: u64) -> Moment {
+        let owed = self.owed_at(now);
+        let room = self.rate.owed(self.rate.burst.saturating_sub(cost));
+        let wait = if cost == 0 { Duration::ZERO } else { self.rate.time_to_pay(owed.saturating_sub(room)) };
+        let from = self.at.max(now);
+        self.charge(now, cost);
+        if wait.is_zero() { now } else { from.after(wait) }
+    }
+
     /// Changes the rate and keeps what is left of the burst, in units: more burst has to be earned at the new rate, and
     /// a debt stays a debt. The same rate changes nothing.
     pub fn tune(&mut self, rate: Rate, now: Moment) {

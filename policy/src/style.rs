@@ -157,7 +157,10 @@ pub enum Grows {
     /// Part of a larger disk is shown; the backend itself is never asked.
     Window,
     /// By something outside the wire: a file on this host, QMP, a restart, an operator's command.
-    Driver,
+    Driver {
+        /// The connections to it have to be gone while that acts.
+        aside: bool,
+    },
     /// Not at all.
     Fixed,
 }
@@ -202,7 +205,9 @@ impl BackendStyle {
     #[must_use]
     pub const fn can_grow(self) -> bool {
         match self.grows {
-            Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Window | Grows::Driver => true,
+            Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Window | Grows::Driver { .. } => {
+                true
+            }
             Grows::Fixed => false,
         }
     }
@@ -214,7 +219,7 @@ impl BackendStyle {
             Grows::Explicit { proof: Proof::OptedIn | Proof::ReadBack, .. }
             | Grows::Origin
             | Grows::Window
-            | Grows::Driver => true,
+            | Grows::Driver { .. } => true,
             Grows::Explicit { proof: Proof::Claimed, .. } | Grows::Automatic { .. } | Grows::Fixed => false,
         }
     }
@@ -268,6 +273,7 @@ mod tests {
     fn a_claim_is_believed_after_a_grow_was_read_back_and_dropped_after_a_broken_one() {
         let explicit = |proof| Grows::Explicit { replies: Replies::Simple, proof };
         let automatic = |proof| Grows::Automatic { proof };
+        let driver = Grows::Driver { aside: true };
         let (claimed, read_back, opted_in) = (Proof::Claimed, Proof::ReadBack, Proof::OptedIn);
         // before, after a grow, after a refusal, after it broke
         let table = [
@@ -278,7 +284,7 @@ mod tests {
             (automatic(opted_in), automatic(opted_in), automatic(opted_in), automatic(opted_in)),
             (Grows::Origin, Grows::Origin, Grows::Origin, Grows::Origin),
             (Grows::Window, Grows::Window, Grows::Window, Grows::Window),
-            (Grows::Driver, Grows::Driver, Grows::Driver, Grows::Driver),
+            (driver, driver, driver, driver),
             (Grows::Fixed, Grows::Fixed, Grows::Fixed, Grows::Fixed),
         ];
         for (before, grew, refused, broke) in table {

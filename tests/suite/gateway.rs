@@ -175,6 +175,13 @@ impl Gateway {
         Ok(())
     }
 
+    /// An operator's words, said to this gateway.
+    pub(crate) fn operator(&self, words: &[&str]) -> Result<Call, Trouble> {
+        let program = binary()?.display().to_string();
+        let token = self._place.path("token").display().to_string();
+        Ok(Call::new(&program).args(words).args(["--admin", self.told("admin on "), "--token-file", &token]))
+    }
+
     /// What it logged last.
     pub(crate) fn log(&self) -> String {
         self.process.last_words()

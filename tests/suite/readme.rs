@@ -49,15 +49,20 @@ fn newcomer(serve: &str, commands: &str) -> Result<String, Trouble> {
     let place = Place::fresh()?;
     // Not on the path: it is not on a newcomer's either.
     let gateway = format!("GATEWAY={}", binary()?.display());
+    let call =
+        isolated()?.arg(gateway).args(["bash", "-c", NEWCOMER, "newcomer", serve, commands]).inside(place.root());
+    let output = call.run()?.success()?;
+    Ok(output.stdout)
+}
+
+/// `env`, with a network of its own where the kernel lets us: what follows may use fixed ports.
+pub(crate) fn isolated() -> Result<Call, Trouble> {
     let isolated = Call::new("unshare").args(["--map-root-user", "--net", "true"]).run()?.status.success();
-    let call = if isolated {
+    Ok(if isolated {
         Call::new("unshare").args(["--map-root-user", "--net", "/usr/bin/python3", "-c", WITH_LOOPBACK, "env"])
     } else {
         Call::new("env")
-    };
-    let call = call.arg(gateway).args(["bash", "-c", NEWCOMER, "newcomer", serve, commands]).inside(place.root());
-    let output = call.run()?.success()?;
-    Ok(output.stdout)
+    })
 }
 
 /// The lines of code in the README's section of that name: those that start the gateway, and those that use it.

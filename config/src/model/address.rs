@@ -20,7 +20,7 @@ pub enum ListenAddress {
 /// Where the admin interface is served.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum AdminAddress {
-    /// A loopback address to bind; port 0 lets the system choose.
+    /// An address to bind; port 0 lets the system choose. Not a loopback address: only with a token file.
     Tcp(SocketAddr),
     /// The path of a Unix socket to bind, 1 to 107 bytes.
     Unix(PathBuf),
@@ -59,16 +59,16 @@ impl AdminAddress {
         if let Some(path) = text.strip_prefix("unix:") {
             return socket(path).map(|path| Some(Self::Unix(path)));
         }
-        let address: SocketAddr = text.parse().map_err(|_| {
-            format!("`{text}` is not an address of the admin interface: use a loopback IP:PORT, unix:PATH or off")
-        })?;
-        if address.ip().is_loopback() {
-            Ok(Some(Self::Tcp(address)))
-        } else {
-            Err(format!(
-                "`{text}` can be reached from other hosts, which needs a token, and this version has none: \
-                 use a loopback address or unix:PATH"
-            ))
+        text.parse()
+            .map(|address| Some(Self::Tcp(address)))
+            .map_err(|_| format!("`{text}` is not an address of the admin interface: use IP:PORT, unix:PATH or off"))
+    }
+
+    /// Whether other hosts can reach it.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Tcp(address) => !address.ip().is_loopback(),
+            Self::Unix(_) => false,
         }
     }
 

@@ -94,6 +94,8 @@ pub(super) enum BackendFault {
     BlankWithoutStar,
     #[error("the name is a template, but the backend has no `{{}}`: all names would open the same disk")]
     StarWithoutBlank,
+    #[error("the name is a template, but nothing of its driver has a `{{}}`: all names would resize the same disk")]
+    DriverWithoutBlank,
     #[error("what `*` matched is put into a path, so it cannot be empty, `.`, or contain `/`, `..` or NUL")]
     Unsafe,
 }
@@ -201,20 +203,25 @@ fn uri(text: &str) -> Result<Target, BackendFault> {
 }
 
 /// Puts a name into a path as one component or a part of one, and nothing more.
-fn fill_path(path: &Blanks, matched: &str) -> Result<PathBuf, BackendFault> {
+pub(super) fn fill_path(path: &Blanks, matched: &str) -> Result<PathBuf, BackendFault> {
     let filled = PathBuf::from(path.fill(matched));
     if path.any() {
-        let unsafe_name =
-            matched.is_empty() || matched == "." || matched.contains(['/', '\0']) || matched.contains("..");
         // `.{}` and a name like `.x` can still make something else of a component: the shape has to stay as written.
         let shape = |path: &Path| -> Vec<bool> {
             path.components().map(|part| matches!(part, std::path::Component::Normal(_))).collect()
         };
-        if unsafe_name || shape(&filled) != shape(Path::new(&path.fill("x"))) {
+        fit_for_a_path(matched)?;
+        if shape(&filled) != shape(Path::new(&path.fill("x"))) {
             return Err(BackendFault::Unsafe);
         }
     }
     Ok(filled)
+}
+
+/// Refuses what could mean another place than a name in a directory.
+pub(super) fn fit_for_a_path(matched: &str) -> Result<(), BackendFault> {
+    let escapes = matched.is_empty() || matched == "." || matched.contains(['/', '\0']) || matched.contains("..");
+    if escapes { Err(BackendFault::Unsafe) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::time::Duration;
 use nbd_gateway_policy::types::ExportName;
 
 use crate::problem::{Report, nearest};
+use crate::raw::notify::RawNotify;
+use crate::raw::resize::RawDriver;
 use crate::raw::{RawAdmin, RawConfig, RawExport, RawFormat, RawHold, RawLevel, RawListener, RawLog, RawLoss};
 use crate::units::{Interval, Size};
 
@@ -14,6 +16,7 @@ use super::address::{AdminAddress, ListenAddress};
 use super::backend::{BackendFault, Target};
 use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
 use super::limits::{LimitOverrides, Limits};
+use super::notify::Hook;
 use super::resize::{Facts, Resize};
 use super::section::Section;
 use super::template::Template;
@@ -26,7 +29,7 @@ pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
     let state = state(raw.state, report);
     let limits = Limits::read(raw.limits.unwrap_or_default(), &mut Section::new("limits", report));
     let token_file = token_file(raw.admin.as_ref(), report);
-    let admin = admin(raw.admin, report);
+    let admin = admin(raw.admin, token_file.is_some(), report);
     let listeners = listeners(raw.listener.unwrap_or_default(), admin.as_ref(), report);
     let tenants = tenant::read(raw.tenant, limits, report);
     let exports = exports(raw.export.unwrap_or_default(), &tenants, &state, report);
@@ -62,11 +65,19 @@ fn token_file(raw: Option<&RawAdmin>, report: &mut Report) -> Option<PathBuf> {
     Some(path.into())
 }
 
-fn admin(raw: Option<RawAdmin>, report: &mut Report) -> Option<AdminAddress> {
-    match raw.and_then(|raw| raw.address) {
-        Some(text) => Section::new("admin", report).accept("address", AdminAddress::read(&text)).flatten(),
-        None => Some(embedded::admin()),
+fn admin(raw: Option<RawAdmin>, token: bool, report: &mut Report) -> Option<AdminAddress> {
+    let Some(text) = raw.and_then(|raw| raw.address) else { return Some(embedded::admin()) };
+    let mut section = Section::new("admin", report);
+    let address = section.accept("address", AdminAddress::read(&text)).flatten()?;
+    if address.is_open() && !token {
+        section.note(
+            "address",
+            format_args!(
+                "`{text}` can be reached from other hosts: set token-file, or use a loopback address or unix:PATH"
+            ),
+        );
     }
+    Some(address)
 }
 
 fn listeners(raw: Vec<RawListener>, admin: Option<&AdminAddress>, report: &mut Report) -> Vec<Listener> {
@@ -126,8 +137,12 @@ fn export(
     let backend = section.required("backend", raw.backend);
     let embedded = backend.as_deref().is_some_and(|text| text.starts_with("file:") || text.starts_with("memory:"));
     let dialled = backend.is_some() && !embedded;
-    if dialled && raw.size.is_some() {
+    let window = dialled && raw.resize.as_ref().is_some_and(|resize| resize.driver == Some(RawDriver::Window));
+    if dialled && !window && raw.size.is_some() {
         section.note("size", "an NBD server says its own size: leave this out, or use file: or memory:");
+    }
+    if window && raw.size.is_none() {
+        section.missing("size", "a window needs a size: how much of the backend is shown at first");
     }
     let lanes = section.count("lanes", raw.lanes, 1..=64);
     if embedded {
@@ -149,8 +164,9 @@ fn export(
     let idle_range = Interval::from_millis(0)..=Interval::from_secs(24 * 3600);
     let idle_timeout = section.interval("idle-timeout", raw.idle_timeout.as_deref(), idle_range);
     let read_only = raw.read_only.unwrap_or(false);
-    let facts = Facts { embedded, read_only, size: size.filter(|_| embedded), max_size };
+    let facts = Facts { embedded, read_only, size: size.filter(|_| embedded || window), max_size };
     let resize = Resize::read(&raw.resize.unwrap_or_default(), &facts, section);
+    let notify = hooks(&raw.notify.unwrap_or_default(), section);
     let own = LimitOverrides::of_export(&raw.limits.unwrap_or_default(), &mut section.inner("limits"));
     let limits = tenant.map(|tenant| tenant.limits).unwrap_or_default().with(&own);
     if tenant.is_some() {
@@ -172,6 +188,9 @@ fn export(
             return None;
         }
     };
+    if matches!(name, Name::Template(_)) && resize.driver.lacks_blank() {
+        section.inner("resize").note("driver", BackendFault::DriverWithoutBlank);
+    }
     let secure = tls::backend(raw.tls_certificates, raw.tls_hostname, &mut target, section);
     Some(Entry {
         name,
@@ -184,8 +203,14 @@ fn export(
         dial_timeout: dial_timeout.unwrap_or(DIAL_TIMEOUT),
         idle_timeout: idle_timeout.unwrap_or(IDLE_TIMEOUT),
         resize,
+        notify,
         limits,
     })
+}
+
+fn hooks(raw: &[RawNotify], section: &mut Section<'_>) -> Vec<Hook> {
+    let read = |(index, hook)| Hook::read(hook, &mut section.entry("notify", index));
+    raw.iter().enumerate().filter_map(read).collect()
 }
 
 fn export_name(text: &str, section: &mut Section<'_>) -> Option<Name> {

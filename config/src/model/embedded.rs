@@ -61,6 +61,7 @@ impl Config {
             dial_timeout: DIAL_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             resize: Resize::unsaid(&facts),
+            notify: Vec::new(),
             limits,
         };
         Self {

@@ -8,6 +8,7 @@ use nbd_gateway_policy::types::{ExportName, TenantId};
 
 use super::backend::{Backend, BackendFault, Target};
 use super::limits::Limits;
+use super::notify::Hook;
 use super::resize::Resize;
 use super::template::Template;
 use crate::uri::UriTls;
@@ -36,6 +37,8 @@ pub struct Resolved {
     pub idle_timeout: Duration,
     /// How it grows and shrinks.
     pub resize: Resize,
+    /// Who is told of a new size beside the clients.
+    pub notify: Vec<Hook>,
     /// Its bounds, complete: its own, else its tenant's, else the global ones.
     pub limits: Limits,
 }
@@ -112,6 +115,7 @@ pub(super) struct Entry {
     pub(super) dial_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) resize: Resize,
+    pub(super) notify: Vec<Hook>,
     pub(super) limits: Limits,
 }
 
@@ -129,7 +133,8 @@ impl Entry {
             on_backend_loss: self.on_backend_loss,
             dial_timeout: self.dial_timeout,
             idle_timeout: self.idle_timeout,
-            resize: self.resize.clone(),
+            resize: self.resize.fill(matched).map_err(refused)?,
+            notify: self.notify.iter().map(|hook| hook.fill(matched)).collect::<Result<_, _>>().map_err(refused)?,
             limits: self.limits,
         })
     }

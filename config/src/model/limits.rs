@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::raw::{RawExportLimits, RawLimits, RawTenantLimits};
 use crate::units::{Interval, Size};
 
+use super::io::IoRates;
 use super::section::Section;
 
 /// Every bound there is. Global ones are the same in the limits of each tenant and export.
@@ -25,6 +26,12 @@ pub struct Limits {
     pub tenant_bytes: u64,
     /// The longest READ or WRITE, in bytes: 64 KiB to 64 MiB, a multiple of 64 KiB.
     pub largest_payload: u32,
+    /// How fast each session may read and write.
+    pub session_io: IoRates,
+    /// How fast all sessions of the tenant together may read and write. The same for all exports of a tenant.
+    pub tenant_io: IoRates,
+    /// How fast all sessions of the export together may read and write.
+    pub export_io: IoRates,
     /// From the order to end to closing what is not finished. Global.
     pub drain_timeout: Duration,
 }
@@ -39,6 +46,9 @@ impl Default for Limits {
             session_bytes: 64 << 20,
             tenant_bytes: 1 << 30,
             largest_payload: 32 << 20,
+            session_io: IoRates::default(),
+            tenant_io: IoRates::default(),
+            export_io: IoRates::default(),
             drain_timeout: Duration::from_secs(30),
         }
     }
@@ -55,6 +65,12 @@ pub struct LimitOverrides {
     pub tenant_bytes: Option<u64>,
     /// See [`Limits::largest_payload`].
     pub largest_payload: Option<u32>,
+    /// See [`Limits::session_io`].
+    pub session_io: Option<IoRates>,
+    /// See [`Limits::tenant_io`]. Only a tenant states it.
+    pub tenant_io: Option<IoRates>,
+    /// See [`Limits::export_io`]. Only an export states it.
+    pub export_io: Option<IoRates>,
 }
 
 impl Limits {
@@ -66,6 +82,9 @@ impl Limits {
             session_bytes: nearer.session_bytes.unwrap_or(self.session_bytes),
             tenant_bytes: nearer.tenant_bytes.unwrap_or(self.tenant_bytes),
             largest_payload: nearer.largest_payload.unwrap_or(self.largest_payload),
+            session_io: nearer.session_io.unwrap_or(self.session_io),
+            tenant_io: nearer.tenant_io.unwrap_or(self.tenant_io),
+            export_io: nearer.export_io.unwrap_or(self.export_io),
             ..self
         }
     }
@@ -79,6 +98,9 @@ impl Limits {
             session_bytes: section.size("session-bytes", raw.session_bytes.as_ref()),
             tenant_bytes: section.size("tenant-bytes", raw.tenant_bytes.as_ref()),
             largest_payload: largest_payload(raw.largest_payload.as_ref(), section),
+            session_io: IoRates::read(raw.session_io.as_ref(), &mut section.inner("session-io")),
+            tenant_io: None,
+            export_io: None,
         };
         let limits = Self {
             handshake_timeout: section
@@ -129,6 +151,9 @@ impl LimitOverrides {
             session_bytes: section.size("session-bytes", raw.session_bytes.as_ref()),
             tenant_bytes: section.size("tenant-bytes", raw.tenant_bytes.as_ref()),
             largest_payload: largest_payload(raw.largest_payload.as_ref(), section),
+            session_io: IoRates::read(raw.session_io.as_ref(), &mut section.inner("session-io")),
+            tenant_io: IoRates::read(raw.io.as_ref(), &mut section.inner("io")),
+            export_io: None,
         }
     }
 
@@ -139,6 +164,9 @@ impl LimitOverrides {
             session_bytes: section.size("session-bytes", raw.session_bytes.as_ref()),
             tenant_bytes: None,
             largest_payload: largest_payload(raw.largest_payload.as_ref(), section),
+            session_io: IoRates::read(raw.session_io.as_ref(), &mut section.inner("session-io")),
+            tenant_io: None,
+            export_io: IoRates::read(raw.io.as_ref(), &mut section.inner("io")),
         }
     }
 }

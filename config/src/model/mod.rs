@@ -7,9 +7,12 @@ mod address;
 mod backend;
 mod build;
 mod clash;
+mod driver;
 mod embedded;
 mod export;
+mod io;
 mod limits;
+mod notify;
 mod resize;
 mod section;
 mod template;
@@ -25,10 +28,13 @@ use crate::uri::UriTls;
 
 pub use address::{AdminAddress, ListenAddress};
 pub use backend::Backend;
+pub use driver::{Driver, Qmp};
 use export::Exports;
 pub use export::{NoExport, OnBackendLoss, Resolved};
+pub use io::IoRates;
 pub use limits::{LimitOverrides, Limits};
-pub use resize::{Driver, Resize};
+pub use notify::{Hook, Way};
+pub use resize::Resize;
 pub use tenant::{Rates, Tenant};
 pub use tls::{Listener, ListenerTls};
 

@@ -9,9 +9,11 @@ use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, External, OverQu
 use nbd_gateway_policy::offer::Features;
 use nbd_gateway_policy::types::{self, Bytes, Granularity};
 
-use crate::raw::resize::{RawAutomatic, RawDriver, RawExternal, RawOffer, RawOverQuota, RawResize};
+use crate::raw::resize::{RawAutomatic, RawDriver, RawExternal, RawOffer, RawOverQuota, RawPresent, RawResize};
 use crate::units::{Interval, Size};
 
+use super::backend::BackendFault;
+use super::driver::{self, Driver};
 use super::section::Section;
 
 /// How an export grows and shrinks.
@@ -31,19 +33,6 @@ pub struct Resize {
     pub timeout: Duration,
     /// How long a write past the end waits for the growth that it needs.
     pub growth_wait: Duration,
-}
-
-/// How a backend is resized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Driver {
-    /// It is the gateway's own file or memory.
-    Origin,
-    /// By `NBD_CMD_RESIZE`, if the NBD server turns out to know it.
-    Wire,
-    /// By writing zeroes past the end of an NBD server that grows by writes only.
-    Automatic,
-    /// Not at all, and clients are offered nothing of the extension.
-    None,
 }
 
 /// What `[export.resize]` is checked against.
@@ -92,6 +81,11 @@ impl Resize {
         resize
     }
 
+    /// The same for the name in which `*` matched `matched`.
+    pub(super) fn fill(&self, matched: &str) -> Result<Self, BackendFault> {
+        Ok(Self { driver: self.driver.fill(matched)?, ..self.clone() })
+    }
+
     /// Reads `[export.resize]` of the export that `section` is.
     pub(super) fn read(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> Self {
         if raw.driver == Some(RawDriver::None) {
@@ -106,7 +100,8 @@ impl Resize {
         let unsaid = Self::unsaid(facts);
         let mut inner = section.inner("resize");
         let driver = driver(raw, facts, &mut inner);
-        let policy = policy(raw, driver, &unsaid.policy, &mut inner);
+        let ceiling = ceiling(raw, facts, &mut inner);
+        let policy = ExportPolicy { ceiling, ..policy(raw, &driver, &unsaid.policy, &mut inner) };
         let moment = Interval::from_millis(1);
         let zero = Interval::from_millis(0);
         let mut time = |key, text: Option<&str>, range| inner.interval(key, text, range);
@@ -172,24 +167,47 @@ const NOTHING_TO_RESIZE: &str = r#"this does nothing where driver = "none": leav
 
 fn driver(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> Driver {
     if !facts.embedded {
-        return match raw.driver {
-            Some(RawDriver::Automatic) => Driver::Automatic,
-            Some(RawDriver::None) => Driver::None,
-            Some(RawDriver::Wire) | None => Driver::Wire,
-        };
+        return driver::read(raw, facts.size.map(exact), section);
     }
     if raw.driver.is_some_and(|driver| driver != RawDriver::None) {
         let what =
             "the gateway resizes a file: or memory: backend itself: leave this out, or write `none` to switch that off";
         section.note_with("driver", what, r#"driver = "none""#);
     }
-    for key in raw.stated().filter(|key| matches!(*key, "poll" | "external" | "exclusive")) {
+    let idle = |key: &&str| matches!(*key, "poll" | "external" | "exclusive") || driver::OWN.contains(key);
+    for key in raw.stated().filter(idle) {
         section.note_with(key, "this does nothing for a file: or memory: backend: leave it out", None);
     }
     Driver::Origin
 }
 
-fn policy(raw: &RawResize, driver: Driver, unsaid: &ExportPolicy, section: &mut Section<'_>) -> ExportPolicy {
+/// Whether clients that know nothing of it are shown the ceiling.
+fn ceiling(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> bool {
+    if raw.present != Some(RawPresent::Ceiling) {
+        return false;
+    }
+    if facts.max_size.is_none() {
+        section.note("present", "the ceiling is `max-size` of the export, and it has none: write one");
+    }
+    if facts.read_only {
+        section.note("present", "a read-only export does not grow: leave this out");
+    }
+    if raw.shrink == Some(true) {
+        section.note("present", "what is shown as the ceiling cannot shrink: leave out `shrink` or this");
+    }
+    if raw.automatic == Some(RawAutomatic::Never) {
+        section.note("present", "behind a ceiling writes grow the export: leave out `automatic` or this");
+    }
+    if matches!(raw.external, Some(RawExternal::Ignore | RawExternal::Manual)) {
+        section.note(
+            "present",
+            "what is not shown reads as zeroes below a ceiling, and would not stay so: leave out `external` or this",
+        );
+    }
+    true
+}
+
+fn policy(raw: &RawResize, driver: &Driver, unsaid: &ExportPolicy, section: &mut Section<'_>) -> ExportPolicy {
     let granularity = section.size("granularity", raw.granularity.as_ref());
     let granularity = granularity
         .and_then(|bytes| section.accept("granularity", Granularity::new(bytes)))
@@ -200,7 +218,7 @@ fn policy(raw: &RawResize, driver: Driver, unsaid: &ExportPolicy, section: &mut 
     // What nobody wrote cannot be wrong: it gives way to what somebody did.
     let fitting = Bytes(unsaid.step.0.max(granularity.bytes())).min(max_step.unwrap_or(Bytes(u64::MAX)));
     let min_size = section.size_in::<u64>("min-size", raw.min_size.as_ref(), Size::from_bytes(0)..=largest);
-    if raw.shrink == Some(true) && driver == Driver::Automatic {
+    if raw.shrink == Some(true) && *driver == Driver::Automatic {
         let what = "a backend that grows by writes never shrinks: leave this out";
         section.note_with("shrink", what, "shrink = false");
     }
@@ -208,6 +226,7 @@ fn policy(raw: &RawResize, driver: Driver, unsaid: &ExportPolicy, section: &mut 
         Some(RawAutomatic::OptIn) => AutomaticGrowth::OptIn,
         Some(RawAutomatic::Always) => AutomaticGrowth::Always,
         Some(RawAutomatic::Never) => AutomaticGrowth::Never,
+        Some(RawAutomatic::Reconnect) => AutomaticGrowth::Reconnect,
         None => unsaid.automatic,
     };
     ExportPolicy {
@@ -255,7 +274,7 @@ fn features(offer: &[RawOffer], automatic: Option<RawAutomatic>, section: &mut S
         (true, Some(RawAutomatic::Never)) => {
             section.note("offer", r#"`automatic` cannot be offered where automatic = "never": leave out one of them"#);
         }
-        (false, Some(RawAutomatic::OptIn | RawAutomatic::Always)) => {
+        (false, Some(RawAutomatic::OptIn | RawAutomatic::Always | RawAutomatic::Reconnect)) => {
             let what = "this does nothing where `offer` has no `automatic`: put it there, or say never";
             section.note_with("automatic", what, r#"automatic = "never""#);
         }

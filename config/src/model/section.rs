@@ -26,6 +26,11 @@ impl<'a> Section<'a> {
         Section { path: key_path(&self.path, key), report: self.report }
     }
 
+    /// The entry of the list `key` inside this one.
+    pub(super) fn entry(&mut self, key: &str, index: usize) -> Section<'_> {
+        Section { path: format!("{}[{index}]", key_path(&self.path, key)), report: self.report }
+    }
+
     /// Something is wrong with `key`; the example is the schema's.
     pub(super) fn note(&mut self, key: &str, what: impl fmt::Display) {
         self.report.note(&key_path(&self.path, key), what);

@@ -11,14 +11,45 @@ use super::RawSize;
 pub(crate) struct RawResize {
     /// How the backend is resized. `wire`: by NBD_CMD_RESIZE, if the NBD server turns out to know it; this is what an NBD
     /// server gets if nothing is said. `automatic`: by writing zeroes past its end, for an NBD server that grows by
-    /// writes only. `none`: not at all, and clients are offered nothing of it. A `file:` or `memory:` backend is resized
-    /// by the gateway itself, so there only `none` can stand.
-    #[schemars(extend("examples" = ["wire"], "x-not-yet" = ["window", "file", "qmp", "restart", "exec"]))]
+    /// writes only. `window`: not at all; clients see its first bytes, and a resize shows more of it. `file`: the gateway
+    /// sets the length of the file at `path` that the NBD server serves, and shakes hands anew. `qmp`: by block_resize,
+    /// for qemu-storage-daemon or qemu. `restart`: the file at `path` is resized and `command` restarts the NBD server,
+    /// for one that never looks at its file's size again. `exec`: by `command`. `none`: not at all, and clients are
+    /// offered nothing of it. A `file:` or `memory:` backend is resized by the gateway itself, so there only `none` can
+    /// stand.
+    #[schemars(extend("examples" = ["wire"]))]
     pub(crate) driver: Option<RawDriver>,
+    /// The file or block device that the NBD server serves, as the gateway's host sees it. For `driver = "file"`, and for
+    /// `driver = "restart"` unless its command grows the image too. A block device is not resized by the gateway: it is
+    /// looked at. In a template, `{}` is what `*` matched.
+    #[schemars(extend("examples" = ["/srv/disks/vm1.img"]))]
+    pub(crate) path: Option<String>,
+    /// The QMP socket of qemu-storage-daemon or qemu, for `driver = "qmp"`. Nobody else can talk to it meanwhile.
+    #[schemars(extend("examples" = ["/run/qsd/qmp.sock"]))]
+    pub(crate) socket: Option<String>,
+    /// The name of the block node to resize, for `driver = "qmp"`.
+    #[schemars(extend("examples" = ["disk0"]))]
+    pub(crate) node: Option<String>,
+    /// The id of the NBD export of that node, for `driver = "qmp"`: it is taken off, because a node cannot be resized
+    /// under a writable export, and put back.
+    #[schemars(extend("examples" = ["export0"]))]
+    pub(crate) export: Option<String>,
+    /// A program and its arguments, run without a shell, for `driver = "exec"` and `driver = "restart"`. It gets
+    /// NBD_GATEWAY_EXPORT, NBD_GATEWAY_TENANT, NBD_GATEWAY_OLD_SIZE and NBD_GATEWAY_NEW_SIZE (in bytes) in its
+    /// environment, and the same as JSON on its standard input. `exec` prints the size that it reached, in bytes. It has
+    /// `timeout` to end.
+    #[schemars(extend("examples" = [["/usr/local/bin/grow-volume", "vg0/vm1"]]))]
+    pub(crate) command: Option<Vec<String>>,
     /// Whose writes past the end grow the export. `opt-in`: those of clients that asked for it. `always`: everyone's but
-    /// of clients that opted out. `never`: nobody's.
-    #[schemars(extend("default" = "opt-in", "examples" = ["opt-in"], "x-not-yet" = ["reconnect"]))]
+    /// of clients that opted out. `never`: nobody's. `reconnect`: as `opt-in`, and those of stock clients with structured
+    /// replies: the backend is grown, the connection closed without a reply, and a client that connects again (qemu with
+    /// `reconnect-delay`) sends the write again and finds the room.
+    #[schemars(extend("default" = "opt-in", "examples" = ["opt-in"]))]
     pub(crate) automatic: Option<RawAutomatic>,
+    /// What clients see that know nothing of resizing. `actual`: the size that there is. `ceiling`: `max-size`; writes
+    /// grow the backend behind it, and what is not there yet reads as zeroes.
+    #[schemars(extend("default" = "actual", "examples" = ["ceiling"]))]
+    pub(crate) present: Option<RawPresent>,
     /// Growth by writes goes by at least this much where there is room for it, so that a stream of writes costs few
     /// resizes; 0 is no more than each write needs. A multiple of `granularity`. If it is absent and the default does not
     /// fit in with `granularity` or `max-step`, it is the nearest size that does.
@@ -72,7 +103,13 @@ impl RawResize {
     /// Which keys the file states, but for `driver`.
     pub(crate) fn stated(&self) -> impl Iterator<Item = &'static str> + use<> {
         let keys = [
+            ("path", self.path.is_some()),
+            ("socket", self.socket.is_some()),
+            ("node", self.node.is_some()),
+            ("export", self.export.is_some()),
+            ("command", self.command.is_some()),
             ("automatic", self.automatic.is_some()),
+            ("present", self.present.is_some()),
             ("step", self.step.is_some()),
             ("max-step", self.max_step.is_some()),
             ("granularity", self.granularity.is_some()),
@@ -96,6 +133,11 @@ impl RawResize {
 pub(crate) enum RawDriver {
     Wire,
     Automatic,
+    Window,
+    File,
+    Qmp,
+    Restart,
+    Exec,
     None,
 }
 
@@ -105,6 +147,14 @@ pub(crate) enum RawAutomatic {
     OptIn,
     Always,
     Never,
+    Reconnect,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawPresent {
+    Actual,
+    Ceiling,
 }
 
 #[derive(Deserialize, JsonSchema, Clone, Copy)]

@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use nbd_gateway_policy::types::{ExportName, NameError};
 
-pub(crate) use escape::{decode, decode_path};
+pub(crate) use escape::{decode, decode_path, encode};
 pub(crate) use split::{Parts, Place};
 pub use tls::UriTls;
 pub(crate) use tls::{directory, hostname};
@@ -203,13 +203,13 @@ impl FromStr for NbdUri {
 
 impl fmt::Display for NbdUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let export = escape::encode(self.export.as_str().as_bytes());
+        let export = encode(self.export.as_str().as_bytes());
         let scheme = if self.tls.is_some() { "nbds" } else { "nbd" };
         let mut before = '?';
         match &self.endpoint {
             Endpoint::Tcp { .. } => write!(f, "{scheme}://{}/{export}", self.endpoint)?,
             Endpoint::Unix(path) => {
-                let socket = escape::encode(path.as_os_str().as_encoded_bytes());
+                let socket = encode(path.as_os_str().as_encoded_bytes());
                 write!(f, "{scheme}+unix:///{export}?socket={socket}")?;
                 before = '&';
             }

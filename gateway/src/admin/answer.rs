@@ -3,19 +3,44 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use nbd_gateway_policy::refusal::{Asked, Errno, Reason, Refusal};
 use serde::Serialize;
 
-#[derive(Serialize)]
-struct Refused<'a> {
-    error: &'a str,
-}
+use super::view::Refused;
+use crate::export::OpenError;
 
 /// An error with its sentence.
-pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
-    (status, Json(Refused { error })).into_response()
+pub(super) fn refuse(status: StatusCode, error: impl ToString) -> Response {
+    (status, Json(Refused { error: error.to_string() })).into_response()
 }
 
 /// A value.
 pub(super) fn tell(value: impl Serialize) -> Response {
     Json(value).into_response()
+}
+
+/// An export that can't be opened.
+pub(super) fn unopened(error: &OpenError) -> Response {
+    let status = match error {
+        OpenError::Unknown { .. } => StatusCode::NOT_FOUND,
+        OpenError::Draining | OpenError::Backend { .. } => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    refuse(status, error)
+}
+
+/// A wish that was refused.
+pub(super) fn refused(refusal: &Refusal) -> Response {
+    // The backend did nothing wrong: the export is not in a state for it.
+    let conflict = matches!(
+        refusal.reason,
+        Reason::Unmeasured | Reason::Busy | Reason::Unsettled | Reason::Quarantined | Reason::DrainTimedOut
+    );
+    let status = match refusal.reason.errno(Asked::Resize) {
+        _ if conflict => StatusCode::CONFLICT,
+        Errno::Inval => StatusCode::BAD_REQUEST,
+        Errno::Io => StatusCode::BAD_GATEWAY,
+        Errno::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
+        Errno::Perm | Errno::NoSpc => StatusCode::CONFLICT,
+    };
+    refuse(status, refusal)
 }

@@ -1,21 +1,21 @@
 //! The admin interface: HTTP on an address of its own, for operators and Prometheus.
 //!
-//! `/livez` says that the process runs, `/readyz` that it takes clients. What changes something needs the token of
-//! `admin.token-file`; bodies are bounded.
+//! What there is to ask for is in `routes`; what is answered in [`view`]. What changes something needs the token of
+//! `admin.token-file`, and everything does but `/livez` and `/readyz` where the address can be reached from other hosts.
+//! Bodies are bounded. The interface ends last, so that a drain can be watched.
 
 mod answer;
-mod exports;
+mod look;
+mod openapi;
+mod order;
+mod routes;
+mod state;
 mod token;
+pub mod view;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
 use nbd_gateway_config::AdminAddress;
 use nbd_gateway_metrics::Metrics;
 use tokio::net::{TcpListener, UnixListener};
@@ -42,6 +42,7 @@ struct Shared {
     registry: Arc<Registry>,
     sessions: Arc<SessionTable>,
     phase: watch::Receiver<Phase>,
+    drain: Arc<watch::Sender<bool>>,
 }
 
 /// What the interface shows and changes.
@@ -55,10 +56,9 @@ pub struct Inside {
     pub sessions: Arc<SessionTable>,
     /// The token's file.
     pub token_file: Option<PathBuf>,
+    /// Set to true, the gateway drains.
+    pub drain: Arc<watch::Sender<bool>>,
 }
-
-/// The longest body taken, in bytes.
-const LONGEST_BODY: usize = 16 * 1024;
 
 /// The interface, bound.
 #[derive(Debug)]
@@ -66,6 +66,8 @@ pub struct Admin {
     /// Where it listens, as a URL or as `unix:PATH`.
     pub url: String,
     _file: Option<SocketFile>,
+    /// Other hosts can reach it.
+    guarded: bool,
     listening: Listening,
 }
 
@@ -83,35 +85,22 @@ impl Admin {
             AdminAddress::Tcp(tcp) => {
                 let listener = TcpListener::bind(tcp).await.map_err(failed)?;
                 let url = format!("http://{}", listener.local_addr().map_err(failed)?);
-                Ok(Self { url, _file: None, listening: Listening::Tcp(listener) })
+                Ok(Self { url, _file: None, guarded: !tcp.ip().is_loopback(), listening: Listening::Tcp(listener) })
             }
             AdminAddress::Unix(path) => {
                 clear_way(path).await.map_err(|e| e.to_string())?;
                 let listener = UnixListener::bind(path).map_err(failed)?;
                 let file = Some(SocketFile::of(path));
-                Ok(Self { url: address.to_string(), _file: file, listening: Listening::Unix(listener) })
+                Ok(Self { url: address.to_string(), _file: file, guarded: false, listening: Listening::Unix(listener) })
             }
         }
     }
 
     /// Serves until `end` is true.
     pub async fn run(self, inside: Inside, phase: watch::Receiver<Phase>, mut end: watch::Receiver<bool>) {
-        let Inside { metrics, registry, sessions, token_file } = inside;
+        let Inside { metrics, registry, sessions, token_file, drain } = inside;
         let token = token::Token(Arc::new(token_file));
-        let changes = Router::new()
-            .route("/api/v1/exports/{name}/resize", post(exports::resize))
-            .route("/api/v1/exports/{name}/jobs/{job}", delete(exports::cancel))
-            .route_layer(from_fn_with_state(token, token::require));
-        let router = Router::new()
-            .route("/api/v1/exports", get(exports::list))
-            .route("/api/v1/tenants", get(exports::tenants))
-            .route("/api/v1/sessions", get(exports::sessions))
-            .merge(changes)
-            .route("/livez", get(|| async { "alive\n" }))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(render))
-            .layer(DefaultBodyLimit::max(LONGEST_BODY))
-            .with_state(Shared { metrics, registry, sessions, phase });
+        let router = routes::router(&token, self.guarded, Shared { metrics, registry, sessions, phase, drain });
         let ended = async move {
             // An error means that nobody is left to say so.
             let _ = end.wait_for(|e| *e).await;
@@ -123,20 +112,5 @@ impl Admin {
         if let Err(error) = served {
             tracing::error!(%error, "the admin interface ended");
         }
-    }
-}
-
-async fn readyz(State(shared): State<Shared>) -> Response {
-    match *shared.phase.borrow() {
-        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
-        Phase::Ready => "ready\n".into_response(),
-        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
-    }
-}
-
-async fn render(State(shared): State<Shared>) -> Response {
-    match shared.metrics.render() {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }

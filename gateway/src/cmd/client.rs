@@ -12,14 +12,15 @@ mod connect;
 mod fault;
 mod grow;
 mod info;
-mod parts;
+pub(crate) mod parts;
 mod pieces;
 mod read;
 mod resize;
 mod size;
+pub(crate) mod sizes;
 #[cfg(test)]
 mod tests;
-mod voice;
+pub(crate) mod voice;
 mod watch;
 mod write;
 

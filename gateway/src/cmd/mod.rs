@@ -1,7 +1,9 @@
 //! The program's commands, each in a room of its own. They print, and end with one clear line if they fail.
 
+pub mod agent;
 pub mod client;
 pub mod describe;
+pub mod operator;
 pub mod serve;
 
 use std::process::ExitCode;

@@ -82,6 +82,7 @@ fn announce(app: &App, embedded: bool) {
             "\nThe disk `demo` is a sparse file in ./nbd-gateway-data. Try, in another terminal:\n  \
              {program} client info {uri}/demo\n  \
              qemu-img info {uri}/demo\n  \
+             {program} exports\n  \
              curl {}/metrics\n\nStop with Ctrl-C.\n\n",
             app.admin().unwrap_or("http://127.0.0.1:9809"),
         ));

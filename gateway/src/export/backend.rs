@@ -8,9 +8,10 @@ use nbd_gateway_metrics::{ExportMetrics, LossReason};
 use nbd_gateway_policy as policy;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Tells};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinHandle;
 
+use super::probes::Probes;
 use super::registry::Shared;
 use super::view::View;
 use crate::lane::{self, DialError, Dialer, Durability, Lane, OnLoss};
@@ -81,10 +82,16 @@ pub struct Lanes {
     durability: Arc<Durability>,
     end: watch::Sender<bool>,
     dialer: Dialer,
+    probes: Arc<Probes>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Lanes {
+    /// The export's name at the backend.
+    pub(super) fn export(&self) -> &str {
+        &self.dialer.export
+    }
+
     /// The backend's size as a second connection is told it.
     pub(super) async fn probe(&self) -> Result<u64, DialError> {
         let connected = self.dialer.dial().await?;
@@ -93,22 +100,45 @@ impl Lanes {
         Ok(size)
     }
 
-    /// Replaces connections by new ones: all, or all but the first.
+    /// Waits until nobody else looks at this server's sizes.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.probes.turn(&self.dialer.address).await
+    }
+
+    /// Replaces connections by new ones, all or all but the first, or has those come back that were taken aside.
     pub(super) async fn renew(&self, which: policy::plan::Lanes) {
-        let first = match which {
-            policy::plan::Lanes::Keep => return,
-            policy::plan::Lanes::RehandshakeOthers => 1,
-            policy::plan::Lanes::ReplaceAfter | policy::plan::Lanes::DropBefore => 0,
-        };
-        for (lane, _) in self.lanes.iter().skip(first) {
-            lane.renew().await;
+        let lanes = |first| self.lanes.iter().skip(first).map(|(lane, _)| lane);
+        match which {
+            policy::plan::Lanes::Keep => {}
+            policy::plan::Lanes::RehandshakeOthers => together(lanes(1), Lane::renew).await,
+            policy::plan::Lanes::ReplaceAfter => together(lanes(0), Lane::renew).await,
+            policy::plan::Lanes::DropBefore => together(lanes(0), Lane::resume).await,
         }
+    }
+
+    /// Closes all connections, and has requests wait until they are [renewed](Self::renew).
+    pub(super) async fn step_aside(&self) {
+        together(self.lanes.iter().map(|(lane, _)| lane), Lane::step_aside).await;
     }
 
     fn of(&self, session: u64) -> Option<&(Arc<Lane>, Shard)> {
         let count = u64::try_from(self.lanes.len()).unwrap_or(1).max(1);
         self.lanes.get(usize::try_from(session % count).unwrap_or(0))
     }
+}
+
+/// Does the same with several lanes at a time. Dropped, it still is done.
+async fn together<'a, F>(lanes: impl Iterator<Item = &'a Arc<Lane>>, act: impl Fn(&'a Lane) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let mut acts: Vec<_> = lanes.map(|lane| Box::pin(act(lane))).collect();
+    // Each is begun at once, whatever another waits for.
+    std::future::poll_fn(|cx| {
+        acts.retain_mut(|act| act.as_mut().poll(cx).is_pending());
+        if acts.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
 }
 
 /// Why a backend can't be opened.
@@ -139,15 +169,15 @@ impl Backend {
                 let (path, size, read_only) = (path.clone(), *size, config.read_only);
                 let open = move || Origin::open_file(&path, size.map(|s| s.bytes()), read_only);
                 let opened = tokio::task::spawn_blocking(open).await.map_err(|e| Unopened::Task(e.to_string()))?;
-                Ok(Self::embedded(opened?, config.resize.driver, &metrics()))
+                Ok(Self::embedded(opened?, &config.resize.driver, &metrics()))
             }
             config::Backend::Memory { size } => {
-                Ok(Self::embedded(Origin::memory(size.bytes()), config.resize.driver, &metrics()))
+                Ok(Self::embedded(Origin::memory(size.bytes()), &config.resize.driver, &metrics()))
             }
         }
     }
 
-    fn embedded(origin: Origin, driver: Driver, metrics: &ExportMetrics) -> (Self, Facts, Arc<View>) {
+    fn embedded(origin: Origin, driver: &Driver, metrics: &ExportMetrics) -> (Self, Facts, Arc<View>) {
         let facts = origin.facts();
         metrics.lane_up.set(1);
         let block_sizes = BlockSizes {
@@ -164,7 +194,7 @@ impl Backend {
             description: None,
             resize: None,
             style: BackendStyle {
-                grows: if driver == Driver::None { Grows::Fixed } else { Grows::Origin },
+                grows: if *driver == Driver::None { Grows::Fixed } else { Grows::Origin },
                 tells: Tells::Itself,
             },
         };
@@ -192,7 +222,7 @@ impl Backend {
             block_sizes: negotiated.block_sizes,
             description: negotiated.description.clone(),
             resize: negotiated.resize,
-            style: style::of_backend(negotiated, config.resize.driver),
+            style: style::of_backend(negotiated, &config.resize.driver),
         };
         let view = Arc::new(View::new(facts.size));
         let wanted = config.lanes.get();
@@ -237,7 +267,8 @@ impl Backend {
             lanes.push((lane, shard));
         }
         tracing::info!(export = config.name.as_str(), backend = %dialer.address, lanes = lanes.len(), size = facts.size, framing = ?facts.framing, flags = %facts.flags, "backend opened");
-        let lanes = Lanes { lanes, durability, end, dialer, tasks: Mutex::new(tasks) };
+        let probes = Arc::clone(&shared.probes);
+        let lanes = Lanes { lanes, durability, end, dialer, probes, tasks: Mutex::new(tasks) };
         Ok((Backend::Lanes(lanes), facts, view))
     }
 
@@ -339,7 +370,8 @@ struct Owner {
 
 impl lane::Owner for Owner {
     fn fits(&self, new: &Negotiated) -> Result<(), String> {
-        fits(&self.basis, self.view.size(), new)
+        // While a shrink is under way, what lies past the lowered end is nobody's any more.
+        fits(&self.basis, self.view.size().min(self.view.end()), new)
     }
 
     fn up(&self, negotiated: &Negotiated) {

@@ -40,21 +40,23 @@ impl Export {
     }
 }
 
-/// Carries a request out in a task of its own.
+/// Carries a request of session `lane` out in a task of its own.
 pub(super) fn spawn(export: Arc<Export>, lane: u64, job: Job) {
     // In sight of a drain from the moment it was admitted.
     let ends = job.request.end();
     let sight = export.core.gate.keep(&export.core, ends);
+    let waits = export.wait(lane, &job);
     tokio::spawn(async move {
         let _sight = sight;
         let request = job.request.clone();
-        export.orphans.clear_of(request.offset, request.end()).await;
+        export.orphans.clear_of(request.offset, request.end(), lane).await;
         let outcome = if export.needs_bridge(&request) {
             Bridge { export: &export, lane }.carry(&job).await
         } else {
             export.core.call(lane, request).await
         };
         job.finish(outcome, &mut Finished::default());
+        drop(waits);
     });
 }
 
@@ -83,8 +85,7 @@ impl Bridge<'_> {
         let block = self.block();
         let (start, end) = (round_down(request.offset, block), self.round_up(request.end()));
         let _exclusive = if block > 1 && request.changes_data() {
-            let owner = job.ticket().map(|t| (t.session().id(), t.cookie()));
-            Some(self.export.ranges.exclusive(start, end, owner).await)
+            Some(self.export.ranges.exclusive(start, end).await)
         } else {
             None
         };

@@ -1,16 +1,18 @@
 //! What an export and its coordinator share: the backend, the view, and the requests on their way between them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use nbd_gateway_config::Resolved;
-use nbd_gateway_policy::plan::Lanes;
+use nbd_gateway_policy::plan;
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use tokio::sync::watch;
 
-use super::backend::{Backend, Facts};
+use super::backend::{Backend, Facts, Lanes};
 use super::gate::Gate;
 use super::view::View;
+use crate::driver::{Order, Was};
 use crate::origin::OriginError;
 use crate::proto::{Cmd, CmdFlags, Errno, Features, Framing, Payload};
 use crate::resize::notes::Notes;
@@ -28,6 +30,10 @@ pub struct Core {
     pub(super) gate: Gate,
     /// The backend takes one connection only: its size can't be looked at by a second one.
     single: AtomicBool,
+    /// The backend's size as last read, in bytes.
+    known: AtomicU64,
+    /// No lane has a connection, on purpose.
+    aside: AtomicBool,
 }
 
 impl Core {
@@ -42,11 +48,13 @@ impl Core {
             export: config.name.clone(),
             tenant: config.tenant.clone(),
             notes,
+            known: AtomicU64::new(facts.size),
             facts,
             backend,
             view,
             gate: Gate::default(),
             single: AtomicBool::new(false),
+            aside: AtomicBool::new(false),
         })
     }
 
@@ -88,6 +96,24 @@ impl Core {
 
     /// The backend's size now, read from the backend: in band if it can, else by a second handshake.
     pub async fn read_size(&self) -> Result<u64, String> {
+        let read = self.ask_size().await;
+        if let Ok(size) = read {
+            self.known.store(size, Ordering::Release);
+        }
+        read
+    }
+
+    /// The same, for whoever only wants to know: one at a time for each server, however many exports it has. A resize does
+    /// not wait for a look that hangs.
+    pub async fn look(&self) -> Result<u64, String> {
+        let _turn = match &self.backend {
+            Backend::Lanes(lanes) => lanes.turn().await,
+            Backend::Origin(_) => None,
+        };
+        self.read_size().await
+    }
+
+    async fn ask_size(&self) -> Result<u64, String> {
         let lanes = match &self.backend {
             Backend::Origin(origin) => return Ok(origin.size()),
             Backend::Lanes(lanes) => lanes,
@@ -108,7 +134,10 @@ impl Core {
                 _ => Err("the backend's answer belongs to another command".to_owned()),
             };
         }
-        if self.single.load(Ordering::Acquire) {
+        if self.aside.load(Ordering::Acquire) {
+            return self.read_size_aside(lanes).await;
+        }
+        if self.takes_one() {
             return Err("the backend takes one connection only".to_owned());
         }
         lanes.probe().await.map_err(|error| {
@@ -117,6 +146,21 @@ impl Core {
             }
             error.to_string()
         })
+    }
+
+    /// Reads it while no lane has a connection: a server that has just been started again may not listen yet.
+    /// Cancel-safe: yes.
+    async fn read_size_aside(&self, lanes: &Lanes) -> Result<u64, String> {
+        let mut pause = Duration::from_millis(20);
+        loop {
+            match lanes.probe().await {
+                Ok(size) => return Ok(size),
+                Err(error) if !self.aside.load(Ordering::Acquire) => return Err(error.to_string()),
+                Err(error) => tracing::debug!(export = self.name(), %error, "the backend does not answer yet"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
     }
 
     /// Sets the embedded origin's size; the size that is now in force.
@@ -129,9 +173,39 @@ impl Core {
         tokio::task::spawn_blocking(set).await.unwrap_or(Err(OriginError::Closed))
     }
 
-    /// Has lanes shake hands anew, so that they see a new size.
-    pub async fn renew_lanes(&self, which: Lanes) {
+    /// What a driver is to do to give the backend `to` bytes.
+    pub fn order(&self, to: u64) -> Order {
+        let was = Was {
+            name: match &self.backend {
+                Backend::Lanes(lanes) => lanes.export().to_owned(),
+                Backend::Origin(_) => String::new(),
+            },
+            flags: self.facts.flags,
+            contexts: self.facts.contexts.clone(),
+            description: self.facts.description.clone(),
+        };
+        let from = self.known.load(Ordering::Acquire);
+        Order { export: self.export.clone(), tenant: self.tenant.clone(), from, to, was }
+    }
+
+    /// Whether the backend has turned out to take one connection only.
+    pub fn takes_one(&self) -> bool {
+        self.single.load(Ordering::Acquire)
+    }
+
+    /// Takes all lanes aside: what is in flight is answered and made durable, then there is no connection to the backend
+    /// until [`renew_lanes`](Self::renew_lanes). Cancel-safe: dropped, they still go.
+    pub async fn drop_lanes(&self) {
         if let Backend::Lanes(lanes) = &self.backend {
+            self.aside.store(true, Ordering::Release);
+            lanes.step_aside().await;
+        }
+    }
+
+    /// Has lanes shake hands anew, so that they see a new size.
+    pub async fn renew_lanes(&self, which: plan::Lanes) {
+        if let Backend::Lanes(lanes) = &self.backend {
+            self.aside.store(false, Ordering::Release);
             lanes.renew(which).await;
         }
     }

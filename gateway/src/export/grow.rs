@@ -2,9 +2,13 @@
 //!
 //! Each such write waits in a task of its own and holds its permits; the coordinator grows by steps, so a stream of them
 //! costs one resize per step. A refused grow fails the write whole: nothing of it is written (promise: nothing by halves).
+//!
+//! Where the client is to be cut instead (it would not believe an answer), the write never goes to the backend: the session
+//! parts without a word about this write or any other that waits for a grow, and the client sends them again.
 
 use std::sync::Arc;
 
+use nbd_gateway_policy::offer::PastEnd;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Asked, Reason, Refusal};
 
@@ -17,35 +21,61 @@ use crate::work::{Failure, Finished, Job};
 const TRIES: usize = 3;
 
 pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
+    let waits = export.wait(session.id(), &job);
     tokio::spawn(async move {
         let mut finished = Finished::default();
-        let end = job.request.end();
-        let patience = tokio::time::Instant::now() + export.config.resize.growth_wait;
-        let mut tries = 0;
-        while tries < TRIES {
-            tries += 1;
-            match export.resizer.wish(Wish::Automatic { end }).await {
-                Ok(_) if export.core.view().end() >= end => {
-                    session.wrote_up_to(end);
-                    // It was counted when it was first admitted.
-                    export.metrics.in_flight.dec();
-                    export.submit(&session, &mut vec![job], &mut finished);
-                    return;
-                }
-                Ok(_) => {}
-                Err(Refusal { reason: Reason::RateLimited { again_after: Some(wait), .. }, .. })
-                    if tokio::time::Instant::now() + wait <= patience =>
-                {
-                    // Bounded by `growth-wait`, not by tries.
-                    tries = 0;
-                    tokio::time::sleep(wait).await;
-                }
-                Err(refusal) => {
-                    let errno = Errno(refusal.reason.errno(Asked::Write).wire());
-                    return job.fail(Failure::new(errno, refusal.to_string()), &mut finished);
-                }
+        let cuts = session.past_end() == PastEnd::GrowAndCut;
+        let outcome = match cuts && !export.returns.may_cut(session.peer(), || session.repeats()).await {
+            true => Err(Failure::new(
+                Errno::ENOSPC,
+                "the export can't grow under this client: when its connection was closed so that it sees the new size, it did not send its write again",
+            )),
+            false => grown(&export, job.request.end()).await,
+        };
+        if session.is_gone() || (cuts && session.is_parting()) {
+            // Its client may have sent it again on another connection: it must not land now.
+            return job.forget();
+        }
+        match outcome {
+            Err(failure) => job.fail(failure, &mut finished),
+            Ok(()) if cuts => {
+                export.returns.cut(session.peer(), &job.request, export.size());
+                tracing::info!(session = session.id(), export = export.name(), peer = %session.peer(), size = export.size(), "the export has grown for a write past its end; the client is cut, so that it sees the new size");
+                session.part();
+                job.forget();
+            }
+            Ok(()) => {
+                session.wrote_up_to(job.request.end());
+                // It was counted when it was first admitted.
+                export.metrics.in_flight.dec();
+                export.submit(&session, &mut vec![job], &mut finished);
             }
         }
-        job.fail(Failure::new(Errno::ENOSPC, "the export's size changed while the write waited for it"), &mut finished);
+        drop(waits);
     });
+}
+
+/// Grows the export up to `end`, at least; waits for `growth-rate` as long as `growth-wait` says.
+async fn grown(export: &Export, end: u64) -> Result<(), Failure> {
+    let patience = tokio::time::Instant::now() + export.config.resize.growth_wait;
+    let mut tries = 0;
+    while tries < TRIES {
+        tries += 1;
+        match export.resizer.wish(Wish::Automatic { end }).await {
+            Ok(_) if export.core.view().end() >= end => return Ok(()),
+            Ok(_) => {}
+            Err(Refusal { reason: Reason::RateLimited { again_after: Some(wait), .. }, .. })
+                if tokio::time::Instant::now() + wait <= patience =>
+            {
+                // Bounded by `growth-wait`, not by tries.
+                tries = 0;
+                tokio::time::sleep(wait).await;
+            }
+            Err(refusal) => {
+                let errno = Errno(refusal.reason.errno(Asked::Write).wire());
+                return Err(Failure::new(errno, refusal.to_string()));
+            }
+        }
+    }
+    Err(Failure::new(Errno::ENOSPC, "the export's size changed while the write waited for it"))
 }

@@ -2,17 +2,21 @@
 //!
 //! An [`Export`] is opened by the first client that asks for it and let go when idle (`registry`). It sends requests to
 //! its backend as they are where it can, and over the `bridge` where the backend's limits differ from the client's.
-//! Writes past the end wait in `grow` for the coordinator, which changes the [`View`] that everyone reads.
+//! Writes past the end wait in `grow` for the coordinator, which changes the [`View`] that everyone reads. What lies
+//! between that end and a ceiling is `ceiling`'s.
 //! Keeps: several lanes only if a FLUSH covers them (9), no overtaking of requests whose session is gone (14).
 
 mod backend;
 mod bridge;
+mod ceiling;
 mod core;
 mod gate;
 mod grow;
 mod orphans;
+mod probes;
 mod ranges;
 mod registry;
+mod returns;
 mod start;
 mod view;
 
@@ -22,7 +26,7 @@ use std::time::Duration;
 use nbd_gateway_config::Resolved;
 use nbd_gateway_metrics::{self as metrics, ExportMetrics, ResizeMetrics};
 use nbd_gateway_policy::export::ExportPolicy;
-use nbd_gateway_policy::offer::{Negotiated, Now, Offer, offer};
+use nbd_gateway_policy::offer::{Negotiated, Now, Offer, PastEnd, offer};
 use nbd_gateway_policy::types::Size;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -32,16 +36,18 @@ pub use backend::{Backend, Facts};
 pub use registry::{Lease, OpenError, Registry};
 pub use view::{Shown, View};
 
+use crate::net::Peer;
 use crate::proto::flags::{Basis, for_client};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cmd, Cookie, Errno, ExportFlags, Framing};
 use crate::resize::Resizer;
 use crate::resize::book::Book;
-use crate::session::{Session, TenantBudget};
+use crate::session::{Session, TenantBudget, Throttle, Ticket};
 use crate::shards::Shard;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Piece, Request};
 use orphans::Orphans;
 use ranges::Ranges;
+use returns::Returns;
 
 /// The bounds of one session of an export.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +70,13 @@ pub struct Export {
     book: Arc<Book>,
     limits: Limits,
     budget: Arc<TenantBudget>,
+    /// How fast its sessions together may go.
+    throttle: Option<Arc<Throttle>>,
     metrics: ExportMetrics,
     resize_metrics: ResizeMetrics,
     orphans: Orphans,
+    /// Clients that were cut for a grow.
+    returns: Returns,
     /// Ranges under read-modify-write, where the backend's minimum block is larger than a client may use.
     ranges: Ranges,
     /// Ends what runs beside: the follower of the backend's size.
@@ -94,8 +104,24 @@ impl Export {
             bytes: config.limits.session_bytes,
             largest: u64::from(config.limits.largest_payload),
         };
-        let (orphans, ranges) = (Orphans::default(), Ranges::default());
-        Self { config, policy, core, resizer, book, limits, budget, metrics, resize_metrics, orphans, ranges, end }
+        let throttle = Throttle::new(config.limits.export_io);
+        let (orphans, returns, ranges) = (Orphans::default(), Returns::default(), Ranges::default());
+        Self {
+            config,
+            policy,
+            core,
+            resizer,
+            book,
+            limits,
+            budget,
+            throttle,
+            metrics,
+            resize_metrics,
+            orphans,
+            returns,
+            ranges,
+            end,
+        }
     }
 
     /// Its name, as clients say it.
@@ -108,6 +134,16 @@ impl Export {
         self.config.tenant.as_str()
     }
 
+    /// How it is configured.
+    pub fn config(&self) -> &Resolved {
+        &self.config
+    }
+
+    /// What its operator decided about its size, and its backend's own bounds.
+    pub fn policy(&self) -> &ExportPolicy {
+        &self.policy
+    }
+
     /// For people: the configuration's, else the backend's.
     pub fn description(&self) -> Option<&str> {
         self.config.description.as_deref().or(self.core.facts().description.as_deref())
@@ -116,6 +152,16 @@ impl Export {
     /// The size that is shown, in bytes.
     pub fn size(&self) -> u64 {
         self.core.view().size()
+    }
+
+    /// The size that a client is told in its handshake, in bytes: the ceiling where it is offered that, else where requests
+    /// must end now.
+    pub fn size_for(&self, offer: &Offer) -> u64 {
+        if offer.ceiling {
+            let ceiling = self.policy.granularity.round_down(self.policy.max_size);
+            return self.size().max(ceiling.bytes());
+        }
+        self.size().min(self.view().end())
     }
 
     /// What it looks like now.
@@ -153,6 +199,12 @@ impl Export {
     /// The bounds of one session.
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// The bounds that a new session's requests pass: its own, the export's, the tenant's.
+    pub fn throttles(&self) -> impl Iterator<Item = Arc<Throttle>> {
+        let own = Throttle::new(self.config.limits.session_io);
+        [own, self.throttle.clone(), self.budget.throttle()].into_iter().flatten()
     }
 
     /// What its tenant's sessions share.
@@ -208,8 +260,14 @@ impl Export {
     /// Takes a batch of one session's requests. What fits the backend goes to it as one batch; the rest takes the bridge.
     pub fn submit(self: &Arc<Self>, session: &Arc<Session>, jobs: &mut Vec<Job>, finished: &mut Finished) {
         self.admit(jobs.len());
+        if session.repeats() {
+            let again = |job: &Job| self.returns.recognise(session.peer(), &job.request);
+            if jobs.iter().any(again) {
+                session.has_repeated();
+            }
+        }
         let pass = self.core.gate.pass();
-        let (orphans, losses, end) = (self.orphans.any(), self.core.backend.losses(), self.core.view().end());
+        let (orphans, losses, end) = (self.orphans.any(), self.core.backend.losses(), session.reach());
         let special = |request: &Request| {
             orphans
                 || (request.length > 0 && request.end() > end)
@@ -236,8 +294,10 @@ impl Export {
                 "the backend's connection was lost with answered writes that may not be durable; write them again";
             job.fail(Failure::new(Errno::EIO, why), finished);
         } else if request.length > 0 && request.end() > end {
-            if session.grows() && matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
+            if session.past_end() != PastEnd::Refuse && matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
                 grow::spawn(Arc::clone(self), Arc::clone(session), job);
+            } else if session.sees_ceiling() && !matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
+                ceiling::carry(self, session.id(), job, end, finished);
             } else {
                 // Admitted before a shrink lowered the end.
                 let errno = if matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
@@ -270,9 +330,28 @@ impl Export {
     pub fn leave(&self, session: &Session) {
         self.orphans.adopt(session.id(), || {
             let mut ranges = self.core.backend.ranges_of(session.id());
-            ranges.extend(self.ranges.ranges_of(session.id()));
+            ranges.extend(self.orphans.waiting_of(session.id()));
             ranges
         });
+    }
+
+    /// A request that may change data waits in a task of the gateway's own: not seen by the backend yet, or only in parts.
+    fn wait(self: &Arc<Self>, session: u64, job: &Job) -> Waiting {
+        let cookie = job.ticket().filter(|_| job.request.changes_data()).map(Ticket::cookie);
+        let id = cookie.map(|cookie| self.orphans.wait(session, cookie, job.request.offset, job.request.end()));
+        Waiting { export: Arc::clone(self), id }
+    }
+
+    /// A session begins: whether its client was cut for a grow to that size, or less, and has yet to send again what it
+    /// lost.
+    pub fn awaits(&self, peer: Peer, size: u64) -> bool {
+        self.returns.awaits(peer, size)
+    }
+
+    /// A request will not be answered.
+    pub fn forget(&self) {
+        self.metrics.in_flight.dec();
+        self.core.gate.tell();
     }
 
     /// A request of a session that is gone has been answered.
@@ -304,6 +383,21 @@ impl Export {
         self.resizer.end().await;
         self.core.backend.close(self.name()).await;
         self.metrics.lane_up.set(0);
+    }
+}
+
+/// A request that waits, for the time when its session is gone.
+#[derive(Debug)]
+struct Waiting {
+    export: Arc<Export>,
+    id: Option<u64>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.export.orphans.waits_no_more(id);
+        }
     }
 }
 

@@ -3,14 +3,14 @@
 //! While one is unanswered by the backend, no overlapping request of any session is sent: a client that reconnects and
 //! writes again must not be overwritten by its own past.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::proto::Cookie;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Orphan {
     session: u64,
     cookie: Cookie,
@@ -25,6 +25,9 @@ pub(super) struct Orphans {
     count: AtomicUsize,
     list: Mutex<Vec<Orphan>>,
     settled: Notify,
+    /// Requests that may change data and wait in a task of the gateway's own: orphans, once their session is gone.
+    waiting: Mutex<Vec<(u64, Orphan)>>,
+    next: AtomicU64,
 }
 
 impl Orphans {
@@ -37,7 +40,13 @@ impl Orphans {
     /// answer that comes meanwhile waits to settle it.
     pub(super) fn adopt(&self, session: u64, find: impl FnOnce() -> Vec<(Cookie, u64, u64)>) {
         let mut list = self.list.lock();
-        list.extend(find().into_iter().map(|(cookie, offset, end)| Orphan { session, cookie, offset, end }));
+        for (cookie, offset, end) in find() {
+            let orphan = Orphan { session, cookie, offset, end };
+            // One that has just gone from its task to the backend's table is found in both.
+            if !list.contains(&orphan) {
+                list.push(orphan);
+            }
+        }
         self.count.store(list.len(), Ordering::Release);
     }
 
@@ -52,11 +61,28 @@ impl Orphans {
         }
     }
 
-    /// Waits until none overlaps `offset..end`. Cancel-safe: yes.
-    pub(super) async fn clear_of(&self, offset: u64, end: u64) {
+    /// A request waits from now on, until [`waits_no_more`](Self::waits_no_more).
+    pub(super) fn wait(&self, session: u64, cookie: Cookie, offset: u64, end: u64) -> u64 {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.waiting.lock().push((id, Orphan { session, cookie, offset, end }));
+        id
+    }
+
+    pub(super) fn waits_no_more(&self, id: u64) {
+        self.waiting.lock().retain(|(other, _)| *other != id);
+    }
+
+    /// Those of a session that wait.
+    pub(super) fn waiting_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+        let waiting = self.waiting.lock();
+        waiting.iter().filter(|(_, o)| o.session == session).map(|(_, o)| (o.cookie, o.offset, o.end)).collect()
+    }
+
+    /// Waits until no other session's overlaps `offset..end`: a session's own requests are in no order. Cancel-safe: yes.
+    pub(super) async fn clear_of(&self, offset: u64, end: u64, session: u64) {
         loop {
             let settled = self.settled.notified();
-            if !self.list.lock().iter().any(|o| o.offset < end && offset < o.end) {
+            if !self.list.lock().iter().any(|o| o.session != session && o.offset < end && offset < o.end) {
                 return;
             }
             settled.await;
@@ -73,11 +99,30 @@ mod tests {
         let orphans = Orphans::default();
         orphans.adopt(7, || vec![(Cookie(1), 100, 200)]);
         assert!(orphans.any());
-        orphans.clear_of(200, 300).await;
+        orphans.clear_of(200, 300, 1).await;
+        orphans.clear_of(150, 160, 7).await;
         orphans.settle(8, Cookie(1));
-        let waiting = orphans.clear_of(150, 160);
+        let waiting = orphans.clear_of(150, 160, 1);
         tokio::pin!(waiting);
         assert!(futures_pending(waiting.as_mut()).await, "another session's answer settles nothing");
+        orphans.settle(7, Cookie(1));
+        waiting.await;
+        assert!(!orphans.any());
+    }
+
+    #[tokio::test]
+    async fn what_waits_in_a_task_is_an_orphan_when_its_session_leaves() {
+        let orphans = Orphans::default();
+        let id = orphans.wait(7, Cookie(1), 100, 200);
+        orphans.wait(8, Cookie(1), 300, 400);
+        // In the backend's table already.
+        orphans.adopt(7, || [vec![(Cookie(1), 100, 200)], orphans.waiting_of(7)].concat());
+        orphans.waits_no_more(id);
+        assert!(orphans.waiting_of(7).is_empty());
+        orphans.clear_of(300, 400, 1).await;
+        let waiting = orphans.clear_of(150, 160, 1);
+        tokio::pin!(waiting);
+        assert!(futures_pending(waiting.as_mut()).await);
         orphans.settle(7, Cookie(1));
         waiting.await;
         assert!(!orphans.any());

@@ -13,11 +13,12 @@ use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::types::TenantId;
 use tokio::time::Instant;
 
+use super::probes::Probes;
 use super::{Export, start};
 use crate::net::Pool;
 use crate::resize::book::Book;
 use crate::resize::notes::Notes;
-use crate::session::TenantBudget;
+use crate::session::{SessionTable, TenantBudget};
 use crate::shards::Shards;
 
 /// Why an export can't be opened.
@@ -95,6 +96,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) book: Arc<Book>,
     pub(super) notes: Arc<Notes>,
+    pub(super) probes: Arc<Probes>,
+    pub(super) sessions: Arc<SessionTable>,
 }
 
 impl Registry {
@@ -110,7 +113,7 @@ impl Registry {
         config.listable().for_each(|name| drop(metrics.export(name)));
         let book = Arc::new(Book::default());
         config.tenants().iter().for_each(|tenant| book.tenant(&tenant.id, tenant.allowance, tenant.rates));
-        let shared = Shared { pool, shards, metrics, book, notes };
+        let shared = Shared { pool, shards, metrics, book, notes, probes: Arc::default(), sessions: Arc::default() };
         Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), shared })
     }
 
@@ -123,6 +126,11 @@ impl Registry {
     /// The threads that move requests.
     pub fn shards(&self) -> &Shards {
         &self.shared.shards
+    }
+
+    /// The sessions that are open on any of them.
+    pub fn sessions(&self) -> &Arc<SessionTable> {
+        &self.shared.sessions
     }
 
     /// How many exports are open.
@@ -185,7 +193,7 @@ impl Registry {
         // Not before it is open: clients make up names that fit a template, and the series are bounded.
         let metrics = || self.shared.metrics.export(config.name.as_str());
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
-        let budget = || TenantBudget::new(config.limits.tenant_bytes);
+        let budget = || TenantBudget::new(config.limits.tenant_bytes, config.limits.tenant_io);
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
         start::open(config, &self.shared, budget, metrics).await.map_err(failed)
     }
@@ -214,6 +222,11 @@ impl Registry {
             entries.iter().filter_map(|e| e.state.try_lock().ok().and_then(|s| s.export.clone())).collect();
         open.sort_by(|a, b| a.name().cmp(b.name()));
         open
+    }
+
+    /// Whether an export of this name could be opened.
+    pub fn knows(&self, name: &str) -> Result<(), NoExport> {
+        self.config.export_for(name).map(|_| ())
     }
 
     /// What a tenant has.

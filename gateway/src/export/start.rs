@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nbd_gateway_config::Resolved;
+use nbd_gateway_config::{self as config, Resolved};
 use nbd_gateway_metrics::ExportMetrics;
 use nbd_gateway_policy::types::{Granularity, Size};
 use tokio::sync::watch;
@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use super::backend::Backend;
 use super::registry::Shared;
 use super::{Core, Export, Parts, Shown};
+use crate::driver::{Driver, Qmp};
+use crate::hooks;
 use crate::proto::{ExportFlags, Features};
 use crate::resize::Resizer;
 use crate::resize::audience::Audience;
@@ -31,7 +33,10 @@ pub(super) async fn open(
     let resize = config.resize.clone();
     let (resizer, acts) =
         Resizer::new(export.clone(), tenant.clone(), Audience::new(resize.shrink_grace), Arc::clone(&shared.book));
-    let (backend, facts, view) = Backend::open(config, shared, &metrics, &resizer).await.map_err(|e| e.to_string())?;
+    let (backend, facts, view) = match Backend::open(config, shared, &metrics, &resizer).await {
+        Ok(opened) => opened,
+        Err(error) => return Err(explained(config, error.to_string()).await),
+    };
     let mut policy = resize.policy;
     policy.read_only |= config.read_only || facts.flags.has(ExportFlags::READ_ONLY);
     policy.granularity = coarser(policy.granularity, facts.minimum_block());
@@ -47,6 +52,11 @@ pub(super) async fn open(
     let style = facts.style;
     let zeroed = facts.resize.is_none_or(|info| info.features.has(Features::ZEROED));
     let embedded = matches!(backend, Backend::Origin(_));
+    let driver = Driver::of(&resize.driver, resize.timeout);
+    let zeroed_beside = match &driver {
+        Some(driver) => driver.exposes_zeroes().await,
+        None => false,
+    };
     let core = Core::new(config, Arc::clone(&shared.notes), facts, backend, view);
     let told = Told(shared.metrics.resize(name, tenant.as_str()));
     told.size_at_start(size);
@@ -57,11 +67,11 @@ pub(super) async fn open(
         size,
         disk,
         backend: style,
-        zeroed_by_backend: embedded || (zeroed && core.facts().resize.is_some()),
+        zeroed_by_backend: embedded || zeroed_beside || (zeroed && core.facts().resize.is_some()),
         unzeroed,
         timeout: resize.timeout,
     };
-    let world = World::new(Arc::clone(&core), resize.timeout);
+    let world = World::new(Arc::clone(&core), driver, resize.timeout);
     let coordinator = Coordinator::new(
         start,
         world,
@@ -69,10 +79,16 @@ pub(super) async fn open(
         Arc::clone(&resizer.jobs),
         Arc::clone(&resizer.audience),
         told.clone(),
-    );
-    tokio::spawn(coordinator.run(acts));
+    )
+    .seen_in(Arc::clone(&resizer.glance));
     let (end, ending) = watch::channel(false);
-    if !embedded {
+    // Before anybody can change the size.
+    hooks::start(config, &core, &shared.metrics, &shared.sessions, &ending);
+    tokio::spawn(coordinator.run(acts));
+    if embedded {
+        // Nobody else can resize it.
+        told.0.looked_at.set(1);
+    } else {
         tokio::spawn(follow(
             Arc::clone(&core),
             resizer.clone(),
@@ -86,6 +102,17 @@ pub(super) async fn open(
     let resize_metrics = told.0;
     let config = config.clone();
     Ok(Export::new(Parts { config, policy, core, resizer, book, budget, metrics: metrics(), resize_metrics, end }))
+}
+
+/// What is wrong with a backend, and what its driver knows about it.
+async fn explained(export: &Resolved, error: String) -> String {
+    let (config::Driver::Qmp(at), config::Backend::Nbd(uri)) = (&export.resize.driver, &export.backend) else {
+        return error;
+    };
+    match Qmp::new(at).missing(uri.export().as_str()).await {
+        Some(missing) => format!("{error}; {missing}"),
+        None => error,
+    }
 }
 
 fn coarser(policy: Granularity, backend: u64) -> Granularity {

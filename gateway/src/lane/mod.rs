@@ -90,6 +90,10 @@ pub struct Lane {
     renew: AtomicBool,
     /// How many connections there have been.
     ups: watch::Sender<u64>,
+    /// Set to have the lane stay without a connection.
+    aside: watch::Sender<bool>,
+    /// Whether it is without one because of that.
+    resting: watch::Sender<bool>,
 }
 
 impl Lane {
@@ -103,6 +107,8 @@ impl Lane {
             complaints: Mutex::default(),
             renew: AtomicBool::new(false),
             ups: watch::channel(0).0,
+            aside: watch::channel(false).0,
+            resting: watch::channel(false).0,
         })
     }
 
@@ -164,6 +170,27 @@ impl Lane {
         self.wake();
         // An error means that the lane is gone, and with it the need.
         let _ = ups.changed().await;
+    }
+
+    /// Takes the lane aside: what was sent is answered, a FLUSH makes it durable, the connection is closed and no other one
+    /// made until [`resume`](Self::resume); requests wait. Cancel-safe: yes, it still goes aside.
+    pub async fn step_aside(&self) {
+        self.aside.send_replace(true);
+        self.renew.store(true, Ordering::Release);
+        self.wake();
+        let mut resting = self.resting.subscribe();
+        // An error means that the lane is gone, and its connection with it.
+        let _ = resting.wait_for(|resting| *resting).await;
+    }
+
+    /// Lets the lane connect again; returns once it has. Cancel-safe: yes, it still connects.
+    pub async fn resume(&self) {
+        let mut ups = self.ups.subscribe();
+        ups.mark_unchanged();
+        if self.aside.send_replace(false) {
+            // An error means that the lane is gone, and with it the need.
+            let _ = ups.changed().await;
+        }
     }
 
     /// The ranges of requests in flight that may change data and belong to this session.

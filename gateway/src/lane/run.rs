@@ -141,7 +141,7 @@ pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
         if let Lost::Replaced = lost {
             lane.out.disconnect();
             lane.table.lock().away();
-            connected = come_back(&lane, &mut life, &mut away, "replaced on purpose", &mut finished).await;
+            connected = come_back(&lane, &mut life, &mut away, PLANNED, &mut finished).await;
             continue;
         }
         let why = lost.to_string();
@@ -155,6 +155,9 @@ pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
     lane.out.disconnect();
 }
 
+/// Why a connection is gone that the gateway itself has closed.
+const PLANNED: &str = "replaced on purpose";
+
 /// Redials until there is a connection that fits, or the lane is to end. Requests wait for `hold`, then fail.
 async fn come_back(
     lane: &Lane,
@@ -163,18 +166,32 @@ async fn come_back(
     why: &str,
     finished: &mut Finished,
 ) -> Option<Connected> {
-    let since = *away.since.get_or_insert_with(Instant::now);
-    let hold_over = since + life.policy.hold;
-    let mut given_up = life.policy.hold.is_zero();
+    let mut aside = lane.aside.subscribe();
+    if *aside.borrow() && !rest(lane, &mut life.end).await {
+        return None;
+    }
+    let mut since = *away.since.get_or_insert_with(Instant::now);
+    // What the gateway does on purpose fails no request before the backend had its chance.
+    let mut hold = if why == PLANNED { life.policy.hold.max(life.dialer.limit) } else { life.policy.hold };
+    let mut hold_over = since + hold;
+    let mut given_up = hold.is_zero();
     if given_up {
         give_up(lane, format!("the backend's connection was lost: {why}").into(), finished);
     }
     // Why there is no connection, for the log; what is wrong with the one that there could be, for clients too.
     let (mut failure, mut misfit): (String, Option<String>) = (why.to_owned(), None);
     loop {
+        if *aside.borrow_and_update() {
+            if !rest(lane, &mut life.end).await {
+                return None;
+            }
+            // That time was nobody's fault.
+            (since, away.pause) = (Instant::now(), Duration::ZERO);
+            hold = hold.max(life.dialer.limit);
+            hold_over = since + hold;
+        }
         if !given_up && Instant::now() >= hold_over {
             given_up = true;
-            let hold = life.policy.hold;
             // Clients are not told addresses.
             let told = if let Some(misfit) = &misfit {
                 tracing::warn!(export = life.name, backend = %life.dialer.address, misfit, ?hold, "backend is still different; requests fail until it is as it was");
@@ -190,6 +207,7 @@ async fn come_back(
         tokio::select! {
             biased;
             () = ended(&mut life.end) => return None,
+            Ok(()) = aside.changed() => continue,
             () = tokio::time::sleep_until(wake) => {}
         }
         if Instant::now() < next {
@@ -200,6 +218,7 @@ async fn come_back(
         let outcome = tokio::select! {
             outcome = life.dialer.dial() => Some(outcome),
             () = ended(&mut life.end) => return None,
+            Ok(()) = aside.changed() => continue,
             () = tokio::time::sleep_until(hold_over), if !given_up => None,
         };
         match outcome {
@@ -220,6 +239,20 @@ async fn come_back(
             None => {}
         }
     }
+}
+
+/// Stays without a connection until the lane may have one again. False: it is to end.
+async fn rest(lane: &Lane, end: &mut watch::Receiver<bool>) -> bool {
+    let mut aside = lane.aside.subscribe();
+    lane.resting.send_replace(true);
+    let goes_on = tokio::select! {
+        biased;
+        () = ended(end) => false,
+        // An error means that nobody is left to want one.
+        resumed = aside.wait_for(|aside| !*aside) => resumed.is_ok(),
+    };
+    lane.resting.send_replace(false);
+    goes_on
 }
 
 async fn ended(end: &mut watch::Receiver<bool>) {

@@ -78,3 +78,35 @@ async fn an_idle_lane_holds_no_receive_buffer() {
     let again = pool.fresh();
     assert!((address.addr()..address.addr() + BUFFER).contains(&again.as_ptr().addr()));
 }
+
+fn read(offset: u64) -> (Job, tokio::sync::oneshot::Receiver<Outcome>) {
+    let request = Request { command: Cmd::READ, flags: CmdFlags::NONE, offset, length: 512, payload: Payload::empty() };
+    Job::for_task(request)
+}
+
+#[tokio::test]
+async fn a_lane_is_taken_aside_after_its_last_answer_and_what_comes_then_waits() {
+    let (lane, mut backend, end) = connected(&Arc::new(Pool::new(1)));
+    let (first, answered) = read(0);
+    lane.submit(&mut vec![first], &mut Finished::default());
+    let mut header = [0; 28];
+    backend.read_exact(&mut header).await.unwrap();
+    let aside = tokio::spawn({
+        let lane = Arc::clone(&lane);
+        async move { lane.step_aside().await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!aside.is_finished(), "gone before its request was answered");
+    backend.write_all(&[&[0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0][..], &header[8..16], &[7; 512]].concat()).await.unwrap();
+    assert!(matches!(answered.await, Ok(Outcome::Found(_))));
+    aside.await.unwrap();
+    let mut rest = Vec::new();
+    backend.read_to_end(&mut rest).await.unwrap();
+    assert_eq!((rest.len(), &rest[6..8]), (28, &[0, 2][..]), "a DISC, and nothing more");
+    let (later, mut waits) = read(512);
+    lane.submit(&mut vec![later], &mut Finished::default());
+    tokio::task::yield_now().await;
+    assert!(waits.try_recv().is_err(), "answered without a connection");
+    end.send_replace(true);
+    assert!(matches!(waits.await, Ok(Outcome::Failed(_))));
+}

@@ -1,11 +1,13 @@
 //! Sockets: streams of every kind the gateway speaks over, the pool of receive buffers, and the outgoing queue.
 
 mod outbox;
+mod peer;
 mod pool;
 mod stream;
 mod tls;
 
 pub use outbox::{Batch, Outbox, Released, Written};
+pub use peer::Peer;
 pub use pool::Pool;
 pub use stream::{Address, Listening, ReadHalf, Stream, WriteHalf};
 pub use tls::{TlsRead, TlsStream, TlsWrite};

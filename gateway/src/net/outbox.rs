@@ -205,6 +205,13 @@ impl Outbox {
         ready
     }
 
+    /// Ends the direction of the socket that this queue writes to.
+    pub fn end(&self) {
+        if let Some(sink) = &self.writer.lock().sink {
+            sink.end();
+        }
+    }
+
     /// Ends both directions of the socket; what is queued stays.
     pub fn cut(&self) {
         if let Some(sink) = &self.writer.lock().sink {

@@ -13,7 +13,7 @@ use nbd_gateway_config::{Endpoint, Host, NbdUri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, tcp, unix};
 
-use super::{TlsRead, TlsStream, TlsWrite};
+use super::{Peer, TlsRead, TlsStream, TlsWrite};
 
 /// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,18 @@ impl Stream {
             Stream::Tcp(s) => s.peer_addr().map_or_else(|_| "tcp".to_owned(), |a| a.to_string()),
             Stream::Unix(_) => "unix".to_owned(),
             Stream::Tls(_) => "tls".to_owned(),
+        }
+    }
+
+    /// Who is on the other side, to know it again.
+    pub fn identity(&self) -> Peer {
+        match self {
+            Stream::Tcp(s) => s.peer_addr().map_or(Peer::Unknown, |address| Peer::Tcp(address.ip().to_canonical())),
+            Stream::Unix(s) => {
+                s.peer_cred().map_or(Peer::Unknown, |cred| Peer::Unix { pid: cred.pid(), uid: cred.uid() })
+            }
+            // Asked before there is TLS.
+            Stream::Tls(_) => Peer::Unknown,
         }
     }
 
@@ -264,30 +276,28 @@ impl WriteHalf {
         }
     }
 
+    /// Ends this direction: what was written is delivered, then who reads gets the end of the stream. With TLS it is said
+    /// that nothing follows.
+    pub fn end(&self) {
+        self.shut(rustix::net::Shutdown::Write, true);
+    }
+
     /// Ends both directions at once: who reads gets the end of the stream.
     pub fn cut(&self) {
-        self.shut(rustix::net::Shutdown::Both);
+        self.shut(rustix::net::Shutdown::Both, false);
     }
 
     /// The same; with TLS, after saying that nothing follows.
     pub fn goodbye(&self) {
-        match self {
-            WriteHalf::Tcp(_) | WriteHalf::Unix(_) => self.cut(),
-            WriteHalf::Tls(w) => w.goodbye(),
-        }
+        self.shut(rustix::net::Shutdown::Both, true);
     }
 
-    /// Ends the sending side of a bare socket.
-    pub(super) fn end(&self) {
-        self.shut(rustix::net::Shutdown::Write);
-    }
-
-    fn shut(&self, how: rustix::net::Shutdown) {
+    pub(super) fn shut(&self, how: rustix::net::Shutdown, polite: bool) {
         // Fails only if the other side was faster.
         let _ = match self {
             WriteHalf::Tcp(w) => rustix::net::shutdown(w.as_ref().as_fd(), how),
             WriteHalf::Unix(w) => rustix::net::shutdown(w.as_ref().as_fd(), how),
-            WriteHalf::Tls(w) => return w.cut(),
+            WriteHalf::Tls(w) => return w.shut(how, polite),
         };
     }
 }

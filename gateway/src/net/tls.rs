@@ -328,20 +328,15 @@ impl TlsWrite {
         self.0.plain.poll_writable(cx)
     }
 
-    /// Ends both directions at once.
-    pub(super) fn cut(&self) {
-        self.0.plain.cut();
-    }
-
-    /// The same, after saying that nothing follows.
-    pub(super) fn goodbye(&self) {
-        {
+    /// Ends a direction or both; if `polite`, after saying that nothing follows.
+    pub(super) fn shut(&self, how: rustix::net::Shutdown, polite: bool) {
+        if polite {
             let mut connection = self.0.connection.lock();
             connection.send_close_notify();
             // A socket that is full, or gone, does not get it.
             let _ = self.0.push(&mut connection);
         }
-        self.0.plain.cut();
+        self.0.plain.shut(how, false);
     }
 }
 

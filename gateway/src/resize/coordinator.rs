@@ -10,17 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_gateway_policy::export::ExportPolicy;
-use nbd_gateway_policy::plan::{Others, Plan, Quarantine, Situation, Standing, Wish, plan};
+use nbd_gateway_policy::plan::{Adopt, Others, Plan, Quarantine, Situation, Standing, Wish, plan};
 use nbd_gateway_policy::refusal::{Reason, Refusal};
-use nbd_gateway_policy::style::{BackendStyle, Trial};
+use nbd_gateway_policy::style::{BackendStyle, Grows, Trial};
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::audience::{Asking, Audience};
 use super::book::Book;
+use super::glance::{Glance, Seen};
 use super::hands::{Answered, Hands};
 use super::jobs::{JobState, Jobs};
-use super::settle::Exposed;
+use super::settle::{Exposed, Read};
 use super::watchers::Told;
 
 /// How often a size of unknown outcome is asked for until somebody knows.
@@ -84,6 +85,7 @@ pub struct Coordinator<H> {
     pub(super) book: Arc<Book>,
     pub(super) jobs: Arc<Jobs>,
     audience: Arc<Audience>,
+    glance: Arc<Glance>,
     pub(super) told: Told,
 }
 
@@ -91,7 +93,21 @@ impl<H: Hands> Coordinator<H> {
     /// Ready to run.
     pub fn new(mut at: Start, hands: H, book: Arc<Book>, jobs: Arc<Jobs>, audience: Arc<Audience>, told: Told) -> Self {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
-        Self { at, standing: Standing::Ready, generation: 0, exposed, hands, book, jobs, audience, told }
+        let standing = Standing::Ready;
+        let glance = Arc::default();
+        Self { at, standing, generation: 0, exposed, hands, book, jobs, audience, glance, told }
+    }
+
+    /// Shows what it knows there too.
+    pub fn seen_in(mut self, glance: Arc<Glance>) -> Self {
+        self.glance = glance;
+        self.show();
+        self
+    }
+
+    fn show(&self) {
+        let Start { disk, backend, .. } = self.at;
+        self.glance.show(Seen { disk, standing: self.standing, backend });
     }
 
     /// Runs until told to end, or until nobody is left to tell it anything.
@@ -102,6 +118,7 @@ impl<H: Hands> Coordinator<H> {
                 act = acts.recv() => act,
                 () = tokio::time::sleep(SETTLE_EVERY), if self.has_loose_ends() => {
                     self.settle().await;
+                    self.show();
                     continue;
                 }
             };
@@ -118,16 +135,20 @@ impl<H: Hands> Coordinator<H> {
             Act::Wish { wish, asking, job, reply } => {
                 let answer = self.wish(&wish, asking, job).await;
                 self.told.ended(&wish, &answer, self.at.size);
+                // Before the answer: who asks next finds what came of it.
+                self.show();
                 // Whoever asked may be gone; what was done stays done.
                 let _ = reply.send(answer);
                 true
             }
             Act::Seen(size) => {
                 self.hint(size).await;
+                self.show();
                 true
             }
             Act::End(done) => {
                 self.standing = Standing::Draining;
+                self.show();
                 // Nobody waits any more.
                 let _ = done.send(());
                 false
@@ -142,11 +163,21 @@ impl<H: Hands> Coordinator<H> {
             policy: &self.at.policy,
             size: self.at.size,
             disk: self.at.disk,
-            backend: self.at.backend,
+            backend: self.backend(),
             zeroed_by_backend: self.at.zeroed_by_backend,
             headroom: self.book.headroom(&self.at.export),
             others,
             standing: self.standing,
+        }
+    }
+
+    /// How the backend grows: one that takes a single connection can be looked at only while no lane has it.
+    fn backend(&self) -> BackendStyle {
+        match self.at.backend.grows {
+            Grows::Driver { aside: false } if self.hands.takes_one() => {
+                BackendStyle { grows: Grows::Driver { aside: true }, ..self.at.backend }
+            }
+            _ => self.at.backend,
         }
     }
 
@@ -174,6 +205,16 @@ impl<H: Hands> Coordinator<H> {
         if self.jobs.was_cancelled(job) {
             return Err(self.refusal(Reason::Cancelled));
         }
+        // A person speaks of what the backend is, so that is looked at first.
+        if matches!(wish, Wish::Publish | Wish::Adopt { .. }) {
+            match self.look().await {
+                Ok(Read { in_doubt: false, .. }) => {}
+                Ok(Read { in_doubt: true, .. }) => return Err(self.refusal(Reason::Unsettled)),
+                // What was read last can be shown all the same; what is lost must have been seen to be lost.
+                Err(why) if matches!(wish, Wish::Adopt { .. }) => return Err(self.unread(&why)),
+                Err(_) => {}
+            }
+        }
         for _ in 0..REPLANS {
             // Who is there counts now, not when the wish was queued.
             let others = self.audience.others(asking);
@@ -191,10 +232,7 @@ impl<H: Hands> Coordinator<H> {
                 Plan::Refuse(refusal) => Some(Err(refusal)),
                 Plan::Grow(grow) => self.grow(grow, others, job).await,
                 Plan::Shrink(shrink) => self.shrink(shrink, others, job).await,
-                Plan::Adopt(adopt) => {
-                    self.adopt(adopt).await;
-                    Some(Ok(self.at.size))
-                }
+                Plan::Adopt(adopt) => Some(self.take(adopt, job).await),
                 Plan::Quarantine(why) => {
                     self.quarantine(why);
                     Some(Err(self.refusal(Reason::Quarantined)))
@@ -205,6 +243,24 @@ impl<H: Hands> Coordinator<H> {
             }
         }
         Err(self.refusal(Reason::Busy))
+    }
+
+    /// Adopts, after nobody is past a lower end any more.
+    async fn take(&mut self, adopt: Adopt, job: u64) -> Answer {
+        if let Some(end) = adopt.drain {
+            self.jobs.enter(job, JobState::Draining);
+            self.hands.lower_end(end);
+            if !self.hands.drain(end, self.at.timeout).await {
+                self.restore();
+                return Err(self.refusal(Reason::DrainTimedOut));
+            }
+        }
+        self.adopt(adopt).await;
+        match adopt.publish {
+            // What could not be zeroed is not shown yet.
+            Some(size) if size != self.at.size => Err(self.refusal(Reason::BackendFailed)),
+            Some(_) | None => Ok(self.at.size),
+        }
     }
 
     /// What a failed ask means: the backend's own refusal tells more than an unchanged size.
@@ -282,7 +338,7 @@ impl<H: Hands> Coordinator<H> {
 
     pub(super) fn quarantine(&mut self, why: Quarantine) {
         tracing::error!(export = self.at.export.as_str(), %why, "export quarantined: its size can't be what the backend says");
-        self.standing = Standing::Quarantined;
+        self.standing = Standing::Quarantined { found: why.found() };
         self.told.quarantined();
     }
 }

@@ -36,6 +36,8 @@ pub async fn follow(
 ) {
     let following = async {
         loop {
+            let watched = tells == Tells::Notify || !(poll.is_zero() || core.takes_one());
+            metrics.looked_at.set(i64::from(watched));
             if tells == Tells::Notify {
                 match listen(&core, &resizer, &metrics).await {
                     Ended::Flooded => {
@@ -111,7 +113,7 @@ async fn listen(core: &Core, resizer: &Resizer, metrics: &ResizeMetrics) -> Ende
 }
 
 async fn look(core: &Core, resizer: &Resizer) {
-    match core.read_size().await {
+    match core.look().await {
         Ok(size) => resizer.seen(size),
         Err(why) => tracing::debug!(export = core.name(), %why, "the backend's size can't be read now"),
     }

@@ -1,6 +1,6 @@
 //! A grow, step by step: quota and note before the backend is asked, the backend before anyone sees it.
 
-use nbd_gateway_policy::plan::{Grow, Grown, Others, Step};
+use nbd_gateway_policy::plan::{Grow, Grown, Lanes, Others, Step};
 use nbd_gateway_policy::quota::Reservation;
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::style::Trial;
@@ -16,6 +16,7 @@ impl<H: Hands> Coordinator<H> {
     pub(super) async fn grow(&mut self, grow: Grow, others: Others, job: u64) -> Option<Answer> {
         let mut held: Option<Reservation> = None;
         let mut answered = Answered::Yes;
+        let mut dropped = false;
         for step in grow.steps() {
             match step {
                 Step::Reserve(bytes) => {
@@ -35,26 +36,51 @@ impl<H: Hands> Coordinator<H> {
                         return Some(Err(self.refusal(Reason::LedgerUnavailable)));
                     }
                 }
-                Step::Reread => match self.hands.read_size().await {
-                    Ok(size) if size == self.at.disk.bytes() => {}
-                    other => {
+                Step::DropLanes => {
+                    if !self.hands.drop_lanes().await {
                         self.forget_planned().await;
                         self.book.roll_back(held.take()).await;
-                        let Ok(size) = other else { return Some(Err(self.refusal(Reason::BackendFailed))) };
-                        self.judge(size).await;
-                        return None;
+                        return Some(Err(self.refusal(Reason::BackendTimedOut)));
                     }
-                },
+                    dropped = true;
+                }
+                Step::Reread => {
+                    let one = self.hands.takes_one();
+                    match self.hands.read_size().await {
+                        Ok(size) if size == self.at.disk.bytes() => {}
+                        other => {
+                            if dropped {
+                                self.hands.renew(Lanes::DropBefore).await;
+                            }
+                            self.forget_planned().await;
+                            self.book.roll_back(held.take()).await;
+                            match other {
+                                Ok(size) => self.judge(size).await,
+                                // It has just turned out why: another plan can look at it.
+                                Err(_) if one != self.hands.takes_one() => {}
+                                Err(why) => return Some(Err(self.unread(&why))),
+                            }
+                            return None;
+                        }
+                    }
+                }
                 Step::Ask(ask) => {
                     self.jobs.enter(job, JobState::AskingBackend);
                     self.exposed.iter_mut().for_each(Exposed::asked);
                     answered = self.hands.ask(ask).await;
                 }
-                Step::ReadBack => return Some(self.read_back_grow(&grow, others, job, held, answered).await),
+                Step::ReadBack => {
+                    let answer = self.read_back_grow(&grow, others, job, held, answered).await;
+                    if dropped {
+                        // Whatever came of it.
+                        self.hands.renew(Lanes::DropBefore).await;
+                    }
+                    return Some(answer);
+                }
                 // After the size has been read back.
                 Step::RenewLanes(_) | Step::Zero | Step::ClearZeroes | Step::Commit | Step::Publish => {}
                 // A shrink's.
-                Step::LowerEnd(_) | Step::Drain | Step::DropLanes | Step::FreeQuota => {}
+                Step::LowerEnd(_) | Step::Drain | Step::FreeQuota => {}
             }
         }
         None

@@ -35,7 +35,12 @@ pub trait Hands: Send {
     fn landed(&mut self);
     /// Makes a range read as zeroes.
     fn zero(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
-    /// Lets the other lanes see the new size.
+    /// Whether the backend takes one connection only, so that its size can be read only while no lane has one.
+    fn takes_one(&self) -> bool;
+    /// Closes the lanes' connections, after what is in flight; requests wait until they are renewed. Whether that was done
+    /// in time; if not, they are renewed.
+    fn drop_lanes(&mut self) -> impl Future<Output = bool> + Send;
+    /// Lets the lanes see the new size.
     fn renew(&mut self, lanes: Lanes) -> impl Future<Output = ()> + Send;
     /// No request past `end` is admitted from now on.
     fn lower_end(&mut self, end: Size);

@@ -9,6 +9,7 @@ pub mod book;
 pub mod coordinator;
 pub mod follow;
 pub(crate) mod fuzz;
+pub mod glance;
 mod grow;
 pub mod hands;
 pub mod jobs;
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 use audience::Audience;
 use book::Book;
 use coordinator::{Act, Answer};
+use glance::Glance;
 use jobs::Jobs;
 
 /// How many wishes may wait for one export; more are refused.
@@ -46,6 +48,8 @@ pub struct Resizer {
     pub audience: Arc<Audience>,
     /// Its resizes.
     pub jobs: Arc<Jobs>,
+    /// What else there is to see.
+    pub glance: Arc<Glance>,
     export: ExportName,
     tenant: TenantId,
     book: Arc<Book>,
@@ -60,14 +64,29 @@ impl Resizer {
         book: Arc<Book>,
     ) -> (Self, mpsc::Receiver<Act>) {
         let (acts, rx) = mpsc::channel(WAITING);
-        (Self { acts, audience: Arc::new(audience), jobs: Arc::default(), export, tenant, book }, rx)
+        (
+            Self {
+                acts,
+                audience: Arc::new(audience),
+                jobs: Arc::default(),
+                glance: Arc::default(),
+                export,
+                tenant,
+                book,
+            },
+            rx,
+        )
     }
 
     /// Carries a wish out. Cancel-safe: yes; dropped, the wish is still carried out or refused, never half.
     pub async fn wish(&self, wish: Wish) -> Answer {
         let asking = match wish {
             Wish::Explicit { client, .. } => Some(client),
-            Wish::Automatic { .. } | Wish::Operator { .. } | Wish::Backend { .. } => None,
+            Wish::Automatic { .. }
+            | Wish::Operator { .. }
+            | Wish::Publish
+            | Wish::Adopt { .. }
+            | Wish::Backend { .. } => None,
         };
         if asking.is_some() {
             self.book.take_resize(&self.tenant).map_err(|reason| self.refusal(reason))?;
@@ -120,6 +139,8 @@ fn describe(wish: &Wish) -> String {
         Wish::Explicit { target, .. } => format!("a client asks for {target} bytes"),
         Wish::Automatic { end } => format!("a write ends at {end}"),
         Wish::Operator { target } => format!("an operator asks for {target} bytes"),
+        Wish::Publish => "an operator shows all that the backend has".to_owned(),
+        Wish::Adopt { target } => format!("an operator adopts {target} bytes"),
         Wish::Backend { size } => format!("the backend has {size} bytes"),
     }
 }

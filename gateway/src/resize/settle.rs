@@ -55,21 +55,25 @@ impl<H: Hands> Coordinator<H> {
         if self.standing == Standing::Ready && size == self.at.disk.bytes() {
             return;
         }
-        self.look().await;
+        // What can't be read now is looked at again.
+        let _ = self.look().await;
     }
 
-    async fn look(&mut self) {
+    /// Reads the size anew, and makes of it what the policy says.
+    pub(super) async fn look(&mut self) -> Result<Read, String> {
         let asked = match self.standing {
             Standing::Unsettled { asked } => Some(asked),
-            Standing::Ready | Standing::Unmeasured | Standing::Quarantined | Standing::Draining => None,
+            Standing::Ready | Standing::Unmeasured | Standing::Quarantined { .. } | Standing::Draining => None,
         };
-        match self.read_back(asked).await {
-            Ok(Read { size, in_doubt: false }) => self.judge(size).await,
-            Ok(Read { size, in_doubt: true }) => self.count(size).await,
+        let read = self.read_back(asked).await;
+        match &read {
+            Ok(Read { size, in_doubt: false }) => self.judge(*size).await,
+            Ok(Read { size, in_doubt: true }) => self.count(*size).await,
             Err(why) => {
                 tracing::debug!(export = self.at.export.as_str(), %why, "the backend's size can't be read now");
             }
         }
+        read
     }
 
     /// Reads the size after `asked` was asked for, and says whether that may still change it.
@@ -84,6 +88,12 @@ impl<H: Hands> Coordinator<H> {
         Ok(Read { size, in_doubt })
     }
 
+    /// The backend's size can't be read, so nothing is asked of it.
+    pub(super) fn unread(&self, why: &str) -> Refusal {
+        tracing::warn!(export = self.at.export.as_str(), why, "the backend's size can't be read; it is not resized");
+        self.refusal(Reason::BackendFailed)
+    }
+
     /// Counts a size that may not stay.
     pub(super) async fn count(&self, size: u64) {
         if let Ok(size) = Size::new(size) {
@@ -96,7 +106,10 @@ impl<H: Hands> Coordinator<H> {
         match plan(&self.situation(Others::default()), &Wish::Backend { size }) {
             Plan::Adopt(adopt) => self.adopt(adopt).await,
             Plan::Quarantine(why) => {
-                if self.standing != Standing::Quarantined {
+                // Told once; what it says now is what may be adopted.
+                if let Standing::Quarantined { found } = &mut self.standing {
+                    *found = why.found();
+                } else {
                     self.quarantine(why);
                 }
             }
@@ -148,21 +161,21 @@ impl<H: Hands> Coordinator<H> {
         match self.standing {
             Standing::Unsettled { .. } => true,
             Standing::Ready => !self.exposed.is_empty(),
-            Standing::Unmeasured | Standing::Quarantined | Standing::Draining => false,
+            Standing::Unmeasured | Standing::Quarantined { .. } | Standing::Draining => false,
         }
     }
 
     /// Takes loose ends one step further.
     pub(super) async fn settle(&mut self) {
         match self.standing {
-            Standing::Unsettled { .. } => self.look().await,
+            Standing::Unsettled { .. } => drop(self.look().await),
             Standing::Ready => {
                 if !self.exposed.is_empty() && self.zero_exposed().await {
                     // What is clean now may be shown.
-                    self.look().await;
+                    let _ = self.look().await;
                 }
             }
-            Standing::Unmeasured | Standing::Quarantined | Standing::Draining => {}
+            Standing::Unmeasured | Standing::Quarantined { .. } | Standing::Draining => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! A shrink, step by step: nobody past the new end before the backend is asked, quota free only when all is done.
 
-use nbd_gateway_policy::plan::{Others, Shrink, Shrunk, Step};
+use nbd_gateway_policy::plan::{Lanes, Others, Shrink, Shrunk, Step};
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::Size;
 
@@ -13,6 +13,7 @@ impl<H: Hands> Coordinator<H> {
     /// Carries a shrink out. `None`: the size was another one than planned with; plan again.
     pub(super) async fn shrink(&mut self, shrink: Shrink, others: Others, job: u64) -> Option<Answer> {
         let mut answered = Answered::Yes;
+        let mut dropped = false;
         for step in shrink.steps() {
             match step {
                 Step::LowerEnd(end) => self.hands.lower_end(end),
@@ -23,25 +24,41 @@ impl<H: Hands> Coordinator<H> {
                         return Some(Err(self.refusal(Reason::BackendTimedOut)));
                     }
                 }
+                Step::DropLanes => {
+                    if !self.hands.drop_lanes().await {
+                        self.restore();
+                        return Some(Err(self.refusal(Reason::BackendTimedOut)));
+                    }
+                    dropped = true;
+                }
                 Step::Reread => match self.hands.read_size().await {
                     Ok(size) if size == self.at.disk.bytes() => {}
-                    Ok(size) => {
+                    other => {
+                        if dropped {
+                            self.hands.renew(Lanes::DropBefore).await;
+                        }
                         self.restore();
-                        self.judge(size).await;
+                        match other {
+                            Ok(size) => self.judge(size).await,
+                            Err(why) => return Some(Err(self.unread(&why))),
+                        }
                         return None;
-                    }
-                    Err(_) => {
-                        self.restore();
-                        return Some(Err(self.refusal(Reason::BackendFailed)));
                     }
                 },
                 Step::Ask(ask) => {
                     self.jobs.enter(job, JobState::AskingBackend);
                     answered = self.hands.ask(ask).await;
                 }
-                Step::ReadBack => return Some(self.read_back_shrink(&shrink, others, answered).await),
+                Step::ReadBack => {
+                    let answer = self.read_back_shrink(&shrink, others, answered).await;
+                    if dropped {
+                        // Whatever came of it.
+                        self.hands.renew(Lanes::DropBefore).await;
+                    }
+                    return Some(answer);
+                }
                 // After the size has been read back.
-                Step::DropLanes | Step::RenewLanes(_) | Step::Publish | Step::FreeQuota => {}
+                Step::RenewLanes(_) | Step::Publish | Step::FreeQuota => {}
                 // A grow's.
                 Step::Reserve(_) | Step::NoteZeroes(_) | Step::Zero | Step::ClearZeroes | Step::Commit => {}
             }

@@ -17,25 +17,35 @@ pub fn replies(framing: Framing) -> Replies {
 
 /// What a backend can do, by what it said in its handshake. NBD_INFO_RESIZE tells; bit 9 without it is a claim that the
 /// first real grow has to prove.
-pub fn of_backend(negotiated: &Negotiated, driver: Driver) -> BackendStyle {
+pub fn of_backend(negotiated: &Negotiated, driver: &Driver) -> BackendStyle {
     let replies = replies(negotiated.framing);
+    // What resizes it beside the wire; it may still tell of its size on the wire.
+    let beside = match driver {
+        Driver::Window { .. } => Some(Grows::Window),
+        Driver::File { .. } | Driver::Exec { .. } => Some(Grows::Driver { aside: false }),
+        Driver::Qmp(_) | Driver::Restart { .. } => Some(Grows::Driver { aside: true }),
+        Driver::None | Driver::Origin => Some(Grows::Fixed),
+        Driver::Wire | Driver::Automatic => None,
+    };
+    let by_writes = *driver == Driver::Automatic;
     let Some(info) = &negotiated.resize else {
-        let grows = match driver {
-            Driver::Wire if negotiated.flags.has(ExportFlags::SEND_RESIZE) => {
+        let grows = match beside {
+            Some(grows) => grows,
+            None if by_writes => Grows::Automatic { proof: Proof::Claimed },
+            None if negotiated.flags.has(ExportFlags::SEND_RESIZE) => {
                 Grows::Explicit { replies, proof: Proof::Claimed }
             }
-            Driver::Automatic => Grows::Automatic { proof: Proof::Claimed },
-            Driver::Wire | Driver::Origin | Driver::None => Grows::Fixed,
+            None => Grows::Fixed,
         };
         return BackendStyle { grows, tells: Tells::SecondHandshake };
     };
     let has = |feature| info.features.has(feature);
-    let grows = match driver {
-        Driver::None | Driver::Origin => Grows::Fixed,
-        Driver::Wire if has(Features::EXPLICIT) => Grows::Explicit { replies, proof: Proof::OptedIn },
-        Driver::Wire | Driver::Automatic if has(Features::AUTOMATIC) => Grows::Automatic { proof: Proof::OptedIn },
-        Driver::Automatic => Grows::Automatic { proof: Proof::Claimed },
-        Driver::Wire => Grows::Fixed,
+    let grows = match beside {
+        Some(grows) => grows,
+        None if !by_writes && has(Features::EXPLICIT) => Grows::Explicit { replies, proof: Proof::OptedIn },
+        None if has(Features::AUTOMATIC) => Grows::Automatic { proof: Proof::OptedIn },
+        None if by_writes => Grows::Automatic { proof: Proof::Claimed },
+        None => Grows::Fixed,
     };
     let chunked = negotiated.framing != Framing::Simple;
     let tells = if chunked && has(Features::NOTIFY) {

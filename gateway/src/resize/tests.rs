@@ -33,6 +33,9 @@ mod regressions {
     const ANOTHER_HAND: u8 = 5;
     const HINT: u8 = 6;
     const FAULT: u8 = 8;
+    const PUBLISH: u8 = 0xd4;
+    const ADOPT_WHAT_IS: u8 = 0xf4;
+    const MANUAL: u8 = 3;
     const PROBE: u8 = 9;
     const LANDS: u8 = 10;
     const NEVER: u8 = 0x60;
@@ -70,6 +73,23 @@ mod regressions {
     fn the_note_of_a_grow_of_unknown_outcome_goes_when_that_is_known() {
         play([0, EXPLICIT, 8], &[(FAULT, NEVER), (GROW, 16), (FAULT, READ_FAILS), (PROBE, 0)]);
         play([0, EXPLICIT, 8], &[(FAULT, CLEAR_FAILS), (GROW, 16), (GROW, 24)]);
+    }
+
+    #[test]
+    fn what_another_hand_took_away_is_gone_by_order_and_the_export_grows_again() {
+        play([0, EXPLICIT, 20], &[(ANOTHER_HAND, 8), (HINT, 8), (ADOPT_WHAT_IS, 0), (GROW, 16)]);
+        play([0, ORIGIN, 20], &[(ANOTHER_HAND, 8), (ADOPT_WHAT_IS, 0), (GROW, 16)]);
+    }
+
+    #[test]
+    fn nothing_is_adopted_that_a_late_answer_may_still_change() {
+        let lost = [(FAULT, NEVER), (GROW, 24), (ANOTHER_HAND, 8), (ADOPT_WHAT_IS, 0)];
+        play([0, EXPLICIT, 16], &lost);
+    }
+
+    #[test]
+    fn what_another_hand_added_is_shown_by_order() {
+        play([MANUAL, EXPLICIT, 8], &[(ANOTHER_HAND, 24), (PUBLISH, 0), (GROW, 30)]);
     }
 
     /// The part that was noted first was zeroed a second time, without a note.

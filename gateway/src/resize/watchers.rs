@@ -35,7 +35,7 @@ impl Told {
             Wish::Explicit { client: ClientStyle::ExplicitSimple | ClientStyle::Kernel, .. } => ResizeStyle::Simple,
             Wish::Explicit { .. } => ResizeStyle::Structured,
             Wish::Automatic { .. } => ResizeStyle::Automatic,
-            Wish::Operator { .. } => ResizeStyle::Operator,
+            Wish::Operator { .. } | Wish::Publish | Wish::Adopt { .. } => ResizeStyle::Operator,
             Wish::Backend { .. } => ResizeStyle::Backend,
         };
         match answer {

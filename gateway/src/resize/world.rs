@@ -7,6 +7,8 @@ use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::hands::{Answered, Hands};
+use crate::command;
+use crate::driver::Driver;
 use crate::export::{Core, Shown};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
 use crate::work::{Outcome, Request};
@@ -15,6 +17,8 @@ use crate::work::{Outcome, Request};
 #[derive(Debug)]
 pub struct World {
     core: Arc<Core>,
+    /// How it is resized beside the wire, if it is.
+    driver: Option<Driver>,
     /// How long the backend has to answer.
     timeout: Duration,
     /// An ask that was not answered in time. The task ends when it is answered, or its connection lost.
@@ -23,8 +27,8 @@ pub struct World {
 
 impl World {
     /// For one export.
-    pub fn new(core: Arc<Core>, timeout: Duration) -> Self {
-        Self { core, timeout, given_up: None }
+    pub fn new(core: Arc<Core>, driver: Option<Driver>, timeout: Duration) -> Self {
+        Self { core, driver, timeout, given_up: None }
     }
 
     async fn request(&self, request: Request) -> Result<Outcome, String> {
@@ -37,6 +41,21 @@ impl World {
 }
 
 impl World {
+    /// Has the driver do it.
+    async fn drive(&mut self, to: Size) -> Answered {
+        let Some(driver) = &self.driver else {
+            return Answered::No { errno: Errno::EPERM.0, message: "nothing resizes this backend".to_owned() };
+        };
+        // The driver keeps the limit itself and says what it was at; this is for one that does not.
+        let timeout = self.timeout + command::GRACE + Duration::from_secs(2);
+        match tokio::time::timeout(timeout, driver.resize(&self.core.order(to.bytes()))).await {
+            Ok(Ok(())) => Answered::Yes,
+            Ok(Err(undone)) if undone.unknown => Answered::Unknown(undone.message),
+            Ok(Err(undone)) => Answered::No { errno: undone.errno.0, message: undone.message },
+            Err(_) => Answered::Unknown(format!("the resize was not done within {timeout:?} (timeout)")),
+        }
+    }
+
     /// A request that is not forgotten when it is not answered in time.
     async fn ask(&mut self, request: Request) -> Result<Outcome, String> {
         let (command, timeout) = (request.command, self.timeout);
@@ -95,7 +114,7 @@ impl Hands for World {
                 };
                 World::ask(self, zeroes).await
             }
-            Ask::Driver(_) => return Answered::No { errno: Errno::EPERM.0, message: "no driver".to_owned() },
+            Ask::Driver(size) => return self.drive(size).await,
         };
         match outcome {
             Ok(Outcome::Done) => Answered::Yes,
@@ -151,10 +170,28 @@ impl Hands for World {
         Ok(())
     }
 
+    fn takes_one(&self) -> bool {
+        self.core.takes_one()
+    }
+
+    async fn drop_lanes(&mut self) -> bool {
+        let gone = tokio::time::timeout(self.timeout, self.core.drop_lanes()).await.is_ok();
+        if !gone {
+            let timeout = self.timeout;
+            tracing::warn!(
+                export = self.core.name(),
+                ?timeout,
+                "the backend did not answer what was in flight in time; its connections stay"
+            );
+            self.renew(Lanes::DropBefore).await;
+        }
+        gone
+    }
+
     async fn renew(&mut self, lanes: Lanes) {
-        match lanes {
-            Lanes::Keep => {}
-            Lanes::RehandshakeOthers | Lanes::ReplaceAfter | Lanes::DropBefore => self.core.renew_lanes(lanes).await,
+        // A lane that is not through yet sends nothing before it is: what needs the new size waits for it.
+        if tokio::time::timeout(self.timeout, self.core.renew_lanes(lanes)).await.is_err() {
+            tracing::warn!(export = self.core.name(), timeout = ?self.timeout, "the backend's connections are not back yet");
         }
     }
 

@@ -15,7 +15,7 @@ pub(super) struct Rules {
     pub(super) flags: ExportFlags,
     /// Requests may reach up to here.
     pub(super) end: u64,
-    /// Whether writes past that grow the export.
+    /// Whether writes past that go to the export all the same, which grows for them.
     pub(super) grows: bool,
     /// The largest payload of a READ or WRITE.
     pub(super) largest: u64,

@@ -201,8 +201,8 @@ fn agreement(
     };
     // Seated first: a shrink that does not see it has lowered the end by now, and that is the size that it is told.
     let seat = enters.then(|| export.resizer().audience.enter(negotiated.style()));
-    let size = export.size().min(export.view().end());
     let offer = export.offer(&negotiated);
+    let size = export.size_for(&offer);
     let flags = export.flags_for(framing, offer.flag);
     (Agreement { framing, flags, contexts, size, style: negotiated.style(), offer, sizes }, seat)
 }

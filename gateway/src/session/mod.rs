@@ -2,17 +2,22 @@
 //!
 //! A session owns its framing, its selection of contexts, the end up to which it is admitted, its permits and its
 //! outgoing queue. Its own task reads and admits (`transmission`); whoever finishes a job appends the reply and writes it.
+//! Others may end it between two messages (`part`).
 //! Keeps: memory (1), exactly one reply (8), nobody is stalled by another's reading.
 
 mod admit;
 mod fuzz;
 mod handshake;
 mod notify;
+mod part;
 mod permits;
 mod reply;
 mod resize;
 mod serve;
 mod table;
+#[cfg(test)]
+pub(crate) mod tests;
+mod throttle;
 mod transmission;
 
 use std::sync::Arc;
@@ -22,7 +27,7 @@ use std::task::Waker;
 use nbd_gateway_policy::offer::{Offer, PastEnd};
 use nbd_gateway_policy::style::ClientStyle;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 #[doc(hidden)]
 pub use fuzz::{fuzz_requests, fuzz_seeds};
@@ -30,9 +35,10 @@ pub use permits::TenantBudget;
 pub use reply::Ticket;
 pub use serve::{Front, serve};
 pub use table::{SessionInfo, SessionTable};
+pub use throttle::Throttle;
 
 use crate::export::Export;
-use crate::net::{Outbox, Released, Written};
+use crate::net::{Outbox, Peer, Released, Written};
 use crate::proto::resize::Context;
 use crate::proto::{ExportFlags, Framing};
 use crate::tls::PeerCertificate;
@@ -61,6 +67,9 @@ pub struct Agreement {
 #[derive(Debug)]
 pub struct Session {
     id: u64,
+    peer: Peer,
+    /// Where its client comes from, for people.
+    from: String,
     export: Arc<Export>,
     agreement: Agreement,
     /// Whose certificate its client has shown.
@@ -78,8 +87,9 @@ pub struct Session {
     resizes: AtomicU32,
     /// Whether a long poll waits: at most one does.
     watching: AtomicBool,
-    /// Told when its task ends.
-    ended: Notify,
+    life: watch::Sender<part::Life>,
+    parting: AtomicBool,
+    repeats: AtomicBool,
     out: Outbox,
     permits: Permits,
     /// The session's own task, to be woken when the socket is full or permits are back.
@@ -101,14 +111,25 @@ impl Session {
         self.certificate.as_ref()
     }
 
+    /// Its client.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
     /// The export it uses.
     pub fn export(&self) -> &Arc<Export> {
         &self.export
     }
 
     /// The end up to which its requests are admitted now (promise 10): a client that knows nothing of resize stays within
-    /// what it was told.
+    /// what it was told. Who is shown the ceiling is admitted to all of that; what is not there yet is the export's to
+    /// answer.
     pub fn end(&self) -> u64 {
+        if self.sees_ceiling() { self.told() } else { self.reach() }
+    }
+
+    /// The end up to which its requests go to the backend as they are.
+    pub fn reach(&self) -> u64 {
         let end = self.export.view().end();
         match self.agreement.style {
             ClientStyle::Stock => end.min(self.told.load(Ordering::Acquire)),
@@ -119,9 +140,24 @@ impl Session {
         }
     }
 
-    /// Whether its writes past the end grow the export.
-    pub fn grows(&self) -> bool {
-        self.agreement.offer.past_end == PastEnd::Grow
+    /// What becomes of its writes past the end.
+    pub fn past_end(&self) -> PastEnd {
+        self.agreement.offer.past_end
+    }
+
+    /// Whether its client was cut for a grow and has not yet sent again what it lost.
+    pub fn repeats(&self) -> bool {
+        self.repeats.load(Ordering::Acquire)
+    }
+
+    /// It has.
+    pub fn has_repeated(&self) {
+        self.repeats.store(false, Ordering::Release);
+    }
+
+    /// Whether it was told the ceiling, not the size.
+    pub fn sees_ceiling(&self) -> bool {
+        self.agreement.offer.ceiling
     }
 
     /// The size it was last told, in bytes.

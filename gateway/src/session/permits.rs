@@ -8,15 +8,17 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
+use nbd_gateway_config::IoRates;
 use parking_lot::Mutex;
 
-use super::Session;
+use super::{Session, Throttle};
 use crate::net::Released;
 
 /// The payload bytes that the sessions of one tenant hold in flight beyond each one's own share.
 #[derive(Debug)]
 pub struct TenantBudget {
     limit: u64,
+    throttle: Option<Arc<Throttle>>,
     state: Mutex<BudgetState>,
 }
 
@@ -27,9 +29,14 @@ struct BudgetState {
 }
 
 impl TenantBudget {
-    /// At most `limit` bytes.
-    pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, state: Mutex::default() })
+    /// At most `limit` bytes in flight, at this rate.
+    pub fn new(limit: u64, io: IoRates) -> Arc<Self> {
+        Arc::new(Self { limit, throttle: Throttle::new(io), state: Mutex::default() })
+    }
+
+    /// How fast its sessions together may go.
+    pub fn throttle(&self) -> Option<Arc<Throttle>> {
+        self.throttle.clone()
     }
 
     /// Bytes taken now.

@@ -37,6 +37,16 @@ impl Ticket {
         self.cookie
     }
 
+    /// Gives the permits back; there is no reply.
+    pub fn forget(self) {
+        let session = &self.session;
+        session.export.forget();
+        if session.is_gone() {
+            session.export.settle_orphan(session.id, self.cookie);
+        }
+        session.release(Released { requests: u32::from(self.permit), bytes: self.bytes, notices: 0 });
+    }
+
     /// Queues the reply on the session and remembers to write it.
     pub fn reply(self, request: &Request, outcome: Outcome, finished: &mut Finished) {
         let outcome = self.fit(request, outcome);

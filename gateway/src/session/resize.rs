@@ -13,6 +13,7 @@ use nbd_gateway_policy::style::Success;
 use nbd_gateway_policy::types::Size;
 use tokio::time::Instant;
 
+use super::part::Life;
 use super::transmission::{Step, Transmission};
 use super::{Session, Ticket};
 use crate::proto::request::RequestHeader;
@@ -150,14 +151,14 @@ impl Transmission {
     }
 }
 
-/// The long poll: waits for another size, or for the drain.
+/// The long poll: waits for another size, for the drain, or until nothing more is read from its client.
 async fn watch(session: Arc<Session>, mut drain: tokio::sync::watch::Receiver<bool>, ticket: Ticket, request: Request) {
-    let mut shown = session.export.view().follow();
+    let (mut shown, mut life) = (session.export.view().follow(), session.life.subscribe());
     let told = session.told();
     tokio::select! {
         _ = shown.wait_for(|now| now.size != told) => {}
         _ = drain.wait_for(|d| *d) => {}
-        () = session.ended.notified() => {}
+        _ = life.wait_for(|life| *life != Life::Open) => {}
     }
     session.watching.store(false, Ordering::Release);
     answer(&session, ticket, &request, &mut Finished::default());

@@ -8,11 +8,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::handshake::{Entered, NoSession, negotiate};
+use super::part::Life;
 use super::permits::Permits;
+use super::throttle::Turnstile;
 use super::transmission::{End, Transmission};
 use super::{Session, SessionTable};
 use crate::export::Registry;
-use crate::net::{Outbox, Pool, Stream};
+use crate::net::{Outbox, Peer, Pool, Stream};
 use crate::proto::Inbox;
 use crate::tls::ListenerTls;
 
@@ -39,7 +41,7 @@ pub struct Front {
 /// Cancel-safe: during the handshake the connection closes; later the session goes on by itself.
 pub async fn serve(front: Arc<Front>, stream: Stream) {
     let id = front.table.next_id();
-    let peer = stream.peer();
+    let (peer, identity) = (stream.peer(), stream.identity());
     let mut inbox = Inbox::default();
     let limit = front.handshake;
     let entered = match negotiate(&front, stream, &mut inbox).await {
@@ -55,7 +57,7 @@ pub async fn serve(front: Arc<Front>, stream: Stream) {
     };
     // From here on the session lives where its lane does.
     let shard = entered.lease.export().shard(id).unwrap_or_else(|| front.registry.shards().next());
-    let session = shard.spawn(transmit(front, Opened { id, peer, inbox, entered }));
+    let session = shard.spawn(transmit(front, Opened { id, peer, identity, inbox, entered }));
     // A session's task does not panic; if it did, its connection is closed and its requests are finished.
     if let Err(error) = session.await {
         tracing::error!(session = id, %error, "session ended by a fault of the gateway");
@@ -66,12 +68,13 @@ pub async fn serve(front: Arc<Front>, stream: Stream) {
 struct Opened {
     id: u64,
     peer: String,
+    identity: Peer,
     inbox: Inbox,
     entered: Entered,
 }
 
 async fn transmit(front: Arc<Front>, opened: Opened) {
-    let Opened { id, peer, inbox, entered } = opened;
+    let Opened { id, peer, identity, inbox, entered } = opened;
     let Entered { stream, lease, agreement, seat, certificate } = entered;
     let (read, write) = match stream.rehome() {
         Ok(stream) => stream.split(),
@@ -81,6 +84,8 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
     let limits = export.limits();
     let session = Arc::new(Session {
         id,
+        peer: identity,
+        from: peer.clone(),
         told: AtomicU64::new(agreement.size),
         notify: Mutex::new(None),
         notifies: AtomicU64::new(0),
@@ -88,7 +93,9 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         read: Notify::new(),
         resizes: AtomicU32::new(0),
         watching: AtomicBool::new(false),
-        ended: Notify::new(),
+        life: watch::channel(Life::Open).0,
+        parting: AtomicBool::new(false),
+        repeats: AtomicBool::new(export.awaits(identity, agreement.size)),
         permits: Permits::new(limits.requests, limits.bytes, limits.largest, Arc::clone(export.budget())),
         export: Arc::clone(&export),
         agreement,
@@ -107,18 +114,19 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         "session opened"
     );
     let drain = front.drain.clone();
+    let gate = Turnstile::new(export.throttles());
     let transmission =
-        Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), limits.largest, drain);
+        Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), limits.largest, drain, gate);
     let end = transmission.run().await;
     seat.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);
-    session.ended.notify_waiters();
     // From here on replies go nowhere; requests that change data and are still out must not be overtaken.
     export.leave(&session);
     let released = session.out.disconnect();
     session.permits.release(released);
+    session.life.send_replace(Life::Gone);
     match end {
-        End::Disconnected | End::Closed | End::Drained => {
+        End::Disconnected | End::Closed | End::Drained | End::Parted => {
             tracing::info!(session = id, export = export.name(), why = %end, "session closed");
         }
         End::Torn | End::Magic(_) | End::Protocol(_) | End::Io(_) => {

@@ -4,25 +4,38 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
+use nbd_gateway_policy::style::ClientStyle;
 use tokio::sync::Notify;
 
 use super::Session;
+use crate::net::Peer;
+use crate::proto::Framing;
 
 /// Every session in transmission, by its id. No guard of the map is held across an await.
 #[derive(Debug, Default)]
 pub struct SessionTable {
     next: AtomicU64,
-    open: DashMap<u64, Weak<Session>>,
+    pub(super) open: DashMap<u64, Weak<Session>>,
     left: Notify,
 }
 
-/// One open session, for the admin interface.
+/// One open session, as it is shown and chosen by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionInfo {
     /// Its id.
     pub id: u64,
     /// The export it uses.
     pub export: String,
+    /// What its client knows of resize.
+    pub style: ClientStyle,
+    /// Its client.
+    pub peer: Peer,
+    /// Where that comes from, for people: with its port.
+    pub from: String,
+    /// How its replies are framed.
+    pub framing: Framing,
+    /// The size that it was last told, in bytes.
+    pub told: u64,
 }
 
 impl SessionTable {
@@ -63,16 +76,36 @@ impl SessionTable {
         self.open.iter().filter_map(|entry| entry.value().upgrade()).for_each(|session| session.cut());
     }
 
+    /// Ends those that `which` says, each between two messages; gives them, to wait until they have
+    /// [ended](Session::ended).
+    pub fn part(&self, which: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<Session>> {
+        let open = self.open.iter().filter_map(|entry| entry.value().upgrade());
+        let chosen: Vec<Arc<Session>> = open.filter(|session| which(&session.info())).collect();
+        chosen.iter().for_each(|session| session.part());
+        chosen
+    }
+
     /// All of them, oldest first.
     pub fn list(&self) -> Vec<SessionInfo> {
-        let mut all: Vec<SessionInfo> = self
-            .open
-            .iter()
-            .filter_map(|entry| entry.value().upgrade())
-            .map(|s| SessionInfo { id: s.id(), export: s.export().name().to_owned() })
-            .collect();
+        let mut all: Vec<SessionInfo> =
+            self.open.iter().filter_map(|entry| entry.value().upgrade()).map(|s| s.info()).collect();
         all.sort_by_key(|s| s.id);
         all
+    }
+}
+
+impl Session {
+    /// What the table tells about it.
+    pub fn info(&self) -> SessionInfo {
+        SessionInfo {
+            id: self.id,
+            export: self.export.name().to_owned(),
+            style: self.agreement.style,
+            peer: self.peer,
+            from: self.from.clone(),
+            framing: self.agreement.framing,
+            told: self.told(),
+        }
     }
 }
 

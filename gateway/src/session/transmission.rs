@@ -5,14 +5,17 @@
 //! when the session's permits run out: that slows this client and nobody else.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use nbd_gateway_policy::notice;
-use tokio::time::Instant;
+use nbd_gateway_policy::offer::PastEnd;
+use tokio::time::{Instant, Sleep};
 
 use super::admit::{Rules, Verdict, admit, narrow};
+use super::throttle::Turnstile;
 use super::{Session, Ticket};
 use crate::net::{Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, RequestHeader};
@@ -31,6 +34,9 @@ pub(crate) enum End {
     /// The gateway drains, and nothing of this session was left to do.
     #[error("drained")]
     Drained,
+    /// The gateway ended it between two messages; all that was admitted is answered.
+    #[error("ended by the gateway between two messages")]
+    Parted,
     /// The client closed in the middle of a message.
     #[error("client closed the connection in the middle of a message")]
     Torn,
@@ -48,7 +54,9 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(super) enum Step {
     Header,
-    /// Admitted, waiting for permits; with the contexts that a BLOCK_STATUS payload named.
+    /// Admitted, waiting for its turn; with the contexts that a BLOCK_STATUS payload named.
+    Turn(RequestHeader, CmdFlags, Option<Box<[usize]>>),
+    /// Waiting for permits; with the contexts that a BLOCK_STATUS payload named.
     Permits(RequestHeader, CmdFlags, Option<Box<[usize]>>),
     /// Permits are held; a WRITE's payload is on its way.
     Payload(RequestHeader, CmdFlags, Option<Box<[usize]>>, Instant),
@@ -67,6 +75,7 @@ pub(super) enum Step {
 /// What stopped the decoding.
 enum Pause {
     Input,
+    Turn(Instant),
     Permits,
     Resizes,
     Closing,
@@ -75,15 +84,20 @@ enum Pause {
 /// The reading side of one session.
 pub(super) struct Transmission {
     pub(super) session: Arc<Session>,
-    read: ReadHalf,
-    inbox: Inbox,
-    pool: Arc<Pool>,
+    pub(super) read: ReadHalf,
+    pub(super) inbox: Inbox,
+    pub(super) pool: Arc<Pool>,
     pub(super) step: Step,
     jobs: Vec<Job>,
     finished: Finished,
     largest: u64,
     drain: tokio::sync::watch::Receiver<bool>,
     draining: bool,
+    /// While the session parts: when its client has to have read what was written so far.
+    pub(super) patience: Option<Pin<Box<Sleep>>>,
+    gate: Turnstile,
+    /// Ends when the request at the gate may ask again.
+    turn: Option<Pin<Box<Sleep>>>,
 }
 
 impl Transmission {
@@ -94,9 +108,12 @@ impl Transmission {
         pool: Arc<Pool>,
         largest: u64,
         drain: tokio::sync::watch::Receiver<bool>,
+        gate: Turnstile,
     ) -> Self {
         let draining = *drain.borrow();
         Self {
+            gate,
+            turn: None,
             session,
             read,
             inbox,
@@ -107,6 +124,7 @@ impl Transmission {
             largest,
             drain,
             draining,
+            patience: None,
         }
     }
 
@@ -127,6 +145,9 @@ impl Transmission {
                 end = std::future::poll_fn(|cx| self.poll(cx)) => break end,
             }
         };
+        if matches!(end, End::Parted) {
+            self.linger().await;
+        }
         self.session.gone.store(true, Ordering::Release);
         *self.session.task.lock() = None;
         end
@@ -146,6 +167,9 @@ impl Transmission {
             if self.session.broken.load(Ordering::Acquire) {
                 return Poll::Ready(End::Closed);
             }
+            if self.session.is_parting() && self.part(cx) {
+                return Poll::Ready(End::Parted);
+            }
             let pause = self.decode();
             if !self.jobs.is_empty() {
                 self.session.export.submit(&self.session, &mut self.jobs, &mut self.finished);
@@ -159,9 +183,22 @@ impl Transmission {
             }
             // What TLS keeps back has no permits any more, and is owed all the same.
             let written = !self.session.out.is_blocked();
-            let done = ending && written && self.session.permits.is_idle() && self.session.is_quiet();
+            if matches!(pause, Pause::Closing) {
+                self.session.stops_reading();
+            }
+            let done = ending
+                && written
+                && self.session.permits.is_idle()
+                && self.session.is_quiet()
+                && self.session.has_parted();
             match pause {
                 Pause::Permits => return Poll::Pending,
+                Pause::Turn(until) => {
+                    let turn = self.turn.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+                    turn.as_mut().reset(until);
+                    ready!(turn.as_mut().poll(cx));
+                    continue;
+                }
                 Pause::Closing if done => {
                     let end = core::mem::replace(&mut self.step, Step::Header);
                     return Poll::Ready(if let Step::Closing(end) = end { end } else { End::Closed });
@@ -175,10 +212,7 @@ impl Transmission {
             match self.read.poll_fill(cx, room) {
                 Poll::Ready(Ok(0)) => {
                     let between = self.inbox.is_empty() && matches!(self.step, Step::Header);
-                    if let Step::Payload(header, ..) = &self.step {
-                        // This one will never be whole: nobody else gives its permits back.
-                        self.session.permits.release(Released { requests: 1, bytes: charge(header), notices: 0 });
-                    }
+                    self.give_up_payload();
                     self.step = Step::Closing(if between { End::Closed } else { End::Torn });
                 }
                 Poll::Ready(Ok(_)) => {}
@@ -190,6 +224,13 @@ impl Transmission {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// A payload that will never be whole: nobody else gives its permits back.
+    pub(super) fn give_up_payload(&self) {
+        if let Step::Payload(header, ..) = &self.step {
+            self.session.permits.release(Released { requests: 1, bytes: charge(header), notices: 0 });
         }
     }
 
@@ -209,6 +250,13 @@ impl Transmission {
                     Ok(None) => return Pause::Input,
                     Err(bad) => self.step = Step::Closing(bad.into()),
                 },
+                Step::Turn(header, flags, only) => {
+                    if let Err(until) = self.gate.pass(header.command, charge(&header)) {
+                        self.step = Step::Turn(header, flags, only);
+                        return Pause::Turn(until);
+                    }
+                    self.step = Step::Permits(header, flags, only);
+                }
                 Step::Permits(header, flags, only) => {
                     if !self.session.permits.take(charge(&header), &self.session) {
                         self.step = Step::Permits(header, flags, only);
@@ -282,7 +330,8 @@ impl Transmission {
             framing: agreement.framing,
             flags: agreement.flags,
             end: self.session.end(),
-            grows: self.session.grows(),
+            // Past the ceiling nothing grows.
+            grows: self.session.past_end() != PastEnd::Refuse && !self.session.sees_ceiling(),
             largest: self.largest,
             contexts: agreement.contexts.len() + agreement.sizes.len(),
             draining: self.draining,
@@ -302,7 +351,7 @@ impl Transmission {
 
     fn verdict(&mut self, header: RequestHeader, verdict: Verdict) {
         match verdict {
-            Verdict::Go(flags) => self.step = Step::Permits(header, flags, None),
+            Verdict::Go(flags) => self.step = Step::Turn(header, flags, None),
             Verdict::Nothing => self.step = Step::Answer(header, Outcome::Done),
             Verdict::Contexts(length) => self.step = Step::Contexts(header, length),
             Verdict::Refuse(failure, skip) => self.step = Step::Skip(header, failure, skip),
@@ -314,7 +363,7 @@ impl Transmission {
     /// A BLOCK_STATUS payload has come.
     fn contexts(&mut self, mut header: RequestHeader, payload: &[u8]) {
         match narrow(&self.rules(), &mut header, payload, &self.session.agreement.contexts) {
-            (Verdict::Go(flags), only) => self.step = Step::Permits(header, flags, Some(only)),
+            (Verdict::Go(flags), only) => self.step = Step::Turn(header, flags, Some(only)),
             (other, _) => self.verdict(header, other),
         }
     }

@@ -19,7 +19,7 @@ pub(super) fn for_client(situation: &Situation<'_>, client: ClientStyle, target:
     match situation.backend.grows {
         // What another hand added to a fixed backend is the operator's to show.
         Grows::Fixed => return Err(Reason::FixedSize { size: situation.size }),
-        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Window | Grows::Driver => {}
+        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Window | Grows::Driver { .. } => {}
     }
     let clamp = match situation.policy.over_quota {
         OverQuota::Clamp => client.success().tells_size(),
@@ -74,7 +74,7 @@ pub(super) fn for_write(situation: &Situation<'_>, end: u64) -> Result<Plan, Rea
 }
 
 /// Rounds up to the granularity; up to the end of the backend, where that has the target already and is no multiple.
-fn rounded(situation: &Situation<'_>, target: Size) -> Result<Size, Reason> {
+pub(super) fn rounded(situation: &Situation<'_>, target: Size) -> Result<Size, Reason> {
     let up = situation.policy.granularity.round_up(target);
     if target <= situation.disk {
         return Ok(up.map_or(situation.disk, |up| up.min(situation.disk)));
@@ -83,7 +83,7 @@ fn rounded(situation: &Situation<'_>, target: Size) -> Result<Size, Reason> {
 }
 
 /// The largest size up to `want` that the bounds allow, if it is at least `least`; `must` is what a refusal speaks of.
-fn fit(situation: &Situation<'_>, want: Size, least: Size, must: Size) -> Result<Size, Reason> {
+pub(super) fn fit(situation: &Situation<'_>, want: Size, least: Size, must: Size) -> Result<Size, Reason> {
     let hard = hard_bound(situation);
     let counted = situation.counted();
     let reach = situation.headroom.map_or(hard, |headroom| hard.min(counted.plus(headroom.left)));
@@ -141,13 +141,15 @@ fn ask(situation: &Situation<'_>, to: Size) -> Result<(Ask, Lanes), Reason> {
     };
     Ok(match (situation.backend.grows, to > situation.disk) {
         (Grows::Window, true | false)
-        | (Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver | Grows::Fixed, false) => {
-            (Ask::Nothing, Lanes::Keep)
-        }
+        | (
+            Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver { .. } | Grows::Fixed,
+            false,
+        ) => (Ask::Nothing, Lanes::Keep),
         (Grows::Explicit { proof, .. }, true) => (Ask::ExplicitResize(to), by_wire(proof)),
         (Grows::Automatic { proof }, true) => (zero_write(situation, to), by_wire(proof)),
         (Grows::Origin, true) => (Ask::OriginSetLen(to), Lanes::Keep),
-        (Grows::Driver, true) => (Ask::Driver(to), Lanes::ReplaceAfter),
+        (Grows::Driver { aside: false }, true) => (Ask::Driver(to), Lanes::ReplaceAfter),
+        (Grows::Driver { aside: true }, true) => (Ask::Driver(to), Lanes::DropBefore),
         (Grows::Fixed, true) => return Err(Reason::FixedSize { size: situation.size }),
     })
 }

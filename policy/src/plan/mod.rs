@@ -8,6 +8,7 @@
 //! Direction is judged against what the asking connection was last told, so nobody who is behind the times truncates
 //! what another wrote; sizes are rounded up to the granularity; nothing here grows by itself or goes back by itself.
 
+mod adopt;
 mod grow;
 mod outside;
 mod settle;
@@ -72,8 +73,11 @@ pub enum Standing {
         /// The size that the backend was asked for.
         asked: Size,
     },
-    /// Its backend came back smaller.
-    Quarantined,
+    /// Its backend says a size that can't be: smaller than what clients rely on, or none that there is.
+    Quarantined {
+        /// The size that it says, in bytes.
+        found: u64,
+    },
     /// It, or the gateway, is going.
     Draining,
 }
@@ -98,6 +102,14 @@ pub enum Wish {
     /// An operator's order, for a size that is compared with the size now.
     Operator {
         /// The size asked for.
+        target: u64,
+    },
+    /// An operator's order to show all that the backend has, where another hand made it larger.
+    Publish,
+    /// An operator's order to take what the backend is for true, after a person has looked: what it has lost is lost, what
+    /// a window shows is its tenant's.
+    Adopt {
+        /// The size that the operator takes it to be, so that nobody adopts what changed meanwhile.
         target: u64,
     },
     /// The backend says, or was found, to have this size: by a notice, a poll, a reconnect, a probe.
@@ -208,6 +220,8 @@ pub struct Adopt {
     pub zero: Option<ByteRange>,
     /// The size to show; none: what is shown stays.
     pub publish: Option<Size>,
+    /// Where requests are to end before anything else is done: none past it is admitted, and those that were are answered.
+    pub drain: Option<Size>,
     /// What the connections to the backend need first.
     pub lanes: Lanes,
 }
@@ -229,13 +243,24 @@ pub enum Quarantine {
     },
 }
 
+impl Quarantine {
+    /// The size that the backend says, in bytes.
+    #[must_use]
+    pub const fn found(&self) -> u64 {
+        match self {
+            Self::Smaller { now, .. } => now.bytes(),
+            Self::Impossible { bytes } => *bytes,
+        }
+    }
+}
+
 impl std::fmt::Display for Quarantine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Smaller { was, now } => {
                 write!(
                     f,
-                    "the backend was {was} and is {now}; give the bytes back, or take the export away from its clients first"
+                    "the backend was {was} and is {now}; give the bytes back, or adopt what is left (nbd-gateway resize --adopt)"
                 )
             }
             Self::Impossible { bytes } => {
@@ -256,6 +281,8 @@ pub fn plan(situation: &Situation<'_>, wish: &Wish) -> Plan {
         Wish::Operator { target } => asked_size(target)
             .and_then(|target| situation.may_act().map(|()| target))
             .and_then(|target| operator(situation, target)),
+        Wish::Publish => situation.may_act().and_then(|()| adopt::publish(situation)),
+        Wish::Adopt { target } => asked_size(target).and_then(|target| adopt::take(situation, target)),
         Wish::Backend { size } => Ok(outside::judge(situation, size)),
     };
     decided.unwrap_or_else(|reason| {
@@ -298,7 +325,7 @@ impl Situation<'_> {
             Standing::Ready => Ok(()),
             Standing::Unmeasured => Err(Reason::Unmeasured),
             Standing::Unsettled { .. } => Err(Reason::Unsettled),
-            Standing::Quarantined => Err(Reason::Quarantined),
+            Standing::Quarantined { .. } => Err(Reason::Quarantined),
             Standing::Draining => Err(Reason::Draining),
         }
     }
@@ -307,7 +334,9 @@ impl Situation<'_> {
     const fn is_window(&self) -> bool {
         match self.backend.grows {
             Grows::Window => true,
-            Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver | Grows::Fixed => false,
+            Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver { .. } | Grows::Fixed => {
+                false
+            }
         }
     }
 

@@ -13,7 +13,9 @@ pub(super) fn judge(situation: &Situation<'_>, read: u64) -> Plan {
     let Ok(disk) = Size::new(read) else { return Plan::Quarantine(Quarantine::Impossible { bytes: read }) };
     let (least, own) = match situation.standing {
         Standing::Unsettled { asked } => (situation.size.min(asked), Some(asked)),
-        Standing::Ready | Standing::Unmeasured | Standing::Quarantined | Standing::Draining => (situation.size, None),
+        Standing::Ready | Standing::Unmeasured | Standing::Quarantined { .. } | Standing::Draining => {
+            (situation.size, None)
+        }
     };
     if disk < least {
         return Plan::Quarantine(Quarantine::Smaller { was: least, now: disk });
@@ -22,7 +24,7 @@ pub(super) fn judge(situation: &Situation<'_>, read: u64) -> Plan {
     let news = match situation.standing {
         Standing::Ready | Standing::Draining => disk != situation.disk || publish.is_some(),
         // Hearing anything at all is what these wait for.
-        Standing::Unmeasured | Standing::Unsettled { .. } | Standing::Quarantined => true,
+        Standing::Unmeasured | Standing::Unsettled { .. } | Standing::Quarantined { .. } => true,
     };
     if !news {
         return Plan::Nothing { size: situation.size };
@@ -32,6 +34,8 @@ pub(super) fn judge(situation: &Situation<'_>, read: u64) -> Plan {
         count: (!situation.is_window()).then_some(disk),
         zero: zero(situation, disk, own),
         publish,
+        // An own shrink has lowered the end already.
+        drain: None,
         lanes: lanes(situation, disk),
     })
 }
@@ -64,7 +68,7 @@ fn zero(situation: &Situation<'_>, disk: Size, own: Option<Size>) -> Option<Byte
 
 /// Connections from before keep the old size where only a handshake tells it, unless the backend speaks the extension:
 /// then each of them may use the new one.
-const fn lanes(situation: &Situation<'_>, disk: Size) -> Lanes {
+pub(super) const fn lanes(situation: &Situation<'_>, disk: Size) -> Lanes {
     match (situation.backend.grows, situation.backend.tells) {
         (
             Grows::Origin | Grows::Explicit { proof: Proof::OptedIn, .. } | Grows::Automatic { proof: Proof::OptedIn },
@@ -75,7 +79,7 @@ const fn lanes(situation: &Situation<'_>, disk: Size) -> Lanes {
             Grows::Explicit { proof: Proof::ReadBack | Proof::Claimed, .. }
             | Grows::Automatic { proof: Proof::ReadBack | Proof::Claimed }
             | Grows::Window
-            | Grows::Driver
+            | Grows::Driver { .. }
             | Grows::Fixed,
             Tells::SecondHandshake,
         ) => {

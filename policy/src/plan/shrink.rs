@@ -48,7 +48,7 @@ fn ask(situation: &Situation<'_>, to: Size) -> Result<(Ask, Lanes), Reason> {
         Grows::Explicit { proof: Proof::Claimed, .. } => return Err(Reason::BackendUnproven),
         Grows::Automatic { .. } => return Err(Reason::BackendCannotShrink),
         Grows::Origin => (Ask::OriginSetLen(to), Lanes::Keep),
-        Grows::Driver => (Ask::Driver(to), Lanes::DropBefore),
+        Grows::Driver { .. } => (Ask::Driver(to), Lanes::DropBefore),
         Grows::Fixed => return Err(Reason::FixedSize { size: situation.size }),
     };
     if situation.disk > situation.size {
@@ -58,7 +58,7 @@ fn ask(situation: &Situation<'_>, to: Size) -> Result<(Ask, Lanes), Reason> {
 }
 
 /// Whether every other session can live with less.
-const fn others_allow(situation: &Situation<'_>) -> Result<(), Reason> {
+pub(super) const fn others_allow(situation: &Situation<'_>) -> Result<(), Reason> {
     let others = situation.others;
     if others.stock > 0 {
         Err(Reason::OthersDidNotOptIn { sessions: others.stock })

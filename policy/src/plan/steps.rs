@@ -44,6 +44,8 @@ impl Grow {
         let mut steps = Vec::with_capacity(10);
         steps.push(Step::Reserve(self.reserve));
         steps.extend(self.zero.map(Step::NoteZeroes));
+        // Before the size is re-read: a backend that takes one connection can only then be looked at.
+        steps.extend(dropping(self.lanes));
         steps.extend(self.reread.then_some(Step::Reread));
         steps.extend(asking(self.ask));
         steps.push(Step::ReadBack);
@@ -61,8 +63,8 @@ impl Shrink {
     #[must_use]
     pub fn steps(&self) -> Vec<Step> {
         let mut steps = vec![Step::LowerEnd(self.to), Step::Drain];
+        steps.extend(dropping(self.lanes));
         steps.extend(self.reread.then_some(Step::Reread));
-        steps.extend((self.lanes == Lanes::DropBefore).then_some(Step::DropLanes));
         steps.extend(asking(self.ask));
         steps.push(Step::ReadBack);
         steps.extend(renewing(self.lanes));
@@ -73,6 +75,10 @@ impl Shrink {
 
 fn asking(ask: Ask) -> Option<Step> {
     (ask != Ask::Nothing).then_some(Step::Ask(ask))
+}
+
+fn dropping(lanes: Lanes) -> Option<Step> {
+    (lanes == Lanes::DropBefore).then_some(Step::DropLanes)
 }
 
 fn renewing(lanes: Lanes) -> Option<Step> {

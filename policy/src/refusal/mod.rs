@@ -167,6 +167,20 @@ pub enum Reason {
         /// The size of the disk.
         disk: Size,
     },
+    /// A window shows what it is resized to, however large the disk behind it is.
+    OnlyAWindow {
+        /// The size now.
+        size: Size,
+        /// The size of the disk.
+        disk: Size,
+    },
+    /// An operator would adopt a size that the backend does not have.
+    AdoptOther {
+        /// What the operator said.
+        asked: Size,
+        /// The backend's size as last read.
+        disk: Size,
+    },
     /// Larger than the largest export that the tenant may have.
     LargestExport {
         /// What was asked for.

@@ -69,6 +69,12 @@ impl fmt::Display for Refusal {
             Reason::OverWindow { asked, disk } => {
                 write!(f, "export `{export}` can't be {}; the disk behind it has {disk}", Bytes(*asked))
             }
+            Reason::OnlyAWindow { size, disk } => {
+                write!(f, "export `{export}` is a window of {size} on a disk of {disk}; resize it to show more")
+            }
+            Reason::AdoptOther { asked, disk } => {
+                write!(f, "export `{export}`: its backend has {disk}, not {asked}; look again, and adopt what it has")
+            }
             Reason::LargestExport { asked, largest } => {
                 write!(f, "export `{export}` can't be {asked}; the largest export of tenant `{tenant}` is {largest}")
             }

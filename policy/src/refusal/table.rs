@@ -38,6 +38,8 @@ impl Reason {
                 | Self::OverQuota { .. }
                 | Self::OverCeiling { .. }
                 | Self::OverWindow { .. }
+                | Self::OnlyAWindow { .. }
+                | Self::AdoptOther { .. }
                 | Self::LargestExport { .. }
                 | Self::TooManyExports { .. }
                 | Self::OverMaxStep { .. }
@@ -70,6 +72,8 @@ impl Reason {
             | Self::AlreadySmaller { .. }
             | Self::HiddenBytes { .. }
             | Self::RateLimited { .. }
+            | Self::OnlyAWindow { .. }
+            | Self::AdoptOther { .. }
             | Self::TooManyExports { .. }
             | Self::Cancelled => Errno::Perm,
             Self::OverQuota { .. }
@@ -116,6 +120,8 @@ impl Reason {
             Self::OverQuota { .. } => "quota",
             Self::OverCeiling { .. } => "ceiling",
             Self::OverWindow { .. } => "window",
+            Self::OnlyAWindow { .. } => "only-a-window",
+            Self::AdoptOther { .. } => "adopt-other",
             Self::LargestExport { .. } => "largest-export",
             Self::TooManyExports { .. } => "exports",
             Self::OverMaxStep { .. } => "max-step",
@@ -136,7 +142,7 @@ impl Reason {
     }
 
     /// Every label there is, in the order of the list: so that each series can exist from the start, at 0.
-    pub const LABELS: [&'static str; 36] = [
+    pub const LABELS: [&'static str; 38] = [
         "zero",
         "impossible",
         "not-offered",
@@ -157,6 +163,8 @@ impl Reason {
         "quota",
         "ceiling",
         "window",
+        "only-a-window",
+        "adopt-other",
         "largest-export",
         "exports",
         "max-step",

@@ -146,6 +146,20 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
             "export `vm7` can't be 9 GiB; the disk behind it has 8 GiB",
         ),
         (
+            Reason::OnlyAWindow { size: size(GIB), disk: size(8 * GIB) },
+            1,
+            28,
+            "only-a-window",
+            "export `vm7` is a window of 1 GiB on a disk of 8 GiB; resize it to show more",
+        ),
+        (
+            Reason::AdoptOther { asked: size(4 * GIB), disk: size(3 * GIB) },
+            1,
+            28,
+            "adopt-other",
+            "export `vm7`: its backend has 3 GiB, not 4 GiB; look again, and adopt what it has",
+        ),
+        (
             Reason::LargestExport { asked: size(9 * GIB), largest: size(8 * GIB) },
             28,
             28,

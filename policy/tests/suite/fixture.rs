@@ -34,7 +34,8 @@ pub(crate) fn backends() -> Vec<(&'static str, BackendStyle)> {
         ("automatic, opted in", automatic(Proof::OptedIn, Tells::Query)),
         ("origin", BackendStyle { grows: Grows::Origin, tells: Tells::Itself }),
         ("window", BackendStyle { grows: Grows::Window, tells: Tells::SecondHandshake }),
-        ("driver", BackendStyle { grows: Grows::Driver, tells: Tells::SecondHandshake }),
+        ("driver", BackendStyle { grows: Grows::Driver { aside: false }, tells: Tells::SecondHandshake }),
+        ("driver, lanes aside", BackendStyle { grows: Grows::Driver { aside: true }, tells: Tells::SecondHandshake }),
         ("fixed", BackendStyle { grows: Grows::Fixed, tells: Tells::SecondHandshake }),
     ]
 }

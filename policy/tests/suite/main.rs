@@ -10,6 +10,7 @@
 mod fixture;
 mod offer_rules;
 mod offer_table;
+mod plan_adopting;
 mod plan_properties;
 mod plan_rules;
 mod plan_settling;

@@ -36,12 +36,13 @@ fn every_offer(mut check: impl FnMut(BackendStyle, &ExportPolicy, &Negotiated, O
         [AutomaticGrowth::OptIn, AutomaticGrowth::Always, AutomaticGrowth::Never, AutomaticGrowth::Reconnect];
     for (_, backend) in backends() {
         for automatic in automatics {
-            for flags in 0..4 {
+            for flags in 0..8 {
                 for mask in 0..=Features::ALL.wire() {
                     let policy = ExportPolicy {
                         automatic,
                         shrink: flags & 1 != 0,
                         read_only: flags & 2 != 0,
+                        ceiling: flags & 4 != 0,
                         offer: Features::from_wire(mask),
                         ..ExportPolicy::DEFAULT
                     };
@@ -90,6 +91,10 @@ fn every_offer_says_only_what_can_be_kept() {
                 "{}",
                 context()
             );
+        }
+        if offer.ceiling {
+            assert!(policy.ceiling && !client.opted_in(), "a ceiling for one that knows better: {}", context());
+            assert_eq!((offer.flag, offer.past_end), (false, PastEnd::Grow), "{}", context());
         }
         let contexts = offer.contexts;
         let any = contexts.automatic || contexts.no_automatic || contexts.size || contexts.watch;

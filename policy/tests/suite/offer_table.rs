@@ -1,4 +1,4 @@
-//! Backend style x automatic policy x client: what is offered, printed and compared with the table kept beside it.
+//! Backend style x policy of growth x client: what is offered, printed and compared with the table kept beside it.
 
 use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy};
 use nbd_gateway_policy::offer::{Negotiated, Now, Offer, PastEnd, offer};
@@ -29,6 +29,7 @@ fn cell(offer: &Offer) -> String {
     let features = if offer.answers { offer.features.to_string() } else { "no info".to_owned() };
     let flag = if offer.flag { "bit 9" } else { "-" };
     let past_end = match offer.past_end {
+        PastEnd::Grow if offer.ceiling => "ceiling",
         PastEnd::Grow => "grows",
         PastEnd::GrowAndCut => "grows, cut",
         PastEnd::Refuse => "refused",
@@ -47,21 +48,22 @@ fn cell(offer: &Offer) -> String {
 fn table() -> Blocks {
     let mut table = Blocks::default();
     let policies = [
-        ("opt-in", AutomaticGrowth::OptIn),
-        ("always", AutomaticGrowth::Always),
-        ("never", AutomaticGrowth::Never),
-        ("reconnect", AutomaticGrowth::Reconnect),
+        ("automatic = opt-in", AutomaticGrowth::OptIn, false),
+        ("automatic = always", AutomaticGrowth::Always, false),
+        ("automatic = never", AutomaticGrowth::Never, false),
+        ("automatic = reconnect", AutomaticGrowth::Reconnect, false),
+        ("present = ceiling", AutomaticGrowth::OptIn, true),
     ];
-    for (automatic_name, automatic) in policies {
+    for (policy_name, automatic, ceiling) in policies {
         for (name, backend) in backends() {
             let disk = Disk::behind(backend);
             let now = Now { size: disk.size, disk: disk.disk, headroom: None };
-            let policy = ExportPolicy { automatic, ..disk.policy };
+            let policy = ExportPolicy { automatic, ceiling, ..disk.policy };
             let lines: String = clients()
                 .into_iter()
                 .map(|(client, told)| format!("    {client:<32}{}\n", cell(&offer(backend, &policy, &now, &told))))
                 .collect();
-            table.add(format!("automatic = {automatic_name}; {name}"), lines);
+            table.add(format!("{policy_name}; {name}"), lines);
         }
     }
     table

@@ -48,7 +48,7 @@ fn any_disk() -> impl Strategy<Value = Disk> {
         8 => Just(Standing::Ready),
         1 => Just(Standing::Unmeasured),
         1 => any_size().prop_map(|asked| Standing::Unsettled { asked }),
-        1 => Just(Standing::Quarantined),
+        1 => any_bytes().prop_map(|found| Standing::Quarantined { found }),
         1 => Just(Standing::Draining),
     ];
     let left = prop::option::of(0..600_u64);
@@ -75,6 +75,8 @@ fn any_wish() -> impl Strategy<Value = Wish> {
             .prop_map(|(client, told, target)| Wish::Explicit { client, told, target }),
         any_bytes().prop_map(|end| Wish::Automatic { end }),
         any_bytes().prop_map(|target| Wish::Operator { target }),
+        any_bytes().prop_map(|target| Wish::Adopt { target }),
+        Just(Wish::Publish),
         any_bytes().prop_map(|size| Wish::Backend { size }),
     ]
 }
@@ -111,6 +113,11 @@ fn check_grow(disk: &Disk, wish: &Wish, grow: &Grow) -> Result<(), TestCaseError
             prop_assert!(grow.to.above(disk.size).0 < rounded || max_step == u64::MAX, "a step beyond max-step");
         }
         Wish::Operator { target } => prop_assert!(grow.to.bytes() >= target, "less than was asked for"),
+        Wish::Publish => prop_assert!(grow.to == disk.disk && grow.ask == Ask::Nothing, "more than was there"),
+        Wish::Adopt { target } => {
+            prop_assert!(disk.backend.grows == Grows::Window && grow.to.bytes() >= target);
+            prop_assert!(grow.zero.is_none() && grow.ask == Ask::Nothing, "zeroes what is the tenant's");
+        }
         Wish::Backend { .. } => prop_assert!(false, "a backend's own size is adopted, not grown"),
     }
     match grow.ask {
@@ -144,8 +151,10 @@ fn check_shrink(disk: &Disk, wish: &Wish, shrink: &Shrink) -> Result<(), TestCas
         Wish::Explicit { told, target, .. } => {
             prop_assert!(target < told.bytes() && target <= shrink.to.bytes(), "it was told less than it asks for");
         }
-        Wish::Operator { target } => prop_assert!(target <= shrink.to.bytes()),
-        Wish::Automatic { .. } | Wish::Backend { .. } => prop_assert!(false, "nobody asked for a shrink"),
+        Wish::Operator { target } | Wish::Adopt { target } => prop_assert!(target <= shrink.to.bytes()),
+        Wish::Automatic { .. } | Wish::Publish | Wish::Backend { .. } => {
+            prop_assert!(false, "nobody asked for a shrink")
+        }
     }
     Ok(())
 }
@@ -164,21 +173,39 @@ proptest! {
             Plan::Shrink(shrink) => check_shrink(&disk, &wish, &shrink)?,
             Plan::Nothing { size } => prop_assert_eq!(size, disk.size),
             Plan::Adopt(adopt) => {
-                prop_assert_eq!(wish, Wish::Backend { size: adopt.disk.bytes() });
+                match wish {
+                    Wish::Backend { size } => {
+                        prop_assert_eq!(size, adopt.disk.bytes());
+                        prop_assert_eq!(adopt.drain, None);
+                    }
+                    Wish::Adopt { target } => {
+                        prop_assert_eq!(adopt.publish.unwrap_or(disk.size).bytes(), target, "not what was ordered");
+                        prop_assert_eq!(adopt.drain.is_some(), target < disk.size.bytes());
+                    }
+                    other => prop_assert!(false, "{other:?} adopts"),
+                }
+                if adopt.drain.is_some() {
+                    prop_assert_eq!(disk.others, Others::default(), "somebody would be surprised");
+                }
                 prop_assert!(adopt.publish.unwrap_or(disk.size) <= adopt.disk, "shows what is not there");
                 let ours = matches!(disk.standing, Standing::Unsettled { .. });
-                prop_assert!(ours || adopt.publish.is_none_or(|size| size > disk.size), "went back by itself");
+                let back = adopt.publish.is_some_and(|size| size <= disk.size);
+                prop_assert!(ours || !back || adopt.drain.is_some(), "went back by itself");
                 prop_assert!(ours || adopt.zero.is_none(), "zeroes what it did not grow");
                 prop_assert!(adopt.lanes != Lanes::DropBefore);
             }
             Plan::Quarantine(_) => match wish {
                 Wish::Backend { size } => prop_assert!(size < disk.size.bytes() || size > Size::MAX.bytes()),
-                Wish::Explicit { .. } | Wish::Automatic { .. } | Wish::Operator { .. } => prop_assert!(false),
+                Wish::Explicit { .. } | Wish::Automatic { .. } | Wish::Operator { .. } | Wish::Publish | Wish::Adopt { .. } => {
+                    prop_assert!(false);
+                }
             },
             Plan::Refuse(refusal) => {
                 let meant = match wish {
-                    Wish::Explicit { target, .. } | Wish::Operator { target } => (1..=Size::MAX.bytes()).contains(&target),
-                    Wish::Automatic { .. } | Wish::Backend { .. } => true,
+                    Wish::Explicit { target, .. } | Wish::Operator { target } | Wish::Adopt { target } => {
+                        (1..=Size::MAX.bytes()).contains(&target)
+                    }
+                    Wish::Automatic { .. } | Wish::Publish | Wish::Backend { .. } => true,
                 };
                 let errno = refusal.reason.errno(Asked::Resize);
                 prop_assert_eq!(errno == Errno::Inval, !meant, "invalid is what can't be meant, and nothing else");
@@ -195,7 +222,8 @@ proptest! {
             // What a clamped client would ask again is still more than there is.
             let met = match wish {
                 Wish::Explicit { target, .. } | Wish::Operator { target } => grow.to.bytes() >= target,
-                Wish::Automatic { .. } | Wish::Backend { .. } => true,
+                Wish::Adopt { target } => grow.to.bytes() == target,
+                Wish::Automatic { .. } | Wish::Publish | Wish::Backend { .. } => true,
             };
             if met {
                 let size = grow.to;

@@ -207,13 +207,13 @@ fn nothing_is_changed_while_nothing_can_be_known() {
     let standings = [
         (Standing::Unmeasured, Reason::Unmeasured, 5, 28),
         (Standing::Unsettled { asked: size(256) }, Reason::Unsettled, 5, 28),
-        (Standing::Quarantined, Reason::Quarantined, 5, 28),
+        (Standing::Quarantined { found: 100 }, Reason::Quarantined, 5, 28),
         (Standing::Draining, Reason::Draining, 108, 108),
     ];
     for (standing, reason, resize, for_write) in standings {
         let mut disk = origin();
         disk.standing = standing;
-        for wish in [explicit(STRUCTURED, 128, 256), Wish::Operator { target: 64 }, write(256)] {
+        for wish in [explicit(STRUCTURED, 128, 256), Wish::Operator { target: 64 }, Wish::Publish, write(256)] {
             assert_eq!(disk.refusal(wish), reason, "{wish:?}");
         }
         assert_eq!((reason.errno(Asked::Resize).wire(), reason.errno(Asked::Write).wire()), (resize, for_write));
@@ -347,8 +347,8 @@ fn a_shrink_drains_first_and_frees_quota_last() {
     let steps = [
         Step::LowerEnd(size(64)),
         Step::Drain,
-        Step::Reread,
         Step::DropLanes,
+        Step::Reread,
         Step::Ask(Ask::Driver(size(64))),
         Step::ReadBack,
         Step::RenewLanes(Lanes::DropBefore),

@@ -106,7 +106,7 @@ fn size_never_goes_back_by_itself() {
     }
     assert_eq!(
         Quarantine::Smaller { was: size(128), now: size(127) }.to_string(),
-        "the backend was 128 bytes and is 127 bytes; give the bytes back, or take the export away from its clients first"
+        "the backend was 128 bytes and is 127 bytes; give the bytes back, or adopt what is left (nbd-gateway resize --adopt)"
     );
     let impossible = "the backend says it has 9223372036854775808 bytes; the most there can be is 2^63-1";
     assert_eq!(Quarantine::Impossible { bytes: 1 << 63 }.to_string(), impossible);
@@ -115,7 +115,14 @@ fn size_never_goes_back_by_itself() {
 #[test]
 fn growth_from_outside_is_counted_at_once_and_shown_as_the_policy_says() {
     let mut disk = Disk::behind(backend("explicit structured, polled"));
-    let of = |publish| Adopt { disk: size(200), count: Some(size(200)), zero: None, publish, lanes: Lanes::Keep };
+    let of = |publish| Adopt {
+        disk: size(200),
+        count: Some(size(200)),
+        zero: None,
+        publish,
+        drain: None,
+        lanes: Lanes::Keep,
+    };
     assert_eq!(adopted(&disk, 200), of(Some(size(200))));
     for external in [External::Ignore, External::Manual] {
         disk.policy.external = external;
@@ -130,7 +137,7 @@ fn growth_from_outside_is_counted_at_once_and_shown_as_the_policy_says() {
 
 #[test]
 fn what_a_quarantine_or_a_restart_waits_for_is_any_size_that_is_big_enough() {
-    for standing in [Standing::Quarantined, Standing::Unmeasured] {
+    for standing in [Standing::Quarantined { found: 100 }, Standing::Unmeasured] {
         let mut disk = Disk::behind(backend("driver"));
         disk.standing = standing;
         assert_eq!((adopted(&disk, 128).publish, adopted(&disk, 128).lanes), (None, Lanes::Keep));

@@ -3,6 +3,7 @@
 
 mod client;
 mod describe;
+mod operator;
 mod serve;
 
 use crate::gateway::binary;

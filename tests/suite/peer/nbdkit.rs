@@ -1,5 +1,7 @@
 //! nbdkit, whose plugins and filters give a server of any abilities.
 
+use std::path::Path;
+
 use super::{Disk, Served};
 use crate::image::Image;
 use crate::place::Place;
@@ -36,6 +38,12 @@ pub(crate) fn nbdkit(flags: &[&str], plugin: &[&str], image: &Image) -> Result<S
 /// Starts nbdkit with a plugin that makes up its own content.
 pub(crate) fn nbdkit_as_it_is(flags: &[&str], plugin: &[&str]) -> Result<Served, Trouble> {
     start(flags, plugin, None)
+}
+
+/// Starts nbdkit on a file that others look at, and may change, too.
+pub(crate) fn nbdkit_on(file: &Path) -> Result<Served, Trouble> {
+    let file = file.to_str().ok_or_else(|| Trouble::new("a path that is no text"))?;
+    start(&[], &["file", file], None)
 }
 
 fn start(flags: &[&str], plugin: &[&str], image: Option<&Image>) -> Result<Served, Trouble> {

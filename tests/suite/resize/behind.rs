@@ -128,6 +128,30 @@ fn every_lane_may_use_a_new_size_where_a_backend_shows_it_to_new_connections_onl
     Ok(())
 }
 
+/// A lane that shook hands anew was refused for being smaller, before the smaller size was shown.
+#[test]
+fn lanes_shake_hands_anew_for_a_shrink_too() -> Result<(), Trouble> {
+    let script = Script { resizing: Resizing::Explicit { exposes: 0 }, pins: true, ..Script::default() };
+    let flags = script.flags | flag::MULTI_CONN | flag::SEND_RESIZE;
+    let backend = Backend::start(Script { flags, ..script })?;
+    let more = "lanes = 2\n[export.resize]\nshrink = true\npoll = \"off\"\n";
+    let gateway = Gateway::start(&export(NAME, &backend.uri(), more))?;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(enter(&gateway, Framing::Structured, &[info::RESIZE])?);
+    }
+    for to in [9 * MIB, 7 * MIB] {
+        assert_eq!(clients[0].ask(resize(to), &[])?.success()?.sizes, [to]);
+        for client in &mut clients {
+            client.write(to - 512, &[to as u8 | 3; 512])?.success()?;
+        }
+    }
+    for client in clients {
+        client.leave()?;
+    }
+    gateway.end()
+}
+
 #[test]
 fn a_client_that_comes_while_a_shrink_drains_is_told_where_it_will_end() -> Result<(), Trouble> {
     let script = Script { resizing: Resizing::Explicit { exposes: 0 }, ..Script::default() };

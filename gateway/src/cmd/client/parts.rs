@@ -13,7 +13,7 @@ use crate::proto::{Cmd, ExportFlags, Features, Info, MAX_SIZE};
 
 /// How a size was learnt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     /// The server tells each size.
     Notify,
     /// Asked in band.
@@ -26,7 +26,7 @@ pub(super) enum Part {
 
 impl Part {
     /// The word for programs.
-    pub(super) fn key(self) -> &'static str {
+    pub(crate) fn key(self) -> &'static str {
         match self {
             Self::Notify => "notify",
             Self::Query => "query",

@@ -36,7 +36,7 @@ impl<'a> Voice<'a> {
 }
 
 /// A size for people: `8 GiB (8589934592 bytes)`, or only the bytes where no unit is whole.
-pub(super) fn shown(size: u64) -> String {
+pub(crate) fn shown(size: u64) -> String {
     let round = Bytes(size).to_string();
     if round.ends_with(" bytes") { round } else { format!("{round} ({size} bytes)") }
 }

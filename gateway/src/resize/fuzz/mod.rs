@@ -58,9 +58,12 @@ pub(crate) fn fuzz_resizes(data: &[u8]) {
 
 /// Histories to start from: one per fault, in front of a grow and of a shrink.
 pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
-    let faults = (0_u8..14).map(|fault| vec![0x40, 0x12, 16, 8, fault << 4, 0, 24, 9, 0, 0, 32, 1, 8, 9, 0, 0, 40]);
+    let faults = (0_u8..15).flat_map(|fault| {
+        [0x40, 0xc0].map(|scene| vec![scene, 0x12, 16, 8, fault << 4, 0, 24, 9, 0, 0, 32, 1, 8, 9, 0, 0, 40])
+    });
+    let lost = vec![0, 2, 20, 5, 12, 7, 0, 0xf4, 0, 0, 16, 5, 40, 0xd4, 0, 0x85, 8, 0xf4, 8, 0xe4, 8];
     let plain = vec![0, 0, 8, 0, 12, 2, 20, 4, 30, 5, 0, 1, 9, 6, 50, 9, 0, 3, 40];
-    faults.chain([plain]).collect()
+    faults.chain([plain, lost]).collect()
 }
 
 fn now<T>(future: impl Future<Output = T>) -> Option<T> {
@@ -76,6 +79,7 @@ impl Play {
         let tenant = TenantId::new("t").ok()?;
         let proof = if style & 4 == 0 { Proof::OptedIn } else { Proof::Claimed };
         let grows = match style & 3 {
+            any if choice & 0x80 != 0 => Grows::Driver { aside: any & 1 == 0 },
             0 => Grows::Explicit { replies: Replies::Structured, proof },
             1 => Grows::Automatic { proof },
             2 => Grows::Explicit { replies: Replies::Simple, proof },
@@ -135,7 +139,7 @@ impl Play {
             0 | 1 => drop(self.explicit(client, shown, size)),
             2 => drop(self.explicit(client, stale, size)),
             3 => drop(self.wish(Wish::Automatic { end: if size == 0 { u64::MAX } else { size } }, None)),
-            4 => drop(self.wish(Wish::Operator { target: size }, None)),
+            4 => drop(self.order(kind >> 4, size)),
             5 => self.state.lock().outside(size),
             6 => self.seen(size),
             7 => {
@@ -162,6 +166,25 @@ impl Play {
             assert!(!grow || clamp || size.bytes() >= target, "asked for {target}, answered {size:?}");
         }
         answer
+    }
+
+    /// An operator's: a size, or what there is already.
+    fn order(&mut self, which: u8, size: u64) -> Answer {
+        match which {
+            0xd => self.wish(Wish::Publish, None),
+            // What the backend has now, or what a person takes it to have.
+            0xe | 0xf => {
+                let disk = self.state.lock().disk;
+                let target = if which == 0xf { disk } else { size };
+                let answer = self.wish(Wish::Adopt { target }, None);
+                let state = self.state.lock();
+                assert!(answer.is_err() || state.shown == target, "adopted {target}, shown {}", state.shown);
+                assert!(answer.is_err() || state.in_doubt.is_none(), "adopted what may still change");
+                drop(state);
+                answer
+            }
+            _ => self.wish(Wish::Operator { target: size }, None),
+        }
     }
 
     /// Exactly one answer, and the size in it is the one that is shown.
@@ -204,6 +227,7 @@ impl Play {
     fn check(&self) {
         let state = self.state.lock();
         state.check_quota();
+        assert!(!state.aside, "the lanes are left without a connection");
         assert!(state.end <= state.shown, "admitted up to {} of {}", state.end, state.shown);
         if self.coordinator.standing == Standing::Ready {
             assert_eq!(state.end, state.shown, "ready, with a lowered end");
@@ -273,6 +297,7 @@ fn fault(value: u64, size: u64) -> Fault {
         11 => Fault::NoteFails,
         12 => Fault::ClearFails,
         13 => Fault::DrainFails,
+        14 => Fault::LanesStay,
         _ => Fault::OtherSize(size),
     }
 }

@@ -48,6 +48,8 @@ pub(super) enum Fault {
     ClearFails,
     /// Requests past a lowered end do not end in time.
     DrainFails,
+    /// The connections to the backend do not end in time.
+    LanesStay,
 }
 
 /// What there is.
@@ -81,6 +83,8 @@ pub(super) struct State {
     /// Somebody else made the backend larger than the gateway asked for: quota may be exceeded.
     pub(super) outside: bool,
     pub(super) ended: bool,
+    /// The lanes have no connection.
+    pub(super) aside: bool,
     pub(super) faults: VecDeque<Fault>,
 }
 
@@ -104,6 +108,7 @@ impl State {
             only_grows: false,
             outside: false,
             ended: false,
+            aside: false,
             faults: VecDeque::new(),
         }
     }
@@ -269,6 +274,7 @@ impl Hands for Fake {
     async fn zero(&mut self, range: ByteRange) -> Result<(), String> {
         let mut state = self.state.lock();
         let inside = within(range);
+        assert!(!state.aside, "zeroed without a connection");
         assert!(range.start().bytes() >= state.shown, "zeroes over what clients see");
         let noted = (0_u64..).zip(state.noted).filter(|(at, _)| inside(*at)).all(|(_, noted)| noted);
         assert!(noted, "{range:?} is zeroed and was not noted");
@@ -279,7 +285,22 @@ impl Hands for Fake {
         Ok(())
     }
 
-    async fn renew(&mut self, _lanes: Lanes) {}
+    fn takes_one(&self) -> bool {
+        false
+    }
+
+    async fn drop_lanes(&mut self) -> bool {
+        let mut state = self.state.lock();
+        assert!(!state.aside, "lanes taken aside twice");
+        state.aside = !state.once(Fault::LanesStay);
+        state.aside
+    }
+
+    async fn renew(&mut self, lanes: Lanes) {
+        if lanes == Lanes::DropBefore {
+            self.state.lock().aside = false;
+        }
+    }
 
     fn lower_end(&mut self, end: Size) {
         let mut state = self.state.lock();

@@ -1,0 +1,60 @@
+//! What there is: exports, tenants, sessions. Changes nothing, and opens nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::Shared;
+use super::answer::{refuse, tell, unopened};
+use super::view::{ExportView, SessionView, TenantView};
+use crate::export::{Export, OpenError};
+
+/// The exports that are open.
+pub(super) async fn exports(State(shared): State<Shared>) -> Response {
+    let mut sessions: HashMap<String, u64> = HashMap::new();
+    for session in shared.sessions.list() {
+        let count = sessions.entry(session.export).or_default();
+        *count = count.saturating_add(1);
+    }
+    let view = |export: &Arc<Export>| ExportView::of(export, sessions.get(export.name()).copied().unwrap_or(0));
+    tell(shared.registry.open_now().iter().map(view).collect::<Vec<_>>())
+}
+
+/// One of them.
+pub(super) async fn export(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+    match open_now(&shared, &name) {
+        Ok(export) => tell(one(&shared, &export)),
+        Err(answer) => *answer,
+    }
+}
+
+/// The tenants and what they use.
+pub(super) async fn tenants(State(shared): State<Shared>) -> Response {
+    let view = |tenant| TenantView::of(tenant, shared.registry.usage(&tenant.id).as_ref());
+    tell(shared.registry.tenants().iter().map(view).collect::<Vec<_>>())
+}
+
+/// The clients that are connected.
+pub(super) async fn sessions(State(shared): State<Shared>) -> Response {
+    tell(shared.sessions.list().into_iter().map(SessionView::from).collect::<Vec<_>>())
+}
+
+/// An export as it is now.
+pub(super) fn one(shared: &Shared, export: &Export) -> ExportView {
+    let sessions = shared.sessions.list().iter().filter(|session| session.export == export.name()).count();
+    ExportView::of(export, u64::try_from(sessions).unwrap_or(u64::MAX))
+}
+
+/// An export that is open; if it is not, the answer that says why not.
+pub(super) fn open_now(shared: &Shared, name: &str) -> Result<Arc<Export>, Box<Response>> {
+    let found = shared.registry.open_now().into_iter().find(|export| export.name() == name);
+    found.ok_or_else(|| {
+        Box::new(match shared.registry.knows(name) {
+            Ok(()) => refuse(StatusCode::NOT_FOUND, format!("export {name:?} is not open: no client uses it")),
+            Err(why) => unopened(&OpenError::Unknown { export: name.to_owned(), why }),
+        })
+    })
+}

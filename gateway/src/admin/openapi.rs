@@ -1,0 +1,117 @@
+//! The interface as an OpenAPI 3.1 document, made of the table that the router is made of and of the types that are sent:
+//! it can't say anything else than what is served.
+
+use axum::http::StatusCode;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::routes::{Asks, Route, Shape};
+use super::view::Refused;
+
+/// The document.
+pub(super) fn document(table: &[Route]) -> Value {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.definitions_path = "/components/schemas".into();
+    settings.meta_schema = None;
+    let mut generator = settings.into_generator();
+    let mut content = |shape: &Shape| match shape {
+        Shape::Json(schema) => json!({ "application/json": { "schema": schema(&mut generator) } }),
+        Shape::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
+    };
+    let error = content(&Shape::Json(|generator| generator.subschema_for::<Refused>()));
+    let mut paths = Map::new();
+    for route in table {
+        let mut answers = Map::new();
+        let (status, shape) = &route.answers;
+        let mut fails = route.fails.to_vec();
+        if route.asks == Asks::Operator {
+            fails.extend([StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN]);
+        }
+        if route.takes.is_some() {
+            fails.push(StatusCode::BAD_REQUEST);
+        }
+        for status in fails {
+            let says = status.canonical_reason().unwrap_or_default();
+            // Where text is answered, an error is text too.
+            let body = if matches!(shape, Shape::Text) { content(shape) } else { error.clone() };
+            answers.insert(status.as_str().to_owned(), json!({ "description": says, "content": body }));
+        }
+        answers.insert(status.as_str().to_owned(), json!({ "description": route.does, "content": content(shape) }));
+        let mut operation = Map::new();
+        operation.insert("summary".into(), route.does.into());
+        operation.insert("responses".into(), answers.into());
+        if let Some(takes) = &route.takes {
+            operation.insert("requestBody".into(), json!({ "required": true, "content": content(takes) }));
+        }
+        if route.asks == Asks::Operator {
+            operation.insert("security".into(), json!([{ "token": [] }]));
+        }
+        let parameters: Vec<Value> = parameters(route.path).collect();
+        if !parameters.is_empty() {
+            operation.insert("parameters".into(), parameters.into());
+        }
+        let methods = paths.entry(route.path).or_insert_with(|| Map::new().into());
+        if let Some(methods) = methods.as_object_mut() {
+            methods.insert(route.method.as_str().to_lowercase(), operation.into());
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": { "title": "nbd-gateway", "version": env!("CARGO_PKG_VERSION"), "description": "Sizes are in bytes." },
+        "paths": paths,
+        "components": {
+            "schemas": generator.take_definitions(true),
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+        },
+    })
+}
+
+/// The names in a path. A job is a number, everything else a text.
+fn parameters(path: &str) -> impl Iterator<Item = Value> {
+    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).map(|name| {
+        let kind = if name == "job" { "integer" } else { "string" };
+        json!({ "name": name, "in": "path", "required": true, "schema": { "type": kind } })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::routes::table;
+    use super::*;
+
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => map.iter().for_each(|(key, value)| match value.as_str() {
+                Some(to) if key == "$ref" => found.push(to.to_owned()),
+                _ => references(value, found),
+            }),
+            Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_document_has_every_route_and_refers_to_nothing_that_is_not_in_it() {
+        let table = table();
+        let document = document(&table);
+        for route in &table {
+            let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
+            assert!(operation["summary"].is_string(), "{} {}", route.method, route.path);
+            assert_eq!(operation["security"].is_array(), route.asks == Asks::Operator, "{}", route.path);
+        }
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 5, "{found:?}");
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_path_is_a_parameter() {
+        let found: Vec<_> = parameters("/api/v1/exports/{name}/jobs/{job}").collect();
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0]["name"].as_str(), found[1]["schema"]["type"].as_str()), (Some("name"), Some("integer")));
+    }
+}

@@ -1,0 +1,80 @@
+//! What an operator orders: a size, what is to be made of a backend's own size, the end. Each waits for its outcome, and
+//! each needs the token.
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use nbd_gateway_config::cli::Change;
+use nbd_gateway_policy::plan::Wish;
+
+use super::Shared;
+use super::answer::{refuse, refused, tell, unopened};
+use super::look::{one, open_now};
+use super::view::{Draining, Resize, Resized, Wanted};
+
+/// Another size.
+pub(super) async fn resize(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    body: Result<Json<Resize>, JsonRejection>,
+) -> Response {
+    let (wanted, adopt) = match body {
+        Ok(Json(Resize { size, adopt })) => (size, adopt),
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("{error}; send {{\"size\": \"8GiB\"}}")),
+    };
+    let change = match wanted {
+        // Any number of bytes is judged with the rest.
+        Wanted::Bytes(bytes) => Change::To(nbd_gateway_config::Size::from_bytes(bytes)),
+        Wanted::Text(text) => match text.parse::<Change>() {
+            Ok(change) => change,
+            Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
+        },
+    };
+    if adopt && matches!(change, Change::By(_)) {
+        return refuse(StatusCode::BAD_REQUEST, "what a backend is can only be adopted as a whole size, without a `+`");
+    }
+    wish(&shared, &name, |now| match change {
+        Change::To(size) if adopt => Wish::Adopt { target: size.bytes() },
+        Change::To(size) => Wish::Operator { target: size.bytes() },
+        Change::By(more) => Wish::Operator { target: now.saturating_add(more.bytes()) },
+    })
+    .await
+}
+
+/// All that the backend has.
+pub(super) async fn publish(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+    wish(&shared, &name, |_| Wish::Publish).await
+}
+
+/// Opens the export if nobody has: an operator need not be a client first.
+async fn wish(shared: &Shared, name: &str, wish: impl FnOnce(u64) -> Wish) -> Response {
+    let lease = match shared.registry.open(name).await {
+        Ok(lease) => lease,
+        Err(error) => return unopened(&error),
+    };
+    let export = lease.export();
+    match export.resizer().wish(wish(export.size())).await {
+        Ok(size) => tell(Resized { size: size.bytes() }),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+/// Calls off a resize that still waits for those before it.
+pub(super) async fn cancel(State(shared): State<Shared>, Path((name, job)): Path<(String, u64)>) -> Response {
+    match open_now(&shared, &name) {
+        Err(answer) => *answer,
+        Ok(export) if export.resizer().jobs.cancel(job) => tell(one(&shared, &export)),
+        Ok(_) => refuse(StatusCode::CONFLICT, format!("resize {job} of export {name:?} is not waiting any more")),
+    }
+}
+
+/// Lets the gateway end as SIGTERM does.
+pub(super) async fn drain(State(shared): State<Shared>) -> Response {
+    if !shared.drain.send_replace(true) {
+        tracing::info!("an operator ordered the end");
+    }
+    let sessions = u64::try_from(shared.sessions.len()).unwrap_or(u64::MAX);
+    (StatusCode::ACCEPTED, Json(Draining { sessions })).into_response()
+}

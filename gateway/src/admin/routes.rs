@@ -1,0 +1,159 @@
+//! Every path of the interface, in one table: the router is built from it, and so is what [`document`](super::openapi)
+//! tells of it. A path that is not here does not exist.
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode};
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
+use axum::routing::{MethodRouter, delete, get, post};
+use axum::{Json, Router};
+use schemars::generate::SchemaGenerator;
+use schemars::{JsonSchema, Schema};
+
+use super::token::{self, Token};
+use super::view::{Draining, ExportView, Resize, Resized, SessionView, TenantView};
+use super::{Shared, look, openapi, order, state};
+
+/// The longest body taken, in bytes.
+const LONGEST_BODY: usize = 16 * 1024;
+
+/// Who may ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// Everybody: whether the process lives says nothing else.
+    Anyone,
+    /// Whoever reaches the address, if that is on this host; else whoever brings the token.
+    Reader,
+    /// Whoever brings the token.
+    Operator,
+}
+
+/// What is sent with an answer or a request.
+#[derive(Clone, Copy)]
+pub(super) enum Shape {
+    /// JSON of this schema.
+    Json(fn(&mut SchemaGenerator) -> Schema),
+    /// Plain text.
+    Text,
+}
+
+/// One thing that can be asked for.
+pub(super) struct Route {
+    pub(super) method: Method,
+    /// Parts in braces are names, escaped.
+    pub(super) path: &'static str,
+    /// What it does, for people.
+    pub(super) does: &'static str,
+    pub(super) asks: Asks,
+    /// The body that it takes.
+    pub(super) takes: Option<Shape>,
+    /// What it answers when all is well.
+    pub(super) answers: (StatusCode, Shape),
+    /// How else it may end, besides what goes for all.
+    pub(super) fails: &'static [StatusCode],
+    serves: MethodRouter<Shared>,
+}
+
+fn json<T: JsonSchema>() -> Shape {
+    Shape::Json(|generator| generator.subschema_for::<T>())
+}
+
+fn seen(path: &'static str, does: &'static str, shape: Shape, serves: MethodRouter<Shared>) -> Route {
+    Route {
+        method: Method::GET,
+        path,
+        does,
+        asks: Asks::Reader,
+        takes: None,
+        answers: (StatusCode::OK, shape),
+        fails: &[],
+        serves,
+    }
+}
+
+fn ordered(path: &'static str, does: &'static str, shape: Shape, serves: MethodRouter<Shared>) -> Route {
+    const ENDS: &[StatusCode] =
+        &[StatusCode::NOT_FOUND, StatusCode::CONFLICT, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
+    Route { method: Method::POST, asks: Asks::Operator, fails: ENDS, ..seen(path, does, shape, serves) }
+}
+
+/// The table.
+pub(super) fn table() -> Vec<Route> {
+    let not_ready: &[StatusCode] = &[StatusCode::SERVICE_UNAVAILABLE];
+    let missing: &[StatusCode] = &[StatusCode::NOT_FOUND];
+    vec![
+        Route {
+            asks: Asks::Anyone,
+            ..seen("/livez", "whether the process runs", Shape::Text, get(|| async { "alive\n" }))
+        },
+        Route {
+            asks: Asks::Anyone,
+            fails: not_ready,
+            ..seen("/readyz", "whether it takes clients", Shape::Text, get(state::readyz))
+        },
+        seen("/metrics", "the metrics, in Prometheus' text format", Shape::Text, get(state::metrics)),
+        seen("/api/v1/exports", "the exports that are open", json::<Vec<ExportView>>(), get(look::exports)),
+        Route {
+            fails: missing,
+            ..seen("/api/v1/exports/{name}", "one of them", json::<ExportView>(), get(look::export))
+        },
+        seen(
+            "/api/v1/tenants",
+            "the tenants, what they may use, and what they do use",
+            json::<Vec<TenantView>>(),
+            get(look::tenants),
+        ),
+        seen("/api/v1/sessions", "the clients that are connected", json::<Vec<SessionView>>(), get(look::sessions)),
+        Route {
+            takes: Some(json::<Resize>()),
+            ..ordered(
+                "/api/v1/exports/{name}/resize",
+                "resizes an export, or adopts what its backend is; answers with the size now in force",
+                json::<Resized>(),
+                post(order::resize),
+            )
+        },
+        ordered(
+            "/api/v1/exports/{name}/publish",
+            "shows all that another hand gave the backend; answers with the size now in force",
+            json::<Resized>(),
+            post(order::publish),
+        ),
+        Route {
+            method: Method::DELETE,
+            fails: &[StatusCode::NOT_FOUND, StatusCode::CONFLICT],
+            ..ordered(
+                "/api/v1/exports/{name}/jobs/{job}",
+                "calls off a resize that still waits for others",
+                json::<ExportView>(),
+                delete(order::cancel),
+            )
+        },
+        Route {
+            answers: (StatusCode::ACCEPTED, json::<Draining>()),
+            fails: &[],
+            ..ordered("/api/v1/drain", "lets the gateway end as SIGTERM does", json::<Draining>(), post(order::drain))
+        },
+        seen(
+            "/api/v1/openapi.json",
+            "this interface, as an OpenAPI document",
+            json::<Schema>(),
+            get(|| async { Json(openapi::document(&table())).into_response() }),
+        ),
+    ]
+}
+
+/// The router. `guarded`: the address can be reached from other hosts, so that readers need the token too.
+pub(super) fn router(token: &Token, guarded: bool, shared: Shared) -> Router {
+    let mut router = Router::new();
+    for Route { path, asks, serves, .. } in table() {
+        let open = match asks {
+            Asks::Anyone => true,
+            Asks::Reader => !guarded,
+            Asks::Operator => false,
+        };
+        let serves = if open { serves } else { serves.route_layer(from_fn_with_state(token.clone(), token::require)) };
+        router = router.route(path, serves);
+    }
+    router.layer(DefaultBodyLimit::max(LONGEST_BODY)).with_state(shared)
+}

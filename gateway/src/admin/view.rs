@@ -1,0 +1,275 @@
+//! What the interface says, as types: the server writes them, the operator's commands read them, and the OpenAPI document
+//! is made of them. Sizes are whole numbers, in bytes. A reader takes what it knows and leaves the rest, so fields may be
+//! added; none is ever renamed.
+
+use nbd_gateway_config::{Backend, Driver};
+use nbd_gateway_policy::plan::Standing;
+use nbd_gateway_policy::quota::Usage;
+use nbd_gateway_policy::style::{ClientStyle, Grows, Tells};
+use nbd_gateway_policy::types::{Bytes, Size};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::export::Export;
+use crate::proto::Framing;
+use crate::resize::jobs::Job;
+use crate::session::SessionInfo;
+
+/// An export that is open.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ExportView {
+    /// Its name, as clients say it.
+    pub name: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// The size that clients are shown, in bytes.
+    pub size: u64,
+    /// The backend's size as last read, in bytes.
+    pub disk: u64,
+    /// The most that it may become, in bytes; absent: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<u64>,
+    /// Changes of size since it was opened.
+    pub generation: u64,
+    /// Whether it can be resized now: ready, unmeasured, unsettled, quarantined or draining.
+    pub standing: String,
+    /// What an operator should know of it, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// What has its data: nbd, file or memory.
+    pub backend: String,
+    /// How the configuration has it resized.
+    pub driver: String,
+    /// How it turned out to grow: explicit, automatic, embedded, window, driver or fixed.
+    pub grows: String,
+    /// How its backend tells of a new size: notify, query, handshake or itself.
+    pub tells: String,
+    /// Whether clients may only read.
+    pub read_only: bool,
+    /// How many clients have it open.
+    pub sessions: u64,
+    /// Its last resizes, newest last.
+    pub jobs: Vec<Job>,
+}
+
+impl ExportView {
+    /// What there is to see of an export now.
+    pub(super) fn of(export: &Export, sessions: u64) -> Self {
+        let (shown, config, policy) = (export.view().shown(), export.config(), export.policy());
+        let seen = export.resizer().glance.now();
+        let standing = seen.map_or(Standing::Unmeasured, |seen| seen.standing);
+        let disk = match (standing, seen) {
+            (Standing::Quarantined { found }, _) => found,
+            (_, Some(seen)) => seen.disk.bytes(),
+            (_, None) => shown.size,
+        };
+        let style = seen.map(|seen| seen.backend);
+        let window = style.is_some_and(|style| style.grows == Grows::Window);
+        Self {
+            name: export.name().to_owned(),
+            tenant: export.tenant().to_owned(),
+            size: shown.size,
+            disk,
+            max_size: (policy.max_size < Size::MAX).then_some(policy.max_size.bytes()),
+            generation: shown.generation,
+            standing: word(standing).to_owned(),
+            note: note(standing, shown.size, if window { shown.size } else { disk }),
+            backend: kind(&config.backend).to_owned(),
+            driver: driver(&config.resize.driver).to_owned(),
+            grows: style.map_or("fixed", |style| grows(style.grows)).to_owned(),
+            tells: style.map_or("handshake", |style| tells(style.tells)).to_owned(),
+            read_only: policy.read_only,
+            sessions,
+            jobs: export.resizer().jobs.list(),
+        }
+    }
+}
+
+/// A tenant.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct TenantView {
+    /// Its name.
+    pub name: String,
+    /// The most that its exports may sum to, in bytes; absent: no quota.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<u64>,
+    /// Beyond this the gateway warns, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft_quota: Option<u64>,
+    /// The sizes of its exports that were opened, in bytes.
+    pub used: u64,
+    /// Held for grows in flight, in bytes.
+    pub reserved: u64,
+    /// Held for grows of unknown outcome, in bytes.
+    pub unsettled: u64,
+    /// How many of its exports are counted.
+    pub exports: u64,
+    /// Whether more is used, reserved and unsettled than its quota: nothing of it grows.
+    pub over_quota: bool,
+}
+
+impl TenantView {
+    /// What a tenant has, out of what it may have.
+    pub(super) fn of(tenant: &nbd_gateway_config::Tenant, usage: Option<&Usage>) -> Self {
+        let of = |bytes: fn(&Usage) -> Bytes| usage.map_or(0, |u| bytes(u).0);
+        Self {
+            name: tenant.id.as_str().to_owned(),
+            quota: tenant.allowance.quota.map(|q| q.0),
+            soft_quota: tenant.allowance.soft_quota.map(|q| q.0),
+            used: of(|u| u.used),
+            reserved: of(|u| u.reserved),
+            unsettled: of(|u| u.unsettled),
+            exports: usage.map_or(0, |u| u64::from(u.exports)),
+            over_quota: usage.is_some_and(|u| u.over_quota),
+        }
+    }
+}
+
+/// A client that is connected.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct SessionView {
+    /// Its number, unique in this process.
+    pub id: u64,
+    /// The export that it has open.
+    pub export: String,
+    /// Where it comes from: an address and port, or unix.
+    pub peer: String,
+    /// How its replies are framed: simple, structured or extended.
+    pub framing: String,
+    /// What it knows of resize: explicit, automatic or stock.
+    pub style: String,
+    /// The size that it was last told, in bytes.
+    pub size: u64,
+}
+
+impl From<SessionInfo> for SessionView {
+    fn from(info: SessionInfo) -> Self {
+        let framing = match info.framing {
+            Framing::Simple => "simple",
+            Framing::Structured => "structured",
+            Framing::Extended => "extended",
+        };
+        let style = match info.style {
+            ClientStyle::ExplicitSimple | ClientStyle::ExplicitStructured => "explicit",
+            ClientStyle::Automatic => "automatic",
+            ClientStyle::Stock | ClientStyle::Kernel => "stock",
+        };
+        Self {
+            id: info.id,
+            export: info.export,
+            peer: info.from,
+            framing: framing.to_owned(),
+            style: style.to_owned(),
+            size: info.told,
+        }
+    }
+}
+
+/// An order for another size.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resize {
+    /// Bytes, or a text: `8GiB`, or `+1GiB` for more than it has now.
+    pub size: Wanted,
+    /// Take the backend for what it is, whatever it has lost; `size` is what it is.
+    #[serde(default)]
+    pub adopt: bool,
+}
+
+/// A size as it may be asked for.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Wanted {
+    /// In bytes.
+    Bytes(u64),
+    /// With a unit; with a `+`, by how much.
+    Text(String),
+}
+
+/// What an order about a size came to.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Resized {
+    /// The size now in force, in bytes.
+    pub size: u64,
+}
+
+/// The gateway is going.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Draining {
+    /// Clients that are still connected.
+    pub sessions: u64,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Refused {
+    /// In a sentence.
+    pub error: String,
+}
+
+fn word(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Ready => "ready",
+        Standing::Unmeasured => "unmeasured",
+        Standing::Unsettled { .. } => "unsettled",
+        Standing::Quarantined { .. } => "quarantined",
+        Standing::Draining => "draining",
+    }
+}
+
+fn note(standing: Standing, size: u64, disk: u64) -> Option<String> {
+    match standing {
+        Standing::Unsettled { asked } => Some(format!("nobody knows yet whether the backend went to {asked}")),
+        Standing::Quarantined { found } => Some(format!(
+            "the backend has {} where clients rely on {}; give the bytes back, or adopt what is left",
+            Bytes(found),
+            Bytes(size)
+        )),
+        Standing::Ready if disk > size => {
+            Some(format!("the backend has {} more than is shown; publish shows it", Bytes(disk.saturating_sub(size))))
+        }
+        Standing::Ready | Standing::Unmeasured | Standing::Draining => None,
+    }
+}
+
+fn kind(backend: &Backend) -> &'static str {
+    match backend {
+        Backend::Nbd(_) => "nbd",
+        Backend::File { .. } => "file",
+        Backend::Memory { .. } => "memory",
+    }
+}
+
+fn driver(driver: &Driver) -> &'static str {
+    match driver {
+        Driver::Origin => "embedded",
+        Driver::Wire => "wire",
+        Driver::Automatic => "automatic",
+        Driver::Window { .. } => "window",
+        Driver::File { .. } => "file",
+        Driver::Qmp(_) => "qmp",
+        Driver::Restart { .. } => "restart",
+        Driver::Exec { .. } => "exec",
+        Driver::None => "none",
+    }
+}
+
+fn grows(grows: Grows) -> &'static str {
+    match grows {
+        Grows::Explicit { .. } => "explicit",
+        Grows::Automatic { .. } => "automatic",
+        Grows::Origin => "embedded",
+        Grows::Window => "window",
+        Grows::Driver { .. } => "driver",
+        Grows::Fixed => "fixed",
+    }
+}
+
+fn tells(tells: Tells) -> &'static str {
+    match tells {
+        Tells::Notify => "notify",
+        Tells::Query => "query",
+        Tells::SecondHandshake => "handshake",
+        Tells::Itself => "itself",
+    }
+}

@@ -1,0 +1,32 @@
+//! `nbd-gateway agent`: runs the agent until a signal.
+
+use std::process::ExitCode;
+
+use nbd_gateway_config::cli::Agent;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{DONE, failed};
+use crate::agent::run;
+
+/// Runs it on a runtime of its own.
+pub fn main(order: &Agent) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let outcome = runtime.block_on(async {
+        // Caught before the device is touched: a signal then still ends in order.
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = async move {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        };
+        Ok::<_, std::io::Error>(run(order, &mut std::io::stdout(), stop).await)
+    });
+    // A request that the kernel holds must not hold up the end.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(Ok(())) => ExitCode::from(DONE),
+        Ok(Err(fault)) => failed(&fault),
+        Err(error) => failed(&error),
+    }
+}

@@ -1,0 +1,143 @@
+//! Asking a gateway: where it is, with which token, and what its answers mean. One sentence for each way to fail.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nbd_gateway_config::cli::Admin;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::admin::view::Refused;
+use crate::http::{self, Bounds, Method, Request, StatusCode, Target};
+
+/// What a name in a path may have besides letters and digits.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// How long a gateway may take to say what it sees.
+const LOOKING: Duration = Duration::from_secs(10);
+/// How long it may take to carry an order out: zeroes may have to be written.
+const ORDERING: Duration = Duration::from_secs(600);
+/// The longest answer read, in bytes.
+const LONGEST: usize = 64 << 20;
+
+/// Why an operator does not get what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskFault {
+    /// The command line.
+    #[error("--admin: {0}")]
+    Usage(http::Error),
+    /// Nobody is there.
+    #[error("{0}; does the gateway run, and is that its admin.address?")]
+    Unreached(http::Error),
+    /// It did not answer in time: nobody knows.
+    #[error("{0}; it may still be at it, look with `nbd-gateway exports`")]
+    Slow(http::Error),
+    /// What is there is no gateway.
+    #[error("{0}; is that a gateway's admin interface?")]
+    Stranger(String),
+    /// The token's file.
+    #[error("can't read the token in {}: {error}", path.display())]
+    Token { path: PathBuf, error: std::io::Error },
+    /// No token was brought where one is needed.
+    #[error("this needs the token of the gateway's admin.token-file: give it with --token-file FILE")]
+    NoToken,
+    /// The wrong one was.
+    #[error("the gateway does not take the token in {}", path.display())]
+    WrongToken { path: PathBuf },
+    /// The gateway's own sentence.
+    #[error("{0}")]
+    Refused(String),
+    /// The runtime.
+    #[error("can't start: {0}")]
+    Start(std::io::Error),
+    /// Nothing can be printed.
+    #[error("stdout: {0}")]
+    Stdout(std::io::Error),
+}
+
+/// A gateway that can be asked.
+pub(super) struct Ask<'a> {
+    target: Target,
+    /// What stands before every path, without a slash at its end.
+    below: String,
+    admin: &'a Admin,
+    /// `Bearer TOKEN`.
+    bearer: Option<String>,
+}
+
+/// What it answered; all was well.
+pub(super) struct Told {
+    body: Bytes,
+    target: Target,
+}
+
+/// A name as a part of a path.
+pub(super) fn escaped(name: &str) -> String {
+    utf8_percent_encode(name, ESCAPED).to_string()
+}
+
+impl<'a> Ask<'a> {
+    /// As the command line says.
+    pub(super) fn of(admin: &'a Admin) -> Result<Self, AskFault> {
+        let (target, path) = Target::of_url(&admin.url).map_err(AskFault::Usage)?;
+        let bearer = match &admin.token_file {
+            None => None,
+            Some(path) => {
+                let text =
+                    std::fs::read_to_string(path).map_err(|error| AskFault::Token { path: path.clone(), error })?;
+                Some(format!("Bearer {}", text.lines().next().unwrap_or("").trim()))
+            }
+        };
+        Ok(Self { target, below: path.trim_end_matches('/').to_owned(), admin, bearer })
+    }
+
+    /// Looks at something.
+    pub(super) fn look(&self, path: &str) -> Result<Told, AskFault> {
+        self.send(Method::GET, path, Bytes::new(), LOOKING)
+    }
+
+    /// Orders something, and waits for the outcome.
+    pub(super) fn order(&self, path: &str, body: Option<&impl Serialize>) -> Result<Told, AskFault> {
+        let body = body.map(serde_json::to_vec).transpose().map_err(|error| AskFault::Stranger(error.to_string()))?;
+        self.send(Method::POST, path, body.unwrap_or_default().into(), ORDERING)
+    }
+
+    fn send(&self, method: Method, path: &str, body: Bytes, time: Duration) -> Result<Told, AskFault> {
+        let path = format!("{}{path}", self.below);
+        let mut headers = vec![("Accept", "application/json"), ("Content-Type", "application/json")];
+        headers.extend(self.bearer.as_deref().map(|bearer| ("Authorization", bearer)));
+        let request = Request { method, path: &path, headers: &headers, body };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskFault::Start)?;
+        let answered = runtime.block_on(http::send(&self.target, request, Bounds { time, body: LONGEST }));
+        let (status, body) = answered.map_err(|error| match error {
+            http::Error::Unreached { .. } => AskFault::Unreached(error),
+            http::Error::Slow { .. } => AskFault::Slow(error),
+            http::Error::Url { .. } => AskFault::Usage(error),
+            http::Error::Header { .. } => AskFault::Refused("the token has characters that can't be sent".to_owned()),
+            http::Error::Broken { .. } | http::Error::TooLong { .. } => AskFault::Stranger(error.to_string()),
+        })?;
+        if status.is_success() {
+            return Ok(Told { body, target: self.target.clone() });
+        }
+        Err(match (status, &self.admin.token_file, serde_json::from_slice::<Refused>(&body)) {
+            (StatusCode::UNAUTHORIZED, None, _) => AskFault::NoToken,
+            (StatusCode::UNAUTHORIZED, Some(path), _) => AskFault::WrongToken { path: path.clone() },
+            (_, _, Ok(refused)) => AskFault::Refused(refused.error),
+            (_, _, Err(_)) => AskFault::Stranger(format!("{} answered {status} to {path}", self.target)),
+        })
+    }
+}
+
+impl Told {
+    /// Prints it: as it came, or in words.
+    pub(super) fn print<T: DeserializeOwned>(self, json: bool, told: impl FnOnce(T) -> String) -> Result<(), AskFault> {
+        let value: T = serde_json::from_slice(&self.body)
+            .map_err(|error| AskFault::Stranger(format!("{} answered something else: {error}", self.target)))?;
+        if json {
+            super::print(&format!("{}\n", String::from_utf8_lossy(&self.body).trim_end()))
+        } else {
+            super::print(&told(value))
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `nbd-gateway exports`, `tenants`, `sessions`, `resize`, `publish`, `drain`: an operator's words to a gateway that runs.
+//!
+//! Owns what they print. How the gateway is asked, and what its refusals are in words, is `ask`'s; how a table fits a
+//! terminal is `table`'s. What is printed with `--json` is what the gateway answered, byte for byte.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use nbd_gateway_config::cli::{Admin, Change, Exports, List, Order, Publish};
+use nbd_gateway_policy::types::Bytes;
+use serde::de::DeserializeOwned;
+
+mod ask;
+mod lists;
+mod one;
+mod shown;
+mod table;
+
+use ask::{Ask, AskFault, escaped};
+use table::Screen;
+
+use crate::admin::view::{Draining, ExportView, Resize, Resized, SessionView, TenantView, Wanted};
+
+/// The exports that are open, or one of them.
+pub fn exports(args: &Exports) -> ExitCode {
+    let screen = Screen::stdout();
+    match &args.name {
+        None => ended(looked(&args.admin, "/api/v1/exports", |list: Vec<ExportView>| lists::exports(&list, screen))),
+        Some(name) => {
+            let path = format!("/api/v1/exports/{}", escaped(name));
+            ended(looked(&args.admin, &path, |export: ExportView| one::export(&export, screen)))
+        }
+    }
+}
+
+/// The tenants and what they use.
+pub fn tenants(args: &List) -> ExitCode {
+    let screen = Screen::stdout();
+    ended(looked(&args.admin, "/api/v1/tenants", |list: Vec<TenantView>| lists::tenants(&list, screen)))
+}
+
+/// The clients that are connected.
+pub fn sessions(args: &List) -> ExitCode {
+    let screen = Screen::stdout();
+    ended(looked(&args.admin, "/api/v1/sessions", |list: Vec<SessionView>| lists::sessions(&list, screen)))
+}
+
+/// Another size, or what the backend is.
+pub fn resize(args: &Order) -> ExitCode {
+    if args.adopt && matches!(args.size, Change::By(_)) {
+        eprintln!("nbd-gateway: --adopt takes the size that the backend has, without a `+`");
+        return ExitCode::from(super::USAGE);
+    }
+    let size = match args.size {
+        Change::To(size) => Wanted::Bytes(size.bytes()),
+        Change::By(_) => Wanted::Text(args.size.to_string()),
+    };
+    let path = format!("/api/v1/exports/{}/resize", escaped(&args.name));
+    let order = Resize { size, adopt: args.adopt };
+    ended(ordered(&args.admin, &path, Some(&order), |done: Resized| now(&args.name, &done)))
+}
+
+/// All that the backend has.
+pub fn publish(args: &Publish) -> ExitCode {
+    let path = format!("/api/v1/exports/{}/publish", escaped(&args.name));
+    ended(ordered(&args.admin, &path, None, |done: Resized| now(&args.name, &done)))
+}
+
+/// The end.
+pub fn drain(args: &List) -> ExitCode {
+    let told = |draining: Draining| match draining.sessions {
+        0 => "the gateway ends; nobody is connected\n".to_owned(),
+        1 => "the gateway ends; it finishes what 1 session has in flight\n".to_owned(),
+        many => format!("the gateway ends; it finishes what {many} sessions have in flight\n"),
+    };
+    ended(ordered(&args.admin, "/api/v1/drain", None, told))
+}
+
+fn now(name: &str, done: &Resized) -> String {
+    format!("{} is now {}\n", shown::plain(name), Bytes(done.size))
+}
+
+fn looked<T: DeserializeOwned>(admin: &Admin, path: &str, told: impl FnOnce(T) -> String) -> Result<(), AskFault> {
+    let asked = Ask::of(admin)?;
+    asked.look(path)?.print(admin.json, told)
+}
+
+fn ordered<T: DeserializeOwned>(
+    admin: &Admin,
+    path: &str,
+    order: Option<&Resize>,
+    told: impl FnOnce(T) -> String,
+) -> Result<(), AskFault> {
+    let asked = Ask::of(admin)?;
+    asked.order(path, order)?.print(admin.json, told)
+}
+
+fn ended(done: Result<(), AskFault>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::from(super::DONE),
+        Err(AskFault::Usage(error)) => {
+            eprintln!("nbd-gateway: {error}");
+            ExitCode::from(super::USAGE)
+        }
+        Err(fault) => super::failed(&fault),
+    }
+}
+
+/// A reader that went away is no failure of what was asked.
+fn print(text: &str) -> Result<(), AskFault> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(AskFault::Stdout(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

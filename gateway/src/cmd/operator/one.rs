@@ -1,0 +1,63 @@
+//! One export: all that there is to know of it, a line each, and its last resizes.
+
+use nbd_gateway_policy::types::Bytes;
+
+use super::lists::mood;
+use super::shown::plain;
+use super::table::{Cell, Column, Mood, Screen, painted, render};
+use crate::admin::view::ExportView;
+use crate::resize::jobs::{Job, JobState};
+
+/// An export.
+pub(super) fn export(export: &ExportView, screen: Screen) -> String {
+    let say = |bytes: u64| {
+        let round = Bytes(bytes).to_string();
+        if round.ends_with(" bytes") { round } else { format!("{round} ({bytes} bytes)") }
+    };
+    let mood = mood(&export.standing);
+    let max = export.max_size.map_or_else(|| "no bound".to_owned(), say);
+    let lines = [
+        ("export", plain(&export.name)),
+        ("tenant", plain(&export.tenant)),
+        ("size", say(export.size)),
+        ("backend has", say(export.disk)),
+        ("may become", max),
+        ("changes", export.generation.to_string()),
+        ("state", painted(&plain(&export.standing), mood, screen.colours)),
+        ("backend", format!("{}, driver {}", plain(&export.backend), plain(&export.driver))),
+        ("grows", plain(&export.grows)),
+        ("tells", plain(&export.tells)),
+        ("read-only", if export.read_only { "yes" } else { "no" }.to_owned()),
+        ("clients", export.sessions.to_string()),
+    ];
+    let mut text: String = lines.iter().map(|(what, value)| format!("{what:<12} {value}\n")).collect();
+    if let Some(note) = &export.note {
+        text.push_str(&format!("\n{}\n", painted(&plain(note), mood, screen.colours)));
+    }
+    if !export.jobs.is_empty() {
+        text.push('\n');
+        let columns =
+            [Column::Number("JOB"), Column::Word("STATE"), Column::Name("WISH"), Column::Name("WHAT CAME OF IT")];
+        text.push_str(&render(columns, &export.jobs.iter().map(row).collect::<Vec<_>>(), screen));
+    }
+    text
+}
+
+fn row(job: &Job) -> [Cell; 4] {
+    let (state, mood) = match job.state {
+        JobState::Waiting => ("waiting", Mood::Plain),
+        JobState::Reserving => ("reserving", Mood::Plain),
+        JobState::AskingBackend => ("asking", Mood::Plain),
+        JobState::Draining => ("draining", Mood::Plain),
+        JobState::Settling => ("settling", Mood::Plain),
+        JobState::Done => ("done", Mood::Plain),
+        JobState::Refused => ("refused", Mood::Odd),
+        JobState::Unsettled => ("unsettled", Mood::Bad),
+    };
+    let outcome = match (&job.error, job.size) {
+        (Some(error), _) => plain(error),
+        (None, Some(size)) => Bytes(size).to_string(),
+        (None, None) => String::new(),
+    };
+    [job.id.to_string().into(), Cell::moody(state, mood), plain(&job.wish).into(), outcome.into()]
+}

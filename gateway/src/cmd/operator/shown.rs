@@ -1,0 +1,69 @@
+//! How sizes and names are shown in tables: short, and harmless to a terminal.
+
+const UNITS: [(u32, &str); 6] = [(60, "EiB"), (50, "PiB"), (40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+
+/// A size in its largest unit, with a digit after the point where that says more: `1.5GiB`. Rounded down, so that what is
+/// left is never more than is shown.
+pub(super) fn size(bytes: u64) -> String {
+    let Some((shift, unit)) = UNITS.into_iter().find(|(shift, _)| bytes >> shift > 0) else {
+        return format!("{bytes}B");
+    };
+    let whole = bytes >> shift;
+    let rest = bytes.wrapping_sub(whole << shift);
+    let tenths = (u128::from(rest) * 10) >> shift;
+    if tenths == 0 { format!("{whole}{unit}") } else { format!("{whole}.{tenths}{unit}") }
+}
+
+/// A size that may be missing.
+pub(super) fn bound(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "-".to_owned(), size)
+}
+
+/// A text that others chose, without what would move a terminal's cursor, colour it or reverse it.
+pub(super) fn plain(text: &str) -> String {
+    let harmless = |c: char| {
+        !c.is_control()
+            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    if text.is_empty() {
+        return "\"\"".to_owned();
+    }
+    text.chars().map(|c| if harmless(c) { c } else { '\u{fffd}' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_short_and_rounded_down() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1KiB"),
+            (1536 << 20, "1.5GiB"),
+            ((2 << 30) - 1, "1.9GiB"),
+            (10 << 30, "10GiB"),
+            (u64::MAX, "15.9EiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(bound(None), "-");
+    }
+
+    #[test]
+    fn a_name_can_do_nothing_to_a_terminal() {
+        assert_eq!(plain("a/b"), "a/b");
+        assert_eq!(plain("é\u{1b}[31m\n\u{202e}x"), "é\u{fffd}[31m\u{fffd}\u{fffd}x");
+        assert_eq!(plain(""), "\"\"");
+    }
+
+    proptest! {
+        #[test]
+        fn no_size_takes_more_than_nine_columns(bytes: u64) {
+            prop_assert!(size(bytes).chars().count() <= 9, "{}", size(bytes));
+        }
+    }
+}

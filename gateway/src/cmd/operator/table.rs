@@ -1,0 +1,204 @@
+//! Tables that fit a terminal: columns as wide as what is in them, and where that is too wide, the columns that hold names
+//! give way, the widest first. Anywhere but on a terminal nothing is cut and nothing is coloured.
+
+use std::io::IsTerminal;
+
+/// The least that a column of names is cut to.
+const NARROWEST: usize = 8;
+const GAP: usize = 2;
+
+/// Where a table is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Screen {
+    /// Columns; none: as many as are needed.
+    pub(super) width: Option<usize>,
+    /// Whether it knows colours.
+    pub(super) colours: bool,
+}
+
+impl Screen {
+    /// Standard output.
+    pub(super) fn stdout() -> Self {
+        let out = std::io::stdout();
+        if !out.is_terminal() {
+            return Self { width: None, colours: false };
+        }
+        let width = rustix::termios::tcgetwinsize(&out).ok().map(|size| usize::from(size.ws_col)).filter(|w| *w > 0);
+        // https://no-color.org: set, and not empty.
+        let colours = std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+        Self { width, colours }
+    }
+}
+
+/// What a cell says besides its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mood {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// The heading.
+    Heading,
+    /// It needs a look.
+    Odd,
+    /// It needs somebody now.
+    Bad,
+}
+
+/// One cell.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cell {
+    text: String,
+    mood: Mood,
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self { text: text.into(), mood: Mood::Plain }
+    }
+}
+
+impl Cell {
+    /// With a mood.
+    pub(super) fn moody(text: impl Into<String>, mood: Mood) -> Self {
+        Self { text: text.into(), mood }
+    }
+}
+
+/// How a column lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Column {
+    /// Names: to the left, cut where there is no room.
+    Name(&'static str),
+    /// Words: to the left, never cut.
+    Word(&'static str),
+    /// Numbers: to the right, never cut.
+    Number(&'static str),
+}
+
+impl Column {
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Name(title) | Self::Word(title) | Self::Number(title) => title,
+        }
+    }
+}
+
+/// The lines of a table. Rows have a cell for each column.
+pub(super) fn render<const N: usize>(columns: [Column; N], rows: &[[Cell; N]], screen: Screen) -> String {
+    let titles = columns.map(|column| Cell::moody(column.title(), Mood::Heading));
+    let all = || std::iter::once(&titles).chain(rows);
+    let mut widths = [0; N];
+    for row in all() {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = length(&cell.text).max(*width);
+        }
+    }
+    if let Some(most) = screen.width {
+        narrow(&columns, &mut widths, most);
+    }
+    let mut text = String::new();
+    for row in all() {
+        let mut line = String::new();
+        // Blanks are written before what comes next, so that no line ends in them.
+        let mut owed = 0;
+        for ((column, width), cell) in columns.iter().zip(widths).zip(row) {
+            let cut = cut(&cell.text, width);
+            let pad = width.saturating_sub(length(&cut));
+            let (before, after) = if matches!(column, Column::Number(_)) { (pad, 0) } else { (0, pad) };
+            line.push_str(&" ".repeat(owed + before));
+            line.push_str(&painted(&cut, cell.mood, screen.colours));
+            owed = after + GAP;
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}
+
+/// A text in the colours of its mood.
+pub(super) fn painted(text: &str, mood: Mood, colours: bool) -> String {
+    let code = match mood {
+        Mood::Heading => "1",
+        Mood::Odd => "33",
+        Mood::Bad => "31",
+        Mood::Plain => return text.to_owned(),
+    };
+    if colours && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// Takes from the widest column of names until all fits, or none can give.
+fn narrow<const N: usize>(columns: &[Column; N], widths: &mut [usize; N], most: usize) {
+    let gaps = GAP * N.saturating_sub(1);
+    while widths.iter().sum::<usize>() + gaps > most {
+        let names = columns.iter().zip(widths.iter_mut()).filter(|(column, _)| matches!(column, Column::Name(_)));
+        match names.map(|(_, width)| width).max() {
+            Some(widest) if *widest > NARROWEST => *widest -= 1,
+            Some(_) | None => return,
+        }
+    }
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn cut(text: &str, width: usize) -> String {
+    if length(text) <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PAPER: Screen = Screen { width: None, colours: false };
+
+    fn rows(names: &[&str]) -> Vec<[Cell; 3]> {
+        names.iter().map(|name| [(*name).into(), "10GiB".into(), Cell::moody("ready", Mood::Plain)]).collect()
+    }
+
+    const COLUMNS: [Column; 3] = [Column::Name("NAME"), Column::Number("SIZE"), Column::Word("STATE")];
+
+    #[test]
+    fn numbers_lie_to_the_right_and_no_line_ends_in_blanks() {
+        let table = render(COLUMNS, &rows(&["a", "a-longer-name"]), PAPER);
+        assert_eq!(
+            table,
+            "NAME            SIZE  STATE\n\
+             a              10GiB  ready\n\
+             a-longer-name  10GiB  ready\n"
+        );
+    }
+
+    #[test]
+    fn where_there_is_no_room_names_give_way() {
+        let screen = Screen { width: Some(24), colours: false };
+        let table = render(COLUMNS, &rows(&["images/a-very-long-name"]), screen);
+        assert_eq!(table, "NAME         SIZE  STATE\nimages/a-…  10GiB  ready\n");
+        let narrow = Screen { width: Some(3), colours: false };
+        assert!(render(COLUMNS, &rows(&["images/a-very-long-name"]), narrow).contains("images/…  10GiB"));
+    }
+
+    #[test]
+    fn colours_are_for_terminals_and_cost_no_width() {
+        let row = [["a".into(), "1B".into(), Cell::moody("quarantined", Mood::Bad)]];
+        let table = render(COLUMNS, &row, Screen { width: Some(80), colours: true });
+        assert!(table.ends_with("a       1B  \x1b[31mquarantined\x1b[0m\n"), "{table:?}");
+        assert!(!render(COLUMNS, &row, PAPER).contains('\x1b'));
+    }
+
+    proptest! {
+        #[test]
+        fn a_table_fits_wherever_its_numbers_do(names in prop::collection::vec("\\PC{0,60}", 0..5), width in 26_usize..200) {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let table = render(COLUMNS, &rows(&names), Screen { width: Some(width), colours: false });
+            for line in table.lines() {
+                prop_assert!(length(line) <= width, "{line}");
+            }
+        }
+    }
+}

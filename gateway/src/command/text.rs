@@ -1,0 +1,48 @@
+//! Texts that others wrote, made fit for one line of a log.
+
+/// One line: lines joined by ` / `, other control characters (a terminal would obey them) shown as `\u{1b}`, what is no
+/// UTF-8 as U+FFFD.
+pub(crate) fn clean(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut out = String::new();
+    for line in lines {
+        if !out.is_empty() {
+            out.push_str(" / ");
+        }
+        for character in line.chars() {
+            match character {
+                '\t' => out.push(' '),
+                // Also what turns the direction of writing around.
+                c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+                    out.extend(c.escape_unicode());
+                }
+                c => out.push(c),
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lines_become_one_and_nothing_commands_a_terminal() {
+        assert_eq!(clean(b"  first\r\n\n\tsecond\tpart\n"), "first / second part");
+        assert_eq!(clean(b"\x1b[31mred\x07\x00"), "\\u{1b}[31mred\\u{7}\\u{0}");
+        assert_eq!(clean("a\u{202e}b\u{9b}c".as_bytes()), "a\\u{202e}b\\u{9b}c");
+        assert_eq!(clean(b"caf\xc3\xa9 \xff"), "café \u{fffd}");
+        assert_eq!(clean(b""), "");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_written_is_one_line_without_control_characters(bytes: Vec<u8>) {
+            prop_assert!(!clean(&bytes).contains(char::is_control));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! How a backend is resized beside the wire: by its file, by QMP, by commands of the operator's.
+//!
+//! A driver gets an [`Order`] and says how it went; what the backend's size is afterwards is read from the backend, and
+//! that is what counts. It knows nothing of quotas, lanes and sessions: those are quiet before it is called where it needs
+//! that (`aside` of [`BackendStyle`](nbd_gateway_policy::style::BackendStyle)). Each keeps within the export's `timeout`, and
+//! whoever runs something outside ends it when dropped. A program that has to be killed takes up to
+//! [`GRACE`](crate::command::GRACE) and a second longer.
+
+mod exec;
+mod file;
+mod qmp;
+mod restart;
+
+use std::time::Duration;
+
+use nbd_gateway_config as config;
+use nbd_gateway_policy::types::{ExportName, TenantId};
+
+use crate::command::Occasion;
+use crate::proto::{Errno, ExportFlags};
+
+pub use exec::Exec;
+pub use file::File;
+pub use qmp::Qmp;
+pub use restart::Restart;
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Whose backend it is.
+    pub export: ExportName,
+    /// The export's tenant.
+    pub tenant: TenantId,
+    /// The backend's size as last read, in bytes.
+    pub from: u64,
+    /// The size that it is to have, in bytes.
+    pub to: u64,
+    /// What the backend was when its export was opened: what a driver puts back has to be the same.
+    pub was: Was,
+}
+
+impl Order {
+    /// What a program is told of it.
+    fn occasion(&self) -> Occasion {
+        let (export, tenant) = (self.export.clone(), self.tenant.clone());
+        Occasion { export, tenant, old_size: self.from, size: self.to, generation: None }
+    }
+}
+
+/// What a backend's export was when it was opened.
+#[derive(Clone, Debug)]
+pub struct Was {
+    /// Its name at the backend.
+    pub name: String,
+    /// Its transmission flags.
+    pub flags: ExportFlags,
+    /// Its metadata contexts.
+    pub contexts: Vec<String>,
+    /// Its description.
+    pub description: Option<String>,
+}
+
+/// Why a driver did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Undone {
+    /// What a client would get for it: ENOSPC where the backend is full.
+    pub errno: Errno,
+    /// A sentence for the operator.
+    pub message: String,
+    /// Whether it may have been done all the same, or still be.
+    pub unknown: bool,
+}
+
+impl Undone {
+    /// It was not done.
+    pub fn refused(errno: Errno, message: impl Into<String>) -> Self {
+        Self { errno, message: message.into(), unknown: false }
+    }
+
+    /// Nobody knows.
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self { errno: Errno::EIO, message: message.into(), unknown: true }
+    }
+}
+
+/// A way to resize a backend beside the wire.
+#[derive(Clone, Debug)]
+pub enum Driver {
+    /// By the length of the file that the server serves.
+    File(File),
+    /// The same, and the server is restarted.
+    Restart(Restart),
+    /// By a program.
+    Exec(Exec),
+    /// By QMP.
+    Qmp(Qmp),
+}
+
+impl Driver {
+    /// The way that the configuration names, if it is one beside the wire; `limit` is how long an order may take.
+    pub fn of(config: &config::Driver, limit: Duration) -> Option<Self> {
+        match config {
+            config::Driver::File { path } => Some(Self::File(File::new(path.clone(), limit))),
+            config::Driver::Restart { path, command } => {
+                let file = path.clone().map(|path| File::new(path, limit));
+                Some(Self::Restart(Restart::new(file, command.clone(), limit)))
+            }
+            config::Driver::Exec { command } => Some(Self::Exec(Exec::new(command.clone(), limit))),
+            config::Driver::Qmp(at) => Some(Self::Qmp(Qmp::new(at))),
+            config::Driver::Origin
+            | config::Driver::Wire
+            | config::Driver::Automatic
+            | config::Driver::Window { .. }
+            | config::Driver::None => None,
+        }
+    }
+
+    /// Whether what a grow exposes reads as zeroes by itself, as that of a file does.
+    pub async fn exposes_zeroes(&self) -> bool {
+        match self {
+            Self::File(file) => file.exposes_zeroes().await,
+            Self::Restart(restart) => restart.exposes_zeroes().await,
+            // A volume may show what it held before, and so may a node of qemu's on one.
+            Self::Exec(_) | Self::Qmp(_) => false,
+        }
+    }
+
+    /// Carries an order out. Cancel-safe: dropped, what it started outside is ended; whether the size changed is then
+    /// unknown.
+    pub async fn resize(&self, order: &Order) -> Result<(), Undone> {
+        match self {
+            Self::File(file) => file.resize(order).await,
+            Self::Restart(restart) => restart.resize(order).await,
+            Self::Exec(exec) => exec.resize(order).await,
+            Self::Qmp(qmp) => qmp.resize(order).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

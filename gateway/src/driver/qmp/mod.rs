@@ -1,0 +1,222 @@
+//! Resizing a node of qemu-storage-daemon's or qemu's by QMP.
+//!
+//! qemu resizes no node under a writable export. So the export is taken off, the node resized, and the export put back as
+//! it was, whatever became of the resize: that is a task of its own, which goes on if nobody waits for it any more. An
+//! export is only taken off if nobody is connected to it (`mode=safe`): the gateway's own lanes are aside by then, and
+//! other clients of that server are not cut off. What QMP does not tell about an export (`writethrough`, `iothread`) is
+//! put back as qemu's default.
+//!
+//! If the gateway ends between the two, the export stays off: [`Qmp::missing`] tells the operator the command that puts
+//! it back. It is never put back by guessing: an export that is missing may have been taken off by the operator.
+
+mod restore;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nbd_gateway_config as config;
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::{Instant, sleep};
+
+use super::{Order, Undone};
+use crate::proto::Errno;
+use crate::qmp::{Qemu, QmpError, SOON};
+use restore::Export;
+
+/// How long connections that are closed on this side may still be open at qemu's.
+const CLOSING: Duration = Duration::from_secs(5);
+/// How often is looked whether they are gone.
+const PACE: Duration = Duration::from_millis(25);
+/// How long qemu may take to resize a node: it may have to write metadata, or wait for a slow disk.
+const RESIZING: Duration = Duration::from_secs(600);
+
+/// A node and its export.
+#[derive(Clone, Debug)]
+pub struct Qmp {
+    at: config::Qmp,
+    /// Held as long as the export is off.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Qmp {
+    /// For what the configuration names; nobody is asked yet.
+    pub fn new(at: &config::Qmp) -> Self {
+        Self { at: at.clone(), turn: Arc::default() }
+    }
+
+    /// Carries an order out. Cancel-safe: dropped, it goes on to its end, and the export is put back.
+    pub async fn resize(&self, order: &Order) -> Result<(), Undone> {
+        let Ok(turn) = Arc::clone(&self.turn).try_lock_owned() else {
+            return Err(Undone::refused(
+                Errno::EIO,
+                format!("the export {} of an earlier resize is not back yet", self.at.export),
+            ));
+        };
+        let (tell, told) = oneshot::channel();
+        let (at, order) = (self.at.clone(), order.clone());
+        tokio::spawn(async move {
+            carry_out(&at, &order, tell).await;
+            drop(turn);
+        });
+        told.await.unwrap_or_else(|_| Err(Undone::unknown("the resize was lost in the gateway")))
+    }
+
+    /// If qemu is there and does not have the export: a sentence that tells how to get it back. `name` is the export's at
+    /// the NBD server. For whoever could not connect to it.
+    pub async fn missing(&self, name: &str) -> Option<String> {
+        let mut qemu = Qemu::connect(&self.at.socket).await.ok()?;
+        let exports = qemu.execute("query-block-exports", Value::Null, SOON).await.ok()?;
+        if ids(&exports).any(|id| id == self.at.export) {
+            return None;
+        }
+        let (socket, id) = (self.at.socket.display(), &self.at.export);
+        let add = Export::plain(&self.at, name);
+        Some(format!(
+            "qemu at {socket} has no export {id}: it was never added, was taken off, or a gateway was killed while it had it off; to put it back send {add} to that socket"
+        ))
+    }
+}
+
+async fn carry_out(at: &config::Qmp, order: &Order, tell: oneshot::Sender<Result<(), Undone>>) {
+    let export = Export::of(at, &order.was);
+    let mut qemu = match take_off(at, &export).await {
+        Ok(qemu) => qemu,
+        Err(undone) => {
+            // An error means that nobody waits any more.
+            let _ = tell.send(Err(undone));
+            return;
+        }
+    };
+    let to = json!({ "node-name": at.node, "size": order.to });
+    let resized =
+        qemu.execute("block_resize", to, RESIZING).await.map(drop).map_err(|error| refused(at, order, &error));
+    match export.put_back(Some(qemu)).await {
+        Ok(()) => {
+            let _ = tell.send(resized);
+        }
+        Err(error) => {
+            tracing::warn!(export = order.export.as_str(), %error, command = %export, "an export that was taken off for a resize is not back yet; trying again");
+            let _ = tell.send(Err(Undone::unknown(format!(
+                "qemu's export {} was taken off to resize node {} and can't be put back yet: {error}; if that goes on, send {export} to {}",
+                at.export,
+                at.node,
+                at.socket.display()
+            ))));
+            export.put_back_at_last(order.export.as_str()).await;
+        }
+    }
+}
+
+/// Takes the export off; the qemu that did so.
+async fn take_off(at: &config::Qmp, export: &Export) -> Result<Qemu, Undone> {
+    let no = |why: String| Undone::refused(Errno::EIO, why);
+    let mut qemu = Qemu::connect(&at.socket).await.map_err(|error| no(error.to_string()))?;
+    let ask = async |qemu: &mut Qemu, command, arguments| qemu.execute(command, arguments, SOON).await;
+    let exports = ask(&mut qemu, "query-block-exports", Value::Null).await.map_err(|error| no(error.to_string()))?;
+    fits(at, &exports).map_err(no)?;
+    if qemu.size_of(&at.node).await.map_err(|error| no(error.to_string()))?.is_none() {
+        return Err(no(format!("qemu has no node {}; look at query-named-block-nodes for its name", at.node)));
+    }
+    tracing::info!(export = at.export, node = at.node, puts_back = %export, "taking an export off to resize its node");
+    let patience = Instant::now() + CLOSING;
+    loop {
+        match ask(&mut qemu, "block-export-del", json!({ "id": at.export, "mode": "safe" })).await {
+            Ok(_) => break,
+            Err(error) if error.refusal().is_some_and(|desc| desc.contains("still in use")) => {
+                if Instant::now() >= patience {
+                    return Err(no(format!(
+                        "qemu's export {} is in use by another client than this gateway, and can't be taken off for a resize; disconnect that client, or give the gateway an export of its own",
+                        at.export
+                    )));
+                }
+                sleep(PACE).await;
+            }
+            Err(error) if error.refusal().is_some() => return Err(no(error.to_string())),
+            // It may be off: then it is put back, before anything else is tried.
+            Err(error) => {
+                let off = format!("nobody knows whether qemu's export {} is off: {error}", at.export);
+                return Err(match export.put_back(None).await {
+                    Ok(()) => no(error.to_string()),
+                    Err(_) => {
+                        let (export, name) = (export.clone(), at.export.clone());
+                        tokio::spawn(async move { export.put_back_at_last(&name).await });
+                        Undone::unknown(off)
+                    }
+                });
+            }
+        }
+    }
+    // qemu has begun; BLOCK_EXPORT_DELETED comes when it is no longer among the exports.
+    while Instant::now() < patience + CLOSING {
+        match ask(&mut qemu, "query-block-exports", Value::Null).await {
+            Ok(exports) if ids(&exports).any(|id| id == at.export) => sleep(PACE).await,
+            // If the connection is gone, the resize will say so, and the export is put back.
+            _ => break,
+        }
+    }
+    Ok(qemu)
+}
+
+fn ids(exports: &Value) -> impl Iterator<Item = &str> {
+    exports.as_array().into_iter().flatten().filter_map(|it| it.get("id")?.as_str())
+}
+
+/// Whether the export is there, and is an NBD export of the node.
+fn fits(at: &config::Qmp, exports: &Value) -> Result<(), String> {
+    let (id, node) = (&at.export, &at.node);
+    let found = exports.as_array().into_iter().flatten().find(|it| it.get("id") == Some(&json!(id)));
+    let Some(found) = found else {
+        let there: Vec<&str> = ids(exports).collect();
+        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+        return Err(format!("qemu has no export with the id {id} (`export` of [export.resize]); it has: {there}"));
+    };
+    let text = |key| found.get(key).and_then(Value::as_str).unwrap_or_default();
+    match (text("type"), text("node-name")) {
+        ("nbd", on) if on == node => Ok(()),
+        ("nbd", on) => {
+            Err(format!("qemu's export {id} is one of node {on}, not of {node} (`node` of [export.resize])"))
+        }
+        (other, _) => Err(format!("qemu's export {id} is no NBD export but {other}")),
+    }
+}
+
+/// What a refused `block_resize` means, and what to do.
+fn refused(at: &config::Qmp, order: &Order, error: &QmpError) -> Undone {
+    let Some(desc) = error.refusal() else { return Undone::unknown(error.to_string()) };
+    let (node, to) = (&at.node, order.to);
+    let says = |needle: &str| desc.contains(needle);
+    if says("No space left on device") || says("File too large") || says("exceeds maximum") {
+        let why = format!("qemu can't make node {node} {to} bytes: {desc}; make room where its file is");
+        return Undone::refused(Errno::ENOSPC, why);
+    }
+    let advice = if says("Permission conflict") || says("Conflicts with use") {
+        "something else uses that node (a guest, a job, another export); resize it there, or take that off"
+    } else if says("Cannot grow device files") {
+        "the device under it has to be grown first: use driver = \"exec\" for a command that does, or grow it by hand"
+    } else if says("read-only") || says("read only") {
+        "open the node writable"
+    } else {
+        "its node was not resized"
+    };
+    Undone::refused(Errno::EIO, format!("{error} (node {node}, {to} bytes); {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at() -> config::Qmp {
+        config::Qmp { socket: "/run/q".into(), node: "d0".into(), export: "e0".into() }
+    }
+
+    #[test]
+    fn an_export_that_does_not_fit_is_told_with_those_that_there_are() {
+        let exports = |kind: &str, node: &str| json!([{ "id": "e1", "type": "nbd" }, { "id": "e0", "type": kind, "node-name": node }]);
+        assert_eq!(fits(&at(), &exports("nbd", "d0")), Ok(()));
+        assert!(fits(&at(), &exports("nbd", "d1")).unwrap_err().contains("node d1, not of d0"));
+        assert!(fits(&at(), &exports("fuse", "d0")).unwrap_err().contains("no NBD export but fuse"));
+        assert!(fits(&at(), &json!([{ "id": "e1" }, { "id": "e2" }])).unwrap_err().ends_with("it has: e1, e2"));
+        assert!(fits(&at(), &json!([])).unwrap_err().ends_with("it has: none"));
+    }
+}

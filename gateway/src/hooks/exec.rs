@@ -1,0 +1,35 @@
+//! A hook that is a program: an exit code of 0 says that it has heard.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::command::{self, Call, Left, Occasion};
+
+/// A program and its arguments.
+pub(super) struct Exec {
+    words: Vec<String>,
+    limit: Duration,
+}
+
+impl Exec {
+    pub(super) const fn new(words: Vec<String>, limit: Duration) -> Self {
+        Self { words, limit }
+    }
+
+    pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), String> {
+        let call = Call {
+            words: &self.words,
+            environment: occasion.environment(),
+            input: occasion.json(),
+            limit: self.limit,
+            left: Left::Killed,
+        };
+        command::run(call).await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+impl fmt::Display for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exec {}", self.words.join(" "))
+    }
+}

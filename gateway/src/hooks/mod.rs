@@ -1,0 +1,203 @@
+//! Telling others of a new size: `[[export.notify]]`.
+//!
+//! Owns one task for each hook of an open export. It tells the latest size, one attempt at a time, and again with growing
+//! delays until it is heard or there is a newer one: who missed two sizes gets the last. `old_size` is the last that this
+//! hook has heard, at first the size at which the export was opened.
+//!
+//! Only changes since then are told, and only as long as the export is open: what has not been heard when the export is
+//! closed (idle, or with the gateway) is not told later, and a generation counts from the opening. So a hook's host that
+//! comes up asks for the size itself. Never delays whoever changes the size, and never judges what a hook does with it.
+
+mod exec;
+mod http;
+mod qmp;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nbd_gateway_config::{Hook, Resolved, Way};
+use nbd_gateway_metrics::{HookMetrics, HookResult, HookWay, Metrics, Open};
+use nbd_gateway_policy::backoff::Backoff;
+use nbd_gateway_policy::types::{ExportName, TenantId};
+use tokio::sync::watch;
+
+use crate::command::Occasion;
+use crate::export::{Core, Shown};
+use crate::session::SessionTable;
+
+/// The delay after the first failure; each further one doubles it.
+const FIRST: Duration = Duration::from_secs(1);
+/// The longest delay.
+const MOST: Duration = Duration::from_secs(60);
+
+/// Starts the hooks of an export. They end when `ending` says so, or with its sender; an attempt under way is ended too.
+pub fn start(
+    config: &Resolved,
+    core: &Arc<Core>,
+    metrics: &Metrics,
+    sessions: &Arc<SessionTable>,
+    ending: &watch::Receiver<bool>,
+) {
+    if config.notify.is_empty() {
+        return;
+    }
+    let counts = metrics.hooks(config.name.as_str());
+    for (index, hook) in config.notify.iter().enumerate() {
+        let teller = Teller::of(hook, sessions);
+        let mut sizes = core.view().follow();
+        // Taken here, not when the task first runs: a change in between is one that is told.
+        let at = *sizes.borrow_and_update();
+        let follower = Follower {
+            export: config.name.clone(),
+            tenant: config.tenant.clone(),
+            told: at.size,
+            backoff: Backoff::new(FIRST, MOST, seed(config.name.as_str(), index)),
+            metrics: counts.clone(),
+            teller,
+        };
+        let mut ending = ending.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = follower.follow(sizes) => {}
+                _ = ending.wait_for(|ending| *ending) => {}
+            }
+        });
+    }
+}
+
+/// One way to tell one who wants to know. In a log, it shows who that is.
+trait Tell: fmt::Display + Send + Sync {
+    /// What it is counted as.
+    fn way(&self) -> HookWay;
+
+    /// One attempt, in bounded time. Cancel-safe: dropped, it is ended; it may have been heard.
+    fn tell(&self, occasion: &Occasion) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+enum Teller {
+    Exec(exec::Exec),
+    Http(http::Http),
+    Qmp(qmp::Qmp),
+}
+
+impl Teller {
+    fn of(hook: &Hook, sessions: &Arc<SessionTable>) -> Self {
+        match &hook.way {
+            Way::Exec { command } => Self::Exec(exec::Exec::new(command.clone(), hook.timeout)),
+            Way::Http { url } => Self::Http(http::Http::new(url.clone(), hook.timeout)),
+            Way::Qmp { socket, node } => {
+                Self::Qmp(qmp::Qmp::new(socket.clone(), node.clone(), hook.timeout, Arc::clone(sessions)))
+            }
+        }
+    }
+}
+
+impl Tell for Teller {
+    fn way(&self) -> HookWay {
+        match self {
+            Self::Exec(_) => HookWay::Exec,
+            Self::Http(_) => HookWay::Http,
+            Self::Qmp(_) => HookWay::Qmp,
+        }
+    }
+
+    async fn tell(&self, occasion: &Occasion) -> Result<(), String> {
+        match self {
+            Self::Exec(exec) => exec.tell(occasion).await,
+            Self::Http(http) => http.tell(occasion).await,
+            Self::Qmp(qmp) => qmp.tell(occasion).await,
+        }
+    }
+}
+
+impl fmt::Display for Teller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exec(exec) => exec.fmt(f),
+            Self::Http(http) => http.fmt(f),
+            Self::Qmp(qmp) => qmp.fmt(f),
+        }
+    }
+}
+
+/// One hook, and what it has heard.
+struct Follower<T> {
+    export: ExportName,
+    tenant: TenantId,
+    teller: T,
+    /// The size that it heard last, in bytes.
+    told: u64,
+    backoff: Backoff,
+    metrics: HookMetrics,
+}
+
+impl<T: Tell> Follower<T> {
+    /// Tells each size, as long as there are any. Cancel-safe: yes, as one attempt is.
+    async fn follow(mut self, mut sizes: watch::Receiver<Shown>) {
+        while sizes.changed().await.is_ok() {
+            self.backoff.reset();
+            let behind = Open::new(&self.metrics.behind);
+            self.tell(&mut sizes).await;
+            drop(behind);
+        }
+    }
+
+    /// Until the latest size has been heard.
+    async fn tell(&mut self, sizes: &mut watch::Receiver<Shown>) {
+        loop {
+            let Shown { size, generation } = *sizes.borrow_and_update();
+            if size == self.told {
+                return;
+            }
+            let occasion = Occasion {
+                export: self.export.clone(),
+                tenant: self.tenant.clone(),
+                old_size: self.told,
+                size,
+                generation: Some(generation),
+            };
+            let (export, hook) = (self.export.as_str(), &self.teller);
+            match self.teller.tell(&occasion).await {
+                Ok(()) => {
+                    tracing::info!(export, %hook, size, generation, "a hook has heard of a size");
+                    self.metrics.attempted(hook.way(), HookResult::Ok);
+                    self.told = size;
+                    return;
+                }
+                Err(why) => {
+                    let delay = self.backoff.next_delay();
+                    tracing::warn!(export, %hook, size, generation, %why, again_in = ?delay, "a hook was not told of a size");
+                    self.metrics.attempted(hook.way(), HookResult::Failed);
+                    self.wait(delay, sizes).await;
+                }
+            }
+        }
+    }
+
+    /// A newer size need not wait for long that others were not heard; but whoever fails is never asked without a pause.
+    async fn wait(&mut self, delay: Duration, sizes: &mut watch::Receiver<Shown>) {
+        tokio::select! {
+            () = tokio::time::sleep(delay) => return,
+            changed = sizes.changed() => {
+                if changed.is_err() {
+                    // Nobody is left to change it; the delay goes on being one.
+                    return tokio::time::sleep(delay).await;
+                }
+            }
+        }
+        self.backoff.reset();
+        let delay = self.backoff.next_delay();
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// Hooks that fail together are not tried again together.
+fn seed(name: &str, index: usize) -> u64 {
+    let index = u64::try_from(index).unwrap_or(u64::MAX);
+    name.bytes().fold(index, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)))
+}
+
+#[cfg(test)]
+mod tests;

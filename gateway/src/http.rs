@@ -1,0 +1,407 @@
+//! The HTTP requests that this program sends: to its own admin interface, to an operator's hooks.
+//!
+//! Owns one exchange: connect, one request, one answer, close. Always with a deadline, and with a bound on what is read.
+//! Follows no redirect, keeps no connection, speaks no TLS, tries nothing twice: whoever asks knows whether that is safe.
+//! Never decides what a status means.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderName, HeaderValue};
+pub use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+/// The most that the head of an answer may take, in bytes.
+const LONGEST_HEAD: usize = 64 * 1024;
+
+/// Who is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A host and its port.
+    Tcp {
+        /// A name or an address; an IPv6 address without its brackets.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// What to do.
+    pub method: Method,
+    /// The path and the query, escaped, with its slash.
+    pub path: &'a str,
+    /// Headers; `Host` and `Content-Length` are set by the sender.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The body; may be empty.
+    pub body: Bytes,
+}
+
+/// What an exchange may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// From connecting to the last byte of the answer.
+    pub time: Duration,
+    /// The longest body of an answer, in bytes.
+    pub body: usize,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL is none, or asks for what is not spoken here.
+    #[error("`{url}` is not a URL that can be asked here: {why}; write http://HOST[:PORT]/PATH or unix:PATH")]
+    Url {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A header that no request can have.
+    #[error("the header {name:?} can't be sent: it has characters that HTTP does not allow")]
+    Header {
+        /// Which.
+        name: String,
+    },
+    /// Nobody was reached: nothing has been sent.
+    #[error("{target} can't be reached: {cause}")]
+    Unreached {
+        /// Who was asked.
+        target: Target,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The answer broke off, or was no HTTP. What was asked may have been done.
+    #[error("{target} gave no answer in HTTP: {why}")]
+    Broken {
+        /// Who was asked.
+        target: Target,
+        /// What was wrong.
+        why: String,
+    },
+    /// The deadline passed. What was asked may have been done.
+    #[error("{target} did not answer within {limit:?}")]
+    Slow {
+        /// Who was asked.
+        target: Target,
+        /// The deadline.
+        limit: Duration,
+    },
+    /// The answer is longer than what is read. What was asked has been done, or refused.
+    #[error("{target} answered with more than {limit} bytes")]
+    TooLong {
+        /// Who was asked.
+        target: Target,
+        /// The bound, in bytes.
+        limit: usize,
+    },
+}
+
+impl Target {
+    /// Reads `http://HOST[:PORT][/PATH[?QUERY]]` or `unix:PATH`: who is asked, and the path with its query, `/` if there
+    /// is none.
+    pub fn of_url(url: &str) -> Result<(Self, String), Error> {
+        let wrong = |why: &str| Error::Url { url: url.to_owned(), why: why.to_owned() };
+        if let Some(path) = url.strip_prefix("unix:") {
+            return if path.is_empty() {
+                Err(wrong("the path of the socket is missing"))
+            } else {
+                Ok((Self::Unix(path.into()), "/".to_owned()))
+            };
+        }
+        let uri: hyper::Uri = url.parse().map_err(|error: hyper::http::uri::InvalidUri| wrong(&error.to_string()))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(wrong("TLS is not spoken here")),
+            Some(_) | None => return Err(wrong("it does not begin with http://")),
+        }
+        let authority = uri.authority().ok_or_else(|| wrong("the host is missing"))?;
+        if authority.as_str().contains('@') {
+            return Err(wrong("a password in a URL is not kept from others"));
+        }
+        let host = authority.host();
+        let host = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
+        // A port that is no number, or none after the colon.
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => 80,
+            Some(_) | None => authority.port_u16().ok_or_else(|| wrong("its port is not a number up to 65535"))?,
+        };
+        if host.is_empty() {
+            return Err(wrong("the host is missing"));
+        }
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok((Self::Tcp { host: host.to_owned(), port }, path))
+    }
+
+    /// What a request calls it.
+    fn host(&self) -> String {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Self::Tcp { host, port } => format!("{host}:{port}"),
+            Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { .. } => write!(f, "http://{}", self.host()),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Sends one request, and reads the whole answer. Cancel-safe: yes, as far as nothing is left behind here; what was sent
+/// may be carried out.
+pub async fn send(target: &Target, request: Request<'_>, bounds: Bounds) -> Result<(StatusCode, Bytes), Error> {
+    let request = built(target, request)?;
+    let unreached = |cause| Error::Unreached { target: target.clone(), cause };
+    let whole = async {
+        match target {
+            Target::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreached)?;
+                exchange(target, stream, request, bounds.body).await
+            }
+            Target::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(unreached)?;
+                exchange(target, stream, request, bounds.body).await
+            }
+        }
+    };
+    timed(target, bounds.time, whole).await
+}
+
+async fn timed<T>(target: &Target, limit: Duration, whole: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(limit, whole).await {
+        Ok(ended) => ended,
+        Err(_) => Err(Error::Slow { target: target.clone(), limit }),
+    }
+}
+
+fn built(target: &Target, request: Request<'_>) -> Result<hyper::Request<Full<Bytes>>, Error> {
+    let url = |error: &dyn fmt::Display| Error::Url { url: request.path.to_owned(), why: error.to_string() };
+    let uri: hyper::Uri = request.path.parse().map_err(|error: hyper::http::uri::InvalidUri| url(&error))?;
+    let mut out = hyper::Request::new(Full::new(request.body));
+    *out.method_mut() = request.method;
+    *out.uri_mut() = uri;
+    for (name, value) in request.headers.iter().copied().chain([(HOST.as_str(), target.host().as_str())]) {
+        let wrong = || Error::Header { name: name.to_owned() };
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+        out.headers_mut().insert(key, HeaderValue::from_str(value).map_err(|_| wrong())?);
+    }
+    Ok(out)
+}
+
+/// One request over a stream that is open.
+async fn exchange<S>(
+    target: &Target,
+    stream: S,
+    request: hyper::Request<Full<Bytes>>,
+    limit: usize,
+) -> Result<(StatusCode, Bytes), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let broken = |why: &dyn fmt::Display| Error::Broken { target: target.clone(), why: why.to_string() };
+    let shaken = http1::Builder::new().max_buf_size(LONGEST_HEAD).handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = shaken.map_err(|error| broken(&reason(&error)))?;
+    let answer = async move {
+        let answer = sender.send_request(request).await.map_err(|error| broken(&reason(&error)))?;
+        let status = answer.status();
+        match Limited::new(answer.into_body(), limit).collect().await {
+            Ok(body) => Ok((status, body.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLong { target: target.clone(), limit }),
+            Err(error) => Err(broken(&reason(error.as_ref()))),
+        }
+    };
+    let mut answer = std::pin::pin!(answer);
+    // The connection moves the bytes; where it ends first, what it has read is still to be taken, or its error.
+    tokio::select! {
+        done = &mut answer => done,
+        _ = connection => answer.await,
+    }
+}
+
+/// The innermost cause says most.
+fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    const LIMIT: usize = 1024;
+
+    fn here() -> Target {
+        Target::Tcp { host: "host".to_owned(), port: 80 }
+    }
+
+    fn asking(body: &'static str) -> Request<'static> {
+        Request {
+            method: Method::POST,
+            path: "/a?b=c",
+            headers: &[("x-who", "me")],
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    /// Reads until what was read ends so; all of it.
+    async fn read_to(stream: &mut DuplexStream, end: &str) -> String {
+        let mut read = Vec::new();
+        while !read.ends_with(end.as_bytes()) {
+            read.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(read).unwrap()
+    }
+
+    /// What comes of an answer of these bytes.
+    async fn answered(answer: &'static [u8]) -> Result<(StatusCode, Bytes), Error> {
+        let (near, mut far) = duplex(64);
+        let target = here();
+        let peer = async move {
+            read_to(&mut far, "ping").await;
+            // It may stop listening in the middle.
+            let _ = far.write_all(answer).await;
+        };
+        let request = built(&target, asking("ping")).unwrap();
+        tokio::join!(exchange(&target, near, request, LIMIT), peer).0
+    }
+
+    #[tokio::test]
+    async fn a_request_is_sent_whole_with_its_host_and_length() {
+        let (near, mut far) = duplex(4096);
+        let target = here();
+        let peer = async move {
+            let head = read_to(&mut far, "ping").await;
+            far.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            head
+        };
+        let request = built(&target, asking("ping")).unwrap();
+        let (answer, head) = tokio::join!(exchange(&target, near, request, LIMIT), peer);
+        assert_eq!(answer.unwrap(), (StatusCode::NO_CONTENT, Bytes::new()));
+        assert!(head.starts_with("POST /a?b=c HTTP/1.1\r\n"), "{head}");
+        for line in ["x-who: me\r\n", "host: host:80\r\n", "content-length: 4\r\n"] {
+            assert!(head.contains(line), "{head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_ends_by_its_length_by_its_last_chunk_or_with_the_connection() {
+        for answer in [
+            &b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\npong"[..],
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\npo\r\n2\r\nng\r\n0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n\r\npong",
+        ] {
+            assert_eq!(answered(answer).await.unwrap(), (StatusCode::OK, Bytes::from_static(b"pong")));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_or_is_no_http_is_no_answer() {
+        for answer in [
+            &b""[..],
+            b"HTTP/1.1 2",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\npong",
+            b"NBDMAGICIHAVEOPT\0\x03\r\n\r\n",
+        ] {
+            let error = answered(answer).await.unwrap_err();
+            assert!(matches!(error, Error::Broken { .. }), "{error}");
+            assert!(error.to_string().starts_with("http://host:80 gave no answer in HTTP: "), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_was_asked_for() {
+        let long = b"HTTP/1.1 200 OK\r\ncontent-length: 1025\r\n\r\n";
+        let long: &'static [u8] = Box::leak([&long[..], &[b'x'; 1025]].concat().into_boxed_slice());
+        let error = answered(long).await.unwrap_err();
+        assert_eq!(error.to_string(), "http://host:80 answered with more than 1024 bytes");
+        let head = [&b"HTTP/1.1 200 OK\r\nx: "[..], &vec![b'x'; 2 * LONGEST_HEAD], b"\r\n\r\n"].concat();
+        let error = answered(Box::leak(head.into_boxed_slice())).await.unwrap_err();
+        assert!(matches!(error, Error::Broken { .. }), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_the_deadline() {
+        let (near, _far) = duplex(64);
+        let target = here();
+        let limit = Duration::from_secs(3);
+        let began = tokio::time::Instant::now();
+        let request = built(&target, asking("ping")).unwrap();
+        let error = timed(&target, limit, exchange(&target, near, request, LIMIT)).await.unwrap_err();
+        assert_eq!((error.to_string().as_str(), began.elapsed()), ("http://host:80 did not answer within 3s", limit));
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_nothing_was_sent() {
+        let bounds = Bounds { time: Duration::from_secs(30), body: LIMIT };
+        let nowhere = Target::Unix("/nonexistent/socket".into());
+        let error = send(&nowhere, asking(""), bounds).await.unwrap_err();
+        assert!(matches!(error, Error::Unreached { .. }), "{error}");
+        let says = "unix:/nonexistent/socket can't be reached: No such file or directory (os error 2)";
+        assert_eq!(error.to_string(), says);
+    }
+
+    #[test]
+    fn a_url_is_read_as_it_is_written() {
+        let tcp = |host: &str, port| Target::Tcp { host: host.to_owned(), port };
+        for (url, target, path) in [
+            ("http://h", tcp("h", 80), "/"),
+            ("http://127.0.0.1:9809", tcp("127.0.0.1", 9809), "/"),
+            ("http://[::1]:81/a/b?c=d", tcp("::1", 81), "/a/b?c=d"),
+            ("http://h?x", tcp("h", 80), "/?x"),
+            ("unix:/run/a b", Target::Unix("/run/a b".into()), "/"),
+        ] {
+            assert_eq!(Target::of_url(url).unwrap(), (target, path.to_owned()), "{url}");
+        }
+        assert_eq!(tcp("::1", 81).to_string(), "http://[::1]:81");
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_asked_says_why() {
+        for (url, why) in [
+            ("https://h/", "TLS is not spoken here"),
+            ("127.0.0.1:9809", "it does not begin with http://"),
+            ("ftp://h/", "it does not begin with http://"),
+            ("http://me:secret@h/", "a password in a URL"),
+            ("http://h:x/", "port"),
+            ("http://h:70000/", "port"),
+            ("http://:80/", "host"),
+            ("http://a b/", "invalid"),
+            ("unix:", "the path of the socket is missing"),
+            ("", "empty string"),
+        ] {
+            let error = Target::of_url(url).unwrap_err().to_string();
+            assert!(error.contains(why), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_would_end_early_is_not_sent() {
+        let request = Request { headers: &[("a", "b\r\nc: d")], ..asking("") };
+        assert_eq!(
+            built(&here(), request).unwrap_err().to_string(),
+            "the header \"a\" can't be sent: it has characters that HTTP does not allow"
+        );
+    }
+}

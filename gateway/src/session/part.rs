@@ -1,0 +1,104 @@
+//! Ending a session between two messages: it is read no further, what was admitted is answered and the replies are
+//! written, then the connection is closed without anything more.
+//!
+//! A request of which only a part has come, or that still waited for a permit, was never admitted: it is dropped, and a
+//! client that connects again sends it again. Nothing of it lands late (promise 14). A client that does not read its
+//! replies keeps its session for [`PATIENCE`], then it is cut.
+
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Session;
+use super::transmission::{End, Step, Transmission};
+use crate::proto::Inbox;
+
+/// How long a client whose session parts may leave its replies unread.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long what the client still sends is thrown away after the end of the stream: in all, and without a byte.
+const LINGER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(250));
+
+/// How far a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    Open,
+    /// Nothing more is read from its client.
+    Closing,
+    /// Its connection is closed.
+    Gone,
+}
+
+impl Session {
+    /// Ends it between two messages, soon: at once no further request is read, and it is over when those that were
+    /// admitted are answered and their replies written ([`ended`](Self::ended)). The client gets no word, only the end
+    /// of the stream.
+    pub fn part(&self) {
+        self.parting.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Waits until its connection is closed. Cancel-safe: yes.
+    pub async fn ended(&self) {
+        // The sender is in `self`: it can't be gone.
+        let _ = self.life.subscribe().wait_for(|life| *life == Life::Gone).await;
+    }
+
+    /// Whether it is to end between two messages.
+    pub fn is_parting(&self) -> bool {
+        self.parting.load(Ordering::Acquire)
+    }
+
+    /// Whether, if it parts, everything is written.
+    pub(super) fn has_parted(&self) -> bool {
+        !self.is_parting() || self.out.is_empty()
+    }
+
+    /// Nothing more is read: who waits for something of its client need not wait any more.
+    pub(super) fn stops_reading(&self) {
+        self.life.send_if_modified(|life| core::mem::replace(life, Life::Closing) == Life::Open);
+    }
+}
+
+impl Transmission {
+    /// Reads no further. True: the client has not read its replies in time.
+    pub(super) fn part(&mut self, cx: &mut Context<'_>) -> bool {
+        if !matches!(self.step, Step::Closing(_)) {
+            self.give_up_payload();
+            self.step = Step::Closing(End::Parted);
+            self.inbox = Inbox::default();
+        }
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + PATIENCE)));
+        while patience.as_mut().poll(cx).is_ready() {
+            if self.session.out.is_blocked() {
+                tracing::info!(session = self.session.id(), limit = ?PATIENCE, "a client does not read its replies; its session is cut");
+                return true;
+            }
+            // The backend has not answered yet: that is not the client's fault.
+            patience.as_mut().reset(Instant::now() + PATIENCE);
+        }
+        false
+    }
+
+    /// Closes gently: a socket that is closed with bytes unread resets the connection, and over TCP takes back what it
+    /// has not delivered.
+    pub(super) async fn linger(&mut self) {
+        if self.session.out.is_blocked() {
+            return;
+        }
+        self.session.out.end();
+        let over = Instant::now() + LINGER.0;
+        let mut inbox = Inbox::default();
+        while Instant::now() < over {
+            let read = core::future::poll_fn(|cx| {
+                let room = inbox.room(self.pool.as_ref());
+                room.clear();
+                self.read.poll_fill(cx, room)
+            });
+            if !matches!(timeout(LINGER.1, read).await, Ok(Ok(n)) if n > 0) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Ending sessions between two messages.
+
+use super::*;
+use crate::session::SessionInfo;
+
+const MIB: u64 = 1 << 20;
+
+#[tokio::test]
+async fn a_session_that_parts_drops_half_a_request_and_closes() {
+    let scene = Scene::new("1MiB", "", "");
+    for sent in [0, 10, 28, 28 + 100] {
+        let mut client = scene.client(Framing::Simple).await;
+        client.ask(Cmd::WRITE, 1, 0, 512, &[7; 512]).await;
+        assert_eq!(client.simple().await, (0, 1));
+        let header =
+            RequestHeader { flags: CmdFlags::NONE, command: Cmd::WRITE, cookie: Cookie(2), offset: 0, length: 512 };
+        let mut bytes = Vec::new();
+        header.put(Framing::Simple, &mut bytes);
+        bytes.extend_from_slice(&[8; 512]);
+        client.send(&bytes[..sent]).await;
+        // Read as far as it goes.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let parted = scene.front.table.part(|session: &SessionInfo| session.export == "e");
+        assert_eq!(parted.len(), 1);
+        assert_eq!(client.rest().await, b"", "after {sent} bytes");
+        parted[0].ended().await;
+        assert!(parted[0].permits.is_idle(), "after {sent} bytes");
+        drop(parted);
+        while !scene.front.table.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut client = scene.client(Framing::Simple).await;
+    client.ask(Cmd::READ, 3, 0, 512, &[]).await;
+    client.simple().await;
+    assert_eq!(client.take(512).await, [7; 512]);
+}
+
+#[tokio::test]
+async fn a_session_that_parts_writes_the_replies_that_its_client_was_slow_to_read() {
+    let scene = Scene::new("4MiB", "", "");
+    let mut client = scene.client(Framing::Simple).await;
+    for cookie in 0..64 {
+        client.ask(Cmd::READ, cookie, 0, MIB / 16, &[]).await;
+    }
+    let session = scene.front.table.part(|_| false).pop();
+    assert!(session.is_none(), "nobody was chosen");
+    let session = only(&scene);
+    while !session.out.is_blocked() {
+        tokio::task::yield_now().await;
+    }
+    session.part();
+    // Nothing of this one is read any more.
+    client.ask(Cmd::READ, 99, 0, MIB / 16, &[]).await;
+    let rest = client.rest().await;
+    assert_eq!(rest.len() % (16 + (1 << 16)), 0, "{} bytes are no whole number of replies", rest.len());
+    let cookies = rest.chunks(16 + (1 << 16)).map(|reply| u64::from_be_bytes(reply[8..16].try_into().unwrap()));
+    assert!(
+        cookies.clone().count() == 64 && !cookies.clone().any(|cookie| cookie == 99),
+        "{:?}",
+        cookies.collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_replies_does_not_keep_its_session() {
+    let scene = Scene::new("4MiB", "", "");
+    let mut client = scene.client(Framing::Simple).await;
+    for cookie in 0..64 {
+        client.ask(Cmd::READ, cookie, 0, MIB / 16, &[]).await;
+    }
+    let session = only(&scene);
+    while !session.out.is_blocked() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    let before = tokio::time::Instant::now();
+    session.part();
+    session.ended().await;
+    assert_eq!(before.elapsed().as_secs(), 10);
+}
+
+#[tokio::test]
+async fn a_session_that_parts_waits_for_a_write_that_was_admitted() {
+    let keys = "[export.resize]\nautomatic = \"always\"\nstep = 0\ngrowth-wait = \"30s\"";
+    let scene = Scene::new("1MiB", "growth-rate = \"1MiB/s\"", keys);
+    let mut client = scene.client(Framing::Simple).await;
+    let session = only(&scene);
+    // The rate has room for the first; the second waits.
+    client.ask(Cmd::WRITE, 1, MIB, MIB, &vec![1; 1 << 20]).await;
+    assert_eq!(client.simple().await, (0, 1));
+    client.ask(Cmd::WRITE, 2, 2 * MIB, MIB, &vec![2; 1 << 20]).await;
+    while session.export().resizer().jobs.list().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    session.part();
+    assert_eq!(client.simple().await, (0, 2));
+    assert_eq!(client.rest().await, b"");
+}
+
+/// The one session there is.
+fn only(scene: &Scene) -> Arc<crate::session::Session> {
+    let open: Vec<_> = scene.front.table.open.iter().filter_map(|entry| entry.value().upgrade()).collect();
+    assert_eq!(open.len(), 1);
+    open[0].clone()
+}
