@@ -48,6 +48,7 @@ mod route;
 mod scripted;
 mod shipped;
 mod templates;
+mod tls;
 mod translation;
 mod trouble;
 mod vm;

@@ -14,6 +14,7 @@ use crate::process::{Call, Running};
 use crate::trouble::Trouble;
 
 pub(crate) use nbdkit::{nbdkit, nbdkit_as_it_is, nbdkit_on};
+pub(crate) use qemu::with_tls as qemu_with_tls;
 
 /// The servers of the matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
