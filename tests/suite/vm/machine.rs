@@ -53,8 +53,13 @@ impl Machine {
         arguments.extend(["-append".to_owned(), "console=ttyS0 panic=-1 quiet loglevel=4".to_owned()]);
         arguments.extend_from_slice(more);
         let mut process = Running::start(&emulator()?, arguments, place.path("log"))?;
-        process.await_ready("its port", || port.exists())?;
-        let stream = UnixStream::connect(&port)?;
+        // The socket is there a moment before anybody listens on it.
+        let mut stream = None;
+        process.await_ready("its port", || {
+            stream = UnixStream::connect(&port).ok();
+            stream.is_some()
+        })?;
+        let stream = stream.ok_or_else(|| Trouble::new("its port is gone again"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut machine = Self { process, port: BufReader::new(stream), place };
         machine.answer()?;
