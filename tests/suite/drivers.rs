@@ -7,8 +7,7 @@ use std::path::Path;
 
 use crate::gateway::{Gateway, export};
 use crate::image::Image;
-use crate::peer::nbd_server;
-use crate::peer::nbdkit::nbdkit_on;
+use crate::peer::nbdkit::{nbdkit_for_one, nbdkit_on};
 use crate::peer::qemu;
 use crate::place::Place;
 use crate::process::Call;
@@ -84,17 +83,18 @@ fn a_server_that_never_looks_again_is_told_apart_and_so_is_what_it_needs() -> Re
 
 #[test]
 fn a_server_with_room_for_one_connection_is_let_go_before_it_is_looked_at() -> Result<(), Trouble> {
-    let mut served = nbd_server::start_for_one(&Image::of_zeroes())?;
-    let file = served.file().ok_or_else(|| Trouble::new("no file"))?.to_owned();
-    let size = fs::metadata(&file)?.len();
+    let place = Place::fresh()?;
+    let file = place.path("disk.raw");
+    let size = 4 * MIB;
+    fs::File::create(&file)?.set_len(size)?;
+    let served = nbdkit_for_one(&file)?;
     let more = format!("dial-timeout = \"500ms\"\n{}", by_file(&file));
     let gateway = Gateway::start(&export(NAME, &served.uri(), &more))?.expecting_warnings();
     gateway.order_size(NAME, 2 * size)?;
     uses(&gateway, 2 * size - 4096, 0x31)?;
     gateway.order_size(NAME, 3 * size)?;
     uses(&gateway, 3 * size - 4096, 0x32)?;
-    gateway.end()?;
-    served.process.stop().map(|_| ())
+    gateway.end()
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_program_resizes_and_the_size_that_counts_is_the_servers() -> Result<(), Tro
     fs::File::create(&file)?.set_len(4 * MIB)?;
     let nbdkit = nbdkit_on(&file)?;
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/drivers/qemu-img");
-    let command = format!("driver = \"exec\"\ncommand = [{:?}, {:?}, \"raw\"]", shipped.display(), file.display());
+    let command = format!("driver = \"exec\"\ncommand = [\"{}\", \"raw\", \"{}\"]", shipped.display(), file.display());
     let gateway = Gateway::start(&export(NAME, &nbdkit.uri(), &driver(&command)))?;
     for size in [6 * MIB, 9 * MIB] {
         gateway.order_size(NAME, size)?;

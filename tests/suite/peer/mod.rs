@@ -1,7 +1,7 @@
 //! Stock NBD servers, started in the ways that vary what they can do. A [`Served`] is one of them with one disk on a
 //! Unix socket, and it can tell what that disk holds by a way that does not lead through the gateway.
 
-pub(crate) mod nbd_server;
+mod nbd_server;
 pub(crate) mod nbdkit;
 pub(crate) mod qemu;
 

@@ -24,15 +24,6 @@ kill -KILL "-$(cat "$3")"
 "#;
 
 pub(crate) fn start(image: &Image) -> Result<Served, Trouble> {
-    start_with(image, "")
-}
-
-/// One that turns a second client away.
-pub(crate) fn start_for_one(image: &Image) -> Result<Served, Trouble> {
-    start_with(image, "maxconnections = 1\n")
-}
-
-fn start_with(image: &Image, more: &str) -> Result<Served, Trouble> {
     let place = Place::fresh()?;
     let file = place.path("disk.raw");
     image.write_to(&file)?;
@@ -42,7 +33,7 @@ fn start_with(image: &Image, more: &str) -> Result<Served, Trouble> {
     fs::write(
         &config,
         format!(
-            "[generic]\nunixsock = {}\nallowlist = true\n[disk]\nexportname = {}\nflush = true\nfua = true\ntrim = true\n{more}",
+            "[generic]\nunixsock = {}\nallowlist = true\n[disk]\nexportname = {}\nflush = true\nfua = true\ntrim = true\n",
             socket.display(),
             file.display()
         ),
