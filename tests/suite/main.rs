@@ -17,6 +17,7 @@ mod admin;
 mod bad_backend;
 mod bad_client;
 mod ceiling;
+mod chaos;
 mod client;
 mod commands;
 mod dial;
