@@ -37,6 +37,7 @@ mod own_disk;
 mod peer;
 mod place;
 mod process;
+mod rates;
 mod readme;
 mod recipe;
 mod reconnect;

@@ -63,6 +63,8 @@ fn run(
     time: Duration,
 ) -> Result<(), Trouble> {
     let mut dice = Dice::new(seed);
+    // An export that no gateway ever opened counts nowhere.
+    rest::settle(town, exports)?;
     let end = Instant::now() + time;
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
