@@ -77,16 +77,28 @@ impl App {
             None => None,
         };
         let pool = Arc::new(Pool::new(BUFFERS_KEPT));
-        let notes = Arc::new(Notes::open(config.state.clone()).map_err(Box::new)?);
+        let (notes, snapshot) = Notes::open(&config.state).map_err(Box::new)?;
+        let notes = Arc::new(notes);
         let registry =
             Registry::new(Arc::clone(&config), Arc::clone(&pool), shards, Arc::clone(&metrics), Arc::clone(&notes));
+        let measure = registry.remember(&snapshot);
         let mut embedded = Vec::new();
         for name in config.listable() {
             if config.export_for(name).is_ok_and(|export| export.backend.is_embedded()) {
                 embedded.push(registry.open(name).await?);
             }
         }
-        Ok(Self { config, listeners, admin, registry, notes, table: Arc::default(), pool, metrics, embedded })
+        // Opened for a look, and let go when idle. What can't be opened stays counted as it was.
+        let looking = Arc::clone(&registry);
+        tokio::spawn(async move {
+            for name in measure {
+                if let Err(error) = looking.open(&name).await {
+                    tracing::warn!(export = name, %error, "an export of the ledger can't be measured; it counts at its last size");
+                }
+            }
+        });
+        let table = Arc::clone(registry.sessions());
+        Ok(Self { config, listeners, admin, registry, notes, table, pool, metrics, embedded })
     }
 
     /// The URI of each listener, with the port that the kernel chose.

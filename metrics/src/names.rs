@@ -43,6 +43,7 @@ pub struct Metrics {
     backend_notices: IntCounterVec,
     hook_attempts: IntCounterVec,
     hooks_behind: IntGaugeVec,
+    ledger_up: IntGauge,
     exports: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -121,6 +122,11 @@ impl Metrics {
         registry.register(Box::new(duration.clone()))?;
         let build = gauge("build_info", "Always 1; the label says which version runs.", &["version"])?;
         build.with_label_values(&[version]).set(1);
+        let ledger_up = IntGauge::new(
+            "ledger_up",
+            "1 if the last write to the ledger succeeded; 0 while it can't be written, and nothing grows.",
+        )?;
+        registry.register(Box::new(ledger_up.clone()))?;
         let metrics = Self {
             requests: counter(
                 "requests_total",
@@ -172,6 +178,7 @@ impl Metrics {
             )?,
             hooks_behind: gauge("hooks_behind", "Hooks that have not heard of the export's size yet.", &["export"])?,
             duration,
+            ledger_up,
             registry,
             exports: Arc::default(),
         };
@@ -243,6 +250,11 @@ impl Metrics {
     /// The handles of a listener, by its address as configured.
     pub fn listener(&self, address: &str) -> ListenerMetrics {
         ListenerMetrics { sessions: self.sessions.with_label_values(&[address]) }
+    }
+
+    /// Whether the ledger can be written, as it was found last.
+    pub fn ledger(&self, up: bool) {
+        self.ledger_up.set(i64::from(up));
     }
 
     /// All of it in Prometheus' text format.

@@ -149,7 +149,18 @@ fn a_disk_behind_qemu_nbd_grows_under_load_as_the_readme_says() -> Result<(), Tr
 }
 
 #[test]
+fn a_window_over_a_disk_that_was_used_before_grows_as_the_readme_says() -> Result<(), Trouble> {
+    let said = Recipe::named("window")?.run("/tmp/nbd-window")?;
+    ensure(said.contains("134217728") && said.contains("201326592"), || format!("it did not grow twice: {said}"))
+}
+
+#[test]
 fn an_operator_resizes_as_the_readme_says() -> Result<(), Trouble> {
     let said = Recipe::named("operator")?.run_by(isolated()?, "/tmp/nbd-resize")?;
     ensure(said.contains("disk is now 3 GiB\n") && said.contains("disk is now 3584 MiB\n"), || said.clone())
+}
+
+#[test]
+fn a_disk_behind_qemu_storage_daemon_grows_under_load_as_the_readme_says() -> Result<(), Trouble> {
+    grows_under_load("qsd")
 }

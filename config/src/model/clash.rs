@@ -1,4 +1,5 @@
-//! Exports that get in each other's way: the same name, templates of equal rank for one name, one file for two.
+//! Exports that get in each other's way: the same name, templates of equal rank for one name, one file for two, one disk
+//! behind a window and another export.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,6 +9,7 @@ use nbd_gateway_policy::types::ExportName;
 use crate::problem::Report;
 
 use super::backend::{Backend, Target};
+use super::driver::Driver;
 use super::export::{Entry, Name};
 use super::template::{Blanks, Template};
 
@@ -39,6 +41,26 @@ pub(super) fn names(names: &[(usize, Name)], report: &mut Report) {
                 }
                 templates.push((*index, template));
             }
+        }
+    }
+}
+
+/// Notes NBD servers' disks that stand behind a window and behind another export, at the later one: what the one has past
+/// its window's end is the other's data, and would be zeroed.
+pub(super) fn windows(entries: &[(usize, Entry)], report: &mut Report) {
+    let is_window = |entry: &Entry| matches!(entry.resize.driver, Driver::Window { .. });
+    for (at, (index, entry)) in entries.iter().enumerate() {
+        if matches!(&entry.target, Target::Fixed(Backend::File { .. } | Backend::Memory { .. }) | Target::File { .. }) {
+            continue;
+        }
+        let same =
+            |(_, other): &&(usize, Entry)| other.target == entry.target && (is_window(entry) || is_window(other));
+        if let Some((first, _)) = entries.iter().take(at).find(same) {
+            let what = format!(
+                "this is the backend of export[{first}] too, and one of them is a window: what is past its end would be \
+                 zeroed when it grows"
+            );
+            report.note_with(&format!("export[{index}].backend"), what, None);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nbd_gateway_config::Resolved;
 use nbd_gateway_policy::plan;
-use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
+use nbd_gateway_policy::types::{ByteRange, ExportName, TenantId};
 use tokio::sync::watch;
 
 use super::backend::{Backend, Facts, Lanes};
@@ -63,6 +63,11 @@ impl Core {
         self.export.as_str()
     }
 
+    /// The export's name.
+    pub fn export(&self) -> &ExportName {
+        &self.export
+    }
+
     /// What the backend said about itself when it was opened.
     pub fn facts(&self) -> &Facts {
         &self.facts
@@ -71,6 +76,11 @@ impl Core {
     /// What the export looks like now.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// The backend's size as last read, in bytes.
+    pub fn disk(&self) -> u64 {
+        self.known.load(Ordering::Acquire)
     }
 
     /// A request of the gateway's own, to its outcome. Cancel-safe: dropped, the request is still carried out.
@@ -238,11 +248,6 @@ impl Core {
     /// Notes, durably, that it is zero.
     pub async fn clear_zeroes(&self, range: ByteRange) -> Result<(), String> {
         self.notes.clear(&self.export, range).await.map_err(|e| e.to_string())
-    }
-
-    /// Writes the size down.
-    pub async fn record_size(&self, size: Size, generation: u64) {
-        self.notes.size(&self.export, &self.tenant, size, generation).await;
     }
 }
 

@@ -27,6 +27,7 @@ use nbd_gateway_config::Resolved;
 use nbd_gateway_metrics::{self as metrics, ExportMetrics, ResizeMetrics};
 use nbd_gateway_policy::export::ExportPolicy;
 use nbd_gateway_policy::offer::{Negotiated, Now, Offer, PastEnd, offer};
+use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::Size;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -187,7 +188,12 @@ impl Export {
     /// What a client is offered about its size.
     pub fn offer(&self, client: &Negotiated) -> Offer {
         let size = Size::new(self.size()).unwrap_or(Size::MAX);
-        let now = Now { size, disk: size, headroom: self.book.headroom(self.resizer.export_name()) };
+        // Of others, what is not shown is not theirs to have.
+        let disk = match self.core.facts().style.grows {
+            Grows::Window => Size::new(self.core.disk()).unwrap_or(size),
+            _ => size,
+        };
+        let now = Now { size, disk, headroom: self.book.headroom(self.resizer.export_name()) };
         offer(self.core.facts().style, &self.policy, &now, client)
     }
 

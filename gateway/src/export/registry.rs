@@ -15,10 +15,11 @@ use tokio::time::Instant;
 
 use super::probes::Probes;
 use super::{Export, start};
+use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::net::Pool;
 use crate::resize::book::Book;
 use crate::resize::notes::Notes;
-use crate::session::TenantBudget;
+use crate::session::{SessionTable, TenantBudget};
 use crate::shards::Shards;
 
 /// Why an export can't be opened.
@@ -97,6 +98,7 @@ pub(super) struct Shared {
     pub(super) book: Arc<Book>,
     pub(super) notes: Arc<Notes>,
     pub(super) probes: Arc<Probes>,
+    pub(super) sessions: Arc<SessionTable>,
 }
 
 impl Registry {
@@ -112,8 +114,41 @@ impl Registry {
         config.listable().for_each(|name| drop(metrics.export(name)));
         let book = Arc::new(Book::default());
         config.tenants().iter().for_each(|tenant| book.tenant(&tenant.id, tenant.allowance, tenant.rates));
-        let shared = Shared { pool, shards, metrics, book, notes, probes: Arc::default() };
+        let shared = Shared { pool, shards, metrics, book, notes, probes: Arc::default(), sessions: Arc::default() };
         Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), shared })
+    }
+
+    /// The ledger: what is counted, held and told.
+    pub fn ledger(&self) -> &Ledger {
+        self.shared.notes.ledger()
+    }
+
+    /// Counts what an earlier life has left in the ledger: each export at its last size, and what was held for grows of
+    /// unknown outcome, until it is opened and measured. One that has left the configuration goes on counting against its
+    /// tenant, for its bytes are still there. Answers those that are to be measured now: embedded ones, which is cheap, and
+    /// those with a grow of unknown outcome.
+    pub fn remember(&self, snapshot: &Snapshot) -> Vec<String> {
+        let (mut measure, mut gone) = (Vec::new(), 0_u32);
+        for row in &snapshot.exports {
+            let name = row.name.as_str();
+            let of = |held: &&ReservationRow| held.export == row.name;
+            let pending = snapshot.reservations.iter().filter(of).map(|held| held.to).max();
+            let config = self.config.export_for(name).ok();
+            let tenant = config.as_ref().map_or(&row.tenant, |config| &config.tenant);
+            self.shared.book.restore(&row.name, tenant, row.known.size, pending);
+            match config {
+                Some(config) if pending.is_some() || config.backend.is_embedded() => measure.push(name.to_owned()),
+                Some(_) => {}
+                None => gone += 1,
+            }
+        }
+        if gone > 0 {
+            tracing::info!(
+                exports = gone,
+                "exports of the ledger are not in the configuration any more; they are still counted"
+            );
+        }
+        measure
     }
 
     /// The exports that a client may see, with the configuration's descriptions: those with a name of their own. A
@@ -125,6 +160,11 @@ impl Registry {
     /// The threads that move requests.
     pub fn shards(&self) -> &Shards {
         &self.shared.shards
+    }
+
+    /// The sessions that are open on any of them.
+    pub fn sessions(&self) -> &Arc<SessionTable> {
+        &self.shared.sessions
     }
 
     /// How many exports are open.
@@ -311,7 +351,7 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
     fn registry() -> Arc<Registry> {
         let config = Config::parse(CONFIG, std::path::Path::new("config.toml")).unwrap();
         let metrics = Arc::new(Metrics::new("0").unwrap());
-        let notes = Arc::new(Notes::open("/nonexistent/state".into()).unwrap());
+        let notes = Arc::new(Notes::in_memory().unwrap());
         Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes)
     }
 

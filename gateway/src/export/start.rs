@@ -16,8 +16,10 @@ use crate::proto::{ExportFlags, Features};
 use crate::resize::Resizer;
 use crate::resize::audience::Audience;
 use crate::resize::coordinator::{Coordinator, Start};
+use crate::resize::entry::{Clerk, Window};
 use crate::resize::follow::follow;
 use crate::resize::watchers::Told;
+use crate::resize::window::Opened;
 use crate::resize::world::World;
 use crate::session::TenantBudget;
 
@@ -44,11 +46,21 @@ pub(super) async fn open(
         policy.granularity = coarser(policy.granularity, info.granularity);
     }
     let disk = Size::new(facts.size).map_err(|e| e.to_string())?;
+    let window = match Opened::of(&resize.driver, &shared.notes, &export, disk, facts.minimum_block()) {
+        Ok(window) => window,
+        Err(why) => {
+            backend.close(name).await;
+            return Err(why);
+        }
+    };
     // What an earlier life exposed and did not get to zero is not shown before it is zero.
     let unzeroed = shared.notes.owed(&export);
-    let size = unzeroed.iter().map(|range| range.start()).fold(disk, Size::min);
+    let end = window.map_or(disk, |window| window.size);
+    let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
     view.publish(Shown { size: size.bytes(), generation: 0 });
-    shared.book.open(&export, &tenant, disk);
+    // What there is counts, and of a window what it shows.
+    let count = if window.is_some() { size } else { disk };
+    let news = shared.book.open(&export, &tenant, count);
     let style = facts.style;
     let zeroed = facts.resize.is_none_or(|info| info.features.has(Features::ZEROED));
     let embedded = matches!(backend, Backend::Origin(_));
@@ -58,20 +70,32 @@ pub(super) async fn open(
         None => false,
     };
     let core = Core::new(config, Arc::clone(&shared.notes), facts, backend, view);
+    let unrecorded = match window {
+        Some(window) => !window.is_settled(&core, &shared.notes, &tenant, disk, resize.timeout).await,
+        None => false,
+    };
     let told = Told(shared.metrics.resize(name, tenant.as_str()));
     told.size_at_start(size);
-    let start = Start {
+    let mut start = Start {
         export,
         tenant,
         policy: policy.clone(),
         size,
         disk,
         backend: style,
-        zeroed_by_backend: embedded || zeroed_beside || (zeroed && core.facts().resize.is_some()),
+        zeroed_by_backend: embedded || zeroed_beside || (zeroed && core.facts().resize.is_some() && window.is_none()),
         unzeroed,
         timeout: resize.timeout,
+        unrecorded,
+        unwritten: false,
     };
-    let world = World::new(Arc::clone(&core), driver, resize.timeout);
+    let record = window.map(|_| if unrecorded { Window::Unrecorded } else { Window::OnRecord });
+    let mut clerk = Clerk::new(Arc::clone(&shared.notes), config.name.clone(), config.tenant.clone(), record);
+    if news && let Err(error) = clerk.open(count).await {
+        tracing::warn!(export = name, %error, "the ledger does not take the size of an export; nothing of it grows until it does");
+        start.unwritten = true;
+    }
+    let world = World::new(Arc::clone(&core), driver, clerk, resize.timeout);
     let coordinator = Coordinator::new(
         start,
         world,
@@ -83,7 +107,7 @@ pub(super) async fn open(
     .seen_in(Arc::clone(&resizer.glance));
     let (end, ending) = watch::channel(false);
     // Before anybody can change the size.
-    hooks::start(config, &core, &shared.metrics, &ending);
+    hooks::start(config, &core, &shared.metrics, &shared.sessions, &ending);
     tokio::spawn(coordinator.run(acts));
     if embedded {
         // Nobody else can resize it.

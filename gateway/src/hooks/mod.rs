@@ -10,6 +10,7 @@
 
 mod exec;
 mod http;
+mod qmp;
 
 use std::fmt;
 use std::future::Future;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::command::Occasion;
 use crate::export::{Core, Shown};
+use crate::session::SessionTable;
 
 /// The delay after the first failure; each further one doubles it.
 const FIRST: Duration = Duration::from_secs(1);
@@ -31,13 +33,19 @@ const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(60);
 
 /// Starts the hooks of an export. They end when `ending` says so, or with its sender; an attempt under way is ended too.
-pub fn start(config: &Resolved, core: &Arc<Core>, metrics: &Metrics, ending: &watch::Receiver<bool>) {
+pub fn start(
+    config: &Resolved,
+    core: &Arc<Core>,
+    metrics: &Metrics,
+    sessions: &Arc<SessionTable>,
+    ending: &watch::Receiver<bool>,
+) {
     if config.notify.is_empty() {
         return;
     }
     let counts = metrics.hooks(config.name.as_str());
     for (index, hook) in config.notify.iter().enumerate() {
-        let Some(teller) = Teller::of(hook) else { continue };
+        let teller = Teller::of(hook, sessions);
         let mut sizes = core.view().follow();
         // Taken here, not when the task first runs: a change in between is one that is told.
         let at = *sizes.borrow_and_update();
@@ -71,14 +79,17 @@ trait Tell: fmt::Display + Send + Sync {
 enum Teller {
     Exec(exec::Exec),
     Http(http::Http),
+    Qmp(qmp::Qmp),
 }
 
 impl Teller {
-    fn of(hook: &Hook) -> Option<Self> {
+    fn of(hook: &Hook, sessions: &Arc<SessionTable>) -> Self {
         match &hook.way {
-            Way::Exec { command } => Some(Self::Exec(exec::Exec::new(command.clone(), hook.timeout))),
-            Way::Http { url } => Some(Self::Http(http::Http::new(url.clone(), hook.timeout))),
-            Way::Qmp { .. } => None,
+            Way::Exec { command } => Self::Exec(exec::Exec::new(command.clone(), hook.timeout)),
+            Way::Http { url } => Self::Http(http::Http::new(url.clone(), hook.timeout)),
+            Way::Qmp { socket, node } => {
+                Self::Qmp(qmp::Qmp::new(socket.clone(), node.clone(), hook.timeout, Arc::clone(sessions)))
+            }
         }
     }
 }
@@ -88,6 +99,7 @@ impl Tell for Teller {
         match self {
             Self::Exec(_) => HookWay::Exec,
             Self::Http(_) => HookWay::Http,
+            Self::Qmp(_) => HookWay::Qmp,
         }
     }
 
@@ -95,6 +107,7 @@ impl Tell for Teller {
         match self {
             Self::Exec(exec) => exec.tell(occasion).await,
             Self::Http(http) => http.tell(occasion).await,
+            Self::Qmp(qmp) => qmp.tell(occasion).await,
         }
     }
 }
@@ -104,6 +117,7 @@ impl fmt::Display for Teller {
         match self {
             Self::Exec(exec) => exec.fmt(f),
             Self::Http(http) => http.fmt(f),
+            Self::Qmp(qmp) => qmp.fmt(f),
         }
     }
 }

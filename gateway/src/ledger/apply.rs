@@ -135,10 +135,11 @@ fn record_size(sql: &Connection, record: &RecordSize) -> Result<i64, Refused> {
 /// Writes what is known of an export that is there. Bytes beyond its end are gone, and with them the notes that they are
 /// to be zeroed: were the export to grow again, somebody else's data could be there.
 fn learn(sql: &Connection, export: &str, known: &Known) -> Result<(), Refused> {
-    let Known { size: counted, shown, generation, at } = *known;
+    let Known { size: counted, shown, reach, generation, at } = *known;
     sql.prepare_cached("UPDATE export SET size = ?2, shown = ?3, generation = ?4, updated_at = ?5 WHERE name = ?1")?
         .execute(params![export, size(counted), shown.map(size), signed(generation), signed(at.0)])?;
-    zeroes::cut(sql, export, counted.max(shown.unwrap_or_default()))?;
+    let end = counted.max(shown.unwrap_or_default()).max(reach.unwrap_or_default());
+    zeroes::cut(sql, export, end)?;
     Ok(())
 }
 

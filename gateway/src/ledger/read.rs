@@ -30,6 +30,7 @@ impl Store {
                     known: Known {
                         size: row.size(2)?,
                         shown: row.optional(3, Reading::size)?,
+                        reach: None,
                         generation: row.number(4)?,
                         at: UnixMillis(row.number(6)?),
                     },

@@ -15,8 +15,10 @@ pub struct ReservationId(pub(super) i64);
 pub struct Known {
     /// The size that counts against the quota.
     pub size: Size,
-    /// The end that clients are shown, where that is another: the true end of an automatic backend that rounds up.
+    /// The end that clients are shown, where only the ledger has it: a window's.
     pub shown: Option<Size>,
+    /// Where the bytes end that there may be, if that is further: notes about bytes before it stay. Not remembered.
+    pub reach: Option<Size>,
     /// The generation of the export's view.
     pub generation: u64,
     /// When it was learned.

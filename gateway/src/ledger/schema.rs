@@ -27,7 +27,7 @@ CREATE TABLE export (
     name       TEXT NOT NULL PRIMARY KEY,
     tenant     TEXT NOT NULL,
     size       INTEGER NOT NULL, -- bytes that count against the quota
-    shown      INTEGER,          -- bytes that clients see, where that is not size
+    shown      INTEGER,          -- bytes that clients see of a window; null: it is none
     generation INTEGER NOT NULL,
     quarantine TEXT,             -- why; null: it is not in quarantine
     updated_at INTEGER NOT NULL  -- milliseconds since 1970

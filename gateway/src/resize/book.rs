@@ -1,7 +1,7 @@
 //! The tenants' books, shared by all coordinators: what is used, reserved and unsettled.
 //!
-//! The arithmetic is `policy`'s; this adds the lock, and is where the durable ledger is written beside it. A check is O(1)
-//! however many exports a tenant has.
+//! The arithmetic is `policy`'s; this adds the lock. It is filled from the ledger at the start, and each coordinator writes its
+//! changes there. A check is O(1) however many exports a tenant has.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -88,11 +88,19 @@ impl Book {
         self.quota.lock().size(export)
     }
 
-    /// Counts an export that has been opened, at its measured size.
-    pub fn open(&self, export: &ExportName, tenant: &TenantId, measured: Size) {
+    /// Counts an export as the ledger last knew it, and the grow that nobody knows the outcome of: see [`Ledger::restore`].
+    pub fn restore(&self, export: &ExportName, tenant: &TenantId, last: Size, pending: Option<Size>) {
+        self.quota.lock().restore(export, tenant, last, pending);
+    }
+
+    /// Counts an export that has been opened, at its measured size. What was unknown is settled by that: the connections
+    /// that could have changed it are gone. Whether that is news to the ledger.
+    pub fn open(&self, export: &ExportName, tenant: &TenantId, measured: Size) -> bool {
         let mut quota = self.quota.lock();
+        let known = quota.is_settled_at(export, tenant, measured);
         if quota.size(export).is_some() {
-            quota.measure(export, measured);
+            quota.give(export, tenant);
+            quota.settle(export, measured);
         } else if let Ok(Some(reason)) | Err(reason) = quota.add(export, tenant, measured) {
             tracing::warn!(
                 export = export.as_str(),
@@ -101,6 +109,7 @@ impl Book {
                 "the export takes its tenant over a limit; it is counted, and nothing of the tenant's grows"
             );
         }
+        !known
     }
 
     /// What the export's tenant may still grow.

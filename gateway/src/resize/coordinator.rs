@@ -20,6 +20,7 @@ use super::audience::{Asking, Audience};
 use super::book::Book;
 use super::glance::{Glance, Seen};
 use super::hands::{Answered, Hands};
+use super::history::{Happened, Kind};
 use super::jobs::{JobState, Jobs};
 use super::settle::{Exposed, Read};
 use super::watchers::Told;
@@ -73,6 +74,10 @@ pub struct Start {
     pub unzeroed: Vec<ByteRange>,
     /// How long a drain before a shrink may take.
     pub timeout: Duration,
+    /// A window that has no size on record, over a disk that does not read as zeroes past it.
+    pub unrecorded: bool,
+    /// The ledger has not taken what counts.
+    pub unwritten: bool,
 }
 
 /// The task.
@@ -133,7 +138,11 @@ impl<H: Hands> Coordinator<H> {
     pub(super) async fn apply(&mut self, act: Act) -> bool {
         match act {
             Act::Wish { wish, asking, job, reply } => {
+                let from = self.at.size;
                 let answer = self.wish(&wish, asking, job).await;
+                let unknown = matches!(self.standing, Standing::Unsettled { .. });
+                let happened = Happened::to_wish(&wish, from, self.at.size, answer.as_ref().err(), unknown);
+                happened.into_iter().for_each(|happened| self.hands.tell(happened));
                 self.told.ended(&wish, &answer, self.at.size);
                 // Before the answer: who asks next finds what came of it.
                 self.show();
@@ -168,6 +177,7 @@ impl<H: Hands> Coordinator<H> {
             headroom: self.book.headroom(&self.at.export),
             others,
             standing: self.standing,
+            unrecorded: self.at.unrecorded,
         }
     }
 
@@ -313,7 +323,8 @@ impl<H: Hands> Coordinator<H> {
         lost
     }
 
-    pub(super) async fn publish(&mut self, size: Size) {
+    /// Shows a size. A window's is on record by then.
+    pub(super) fn publish(&mut self, size: Size) {
         if size != self.at.size {
             self.generation = self.generation.wrapping_add(1);
             tracing::info!(
@@ -328,7 +339,6 @@ impl<H: Hands> Coordinator<H> {
         self.at.size = size;
         self.hands.publish(size, self.generation);
         self.told.size(size, self.generation);
-        self.hands.record(size, self.generation).await;
     }
 
     /// Lets requests in again up to what is shown.
@@ -339,6 +349,8 @@ impl<H: Hands> Coordinator<H> {
     pub(super) fn quarantine(&mut self, why: Quarantine) {
         tracing::error!(export = self.at.export.as_str(), %why, "export quarantined: its size can't be what the backend says");
         self.standing = Standing::Quarantined { found: why.found() };
+        let size = self.at.size;
+        self.hands.tell(Happened { kind: Kind::Quarantined, from: size, to: size, detail: why.to_string() });
         self.told.quarantined();
     }
 }

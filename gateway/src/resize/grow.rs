@@ -21,7 +21,7 @@ impl<H: Hands> Coordinator<H> {
             match step {
                 Step::Reserve(bytes) => {
                     self.jobs.enter(job, JobState::Reserving);
-                    match self.book.reserve(&self.at.export, &self.at.tenant, grow.to, bytes).await {
+                    match self.hold(grow.to, bytes).await {
                         Ok(granted) => held = Some(granted),
                         Err(reason) => return Some(Err(self.refusal(reason))),
                     }
@@ -32,14 +32,14 @@ impl<H: Hands> Coordinator<H> {
                     self.exposed.push(Exposed::planned(range));
                     if !noted {
                         self.forget_planned().await;
-                        self.book.roll_back(held.take()).await;
+                        self.roll_back(held.take()).await;
                         return Some(Err(self.refusal(Reason::LedgerUnavailable)));
                     }
                 }
                 Step::DropLanes => {
                     if !self.hands.drop_lanes().await {
                         self.forget_planned().await;
-                        self.book.roll_back(held.take()).await;
+                        self.roll_back(held.take()).await;
                         return Some(Err(self.refusal(Reason::BackendTimedOut)));
                     }
                     dropped = true;
@@ -53,7 +53,7 @@ impl<H: Hands> Coordinator<H> {
                                 self.hands.renew(Lanes::DropBefore).await;
                             }
                             self.forget_planned().await;
-                            self.book.roll_back(held.take()).await;
+                            self.roll_back(held.take()).await;
                             match other {
                                 Ok(size) => self.judge(size).await,
                                 // It has just turned out why: another plan can look at it.
@@ -102,6 +102,8 @@ impl<H: Hands> Coordinator<H> {
                 self.count(size).await;
                 return Err(refusal);
             }
+            // Nothing was asked: it has what it had.
+            Err(_) if self.is_window() => self.at.disk.bytes(),
             Err(why) => return Err(self.leave_unsettled(held, grow.to, &why).await),
         };
         match grow.settle(&self.situation(others), read) {
@@ -111,20 +113,26 @@ impl<H: Hands> Coordinator<H> {
                 if let Some(range) = zero {
                     self.expose(range);
                 }
-                self.book.commit(held, &self.at.export, count).await;
-                self.finish_grow(grow, publish, short, job).await
+                // What a window counts is there when it is shown; what a backend has, at once.
+                let held = if self.is_window() {
+                    held
+                } else {
+                    self.commit(held, count).await;
+                    None
+                };
+                self.finish_grow(grow, (publish, count), held, short, job).await
             }
             Grown::Same { count, reason } => {
                 // A window counts what it shows, whatever its disk has.
                 self.at.disk = Size::new(read).unwrap_or(count);
                 self.forget_planned().await;
-                self.book.roll_back(held).await;
-                self.book.measure(&self.at.export, count).await;
+                self.roll_back(held).await;
+                self.measure(count).await;
                 let reason = self.blame(&answered, reason);
                 Err(self.refusal(reason))
             }
             Grown::Quarantine(why) => {
-                self.book.unsettle(held).await;
+                self.unsettle(held).await;
                 self.quarantine(why);
                 Err(self.refusal(Reason::Quarantined))
             }
@@ -132,7 +140,14 @@ impl<H: Hands> Coordinator<H> {
     }
 
     /// After the backend has grown: lanes, zeroes, and only then the view.
-    async fn finish_grow(&mut self, grow: &Grow, publish: Size, short: Option<Reason>, job: u64) -> Answer {
+    async fn finish_grow(
+        &mut self,
+        grow: &Grow,
+        (publish, count): (Size, Size),
+        held: Option<Reservation>,
+        short: Option<Reason>,
+        job: u64,
+    ) -> Answer {
         self.jobs.enter(job, JobState::Settling);
         for step in grow.steps() {
             if let Step::RenewLanes(lanes) = step {
@@ -140,9 +155,16 @@ impl<H: Hands> Coordinator<H> {
             }
         }
         if !self.zero_exposed().await {
+            self.roll_back(held).await;
             return Err(self.refusal(Reason::BackendFailed));
         }
-        self.publish(publish).await;
+        if self.is_window() {
+            if !self.commit(held, count).await {
+                return Err(self.refusal(Reason::LedgerUnavailable));
+            }
+            self.at.unrecorded = false;
+        }
+        self.publish(publish);
         match short {
             Some(reason) => Err(self.refusal(reason)),
             None => Ok(self.at.size),

@@ -7,6 +7,9 @@ use std::time::Duration;
 use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, Size};
 
+use super::entry::Entry;
+use super::history::Happened;
+
 /// How the backend answered when it was asked for a size. Not believed either way: the size is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answered {
@@ -52,6 +55,8 @@ pub trait Hands: Send {
     fn note_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
     /// Writes down, durably, that it reads as zeroes now.
     fn clear_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
-    /// Writes down the size that counts.
-    fn record(&mut self, size: Size, generation: u64) -> impl Future<Output = ()> + Send;
+    /// Writes an entry of the export's account down, durably.
+    fn keep(&mut self, entry: Entry) -> impl Future<Output = Result<(), String>> + Send;
+    /// Tells the history; waits for nothing.
+    fn tell(&mut self, happened: Happened);
 }

@@ -4,21 +4,26 @@
 //! [`hands`]; [`world`] are the real ones. [`follow`] tells the coordinator what the backend does by itself. Nothing here
 //! is on the way of an ordinary request.
 
+mod accounts;
 pub mod audience;
 pub mod book;
 pub mod coordinator;
+pub mod entry;
 pub mod follow;
 pub(crate) mod fuzz;
 pub mod glance;
 mod grow;
 pub mod hands;
+pub mod history;
 pub mod jobs;
 pub mod notes;
 mod settle;
 mod shrink;
 pub mod style;
 pub mod watchers;
+pub(crate) mod window;
 pub mod world;
+pub(crate) mod zeroing;
 
 #[cfg(test)]
 mod tests;

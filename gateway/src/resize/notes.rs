@@ -1,37 +1,56 @@
-//! What must not be forgotten across a restart: ranges that a grow has exposed and that are not yet zero (promise 5).
+//! What must not be forgotten across a restart: ranges that a grow has exposed and that are not yet zero (promise 5), and
+//! how far each window goes, which nobody but the ledger knows.
 //!
-//! They are written down, durably, before the backend is asked, and struck out, durably, after zeroing and before anyone is
-//! shown the new size. Most gateways never have any, because their backends promise zeroes: so the ledger's file is only
-//! made when the first one has to be written down.
+//! A range is written down, durably, before the backend is asked, and struck out, durably, after zeroing and before anyone
+//! is shown the new size. A window's size is written down before it is shown. Here is what an export finds when it is
+//! opened; what a coordinator has written while it runs is the [`Clerk`](super::entry::Clerk)'s.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::Path;
 
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
 
-use crate::ledger::{FILE, Known, Ledger, LedgerError, RecordSize, UnixMillis, Zeroing};
+use crate::ledger::{Known, Ledger, LedgerError, RecordSize, Snapshot, UnixMillis, Zeroing};
 
-/// The ledger, once it is needed.
+/// The ledger, and what it remembers.
 #[derive(Debug)]
 pub struct Notes {
-    state: PathBuf,
-    ledger: OnceCell<Ledger>,
-    /// What an earlier life left to be zeroed; taken by the exports as they are opened.
+    ledger: Ledger,
+    /// What is still to be zeroed; taken by the exports as they are opened.
     owed: Mutex<Vec<Zeroing>>,
+    /// How far windows go.
+    windows: Mutex<HashMap<ExportName, Size>>,
 }
 
 impl Notes {
-    /// Reads what an earlier life has left in the state directory, if there was one. Blocks.
-    pub fn open(state: PathBuf) -> Result<Self, LedgerError> {
-        let notes = Self { ledger: OnceCell::new(), owed: Mutex::default(), state };
-        if notes.state.join(FILE).exists() {
-            let (ledger, snapshot) = Ledger::open(&notes.state)?;
-            *notes.owed.lock() = snapshot.zeroing;
-            // Nobody else has a hold of it yet.
-            let _ = notes.ledger.set(ledger);
-        }
-        Ok(notes)
+    /// Opens the ledger in the state directory, and tells all that it remembers. Blocks.
+    ///
+    /// # Errors
+    /// What [`Ledger::open`] says.
+    pub fn open(state: &Path) -> Result<(Self, Snapshot), LedgerError> {
+        let (ledger, snapshot) = Ledger::open(state)?;
+        Ok((Self::of(ledger, &snapshot), snapshot))
+    }
+
+    /// Notes that are forgotten with the process, for tests.
+    ///
+    /// # Errors
+    /// No memory, no thread.
+    pub fn in_memory() -> Result<Self, LedgerError> {
+        Ok(Self::of(Ledger::in_memory()?, &Snapshot::default()))
+    }
+
+    fn of(ledger: Ledger, snapshot: &Snapshot) -> Self {
+        // An earlier version wrote the largest size there is where it meant none.
+        let window = |known: Known| known.shown.filter(|shown| *shown != Size::MAX);
+        let windows = snapshot.exports.iter().filter_map(|row| Some((row.name.clone(), window(row.known)?))).collect();
+        Self { ledger, owed: Mutex::new(snapshot.zeroing.clone()), windows: Mutex::new(windows) }
+    }
+
+    /// The ledger.
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// The ranges that an export still has to be zeroed at, from an earlier life or an earlier opening.
@@ -40,52 +59,71 @@ impl Notes {
     }
 
     /// Writes a range down; durable when it returns.
+    ///
+    /// # Errors
+    /// What [`Ledger::record_zeroing`] says; the range may be written all the same.
     pub async fn note(&self, export: &ExportName, tenant: &TenantId, range: ByteRange) -> Result<(), LedgerError> {
-        let state = self.state.clone();
-        let open = || async {
-            let opened = tokio::task::spawn_blocking(move || Ledger::open(&state)).await;
-            opened
-                .unwrap_or_else(|_| Err(LedgerError::Closed { path: self.state.join(FILE) }))
-                .map(|(ledger, _)| ledger)
-        };
-        let ledger = self.ledger.get_or_try_init(open).await?;
-        // The ledger knows an export by its size: what is shown ends where the range begins.
-        ledger.record_size(record(export, tenant, range.start(), 0)).await?;
-        ledger.record_zeroing(export, range, None).await?;
+        match self.ledger.record_zeroing(export, range, None).await {
+            Err(LedgerError::NoExport { .. }) => {
+                // What is shown ends where the range begins.
+                self.ledger.record_size(record(export, tenant, measured(range.start(), 0))).await?;
+                self.ledger.record_zeroing(export, range, None).await?;
+            }
+            outcome => outcome?,
+        }
         self.owed.lock().push(Zeroing { export: export.clone(), range });
         Ok(())
     }
 
     /// Strikes a range out; durable when it returns.
+    ///
+    /// # Errors
+    /// What [`Ledger::clear_zeroing`] says.
     pub async fn clear(&self, export: &ExportName, range: ByteRange) -> Result<(), LedgerError> {
-        if let Some(ledger) = self.ledger.get() {
-            ledger.clear_zeroing(export, range).await?;
-        }
+        self.ledger.clear_zeroing(export, range).await?;
         self.owed.lock().retain(|owed| owed.export != *export || owed.range != range);
         Ok(())
     }
 
-    /// Writes a size down, where there is a ledger; a size that is not written is measured at the next start.
-    pub async fn size(&self, export: &ExportName, tenant: &TenantId, size: Size, generation: u64) {
-        let Some(ledger) = self.ledger.get() else { return };
-        if let Err(error) = ledger.record_size(record(export, tenant, size, generation)).await {
-            tracing::warn!(export = export.as_str(), %error, "the size was not written to the ledger");
-        }
+    /// How far a window goes; none: nobody has it on record.
+    pub fn window(&self, export: &ExportName) -> Option<Size> {
+        self.windows.lock().get(export).copied()
+    }
+
+    /// The ledger has it on record now.
+    pub(super) fn know_window(&self, export: &ExportName, size: Size) {
+        self.windows.lock().insert(export.clone(), size);
+    }
+
+    /// Puts the size of a window on record; durable when it returns.
+    ///
+    /// # Errors
+    /// What [`Ledger::record_size`] says.
+    pub async fn record_window(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), LedgerError> {
+        let known = Known { shown: Some(size), ..measured(size, 0) };
+        self.ledger.record_size(record(export, tenant, known)).await?;
+        self.know_window(export, size);
+        Ok(())
     }
 
     /// Writes out what is on its way.
     pub async fn close(&self) {
-        if let Some(ledger) = self.ledger.get() {
-            ledger.close().await;
-        }
+        self.ledger.close().await;
     }
 }
 
-fn record(export: &ExportName, tenant: &TenantId, size: Size, generation: u64) -> RecordSize {
+/// The time now, for the ledger.
+pub(super) fn now() -> UnixMillis {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let at = UnixMillis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-    // A smaller size would have the ledger drop what is owed beyond it; that is struck out here, range by range.
-    let known = Known { size, shown: Some(Size::MAX), generation, at };
+    UnixMillis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A size that was read, or is shown. Notes beyond it are struck out range by range, not by this.
+pub(super) fn measured(size: Size, generation: u64) -> Known {
+    Known { size, shown: None, reach: Some(Size::MAX), generation, at: now() }
+}
+
+fn record(export: &ExportName, tenant: &TenantId, known: Known) -> RecordSize {
     RecordSize { export: export.clone(), tenant: tenant.clone(), known, event: None }
 }
 
@@ -93,27 +131,38 @@ fn record(export: &ExportName, tenant: &TenantId, size: Size, generation: u64) -
 mod tests {
     use super::*;
 
+    fn size(bytes: u64) -> Size {
+        Size::new(bytes).unwrap()
+    }
+
     fn range(from: u64, to: u64) -> ByteRange {
-        ByteRange::new(Size::new(from).unwrap(), Size::new(to).unwrap()).unwrap()
+        ByteRange::new(size(from), size(to)).unwrap()
     }
 
     #[tokio::test]
-    async fn a_range_is_owed_until_it_is_struck_out_also_across_a_restart() {
+    async fn what_is_owed_and_how_far_a_window_goes_outlive_the_process() {
         let state = std::env::temp_dir().join(format!("nbd-gateway-notes-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&state);
-        let export = ExportName::new("vm1").unwrap();
-        let notes = Notes::open(state.clone()).unwrap();
-        assert!(!state.exists(), "nothing to remember, nothing written");
+        let (export, window, tenant) =
+            (ExportName::new("vm1").unwrap(), ExportName::new("w").unwrap(), TenantId::default());
+        let (notes, _) = Notes::open(&state).unwrap();
+        assert_eq!(notes.window(&window), None);
         for range in [range(8192, 9216), range(512, 4096), range(16384, 20480)] {
-            notes.note(&export, &TenantId::default(), range).await.unwrap();
+            notes.note(&export, &tenant, range).await.unwrap();
         }
-        notes.size(&export, &TenantId::default(), Size::new(512).unwrap(), 3).await;
+        notes.record_window(&window, &tenant, size(512)).await.unwrap();
+        notes.note(&window, &tenant, range(512, 1024)).await.unwrap();
         notes.clear(&export, range(8192, 9216)).await.unwrap();
         notes.close().await;
         drop(notes);
-        let again = Notes::open(state.clone()).unwrap();
+        let (again, snapshot) = Notes::open(&state).unwrap();
+        assert_eq!(snapshot.exports.len(), 2);
         assert_eq!(again.owed(&export), [range(512, 4096), range(16384, 20480)]);
         assert_eq!(again.owed(&ExportName::new("vm2").unwrap()), []);
+        assert_eq!((again.window(&window), again.window(&export)), (Some(size(512)), None));
+        // A smaller window does not let go of what is owed beyond it.
+        again.record_window(&window, &tenant, size(256)).await.unwrap();
+        assert_eq!(again.ledger().snapshot().await.unwrap().zeroing.len(), 3);
         again.clear(&export, range(512, 4096)).await.unwrap();
         again.clear(&export, range(16384, 20480)).await.unwrap();
         assert_eq!(again.owed(&export), []);

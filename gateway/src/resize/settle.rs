@@ -11,6 +11,7 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::coordinator::Coordinator;
 use super::hands::Hands;
+use super::history::{Happened, Kind};
 
 /// A size that was read back.
 #[derive(Clone, Copy, Debug)]
@@ -95,16 +96,18 @@ impl<H: Hands> Coordinator<H> {
     }
 
     /// Counts a size that may not stay.
-    pub(super) async fn count(&self, size: u64) {
-        if let Ok(size) = Size::new(size) {
-            self.book.measure(&self.at.export, size).await;
+    pub(super) async fn count(&mut self, size: u64) {
+        if let Ok(size) = Size::new(size)
+            && !self.is_window()
+        {
+            self.measure(size).await;
         }
     }
 
     /// Makes of a size that was just read what the policy says.
     pub(super) async fn judge(&mut self, size: u64) {
         match plan(&self.situation(Others::default()), &Wish::Backend { size }) {
-            Plan::Adopt(adopt) => self.adopt(adopt).await,
+            Plan::Adopt(adopt) => self.take_over(adopt).await,
             Plan::Quarantine(why) => {
                 // Told once; what it says now is what may be adopted.
                 if let Standing::Quarantined { found } = &mut self.standing {
@@ -117,13 +120,34 @@ impl<H: Hands> Coordinator<H> {
         }
     }
 
+    /// Adopts what the backend was found to have, and tells.
+    async fn take_over(&mut self, adopt: Adopt) {
+        let (from, was) = (self.at.size, self.standing);
+        self.adopt(adopt).await;
+        let detail = format!("the backend has {} bytes", self.at.disk.bytes());
+        let kind = match was {
+            Standing::Unsettled { .. } if self.standing == Standing::Ready => Kind::Settled,
+            _ if self.at.size != from => Kind::Outside,
+            _ => return,
+        };
+        self.hands.tell(Happened { kind, from, to: self.at.size, detail });
+    }
+
     pub(super) async fn adopt(&mut self, adopt: Adopt) {
         self.at.disk = adopt.disk;
+        match adopt.publish {
+            Some(size) if self.is_window() => {
+                if !self.shows(size).await {
+                    // It stays as it was, and is tried again.
+                    return;
+                }
+            }
+            Some(_) | None => self.settled(adopt.count.or(adopt.publish).unwrap_or(self.at.size)).await,
+        }
         if let Some(range) = adopt.zero {
             self.expose(range);
         }
         // What was unsettled before, a quarantine or not, is known now.
-        self.book.settle(&self.at.export, adopt.count.or(adopt.publish).unwrap_or(self.at.size)).await;
         if self.standing != Standing::Draining {
             self.standing = Standing::Ready;
         }
@@ -131,13 +155,13 @@ impl<H: Hands> Coordinator<H> {
         if !self.zero_exposed().await {
             // What is not clean is not shown; what was shown is open again, as far as it is there.
             match adopt.publish {
-                Some(size) if size < self.at.size => self.publish(size).await,
+                Some(size) if size < self.at.size => self.publish(size),
                 Some(_) | None => self.restore(),
             }
             return;
         }
         match adopt.publish {
-            Some(size) => self.publish(size).await,
+            Some(size) => self.publish(size),
             // A lowered end goes back up to what is shown.
             None => self.restore(),
         }
@@ -151,22 +175,26 @@ impl<H: Hands> Coordinator<H> {
             why,
             "nobody knows whether the backend was resized; it counts until the size can be read"
         );
-        self.book.unsettle(held).await;
+        self.unsettle(held).await;
         self.standing = Standing::Unsettled { asked };
         self.refusal(Reason::BackendTimedOut)
     }
 
     /// Whether [`settle`](Self::settle) has anything to do.
     pub(super) fn has_loose_ends(&self) -> bool {
-        match self.standing {
+        let loose = match self.standing {
             Standing::Unsettled { .. } => true,
             Standing::Ready => !self.exposed.is_empty(),
             Standing::Unmeasured | Standing::Quarantined { .. } | Standing::Draining => false,
-        }
+        };
+        loose || self.at.unwritten
     }
 
     /// Takes loose ends one step further.
     pub(super) async fn settle(&mut self) {
+        if self.at.unwritten {
+            self.make_good().await;
+        }
         match self.standing {
             Standing::Unsettled { .. } => drop(self.look().await),
             Standing::Ready => {

@@ -76,24 +76,31 @@ impl<H: Hands> Coordinator<H> {
                 self.count(size).await;
                 return Err(refusal);
             }
+            // Nothing was asked: it has what it had.
+            Err(_) if self.is_window() => self.at.disk.bytes(),
             // The end stays lowered until a probe knows.
             Err(why) => return Err(self.leave_unsettled(None, shrink.to, &why).await),
         };
         match shrink.settle(&self.situation(others), read) {
             Shrunk::Smaller { publish, count } => {
                 self.at.disk = Size::new(read).unwrap_or(count);
+                if self.is_window() && !self.give_up(count).await {
+                    // It may be there after a crash all the same: what was to be let go is not used before it is settled.
+                    self.leave_unsettled(None, shrink.to, "the ledger does not take the smaller size").await;
+                    return Err(self.refusal(Reason::LedgerUnavailable));
+                }
                 for step in shrink.steps() {
                     if let Step::RenewLanes(lanes) = step {
                         self.hands.renew(lanes).await;
                     }
                 }
-                self.publish(publish).await;
-                self.book.measure(&self.at.export, count).await;
+                self.publish(publish);
+                self.measure(count).await;
                 Ok(self.at.size)
             }
             Shrunk::Same { count, reason } => {
                 self.at.disk = Size::new(read).unwrap_or(count);
-                self.book.measure(&self.at.export, count).await;
+                self.measure(count).await;
                 self.restore();
                 let reason = self.blame(&answered, reason);
                 Err(self.refusal(reason))

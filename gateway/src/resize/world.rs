@@ -6,7 +6,11 @@ use std::time::Duration;
 use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, Size};
 
+use super::entry::{Clerk, Entry};
 use super::hands::{Answered, Hands};
+use super::history::{Happened, Teller};
+use super::zeroing;
+use crate::command;
 use crate::driver::Driver;
 use crate::export::{Core, Shown};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
@@ -18,6 +22,8 @@ pub struct World {
     core: Arc<Core>,
     /// How it is resized beside the wire, if it is.
     driver: Option<Driver>,
+    clerk: Clerk,
+    teller: Teller,
     /// How long the backend has to answer.
     timeout: Duration,
     /// An ask that was not answered in time. The task ends when it is answered, or its connection lost.
@@ -26,27 +32,18 @@ pub struct World {
 
 impl World {
     /// For one export.
-    pub fn new(core: Arc<Core>, driver: Option<Driver>, timeout: Duration) -> Self {
-        Self { core, driver, timeout, given_up: None }
+    pub fn new(core: Arc<Core>, driver: Option<Driver>, clerk: Clerk, timeout: Duration) -> Self {
+        let teller = clerk.teller();
+        Self { core, driver, clerk, teller, timeout, given_up: None }
     }
 
-    async fn request(&self, request: Request) -> Result<Outcome, String> {
-        let command = request.command;
-        let timeout = self.timeout;
-        tokio::time::timeout(timeout, self.core.call(0, request))
-            .await
-            .map_err(|_| format!("no answer to {command} within {timeout:?}"))
-    }
-}
-
-impl World {
     /// Has the driver do it.
     async fn drive(&mut self, to: Size) -> Answered {
         let Some(driver) = &self.driver else {
             return Answered::No { errno: Errno::EPERM.0, message: "nothing resizes this backend".to_owned() };
         };
         // The driver keeps the limit itself and says what it was at; this is for one that does not.
-        let timeout = self.timeout + Duration::from_secs(1);
+        let timeout = self.timeout + command::GRACE + Duration::from_secs(2);
         match tokio::time::timeout(timeout, driver.resize(&self.core.order(to.bytes()))).await {
             Ok(Ok(())) => Answered::Yes,
             Ok(Err(undone)) if undone.unknown => Answered::Unknown(undone.message),
@@ -79,7 +76,7 @@ impl Drop for World {
     }
 }
 
-fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
+pub(super) fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
     Request { command, flags, offset, length, payload: Payload::empty() }
 }
 
@@ -140,33 +137,7 @@ impl Hands for World {
     }
 
     async fn zero(&mut self, range: ByteRange) -> Result<(), String> {
-        // As much per request as keeps the backend from thinking for long; a WRITE's zeroes also have to be sent.
-        const ZEROES: u64 = 1 << 30;
-        const WRITTEN: u64 = 1 << 20;
-        let flags = self.core.facts().flags;
-        let by_zeroes = flags.has(ExportFlags::SEND_WRITE_ZEROES);
-        let most = if by_zeroes { ZEROES } else { WRITTEN.min(self.core.facts().largest_payload()) };
-        let (mut at, end) = (range.start().bytes(), range.end().bytes());
-        while at < end {
-            let length = most.min(end - at);
-            let zeroes = if by_zeroes {
-                request(Cmd::WRITE_ZEROES, CmdFlags::NONE, at, length)
-            } else {
-                let payload = vec![0; usize::try_from(length).unwrap_or(0)].into();
-                Request { payload, ..request(Cmd::WRITE, CmdFlags::NONE, at, length) }
-            };
-            match self.request(zeroes).await? {
-                Outcome::Done => at += length,
-                Outcome::Failed(failure) => return Err(format!("{}: {}", failure.errno, failure.message)),
-                _ => return Err("an answer to another command".to_owned()),
-            }
-        }
-        if flags.has(ExportFlags::SEND_FLUSH)
-            && let Outcome::Failed(failure) = self.request(request(Cmd::FLUSH, CmdFlags::NONE, 0, 0)).await?
-        {
-            return Err(format!("FLUSH after zeroing: {}: {}", failure.errno, failure.message));
-        }
-        Ok(())
+        zeroing::zero(&self.core, range, self.timeout).await
     }
 
     fn takes_one(&self) -> bool {
@@ -214,7 +185,12 @@ impl Hands for World {
         self.core.clear_zeroes(range).await
     }
 
-    async fn record(&mut self, size: Size, generation: u64) {
-        self.core.record_size(size, generation).await;
+    fn tell(&mut self, happened: Happened) {
+        self.teller.tell(happened);
+    }
+
+    async fn keep(&mut self, entry: Entry) -> Result<(), String> {
+        let generation = self.core.view().shown().generation;
+        self.clerk.write(entry, generation).await.map_err(|error| error.to_string())
     }
 }

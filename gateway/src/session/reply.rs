@@ -85,7 +85,10 @@ impl Ticket {
         let selected = &self.session.agreement.contexts;
         let wanted = |c: usize| selected.contains(&c) && self.only.as_ref().is_none_or(|only| only.contains(&c));
         let mut statuses: Vec<Status> = found.into_iter().filter(|s| wanted(s.context)).collect();
+        // A backend may tell of more than it was asked for: of bytes that are none of this client's.
+        let room = self.session.told().max(request.end()).saturating_sub(request.offset);
         for status in &mut statuses {
+            clip(&mut status.extents, room);
             if request.flags.has(CmdFlags::REQ_ONE) {
                 status.extents.truncate(1);
                 if let Some(one) = status.extents.first_mut() {
@@ -221,6 +224,15 @@ impl Ticket {
             }
         }
     }
+}
+
+/// Ends the extents `room` bytes after the first begins.
+fn clip(extents: &mut Vec<Extent>, mut room: u64) {
+    extents.retain_mut(|extent| {
+        extent.length = extent.length.min(room);
+        room -= extent.length;
+        extent.length > 0
+    });
 }
 
 /// The error number that may stand in a reply to this request: those of the protocol, ENOTSUP only with FAST_ZERO,

@@ -41,7 +41,10 @@ fn window(situation: &Situation<'_>, found: Size, target: Size) -> Result<Plan, 
     if target > found {
         return Err(Reason::OverWindow { asked: target.bytes(), disk: found });
     }
-    if found < situation.size || target == situation.size {
+    if situation.unrecorded && target < situation.size {
+        return Err(Reason::BelowMinimum { asked: target, min: situation.size });
+    }
+    if found < situation.size || (target == situation.size && !situation.unrecorded) {
         return adopt(situation, found, target);
     }
     situation.may_act()?;
@@ -49,8 +52,8 @@ fn window(situation: &Situation<'_>, found: Size, target: Size) -> Result<Plan, 
         // All that it shows is there: this is an ordinary shrink.
         return shrink::to(situation, target, true);
     }
-    let must = grow::rounded(situation, target)?;
-    let to = grow::fit(situation, must, must, must)?;
+    // Exactly that: what rounding would add may be another's.
+    let to = grow::fit(situation, target, target, target)?;
     let reserve = to.above(situation.counted());
     Ok(Plan::Grow(Grow {
         from: situation.size,

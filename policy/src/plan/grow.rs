@@ -21,6 +21,7 @@ pub(super) fn for_client(situation: &Situation<'_>, client: ClientStyle, target:
         Grows::Fixed => return Err(Reason::FixedSize { size: situation.size }),
         Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Window | Grows::Driver { .. } => {}
     }
+    situation.on_record()?;
     let clamp = match situation.policy.over_quota {
         OverQuota::Clamp => client.success().tells_size(),
         OverQuota::Reject => false,
@@ -36,6 +37,7 @@ pub(super) fn for_operator(situation: &Situation<'_>, target: Size) -> Result<Pl
     if target <= situation.size {
         return Ok(Plan::Nothing { size: situation.size });
     }
+    situation.on_record()?;
     let must = rounded(situation, target)?;
     let to = fit(situation, must, must, must)?;
     // What is there already may be shown on a read-only export too.
@@ -55,6 +57,7 @@ pub(super) fn for_write(situation: &Situation<'_>, end: u64) -> Result<Plan, Rea
     if need <= size {
         return Ok(Plan::Nothing { size });
     }
+    situation.on_record()?;
     if let Some(max_step) = policy.max_step
         && need.above(size) > max_step
     {

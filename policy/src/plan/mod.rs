@@ -48,6 +48,9 @@ pub struct Situation<'a> {
     pub others: Others,
     /// Whether anything can be done at all.
     pub standing: Standing,
+    /// It is a window, nobody has on record how far it went, and its disk has data past `size`: nobody can tell this
+    /// tenant's from another's until an operator says so ([`Wish::Adopt`]).
+    pub unrecorded: bool,
 }
 
 /// Sessions on the export, but for the asking one, that a shrink looks at.
@@ -330,8 +333,14 @@ impl Situation<'_> {
         }
     }
 
+    /// Whether a size is to go anywhere that nobody has said how far it was.
+    const fn on_record(&self) -> Result<(), Reason> {
+        if self.unrecorded { Err(Reason::Unrecorded { size: self.size }) } else { Ok(()) }
+    }
+
     /// Whether only the view moves.
-    const fn is_window(&self) -> bool {
+    #[must_use]
+    pub const fn is_window(&self) -> bool {
         match self.backend.grows {
             Grows::Window => true,
             Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver { .. } | Grows::Fixed => {

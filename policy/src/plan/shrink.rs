@@ -23,6 +23,7 @@ pub(super) fn to(situation: &Situation<'_>, target: Size, tells_size: bool) -> R
     if policy.read_only {
         return Err(Reason::ReadOnly);
     }
+    situation.on_record()?;
     if !policy.shrink {
         return Err(Reason::ShrinkForbidden);
     }

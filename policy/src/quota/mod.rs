@@ -126,6 +126,14 @@ impl Ledger {
         self.exports.get(export).map(|entry| entry.size)
     }
 
+    /// Whether an export is this tenant's, counts this much, and nothing of it is held or unknown.
+    #[must_use]
+    pub fn is_settled_at(&self, export: &ExportName, tenant: &TenantId, size: Size) -> bool {
+        self.exports.get(export).is_some_and(|entry| {
+            entry.tenant == *tenant && entry.size == size && matches!(entry.pending, Pending::None)
+        })
+    }
+
     /// What the tenant of this export may still grow; none: as much as it likes.
     #[must_use]
     pub fn headroom(&self, export: &ExportName) -> Option<Headroom> {

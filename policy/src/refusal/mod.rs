@@ -204,6 +204,11 @@ pub enum Reason {
     },
     /// The backend says that it has no room.
     BackendFull,
+    /// A window whose size nobody has on record, over a disk with data past it.
+    Unrecorded {
+        /// The size shown.
+        size: Size,
+    },
     /// The ledger can't record the growth, so it is not begun.
     LedgerUnavailable,
     /// The backend has not been measured since the start, so nobody knows what there is to grow from.

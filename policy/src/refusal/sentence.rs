@@ -87,6 +87,10 @@ impl fmt::Display for Refusal {
                 Bytes(*end)
             ),
             Reason::BackendFull => write!(f, "export `{export}`: its backend has no room to grow"),
+            Reason::Unrecorded { size } => write!(
+                f,
+                "export `{export}` shows the first {size} of its backend, nobody has on record whether it had more, and what is there does not read as zeroes; say which size it had: nbd-gateway resize {export} SIZE --adopt"
+            ),
             Reason::LedgerUnavailable => {
                 write!(f, "export `{export}` can't grow now: the ledger can't record it; ask the operator")
             }

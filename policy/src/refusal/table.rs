@@ -44,6 +44,7 @@ impl Reason {
                 | Self::TooManyExports { .. }
                 | Self::OverMaxStep { .. }
                 | Self::BackendFull
+                | Self::Unrecorded { .. }
                 | Self::LedgerUnavailable
                 | Self::Unmeasured
                 | Self::Busy
@@ -75,6 +76,7 @@ impl Reason {
             | Self::OnlyAWindow { .. }
             | Self::AdoptOther { .. }
             | Self::TooManyExports { .. }
+            | Self::Unrecorded { .. }
             | Self::Cancelled => Errno::Perm,
             Self::OverQuota { .. }
             | Self::OverCeiling { .. }
@@ -126,6 +128,7 @@ impl Reason {
             Self::TooManyExports { .. } => "exports",
             Self::OverMaxStep { .. } => "max-step",
             Self::BackendFull => "backend-full",
+            Self::Unrecorded { .. } => "unrecorded",
             Self::LedgerUnavailable => "ledger",
             Self::Unmeasured => "unmeasured",
             Self::Busy => "busy",
@@ -142,7 +145,7 @@ impl Reason {
     }
 
     /// Every label there is, in the order of the list: so that each series can exist from the start, at 0.
-    pub const LABELS: [&'static str; 38] = [
+    pub const LABELS: [&'static str; 39] = [
         "zero",
         "impossible",
         "not-offered",
@@ -169,6 +172,7 @@ impl Reason {
         "exports",
         "max-step",
         "backend-full",
+        "unrecorded",
         "ledger",
         "unmeasured",
         "busy",

@@ -182,6 +182,14 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
         ),
         (Reason::BackendFull, 28, 28, "backend-full", "export `vm7`: its backend has no room to grow"),
         (
+            Reason::Unrecorded { size: size(8 * GIB) },
+            1,
+            28,
+            "unrecorded",
+            "export `vm7` shows the first 8 GiB of its backend, nobody has on record whether it had more, and what is \
+             there does not read as zeroes; say which size it had: nbd-gateway resize vm7 SIZE --adopt",
+        ),
+        (
             Reason::LedgerUnavailable,
             28,
             28,

@@ -57,6 +57,7 @@ pub(crate) struct Disk {
     pub(crate) headroom: Option<Headroom>,
     pub(crate) others: Others,
     pub(crate) standing: Standing,
+    pub(crate) unrecorded: bool,
 }
 
 impl Disk {
@@ -79,6 +80,7 @@ impl Disk {
             headroom: None,
             others: Others::default(),
             standing: Standing::Ready,
+            unrecorded: false,
         }
     }
 
@@ -94,6 +96,7 @@ impl Disk {
             headroom: self.headroom,
             others: self.others,
             standing: self.standing,
+            unrecorded: self.unrecorded,
         }
     }
 

@@ -141,9 +141,9 @@ fn a_window_is_adopted_with_what_lies_in_it_within_the_quota_and_unzeroed() {
     assert_eq!(disk.plan(adopting(128)), Plan::Nothing { size: size(128) });
     disk.headroom = headroom(128, 300);
     let wider = grow(disk.plan(adopting(250)));
-    assert_eq!((wider.to, wider.need, wider.zero), (size(256), size(250), None));
-    assert_eq!((wider.ask, wider.reserve), (Ask::Nothing, Bytes(128)));
-    let over = Reason::OverQuota { size: size(128), wanted: Bytes(144), left: Bytes(128), quota: Bytes(300) };
+    assert_eq!((wider.to, wider.need, wider.zero), (size(250), size(250), None));
+    assert_eq!((wider.ask, wider.reserve), (Ask::Nothing, Bytes(122)));
+    let over = Reason::OverQuota { size: size(128), wanted: Bytes(129), left: Bytes(128), quota: Bytes(300) };
     assert_eq!(disk.refusal(adopting(257)), over);
     assert_eq!(disk.refusal(adopting(769)), Reason::OverWindow { asked: 769, disk: size(768) });
     assert!(matches!(disk.plan(adopting(64)), Plan::Shrink(_)), "less of what is there is an ordinary shrink");

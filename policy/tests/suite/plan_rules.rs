@@ -357,3 +357,23 @@ fn a_shrink_drains_first_and_frees_quota_last() {
     ];
     assert_eq!(plan.steps(), steps);
 }
+
+#[test]
+fn a_window_that_nobody_has_on_record_stays_until_an_operator_says_what_it_was() {
+    let mut disk = Disk::behind(backend("window"));
+    disk.unrecorded = true;
+    let unrecorded = Reason::Unrecorded { size: size(128) };
+    for wish in [explicit(SIMPLE, 128, 256), write(200), Wish::Operator { target: 256 }, explicit(SIMPLE, 128, 64)] {
+        assert_eq!(disk.refusal(wish), unrecorded, "{wish:?}");
+    }
+    assert_eq!(disk.plan(explicit(SIMPLE, 128, 128)), Plan::Nothing { size: size(128) });
+    // Exactly what was said, and nothing of it is zeroed: it is the tenant's own.
+    let adopted = grow(disk.plan(Wish::Adopt { target: 300 }));
+    assert_eq!((adopted.to, adopted.reserve, adopted.zero, adopted.ask), (size(300), Bytes(172), None, Ask::Nothing));
+    let same = grow(disk.plan(Wish::Adopt { target: 128 }));
+    assert_eq!((same.to, same.reserve), (size(128), Bytes(0)), "what is shown is put on record");
+    assert_eq!(disk.refusal(Wish::Adopt { target: 100 }), Reason::BelowMinimum { asked: size(100), min: size(128) });
+    assert_eq!(disk.refusal(Wish::Adopt { target: 800 }), Reason::OverWindow { asked: 800, disk: size(768) });
+    disk.headroom = headroom(100, 300);
+    assert!(matches!(disk.refusal(Wish::Adopt { target: 300 }), Reason::OverQuota { .. }));
+}

@@ -9,6 +9,7 @@ use crate::gateway::{Gateway, export};
 use crate::peer::nbdkit_on;
 use crate::place::Place;
 use crate::process::Call;
+use crate::recipe::Recipe;
 use crate::scripted::numbers::{cmd, errno, info, opt};
 use crate::scripted::{Ask, Framing, RawClient};
 use crate::trouble::{Trouble, ensure};
@@ -120,4 +121,11 @@ fn a_copy_of_what_is_shown_is_sparse() -> Result<(), Trouble> {
     let size = Call::new("nbdinfo").args(["--size", &uri]).run()?.success()?.stdout;
     assert_eq!(size.trim(), (64u64 << 30).to_string());
     gateway.end()
+}
+
+#[test]
+fn qcow2_lives_as_the_readme_says() -> Result<(), Trouble> {
+    let said = Recipe::named("ceiling")?.run("/tmp/nbd-ceiling")?;
+    let clean = said.matches("No errors were found on the image.").count();
+    ensure(clean == 2, || format!("not checked twice without an error: {said}"))
 }

@@ -26,9 +26,6 @@ use witness::Witness;
 
 use crate::trouble::{Trouble, ensure};
 
-/// Whether the books outlive the gateway.
-const DURABLE: bool = false;
-
 /// How many want something at a time.
 const ACTORS: usize = 6;
 

@@ -45,7 +45,7 @@ impl Storm {
     }
 
     fn hurt(&mut self, town: &mut Town, diary: &Diary, dice: &mut Dice) -> Result<(), Trouble> {
-        match dice.below(10).max(if super::DURABLE { 0 } else { 4 }) {
+        match dice.below(10) {
             0..=2 => {
                 diary.note("storm", "kill -9 of the gateway");
                 town.gateway.kill()?;

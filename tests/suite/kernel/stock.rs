@@ -23,7 +23,7 @@ pub(super) fn is_reached_past_its_old_end_by_another_connection(stage: &mut Stag
     let uri = format!("nbd://10.0.2.2:{port}/");
     stage.start_agent("stock", &format!("--detach --timeout 2s --poll 100ms --device /dev/nbd4 {uri}"))?;
     stage.await_said("stock", "sizes are told by the handshake", 1)?;
-    stage.machine.sh("dd if=/dev/zero of=/dev/nbd4 bs=1M count=32 conv=fsync 2>&1")?;
+    stage.machine.sh("dd if=/dev/zero of=/dev/nbd4 bs=1M seek=30 count=2 conv=fsync 2>&1")?;
     file.set_len(64 << 20)?;
     stage.await_said("stock", "grown from 32 MiB (33554432 bytes) to 64 MiB", 1)?;
     stage.machine.sh("dd if=/dev/urandom of=/dev/nbd4 bs=1M seek=60 count=4 conv=fsync 2>&1")?;

@@ -6,6 +6,7 @@ use crate::gateway::{Gateway, export};
 use crate::image::Image;
 use crate::place::Place;
 use crate::process::{Call, Output};
+use crate::recipe::Recipe;
 use crate::trouble::{Trouble, ensure};
 
 /// A disk of 1 MiB that grows by 4 MiB, in front of which nobody sees a ceiling.
@@ -106,4 +107,10 @@ fn a_client_of_libnbd_that_never_sends_its_write_again_is_cut_once() -> Result<(
     let gateway = start(&place, "")?;
     run_python("reconnect/never_again.py", &[gateway.uri("d")])?.success()?;
     gateway.end()
+}
+
+#[test]
+fn qcow2_grows_as_the_readme_says() -> Result<(), Trouble> {
+    let said = Recipe::named("reconnect")?.run("/tmp/nbd-reconnect")?;
+    ensure(said.contains("read 100663296/100663296") && !said.contains("failed"), || format!("it did not: {said}"))
 }

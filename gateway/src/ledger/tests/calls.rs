@@ -235,7 +235,8 @@ async fn only_the_newest_events_are_kept_and_long_ones_are_cut_between_character
 async fn the_largest_numbers_and_the_longest_names_come_back() {
     let ledger = Ledger::in_memory().unwrap();
     let name = "é".repeat(2048);
-    let known = Known { size: Size::MAX, shown: Some(Size::ZERO), generation: u64::MAX, at: UnixMillis(u64::MAX) };
+    let known =
+        Known { size: Size::MAX, shown: Some(Size::ZERO), reach: None, generation: u64::MAX, at: UnixMillis(u64::MAX) };
     ledger.record_size(RecordSize { known, ..measured(&name, 0) }).await.unwrap();
     ledger.record_size(measured("", 0)).await.unwrap();
     let all = ByteRange::new(Size::ZERO, Size::MAX).unwrap();

@@ -72,8 +72,8 @@ impl Model {
     }
 
     fn learn(&mut self, export: &ExportName, known: Known) {
-        self.exports.get_mut(export).unwrap().known = known;
-        let end = known.size.max(known.shown.unwrap_or_default()).bytes();
+        self.exports.get_mut(export).unwrap().known = Known { reach: None, ..known };
+        let end = known.size.max(known.shown.unwrap_or_default()).max(known.reach.unwrap_or_default()).bytes();
         self.notes.retain(|(of, owner, unit)| of != export || owner.is_some() || *unit < end);
     }
 
@@ -265,9 +265,11 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
 }
 
 fn a_known() -> impl Strategy<Value = Known> {
-    (0..SIZES, prop::option::of(0..SIZES), 0..9u64).prop_map(|(counted, shown, number)| Known {
+    let end = || prop::option::of(0..SIZES);
+    (0..SIZES, end(), end(), 0..9u64).prop_map(|(counted, shown, reach, number)| Known {
         size: size(counted),
         shown: shown.map(size),
+        reach: reach.map(size),
         generation: number,
         at: UnixMillis(number),
     })

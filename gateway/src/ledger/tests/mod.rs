@@ -64,7 +64,7 @@ fn blue() -> TenantId {
 }
 
 fn known(bytes: u64) -> Known {
-    Known { size: size(bytes), shown: None, generation: 1, at: UnixMillis(1_000) }
+    Known { size: size(bytes), generation: 1, at: UnixMillis(1_000), ..Known::default() }
 }
 
 fn grow(name: &str, from: u64, to: u64) -> Reserve {

@@ -121,6 +121,8 @@ impl Play {
             zeroed_by_backend: zeroed,
             unzeroed: Vec::new(),
             timeout: Duration::from_secs(1),
+            unrecorded: false,
+            unwritten: false,
         };
         let hands = Fake { state: Arc::clone(&state), export };
         let audience = Arc::new(Audience::new(Duration::ZERO));

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use super::{Front, SessionTable, serve};
+use super::{Front, serve};
 use crate::export::Registry;
 use crate::net::{Pool, Stream};
 use crate::proto::request::RequestHeader;
@@ -36,10 +36,10 @@ impl Scene {
         );
         let config = Arc::new(Config::parse(&text, std::path::Path::new("config.toml")).unwrap());
         let (pool, metrics) = (Arc::new(Pool::new(1)), Arc::new(Metrics::new("0").unwrap()));
-        let notes = Arc::new(Notes::open("/nonexistent/state".into()).unwrap());
+        let notes = Arc::new(Notes::in_memory().unwrap());
         let registry = Registry::new(config, Arc::clone(&pool), Shards::here(), metrics, notes);
         let (drain, draining) = watch::channel(false);
-        let table = Arc::<SessionTable>::default();
+        let table = Arc::clone(registry.sessions());
         let handshake = Duration::from_secs(10);
         let front = Front { registry, table, pool, drain: draining, handshake, option_length: 65536 };
         Self { front: Arc::new(front), _drain: drain }

@@ -1,0 +1,148 @@
+//! What is told to the ledger's history: what became of each wish, and what happened to an export by itself.
+//!
+//! Telling waits for nothing and holds nothing up; what the ledger does not take is lost to the history alone. Refusals are
+//! told once in a while: whoever asks in vain a thousand times a second must not push everything else out of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nbd_gateway_policy::plan::Wish;
+use nbd_gateway_policy::refusal::{Reason, Refusal};
+use nbd_gateway_policy::types::{ExportName, Size, TenantId};
+use tokio::time::Instant;
+
+use super::describe;
+use super::notes::{Notes, now};
+use crate::ledger::NewEvent;
+
+/// The least time between two refusals of one export that are told.
+const REFUSALS: Duration = Duration::from_secs(1);
+
+/// A kind of event; a person filters by its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A size was changed as wished.
+    Resized,
+    /// It was not.
+    Refused,
+    /// Nobody knows.
+    Unsettled,
+    /// Somebody does now.
+    Settled,
+    /// An operator said what an export has.
+    Adopted,
+    /// Another hand changed the backend, and that is shown.
+    Outside,
+    /// The backend says a size that can't be.
+    Quarantined,
+    /// The tenant is over its soft quota from now on.
+    SoftQuota,
+}
+
+impl Kind {
+    /// The word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Resized => "resized",
+            Self::Refused => "refused",
+            Self::Unsettled => "unsettled",
+            Self::Settled => "settled",
+            Self::Adopted => "adopted",
+            Self::Outside => "outside",
+            Self::Quarantined => "quarantined",
+            Self::SoftQuota => "soft-quota",
+        }
+    }
+}
+
+/// Something that happened to an export.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// What.
+    pub kind: Kind,
+    /// The size shown before.
+    pub from: Size,
+    /// The size shown after.
+    pub to: Size,
+    /// Who wished for it, and why not.
+    pub detail: String,
+}
+
+impl Happened {
+    /// What became of a wish; `None`: nothing happened.
+    pub(super) fn to_wish(wish: &Wish, from: Size, to: Size, refused: Option<&Refusal>, unknown: bool) -> Option<Self> {
+        let (kind, detail) = match refused {
+            Some(refusal) if unknown && refusal.reason == Reason::BackendTimedOut => {
+                (Kind::Unsettled, format!("{}: {refusal}", describe(wish)))
+            }
+            Some(refusal) => (Kind::Refused, format!("{}: {refusal}", describe(wish))),
+            None if from == to && !matches!(wish, Wish::Adopt { .. }) => return None,
+            None if matches!(wish, Wish::Adopt { .. }) => (Kind::Adopted, describe(wish)),
+            None => (Kind::Resized, describe(wish)),
+        };
+        Some(Self { kind, from, to, detail })
+    }
+}
+
+/// Tells what happens to one export.
+#[derive(Debug)]
+pub(super) struct Teller {
+    notes: Arc<Notes>,
+    export: ExportName,
+    tenant: TenantId,
+    refused: Option<Instant>,
+}
+
+impl Teller {
+    pub(super) const fn new(notes: Arc<Notes>, export: ExportName, tenant: TenantId) -> Self {
+        Self { notes, export, tenant, refused: None }
+    }
+
+    pub(super) fn tell(&mut self, happened: Happened) {
+        if happened.kind == Kind::Refused {
+            if self.refused.is_some_and(|last| last.elapsed() < REFUSALS) {
+                return;
+            }
+            self.refused = Some(Instant::now());
+        }
+        let event = NewEvent {
+            at: now(),
+            kind: happened.kind.word(),
+            tenant: Some(self.tenant.clone()),
+            export: Some(self.export.clone()),
+            detail: happened.detail,
+            old_size: Some(happened.from),
+            new_size: Some(happened.to),
+        };
+        let notes = Arc::clone(&self.notes);
+        tokio::spawn(async move {
+            if let Err(error) = notes.ledger().event(event).await {
+                tracing::debug!(%error, "an event was not written");
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::EventFilter;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_refusals_leaves_the_rest_of_the_history_alone() {
+        let notes = Arc::new(Notes::in_memory().unwrap());
+        let mut teller = Teller::new(Arc::clone(&notes), ExportName::new("e").unwrap(), TenantId::default());
+        let size = |bytes| Size::new(bytes).unwrap();
+        let happened = |kind| Happened { kind, from: size(1), to: size(2), detail: "a client".to_owned() };
+        teller.tell(happened(Kind::Resized));
+        (0..1000).for_each(|_| teller.tell(happened(Kind::Refused)));
+        tokio::time::advance(REFUSALS).await;
+        teller.tell(happened(Kind::Refused));
+        teller.tell(happened(Kind::Quarantined));
+        tokio::task::yield_now().await;
+        let told = notes.ledger().events(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
+        let kinds: Vec<_> = told.iter().map(|event| event.kind.as_str()).collect();
+        assert_eq!(kinds, ["resized", "refused", "refused", "quarantined"]);
+        assert_eq!((told[0].old_size, told[0].new_size), (Some(size(1)), Some(size(2))));
+    }
+}

@@ -1,0 +1,94 @@
+//! Opening a window: how far it goes, and whether anybody knows.
+//!
+//! The ledger alone has a window's size. Without a record (it was never opened, or the state is lost) it shows the
+//! configuration's `size`, and where the disk past that does not read as zeroes it stays there: those bytes may be the
+//! tenant's own, or another's, and only an operator can say.
+
+use std::time::Duration;
+
+use nbd_gateway_config::Driver;
+use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
+
+use super::notes::Notes;
+use super::zeroing::reads_as_zeroes;
+use crate::export::Core;
+
+/// A window as it is found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opened {
+    /// How far it goes.
+    pub(crate) size: Size,
+    /// The ledger says so.
+    recorded: bool,
+}
+
+impl Opened {
+    /// How far the window of an export goes; `None`: it is no window.
+    ///
+    /// # Errors
+    /// The backend's disk ends before the window does, or the window inside one of its blocks.
+    pub(crate) fn of(
+        driver: &Driver,
+        notes: &Notes,
+        export: &ExportName,
+        disk: Size,
+        block: u64,
+    ) -> Result<Option<Self>, String> {
+        let Driver::Window { size } = driver else { return Ok(None) };
+        let record = notes.window(export);
+        let found = Self { size: record.unwrap_or(*size), recorded: record.is_some() };
+        let (size, disk) = (found.size.bytes(), disk.bytes());
+        if size > disk {
+            let whose = if found.recorded { "on record" } else { "in the configuration" };
+            return Err(format!(
+                "its backend has {disk} bytes, and the window of {size} bytes {whose} needs more; give it a disk of that size"
+            ));
+        }
+        if size % block.max(1) != 0 && size != disk {
+            return Err(format!(
+                "the window of {size} bytes ends inside a block of its backend, which has {block} bytes"
+            ));
+        }
+        Ok(Some(found))
+    }
+
+    /// Whether the window may move: its size is on record, or its disk is zero past it (and then it is put there).
+    pub(crate) async fn is_settled(
+        self,
+        core: &Core,
+        notes: &Notes,
+        tenant: &TenantId,
+        disk: Size,
+        timeout: Duration,
+    ) -> bool {
+        if self.recorded {
+            return true;
+        }
+        let export = core.export();
+        if let Some(rest) = ByteRange::new(self.size, disk) {
+            // However slow its backend is, somebody waits for the export.
+            let look = tokio::time::timeout(timeout, reads_as_zeroes(core, rest, timeout)).await;
+            let why = match look {
+                Ok(Ok(true)) => None,
+                Ok(Ok(false)) => Some("its disk does not read as zeroes past that, or is too large to read".to_owned()),
+                Ok(Err(why)) => Some(format!("its disk can't be read past that: {why}")),
+                Err(_) => Some(format!("its disk could not be read past that within {timeout:?}")),
+            };
+            if let Some(why) = why {
+                tracing::warn!(
+                    export = export.as_str(),
+                    size = self.size.bytes(),
+                    disk = disk.bytes(),
+                    why,
+                    "nobody has on record how far this window went; it does not grow until an operator says so: nbd-gateway resize {export} SIZE --adopt"
+                );
+                return false;
+            }
+        }
+        if let Err(error) = notes.record_window(export, tenant, self.size).await {
+            // It is found like this again, as long as nothing has been shown past it.
+            tracing::warn!(export = export.as_str(), %error, "the ledger does not take the size of a window");
+        }
+        true
+    }
+}
