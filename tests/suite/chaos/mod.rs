@@ -40,7 +40,6 @@ fn files_stay_within_quotas_and_books_are_right_whatever_is_killed_when() -> Res
     eprintln!("NBD_GATEWAY_CHAOS_SEED={seed} NBD_GATEWAY_CHAOS_SECONDS={seconds}");
     let ((mut town, exports), diary, witness) = (Town::build()?, Diary::new(), Witness::default());
     let outcome = run(&mut town, &exports, &diary, &witness, seed, Duration::from_secs(seconds));
-    eprintln!("{}", diary.recent());
     let samples = witness.samples.load(Ordering::Relaxed);
     eprintln!("{samples} samples; the fullest tenant had {} of 1000", witness.fullest.load(Ordering::Relaxed));
     outcome.map_err(|trouble| {

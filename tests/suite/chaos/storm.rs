@@ -39,7 +39,7 @@ impl Storm {
             diary.check()?;
             self.heal(town, diary, Instant::now())?;
             self.hurt(town, diary, dice)?;
-            thread::park_timeout(Duration::from_millis(20 + dice.below(600)));
+            thread::park_timeout(Duration::from_millis(20 + dice.below(400)));
         }
         Ok(())
     }
@@ -71,7 +71,9 @@ impl Storm {
                 self.full = Some(Instant::now() + Duration::from_millis(dice.below(2000)));
             }
             _ => {
-                let index = dice.index(town.servers.len());
+                // The second gateway has the most to lose.
+                let last = town.servers.len() - 1;
+                let index = if dice.chance(35) { last } else { dice.index(last) };
                 if self.servers.iter().any(|(hurt, ..)| *hurt == index) {
                     return Ok(());
                 }
