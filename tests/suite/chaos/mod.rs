@@ -94,7 +94,7 @@ fn round(town: &mut Town, exports: &[Export], diary: &Diary, dice: &mut Dice, en
         stop.store(true, Ordering::Relaxed);
         blown.and(healed)
     });
-    blown?;
+    blown.and_then(|()| storm.end(town, diary))?;
     diary.note("storm", "rest");
     let settled = rest::settle(town, exports).map_err(|trouble| trouble.with(diary.recent()));
     diary.check()?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::gateway::Gateway;
 use crate::peer::Served;
@@ -42,6 +42,14 @@ impl Server {
             Self::Nbdkit(served) => served.start_again(),
             Self::QemuNbd(server) => server.restart(),
             Self::Gateway(gateway) => gateway.start_again(),
+        }
+    }
+
+    /// Starts what is gone although nobody here killed it: a restart that died with the gateway leaves no server behind.
+    pub(super) fn revive(&self) -> Result<bool, Trouble> {
+        match self {
+            Self::QemuNbd(server) if !server.runs() => server.restart().map(|()| true),
+            Self::Nbdkit(_) | Self::QemuNbd(_) | Self::Gateway(_) => Ok(false),
         }
     }
 
@@ -103,10 +111,17 @@ impl QemuNbd {
         Ok(())
     }
 
+    fn runs(&self) -> bool {
+        self.pid().is_some_and(|pid| test_kill_process(pid).is_ok())
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(fs::read_to_string(self.folder.join("server.pid")).ok()?.trim().parse().ok()?)
+    }
+
     /// To whichever runs now; none, while it is being restarted.
     fn signal(&self, signal: Signal) -> Result<(), Trouble> {
-        let pid = fs::read_to_string(self.folder.join("server.pid")).unwrap_or_default();
-        let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) else { return Ok(()) };
+        let Some(pid) = self.pid() else { return Ok(()) };
         match kill_process(pid, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),

@@ -91,7 +91,18 @@ impl Storm {
         Ok(())
     }
 
-    /// Makes good what is due; everything, if `now` is far enough.
+    /// Makes everything good, once nobody does anything any more.
+    pub(super) fn end(&mut self, town: &mut Town, diary: &Diary) -> Result<(), Trouble> {
+        self.heal(town, diary, Instant::now() + Duration::from_secs(3600))?;
+        for server in &town.servers {
+            if server.revive()? {
+                diary.note("storm", &format!("{} was gone", server.label()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes good what is due.
     pub(super) fn heal(&mut self, town: &mut Town, diary: &Diary, now: Instant) -> Result<(), Trouble> {
         if self.full.is_some_and(|until| until <= now) {
             town.gateway.may_write(None)?;
