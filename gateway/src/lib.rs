@@ -68,7 +68,8 @@
 //!    |
 //!    |  a grow, step by step:                           a shrink:
 //!    |    reserve the quota, by growth-rate               lower the end (export/gate.rs): nothing past it is admitted
-//!    |      (resize/book.rs)                              drain: what is past it in flight is answered
+//!    |      (resize/accounts.rs: book.rs in memory,
+//!    |       entry.rs on disk)                            drain: what is past it in flight is answered
 //!    |    note what will have to be zeroed                read the backend's size again
 //!    |      (resize/notes.rs, on disk by ledger/)
 //!    |    read the backend's size again                   ask the backend
@@ -176,10 +177,10 @@
 //! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`agent`] | `kernel`, `agent/` |
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
+//! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `resize/accounts.rs`, `resize/entry.rs`, `resize/book.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `ledger/tests` |
+//! | **A window shows nobody else's data**, and goes on record before it is shown; without a record it goes nowhere over a disk that is not zero past it. | `resize/window.rs`, `resize/zeroing.rs`, `resize/accounts.rs` | `resize/tests.rs`, `window.rs`, policy's `plan` |
 //!
-//! Not kept yet: the books outlive the process (they are in memory; the ledger can hold them, and only what has to be zeroed
-//! is written to it); an export that was not opened yet counts; a stock client is told of a new size. A
-//! lane has no permits of its own: what its sessions hold is its bound.
+//! A lane has no permits of its own: what its sessions hold is its bound.
 
 pub mod admin;
 pub mod agent;

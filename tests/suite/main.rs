@@ -16,6 +16,7 @@
 mod admin;
 mod bad_backend;
 mod bad_client;
+mod books;
 mod ceiling;
 mod chaos;
 mod client;

@@ -85,10 +85,11 @@ impl<H: Hands> Coordinator<H> {
         }
     }
 
-    /// Nothing is held or unknown any more.
-    pub(super) async fn settled(&mut self, count: Size) {
-        self.write(Entry::Settle { count }).await;
+    /// Nothing is held or unknown any more. Whether the ledger has it.
+    pub(super) async fn settled(&mut self, count: Size) -> bool {
+        let written = self.write(Entry::Settle { count }).await;
         self.book.settle(&self.at.export, count).await;
+        written
     }
 
     /// A window shows what an operator says that it has, or what it gave up at last. False: the ledger has not taken it.

@@ -142,7 +142,13 @@ impl<H: Hands> Coordinator<H> {
                     return;
                 }
             }
-            Some(_) | None => self.settled(adopt.count.or(adopt.publish).unwrap_or(self.at.size)).await,
+            Some(_) | None => {
+                let written = self.settled(adopt.count.or(adopt.publish).unwrap_or(self.at.size)).await;
+                if !written && self.is_window() && self.standing != Standing::Ready {
+                    // The record may be of less than is shown: what lies past it is not opened again.
+                    return;
+                }
+            }
         }
         if let Some(range) = adopt.zero {
             self.expose(range);

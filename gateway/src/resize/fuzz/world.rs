@@ -9,6 +9,7 @@ use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use parking_lot::Mutex;
 
+use super::ledger::Rows;
 use crate::proto::MAX_SIZE;
 use crate::resize::book::Book;
 use crate::resize::entry::Entry;
@@ -52,6 +53,12 @@ pub(super) enum Fault {
     DrainFails,
     /// The connections to the backend do not end in time.
     LanesStay,
+    /// The ledger does not take an entry.
+    KeepFails,
+    /// It says so, and has it all the same.
+    KeepLies,
+    /// The process ends after so many more touches of the world.
+    CrashAfter(u64),
 }
 
 /// What there is.
@@ -87,6 +94,13 @@ pub(super) struct State {
     pub(super) ended: bool,
     /// The lanes have no connection.
     pub(super) aside: bool,
+    /// Part of the disk is shown, and all past that is somebody's.
+    pub(super) window: bool,
+    /// Up to here an operator says just now that it is the tenant's.
+    claimed: u64,
+    pub(super) rows: Rows,
+    /// The process has ended; nothing it had begun goes on.
+    pub(super) crashed: bool,
     pub(super) faults: VecDeque<Fault>,
 }
 
@@ -111,6 +125,10 @@ impl State {
             outside: false,
             ended: false,
             aside: false,
+            window: false,
+            claimed: 0,
+            rows: Rows::new(size),
+            crashed: false,
             faults: VecDeque::new(),
         }
     }
@@ -118,9 +136,16 @@ impl State {
     /// Another hand sets the size: what it adds is its own, and clean. Where the configuration said that there is none, what
     /// is more than was asked for can no longer be told from its doing.
     pub(super) fn outside(&mut self, size: u64) {
-        self.outside |= size > self.disk;
+        self.outside |= size > self.disk && !self.window;
         self.exclusive &= size == self.disk;
-        self.set(size, false);
+        self.set(size, self.window);
+    }
+
+    /// The same disk, of which no more than this is shown.
+    pub(super) fn behind_a_window(&mut self, disk: u64) {
+        self.window = true;
+        self.set(disk, true);
+        (self.read, self.known) = (disk, disk);
     }
 
     /// What was not answered in time is done after all.
@@ -136,7 +161,7 @@ impl State {
         for (at, byte) in (0_u64..).zip(self.dirty.iter_mut()) {
             if (from..to).contains(&at) {
                 // What it lost behind the gateway's back, and has again, is not what a grow exposes.
-                *byte = dirty && at >= self.known.max(self.shown);
+                *byte = dirty && at >= if self.window { self.shown } else { self.known.max(self.shown) };
             } else if at >= to {
                 *byte = false;
             }
@@ -163,6 +188,86 @@ impl State {
         self.fault(|f| (f == fault).then_some(())).is_some()
     }
 
+    /// By an operator's word, what a window has up to there is its tenant's. What it was before.
+    pub(super) fn claim(&mut self, end: u64) -> [bool; BYTES] {
+        let before = self.dirty;
+        if self.window {
+            self.claimed = end;
+            (0_u64..).zip(self.dirty.iter_mut()).filter(|(at, _)| *at < end).for_each(|(_, dirty)| *dirty = false);
+        }
+        before
+    }
+
+    /// It was not shown: then it is not.
+    pub(super) fn disclaim(&mut self, before: [bool; BYTES]) {
+        let (window, shown) = (self.window, self.shown);
+        self.claimed = 0;
+        let hidden = (0_u64..).zip(self.dirty.iter_mut()).zip(before).filter(|((at, _), _)| window && *at >= shown);
+        hidden.for_each(|((_, dirty), before)| *dirty |= before);
+    }
+
+    /// Another touch of the world. True: the process has ended before it.
+    fn ends(&mut self) -> bool {
+        let crash = self.faults.iter_mut().find_map(|fault| match fault {
+            Fault::CrashAfter(left) => Some(left),
+            _ => None,
+        });
+        if let Some(left) = crash {
+            match left.checked_sub(1) {
+                Some(fewer) => *left = fewer,
+                None => {
+                    self.faults.retain(|fault| !matches!(fault, Fault::CrashAfter(_)));
+                    self.crashed = true;
+                }
+            }
+        }
+        self.crashed
+    }
+
+    /// What of it counts.
+    pub(super) fn real(&self) -> u64 {
+        if self.window { self.shown } else { self.disk }
+    }
+
+    /// After a crash: what was being asked for is done or not, and the size to show is what can be told. The size shown.
+    pub(super) fn restart(&mut self, lands: bool) -> u64 {
+        self.crashed = false;
+        if lands {
+            self.land();
+        }
+        self.in_doubt = None;
+        if self.window && self.disk < self.rows.size {
+            self.outside(self.rows.size);
+        }
+        let counted = self.rows.size.max(self.rows.pending().unwrap_or_default());
+        // What a window was about to leave is nobody's.
+        let there = if self.window { self.shown.min(self.end) } else { self.disk };
+        assert!(self.outside || there <= counted, "{there} there, {counted} counted after a crash");
+        let end = if self.window { self.rows.size } else { self.disk };
+        let noted = (0_u64..).zip(self.noted).find(|(_, noted)| *noted).map(|(at, _)| at);
+        let size = noted.map_or(end, |noted| noted.min(end));
+        let dirty = (0_u64..).zip(self.dirty).find(|(at, dirty)| *at < size && *dirty);
+        assert!(dirty.is_none(), "byte {dirty:?} shown up to {size} after a crash");
+        assert!(!self.window || size >= self.shown.min(self.end), "{} was promised, {size} is shown", self.shown);
+        (self.shown, self.end, self.generation) = (size, size, 0);
+        (self.read, self.known) = (self.disk, self.disk);
+        (self.shrinking, self.aside) = (false, false);
+        let real = self.real();
+        self.rows.open(real);
+        size
+    }
+
+    pub(super) fn now_in(&mut self, book: Arc<Book>) {
+        self.book = book;
+    }
+
+    /// What is noted for zeroing.
+    pub(super) fn notes(&self) -> Vec<ByteRange> {
+        let size = |bytes| Size::new(bytes).unwrap_or(Size::ZERO);
+        let noted = (0_u64..).zip(self.noted).filter(|(_, noted)| *noted);
+        noted.filter_map(|(at, _)| ByteRange::new(size(at), size(at.saturating_add(1)))).collect()
+    }
+
     pub(super) fn check_quota(&self) {
         let Some(usage) = self.book.usage(&self.tenant) else { return };
         assert!(self.outside || !usage.over_quota, "the gateway took the tenant over its quota: {usage:?}");
@@ -184,24 +289,16 @@ fn within(range: ByteRange) -> impl Fn(u64) -> bool {
     move |at| (start..end).contains(&at)
 }
 
-impl Hands for Fake {
-    async fn read_size(&mut self) -> Result<u64, String> {
-        let mut state = self.state.lock();
-        if state.once(Fault::ReadFails) {
-            return Err("read failing".to_owned());
+impl Fake {
+    /// Waits for ever if the process has ended.
+    async fn touch(&self) {
+        let ended = self.state.lock().ends();
+        if ended {
+            std::future::pending::<()>().await;
         }
-        let mut read = state.disk;
-        if state.once(Fault::ReadsHuge) {
-            read = MAX_SIZE.saturating_add(1);
-        }
-        state.read = read;
-        if let Some(other) = state.fault(|f| if let Fault::Flips(size) = f { Some(size) } else { None }) {
-            state.outside(other);
-        }
-        Ok(read)
     }
 
-    async fn ask(&mut self, ask: Ask) -> Answered {
+    fn carry_out(&self, ask: Ask) -> Answered {
         let mut state = self.state.lock();
         let asked = match ask {
             Ask::Nothing => return Answered::Yes,
@@ -262,6 +359,33 @@ impl Hands for Fake {
         }
         Answered::Yes
     }
+}
+
+impl Hands for Fake {
+    async fn read_size(&mut self) -> Result<u64, String> {
+        self.touch().await;
+        let mut state = self.state.lock();
+        if state.once(Fault::ReadFails) {
+            return Err("read failing".to_owned());
+        }
+        let mut read = state.disk;
+        if state.once(Fault::ReadsHuge) {
+            read = MAX_SIZE.saturating_add(1);
+        }
+        state.read = read;
+        if let Some(other) = state.fault(|f| if let Fault::Flips(size) = f { Some(size) } else { None }) {
+            state.outside(other);
+        }
+        Ok(read)
+    }
+
+    async fn ask(&mut self, ask: Ask) -> Answered {
+        self.touch().await;
+        let answered = self.carry_out(ask);
+        // It is done, and nobody hears of it.
+        self.touch().await;
+        answered
+    }
 
     fn in_doubt(&mut self) -> bool {
         self.state.lock().in_doubt.is_some()
@@ -274,6 +398,7 @@ impl Hands for Fake {
     }
 
     async fn zero(&mut self, range: ByteRange) -> Result<(), String> {
+        self.touch().await;
         let mut state = self.state.lock();
         let inside = within(range);
         assert!(!state.aside, "zeroed without a connection");
@@ -312,6 +437,7 @@ impl Hands for Fake {
     }
 
     async fn drain(&mut self, end: Size, _limit: Duration) -> bool {
+        self.touch().await;
         let mut state = self.state.lock();
         assert!(state.end <= end.bytes(), "drained while requests are admitted past it");
         !state.once(Fault::DrainFails)
@@ -331,11 +457,21 @@ impl Hands for Fake {
             size <= state.end || state.in_doubt.is_none_or(|late| late >= size),
             "the end is back, a shrink may land"
         );
+        if state.window {
+            assert!(size <= state.rows.size, "{size} shown, {} on record", state.rows.size);
+            // What it leaves is what its clients wrote.
+            let left = size.max(state.claimed)..state.shown;
+            (0_u64..)
+                .zip(state.dirty.iter_mut())
+                .filter(|(at, _)| left.contains(at))
+                .for_each(|(_, dirty)| *dirty = true);
+        }
         (state.shown, state.generation, state.end) = (size, generation, size);
         state.shrinking = false;
     }
 
     async fn note_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
+        self.touch().await;
         let mut state = self.state.lock();
         if state.once(Fault::NoteFails) {
             return Err("ledger failing".to_owned());
@@ -346,20 +482,36 @@ impl Hands for Fake {
     }
 
     async fn clear_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
+        self.touch().await;
         let mut state = self.state.lock();
         if state.once(Fault::ClearFails) {
             return Err("ledger failing".to_owned());
         }
         let inside = within(range);
         let dirty = (0_u64..).zip(state.dirty).any(|(at, dirty)| inside(at) && dirty);
-        assert!(!dirty, "{range:?} taken off the ledger before it was zeroed");
+        // What is past a window is noted anew by whoever is to show it.
+        assert!(state.window || !dirty, "{range:?} taken off the ledger before it was zeroed");
         (0_u64..).zip(state.noted.iter_mut()).filter(|(at, _)| inside(*at)).for_each(|(_, noted)| *noted = false);
         Ok(())
     }
 
     fn tell(&mut self, _happened: Happened) {}
 
-    async fn keep(&mut self, _entry: Entry) -> Result<(), String> {
+    async fn keep(&mut self, entry: Entry) -> Result<(), String> {
+        self.touch().await;
+        {
+            let mut state = self.state.lock();
+            if state.once(Fault::KeepFails) {
+                state.rows.fail(entry);
+                return Err("ledger failing".to_owned());
+            }
+            let lies = state.once(Fault::KeepLies);
+            state.rows.write(entry);
+            if lies {
+                return Err("ledger failing, perhaps".to_owned());
+            }
+        }
+        self.touch().await;
         Ok(())
     }
 }

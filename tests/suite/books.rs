@@ -1,0 +1,175 @@
+//! Promise: what a tenant has is counted from the start, whatever was killed when, and nothing grows that can't be written
+//! down.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::gateway::{Gateway, export};
+use crate::place::Place;
+use crate::process::{Call, Running};
+use crate::scripted::backend::{Backend, Resizing, Script};
+use crate::scripted::numbers::{cmd, errno, flag, info, opt};
+use crate::scripted::{Ask, Framing, RawClient, Reply};
+use crate::trouble::{Trouble, ensure, eventually};
+
+const MIB: u64 = 1 << 20;
+const DISK: u64 = 8 * MIB;
+
+/// A backend that grows for those who ask.
+fn growing() -> Result<Backend, Trouble> {
+    let script = Script::default();
+    Backend::start(Script {
+        flags: script.flags | flag::SEND_RESIZE,
+        resizing: Resizing::Explicit { exposes: 0 },
+        ..script
+    })
+}
+
+fn size_of(backend: &Backend) -> u64 {
+    backend.story(|story| story.disk.len() as u64)
+}
+
+fn tenant(quota: u64) -> String {
+    format!("[[tenant]]\nname = \"blue\"\nquota = {quota}\n\n")
+}
+
+fn of_blue(name: &str, backend: &str, more: &str) -> String {
+    export(name, backend, &format!("tenant = \"blue\"\n{more}"))
+}
+
+fn enter(gateway: &Gateway, name: &str) -> Result<(RawClient, u64), Trouble> {
+    let mut client = RawClient::connect(gateway.socket())?;
+    client.upgrade(Framing::Structured)?;
+    let opened = client.learn(opt::GO, name, &[info::RESIZE])?;
+    Ok((client, opened.size))
+}
+
+fn resize(client: &mut RawClient, size: u64) -> Result<Reply, Trouble> {
+    client.ask(Ask { command: cmd::RESIZE, cookie: 7, offset: size, ..Ask::default() }, &[])
+}
+
+/// What the tenant uses, holds and does not know.
+fn used(gateway: &Gateway) -> Result<(u64, u64, u64), Trouble> {
+    let said = gateway.operator(&["tenants", "--json"])?.run()?.success()?.stdout;
+    let tenants: serde_json::Value = serde_json::from_str(&said).map_err(|e| Trouble::new(format!("{e}: {said}")))?;
+    let of = |key: &str| tenants[0][key].as_u64().ok_or_else(|| Trouble::new(format!("no {key}: {said}")));
+    Ok((of("used")?, of("reserved")?, of("unsettled")?))
+}
+
+#[test]
+fn an_export_that_nobody_has_opened_yet_counts_at_its_last_size() -> Result<(), Trouble> {
+    let (one, two) = (growing()?, growing()?);
+    let tables = tenant(20 * MIB) + &of_blue("one", &one.uri(), "") + &of_blue("two", &two.uri(), "");
+    let mut gateway = Gateway::start(&tables)?;
+    let (mut client, _) = enter(&gateway, "one")?;
+    resize(&mut client, 12 * MIB)?.success()?;
+    assert_eq!(used(&gateway)?, (12 * MIB, 0, 0));
+    gateway.kill_and_restart()?;
+    assert_eq!(used(&gateway)?, (12 * MIB, 0, 0), "forgotten by the restart");
+    let (mut other, size) = enter(&gateway, "two")?;
+    assert_eq!(size, DISK);
+    let refused = resize(&mut other, DISK + MIB)?;
+    assert_eq!(refused.error, errno::ENOSPC);
+    ensure(refused.message.contains("0 bytes left") || refused.message.contains("left of 20 MiB"), || refused.message)?;
+    other.leave()?;
+    gateway.end()
+}
+
+#[test]
+fn a_grow_that_a_kill_left_unknown_counts_until_it_is_measured() -> Result<(), Trouble> {
+    let backend = growing()?;
+    let tables = tenant(100 * MIB) + &of_blue("disk", &backend.uri(), "");
+    let mut gateway = Gateway::start(&tables)?.expecting_warnings();
+    let (mut client, _) = enter(&gateway, "disk")?;
+    backend.hold();
+    client.send(Ask { command: cmd::RESIZE, cookie: 7, offset: 2 * DISK, ..Ask::default() }, &[])?;
+    backend.await_that("the RESIZE", |story| story.count(cmd::RESIZE) == 1)?;
+    assert_eq!(used(&gateway)?, (DISK, DISK, 0));
+    gateway.kill_and_restart()?;
+    backend.release();
+    // It is looked at without a client's asking.
+    eventually("it is settled", || used(&gateway).is_ok_and(|used| used.1 == 0 && used.2 == 0))?;
+    let disk = size_of(&backend);
+    assert_eq!(used(&gateway)?, (disk, 0, 0));
+    let (mut client, _) = enter(&gateway, "disk")?;
+    resize(&mut client, 3 * DISK)?.success()?;
+    assert_eq!(used(&gateway)?, (3 * DISK, 0, 0));
+    client.leave()?;
+    gateway.end()
+}
+
+/// Somebody with sqlite3 who has begun to write and does not end.
+const BUSY: &str = "
+import sqlite3, sys
+ledger = sqlite3.connect(sys.argv[1], isolation_level=None)
+ledger.execute('BEGIN IMMEDIATE')
+print('held', flush=True)
+sys.stdin.readline()
+ledger.execute('ROLLBACK')
+print('free', flush=True)
+sys.stdin.readline()
+";
+
+#[test]
+fn what_cannot_be_written_down_is_not_grown_and_everything_else_goes_on() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    let ledger: PathBuf = place.path("state/ledger.sqlite");
+    let log = place.path("python");
+    let backend = growing()?;
+    let listener = format!(
+        "[[listener]]\naddress = \"unix:{}\"\n\n[admin]\naddress = \"127.0.0.1:0\"\n\n",
+        place.path("g").display()
+    );
+    let mut gateway = Gateway::start_in(place, &(listener + &export("disk", &backend.uri(), "")))?.expecting_errors();
+    let (mut client, _) = enter(&gateway, "disk")?;
+    let up = |gateway: &Gateway| gateway.metric("nbd_gateway_ledger_up", &[]);
+    assert_eq!(up(&gateway)?, 1.0);
+
+    let arguments = [Path::new("-c"), Path::new(BUSY), &ledger];
+    let python = Path::new("/usr/bin/python3");
+    let mut busy = Running::start_with(python, arguments, log, Stdio::piped(), Stdio::piped())?;
+    let mut said = BufReader::new(busy.child().stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    said.read_line(&mut line)?;
+    ensure(line == "held\n", || busy.last_words())?;
+    let refused = resize(&mut client, 2 * DISK)?;
+    assert_eq!((refused.error, refused.message.contains("the ledger can't record it")), (errno::ENOSPC, true));
+    assert_eq!(size_of(&backend), DISK, "the backend was asked");
+    client.write(0, &[1; 512])?.success()?;
+    assert_eq!(client.read(0, 512)?, [1; 512]);
+    assert_eq!(up(&gateway)?, 0.0);
+
+    busy.child().stdin.as_mut().expect("a pipe").write_all(b"\n")?;
+    line.clear();
+    said.read_line(&mut line)?;
+    assert_eq!(resize(&mut client, 2 * DISK)?.sizes, [2 * DISK]);
+    assert_eq!(up(&gateway)?, 1.0);
+    client.leave()?;
+    gateway.ask_to_end();
+    gateway.await_end()
+}
+
+#[test]
+fn an_operator_can_read_what_became_of_sizes_with_sqlite() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    let ledger = place.path("state/ledger.sqlite");
+    let listener = format!("[[listener]]\naddress = \"unix:{}\"\n\n", place.path("g").display());
+    let tables =
+        listener + "[admin]\naddress = \"off\"\n\n" + &export("own", "memory:", "size = \"1MiB\"\nmax-size = \"4MiB\"");
+    let gateway = Gateway::start_in(place, &tables)?;
+    let (mut client, _) = enter(&gateway, "own")?;
+    resize(&mut client, 2 * MIB)?.success()?;
+    assert_eq!(resize(&mut client, 8 * MIB)?.error, errno::ENOSPC);
+    client.leave()?;
+    gateway.end_with(|| {
+        ensure(fs::metadata(&ledger).is_ok(), || "no ledger".into())?;
+        let query = "SELECT kind, export, tenant, old_size, new_size FROM event ORDER BY id";
+        let script = "import sqlite3, sys\nfor row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2]): print(*row)";
+        let said = Call::new("/usr/bin/python3").args(["-c", script]).arg(&ledger).arg(query).run()?.success()?.stdout;
+        let grown = 2 * MIB;
+        let expected = format!("resized own default {MIB} {grown}\nrefused own default {grown} {grown}\n");
+        ensure(said == expected, || format!("{said:?} where {expected:?} was expected"))
+    })
+}
