@@ -42,7 +42,7 @@ impl File {
     /// How long it is, in bytes, if it is a file: a device is not made longer here.
     pub(super) async fn length(&self) -> Option<u64> {
         let found = tokio::time::timeout(self.limit, tokio::fs::metadata(&self.path)).await.ok()?.ok()?;
-        found.is_file().then(|| found.len())
+        found.is_file().then_some(found.len())
     }
 
     /// Carries an order out. Cancel-safe: dropped, or over its limit, a change that hangs in the file system may still come.

@@ -82,7 +82,8 @@ if server=$(cat server.pid 2>/dev/null); then
     until gone "$server"; do sleep 0.02; done
 fi 2>/dev/null
 rm -f server.pid
-exec qemu-nbd --fork --pid-file=server.pid --persistent --format=raw --socket="$PWD/s" disk 9>&-
+# Not in place of this shell: that would let go of the lock before the server has written down which it is.
+qemu-nbd --fork --pid-file=server.pid --persistent --format=raw --socket="$PWD/s" disk 9>&-
 "#;
 
 impl QemuNbd {
@@ -106,9 +107,10 @@ impl QemuNbd {
         format!("nbd+unix:///?socket={}", self.folder.join("s").display())
     }
 
+    /// More than once: one that was killed while it started another may have left it half done.
     fn restart(&self) -> Result<(), Trouble> {
-        Call::new("bash").arg(self.script()).run()?.success()?;
-        Ok(())
+        let start = || Call::new("bash").arg(self.script()).run()?.success().map(drop);
+        start().or_else(|_| start()).or_else(|_| start())
     }
 
     fn runs(&self) -> bool {
