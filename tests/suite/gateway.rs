@@ -129,6 +129,11 @@ impl Gateway {
         Ok(())
     }
 
+    /// Its process.
+    pub(crate) fn id(&mut self) -> u32 {
+        self.process.child().id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }

@@ -27,7 +27,8 @@ impl<H: Hands> Coordinator<H> {
             (Ok(()), Entry::Commit { .. } | Entry::Settle { .. } | Entry::Measure { .. }) => self.at.unwritten = false,
             (Ok(()), Entry::Hold { .. } | Entry::RollBack | Entry::Unsettle) => {}
             (Err(why), _) => {
-                if !self.at.unwritten {
+                // Of a hold that is refused the ledger's own complaint is enough: whoever is refused may ask often.
+                if !self.at.unwritten && !matches!(entry, Entry::Hold { .. }) {
                     tracing::error!(export = self.at.export.as_str(), %why, "the ledger does not take what became of a size; nothing of the export grows until it does");
                 }
                 // A hold that failed is not there.

@@ -7,6 +7,7 @@
 mod actor;
 mod diary;
 mod dice;
+mod full;
 mod rest;
 mod server;
 mod storm;
