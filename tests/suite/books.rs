@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::gateway::{Gateway, export};
+use crate::image::Image;
+use crate::peer::Server;
 use crate::place::Place;
 use crate::process::{Call, Running};
 use crate::scripted::backend::{Backend, Resizing, Script};
@@ -172,4 +174,25 @@ fn an_operator_can_read_what_became_of_sizes_with_sqlite() -> Result<(), Trouble
         let expected = format!("resized own default {MIB} {grown}\nrefused own default {grown} {grown}\n");
         ensure(said == expected, || format!("{said:?} where {expected:?} was expected"))
     })
+}
+
+/// It counted as what its server showed, and others got the room that it has taken.
+#[test]
+fn a_file_that_has_grown_counts_although_its_server_was_not_restarted() -> Result<(), Trouble> {
+    let served = Server::QemuNbdShared.start(&Image::sparse(1))?;
+    let file = served.file().expect("it has one");
+    let more = format!("[export.resize]\ndriver = \"restart\"\npath = {file:?}\ncommand = [\"false\"]\n");
+    let tables = tenant(20 * MIB) + &of_blue("disk", &served.uri(), &more);
+    let mut gateway = Gateway::start(&tables)?.expecting_warnings();
+    let (client, size) = enter(&gateway, "disk")?;
+    assert_eq!(size, DISK);
+    ensure(gateway.order_size("disk", DISK + 4 * MIB).is_err(), || "a restart that failed".into())?;
+    assert_eq!(fs::metadata(file)?.len(), DISK + 4 * MIB);
+    assert_eq!(used(&gateway)?, (DISK + 4 * MIB, 0, 0));
+    client.leave()?;
+    gateway.kill_and_restart()?;
+    let (client, size) = enter(&gateway, "disk")?;
+    assert_eq!((size, used(&gateway)?), (DISK, (DISK + 4 * MIB, 0, 0)));
+    client.leave()?;
+    gateway.end()
 }

@@ -12,6 +12,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+
 use crate::peer::Served;
 use crate::place::Place;
 use crate::process::{Call, DEADLINE, Running};
@@ -111,9 +113,36 @@ impl Gateway {
 
     /// SIGKILL, and the same gateway again in the same place.
     pub(crate) fn kill_and_restart(&mut self) -> Result<(), Trouble> {
-        self.process.kill()?;
+        self.kill()?;
+        self.start_again()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) -> Result<(), Trouble> {
+        self.process.kill()
+    }
+
+    /// The same gateway again in the same place, after its end.
+    pub(crate) fn start_again(&mut self) -> Result<(), Trouble> {
         self.process.start_again()?;
         self.said = said_until_ready(&mut self.process)?;
+        Ok(())
+    }
+
+    /// Its process.
+    pub(crate) fn id(&mut self) -> u32 {
+        self.process.child().id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// No file of its may become longer than so many bytes by its writing (RLIMIT_FSIZE), or there is no such bound. Until
+    /// its end: then there is none.
+    pub(crate) fn may_write(&mut self, bytes: Option<u64>) -> Result<(), Trouble> {
+        let bound = Rlimit { current: bytes, maximum: None };
+        prlimit(Some(Pid::from_child(self.process.child())), Resource::Fsize, bound)?;
         Ok(())
     }
 
@@ -185,6 +214,13 @@ impl Gateway {
         let program = binary()?.display().to_string();
         let token = self._place.path("token").display().to_string();
         Ok(Call::new(&program).args(words).args(["--admin", self.told("admin on "), "--token-file", &token]))
+    }
+
+    /// The last lines that it logged.
+    pub(crate) fn log_tail(&self, lines: usize) -> String {
+        let log = self.process.log();
+        let all: Vec<_> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
     }
 
     /// What it logged last.

@@ -248,6 +248,11 @@ impl Running {
         if in_time { Ok(status) } else { Err(self.trouble(&format!("did not end within {deadline:?}"))) }
     }
 
+    /// A signal to all of it.
+    pub(crate) fn signal(&self, signal: Signal) {
+        end_group(&self.child, signal);
+    }
+
     /// SIGTERM alone; whoever sends it wants to watch.
     pub(crate) fn ask_to_end(&self) {
         end_group(&self.child, Signal::TERM);

@@ -115,6 +115,9 @@ fn typed(program: Option<&Path>, here: Option<&Path>) -> Option<String> {
 fn log(config: &Config) {
     let filter = EnvFilter::new(config.log.level.as_str());
     let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A line that can't be written is lost. Complaining of it there would panic, in whichever task wanted to tell something:
+    // a full disk under a log must not end what a client or a size relies on.
+    let logger = logger.log_internal_errors(false);
     let set = match config.log.format {
         LogFormat::Human => logger.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => logger.json().flatten_event(true).try_init(),

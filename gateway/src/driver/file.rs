@@ -39,6 +39,12 @@ impl File {
         tokio::fs::metadata(&self.path).await.is_ok_and(|found| found.is_file())
     }
 
+    /// How long it is, in bytes, if it is a file: a device is not made longer here.
+    pub(super) async fn length(&self) -> Option<u64> {
+        let found = tokio::time::timeout(self.limit, tokio::fs::metadata(&self.path)).await.ok()?.ok()?;
+        found.is_file().then_some(found.len())
+    }
+
     /// Carries an order out. Cancel-safe: dropped, or over its limit, a change that hangs in the file system may still come.
     pub(super) async fn resize(&self, order: &Order) -> Result<(), Undone> {
         let (path, from, to) = (self.path.clone(), order.from, order.to);

@@ -127,6 +127,15 @@ impl Driver {
         }
     }
 
+    /// How long the file is that it resizes, in bytes: more than the server shows, if that has not looked at it again.
+    pub async fn length(&self) -> Option<u64> {
+        match self {
+            Self::File(file) => file.length().await,
+            Self::Restart(restart) => restart.length().await,
+            Self::Exec(_) | Self::Qmp(_) => None,
+        }
+    }
+
     /// Carries an order out. Cancel-safe: dropped, what it started outside is ended; whether the size changed is then
     /// unknown.
     pub async fn resize(&self, order: &Order) -> Result<(), Undone> {

@@ -35,6 +35,14 @@ impl Restart {
         }
     }
 
+    /// How long its file is, in bytes.
+    pub(super) async fn length(&self) -> Option<u64> {
+        match &self.file {
+            Some(file) => file.length().await,
+            None => None,
+        }
+    }
+
     /// Carries an order out. Cancel-safe: dropped, the program is ended; its server may be down then.
     pub(super) async fn resize(&self, order: &Order) -> Result<(), Undone> {
         let since = Instant::now();

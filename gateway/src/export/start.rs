@@ -58,13 +58,17 @@ pub(super) async fn open(
     let end = window.map_or(disk, |window| window.size);
     let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
     view.publish(Shown { size: size.bytes(), generation: 0 });
-    // What there is counts, and of a window what it shows.
-    let count = if window.is_some() { size } else { disk };
+    let driver = Driver::of(&resize.driver, resize.timeout);
+    let length = match &driver {
+        Some(driver) => driver.length().await.and_then(|length| Size::new(length).ok()),
+        None => None,
+    };
+    // What there is counts, also in a file that its server has not looked at again; and of a window what it shows.
+    let count = if window.is_some() { size } else { length.map_or(disk, |length| length.max(disk)) };
     let news = shared.book.open(&export, &tenant, count);
     let style = facts.style;
     let zeroed = facts.resize.is_none_or(|info| info.features.has(Features::ZEROED));
     let embedded = matches!(backend, Backend::Origin(_));
-    let driver = Driver::of(&resize.driver, resize.timeout);
     let zeroed_beside = match &driver {
         Some(driver) => driver.exposes_zeroes().await,
         None => false,

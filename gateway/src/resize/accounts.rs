@@ -27,7 +27,8 @@ impl<H: Hands> Coordinator<H> {
             (Ok(()), Entry::Commit { .. } | Entry::Settle { .. } | Entry::Measure { .. }) => self.at.unwritten = false,
             (Ok(()), Entry::Hold { .. } | Entry::RollBack | Entry::Unsettle) => {}
             (Err(why), _) => {
-                if !self.at.unwritten {
+                // Of a hold that is refused the ledger's own complaint is enough: whoever is refused may ask often.
+                if !self.at.unwritten && !matches!(entry, Entry::Hold { .. }) {
                     tracing::error!(export = self.at.export.as_str(), %why, "the ledger does not take what became of a size; nothing of the export grows until it does");
                 }
                 // A hold that failed is not there.
@@ -57,8 +58,17 @@ impl<H: Hands> Coordinator<H> {
         Err(Reason::LedgerUnavailable)
     }
 
+    /// What counts where the backend has so much: the file counts as well that its server has not looked at again.
+    pub(super) async fn there(&mut self, read: Size) -> Size {
+        match self.hands.beside().await.map(Size::new) {
+            Some(Ok(length)) if !self.is_window() => read.max(length),
+            Some(Ok(_) | Err(_)) | None => read,
+        }
+    }
+
     /// The grow is done. False: the ledger has not taken it, and for a window it is not done.
     pub(super) async fn commit(&mut self, held: Option<Reservation>, count: Size) -> bool {
+        let count = self.there(count).await;
         let written = self.write(Entry::Commit { count }).await;
         if !written && self.is_window() {
             // It may be there after a crash all the same.
@@ -87,6 +97,7 @@ impl<H: Hands> Coordinator<H> {
 
     /// Nothing is held or unknown any more. Whether the ledger has it.
     pub(super) async fn settled(&mut self, count: Size) -> bool {
+        let count = self.there(count).await;
         let written = self.write(Entry::Settle { count }).await;
         self.book.settle(&self.at.export, count).await;
         written
@@ -104,6 +115,7 @@ impl<H: Hands> Coordinator<H> {
 
     /// A size was read.
     pub(super) async fn measure(&mut self, count: Size) {
+        let count = self.there(count).await;
         if self.book.size(&self.at.export) != Some(count) || self.at.unwritten {
             self.book.measure(&self.at.export, count).await;
             self.write(Entry::Measure { count }).await;

@@ -15,6 +15,7 @@ use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::style::{BackendStyle, Grows, Trial};
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::audience::{Asking, Audience};
 use super::book::Book;
@@ -135,10 +136,14 @@ impl<H: Hands> Coordinator<H> {
     /// Runs until told to end, or until nobody is left to tell it anything.
     /// Cancel-safe: no; a grow in flight would stay reserved.
     pub async fn run(mut self, mut acts: mpsc::Receiver<Act>) {
+        let mut due = None;
         loop {
+            // However often it is told something meanwhile.
+            due = self.has_loose_ends().then(|| due.unwrap_or_else(|| Instant::now() + SETTLE_EVERY));
             let act = tokio::select! {
                 act = acts.recv() => act,
-                () = tokio::time::sleep(SETTLE_EVERY), if self.has_loose_ends() => {
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    due = None;
                     self.settle().await;
                     self.show();
                     continue;

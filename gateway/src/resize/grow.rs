@@ -122,8 +122,13 @@ impl<H: Hands> Coordinator<H> {
                 // A window counts what it shows, whatever its disk has.
                 self.at.disk = Size::new(read).unwrap_or(count);
                 self.forget_planned().await;
-                self.roll_back(held).await;
-                self.measure(count).await;
+                if self.there(count).await > count {
+                    // The file has grown, and its server shows what it was.
+                    self.commit(held, count).await;
+                } else {
+                    self.roll_back(held).await;
+                    self.measure(count).await;
+                }
                 let reason = self.blame(&answered, reason);
                 Err(self.refusal(reason))
             }

@@ -30,6 +30,9 @@ pub enum Answered {
 pub trait Hands: Send {
     /// The backend's size now, in bytes, read from the backend.
     fn read_size(&mut self) -> impl Future<Output = Result<u64, String>> + Send;
+    /// What there is beside the backend's own word, in bytes: a file that was made longer, and that its server has not looked
+    /// at again.
+    fn beside(&mut self) -> impl Future<Output = Option<u64>> + Send;
     /// Asks the backend, as the plan says.
     fn ask(&mut self, ask: Ask) -> impl Future<Output = Answered> + Send;
     /// Whether an ask that was given up may still be carried out. Answering ends that, and so does the connection's end.

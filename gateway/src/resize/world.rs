@@ -87,6 +87,13 @@ impl Hands for World {
             .unwrap_or_else(|_| Err(format!("the backend did not tell its size within {:?}", self.timeout)))
     }
 
+    async fn beside(&mut self) -> Option<u64> {
+        match &self.driver {
+            Some(driver) => driver.length().await,
+            None => None,
+        }
+    }
+
     async fn ask(&mut self, ask: Ask) -> Answered {
         let outcome = match ask {
             Ask::Nothing => return Answered::Yes,

@@ -417,4 +417,24 @@ mod tests {
         over.await.unwrap();
         task.await.unwrap();
     }
+
+    /// Each hint put it off by another second: an export with a short `poll` never came to it.
+    #[tokio::test(start_paused = true)]
+    async fn loose_ends_are_settled_however_often_the_backend_tells_its_size() {
+        let play = Play::new(0, 0x10, 8).unwrap();
+        let state = play.state;
+        let (acts, rx) = mpsc::channel(8);
+        let task = tokio::spawn(play.coordinator.run(rx));
+        state.lock().faults.push_back(Fault::ZeroFails);
+        let (reply, answer) = oneshot::channel();
+        acts.send(Act::Wish { wish: Wish::Operator { target: 16 }, asking: None, job: 0, reply }).await.unwrap();
+        assert_eq!(answer.await.unwrap().unwrap_err().reason, Reason::BackendFailed);
+        for _ in 0..10 {
+            acts.send(Act::Seen(16)).await.unwrap();
+            sleep(Duration::from_millis(200)).await;
+        }
+        assert_eq!(state.lock().shown, 16, "not zeroed and shown by itself");
+        drop(acts);
+        task.await.unwrap();
+    }
 }

@@ -497,6 +497,10 @@ impl Hands for Fake {
 
     fn tell(&mut self, _happened: Happened) {}
 
+    async fn beside(&mut self) -> Option<u64> {
+        None
+    }
+
     async fn keep(&mut self, entry: Entry) -> Result<(), String> {
         self.touch().await;
         {
