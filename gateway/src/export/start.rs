@@ -17,7 +17,7 @@ use crate::resize::Resizer;
 use crate::resize::audience::Audience;
 use crate::resize::coordinator::{Coordinator, Start};
 use crate::resize::follow::follow;
-use crate::resize::watchers::Told;
+use crate::resize::watchers::{self, Told};
 use crate::resize::world::World;
 use crate::session::TenantBudget;
 
@@ -58,7 +58,7 @@ pub(super) async fn open(
         None => false,
     };
     let core = Core::new(config, Arc::clone(&shared.notes), facts, backend, view);
-    let told = Told(shared.metrics.resize(name, tenant.as_str()));
+    let told = Told(shared.metrics.resize(name, tenant.as_str(), watchers::label(&resize.driver)));
     told.size_at_start(size);
     let start = Start {
         export,

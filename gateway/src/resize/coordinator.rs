@@ -15,6 +15,7 @@ use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::style::{BackendStyle, Grows, Trial};
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::audience::{Asking, Audience};
 use super::book::Book;
@@ -22,7 +23,7 @@ use super::glance::{Glance, Seen};
 use super::hands::{Answered, Hands};
 use super::jobs::{JobState, Jobs};
 use super::settle::{Exposed, Read};
-use super::watchers::Told;
+use super::watchers::{Told, is_unsettled};
 
 /// How often a size of unknown outcome is asked for until somebody knows.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
@@ -106,8 +107,9 @@ impl<H: Hands> Coordinator<H> {
     }
 
     fn show(&self) {
-        let Start { disk, backend, .. } = self.at;
+        let Start { size, disk, backend, .. } = self.at;
         self.glance.show(Seen { disk, standing: self.standing, backend });
+        self.told.stands(self.standing, size, disk, backend.grows == Grows::Window);
     }
 
     /// Runs until told to end, or until nobody is left to tell it anything.
@@ -133,8 +135,9 @@ impl<H: Hands> Coordinator<H> {
     pub(super) async fn apply(&mut self, act: Act) -> bool {
         match act {
             Act::Wish { wish, asking, job, reply } => {
+                let since = Instant::now();
                 let answer = self.wish(&wish, asking, job).await;
-                self.told.ended(&wish, &answer, self.at.size);
+                self.told.ended(&wish, &answer, self.at.size, self.standing, since.elapsed());
                 // Before the answer: who asks next finds what came of it.
                 self.show();
                 // Whoever asked may be gone; what was done stays done.
@@ -190,10 +193,7 @@ impl<H: Hands> Coordinator<H> {
         let size = self.at.size.bytes();
         match &answer {
             Ok(size) => self.jobs.end(job, JobState::Done, size.bytes(), None),
-            // Its own outcome is unknown; one that came later was just refused.
-            Err(refusal)
-                if refusal.reason == Reason::BackendTimedOut && matches!(self.standing, Standing::Unsettled { .. }) =>
-            {
+            Err(refusal) if is_unsettled(&refusal.reason, self.standing) => {
                 self.jobs.end(job, JobState::Unsettled, size, Some(refusal.to_string()));
             }
             Err(refusal) => self.jobs.end(job, JobState::Refused, size, Some(refusal.to_string())),
