@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve { config } => serve::run(config.as_deref()),
         Command::Check { config } => describe::check(&config),
-        Command::Client { command } => client::main(&command),
+        Command::Client { command, tls_certificates } => client::main(command, tls_certificates),
         Command::Explain(asked) => explain::run(&asked),
         Command::Exports(ask) => operator::exports(&ask),
         Command::Tenants(ask) => operator::tenants(&ask),

@@ -29,7 +29,7 @@ fn ten_thousand_exports_of_a_template_make_about_a_hundred_thousand_series() {
 #[test]
 fn exports_that_share_a_series_add_up_in_it() {
     let metrics = Metrics::new("0").unwrap();
-    (0..1000).for_each(|n| drop(open(&metrics, &format!("vm{n}"))));
+    (0..1000).for_each(|n| drop(metrics.hooks(&format!("vm{n}"))));
     let (one, two) = (open(&metrics, "one"), open(&metrics, "two"));
     one.1.size.set(5);
     two.1.size.set(7);

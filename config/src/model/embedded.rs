@@ -17,6 +17,7 @@ use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendL
 use super::limits::Limits;
 use super::resize::{Facts, Resize};
 use super::tenant::{Rates, Tenant};
+use super::tls::Listener;
 use super::{Config, Log};
 
 /// The state directory if nothing else is said.
@@ -66,7 +67,7 @@ impl Config {
         };
         Self {
             state,
-            listeners: vec![ListenAddress::Tcp(loopback(DEFAULT_PORT))],
+            listeners: vec![Listener::plain(ListenAddress::Tcp(loopback(DEFAULT_PORT)))],
             admin: Some(admin()),
             token_file: None,
             limits,

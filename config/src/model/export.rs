@@ -11,6 +11,7 @@ use super::limits::Limits;
 use super::notify::Hook;
 use super::resize::Resize;
 use super::template::Template;
+use crate::uri::UriTls;
 
 /// One export, ready to be opened: its template, if it came from one, is filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -193,6 +194,12 @@ impl Exports {
     pub(super) fn described(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         let description = |name| self.exact.get(name).and_then(|entry: &Entry| entry.description.as_deref());
         self.names.iter().map(move |name| (name.as_str(), description(name)))
+    }
+
+    /// What is said about TLS.
+    pub(super) fn tls(&self) -> impl Iterator<Item = &UriTls> {
+        let entries = self.names.iter().filter_map(|name| self.exact.get(name));
+        entries.chain(self.templates.iter().map(|(_, entry)| entry)).filter_map(|entry| entry.target.tls())
     }
 
     /// The templates, in the order in which they are tried.

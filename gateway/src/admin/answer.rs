@@ -29,8 +29,8 @@ pub(super) fn unopened(error: &OpenError) -> Response {
     refuse(status, error)
 }
 
-/// A wish that was refused.
-pub(super) fn refused(refusal: &Refusal) -> Response {
+/// A wish that was refused, with all that is known of why.
+pub(super) fn refused(refusal: &Refusal, said: String) -> Response {
     // The backend did nothing wrong: the export is not in a state for it.
     let conflict = matches!(
         refusal.reason,
@@ -43,5 +43,5 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         Errno::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
         Errno::Perm | Errno::NoSpc => StatusCode::CONFLICT,
     };
-    refuse(status, refusal)
+    refuse(status, said)
 }

@@ -3,24 +3,23 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use nbd_gateway_policy::access::{Decision, Verb, Verbs};
+use nbd_gateway_policy::access::{Certificate, Decision, Verb, Verbs};
 use nbd_gateway_policy::offer::{self as policy, Negotiated};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::export::{Export, Lease, OpenError};
-use crate::net::Stream;
+use crate::net::{Stream, TlsStream};
 use crate::proto::handshake::server::{BadClient, match_contexts};
-use crate::proto::handshake::{Ask, Offer, Progress, Server};
+use crate::proto::handshake::{Ask, Offer, Progress, Server, Tls};
 use crate::proto::resize::{Context, ResizeInfo};
 use crate::proto::{Features, Framing, Inbox, Info, Rep};
 use crate::resize::audience::Seat;
 use crate::resize::style::replies;
+use crate::tls::{PeerCertificate, TlsFault};
 
-use super::Agreement;
 use super::visitor::Visitor;
+use super::{Agreement, Front};
 
 /// How a handshake ended without a session.
 #[derive(Debug, thiserror::Error)]
@@ -37,30 +36,52 @@ pub(crate) enum NoSession {
     /// The client's stream can't be followed.
     #[error("client broke the protocol: {0}")]
     Bad(#[from] BadClient),
+    /// There is no TLS.
+    #[error("{0}")]
+    Tls(#[from] TlsFault),
     /// The socket failed.
     #[error("client connection failed: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Runs the handshake. `drain` true refuses whatever would open an export. The client has `limit` for its part; what the
-/// gateway takes to open an export has a deadline of its own and does not count.
+/// A client that enters transmission.
+pub(crate) struct Entered {
+    /// The connection; inside TLS, if the client asked for it.
+    pub(crate) stream: Stream,
+    /// The export it has open.
+    pub(crate) lease: Lease,
+    /// What was agreed on.
+    pub(crate) agreement: Agreement,
+    /// Its place in the export's audience.
+    pub(crate) seat: Seat,
+    /// Whose certificate it has shown.
+    pub(crate) certificate: Option<PeerCertificate>,
+}
+
+/// Runs the handshake. While the gateway drains, whatever would open an export is refused. The client has a limit for its
+/// part, TLS included; what the gateway takes to open an export has a deadline of its own and does not count.
 /// Cancel-safe: no; dropped midway (drain), the connection is to be closed.
 pub(crate) async fn negotiate(
+    front: &Front,
     visitor: &mut Visitor,
-    option_length: u32,
-    limit: Duration,
-    stream: &mut Stream,
+    mut stream: Stream,
     inbox: &mut Inbox,
-    drain: &watch::Receiver<bool>,
-) -> Result<(Lease, Agreement, Seat), NoSession> {
-    let mut server = Server::new(option_length);
-    let mut clock = Clock(Instant::now() + limit);
+) -> Result<Entered, NoSession> {
+    let drain = &front.drain;
+    let tls = match &front.tls {
+        None => Tls::Off,
+        Some(tls) if tls.is_required() => Tls::Require,
+        Some(_) => Tls::Allow,
+    };
+    let mut server = Server::new(front.option_length, tls);
+    let mut clock = Clock(Instant::now() + front.handshake);
+    let mut certificate = None;
     loop {
         let progress = server.handle_input(inbox.bytes())?;
         let mut entered = None;
         match progress {
             Progress::More => {
-                send(&mut server, stream, &clock).await?;
+                send(&mut server, &mut stream, &clock).await?;
                 let room = inbox.bytes();
                 if room.capacity() - room.len() < 4096 {
                     room.reserve(8192);
@@ -71,10 +92,26 @@ pub(crate) async fn negotiate(
                 continue;
             }
             Progress::Aborted => {
-                send(&mut server, stream, &clock).await?;
+                send(&mut server, &mut stream, &clock).await?;
+                // The client may be gone already; then there is nobody to close it for.
+                let _ = clock.bound(stream.close()).await;
                 return Err(NoSession::Left);
             }
-            Progress::Ask(Ask::StartTls) => server.refuse(Rep::ERR_POLICY, "TLS is off on this listener"),
+            Progress::Ask(Ask::StartTls) => match &front.tls {
+                None => server.refuse(Rep::ERR_POLICY, "TLS is off on this listener"),
+                Some(tls) => {
+                    server.answer_start_tls(inbox.bytes())?;
+                    send(&mut server, &mut stream, &clock).await?;
+                    (stream, certificate) = clock.bound(TlsStream::accept(stream, tls)).await?;
+                    // Who it is decides from now on.
+                    if let Some(shown) = &certificate
+                        && let Ok(known) = Certificate::read(&shown.subject, &shown.sans)
+                    {
+                        visitor.prove(known);
+                    }
+                    continue;
+                }
+            },
             Progress::Ask(Ask::List) => server.answer_list(visitor.list()),
             Progress::Ask(Ask::Info { name, go, infos }) => {
                 let verb = if go { Verb::Read } else { Verb::List };
@@ -117,9 +154,9 @@ pub(crate) async fn negotiate(
                 }
             }
         }
-        send(&mut server, stream, &clock).await?;
-        if let Some(entered) = entered {
-            return Ok(entered);
+        send(&mut server, &mut stream, &clock).await?;
+        if let Some((lease, agreement, seat)) = entered {
+            return Ok(Entered { stream, lease, agreement, seat, certificate });
         }
     }
 }
@@ -202,7 +239,10 @@ struct Clock(Instant);
 
 impl Clock {
     /// Something that the client can hold up.
-    async fn bound<T>(&self, io: impl Future<Output = io::Result<T>>) -> Result<T, NoSession> {
+    async fn bound<T, E>(&self, io: impl Future<Output = Result<T, E>>) -> Result<T, NoSession>
+    where
+        NoSession: From<E>,
+    {
         match tokio::time::timeout_at(self.0, io).await {
             Ok(done) => Ok(done?),
             Err(_) => Err(NoSession::Late),

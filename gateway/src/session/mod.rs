@@ -45,6 +45,7 @@ use crate::export::Export;
 use crate::net::{Outbox, Peer, Released, Written};
 use crate::proto::resize::Context;
 use crate::proto::{Cmd, ExportFlags, Framing};
+use crate::tls::PeerCertificate;
 use permits::Permits;
 
 /// What was agreed on with one client when it entered transmission.
@@ -77,6 +78,8 @@ pub struct Session {
     from: String,
     export: Arc<Export>,
     agreement: Agreement,
+    /// Whose certificate its client has shown.
+    certificate: Option<PeerCertificate>,
     /// The size that this client was last told: by its handshake, a RESIZE chunk, its own successful resize.
     told: AtomicU64,
     /// Its standing NOTIFY, if there is one.
@@ -109,6 +112,11 @@ impl Session {
     /// Unique in this process; also chooses the lane.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whose certificate its client has shown; None: no TLS, or the listener does not ask for one.
+    pub fn certificate(&self) -> Option<&PeerCertificate> {
+        self.certificate.as_ref()
     }
 
     /// Its client.

@@ -182,10 +182,16 @@ impl Transmission {
                     if matches!(pause, Pause::Closing) { notice::End::Disconnected } else { notice::End::Drained };
                 self.session.end_notify(why);
             }
+            // What TLS keeps back has no permits any more, and is owed all the same.
+            let written = !self.session.out.is_blocked();
             if matches!(pause, Pause::Closing) {
                 self.session.stops_reading();
             }
-            let done = ending && self.session.permits.is_idle() && self.session.is_quiet() && self.session.has_parted();
+            let done = ending
+                && written
+                && self.session.permits.is_idle()
+                && self.session.is_quiet()
+                && self.session.has_parted();
             match pause {
                 Pause::Permits => return Poll::Pending,
                 Pause::Turn(until) => {

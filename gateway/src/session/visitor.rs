@@ -44,7 +44,6 @@ impl Visitor {
     }
 
     /// It has proved that this certificate is its own.
-    #[expect(dead_code, reason = "the TLS of listeners calls it")]
     pub(crate) fn prove(&mut self, certificate: Certificate) {
         self.identity.certificate = Some(certificate);
         self.admission = self.registry.access().admit(&self.identity);

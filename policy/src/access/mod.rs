@@ -50,6 +50,18 @@ pub struct Certificate {
     pub sans: Vec<San>,
 }
 
+impl Certificate {
+    /// From texts: the subject as RFC 4514 writes it, and alternative names with their kinds (`DNS:vm1.example`). A name of
+    /// a kind that no rule can be about is left out.
+    ///
+    /// # Errors
+    /// [`DnFault`] if the subject is no distinguished name; a client of whom that is not known fits no rule about it.
+    pub fn read<S: AsRef<str>>(subject: &str, sans: impl IntoIterator<Item = S>) -> Result<Self, DnFault> {
+        let sans = sans.into_iter().filter_map(|san| san.as_ref().parse().ok()).collect();
+        Ok(Self { subject: subject.parse()?, sans })
+    }
+}
+
 /// For logs: everything that is known, in one line.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -130,6 +130,16 @@ fn conditions_are_shown_as_they_are_written() {
 }
 
 #[test]
+fn a_certificate_is_read_from_what_tls_says_of_it() {
+    let names = ["DNS:VM1.example", "IP:::ffff:10.0.0.7", "URI:spiffe://a/b", "email:a@B", "RID:1.2.3", "DNS"];
+    let read = Certificate::read("CN=blue\\,7,O=Acme", names).unwrap();
+    assert_eq!(read.subject.to_string(), "CN=blue\\,7,O=Acme");
+    let sans: Vec<String> = read.sans.iter().map(ToString::to_string).collect();
+    assert_eq!(sans, ["dns:vm1.example", "ip:10.0.0.7", "uri:spiffe://a/b", "email:a@b"]);
+    assert!(Certificate::read("blue", names).is_err());
+}
+
+#[test]
 fn all_conditions_of_an_entry_have_to_hold() {
     let conditions = vec![Condition::Uid(1000), Condition::Gid(1000), Condition::Listener("unix:/a".into())];
     let access = of_blue(vec![entry(0, conditions, Verbs::ALL)]);

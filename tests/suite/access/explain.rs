@@ -6,6 +6,7 @@ use super::{blue, disk, unix};
 use crate::gateway::{binary, configuration};
 use crate::place::Place;
 use crate::process::{Call, Output};
+use crate::recipe::Recipe;
 use crate::trouble::{Trouble, ensure};
 
 fn explain(config: &Path, words: &[&str]) -> Result<Output, Trouble> {
@@ -43,4 +44,20 @@ fn explain_says_by_its_exit_code_and_in_words_who_may_do_what() -> Result<(), Tr
         ensure(output.status.code() == Some(2), || output.trouble("should have been bad usage").to_string())?;
     }
     Ok(())
+}
+
+#[test]
+fn the_recipe_of_who_may_do_what_works_as_printed() -> Result<(), Trouble> {
+    let said = Recipe::named("access")?.run("/tmp/nbd-access")?;
+    for told in [
+        "allowed: resize \"vm1\"",
+        "denied: write \"vm1\"",
+        "fits (address = \"10.1.0.0/16\"), and allows list read",
+        "export=\"golden\":",
+    ] {
+        ensure(said.contains(told), || format!("it did not say {told:?}: {said}"))?;
+    }
+    ensure(!said.contains("export=\"vm1\":"), || format!("it told of a hidden export: {said}"))?;
+    let sizes: Vec<&str> = said.lines().filter(|line| line.contains(" bytes)") && !line.starts_with('$')).collect();
+    ensure(sizes == ["128 MiB (134217728 bytes)"], || format!("it should have grown, and not shrunk: {said}"))
 }

@@ -50,6 +50,7 @@ impl Scene {
             drain: draining,
             handshake,
             option_length: 65536,
+            tls: None,
         };
         Self { front: Arc::new(front), _drain: drain }
     }
