@@ -1,13 +1,14 @@
 //! Every metric of `nbd-gateway agent`: name, help and unit. A process of its own, so a registry of its own.
 
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
+use crate::catalogue::Catalogue;
 use crate::labels::{AgentReconnect, AgentResize};
 
 /// All metrics of one agent.
 #[derive(Debug, Clone)]
 pub struct AgentMetrics {
-    registry: Registry,
+    registry: Catalogue,
     resizes: Vec<IntCounter>,
     reconnects: Vec<IntCounter>,
     /// The device's size, in bytes, as the kernel says it.
@@ -21,7 +22,7 @@ pub struct AgentMetrics {
 impl AgentMetrics {
     /// A new set for a device, registered with the prefix `nbd_gateway_agent_`. Fails only if two metrics have one name.
     pub fn new(version: &str, device: &str) -> Result<Self, prometheus::Error> {
-        let registry = Registry::new_custom(Some("nbd_gateway_agent".to_owned()), None)?;
+        let registry = Catalogue::new("nbd_gateway_agent")?;
         let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
             let vec = IntGaugeVec::new(Opts::new(name, help), &["device"])?;
             registry.register(Box::new(vec.clone()))?;
@@ -67,11 +68,14 @@ impl AgentMetrics {
         }
     }
 
+    /// Each metric as `name{labels} type help`, sorted.
+    pub fn catalogue(&self) -> Vec<String> {
+        self.registry.lines()
+    }
+
     /// All of it in Prometheus' text format.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        let mut out = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
-        String::from_utf8(out).map_err(|e| prometheus::Error::Msg(e.to_string()))
+        self.registry.render()
     }
 }
 

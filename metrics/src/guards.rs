@@ -1,4 +1,7 @@
-//! What opens and closes: a gauge that can't be forgotten.
+//! What opens and closes, and what has a part in something shared: gauges that can't be forgotten.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use prometheus::IntGauge;
 
@@ -17,5 +20,69 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+/// What one export says in a gauge; cheap to clone. In a series of its own it stays when the export is closed. In the
+/// series `other` it is what it adds to what the others say there, and goes with the last clone.
+#[derive(Clone, Debug)]
+pub struct Part(Arc<Share>);
+
+#[derive(Debug)]
+struct Share {
+    gauge: IntGauge,
+    /// What this one adds now; none: the series is its own.
+    added: Option<AtomicI64>,
+}
+
+impl Part {
+    pub(crate) fn new(gauge: IntGauge, shared: bool) -> Self {
+        Self(Arc::new(Share { gauge, added: shared.then(AtomicI64::default) }))
+    }
+
+    /// Says `value` from now on.
+    pub fn set(&self, value: i64) {
+        match &self.0.added {
+            None => self.0.gauge.set(value),
+            Some(added) => self.0.gauge.add(value.wrapping_sub(added.swap(value, Ordering::Relaxed))),
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(added) = &self.added {
+            self.gauge.sub(added.load(Ordering::Relaxed));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_shared_gauge_add_up_and_take_themselves_away() {
+        let gauge = IntGauge::new("a", "b").unwrap();
+        let (one, two) = (Part::new(gauge.clone(), true), Part::new(gauge.clone(), true));
+        one.set(5);
+        two.set(7);
+        one.clone().set(2);
+        assert_eq!(gauge.get(), 9);
+        drop(one);
+        assert_eq!(gauge.get(), 7);
+        drop(two);
+        assert_eq!(gauge.get(), 0);
+    }
+
+    #[test]
+    fn a_series_of_ones_own_keeps_what_was_said_last() {
+        let gauge = IntGauge::new("a", "b").unwrap();
+        let first = Part::new(gauge.clone(), false);
+        first.set(5);
+        drop(first);
+        assert_eq!(gauge.get(), 5);
+        Part::new(gauge.clone(), false).set(7);
+        assert_eq!(gauge.get(), 7);
     }
 }

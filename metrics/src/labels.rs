@@ -107,6 +107,32 @@ labels! {
         Refused => "refused",
         /// The backend's size can't be: the export is quarantined.
         Quarantined => "quarantined",
+        /// Nobody knows whether the backend did it.
+        Unsettled => "unsettled",
+    }
+}
+
+labels! {
+    /// What resizes a backend.
+    ResizeDriver {
+        /// The gateway: its own file or memory.
+        Origin => "origin",
+        /// NBD_CMD_RESIZE.
+        Wire => "wire",
+        /// Writes past the end.
+        Automatic => "automatic",
+        /// Nothing: more of it is shown.
+        Window => "window",
+        /// Its file's length.
+        File => "file",
+        /// QMP.
+        Qmp => "qmp",
+        /// A restart.
+        Restart => "restart",
+        /// A program.
+        Exec => "exec",
+        /// Nothing.
+        None => "none",
     }
 }
 

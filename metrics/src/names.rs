@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
-};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
-use crate::labels::{Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeResult, ResizeStyle};
+use crate::catalogue::Catalogue;
+use crate::guards::Part;
+use crate::labels::{
+    Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeDriver, ResizeResult, ResizeStyle,
+};
 
 /// Exports beyond this many share the label value `other`: templates can make any number of names.
 const MOST_EXPORTS: usize = 1000;
+/// What they share.
+const OTHER: &str = "other";
 
 /// From 50 us (memory behind a Unix socket) to 26 s (a backend that is away within `hold`), doubling: latency is read in
 /// ratios, and twenty buckets times eight commands stay a small page.
@@ -21,10 +24,15 @@ fn latency_buckets() -> Vec<f64> {
     (0..20).map(|n| 50e-6 * f64::from(1u32 << n)).collect()
 }
 
+/// A file's length is set within milliseconds; qemu and a restarted server take tenths of a second; a write waits a second
+/// for growth (`growth-wait`) and a server has half a minute (`timeout`) unless configured otherwise; what takes longer than
+/// two minutes is a configuration that wants it so. Each of these is a bound.
+const RESIZE_BUCKETS: [f64; 11] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0];
+
 /// All metrics of one process.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    registry: Registry,
+    registry: Catalogue,
     requests: IntCounterVec,
     duration: HistogramVec,
     bytes: IntCounterVec,
@@ -32,12 +40,19 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     lane_up: IntGaugeVec,
     reconnects: IntCounterVec,
+    opened: IntGaugeVec,
+    open_failures: IntCounterVec,
     resizes: IntCounterVec,
+    /// By driver, then by result.
+    resize_durations: Vec<Vec<Histogram>>,
     denials: IntCounterVec,
     size: IntGaugeVec,
     generation: IntGaugeVec,
     claims_lost: IntCounterVec,
     looked_at: IntGaugeVec,
+    drift: IntGaugeVec,
+    unsettled: IntGaugeVec,
+    quarantined: IntGaugeVec,
     notices_sent: IntCounterVec,
     notices_merged: IntCounterVec,
     backend_notices: IntCounterVec,
@@ -58,23 +73,32 @@ pub struct ExportMetrics {
     /// Requests admitted and not yet answered.
     pub in_flight: IntGauge,
     /// 1 while the backend can be used; always 1 for embedded ones.
-    pub lane_up: IntGauge,
+    pub lane_up: Part,
+    /// 1 while the export is open.
+    pub open: IntGauge,
 }
 
 /// The handles of one export's size.
 #[derive(Debug, Clone)]
 pub struct ResizeMetrics {
     resizes: Vec<Vec<IntCounter>>,
+    duration: Vec<Histogram>,
     denials: IntCounterVec,
     tenant: String,
     /// The size that is shown, in bytes.
-    pub size: IntGauge,
+    pub size: Part,
     /// How often it has changed since the export was opened.
-    pub generation: IntGauge,
+    pub generation: Part,
+    /// What the backend has more than is shown, in bytes; negative: less.
+    pub drift: Part,
+    /// 1 while nobody knows what a resize did.
+    pub unsettled: Part,
+    /// 1 while the backend says a size that can't be.
+    pub quarantined: Part,
     /// Times that a backend claimed to resize and turned out not to.
     pub claims_lost: IntCounter,
     /// 1 while the gateway would notice that another hand resizes the backend, by its notices or by asking.
-    pub looked_at: IntGauge,
+    pub looked_at: Part,
     /// RESIZE chunks sent to standing NOTIFY requests, and long polls answered.
     pub notices_sent: IntCounter,
     /// Changes that were told together with a later one.
@@ -101,7 +125,7 @@ pub struct ListenerMetrics {
 impl Metrics {
     /// A new set, registered with the prefix `nbd_gateway_`. Fails only if two metrics have one name.
     pub fn new(version: &str) -> Result<Self, prometheus::Error> {
-        let registry = Registry::new_custom(Some("nbd_gateway".to_owned()), None)?;
+        let registry = Catalogue::new("nbd_gateway")?;
         let counter = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
             let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(vec.clone()))?;
@@ -112,15 +136,11 @@ impl Metrics {
             registry.register(Box::new(vec.clone()))?;
             Ok(vec)
         };
-        let duration = HistogramVec::new(
-            HistogramOpts::new(
-                "request_duration_seconds",
-                "Time from a request's admission to its reply being queued, by command.",
-            )
-            .buckets(latency_buckets()),
-            &["command"],
-        )?;
-        registry.register(Box::new(duration.clone()))?;
+        let histogram = |name: &str, help: &str, labels: &[&str], buckets| -> Result<HistogramVec, prometheus::Error> {
+            let vec = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok(vec)
+        };
         let build = gauge("build_info", "Always 1; the label says which version runs.", &["version"])?;
         build.with_label_values(&[version]).set(1);
         let ledger_up = IntGauge::new(
@@ -128,6 +148,16 @@ impl Metrics {
             "1 if the last write to the ledger succeeded; 0 while it can't be written, and nothing grows.",
         )?;
         registry.register(Box::new(ledger_up.clone()))?;
+        let resize_duration = histogram(
+            "resize_duration_seconds",
+            "Time from the moment that a resize's turn comes to its end, by what resizes the backend and how it ended.",
+            &["driver", "result"],
+            RESIZE_BUCKETS.to_vec(),
+        )?;
+        let took = |d: &ResizeDriver| -> Vec<Histogram> {
+            let of = |r: &ResizeResult| resize_duration.with_label_values(&[d.as_str(), r.as_str()]);
+            ResizeResult::ALL.iter().map(of).collect()
+        };
         let metrics = Self {
             requests: counter(
                 "requests_total",
@@ -147,11 +177,22 @@ impl Metrics {
                 "Backend connections that had to be made anew, by reason.",
                 &["export", "reason"],
             )?,
+            opened: gauge(
+                "export_open",
+                "1 while the export is open: it has clients, or had some lately.",
+                &["export"],
+            )?,
+            open_failures: counter(
+                "export_open_failures_total",
+                "Times that an export could not be opened for a client.",
+                &["export"],
+            )?,
             resizes: counter(
                 "resize_requests_total",
                 "Resizes that ended, by who wished for them and how they ended.",
                 &["export", "tenant", "style", "result"],
             )?,
+            resize_durations: ResizeDriver::ALL.iter().map(took).collect(),
             denials: counter("quota_denials_total", "Resizes refused, by reason.", &["tenant", "reason"])?,
             size: gauge("export_size_bytes", "The size that clients are shown, in bytes.", &["export", "tenant"])?,
             generation: gauge("export_generation", "Changes of size since the export was opened.", &["export"])?,
@@ -163,6 +204,21 @@ impl Metrics {
             looked_at: gauge(
                 "backend_size_watched",
                 "1 while a size that another hand gives the backend would be noticed; 0 where polling is off or the backend takes one connection only.",
+                &["export"],
+            )?,
+            drift: gauge(
+                "size_drift_bytes",
+                "What the backend has more than clients are shown, in bytes; negative: it has less.",
+                &["export"],
+            )?,
+            unsettled: gauge(
+                "export_unsettled",
+                "1 while nobody knows whether the backend did what a resize asked of it; its bytes stay counted.",
+                &["export"],
+            )?,
+            quarantined: gauge(
+                "export_quarantined",
+                "1 while the backend says a size that can't be, smaller than clients rely on; nothing is resized.",
                 &["export"],
             )?,
             notices_sent: counter("notices_sent_total", "Size notices sent to clients.", &["export"])?,
@@ -183,25 +239,43 @@ impl Metrics {
                 &["export", "way", "result"],
             )?,
             hooks_behind: gauge("hooks_behind", "Hooks that have not heard of the export's size yet.", &["export"])?,
-            duration,
+            duration: histogram(
+                "request_duration_seconds",
+                "Time from a request's admission to its reply being queued, by command.",
+                &["command"],
+                latency_buckets(),
+            )?,
             ledger_up,
-            registry,
+            registry: registry.clone(),
             exports: Arc::default(),
         };
         Command::ALL.iter().for_each(|c| drop(metrics.duration.with_label_values(&[c.as_str()])));
+        drop(metrics.open_failures.with_label_values(&[OTHER]));
         Ok(metrics)
     }
 
-    /// The export's label value: its name, or `other` beyond the bound.
-    fn label<'a>(&self, name: &'a str) -> &'a str {
+    /// The export's label value, its name or `other` beyond the bound; and whether it is that.
+    fn label<'a>(&self, name: &'a str) -> (&'a str, bool) {
         let mut exports = self.exports.lock();
         let known = exports.contains(name) || (exports.len() < MOST_EXPORTS && exports.insert(name.to_owned()));
-        if known { name } else { "other" }
+        if known { (name, false) } else { (OTHER, true) }
+    }
+
+    /// A tenant's resizes can be refused for these reasons; their series exist from now on, at 0.
+    pub fn refusals(&self, tenant: &str, reasons: &[&str]) {
+        reasons.iter().for_each(|reason| drop(self.denials.with_label_values(&[tenant, reason])));
+    }
+
+    /// An export could not be opened. Names that no export has had yet share `other`: clients make them up.
+    pub fn open_failed(&self, name: &str) {
+        let known = self.exports.lock().contains(name);
+        self.open_failures.with_label_values(&[if known { name } else { OTHER }]).inc();
     }
 
     /// The handles of an export's size; its series exist from now on, at 0.
-    pub fn resize(&self, name: &str, tenant: &str) -> ResizeMetrics {
-        let label = self.label(name);
+    pub fn resize(&self, name: &str, tenant: &str, driver: ResizeDriver) -> ResizeMetrics {
+        let (label, shared) = self.label(name);
+        let part = |gauge: &IntGaugeVec| Part::new(gauge.with_label_values(&[label]), shared);
         let of = |s: &ResizeStyle| {
             let one = |r: &ResizeResult| self.resizes.with_label_values(&[label, tenant, s.as_str(), r.as_str()]);
             ResizeResult::ALL.iter().map(one).collect()
@@ -210,9 +284,13 @@ impl Metrics {
             resizes: ResizeStyle::ALL.iter().map(of).collect(),
             denials: self.denials.clone(),
             tenant: tenant.to_owned(),
-            size: self.size.with_label_values(&[label, tenant]),
-            generation: self.generation.with_label_values(&[label]),
-            looked_at: self.looked_at.with_label_values(&[label]),
+            duration: self.resize_durations.get(driver.index()).cloned().unwrap_or_default(),
+            size: Part::new(self.size.with_label_values(&[label, tenant]), shared),
+            generation: part(&self.generation),
+            looked_at: part(&self.looked_at),
+            drift: part(&self.drift),
+            unsettled: part(&self.unsettled),
+            quarantined: part(&self.quarantined),
             claims_lost: self.claims_lost.with_label_values(&[label]),
             notices_sent: self.notices_sent.with_label_values(&[label]),
             notices_merged: self.notices_merged.with_label_values(&[label]),
@@ -222,7 +300,8 @@ impl Metrics {
 
     /// The handles of an export; its series exist from now on, at 0.
     pub fn export(&self, name: &str) -> ExportMetrics {
-        let label = self.label(name);
+        let (label, shared) = self.label(name);
+        drop(self.open_failures.with_label_values(&[label]));
         let requests = Command::ALL.iter().map(|c| {
             let of = |o: &Outcome| self.requests.with_label_values(&[label, c.as_str(), o.as_str()]);
             Outcome::ALL.iter().map(of).collect()
@@ -236,13 +315,14 @@ impl Metrics {
                 .map(|r| self.reconnects.with_label_values(&[label, r.as_str()]))
                 .collect(),
             in_flight: self.in_flight.with_label_values(&[label]),
-            lane_up: self.lane_up.with_label_values(&[label]),
+            lane_up: Part::new(self.lane_up.with_label_values(&[label]), shared),
+            open: self.opened.with_label_values(&[label]),
         }
     }
 
     /// The handles of an export's hooks; their series exist from now on, at 0.
     pub fn hooks(&self, name: &str) -> HookMetrics {
-        let label = self.label(name);
+        let (label, _) = self.label(name);
         let of = |w: &HookWay| {
             let one = |r: &HookResult| self.hook_attempts.with_label_values(&[label, w.as_str(), r.as_str()]);
             HookResult::ALL.iter().map(one).collect()
@@ -263,6 +343,11 @@ impl Metrics {
         self.ledger_up.set(i64::from(up));
     }
 
+    /// Each metric as `name{labels} type help`, sorted; also those that have no series yet.
+    pub fn catalogue(&self) -> Vec<String> {
+        self.registry.lines()
+    }
+
     /// Until when what a file of certificates holds is valid. The files are those in the configuration's directories.
     pub fn certificate_expiry(&self, file: &str) -> IntGauge {
         self.certificates.with_label_values(&[file])
@@ -270,9 +355,7 @@ impl Metrics {
 
     /// All of it in Prometheus' text format.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        let mut out = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
-        String::from_utf8(out).map_err(|e| prometheus::Error::Msg(e.to_string()))
+        self.registry.render()
     }
 }
 
@@ -310,6 +393,13 @@ impl HookMetrics {
 }
 
 impl ResizeMetrics {
+    /// One resize took so many seconds, from when its turn came.
+    pub fn took(&self, result: ResizeResult, seconds: f64) {
+        if let Some(histogram) = self.duration.get(result.index()) {
+            histogram.observe(seconds);
+        }
+    }
+
     /// One resize ended.
     pub fn ended(&self, style: ResizeStyle, result: ResizeResult) {
         if let Some(counter) = self.resizes.get(style.index()).and_then(|r| r.get(result.index())) {
@@ -341,13 +431,5 @@ mod tests {
         let text = metrics.render().unwrap();
         assert!(text.contains(r#"nbd_gateway_bytes_total{direction="read",export="disk"} 4096"#), "{text}");
         assert!(text.contains(r#"nbd_gateway_request_duration_seconds_count{command="read"} 1"#));
-    }
-
-    #[test]
-    fn exports_beyond_the_cap_share_one_series() {
-        let metrics = Metrics::new("0").unwrap();
-        (0..MOST_EXPORTS + 10).for_each(|n| drop(metrics.export(&n.to_string())));
-        let text = metrics.render().unwrap();
-        assert_eq!(text.lines().filter(|l| l.starts_with("nbd_gateway_lane_up{")).count(), MOST_EXPORTS + 1);
     }
 }

@@ -35,6 +35,7 @@ mod lanes;
 mod limits;
 mod listeners;
 mod multiplex;
+mod observability;
 mod outage;
 mod own_disk;
 mod peer;

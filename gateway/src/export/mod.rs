@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_gateway_config::Resolved;
-use nbd_gateway_metrics::{self as metrics, ExportMetrics, ResizeMetrics};
+use nbd_gateway_metrics::{self as metrics, ExportMetrics, Open, ResizeMetrics};
 use nbd_gateway_policy::access::{Verb, Verbs};
 use nbd_gateway_policy::export::ExportPolicy;
 use nbd_gateway_policy::offer::{Negotiated, Now, Offer, PastEnd, offer};
@@ -83,6 +83,8 @@ pub struct Export {
     ranges: Ranges,
     /// Ends what runs beside: the follower of the backend's size.
     end: watch::Sender<bool>,
+    /// Counted as open.
+    _open: Open,
 }
 
 /// What an export is made of.
@@ -107,6 +109,7 @@ impl Export {
             largest: u64::from(config.limits.largest_payload),
         };
         let throttle = Throttle::new(config.limits.export_io);
+        let _open = Open::new(&metrics.open);
         let (orphans, returns, ranges) = (Orphans::default(), Returns::default(), Ranges::default());
         Self {
             config,
@@ -123,6 +126,7 @@ impl Export {
             returns,
             ranges,
             end,
+            _open,
         }
     }
 

@@ -11,6 +11,7 @@ use nbd_gateway_config::{Config, NoExport, Resolved, Tenant};
 use nbd_gateway_metrics::Metrics;
 use nbd_gateway_policy::access::{Access, Rule, Verb};
 use nbd_gateway_policy::quota::Usage;
+use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::TenantId;
 use tokio::time::Instant;
 
@@ -20,6 +21,7 @@ use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::net::Pool;
 use crate::resize::book::Book;
 use crate::resize::notes::Notes;
+use crate::resize::watchers;
 use crate::session::{SessionTable, TenantBudget};
 use crate::shards::Shards;
 
@@ -146,7 +148,15 @@ impl Registry {
         notes: Arc<Notes>,
     ) -> Arc<Self> {
         // The series of exports that are named exist from the start.
-        config.listable().for_each(|name| drop(metrics.export(name)));
+        for export in config.listable().filter_map(|name| config.export_for(name).ok()) {
+            let (name, tenant) = (export.name.as_str(), export.tenant.as_str());
+            drop(metrics.export(name));
+            metrics.refusals(tenant, &Reason::LABELS);
+            drop(metrics.resize(name, tenant, watchers::label(&export.resize.driver)));
+            if !export.notify.is_empty() {
+                drop(metrics.hooks(name));
+            }
+        }
         let book = Arc::new(Book::default());
         config.tenants().iter().for_each(|tenant| book.tenant(&tenant.id, tenant.allowance, tenant.rates));
         let shared = Shared { pool, shards, metrics, book, notes, probes: Arc::default(), sessions: Arc::default() };
@@ -243,6 +253,7 @@ impl Registry {
                 }
                 Err(error) => {
                     tracing::warn!(export = name, %error, "export can't be opened");
+                    self.shared.metrics.open_failed(name);
                     state.failed = Some((Instant::now(), error.clone()));
                     // Waiters hold the entry and read the failure from it; the next to come starts afresh.
                     self.entries.remove_if(name, |_, e| Arc::ptr_eq(e, &entry));

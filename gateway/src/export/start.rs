@@ -18,7 +18,7 @@ use crate::resize::audience::Audience;
 use crate::resize::coordinator::{Coordinator, Start};
 use crate::resize::entry::{Clerk, Window};
 use crate::resize::follow::follow;
-use crate::resize::watchers::Told;
+use crate::resize::watchers::{self, Told};
 use crate::resize::window::Opened;
 use crate::resize::world::World;
 use crate::session::TenantBudget;
@@ -78,7 +78,7 @@ pub(super) async fn open(
         Some(window) => !window.is_settled(&core, &shared.notes, &tenant, disk, resize.timeout).await,
         None => false,
     };
-    let told = Told(shared.metrics.resize(name, tenant.as_str()));
+    let told = Told(shared.metrics.resize(name, tenant.as_str(), watchers::label(&resize.driver)));
     told.size_at_start(size);
     let mut start = Start {
         export,

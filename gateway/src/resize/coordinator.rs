@@ -24,7 +24,7 @@ use super::hands::{Answered, Hands};
 use super::history::{Happened, Kind};
 use super::jobs::{JobState, Jobs};
 use super::settle::{Exposed, Read};
-use super::watchers::Told;
+use super::watchers::{Told, is_unsettled};
 
 /// How often a size of unknown outcome is asked for until somebody knows.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
@@ -129,8 +129,9 @@ impl<H: Hands> Coordinator<H> {
     }
 
     fn show(&self) {
-        let Start { disk, backend, .. } = self.at;
+        let Start { size, disk, backend, .. } = self.at;
         self.glance.show(Seen { disk, standing: self.standing, backend });
+        self.told.stands(self.standing, size, disk, backend.grows == Grows::Window);
     }
 
     /// Runs until told to end, or until nobody is left to tell it anything.
@@ -160,12 +161,13 @@ impl<H: Hands> Coordinator<H> {
     pub(super) async fn apply(&mut self, act: Act) -> bool {
         match act {
             Act::Wish { wish, asking, job, reply } => {
+                let since = Instant::now();
                 let from = self.at.size;
                 let answer = self.wish(&wish, asking, job).await;
                 let unknown = matches!(self.standing, Standing::Unsettled { .. });
                 let happened = Happened::to_wish(&wish, from, self.at.size, answer.as_ref().err(), unknown);
                 happened.into_iter().for_each(|happened| self.hands.tell(happened));
-                self.told.ended(&wish, &answer, self.at.size);
+                self.told.ended(&wish, &answer, self.at.size, self.standing, since.elapsed());
                 // Before the answer: who asks next finds what came of it.
                 self.show();
                 // Whoever asked may be gone; what was done stays done.
@@ -228,10 +230,7 @@ impl<H: Hands> Coordinator<H> {
         };
         match &answer {
             Ok(size) => self.jobs.end(job, JobState::Done, size.bytes(), None),
-            // Its own outcome is unknown; one that came later was just refused.
-            Err(refusal)
-                if refusal.reason == Reason::BackendTimedOut && matches!(self.standing, Standing::Unsettled { .. }) =>
-            {
+            Err(refusal) if is_unsettled(&refusal.reason, self.standing) => {
                 self.jobs.end(job, JobState::Unsettled, size, Some(told(refusal)));
             }
             Err(refusal) => self.jobs.end(job, JobState::Refused, size, Some(told(refusal))),

@@ -1,7 +1,11 @@
 //! Who counts resizes: the metrics of one export, told by its coordinator.
 
-use nbd_gateway_metrics::{ResizeMetrics, ResizeResult, ResizeStyle};
-use nbd_gateway_policy::plan::Wish;
+use std::time::Duration;
+
+use nbd_gateway_config::Driver;
+use nbd_gateway_metrics::{ResizeDriver, ResizeMetrics, ResizeResult, ResizeStyle};
+use nbd_gateway_policy::plan::{Standing, Wish};
+use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::style::ClientStyle;
 use nbd_gateway_policy::types::Size;
 
@@ -30,7 +34,25 @@ impl Told {
         self.0.claims_lost.inc();
     }
 
-    pub(super) fn ended(&self, wish: &Wish, answer: &Answer, size: Size) {
+    /// What stands now. A grow or shrink of unknown outcome stays unknown when the export is closed.
+    pub(super) fn stands(&self, standing: Standing, size: Size, disk: Size, is_window: bool) {
+        let shown = i128::from(size.bytes());
+        let drift = match standing {
+            Standing::Quarantined { found } => i128::from(found) - shown,
+            Standing::Draining => 0,
+            // A window is to show less than there is.
+            _ if is_window => (i128::from(disk.bytes()) - shown).min(0),
+            Standing::Ready | Standing::Unmeasured | Standing::Unsettled { .. } => i128::from(disk.bytes()) - shown,
+        };
+        self.0.drift.set(i64::try_from(drift).unwrap_or(i64::MAX));
+        self.0.quarantined.set(i64::from(matches!(standing, Standing::Quarantined { .. })));
+        if standing != Standing::Draining {
+            self.0.unsettled.set(i64::from(matches!(standing, Standing::Unsettled { .. })));
+        }
+    }
+
+    /// A wish is answered, so long after its turn came.
+    pub(super) fn ended(&self, wish: &Wish, answer: &Answer, size: Size, standing: Standing, took: Duration) {
         let style = match wish {
             Wish::Explicit { client: ClientStyle::ExplicitSimple | ClientStyle::Kernel, .. } => ResizeStyle::Simple,
             Wish::Explicit { .. } => ResizeStyle::Structured,
@@ -38,13 +60,36 @@ impl Told {
             Wish::Operator { .. } | Wish::Publish | Wish::Adopt { .. } => ResizeStyle::Operator,
             Wish::Backend { .. } => ResizeStyle::Backend,
         };
-        match answer {
-            Ok(_) => self.0.ended(style, ResizeResult::Ok),
-            Err(refusal) => {
-                self.0.ended(style, ResizeResult::Refused);
-                self.0.denied(refusal.reason.label());
-                tracing::info!(style = style.as_str(), size = size.bytes(), why = %refusal, "resize refused");
-            }
+        let result = match answer {
+            Ok(_) => ResizeResult::Ok,
+            Err(refusal) if is_unsettled(&refusal.reason, standing) => ResizeResult::Unsettled,
+            Err(_) => ResizeResult::Refused,
+        };
+        self.0.ended(style, result);
+        self.0.took(result, took.as_secs_f64());
+        if let Err(refusal) = answer {
+            self.0.denied(refusal.reason.label());
+            tracing::info!(style = style.as_str(), size = size.bytes(), why = %refusal, "resize refused");
         }
+    }
+}
+
+/// Whether a wish that was answered so has an outcome that nobody knows; one that came later was just refused.
+pub(super) fn is_unsettled(reason: &Reason, standing: Standing) -> bool {
+    *reason == Reason::BackendTimedOut && matches!(standing, Standing::Unsettled { .. })
+}
+
+/// The label of what resizes an export.
+pub fn label(driver: &Driver) -> ResizeDriver {
+    match driver {
+        Driver::Origin => ResizeDriver::Origin,
+        Driver::Wire => ResizeDriver::Wire,
+        Driver::Automatic => ResizeDriver::Automatic,
+        Driver::Window { .. } => ResizeDriver::Window,
+        Driver::File { .. } => ResizeDriver::File,
+        Driver::Qmp(_) => ResizeDriver::Qmp,
+        Driver::Restart { .. } => ResizeDriver::Restart,
+        Driver::Exec { .. } => ResizeDriver::Exec,
+        Driver::None => ResizeDriver::None,
     }
 }

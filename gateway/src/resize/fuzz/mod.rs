@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nbd_gateway_config::Rates;
-use nbd_gateway_metrics::Metrics;
+use nbd_gateway_metrics::{Metrics, ResizeDriver};
 use nbd_gateway_policy::export::{ExportPolicy, External, OverQuota};
 use nbd_gateway_policy::plan::{Standing, Wish};
 use nbd_gateway_policy::quota::TenantLimits;
@@ -135,7 +135,7 @@ impl Play {
         };
         let hands = Fake { state: Arc::clone(&state), export };
         let audience = Arc::new(Audience::new(Duration::ZERO));
-        let told = Told(Metrics::new("0").ok()?.resize("e", "t"));
+        let told = Told(Metrics::new("0").ok()?.resize("e", "t", ResizeDriver::Wire));
         let coordinator =
             Coordinator::new(start, hands, Arc::clone(&book), Arc::clone(&jobs), Arc::clone(&audience), told);
         Some(Self { coordinator, state, book, jobs, audience, tenant, other, wishes: 0 })

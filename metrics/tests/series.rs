@@ -1,0 +1,69 @@
+//! Promise: the number of series is bounded by the configuration and a constant, whatever names clients make up.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that meets the unexpected must fail at once")]
+
+use nbd_gateway_metrics::{ExportMetrics, HookMetrics, Metrics, ResizeDriver, ResizeMetrics};
+
+fn series(page: &str) -> usize {
+    page.lines().filter(|line| !line.starts_with('#')).count()
+}
+
+fn open(metrics: &Metrics, name: &str) -> (ExportMetrics, ResizeMetrics, HookMetrics) {
+    (metrics.export(name), metrics.resize(name, "blue", ResizeDriver::Wire), metrics.hooks(name))
+}
+
+#[test]
+fn ten_thousand_exports_of_a_template_make_about_a_hundred_thousand_series() {
+    let metrics = Metrics::new("0").unwrap();
+    let before = series(&metrics.render().unwrap());
+    drop(open(&metrics, "vm0"));
+    let each = series(&metrics.render().unwrap()) - before;
+    (1..10_000).for_each(|n| drop(open(&metrics, &format!("vm{n}"))));
+    let page = metrics.render().unwrap();
+    let all = series(&page);
+    assert!(all <= before + 1001 * each, "{all} series, {each} for each export");
+    assert!(each <= 120, "{each} series for each export");
+    assert!(all < 125_000, "{all} series");
+    assert_eq!(page.lines().filter(|line| line.starts_with("nbd_gateway_lane_up{")).count(), 1001);
+}
+
+#[test]
+fn exports_that_share_a_series_add_up_in_it() {
+    let metrics = Metrics::new("0").unwrap();
+    (0..1000).for_each(|n| drop(metrics.hooks(&format!("vm{n}"))));
+    let (one, two) = (open(&metrics, "one"), open(&metrics, "two"));
+    one.1.size.set(5);
+    two.1.size.set(7);
+    two.0.lane_up.set(1);
+    let says = |line: &str| {
+        let page = metrics.render().unwrap();
+        assert!(page.lines().any(|l| l == line), "no {line} in\n{page}");
+    };
+    says(r#"nbd_gateway_export_size_bytes{export="other",tenant="blue"} 12"#);
+    drop(one);
+    says(r#"nbd_gateway_export_size_bytes{export="other",tenant="blue"} 7"#);
+    says(r#"nbd_gateway_lane_up{export="other"} 1"#);
+    drop(two);
+    says(r#"nbd_gateway_lane_up{export="other"} 0"#);
+}
+
+/// A name that could not be opened was made up, as far as anybody knows.
+#[test]
+fn a_name_that_could_not_be_opened_makes_no_series() {
+    let metrics = Metrics::new("0").unwrap();
+    drop(metrics.export("known"));
+    metrics.open_failed("known");
+    metrics.open_failed("made/up");
+    let page = metrics.render().unwrap();
+    assert!(page.contains("nbd_gateway_export_open_failures_total{export=\"known\"} 1"), "{page}");
+    assert!(page.contains("nbd_gateway_export_open_failures_total{export=\"other\"} 1"), "{page}");
+    assert!(!page.contains("made/up"), "{page}");
+}
+
+#[test]
+fn every_way_to_resize_and_every_end_has_its_durations_from_the_start() {
+    let page = Metrics::new("0").unwrap().render().unwrap();
+    for result in ["ok", "refused", "quarantined", "unsettled"] {
+        let line = format!("nbd_gateway_resize_duration_seconds_count{{driver=\"qmp\",result=\"{result}\"}} 0");
+        assert!(page.lines().any(|l| l == line), "no {line}");
+    }
+}
