@@ -12,9 +12,11 @@ use crate::units::{Interval, Size};
 use crate::uri::NbdUri;
 
 mod change;
+mod explain;
 mod operator;
 
 pub use change::{Change, ChangeFault};
+pub use explain::{Explain, Known, UnknownFact};
 pub use operator::{Admin, Exports, List, Order, Publish};
 
 /// How a command ended, as every command's help states it.
@@ -61,13 +63,22 @@ pub enum Command {
     /// Ask an NBD server, read from it, write to it, change the size of its exports
     ///
     /// Speaks to any NBD server, not only to this gateway. A server's export is named by an NBD URI:
-    /// `nbd://HOST[:PORT]/EXPORT` or `nbd+unix:///EXPORT?socket=PATH`.
+    /// `nbd://HOST[:PORT]/EXPORT` or `nbd+unix:///EXPORT?socket=PATH`; with TLS, `nbds://` and `nbds+unix://`.
     #[command(after_help = EXIT_CODES)]
     Client {
         /// What to do with the export.
         #[command(subcommand)]
         command: ClientCommand,
+        /// For nbds:// URIs: the directory of ca-cert.pem, and of client-cert.pem and client-key.pem if the server asks
+        /// who connects
+        #[arg(long, value_name = "DIR", global = true)]
+        tls_certificates: Option<PathBuf>,
     },
+    /// Tell whether a client may do something with an export, and which entry of the configuration decides that
+    ///
+    /// Reads the configuration alone; no gateway has to run. Exit code 0 is allowed, 1 is denied.
+    #[command(after_help = EXIT_CODES)]
+    Explain(Explain),
     /// Show the exports that a running gateway has open: size, backend, state, clients
     ///
     /// With the name of one, all that there is to know of it, and its last resizes.
@@ -152,6 +163,19 @@ pub enum ClientCommand {
     /// past the end of the export, unless --grow says so and the server lets writes grow it.
     #[command(after_help = EXIT_CODES)]
     Write(Write),
+}
+
+impl ClientCommand {
+    /// The export's URI.
+    pub fn uri_mut(&mut self) -> &mut NbdUri {
+        match self {
+            Self::Info(ask) | Self::Size(ask) => &mut ask.uri,
+            Self::Resize(resize) => &mut resize.uri,
+            Self::Watch(watch) => &mut watch.uri,
+            Self::Read(read) => &mut read.uri,
+            Self::Write(write) => &mut write.uri,
+        }
+    }
 }
 
 /// What the agent does.
@@ -276,6 +300,7 @@ pub struct Watch {
 mod tests {
     use clap::error::ErrorKind;
     use clap::{CommandFactory, ValueEnum};
+    use nbd_gateway_policy::access::Verb;
 
     use super::*;
 
@@ -298,12 +323,22 @@ mod tests {
     fn commands_are_read_as_they_are_documented() {
         let uri: NbdUri = "nbd://h/x".parse().unwrap();
         let file = |name: &str| Some(PathBuf::from(name));
-        let client = |command| Command::Client { command };
+        let client = |command| Command::Client { command, tls_certificates: None };
         let admin = || Admin { url: "http://127.0.0.1:9809".to_owned(), token_file: None, json: false };
         for (line, command) in [
             ("nbd-gateway serve", Command::Serve { config: None }),
             ("nbd-gateway serve --config a.toml", Command::Serve { config: file("a.toml") }),
             ("nbd-gateway check --config a.toml", Command::Check { config: "a.toml".into() }),
+            (
+                "nbd-gateway explain --config a.toml --as uid=7 --as gid=8 vm1 shrink",
+                Command::Explain(Explain {
+                    config: file("a.toml"),
+                    client: vec![Known::Uid(7), Known::Gid(8)],
+                    json: false,
+                    export: "vm1".to_owned(),
+                    verb: Verb::Shrink,
+                }),
+            ),
             (
                 "nbd-gateway agent --device /dev/nbd0 nbd://h/x",
                 Command::Agent(Agent {
@@ -418,15 +453,31 @@ mod tests {
     }
 
     #[test]
+    fn certificates_are_told_before_or_after_any_client_command() {
+        for line in ["client --tls-certificates /pki info nbds://h/x", "client info nbds://h/x --tls-certificates /pki"]
+        {
+            match parse(&format!("nbd-gateway {line}")).unwrap() {
+                Command::Client { mut command, tls_certificates } => {
+                    assert_eq!(tls_certificates, Some("/pki".into()));
+                    assert!(command.uri_mut().tls().is_some());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn bad_usage_says_what_is_wrong_and_exits_with_2() {
         assert!(fault("nbd-gateway check").contains("--config <FILE>"));
-        assert!(fault("nbd-gateway client info nbds://h/x").contains("TLS towards backends is not there yet"));
+        assert!(fault("nbd-gateway client info nbds://me@h/x").contains("pre-shared keys"));
         assert!(fault("nbd-gateway client size h:10809").contains("`h:10809` is not an NBD URI"));
         assert!(fault("nbd-gateway client read nbd://h/x --offset 1G").contains("`1G` could mean two things"));
         assert!(fault("nbd-gateway client resize nbd://h/x 10G").contains("`10G` could mean two things"));
         assert!(fault("nbd-gateway client resize nbd://h/x 0").contains("`0` is out of range"));
         assert!(fault("nbd-gateway client watch nbd://h/x --interval 2").contains("`2` has no unit"));
         assert!(fault("nbd-gateway client watch nbd://h/x --count 0").contains("0 is not in 1.."));
+        assert!(fault("nbd-gateway explain vm1 delete").contains("`delete` is no verb"));
+        assert!(fault("nbd-gateway explain --as root vm1 read").contains("`root` says nothing of a client"));
         assert!(fault("nbd-gateway agent nbd://h/x").contains("--device <DEVICE>"));
         assert!(
             fault("nbd-gateway agent --device /dev/nbd0 --connections 17 nbd://h/x").contains("17 is not in 1..=16")
@@ -451,7 +502,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 20);
+        assert_eq!(count, 21);
     }
 
     #[test]

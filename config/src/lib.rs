@@ -15,11 +15,11 @@ mod units;
 mod uri;
 
 pub use model::{
-    AdminAddress, Backend, Config, Driver, Hook, IoRates, LimitOverrides, Limits, ListenAddress, Log, LogFormat,
-    LogLevel, NoExport, OnBackendLoss, Qmp, Rates, Resize, Resolved, Tenant, Way,
+    AdminAddress, Backend, Config, Driver, Hook, IoRates, LimitOverrides, Limits, ListenAddress, Listener, ListenerTls,
+    Log, LogFormat, LogLevel, NoExport, OnBackendLoss, Qmp, Rates, Resize, Resolved, Tenant, Way,
 };
 pub use nbd_gateway_policy::types::{ExportName, NameError, TenantId};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use units::{Interval, Per, Rate, Size, SizeRate, UnitFault};
-pub use uri::{DEFAULT_PORT, Endpoint, Host, LONGEST_SOCKET_PATH, NbdUri, UriFault};
+pub use uri::{DEFAULT_PORT, Endpoint, Host, LONGEST_SOCKET_PATH, NbdUri, UriFault, UriTls};

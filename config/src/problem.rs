@@ -127,6 +127,14 @@ impl Report {
         self.list.is_empty()
     }
 
+    /// Whether nothing is wrong so far with the table at `path` and what is in it.
+    pub(crate) fn is_clean(&self, path: &str) -> bool {
+        let inside = |other: &String| {
+            other.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        !self.paths.iter().any(inside)
+    }
+
     /// Everything that is wrong, or what was read.
     pub(crate) fn finish<T>(mut self, origin: &Path, value: T) -> Result<T, Problems> {
         if self.list.is_empty() {
@@ -138,7 +146,7 @@ impl Report {
     }
 
     /// The place of the key, or of the innermost table around it that is there.
-    fn position(&self, path: &str) -> Option<(usize, usize)> {
+    pub(crate) fn position(&self, path: &str) -> Option<(usize, usize)> {
         let mut path = path;
         loop {
             if let Some(position) = self.positions.get(path) {

@@ -3,6 +3,7 @@
 //! The comments here are what users read as descriptions, and the examples are what problems show. Private: the rest of
 //! the program sees only the model. A key stands here only if the gateway honours it.
 
+pub(crate) mod clients;
 pub(crate) mod io;
 pub(crate) mod notify;
 pub(crate) mod resize;
@@ -10,6 +11,7 @@ pub(crate) mod resize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::clients::RawClient;
 use self::io::RawIo;
 use self::notify::RawNotify;
 use self::resize::RawResize;
@@ -49,6 +51,27 @@ pub(crate) struct RawListener {
     /// for the socket that systemd passes under that name (FileDescriptorName= of the socket unit).
     #[schemars(required, extend("examples" = ["0.0.0.0:10809", "[::]:10809", "unix:/run/nbd-gateway.sock", "systemd:nbd"]))]
     pub(crate) address: Option<String>,
+    /// `off`: no TLS; `allow`: TLS for clients that ask for it (NBD_OPT_STARTTLS); `require`: clients that do not ask get
+    /// nothing, not even the list of exports.
+    #[schemars(extend("default" = "off", "examples" = ["require"]))]
+    pub(crate) tls: Option<RawTls>,
+    /// The directory of `server-cert.pem` and `server-key.pem`, of `ca-cert.pem` if clients have to show certificates, and
+    /// of `ca-crl.pem` if some of those are revoked. Files that change are read again; one that is wrong is reported, and
+    /// what was read before stays in use. Needed for TLS.
+    #[schemars(extend("examples" = ["/etc/pki/nbd-gateway"]))]
+    pub(crate) tls_certificates: Option<String>,
+    /// Whether clients have to show a certificate of a CA in `ca-cert.pem`.
+    #[schemars(extend("default" = true, "examples" = [false]))]
+    pub(crate) tls_verify_peer: Option<bool>,
+}
+
+/// Whether a listener speaks TLS.
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawTls {
+    Off,
+    Allow,
+    Require,
 }
 
 /// The admin interface.
@@ -96,6 +119,10 @@ pub(crate) struct RawTenant {
     /// Whether growth over the quota is refused; if not, it is only counted and reported.
     #[schemars(extend("default" = true, "examples" = [false]))]
     pub(crate) enforce: Option<bool>,
+    /// Who may use its exports, and how. The first entry that fits a client decides, alone. Without this, and as long as
+    /// no tenant has it, everyone may do everything; as soon as one has, whoever fits no entry of an export's tenant may
+    /// do nothing, and does not see the export.
+    pub(crate) clients: Option<Vec<RawClient>>,
     /// This tenant's own bounds; what is absent is taken from `[limits]`.
     pub(crate) limits: Option<RawTenantLimits>,
 }
@@ -112,12 +139,22 @@ pub(crate) struct RawExport {
     /// The tenant that it belongs to. Needed as soon as a tenant is declared.
     #[schemars(extend("examples" = ["blue"]))]
     pub(crate) tenant: Option<String>,
-    /// Where the data is: an NBD URI (`nbd://HOST[:PORT]/EXPORT`, `nbd+unix:///EXPORT?socket=PATH`), `file:PATH` for a
+    /// Where the data is: an NBD URI (`nbd://HOST[:PORT]/EXPORT`, `nbd+unix:///EXPORT?socket=PATH`; with TLS `nbds://`
+    /// and `nbds+unix://`), `file:PATH` for a
     /// file that the gateway serves itself, or `memory:` for a disk that is gone when the gateway ends. In a template,
     /// `{}` is what `*` matched; it can stand in the export's name, in a socket's path and in a file's path, and a name
     /// with `/`, `..` or NUL is never put into a path.
     #[schemars(required, extend("examples" = ["nbd://10.0.0.5:10809/vm1", "nbd+unix:///vm1?socket=/run/nbd.sock", "file:vm1.img", "memory:", "nbd://10.0.0.5/{}"]))]
     pub(crate) backend: Option<String>,
+    /// For `nbds://` and `nbds+unix://`: the directory of `ca-cert.pem`, by which the server is known, of `client-cert.pem`
+    /// and `client-key.pem` if the server wants to know its clients, and of `ca-crl.pem` if servers' certificates are
+    /// revoked. The same as the URI's parameter. Files that change are read again.
+    #[schemars(extend("examples" = ["/etc/pki/nbd-gateway"]))]
+    pub(crate) tls_certificates: Option<String>,
+    /// The name that the server's certificate has to have. If absent, it is the host of the URI; a Unix socket has none.
+    /// The same as the URI's parameter.
+    #[schemars(extend("examples" = ["storage.example.com"]))]
+    pub(crate) tls_hostname: Option<String>,
     /// A sentence for people, shown to clients that ask for it (NBD_INFO_DESCRIPTION).
     #[schemars(extend("examples" = ["the build server's scratch disk"]))]
     pub(crate) description: Option<String>,

@@ -126,7 +126,7 @@ fn search(schema: &Value, path: &str, key: &str, found: &mut Vec<String>) {
 
 /// How the table at `path` starts: entries of a list in double brackets.
 fn header(path: &str) -> String {
-    if matches!(path, "listener" | "tenant" | "export" | "export.notify") {
+    if matches!(path, "listener" | "tenant" | "tenant.clients" | "export" | "export.notify") {
         format!("[[{path}]]")
     } else {
         format!("[{path}]")
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn tables_refuse_other_keys_and_lists_need_an_entry() {
         let tables = schema().to_string().matches("\"additionalProperties\":false").count();
-        assert_eq!(tables, 18, "{:#}", schema());
+        assert_eq!(tables, 19, "{:#}", schema());
         assert_eq!(schema()["required"], serde_json::json!(["listener", "export"]));
         assert_eq!(schema()["properties"]["export"]["items"]["required"], serde_json::json!(["name", "backend"]));
     }

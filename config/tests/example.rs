@@ -128,7 +128,7 @@ fn the_defaults_of_the_schema_are_what_a_file_without_those_keys_means() {
         [[export]]
         name = "blue/*"
         tenant = "blue"
-        backend = "nbd://10.0.0.5/{}"
+        backend = "nbds://10.0.0.5/{}?tls-certificates=/etc/pki/nbd-gateway"
         [[export]]
         name = "scratch"
         tenant = "blue"

@@ -332,7 +332,8 @@ fn a_name_that_stands_twice_is_told_whatever_else_is_wrong_with_the_export() {
 #[test]
 fn a_backend_has_four_forms() {
     for bad in ["10.0.0.5:10809", "/srv/a.img", "nbd:h:1", ""] {
-        let forms = "use nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH, file:PATH or memory:";
+        let forms = "use nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH (or nbds:// and nbds+unix:// for \
+                     TLS), file:PATH or memory:";
         backend("a", bad, &format!("export[0].backend: `{bad}` is not a backend: {forms}{BACKEND_EXAMPLE}"));
     }
     for (bad, expected) in [
@@ -342,11 +343,7 @@ fn a_backend_has_four_forms() {
             "`///srv/a` is not a path: write file:/PATH with one slash, or file:PATH for a file in the state directory",
         ),
         ("memory:1GiB", "`memory:` is all there is to write; how much is said by `size`"),
-        ("http://h/x", "the scheme `http` is not known: use nbd:// or nbd+unix://"),
-        (
-            "nbds://h/x",
-            "`nbds` asks for TLS, but TLS towards backends is not there yet: use nbd:// or nbd+unix:// on a network that you trust",
-        ),
+        ("http://h/x", "the scheme `http` is not known: use nbd://, nbds://, nbd+unix:// or nbds+unix://"),
         ("nbd://h/{}", "`{}` takes what `*` matched, but the name has no `*`"),
     ] {
         backend("a", bad, &format!("export[0].backend: {expected}{BACKEND_EXAMPLE}"));
@@ -366,7 +363,10 @@ fn a_template_puts_names_only_where_they_are_harmless() {
             "nbd://h:{}/x",
             "`{}` cannot stand in the host or the port: clients would choose which server is connected to",
         ),
-        ("nbd+unix:///x?{}=/run/a", "the parameter `{}` is not known: nbd+unix:// has `socket`, nbd:// has none"),
+        (
+            "nbd+unix:///x?{}=/run/a",
+            "the parameter `{}` is not known: nbd+unix:// has `socket`, TLS has `tls-certificates`, `tls-hostname`, `tls-verify-peer` and `tls-type`",
+        ),
     ] {
         backend("a/*", bad, &format!("export[0].backend: {expected}{TEMPLATE_EXAMPLE}"));
     }

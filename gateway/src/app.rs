@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nbd_gateway_config::Config;
+use nbd_gateway_config::{self as config, Config};
 use nbd_gateway_metrics::Metrics;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,6 +21,7 @@ use crate::net::Pool;
 use crate::resize::notes::Notes;
 use crate::session::{Front, SessionTable};
 use crate::shards::Shards;
+use crate::tls::{BackendTls, CertificateFault, ListenerTls};
 
 /// How long backends and the admin interface have, after `drain-timeout`, to be let go.
 const LET_GO: Duration = Duration::from_secs(1);
@@ -42,6 +43,14 @@ pub enum StartError {
     /// The ledger.
     #[error("{0}")]
     Ledger(#[from] Box<LedgerError>),
+    /// A listener's certificates.
+    #[error("listener {address}: {fault}")]
+    Certificates {
+        /// As configured.
+        address: String,
+        /// What is wrong with them.
+        fault: CertificateFault,
+    },
     /// The metrics.
     #[error("the metrics can't be set up: {0}")]
     Metrics(String),
@@ -50,7 +59,7 @@ pub enum StartError {
 /// The gateway, bound and ready to run.
 pub struct App {
     config: Arc<Config>,
-    listeners: Vec<Bound>,
+    listeners: Vec<(Bound, Option<ListenerTls>)>,
     admin: Option<Admin>,
     registry: Arc<Registry>,
     notes: Arc<Notes>,
@@ -69,9 +78,13 @@ impl App {
             Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|e| StartError::Metrics(e.to_string()))?);
         let mut inherited = Inherited::from_env();
         let mut listeners = Vec::new();
-        for address in &config.listeners {
-            listeners.extend(Bound::bind(address, &mut inherited).await?);
+        for listener in &config.listeners {
+            for bound in Bound::bind(&listener.address, &mut inherited).await? {
+                let tls = listener_tls(listener, &metrics)?;
+                listeners.push((bound.announced_as(tls.as_ref().is_some_and(ListenerTls::is_required)), tls));
+            }
         }
+        look_at_backend_certificates(&config, &metrics);
         let admin = match &config.admin {
             Some(address) => Some(Admin::bind(address).await.map_err(StartError::Admin)?),
             None => None,
@@ -103,7 +116,7 @@ impl App {
 
     /// The URI of each listener, with the port that the kernel chose.
     pub fn listening(&self) -> impl Iterator<Item = &str> {
-        self.listeners.iter().map(|l| l.uri.as_str())
+        self.listeners.iter().map(|(bound, _)| bound.uri.as_str())
     }
 
     /// Where the admin interface is.
@@ -119,14 +132,17 @@ impl App {
         let (order, mut ordered) = watch::channel(false);
         let limits = self.config.limits;
         let mut accepting = JoinSet::new();
-        for listener in self.listeners {
+        for (listener, tls) in self.listeners {
             let front = Arc::new(Front {
+                listener: listener.label.clone(),
+                refusals: Arc::default(),
                 registry: Arc::clone(&self.registry),
                 table: Arc::clone(&self.table),
                 pool: Arc::clone(&self.pool),
                 drain: draining.clone(),
                 handshake: limits.handshake_timeout,
                 option_length: limits.option_length,
+                tls,
             });
             let metrics = self.metrics.listener(&listener.label);
             accepting.spawn(listener.run(front, metrics, limits.sessions_per_listener, draining.clone()));
@@ -171,5 +187,29 @@ impl App {
             let _ = tokio::time::timeout_at(soon.min(over + LET_GO), admin).await;
         }
         tracing::info!("stopped");
+    }
+}
+
+/// The certificates of a listener that speaks TLS.
+fn listener_tls(listener: &config::Listener, metrics: &Arc<Metrics>) -> Result<Option<ListenerTls>, StartError> {
+    match &listener.tls {
+        config::ListenerTls::Off => Ok(None),
+        config::ListenerTls::On { require, certificates, verify_peer } => {
+            ListenerTls::open(certificates, *require, *verify_peer, Some(Arc::clone(metrics)))
+                .map(Some)
+                .map_err(|fault| StartError::Certificates { address: listener.to_string(), fault })
+        }
+    }
+}
+
+/// Tells now what would keep backends from being reached, and has the metrics of their certificates from the start. They
+/// may still become right: nothing ends for it.
+fn look_at_backend_certificates(config: &Config, metrics: &Arc<Metrics>) {
+    for tls in config.backends_tls() {
+        let name = tls.hostname.as_deref().unwrap_or("localhost");
+        let certificates = tls.certificates.as_deref();
+        if let Err(fault) = BackendTls::open(certificates, name, tls.verify_peer, Some(Arc::clone(metrics))) {
+            tracing::error!(%fault, "a backend with TLS can't be reached until this is mended");
+        }
     }
 }

@@ -118,6 +118,8 @@
 //! - The [pool](net::Pool) keeps up to 128 buffers (16 MiB) for the next reader.
 //! - A payload in flight keeps alive the buffers it lies in, all of each: at worst a few bytes hold 128 KiB. A client
 //!   can have no more of these than requests in flight, a backend no more than chunks in its answers.
+//! - With TLS, each connection holds up to 128 KiB that are encrypted and wait for its socket, after the permits for them
+//!   are back, and 64 KiB while it receives; rustls' own buffers beside that hold one record of 16 KiB each way.
 //! - Headers, error texts and extents are bounded one by one (proto.md's limits; 131072 extents of one context in one
 //!   answer), and by the number of requests in flight, not by the permits for bytes.
 //! - Resizes hold no permits: 16 of one session, 1024 of one export, and one standing NOTIFY of a session, which keeps one
@@ -131,7 +133,7 @@
 //! 1. an export's gate, then whatever its backend takes (2 and 3) and the gate's list of held requests;
 //! 2. an export's orphans, then its lane's table or its exclusive ranges;
 //! 3. a lane's table, then the incoming half of its outbox;
-//! 4. an outbox's writer, then its incoming half;
+//! 4. an outbox's writer, then its incoming half, or its stream's TLS connection; who reads takes that one alone;
 //! 5. a session's permits, then its tenant's budget.
 //!
 //! The gate is held for reading from judging a batch against the view's end until it stands in the backend's table, and for
@@ -150,6 +152,7 @@
 //! | promise | kept by | tested in |
 //! |---|---|---|
 //! | **Exactly one reply** for every request accepted, or the connection ends. A job that is dropped unfinished answers `EIO`. Cookies come back bit for bit, even one used twice at once. | `work`, `session/reply.rs`, `lane/table.rs` | `multiplex.rs`, `bad_client`, `bad_backend` |
+//! | **What a client may not list does not exist for it**: a hidden name and a missing one take the same way, and dial nobody; what it has no verb for is neither offered nor done. | `session/visitor.rs`, policy's `access` | `access`, policy's `access` |
 //! | **Bounded memory**: nothing is allocated because a peer claimed a length; payloads stay within the permits above. | `session/permits.rs`, `net/outbox.rs`, `proto` | `multiplex.rs`, `bad_client`, `proto/*/tests.rs` |
 //! | **Nobody waits for another's reading.** | `session/transmission.rs`, `net/outbox.rs` | `multiplex.rs` |
 //! | **In step**: what is wrong with a request is answered, its payload thrown away, and the stream goes on; where it can't be followed, that connection ends and no other. | `session/admit.rs`, `proto` | `session/admit.rs`, `bad_client`, `bad_backend` |
@@ -174,6 +177,7 @@
 //! | **No write from the past**: while a request of a session that is gone may still change data, nothing that overlaps it is sent; one that still waited for a grow is given up. | `export/orphans.rs`, `export/grow.rs` | there |
 //! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `export/bridge.rs`, `export/ranges.rs` | `translation/limits.rs`, `export/ranges.rs` |
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `export/bridge.rs` | `interop`, `translation` |
+//! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `lane/dial.rs`, [`tls`] | `tls`, `tls/tests.rs`, `proto/handshake` |
 //! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`agent`] | `kernel`, `agent/` |
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
@@ -203,4 +207,5 @@ pub mod qmp;
 pub mod resize;
 pub mod session;
 pub mod shards;
+pub mod tls;
 pub mod work;

@@ -152,6 +152,14 @@ impl Bound {
         Ok(listening.into_iter().map(bound).collect())
     }
 
+    /// The same, with an URI that asks for TLS if clients have to.
+    pub fn announced_as(mut self, secure: bool) -> Self {
+        if secure && let Some(rest) = self.uri.strip_prefix("nbd") {
+            self.uri = format!("nbds{rest}");
+        }
+        self
+    }
+
     /// Accepts until `drain` turns true. Each connection is served in a task of its own.
     pub async fn run(self, front: Arc<Front>, metrics: ListenerMetrics, most: u32, mut drain: watch::Receiver<bool>) {
         let limit = usize::try_from(most).unwrap_or(usize::MAX);

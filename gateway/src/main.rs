@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use nbd_gateway::cmd::{agent, client, describe, operator, serve};
+use nbd_gateway::cmd::{agent, client, describe, explain, operator, serve};
 use nbd_gateway_config::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve { config } => serve::run(config.as_deref()),
         Command::Check { config } => describe::check(&config),
-        Command::Client { command } => client::main(&command),
+        Command::Client { command, tls_certificates } => client::main(command, tls_certificates),
+        Command::Explain(asked) => explain::run(&asked),
         Command::Exports(ask) => operator::exports(&ask),
         Command::Tenants(ask) => operator::tenants(&ask),
         Command::Sessions(ask) => operator::sessions(&ask),

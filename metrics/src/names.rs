@@ -41,6 +41,7 @@ pub struct Metrics {
     notices_sent: IntCounterVec,
     notices_merged: IntCounterVec,
     backend_notices: IntCounterVec,
+    certificates: IntGaugeVec,
     hook_attempts: IntCounterVec,
     hooks_behind: IntGaugeVec,
     ledger_up: IntGauge,
@@ -171,6 +172,11 @@ impl Metrics {
                 &["export"],
             )?,
             backend_notices: counter("backend_notices_total", "Size notices received from the backend.", &["export"])?,
+            certificates: gauge(
+                "certificate_expiry_seconds",
+                "When what a file holds stops being valid, as Unix time: a certificate (of several the first; of CAs the earliest), or a list of revoked ones.",
+                &["file"],
+            )?,
             hook_attempts: counter(
                 "hook_attempts_total",
                 "Attempts to tell a hook of a size, by way and result.",
@@ -255,6 +261,11 @@ impl Metrics {
     /// Whether the ledger can be written, as it was found last.
     pub fn ledger(&self, up: bool) {
         self.ledger_up.set(i64::from(up));
+    }
+
+    /// Until when what a file of certificates holds is valid. The files are those in the configuration's directories.
+    pub fn certificate_expiry(&self, file: &str) -> IntGauge {
+        self.certificates.with_label_values(&[file])
     }
 
     /// All of it in Prometheus' text format.

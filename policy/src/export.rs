@@ -2,6 +2,7 @@
 //!
 //! Data only. `offer` reads it to say what a client may do, `plan` to say what is done.
 
+use crate::access::{Verb, Verbs};
 use crate::offer::Features;
 use crate::types::{Bytes, Granularity, Size};
 
@@ -55,6 +56,28 @@ impl ExportPolicy {
         read_only: false,
         offer: Features::ALL,
     };
+
+    /// What is left of it for a client with these verbs.
+    #[must_use]
+    pub fn for_verbs(&self, verbs: Verbs) -> Self {
+        let grows = Features::EXPLICIT.with(Features::AUTOMATIC);
+        let resize = verbs.has(Verb::Resize);
+        Self {
+            read_only: self.read_only || !verbs.has(Verb::Write),
+            offer: if resize { self.offer } else { self.offer.without(grows) },
+            ceiling: self.ceiling && resize,
+            shrink: self.shrink && resize && verbs.has(Verb::Shrink),
+            ..self.clone()
+        }
+    }
+
+    /// Whether a client that was told `told` and asks for `target` bytes wants it to shrink.
+    #[must_use]
+    pub fn shrinks(&self, told: Size, target: u64) -> bool {
+        target > 0
+            && Size::new(target)
+                .is_ok_and(|target| self.granularity.round_up(target).is_some_and(|target| target < told))
+    }
 }
 
 impl Default for ExportPolicy {
@@ -95,4 +118,39 @@ pub enum External {
     Ignore,
     /// It is shown when an operator says so.
     Manual,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Verb;
+
+    #[test]
+    fn what_a_client_may_not_is_not_offered_to_it() {
+        let whole = ExportPolicy { shrink: true, ceiling: true, ..ExportPolicy::DEFAULT };
+        assert_eq!(whole.for_verbs(Verbs::ALL), whole);
+        let no_shrink = whole.for_verbs(Verbs::ALL.without(Verb::Shrink));
+        assert_eq!(no_shrink, ExportPolicy { shrink: false, ..whole.clone() });
+        let no_resize = whole.for_verbs(Verbs::ALL.without(Verb::Resize).without(Verb::Shrink));
+        assert!(!no_resize.offer.has(Features::EXPLICIT) && !no_resize.offer.has(Features::AUTOMATIC));
+        assert!(
+            no_resize.offer.has(Features::QUERY)
+                && no_resize.offer.has(Features::NOTIFY)
+                && !no_resize.shrink
+                && !no_resize.ceiling
+        );
+        assert!(whole.for_verbs(Verbs::ALL.without(Verb::Write)).read_only);
+        let closed = ExportPolicy { read_only: true, shrink: false, offer: Features::QUERY, ..ExportPolicy::DEFAULT };
+        assert_eq!(closed.for_verbs(Verbs::ALL), closed, "a verb opens nothing that the export does not");
+    }
+
+    #[test]
+    fn a_shrink_is_what_is_less_than_was_told_after_rounding() {
+        let policy = ExportPolicy { granularity: Granularity::new(4096).unwrap(), ..ExportPolicy::DEFAULT };
+        let told = Size::new(8192).unwrap();
+        for (target, expected) in [(0, false), (1, true), (4096, true), (4097, false), (8192, false), (u64::MAX, false)]
+        {
+            assert_eq!(policy.shrinks(told, target), expected, "{target}");
+        }
+    }
 }

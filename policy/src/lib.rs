@@ -1,4 +1,4 @@
-//! The policy room of nbd-gateway: who may grow what, by how much, how fast, and what is done about it.
+//! The policy room of nbd-gateway: who may do what, how much, how fast, and what is done about it.
 //!
 //! Everything here is a pure decision. There is no socket, no clock (`now` is an argument), no async, no lock, no
 //! randomness but a seed that is handed in, and no dependency: so every promise is a table or a property test.
@@ -7,6 +7,7 @@
 //!
 //! ```text
 //!  config ───> ExportPolicy, TenantLimits, Rate                      checked values; nothing here parses text
+//!  client ────> Access::admit(identity) -> Admission                 for each export: decide() -> verbs, and the rule
 //!  handshake ─> offer(backend, policy, now, negotiated) -> Offer     NBD_INFO_RESIZE, bit 9, contexts, writes past the end
 //!
 //!  RESIZE | write past the end | operator | backend changed          a Wish
@@ -26,10 +27,12 @@
 //!  lost backend ──> Backoff::next_delay
 //! ```
 //!
-//! Promises kept here: no growth that the ledger allows takes a tenant over its quota; direction is judged against what
-//! a connection was last told; a claim is believed once it has been read back; size never goes back by itself; only bytes
-//! that the gateway itself exposed are ever zeroed; in any window a limiter admits at most its burst and its rate.
+//! Promises kept here: as soon as there is a rule, what no rule grants is denied; no growth that the ledger allows takes
+//! a tenant over its quota; direction is judged against what a connection was last told; a claim is believed once it has
+//! been read back; size never goes back by itself; only bytes that the gateway itself exposed are ever zeroed; in any
+//! window a limiter admits at most its burst and its rate.
 
+pub mod access;
 pub mod backoff;
 pub mod export;
 pub mod notice;

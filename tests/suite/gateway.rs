@@ -204,6 +204,11 @@ impl Gateway {
         Ok(())
     }
 
+    /// All that it has logged.
+    pub(crate) fn whole_log(&self) -> String {
+        self.process.log()
+    }
+
     /// An operator's words, said to this gateway.
     pub(crate) fn operator(&self, words: &[&str]) -> Result<Call, Trouble> {
         let program = binary()?.display().to_string();

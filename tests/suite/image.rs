@@ -25,6 +25,11 @@ impl Image {
         image
     }
 
+    /// A hole.
+    pub(crate) fn of_zeroes() -> Self {
+        Self(vec![0; SIZE])
+    }
+
     /// Data everywhere.
     pub(crate) fn full(seed: u64) -> Self {
         let mut image = Self(vec![0; SIZE]);

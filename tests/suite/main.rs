@@ -13,6 +13,7 @@
     reason = "a test that meets the unexpected must fail at once, and real peers run in real time"
 )]
 
+mod access;
 mod admin;
 mod bad_backend;
 mod bad_client;
@@ -23,6 +24,7 @@ mod client;
 mod commands;
 mod dial;
 mod drain;
+mod drivers;
 mod gateway;
 mod hooks;
 mod image;
@@ -49,6 +51,7 @@ mod route;
 mod scripted;
 mod shipped;
 mod templates;
+mod tls;
 mod translation;
 mod trouble;
 mod vm;

@@ -10,9 +10,6 @@ use crate::place::Place;
 use crate::process::Call;
 use crate::trouble::{Trouble, ensure};
 
-const BEGIN: &str = "<!-- try -->";
-const END: &str = "<!-- /try -->";
-
 /// Starts the line in $1, waits until it says `ready`, runs the lines in $2 (default: the indented ones that `serve`
 /// printed), and ends the first one as Ctrl-C would.
 const NEWCOMER: &str = r#"
@@ -23,6 +20,7 @@ cargo() { # the newcomer builds; here it is built already
     shift
     "$GATEWAY" "$@"
 }
+nbd-gateway() { "$GATEWAY" "$@"; }
 eval "$1" >out 2>log &
 server=$!
 trap 'cat out log; kill -KILL "$server" 2>/dev/null || true' EXIT
@@ -67,23 +65,43 @@ pub(crate) fn isolated() -> Result<Call, Trouble> {
     })
 }
 
-#[test]
-fn the_commands_in_the_readme_work_as_printed() -> Result<(), Trouble> {
+/// The lines of code in the README's section of that name: those that start the gateway, and those that use it.
+fn section(name: &str) -> Result<(String, String), Trouble> {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
-    let section = readme.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).map(|(section, _)| section);
-    let section = section.ok_or_else(|| Trouble::new(format!("README.md has no section from {BEGIN} to {END}")))?;
-    let mut fenced = false;
-    let mut lines = section.lines().filter(|line| {
+    let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
+    let section = readme.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end)).map(|(section, _)| section);
+    let section = section.ok_or_else(|| Trouble::new(format!("README.md has no section from {begin} to {end}")))?;
+    let (mut fenced, mut serves) = (false, false);
+    let (mut serve, mut commands) = (Vec::new(), Vec::new());
+    for line in section.lines() {
         let fence = line.starts_with("```");
         fenced ^= fence;
-        fenced && !fence && !line.trim().is_empty()
-    });
-    let serve = lines.next().unwrap_or_default();
-    let commands = lines.collect::<Vec<_>>().join("\n");
-    ensure(serve.contains(" serve") && !commands.is_empty(), || {
+        if fenced && !fence && !line.trim().is_empty() {
+            if serves {
+                commands.push(line)
+            } else {
+                serve.push(line)
+            }
+            serves |= line.split_whitespace().any(|word| word == "serve");
+        }
+    }
+    ensure(serves && !commands.is_empty(), || {
         format!("README.md should first start the gateway, then use it; it says {serve:?}, then {commands:?}")
     })?;
-    newcomer(serve, &commands).map(|_| ())
+    Ok((serve.join("\n"), commands.join("\n")))
+}
+
+#[test]
+fn the_commands_in_the_readme_work_as_printed() -> Result<(), Trouble> {
+    let (serve, commands) = section("try")?;
+    newcomer(&serve, &commands).map(|_| ())
+}
+
+#[test]
+fn the_way_to_tls_in_the_readme_works_as_printed() -> Result<(), Trouble> {
+    let (serve, commands) = section("tls")?;
+    let said = newcomer(&serve, &commands)?;
+    ensure(said.contains("with TLS") && said.contains("virtual size: 1 GiB"), || said)
 }
 
 #[test]

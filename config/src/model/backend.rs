@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use nbd_gateway_policy::types::{ExportName, NameError};
 
 use crate::units::Size;
-use crate::uri::{Endpoint, Host, NbdUri, Parts, Place, UriFault, check_socket, decode};
+use crate::uri::{Endpoint, Host, NbdUri, Parts, Place, UriFault, UriTls, check_socket, decode};
 
 use super::template::Blanks;
 
-const FORMS: &str = "use nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH, file:PATH or memory:";
+const FORMS: &str = "use nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH (or nbds:// and nbds+unix:// for TLS), \
+                     file:PATH or memory:";
 
 /// Where an export's data is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +58,9 @@ pub(super) enum Target {
     /// As it is.
     Fixed(Backend),
     /// An NBD server at an address.
-    Tcp { host: Host, port: u16, export: Blanks },
+    Tcp { host: Host, port: u16, export: Blanks, tls: Option<UriTls> },
     /// An NBD server at a Unix socket.
-    Unix { socket: Blanks, export: Blanks },
+    Unix { socket: Blanks, export: Blanks, tls: Option<UriTls> },
     /// A file of the gateway's own.
     File { path: Blanks, size: Option<Size> },
 }
@@ -130,16 +131,44 @@ impl Target {
     pub(super) fn fill(&self, matched: &str) -> Result<Backend, BackendFault> {
         Ok(match self {
             Self::Fixed(backend) => backend.clone(),
-            Self::Tcp { host, port, export } => {
+            Self::Tcp { host, port, export, tls } => {
                 let export = ExportName::new(&export.fill(matched))?;
-                Backend::Nbd(NbdUri::new(Endpoint::Tcp { host: host.clone(), port: *port }, export))
+                Backend::Nbd(NbdUri::new(Endpoint::Tcp { host: host.clone(), port: *port }, export, tls.clone()))
             }
-            Self::Unix { socket, export } => {
+            Self::Unix { socket, export, tls } => {
                 let socket = check_socket(fill_path(socket, matched)?)?;
-                Backend::Nbd(NbdUri::new(Endpoint::Unix(socket), ExportName::new(&export.fill(matched))?))
+                let export = ExportName::new(&export.fill(matched))?;
+                Backend::Nbd(NbdUri::new(Endpoint::Unix(socket), export, tls.clone()))
             }
             Self::File { path, size } => Backend::File { path: fill_path(path, matched)?, size: *size },
         })
+    }
+
+    /// What is said about TLS, if the backend is reached by it.
+    pub(super) fn tls(&self) -> Option<&UriTls> {
+        match self {
+            Self::Fixed(Backend::Nbd(uri)) => uri.tls(),
+            Self::Tcp { tls, .. } | Self::Unix { tls, .. } => tls.as_ref(),
+            Self::Fixed(Backend::File { .. } | Backend::Memory { .. }) | Self::File { .. } => None,
+        }
+    }
+
+    /// The same, to fill in what is said elsewhere.
+    pub(super) fn tls_mut(&mut self) -> Option<&mut UriTls> {
+        match self {
+            Self::Fixed(Backend::Nbd(uri)) => uri.tls_mut(),
+            Self::Tcp { tls, .. } | Self::Unix { tls, .. } => tls.as_mut(),
+            Self::Fixed(Backend::File { .. } | Backend::Memory { .. }) | Self::File { .. } => None,
+        }
+    }
+
+    /// Whether the server is at a Unix socket, which has no host name.
+    pub(super) fn is_unix(&self) -> bool {
+        match self {
+            Self::Fixed(Backend::Nbd(uri)) => matches!(uri.endpoint(), Endpoint::Unix(_)),
+            Self::Unix { .. } => true,
+            Self::Fixed(Backend::File { .. } | Backend::Memory { .. }) | Self::File { .. } | Self::Tcp { .. } => false,
+        }
     }
 }
 
@@ -168,8 +197,8 @@ fn uri(text: &str) -> Result<Target, BackendFault> {
     let parts = Parts::split(text)?;
     let export = Blanks::read(parts.export, decode)?;
     Ok(match parts.place {
-        Place::Tcp { host, port } => Target::Tcp { host, port, export },
-        Place::Unix { socket } => Target::Unix { socket: Blanks::read(socket, decode)?, export },
+        Place::Tcp { host, port } => Target::Tcp { host, port, export, tls: parts.tls },
+        Place::Unix { socket } => Target::Unix { socket: Blanks::read(socket, decode)?, export, tls: parts.tls },
     })
 }
 
@@ -220,6 +249,7 @@ mod tests {
             let expected = NbdUri::new(
                 Endpoint::Tcp { host: Host::Name("host".to_owned()), port: 7 },
                 ExportName::new(&format!("pre/{hostile}")).unwrap(),
+                None,
             );
             let uri = expected.to_string();
             assert_eq!(target.fill(hostile), Ok(Backend::Nbd(expected)));

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nbd_gateway_policy::access::Access;
 use nbd_gateway_policy::types::ExportName;
 
 use crate::problem::{Report, nearest};
@@ -14,6 +15,7 @@ use crate::units::{Interval, Size};
 
 use super::address::{AdminAddress, ListenAddress};
 use super::backend::{BackendFault, Target};
+use super::clients::Listeners;
 use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
 use super::limits::{LimitOverrides, Limits};
 use super::notify::Hook;
@@ -21,6 +23,7 @@ use super::resize::{Facts, Resize};
 use super::section::Section;
 use super::template::Template;
 use super::tenant::{Tenant, Tenants};
+use super::tls::{self, Listener};
 use super::{Config, Log, LogFormat, LogLevel, clash, embedded, tenant};
 
 /// The whole configuration. None only if something was noted.
@@ -29,8 +32,9 @@ pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
     let limits = Limits::read(raw.limits.unwrap_or_default(), &mut Section::new("limits", report));
     let token_file = token_file(raw.admin.as_ref(), report);
     let admin = admin(raw.admin, token_file.is_some(), report);
+    let written = Listeners::written(raw.listener.as_deref());
     let listeners = listeners(raw.listener.unwrap_or_default(), admin.as_ref(), report);
-    let tenants = tenant::read(raw.tenant, limits, report);
+    let tenants = tenant::read(raw.tenant, limits, &written, report);
     let exports = exports(raw.export.unwrap_or_default(), &tenants, &state, report);
     let threads = raw.runtime.unwrap_or_default().threads;
     let threads = Section::new("runtime", report).count("threads", threads, 1..=1024).and_then(nonzero);
@@ -43,6 +47,7 @@ pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
         limits,
         log,
         threads,
+        access: Access::new(tenants.clients),
         tenants: tenants.list,
         exports,
     })
@@ -79,23 +84,24 @@ fn admin(raw: Option<RawAdmin>, token: bool, report: &mut Report) -> Option<Admi
     Some(address)
 }
 
-fn listeners(raw: Vec<RawListener>, admin: Option<&AdminAddress>, report: &mut Report) -> Vec<ListenAddress> {
+fn listeners(raw: Vec<RawListener>, admin: Option<&AdminAddress>, report: &mut Report) -> Vec<Listener> {
     if raw.is_empty() {
         let example = "[[listener]]\naddress = \"0.0.0.0:10809\"";
         Section::new("", report).missing_with("listener", "at least one listener is needed", example);
     }
-    let mut listeners: Vec<ListenAddress> = Vec::new();
+    let mut listeners: Vec<Listener> = Vec::new();
     for (index, raw) in raw.into_iter().enumerate() {
         let mut section = Section::new(format!("listener[{index}]"), report);
+        let tls = tls::listener(&raw, &mut section);
         let Some(text) = section.required("address", raw.address) else { continue };
         let Some(address) = section.accept("address", ListenAddress::read(&text)) else { continue };
-        if listeners.iter().any(|other| address.clashes(other)) {
+        if listeners.iter().any(|other| address.clashes(&other.address)) {
             section.note("address", format_args!("`{address}` stands twice: one socket cannot be bound two times"));
         } else if admin.is_some_and(|admin| address.clashes(&admin.as_listener())) {
             section
                 .note("address", format_args!("`{address}` is the address of the admin interface too: choose another"));
         } else {
-            listeners.push(address);
+            listeners.extend(tls.map(|tls| Listener { address, tls }));
         }
     }
     listeners
@@ -172,7 +178,7 @@ fn export(
         limits.check(&own, &mut section.inner("limits"));
     }
     let (name, backend) = (name?, backend?);
-    let target = match Target::read(&backend, matches!(name, Name::Template(_)), size, state) {
+    let mut target = match Target::read(&backend, matches!(name, Name::Template(_)), size, state) {
         Ok(target) => target,
         Err(BackendFault::MemoryWithoutSize) => {
             section.missing("size", BackendFault::MemoryWithoutSize);
@@ -190,9 +196,10 @@ fn export(
     if matches!(name, Name::Template(_)) && resize.driver.lacks_blank() {
         section.inner("resize").note("driver", BackendFault::DriverWithoutBlank);
     }
+    let secure = tls::backend(raw.tls_certificates, raw.tls_hostname, &mut target, section);
     Some(Entry {
         name,
-        target,
+        target: secure.then_some(target)?,
         tenant: tenant?.id.clone(),
         description: raw.description,
         read_only,

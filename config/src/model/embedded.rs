@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use nbd_gateway_policy::access::Access;
 use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::types::{Bytes, ExportName, TenantId};
 
@@ -16,6 +17,7 @@ use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendL
 use super::limits::Limits;
 use super::resize::{Facts, Resize};
 use super::tenant::{Rates, Tenant};
+use super::tls::Listener;
 use super::{Config, Log};
 
 /// The state directory if nothing else is said.
@@ -65,12 +67,13 @@ impl Config {
         };
         Self {
             state,
-            listeners: vec![ListenAddress::Tcp(loopback(DEFAULT_PORT))],
+            listeners: vec![Listener::plain(ListenAddress::Tcp(loopback(DEFAULT_PORT)))],
             admin: Some(admin()),
             token_file: None,
             limits,
             log: Log::default(),
             threads: None,
+            access: Access::default(),
             tenants: vec![Tenant { id: tenant, limits, allowance, rates: Rates::default() }],
             exports: Exports::new([demo]),
         }

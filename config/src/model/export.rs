@@ -11,6 +11,7 @@ use super::limits::Limits;
 use super::notify::Hook;
 use super::resize::Resize;
 use super::template::Template;
+use crate::uri::UriTls;
 
 /// One export, ready to be opened: its template, if it came from one, is filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -167,13 +168,21 @@ impl Exports {
     /// The export that `name` means.
     pub(super) fn resolve(&self, name: &str) -> Result<Resolved, NoExport> {
         let name = ExportName::new(name).map_err(|_| NoExport::Unknown)?;
-        if let Some(entry) = self.exact.get(&name) {
-            return entry.resolve(name, "");
-        }
-        let fits = |(template, entry)| Some((Template::matched(template, name.as_str())?, entry));
-        let found: Option<(&str, &Entry)> = self.templates.iter().map(|(t, e)| (t, e)).find_map(fits);
-        let (matched, entry) = found.ok_or(NoExport::Unknown)?;
+        let (matched, entry) = self.find(name.as_str()).ok_or(NoExport::Unknown)?;
         entry.resolve(name.clone(), matched)
+    }
+
+    /// Whose it is.
+    pub(super) fn owner(&self, name: &str) -> Option<&TenantId> {
+        self.find(name).map(|(_, entry)| &entry.tenant)
+    }
+
+    /// The entry that `name` means, and what its `*` stands for; nothing where the name is exact.
+    fn find<'a>(&self, name: &'a str) -> Option<(&'a str, &Entry)> {
+        if let Some(entry) = self.exact.get(name) {
+            return Some(("", entry));
+        }
+        self.templates.iter().find_map(|(template, entry)| Some((template.matched(name)?, entry)))
     }
 
     /// The exact names, in the order of the file.
@@ -185,6 +194,12 @@ impl Exports {
     pub(super) fn described(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         let description = |name| self.exact.get(name).and_then(|entry: &Entry| entry.description.as_deref());
         self.names.iter().map(move |name| (name.as_str(), description(name)))
+    }
+
+    /// What is said about TLS.
+    pub(super) fn tls(&self) -> impl Iterator<Item = &UriTls> {
+        let entries = self.names.iter().filter_map(|name| self.exact.get(name));
+        entries.chain(self.templates.iter().map(|(_, entry)| entry)).filter_map(|entry| entry.target.tls())
     }
 
     /// The templates, in the order in which they are tried.

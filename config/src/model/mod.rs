@@ -7,6 +7,7 @@ mod address;
 mod backend;
 mod build;
 mod clash;
+mod clients;
 mod driver;
 mod embedded;
 mod export;
@@ -17,12 +18,17 @@ mod resize;
 mod section;
 mod template;
 mod tenant;
+mod tls;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use nbd_gateway_policy::access::Access;
+use nbd_gateway_policy::types::TenantId;
+
 use crate::problem::{Problems, Report};
 use crate::shape;
+use crate::uri::UriTls;
 
 pub use address::{AdminAddress, ListenAddress};
 pub use backend::Backend;
@@ -34,6 +40,7 @@ pub use limits::{LimitOverrides, Limits};
 pub use notify::{Hook, Way};
 pub use resize::Resize;
 pub use tenant::{Rates, Tenant};
+pub use tls::{Listener, ListenerTls};
 
 /// A whole configuration that was checked: at least one listener, at least one export.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,8 +48,8 @@ pub use tenant::{Rates, Tenant};
 pub struct Config {
     /// Directory for what the gateway keeps; relative to the working directory. Created by whoever first needs it.
     pub state: PathBuf,
-    /// Where clients connect; at least one, no two the same.
-    pub listeners: Vec<ListenAddress>,
+    /// Where clients connect; at least one, no two at the same address.
+    pub listeners: Vec<Listener>,
     /// The admin interface; None: it is off.
     pub admin: Option<AdminAddress>,
     /// The file that holds the admin interface's token; None: nothing can be changed there.
@@ -53,6 +60,7 @@ pub struct Config {
     pub log: Log,
     /// Threads that serve sessions; None: one for each processor that the process may use.
     pub threads: Option<NonZeroUsize>,
+    access: Access,
     tenants: Vec<Tenant>,
     exports: Exports,
 }
@@ -138,6 +146,17 @@ impl Config {
         self.tenants.iter().find(|tenant| tenant.id.as_str() == id)
     }
 
+    /// Who may do what.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Whose export a name means, by the same choice as [`export_for`](Self::export_for) and without a look at what the
+    /// name does to a template's backend. None: no export has that name and no template fits it.
+    pub fn owner_of(&self, name: &str) -> Option<&TenantId> {
+        self.exports.owner(name)
+    }
+
     /// The export that a client means by `name`: the exact name, or the template with the most literal characters that
     /// the name fits.
     ///
@@ -156,6 +175,11 @@ impl Config {
     /// What LIST tells: each name of [`listable`](Self::listable), with its description if it has one.
     pub fn listing(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         self.exports.described()
+    }
+
+    /// How backends are reached by TLS, one entry for each export or template that says so.
+    pub fn backends_tls(&self) -> impl Iterator<Item = &UriTls> {
+        self.exports.tls()
     }
 
     /// The names of the templates, with their `*`, in the order in which they are tried.

@@ -31,6 +31,26 @@ impl<'a> Section<'a> {
         Section { path: format!("{}[{index}]", key_path(&self.path, key)), report: self.report }
     }
 
+    /// Its own path.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The line that it stands on, from 1.
+    pub(super) fn line(&self) -> Option<usize> {
+        self.report.position(&self.path).map(|(line, _)| line)
+    }
+
+    /// Whether nothing is wrong in it so far.
+    pub(super) fn is_clean(&self) -> bool {
+        self.report.is_clean(&self.path)
+    }
+
+    /// Something is wrong with all of it.
+    pub(super) fn note_here(&mut self, what: impl fmt::Display, example: &str) {
+        self.report.note_with(&self.path, what, Some(example.to_owned()));
+    }
+
     /// Something is wrong with `key`; the example is the schema's.
     pub(super) fn note(&mut self, key: &str, what: impl fmt::Display) {
         self.report.note(&key_path(&self.path, key), what);

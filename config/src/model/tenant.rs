@@ -1,5 +1,6 @@
 //! Tenants: what each may hold, how fast it may grow, and how often its clients are told of that.
 
+use nbd_gateway_policy::access::Entry;
 use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::rate::{Oversize, Rate, RateError};
 use nbd_gateway_policy::types::{Bytes, TenantId};
@@ -9,6 +10,7 @@ use crate::problem::Report;
 use crate::raw::RawTenant;
 use crate::units::{self, Size, SizeRate};
 
+use super::clients::{self, Listeners};
 use super::limits::{LimitOverrides, Limits};
 use super::section::Section;
 
@@ -52,22 +54,26 @@ pub(super) struct Tenants {
     pub(super) declared: bool,
     /// As written, whatever their problems: an export that names one of these is not to blame.
     pub(super) names: Vec<String>,
+    /// Who may use the exports of those that say so.
+    pub(super) clients: Vec<(TenantId, Vec<Entry>)>,
 }
 
 /// Reads every `[[tenant]]`; without one there is the default tenant.
-pub(super) fn read(raw: Option<Vec<RawTenant>>, limits: Limits, report: &mut Report) -> Tenants {
+pub(super) fn read(raw: Option<Vec<RawTenant>>, limits: Limits, listeners: &Listeners, report: &mut Report) -> Tenants {
     let raw = raw.unwrap_or_default();
-    let mut tenants = Tenants { list: Vec::new(), declared: !raw.is_empty(), names: Vec::new() };
+    let mut tenants = Tenants { list: Vec::new(), declared: !raw.is_empty(), names: Vec::new(), clients: Vec::new() };
     for (index, mut raw) in raw.into_iter().enumerate() {
         let mut section = Section::new(format!("tenant[{index}]"), report);
         let own = LimitOverrides::of_tenant(&raw.limits.take().unwrap_or_default(), &mut section.inner("limits"));
         let limits = limits.with(&own);
         limits.check(&own, &mut section.inner("limits"));
         let (allowance, rates) = (allowance(&raw, &mut section), rates(&raw, &mut section));
+        let clients = raw.clients.take().map(|clients| clients::read(clients, listeners, &mut section));
         let Some(name) = section.required("name", raw.name) else { continue };
         if tenants.names.contains(&name) {
             section.note_with("name", format_args!("there is a tenant `{name}` already"), "name = \"another\"");
         } else if let Some(id) = section.accept("name", names::tenant(&name)) {
+            tenants.clients.extend(clients.map(|clients| (id.clone(), clients)));
             tenants.list.push(Tenant { id, limits, allowance, rates });
         }
         tenants.names.push(name);

@@ -1,11 +1,11 @@
 //! NBD URIs: where a server is and which of its exports is meant (uri.md of the NBD protocol, RFC 3986).
 //!
 //! Owns what counts as one, for backends and for the command line alike, and prints the same back. Stricter than some
-//! clients: a parameter that is not known is a fault, never skipped, and so is TLS, which is not there yet. Never
-//! resolves a host name.
+//! clients: a parameter that is not known is a fault, never skipped. Never resolves a host name, never reads a certificate.
 
 mod escape;
 mod split;
+mod tls;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,6 +16,8 @@ use nbd_gateway_policy::types::{ExportName, NameError};
 
 pub(crate) use escape::{decode, decode_path, encode};
 pub(crate) use split::{Parts, Place};
+pub use tls::UriTls;
+pub(crate) use tls::{directory, hostname};
 
 /// The port that IANA assigned to NBD; an URI without a port means it.
 pub const DEFAULT_PORT: u16 = 10809;
@@ -23,11 +25,13 @@ pub const DEFAULT_PORT: u16 = 10809;
 /// The longest path of a Unix socket, in bytes (`sun_path` of unix(7), less its closing NUL).
 pub const LONGEST_SOCKET_PATH: usize = 107;
 
-/// A server's export: `nbd://host[:port]/export` or `nbd+unix:///export?socket=PATH`.
+/// A server's export: `nbd://host[:port]/export` or `nbd+unix:///export?socket=PATH`; with TLS, `nbds://` and
+/// `nbds+unix://`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NbdUri {
     endpoint: Endpoint,
     export: ExportName,
+    tls: Option<UriTls>,
 }
 
 /// Where a server listens.
@@ -57,19 +61,26 @@ pub enum Host {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UriFault {
     /// No `scheme://`.
-    #[error("`{0}` is not an NBD URI: it starts with nbd:// or nbd+unix://")]
+    #[error("`{0}` is not an NBD URI: it starts with nbd://, nbds://, nbd+unix:// or nbds+unix://")]
     NoScheme(String),
     /// A scheme that is not NBD's, or one of NBD's that is not spoken here.
-    #[error("the scheme `{0}` is not known: use nbd:// or nbd+unix://")]
+    #[error("the scheme `{0}` is not known: use nbd://, nbds://, nbd+unix:// or nbds+unix://")]
     Scheme(String),
-    /// `nbds` and `nbds+unix`.
-    #[error(
-        "`{0}` asks for TLS, but TLS towards backends is not there yet: use nbd:// or nbd+unix:// on a network that you trust"
-    )]
-    Tls(String),
-    /// A parameter that only matters for TLS.
-    #[error("the parameter `{0}` is about TLS, but TLS towards backends is not there yet: leave it out")]
+    /// A parameter of TLS in an URI that does not ask for TLS.
+    #[error("the parameter `{0}` is about TLS, which this URI does not ask for: use nbds:// or nbds+unix://")]
     TlsParameter(String),
+    /// `tls-type=psk`, `tls-type=anon`.
+    #[error("`tls-type={0}` is not spoken here: servers are known by certificates, which is tls-type=x509")]
+    TlsType(String),
+    /// `tls-verify-peer=maybe`.
+    #[error("`tls-verify-peer={0}` is neither 1 nor 0")]
+    TlsVerifyPeer(String),
+    /// A name that no certificate can have.
+    #[error("`{0}` is no host name and no address that a certificate could have")]
+    TlsHostname(String),
+    /// `tls-certificates=`.
+    #[error("`tls-certificates` has to be a directory: not empty, and without NUL")]
+    TlsCertificates,
     /// `nbd:///export`.
     #[error("the host is missing: write nbd://HOST/EXPORT, or nbd+unix:///EXPORT?socket=PATH for a Unix socket")]
     NoHost,
@@ -80,7 +91,7 @@ pub enum UriFault {
     #[error("`{0}` is not a port: use 1 to 65535")]
     Port(String),
     /// `nbd://user@host`.
-    #[error("a user name (`{0}@`) belongs to TLS, and TLS towards backends is not there yet: leave it out")]
+    #[error("a user name (`{0}@`) is for TLS with pre-shared keys, which are not spoken here: leave it out")]
     User(String),
     /// `nbd+unix://host/…`.
     #[error("`{0}` stands where a host would, but a Unix socket has none: write nbd+unix:///EXPORT?socket=PATH")]
@@ -92,7 +103,7 @@ pub enum UriFault {
     #[error("the parameter `socket` belongs to nbd+unix://, not to nbd://")]
     SocketOfTcp,
     /// A parameter that this gateway does not know.
-    #[error("the parameter `{0}` is not known: nbd+unix:// has `socket`, nbd:// has none")]
+    #[error("the parameter `{0}` is not known: nbd+unix:// has `socket`, TLS has {keys}", keys = tls::KEYS)]
     Parameter(String),
     /// The same parameter twice.
     #[error("the parameter `{0}` stands twice")]
@@ -130,18 +141,18 @@ pub enum UriFault {
 
 impl NbdUri {
     /// Puts an URI together from what was checked elsewhere.
-    pub(crate) fn new(endpoint: Endpoint, export: ExportName) -> Self {
-        Self { endpoint, export }
+    pub(crate) fn new(endpoint: Endpoint, export: ExportName, tls: Option<UriTls>) -> Self {
+        Self { endpoint, export, tls }
     }
 
     /// An export of a TCP server at an address.
     pub fn tcp(address: std::net::SocketAddr, export: ExportName) -> Self {
-        Self::new(Endpoint::Tcp { host: Host::Address(address.ip()), port: address.port() }, export)
+        Self::new(Endpoint::Tcp { host: Host::Address(address.ip()), port: address.port() }, export, None)
     }
 
     /// An export of a server at a Unix socket, or why the path is none.
     pub fn unix(socket: PathBuf, export: ExportName) -> Result<Self, UriFault> {
-        Ok(Self::new(Endpoint::Unix(check_socket(socket)?), export))
+        Ok(Self::new(Endpoint::Unix(check_socket(socket)?), export, None))
     }
 
     /// Where the server listens.
@@ -152,6 +163,16 @@ impl NbdUri {
     /// The export's name as the server is asked for it, escapes decoded.
     pub fn export(&self) -> &ExportName {
         &self.export
+    }
+
+    /// What is said about TLS; None: everything goes in the clear.
+    pub fn tls(&self) -> Option<&UriTls> {
+        self.tls.as_ref()
+    }
+
+    /// The same, to fill in what is said elsewhere.
+    pub fn tls_mut(&mut self) -> Option<&mut UriTls> {
+        self.tls.as_mut()
     }
 }
 
@@ -176,19 +197,28 @@ impl FromStr for NbdUri {
             Place::Tcp { host, port } => Endpoint::Tcp { host, port },
             Place::Unix { socket } => Endpoint::Unix(check_socket(decode_path(socket)?)?),
         };
-        Ok(Self { endpoint, export })
+        Ok(Self { endpoint, export, tls: parts.tls })
     }
 }
 
 impl fmt::Display for NbdUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let export = encode(self.export.as_str().as_bytes());
+        let scheme = if self.tls.is_some() { "nbds" } else { "nbd" };
+        let mut before = '?';
         match &self.endpoint {
-            Endpoint::Tcp { .. } => write!(f, "nbd://{}/{export}", self.endpoint),
+            Endpoint::Tcp { .. } => write!(f, "{scheme}://{}/{export}", self.endpoint)?,
             Endpoint::Unix(path) => {
-                write!(f, "nbd+unix:///{export}?socket={}", encode(path.as_os_str().as_encoded_bytes()))
+                let socket = encode(path.as_os_str().as_encoded_bytes());
+                write!(f, "{scheme}+unix:///{export}?socket={socket}")?;
+                before = '&';
             }
         }
+        for parameter in self.tls.iter().flat_map(UriTls::parameters) {
+            write!(f, "{before}{parameter}")?;
+            before = '&';
+        }
+        Ok(())
     }
 }
 

@@ -3,14 +3,16 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{DEFAULT_PORT, Host, UriFault};
+use super::{DEFAULT_PORT, Host, UriFault, UriTls};
 
-/// An URI taken apart. The export and the socket are still percent-encoded, and not yet checked.
+/// An URI taken apart. The export and the socket are still percent-encoded, and not yet checked; of TLS all is.
 pub(crate) struct Parts<'a> {
     /// The path without its first `/`.
     pub(crate) export: &'a str,
     /// Where the server listens.
     pub(crate) place: Place<'a>,
+    /// What is said about TLS, if it is asked for.
+    pub(crate) tls: Option<UriTls>,
 }
 
 /// Where the server listens.
@@ -34,10 +36,11 @@ impl<'a> Parts<'a> {
     pub(crate) fn split(text: &'a str) -> Result<Self, UriFault> {
         let (scheme, rest) = text.split_once("://").ok_or_else(|| UriFault::NoScheme(text.to_owned()))?;
         // RFC 3986, 3.1: schemes have no case.
-        let unix = match scheme.to_ascii_lowercase().as_str() {
-            "nbd" => false,
-            "nbd+unix" => true,
-            "nbds" | "nbds+unix" => return Err(UriFault::Tls(scheme.to_owned())),
+        let (unix, tls) = match scheme.to_ascii_lowercase().as_str() {
+            "nbd" => (false, false),
+            "nbds" => (false, true),
+            "nbd+unix" => (true, false),
+            "nbds+unix" => (true, true),
             _ => return Err(UriFault::Scheme(scheme.to_owned())),
         };
         if rest.contains('#') {
@@ -48,7 +51,7 @@ impl<'a> Parts<'a> {
         if let Some((user, _)) = authority.split_once('@') {
             return Err(UriFault::User(user.to_owned()));
         }
-        let socket = socket_of(query)?;
+        let (socket, tls) = parameters(query, tls)?;
         let place = match (unix, socket) {
             (true, _) if !authority.is_empty() => return Err(UriFault::HostOfUnix(authority.to_owned())),
             (true, None) => return Err(UriFault::NoSocket),
@@ -59,23 +62,27 @@ impl<'a> Parts<'a> {
                 Place::Tcp { host, port }
             }
         };
-        Ok(Self { export, place })
+        Ok(Self { export, place, tls })
     }
 }
 
-/// The value of `socket`, the only parameter there is.
-fn socket_of(query: &str) -> Result<Option<&str>, UriFault> {
-    let mut socket = None;
+/// The value of `socket`, and what is said about TLS if that is `asked` for.
+fn parameters(query: &str, asked: bool) -> Result<(Option<&str>, Option<UriTls>), UriFault> {
+    let (mut socket, mut tls, mut seen) = (None, asked.then(UriTls::default), Vec::new());
     for parameter in query.split(['&', ';']).filter(|parameter| !parameter.is_empty()) {
         let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        match key {
-            "socket" if socket.is_some() => return Err(UriFault::Twice(key.to_owned())),
-            "socket" => socket = Some(value),
-            tls if tls.starts_with("tls-") => return Err(UriFault::TlsParameter(tls.to_owned())),
-            other => return Err(UriFault::Parameter(other.to_owned())),
+        if seen.contains(&key) {
+            return Err(UriFault::Twice(key.to_owned()));
+        }
+        seen.push(key);
+        match (key, &mut tls) {
+            ("socket", _) => socket = Some(value),
+            (key, Some(tls)) if key.starts_with("tls-") => tls.take(key, value)?,
+            (key, None) if key.starts_with("tls-") => return Err(UriFault::TlsParameter(key.to_owned())),
+            (other, _) => return Err(UriFault::Parameter(other.to_owned())),
         }
     }
-    Ok(socket)
+    Ok((socket, tls))
 }
 
 fn host_and_port(authority: &str) -> Result<(Host, u16), UriFault> {
@@ -102,13 +109,18 @@ fn digits(port: &str) -> Option<u16> {
     port.parse().ok().filter(|number| plain && *number != 0)
 }
 
-fn name_or_ipv4(host: &str) -> Result<Host, UriFault> {
+/// Whether it can be the name of a host.
+pub(super) fn is_host(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=253).contains(&name.len()) && name.bytes().all(legal)
+}
+
+fn name_or_ipv4(host: &str) -> Result<Host, UriFault> {
     if host.is_empty() {
         Err(UriFault::NoHost)
     } else if let Ok(address) = host.parse::<IpAddr>() {
         Ok(Host::Address(address))
-    } else if host.len() <= 253 && host.bytes().all(legal) {
+    } else if is_host(host) {
         Ok(Host::Name(host.to_owned()))
     } else {
         Err(UriFault::Host(host.to_owned()))

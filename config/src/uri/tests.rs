@@ -62,24 +62,60 @@ fn a_unix_socket_is_the_parameter_socket() {
 }
 
 #[test]
-fn tls_is_recognised_and_refused_with_its_reason() {
-    let tls = "asks for TLS, but TLS towards backends is not there yet: use nbd:// or nbd+unix:// on a network that you trust";
-    assert_eq!(fault("nbds://h/x"), format!("`nbds` {tls}"));
-    assert_eq!(fault("nbds+unix:///x?socket=s"), format!("`nbds+unix` {tls}"));
+fn tls_is_asked_for_by_the_scheme_and_told_by_parameters() {
+    assert_eq!(uri("nbd://h/x").tls(), None);
+    assert_eq!(uri("nbds://h/x").tls(), Some(&UriTls::default()));
+    assert_eq!(uri("NBDS://h/x?tls-type=x509&tls-verify-peer=1").tls(), Some(&UriTls::default()));
+    let all = uri("nbds+unix:///x?tls-verify-peer=0&socket=s&tls-hostname=a.example&tls-certificates=/etc/%FFpki");
+    let certificates = OsString::from_vec(b"/etc/\xffpki".to_vec()).into();
+    let told = UriTls { certificates: Some(certificates), hostname: Some("a.example".to_owned()), verify_peer: false };
+    assert_eq!((all.tls(), all.endpoint()), (Some(&told), &Endpoint::Unix("s".into())));
+    assert!(!uri("nbds://h/x?tls-verify-peer=false").tls().unwrap().verify_peer, "as libnbd writes it");
+}
+
+#[test]
+fn the_name_that_a_certificate_must_have_is_the_host_unless_another_is_told() {
+    let name = |text: &str| uri(text).tls().unwrap().name_of(uri(text).endpoint());
+    assert_eq!(name("nbds://h:1/x").as_deref(), Some("h"));
+    assert_eq!(name("nbds://[::1]/x").as_deref(), Some("::1"));
+    assert_eq!(name("nbds://10.0.0.5/x?tls-hostname=a.example").as_deref(), Some("a.example"));
+    assert_eq!(name("nbds://h/x?tls-hostname=%3A%3A1").as_deref(), Some("::1"));
+    assert_eq!(name("nbds+unix:///x?socket=s"), None);
+}
+
+#[test]
+fn what_can_not_be_had_of_tls_is_a_fault() {
+    let none =
+        "the parameter `tls-hostname` is about TLS, which this URI does not ask for: use nbds:// or nbds+unix://";
+    assert_eq!(fault("nbd://h/x?tls-hostname=y"), none);
+    assert_eq!(fault("nbd+unix:///x?socket=s&tls-hostname=y"), none);
     assert_eq!(
-        fault("nbd://h/x?tls-hostname=y"),
-        "the parameter `tls-hostname` is about TLS, but TLS towards backends is not there yet: leave it out"
+        fault("nbds://me@h/x"),
+        "a user name (`me@`) is for TLS with pre-shared keys, which are not spoken here: leave it out"
     );
     assert_eq!(
-        fault("nbd://me@h/x"),
-        "a user name (`me@`) belongs to TLS, and TLS towards backends is not there yet: leave it out"
+        fault("nbds://h/x?tls-type=psk"),
+        "`tls-type=psk` is not spoken here: servers are known by certificates, which is tls-type=x509"
     );
+    assert_eq!(fault("nbds://h/x?tls-verify-peer=2"), "`tls-verify-peer=2` is neither 1 nor 0");
+    let name = "is no host name and no address that a certificate could have";
+    assert_eq!(fault("nbds://h/x?tls-hostname=a%20b"), format!("`a b` {name}"));
+    assert_eq!(fault("nbds://h/x?tls-hostname="), format!("`` {name}"));
+    assert_eq!(
+        fault("nbds://h/x?tls-certificates="),
+        "`tls-certificates` has to be a directory: not empty, and without NUL"
+    );
+    assert_eq!(fault("nbds://h/x?tls-hostname=a&tls-hostname=a"), "the parameter `tls-hostname` stands twice");
+    assert!(fault("nbds://h/x?tls-psk-file=f").starts_with("the parameter `tls-psk-file` is not known"));
 }
 
 #[test]
 fn what_is_not_an_nbd_uri_says_what_one_is() {
-    assert_eq!(fault("nbd:h:1"), "`nbd:h:1` is not an NBD URI: it starts with nbd:// or nbd+unix://");
-    assert_eq!(fault("http://h/x"), "the scheme `http` is not known: use nbd:// or nbd+unix://");
+    assert_eq!(
+        fault("nbd:h:1"),
+        "`nbd:h:1` is not an NBD URI: it starts with nbd://, nbds://, nbd+unix:// or nbds+unix://"
+    );
+    assert_eq!(fault("http://h/x"), "the scheme `http` is not known: use nbd://, nbds://, nbd+unix:// or nbds+unix://");
     assert_eq!(
         fault("nbd:///x"),
         "the host is missing: write nbd://HOST/EXPORT, or nbd+unix:///EXPORT?socket=PATH for a Unix socket"
@@ -104,7 +140,8 @@ fn a_bad_host_or_port_is_named() {
 fn parameters_are_socket_or_a_fault() {
     assert_eq!(
         fault("nbd://h/x?timeout=3"),
-        "the parameter `timeout` is not known: nbd+unix:// has `socket`, nbd:// has none"
+        "the parameter `timeout` is not known: nbd+unix:// has `socket`, TLS has `tls-certificates`, `tls-hostname`, \
+         `tls-verify-peer` and `tls-type`"
     );
     assert_eq!(fault("nbd://h/x?socket=s"), "the parameter `socket` belongs to nbd+unix://, not to nbd://");
     assert_eq!(fault("nbd+unix:///x?socket=s&socket=s"), "the parameter `socket` stands twice");
@@ -174,6 +211,19 @@ proptest! {
     #[test]
     fn a_named_host_survives_being_printed(host in "[a-z0-9_.-]{1,20}", port in 1u16..) {
         let uri = uri(&format!("nbd://{host}:{port}/x"));
+        prop_assert_eq!(uri.to_string().parse::<NbdUri>(), Ok(uri));
+    }
+
+    #[test]
+    fn what_is_said_about_tls_survives_being_printed(
+        unix: bool,
+        directory in proptest::option::of(proptest::collection::vec(1u8.., 1..=40)),
+        hostname in proptest::option::of("[a-z0-9_.-]{1,20}|::1"),
+        verify_peer: bool,
+    ) {
+        let mut uri = uri(if unix { "nbds+unix:///a?socket=%2Fs" } else { "nbds://h/a" });
+        let certificates = directory.map(|bytes| OsString::from_vec(bytes).into());
+        *uri.tls_mut().unwrap() = UriTls { certificates, hostname, verify_peer };
         prop_assert_eq!(uri.to_string().parse::<NbdUri>(), Ok(uri));
     }
 

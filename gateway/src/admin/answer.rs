@@ -22,14 +22,15 @@ pub(super) fn tell(value: impl Serialize) -> Response {
 /// An export that can't be opened.
 pub(super) fn unopened(error: &OpenError) -> Response {
     let status = match error {
-        OpenError::Unknown { .. } => StatusCode::NOT_FOUND,
+        OpenError::Unknown { .. } | OpenError::Hidden { .. } => StatusCode::NOT_FOUND,
+        OpenError::Forbidden { .. } => StatusCode::FORBIDDEN,
         OpenError::Draining | OpenError::Backend { .. } => StatusCode::SERVICE_UNAVAILABLE,
     };
     refuse(status, error)
 }
 
-/// A wish that was refused.
-pub(super) fn refused(refusal: &Refusal) -> Response {
+/// A wish that was refused, with all that is known of why.
+pub(super) fn refused(refusal: &Refusal, said: String) -> Response {
     // The backend did nothing wrong: the export is not in a state for it.
     let conflict = matches!(
         refusal.reason,
@@ -42,5 +43,5 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         Errno::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
         Errno::Perm | Errno::NoSpc => StatusCode::CONFLICT,
     };
-    refuse(status, refusal)
+    refuse(status, said)
 }

@@ -55,9 +55,9 @@ async fn wish(shared: &Shared, name: &str, wish: impl FnOnce(u64) -> Wish) -> Re
         Err(error) => return unopened(&error),
     };
     let export = lease.export();
-    match export.resizer().wish(wish(export.size())).await {
+    match export.resizer().order(wish(export.size())).await {
         Ok(size) => tell(Resized { size: size.bytes() }),
-        Err(refusal) => refused(&refusal),
+        Err((refusal, said)) => refused(&refusal, said),
     }
 }
 

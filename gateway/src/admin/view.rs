@@ -132,6 +132,12 @@ pub struct SessionView {
     pub id: u64,
     /// The export that it has open.
     pub export: String,
+    /// Whose that is.
+    pub tenant: String,
+    /// What it may do with it: list, read, write, trim, resize, shrink.
+    pub verbs: Vec<String>,
+    /// The entry of `clients` that says so.
+    pub rule: String,
     /// Where it comes from: an address and port, or unix.
     pub peer: String,
     /// How its replies are framed: simple, structured or extended.
@@ -157,6 +163,9 @@ impl From<SessionInfo> for SessionView {
         Self {
             id: info.id,
             export: info.export,
+            tenant: info.tenant,
+            verbs: info.verbs.iter().map(|verb| verb.as_str().to_owned()).collect(),
+            rule: info.rule,
             peer: info.from,
             framing: framing.to_owned(),
             style: style.to_owned(),

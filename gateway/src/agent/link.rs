@@ -48,6 +48,11 @@ impl Link {
     }
 
     async fn negotiate(uri: &NbdUri, shrink: bool) -> Result<Self, AgentFault> {
+        if uri.tls().is_some() {
+            // Never in the clear what was to go through TLS.
+            let why = "its URI asks for TLS, which the kernel does not speak: use nbd:// or nbd+unix://".to_owned();
+            return Err(AgentFault::Unfit { why });
+        }
         let refused = |cause| ClientFault::Connect { endpoint: uri.endpoint().to_string(), cause };
         let mut stream = Stream::connect(&Address::of(uri)).await.map_err(refused)?;
         stream.keep_alive();
@@ -135,6 +140,7 @@ fn blocking(stream: Stream) -> std::io::Result<OwnedFd> {
             stream.set_nonblocking(false)?;
             stream.into()
         }
+        Stream::Tls(_) => return Err(std::io::Error::other("the kernel does not speak TLS")),
     })
 }
 
@@ -193,6 +199,13 @@ mod tests {
                 Some(words) => assert!(found.as_ref().is_err_and(|said| said.contains(words)), "{found:?} for {new:?}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn an_uri_with_tls_is_never_taken_to_the_kernel_in_the_clear() {
+        let nobody = "nbds+unix:///x?socket=/nonexistent".parse().unwrap();
+        let Err(fault) = Link::open(&nobody, false).await else { panic!("there is nobody") };
+        assert!(fault.to_string().contains("its URI asks for TLS, which the kernel does not speak"), "{fault}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Owns what its commands do and print; how they are written belongs to the configuration crate. Speaks to a server only
 //! through `connect`, so that every command negotiates alike, keeps to the server's block sizes, and names its errors alike.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nbd_gateway_config::cli::ClientCommand;
@@ -27,12 +28,21 @@ pub use fault::ClientFault;
 use voice::Voice;
 
 /// Runs a client command on a runtime of its own.
-pub fn main(command: &ClientCommand) -> ExitCode {
+pub fn main(mut command: ClientCommand, certificates: Option<PathBuf>) -> ExitCode {
+    if let Some(directory) = certificates {
+        match command.uri_mut().tls_mut() {
+            Some(tls) => tls.certificates = Some(directory),
+            None => {
+                eprintln!("nbd-gateway: --tls-certificates is for URIs that ask for TLS: use nbds:// or nbds+unix://");
+                return ExitCode::from(super::USAGE);
+            }
+        }
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return super::failed(&error),
     };
-    match runtime.block_on(run(command)) {
+    match runtime.block_on(run(&command)) {
         Ok(()) => ExitCode::from(super::DONE),
         Err(fault) => super::failed(&fault),
     }

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod client;
 pub mod describe;
+pub mod explain;
 pub mod operator;
 pub mod serve;
 

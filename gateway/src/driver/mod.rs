@@ -121,8 +121,9 @@ impl Driver {
         match self {
             Self::File(file) => file.exposes_zeroes().await,
             Self::Restart(restart) => restart.exposes_zeroes().await,
-            // A volume may show what it held before, and so may a node of qemu's on one.
-            Self::Exec(_) | Self::Qmp(_) => false,
+            Self::Qmp(qmp) => qmp.exposes_zeroes().await,
+            // A volume may show what it held before.
+            Self::Exec(_) => false,
         }
     }
 

@@ -23,6 +23,7 @@ use crate::proto::resize::ResizeInfo;
 use crate::proto::{Cookie, ExportFlags, Framing};
 use crate::resize::{Resizer, style};
 use crate::shards::Shard;
+use crate::tls::{BackendTls, CertificateFault};
 use crate::work::{Finished, Job};
 
 /// What the backend said about itself.
@@ -146,6 +147,8 @@ pub(super) enum Unopened {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error(transparent)]
+    Certificates(#[from] CertificateFault),
+    #[error(transparent)]
     Origin(#[from] OriginError),
     #[error("{0}")]
     Task(String),
@@ -206,8 +209,9 @@ impl Backend {
         metrics: impl Fn() -> ExportMetrics,
         resizer: &Resizer,
     ) -> Result<(Self, Facts, Arc<View>), Unopened> {
-        let dialer =
-            Dialer { address: Address::of(uri), export: uri.export().as_str().to_owned(), limit: config.dial_timeout };
+        let tls = BackendTls::of(uri, Some(Arc::clone(&shared.metrics)))?.map(Arc::new);
+        let export = uri.export().as_str().to_owned();
+        let dialer = Dialer { address: Address::of(uri), export, tls, limit: config.dial_timeout };
         let first = dialer.dial().await?;
         let negotiated = &first.negotiated;
         let facts = Facts {

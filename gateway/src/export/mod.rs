@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use nbd_gateway_config::Resolved;
 use nbd_gateway_metrics::{self as metrics, ExportMetrics, ResizeMetrics};
+use nbd_gateway_policy::access::{Verb, Verbs};
 use nbd_gateway_policy::export::ExportPolicy;
 use nbd_gateway_policy::offer::{Negotiated, Now, Offer, PastEnd, offer};
 use nbd_gateway_policy::style::Grows;
@@ -185,8 +186,8 @@ impl Export {
         self.book.take_notice(&self.config.tenant)
     }
 
-    /// What a client is offered about its size.
-    pub fn offer(&self, client: &Negotiated) -> Offer {
+    /// What a client with these verbs is offered about its size.
+    pub fn offer(&self, verbs: Verbs, client: &Negotiated) -> Offer {
         let size = Size::new(self.size()).unwrap_or(Size::MAX);
         // Of others, what is not shown is not theirs to have.
         let disk = match self.core.facts().style.grows {
@@ -194,7 +195,7 @@ impl Export {
             _ => size,
         };
         let now = Now { size, disk, headroom: self.book.headroom(self.resizer.export_name()) };
-        offer(self.core.facts().style, &self.policy, &now, client)
+        offer(self.core.facts().style, &self.policy.for_verbs(verbs), &now, client)
     }
 
     /// The metadata contexts that the backend has, in a fixed order.
@@ -218,13 +219,16 @@ impl Export {
         &self.budget
     }
 
-    /// The transmission flags for a client with this framing.
-    pub fn flags_for(&self, client: Framing, resize: bool) -> ExportFlags {
+    /// The transmission flags for a client with these verbs and this framing.
+    pub fn flags_for(&self, verbs: Verbs, client: Framing, resize: bool) -> ExportFlags {
         let basis = Basis {
             backend: self.core.facts().flags,
             lanes: self.core.facts().framing,
             client,
-            read_only: self.config.read_only || self.core.facts().flags.has(ExportFlags::READ_ONLY),
+            read_only: self.config.read_only
+                || self.core.facts().flags.has(ExportFlags::READ_ONLY)
+                || !verbs.has(Verb::Write),
+            trim: verbs.has(Verb::Trim),
             flush_covers_all: self.core.backend.flush_covers_all(self.core.facts().flags),
             resize,
         };

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use dashmap::DashMap;
 use nbd_gateway_config::{Config, NoExport, Resolved, Tenant};
 use nbd_gateway_metrics::Metrics;
+use nbd_gateway_policy::access::{Access, Rule, Verb};
 use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::types::TenantId;
 use tokio::time::Instant;
@@ -33,6 +34,24 @@ pub enum OpenError {
         /// Nothing fits, or a template refuses it: with the template's name, for operators.
         why: NoExport,
     },
+    /// It is there, and this client may not know of it.
+    #[error("the client may not list export {export:?}: {rule}")]
+    Hidden {
+        /// What was asked for.
+        export: String,
+        /// What decided.
+        rule: Rule,
+    },
+    /// It is there, and this client may not open it.
+    #[error("the client may not {verb} export {export:?}: {rule}")]
+    Forbidden {
+        /// What was asked for.
+        export: String,
+        /// What it may not.
+        verb: Verb,
+        /// What decided.
+        rule: Rule,
+    },
     /// The gateway is going away.
     #[error("the gateway is shutting down")]
     Draining,
@@ -47,10 +66,26 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// The export that was asked for.
+    pub fn export(&self) -> &str {
+        match self {
+            OpenError::Unknown { export, .. }
+            | OpenError::Hidden { export, .. }
+            | OpenError::Forbidden { export, .. }
+            | OpenError::Backend { export, .. } => export,
+            OpenError::Draining => "",
+        }
+    }
+
     /// The sentence for a client: without addresses and other names of the inside.
     pub fn for_client(&self) -> String {
         match self {
-            OpenError::Unknown { export, .. } => format!("there is no export {export:?}"),
+            OpenError::Unknown { export, .. } | OpenError::Hidden { export, .. } => {
+                format!("there is no export {export:?}")
+            }
+            OpenError::Forbidden { export, verb, .. } => {
+                format!("you may not {verb} export {export:?}; ask the operator for the verb `{verb}`")
+            }
             OpenError::Draining => self.to_string(),
             OpenError::Backend { export, .. } => {
                 format!(
@@ -155,6 +190,16 @@ impl Registry {
     /// template's are not listed, and no backend is asked.
     pub fn list(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         self.config.listing()
+    }
+
+    /// Who may do what.
+    pub fn access(&self) -> &Access {
+        self.config.access()
+    }
+
+    /// Whose export a name means; None: there is none of that name.
+    pub fn owner_of(&self, name: &str) -> Option<&TenantId> {
+        self.config.owner_of(name)
     }
 
     /// The threads that move requests.

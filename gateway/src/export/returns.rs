@@ -128,8 +128,8 @@ mod tests {
     use super::*;
     use crate::proto::{Cmd, CmdFlags, Payload};
 
-    const ONE: Peer = Peer::Unix { pid: Some(1), uid: 0 };
-    const OTHER: Peer = Peer::Unix { pid: Some(2), uid: 0 };
+    const ONE: Peer = Peer::Unix { pid: Some(1), uid: 0, gid: 0 };
+    const OTHER: Peer = Peer::Unix { pid: Some(2), uid: 0, gid: 0 };
 
     fn write(offset: u64) -> Request {
         Request { command: Cmd::WRITE, flags: CmdFlags::NONE, offset, length: 512, payload: Payload::empty() }
@@ -186,8 +186,8 @@ mod tests {
     async fn no_more_clients_are_remembered_than_there_is_room_for() {
         let returns = Returns::default();
         for pid in 0..2000 {
-            returns.cut(Peer::Unix { pid: Some(pid), uid: 0 }, &write(1), 4096);
-            (0..100).for_each(|n| returns.cut(Peer::Unix { pid: Some(pid), uid: 0 }, &write(n), 4096));
+            returns.cut(Peer::Unix { pid: Some(pid), uid: 0, gid: 0 }, &write(1), 4096);
+            (0..100).for_each(|n| returns.cut(Peer::Unix { pid: Some(pid), uid: 0, gid: 0 }, &write(n), 4096));
         }
         let cut = returns.cut.lock();
         assert!(cut.len() == MOST && cut.iter().all(|known| known.lost.len() <= WRITES));

@@ -170,20 +170,32 @@ fn behind(sessions: &[SessionInfo], export: &str, size: u64, qemu: Option<i32>) 
 mod tests {
     use super::*;
     use crate::proto::Framing;
+    use nbd_gateway_policy::access::Verbs;
 
     fn session(id: u64, peer: Peer, told: u64) -> SessionInfo {
         let (export, from) = ("vm".to_owned(), peer.to_string());
-        SessionInfo { id, export, style: ClientStyle::Stock, peer, from, framing: Framing::Structured, told }
+        SessionInfo {
+            id,
+            export,
+            tenant: "t".to_owned(),
+            verbs: Verbs::ALL,
+            rule: String::new(),
+            style: ClientStyle::Stock,
+            peer,
+            from,
+            framing: Framing::Structured,
+            told,
+        }
     }
 
     const fn process(pid: i32) -> Peer {
-        Peer::Unix { pid: Some(pid), uid: 0 }
+        Peer::Unix { pid: Some(pid), uid: 0, gid: 0 }
     }
 
     #[test]
     fn only_what_is_that_qemus_is_ended() {
         let tcp = Peer::Tcp([127, 0, 0, 1].into());
-        let hidden = Peer::Unix { pid: None, uid: 0 };
+        let hidden = Peer::Unix { pid: None, uid: 0, gid: 0 };
         let mut all = vec![session(1, process(7), 64), session(2, process(8), 64), session(3, tcp, 64)];
         all.push(SessionInfo { export: "other".to_owned(), ..session(4, process(7), 64) });
         all.push(SessionInfo { style: ClientStyle::Automatic, ..session(5, process(7), 64) });

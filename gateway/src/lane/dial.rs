@@ -1,12 +1,14 @@
 //! Making a backend connection: connect, shake hands, within one deadline.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Connected;
-use crate::net::{Address, Stream};
+use crate::net::{Address, Stream, TlsStream};
 use crate::proto::handshake::client::{Client, Contexts, HandshakeError, Progress, Wishes};
 use crate::proto::{Framing, Inbox, Info};
+use crate::tls::{BackendTls, TlsFault};
 
 /// Why a backend could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,14 @@ pub enum DialError {
         /// How.
         error: HandshakeError,
     },
+    /// There is no TLS.
+    #[error("backend {address}: {fault}")]
+    Tls {
+        /// Where to.
+        address: Address,
+        /// Why not.
+        fault: TlsFault,
+    },
     /// No answer in time. `qemu-nbd` without `-e` leaves a second connection without a greeting.
     #[error(
         "backend {address} did not finish the handshake within {limit:?} (dial-timeout); does it take one more connection?"
@@ -61,6 +71,8 @@ pub struct Dialer {
     pub address: Address,
     /// The export's name there.
     pub export: String,
+    /// TLS, without which nothing is said to it; None: everything goes in the clear.
+    pub tls: Option<Arc<BackendTls>>,
     /// Deadline for connect and handshake together.
     pub limit: Duration,
 }
@@ -85,6 +97,7 @@ impl Dialer {
             framing: Framing::Extended,
             contexts: Contexts::All,
             infos: vec![Info::NAME, Info::DESCRIPTION, Info::BLOCK_SIZE, Info::RESIZE],
+            tls: self.tls.is_some(),
             ..Wishes::go(self.export.clone())
         });
         loop {
@@ -92,9 +105,18 @@ impl Dialer {
             if let Some(bytes) = client.take_output() {
                 stream.write_all(&bytes).await.map_err(broken)?;
             }
-            match progress.map_err(|error| DialError::Handshake { address: address(), error })? {
-                Progress::Done(negotiated) => return Ok(Connected { negotiated, stream, inbox }),
-                Progress::Need(_) | Progress::Listed(_) => {}
+            let failed = |error| DialError::Handshake { address: address(), error };
+            match (progress.map_err(failed)?, &self.tls) {
+                (Progress::StartTls, Some(tls)) => {
+                    client.secured(inbox.bytes()).map_err(failed)?;
+                    stream = TlsStream::connect(stream, tls)
+                        .await
+                        .map_err(|fault| DialError::Tls { address: address(), fault })?;
+                    continue;
+                }
+                (Progress::Done(negotiated), _) => return Ok(Connected { negotiated, stream, inbox }),
+                // TLS is never agreed on without having been asked for.
+                (Progress::Need(_) | Progress::Listed(_) | Progress::StartTls, _) => {}
             }
             let room = inbox.bytes();
             room.reserve(8192);

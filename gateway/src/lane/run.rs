@@ -41,7 +41,9 @@ impl Connected {
             RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie: Cookie(0), offset: 0, length: 0 };
         header.put(self.negotiated.framing, &mut disc);
         // The backend may be gone already; then there is nobody to say goodbye to.
-        let _ = self.stream.write_all(&disc).await;
+        if self.stream.write_all(&disc).await.is_ok() {
+            let _ = self.stream.close().await;
+        }
     }
 }
 

@@ -42,6 +42,7 @@ fn connected(pool: &Arc<Pool>) -> (Arc<Lane>, UnixStream, watch::Sender<bool>) {
         dialer: Dialer {
             address: Address::Unix("/nonexistent/socket".into()),
             export: String::new(),
+            tls: None,
             limit: Duration::from_secs(1),
         },
         policy: OnLoss { hold: Duration::ZERO, durable: false },

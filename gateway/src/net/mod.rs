@@ -4,8 +4,10 @@ mod outbox;
 mod peer;
 mod pool;
 mod stream;
+mod tls;
 
 pub use outbox::{Batch, Outbox, Released, Written};
 pub use peer::Peer;
 pub use pool::Pool;
 pub use stream::{Address, Listening, ReadHalf, Stream, WriteHalf};
+pub use tls::{TlsRead, TlsStream, TlsWrite};

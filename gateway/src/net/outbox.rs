@@ -4,7 +4,7 @@
 //! unless another task is writing already, which then takes what was appended meanwhile along. Nobody waits for a socket
 //! here: when it is full, the connection's own task is woken to go on once there is room ([`Outbox::is_blocked`]).
 //! Payload bytes are never moved. What a reply holds (requests, bytes) is reported released when its last byte is with
-//! the kernel.
+//! the kernel; inside TLS, when it is encrypted, of which a bounded amount waits for the kernel (`net/tls.rs`).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -126,11 +126,11 @@ impl Outbox {
         self.blocked.store(false, Ordering::Release);
     }
 
-    /// Cuts the connection and forgets what is queued; gives back what that held.
+    /// Ends the connection and forgets what is queued; gives back what that held.
     pub fn disconnect(&self) -> Released {
         let mut writer = self.writer.lock();
         if let Some(sink) = writer.sink.take() {
-            sink.cut();
+            sink.goodbye();
         }
         let incoming = core::mem::take(&mut *self.incoming.lock());
         let left = core::mem::take(&mut *writer);
@@ -160,7 +160,7 @@ impl Outbox {
     /// Whether everything appended is with the kernel.
     pub fn is_empty(&self) -> bool {
         let writer = self.writer.lock();
-        writer.segments.is_empty() && self.incoming.lock().segments.is_empty()
+        !self.is_blocked() && writer.segments.is_empty() && self.incoming.lock().segments.is_empty()
     }
 
     /// Writes what is queued, unless someone is at it. The flag says whether the socket has just become full: then the
@@ -257,7 +257,8 @@ impl Writer {
             }
             if used == 0 {
                 self.written(0, released);
-                return Ok(());
+                // What TLS keeps back waits for room like anything else.
+                return self.sink.as_ref().map_or(Ok(()), WriteHalf::try_flush);
             }
             let Some(sink) = &self.sink else { return Err(io::ErrorKind::NotConnected.into()) };
             let n = sink.try_write(slices.get(..used).unwrap_or_default())?;

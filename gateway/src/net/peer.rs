@@ -15,6 +15,8 @@ pub enum Peer {
         pid: Option<i32>,
         /// Its user.
         uid: u32,
+        /// Its primary group.
+        gid: u32,
     },
     /// The kernel does not say: a connection that is gone already.
     Unknown,
@@ -24,8 +26,8 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Unix { pid: Some(pid), uid } => write!(f, "process {pid} of user {uid}"),
-            Self::Unix { pid: None, uid } => write!(f, "a process of user {uid}"),
+            Self::Unix { pid: Some(pid), uid, .. } => write!(f, "process {pid} of user {uid}"),
+            Self::Unix { pid: None, uid, .. } => write!(f, "a process of user {uid}"),
             Self::Unknown => f.write_str("unknown"),
         }
     }

@@ -1,19 +1,19 @@
-//! One stream type over TCP and Unix sockets, in two halves. TLS takes its place here as a further variant.
+//! One stream type over TCP and Unix sockets, bare or inside TLS, in two halves.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::pin::pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use nbd_gateway_config::{Endpoint, Host, NbdUri};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, tcp, unix};
 
-use super::Peer;
+use super::{Peer, TlsRead, TlsStream, TlsWrite};
 
 /// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Unix.
     Unix(UnixStream),
+    /// TLS over one of them.
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
@@ -72,6 +74,7 @@ impl Stream {
         match self {
             Stream::Tcp(s) => s.peer_addr().map_or_else(|_| "tcp".to_owned(), |a| a.to_string()),
             Stream::Unix(_) => "unix".to_owned(),
+            Stream::Tls(_) => "tls".to_owned(),
         }
     }
 
@@ -79,9 +82,13 @@ impl Stream {
     pub fn identity(&self) -> Peer {
         match self {
             Stream::Tcp(s) => s.peer_addr().map_or(Peer::Unknown, |address| Peer::Tcp(address.ip().to_canonical())),
-            Stream::Unix(s) => {
-                s.peer_cred().map_or(Peer::Unknown, |cred| Peer::Unix { pid: cred.pid(), uid: cred.uid() })
-            }
+            Stream::Unix(s) => s.peer_cred().map_or(Peer::Unknown, |cred| Peer::Unix {
+                pid: cred.pid(),
+                uid: cred.uid(),
+                gid: cred.gid(),
+            }),
+            // Asked before there is TLS.
+            Stream::Tls(_) => Peer::Unknown,
         }
     }
 
@@ -102,6 +109,7 @@ impl Stream {
         match self {
             Stream::Tcp(s) => s.read_buf(buffer).await,
             Stream::Unix(s) => s.read_buf(buffer).await,
+            Stream::Tls(s) => std::future::poll_fn(|cx| s.poll_fill(cx, buffer)).await,
         }
     }
 
@@ -110,6 +118,23 @@ impl Stream {
         match self {
             Stream::Tcp(s) => s.write_all(bytes).await,
             Stream::Unix(s) => s.write_all(bytes).await,
+            Stream::Tls(s) => {
+                let mut rest = bytes;
+                while !rest.is_empty() {
+                    let taken = std::future::poll_fn(|cx| s.poll_write(cx, rest)).await?;
+                    rest = rest.get(taken..).unwrap_or_default();
+                }
+                std::future::poll_fn(|cx| s.poll_flush(cx)).await
+            }
+        }
+    }
+
+    /// Ends the sending side in order: with TLS, after saying so. Cancel-safe: yes.
+    pub async fn close(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(s) => s.shutdown().await,
+            Stream::Unix(s) => s.shutdown().await,
+            Stream::Tls(s) => std::future::poll_fn(|cx| s.poll_close(cx)).await,
         }
     }
 
@@ -118,6 +143,7 @@ impl Stream {
         Ok(match self {
             Stream::Tcp(s) => Stream::Tcp(TcpStream::from_std(s.into_std()?)?),
             Stream::Unix(s) => Stream::Unix(UnixStream::from_std(s.into_std()?)?),
+            Stream::Tls(s) => Stream::Tls(Box::new(s.rehome()?)),
         })
     }
 
@@ -132,6 +158,62 @@ impl Stream {
                 let (r, w) = s.into_split();
                 (ReadHalf::Unix(r), WriteHalf::Unix(w))
             }
+            Stream::Tls(s) => {
+                let (r, w) = s.split();
+                (ReadHalf::Tls(r), WriteHalf::Tls(w))
+            }
+        }
+    }
+
+    /// Puts two halves of a bare socket together again.
+    pub(super) fn join(read: ReadHalf, write: WriteHalf) -> io::Result<Self> {
+        let other = || io::Error::other("halves of different sockets");
+        match (read, write) {
+            (ReadHalf::Tcp(r), WriteHalf::Tcp(w)) => r.reunite(w).map(Stream::Tcp).map_err(|_| other()),
+            (ReadHalf::Unix(r), WriteHalf::Unix(w)) => r.reunite(w).map(Stream::Unix).map_err(|_| other()),
+            _ => Err(other()),
+        }
+    }
+}
+
+/// For what is generic over streams: the command-line client.
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(s) => pin!(s).poll_read(cx, buffer),
+            Stream::Unix(s) => pin!(s).poll_read(cx, buffer),
+            Stream::Tls(s) => {
+                let mut plain = BytesMut::with_capacity(buffer.remaining().min(64 * 1024));
+                ready!(s.poll_fill(cx, &mut plain))?;
+                buffer.put_slice(&plain);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(s) => pin!(s).poll_write(cx, bytes),
+            Stream::Unix(s) => pin!(s).poll_write(cx, bytes),
+            Stream::Tls(s) => s.poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(s) => pin!(s).poll_flush(cx),
+            Stream::Unix(s) => pin!(s).poll_flush(cx),
+            Stream::Tls(s) => s.poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(s) => pin!(s).poll_shutdown(cx),
+            Stream::Unix(s) => pin!(s).poll_shutdown(cx),
+            Stream::Tls(s) => s.poll_close(cx),
         }
     }
 }
@@ -143,6 +225,8 @@ pub enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
     /// Unix.
     Unix(unix::OwnedReadHalf),
+    /// TLS.
+    Tls(TlsRead),
 }
 
 impl ReadHalf {
@@ -151,6 +235,7 @@ impl ReadHalf {
         match self {
             ReadHalf::Tcp(r) => pin!(r.read_buf(buffer)).poll(cx),
             ReadHalf::Unix(r) => pin!(r.read_buf(buffer)).poll(cx),
+            ReadHalf::Tls(r) => r.poll_fill(cx, buffer),
         }
     }
 }
@@ -162,14 +247,25 @@ pub enum WriteHalf {
     Tcp(tcp::OwnedWriteHalf),
     /// Unix.
     Unix(unix::OwnedWriteHalf),
+    /// TLS.
+    Tls(TlsWrite),
 }
 
 impl WriteHalf {
-    /// Writes what fits; `WouldBlock` if nothing does.
+    /// Writes what fits; `WouldBlock` if nothing does. TLS may keep some of it until [`try_flush`](Self::try_flush).
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             WriteHalf::Tcp(w) => w.try_write_vectored(slices),
             WriteHalf::Unix(w) => w.try_write_vectored(slices),
+            WriteHalf::Tls(w) => w.try_write(slices),
+        }
+    }
+
+    /// Writes what was kept; `WouldBlock` if not all of it fits.
+    pub fn try_flush(&self) -> io::Result<()> {
+        match self {
+            WriteHalf::Tcp(_) | WriteHalf::Unix(_) => Ok(()),
+            WriteHalf::Tls(w) => w.try_flush(),
         }
     }
 
@@ -178,26 +274,33 @@ impl WriteHalf {
         match self {
             WriteHalf::Tcp(w) => w.as_ref().poll_write_ready(cx),
             WriteHalf::Unix(w) => w.as_ref().poll_write_ready(cx),
+            WriteHalf::Tls(w) => w.poll_writable(cx),
         }
     }
 
-    /// Ends this direction: what was written is delivered, then who reads gets the end of the stream.
+    /// Ends this direction: what was written is delivered, then who reads gets the end of the stream. With TLS it is said
+    /// that nothing follows.
     pub fn end(&self) {
-        // Fails only if the other side was faster.
-        let _ = rustix::net::shutdown(self.fd(), rustix::net::Shutdown::Write);
+        self.shut(rustix::net::Shutdown::Write, true);
     }
 
     /// Ends both directions at once: who reads gets the end of the stream.
     pub fn cut(&self) {
-        // Fails only if the other side was faster.
-        let _ = rustix::net::shutdown(self.fd(), rustix::net::Shutdown::Both);
+        self.shut(rustix::net::Shutdown::Both, false);
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            WriteHalf::Tcp(w) => AsFd::as_fd(w.as_ref()),
-            WriteHalf::Unix(w) => AsFd::as_fd(w.as_ref()),
-        }
+    /// The same; with TLS, after saying that nothing follows.
+    pub fn goodbye(&self) {
+        self.shut(rustix::net::Shutdown::Both, true);
+    }
+
+    pub(super) fn shut(&self, how: rustix::net::Shutdown, polite: bool) {
+        // Fails only if the other side was faster.
+        let _ = match self {
+            WriteHalf::Tcp(w) => rustix::net::shutdown(w.as_ref().as_fd(), how),
+            WriteHalf::Unix(w) => rustix::net::shutdown(w.as_ref().as_fd(), how),
+            WriteHalf::Tls(w) => return w.shut(how, polite),
+        };
     }
 }
 

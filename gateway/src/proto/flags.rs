@@ -11,8 +11,10 @@ pub struct Basis {
     pub lanes: Framing,
     /// What this client negotiated.
     pub client: Framing,
-    /// Whether this client may not write (configuration, or the backend's own READ_ONLY).
+    /// Whether this client may not write (its verbs, the export's configuration, or the backend's own READ_ONLY).
     pub read_only: bool,
+    /// Whether this client may trim.
+    pub trim: bool,
     /// Whether a FLUSH of one session covers the answered writes of all (one lane, or a backend with CAN_MULTI_CONN).
     pub flush_covers_all: bool,
     /// Whether NBD_CMD_RESIZE is accepted from this client.
@@ -26,7 +28,8 @@ pub struct Basis {
 /// | HAS_FLAGS | always |
 /// | READ_ONLY | the client may not write |
 /// | SEND_FLUSH, SEND_FUA, ROTATIONAL, SEND_CACHE | the backend has it |
-/// | SEND_TRIM, SEND_WRITE_ZEROES | the backend has it and the client may write |
+/// | SEND_TRIM | the backend has it and the client may write and trim |
+/// | SEND_WRITE_ZEROES | the backend has it and the client may write |
 /// | SEND_FAST_ZERO | as SEND_WRITE_ZEROES, and the backend has it |
 /// | SEND_DF | the client has structured replies, and the backend's READs come in one piece or it has DF itself |
 /// | CAN_MULTI_CONN | one FLUSH covers all sessions |
@@ -41,7 +44,7 @@ pub fn for_client(basis: Basis, contexts: bool) -> ExportFlags {
         .with_if(ExportFlags::SEND_FLUSH, has(ExportFlags::SEND_FLUSH))
         .with_if(ExportFlags::SEND_FUA, has(ExportFlags::SEND_FUA))
         .with_if(ExportFlags::ROTATIONAL, has(ExportFlags::ROTATIONAL))
-        .with_if(ExportFlags::SEND_TRIM, has(ExportFlags::SEND_TRIM) && writable)
+        .with_if(ExportFlags::SEND_TRIM, has(ExportFlags::SEND_TRIM) && writable && basis.trim)
         .with_if(ExportFlags::SEND_WRITE_ZEROES, zeroes)
         .with_if(ExportFlags::SEND_FAST_ZERO, zeroes && has(ExportFlags::SEND_FAST_ZERO))
         .with_if(
@@ -67,10 +70,12 @@ mod tests {
         for backend in 0..=0x1fffu16 {
             let backend = ExportFlags(backend);
             for (lanes, client) in FRAMINGS.into_iter().flat_map(|l| FRAMINGS.into_iter().map(move |c| (l, c))) {
-                for bits in 0..16u8 {
-                    let [read_only, flush_covers_all, resize, contexts] = [1, 2, 4, 8].map(|b| bits & b != 0);
-                    let told =
-                        for_client(Basis { backend, lanes, client, read_only, flush_covers_all, resize }, contexts);
+                for bits in 0..32u8 {
+                    let [read_only, flush_covers_all, resize, contexts, trim] = [1, 2, 4, 8, 16].map(|b| bits & b != 0);
+                    let told = for_client(
+                        Basis { backend, lanes, client, read_only, trim, flush_covers_all, resize },
+                        contexts,
+                    );
                     rows += 1;
                     for (flag, name) in ExportFlags::NAMED {
                         let mine = backend.has(*flag);
@@ -78,7 +83,8 @@ mod tests {
                             "HAS_FLAGS" => true,
                             "READ_ONLY" => read_only,
                             "SEND_FLUSH" | "SEND_FUA" | "ROTATIONAL" | "SEND_CACHE" => mine,
-                            "SEND_TRIM" | "SEND_WRITE_ZEROES" => mine && !read_only,
+                            "SEND_TRIM" => mine && !read_only && trim,
+                            "SEND_WRITE_ZEROES" => mine && !read_only,
                             "SEND_FAST_ZERO" => mine && backend.0 & 0x40 != 0 && !read_only,
                             "SEND_DF" => match (client, lanes) {
                                 (Framing::Simple, _) => false,
@@ -99,6 +105,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(rows, 0x2000 * 9 * 16);
+        assert_eq!(rows, 0x2000 * 9 * 32);
     }
 }

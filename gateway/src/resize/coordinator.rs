@@ -93,6 +93,10 @@ pub struct Coordinator<H> {
     audience: Arc<Audience>,
     glance: Arc<Glance>,
     pub(super) told: Told,
+    /// What the backend or its driver said to the wish at hand, for operators.
+    pub(super) said: Option<String>,
+    /// The backend could not be looked at beside its lanes, for the wish at hand.
+    pub(super) alone: bool,
 }
 
 impl<H: Hands> Coordinator<H> {
@@ -101,7 +105,20 @@ impl<H: Hands> Coordinator<H> {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
         let standing = Standing::Ready;
         let glance = Arc::default();
-        Self { at, standing, generation: 0, exposed, hands, book, jobs, audience, glance, told }
+        Self {
+            at,
+            standing,
+            generation: 0,
+            exposed,
+            hands,
+            book,
+            jobs,
+            audience,
+            glance,
+            told,
+            said: None,
+            alone: false,
+        }
     }
 
     /// Shows what it knows there too.
@@ -189,7 +206,7 @@ impl<H: Hands> Coordinator<H> {
     /// How the backend grows: one that takes a single connection can be looked at only while no lane has it.
     fn backend(&self) -> BackendStyle {
         match self.at.backend.grows {
-            Grows::Driver { aside: false } if self.hands.takes_one() => {
+            Grows::Driver { aside: false } if self.alone || self.hands.takes_one() => {
                 BackendStyle { grows: Grows::Driver { aside: true }, ..self.at.backend }
             }
             _ => self.at.backend,
@@ -201,17 +218,23 @@ impl<H: Hands> Coordinator<H> {
     }
 
     async fn wish(&mut self, wish: &Wish, asking: Option<Asking>, job: u64) -> Answer {
+        (self.said, self.alone) = (None, false);
         let answer = self.carry(wish, asking, job).await;
         let size = self.at.size.bytes();
+        let said = self.said.take();
+        let told = |refusal: &Refusal| match &said {
+            Some(said) => format!("{refusal}: {said}"),
+            None => refusal.to_string(),
+        };
         match &answer {
             Ok(size) => self.jobs.end(job, JobState::Done, size.bytes(), None),
             // Its own outcome is unknown; one that came later was just refused.
             Err(refusal)
                 if refusal.reason == Reason::BackendTimedOut && matches!(self.standing, Standing::Unsettled { .. }) =>
             {
-                self.jobs.end(job, JobState::Unsettled, size, Some(refusal.to_string()));
+                self.jobs.end(job, JobState::Unsettled, size, Some(told(refusal)));
             }
-            Err(refusal) => self.jobs.end(job, JobState::Refused, size, Some(refusal.to_string())),
+            Err(refusal) => self.jobs.end(job, JobState::Refused, size, Some(told(refusal))),
         }
         answer
     }
@@ -283,10 +306,15 @@ impl<H: Hands> Coordinator<H> {
         match answered {
             Answered::Yes => {
                 self.broke("it answered success, and its size is what it was");
+                if matches!(self.at.backend.grows, Grows::Driver { .. }) {
+                    let why = "its server still shows the old size; one that never looks at its file again needs driver = \"restart\" or \"qmp\"";
+                    self.said = Some(why.to_owned());
+                }
                 unchanged
             }
             Answered::No { errno, message } => {
                 tracing::info!(export = self.at.export.as_str(), errno, message, "the backend refused a resize");
+                self.said = Some(message.clone()).filter(|message| !message.is_empty());
                 match errno {
                     28 => Reason::BackendFull,
                     22 => {
@@ -306,6 +334,7 @@ impl<H: Hands> Coordinator<H> {
                     why,
                     "the backend did not answer a resize as it should; it is not asked again until it has been read back"
                 );
+                self.said = Some(why.clone());
                 self.broke(why);
                 Reason::BackendTimedOut
             }

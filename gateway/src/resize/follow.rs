@@ -45,7 +45,7 @@ pub async fn follow(
                         let until = Instant::now() + REST;
                         while Instant::now() < until {
                             tokio::time::sleep(poll.max(Duration::from_secs(1))).await;
-                            look(&core, &resizer).await;
+                            look(&core, &resizer, &metrics).await;
                         }
                     }
                     // Lost or refused: not at once again.
@@ -55,7 +55,7 @@ pub async fn follow(
                 std::future::pending::<()>().await;
             } else {
                 tokio::time::sleep(jitter(poll, core.name())).await;
-                look(&core, &resizer).await;
+                look(&core, &resizer, &metrics).await;
             }
         }
     };
@@ -112,8 +112,10 @@ async fn listen(core: &Core, resizer: &Resizer, metrics: &ResizeMetrics) -> Ende
     }
 }
 
-async fn look(core: &Core, resizer: &Resizer) {
-    match core.look().await {
+async fn look(core: &Core, resizer: &Resizer, metrics: &ResizeMetrics) {
+    let looked = core.look().await;
+    metrics.looked_at.set(i64::from(looked.is_ok()));
+    match looked {
         Ok(size) => resizer.seen(size),
         Err(why) => tracing::debug!(export = core.name(), %why, "the backend's size can't be read now"),
     }

@@ -44,26 +44,22 @@ impl<H: Hands> Coordinator<H> {
                     }
                     dropped = true;
                 }
-                Step::Reread => {
-                    let one = self.hands.takes_one();
-                    match self.hands.read_size().await {
-                        Ok(size) if size == self.at.disk.bytes() => {}
-                        other => {
-                            if dropped {
-                                self.hands.renew(Lanes::DropBefore).await;
-                            }
-                            self.forget_planned().await;
-                            self.roll_back(held.take()).await;
-                            match other {
-                                Ok(size) => self.judge(size).await,
-                                // It has just turned out why: another plan can look at it.
-                                Err(_) if one != self.hands.takes_one() => {}
-                                Err(why) => return Some(Err(self.unread(&why))),
-                            }
-                            return None;
+                Step::Reread => match self.hands.read_size().await {
+                    Ok(size) if size == self.at.disk.bytes() => {}
+                    other => {
+                        if dropped {
+                            self.hands.renew(Lanes::DropBefore).await;
                         }
+                        self.forget_planned().await;
+                        self.roll_back(held.take()).await;
+                        match other {
+                            Ok(size) => self.judge(size).await,
+                            Err(_) if self.can_look_alone() => {}
+                            Err(why) => return Some(Err(self.unread(&why))),
+                        }
+                        return None;
                     }
-                }
+                },
                 Step::Ask(ask) => {
                     self.jobs.enter(job, JobState::AskingBackend);
                     self.exposed.iter_mut().for_each(Exposed::asked);

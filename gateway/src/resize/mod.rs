@@ -30,10 +30,11 @@ mod tests;
 
 use std::sync::Arc;
 
+use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::style::ClientStyle;
-use nbd_gateway_policy::types::{ExportName, TenantId};
+use nbd_gateway_policy::types::{ExportName, Size, TenantId};
 use tokio::sync::{mpsc, oneshot};
 
 use audience::Audience;
@@ -85,6 +86,21 @@ impl Resizer {
 
     /// Carries a wish out. Cancel-safe: yes; dropped, the wish is still carried out or refused, never half.
     pub async fn wish(&self, wish: Wish) -> Answer {
+        self.sent(wish).await.0
+    }
+
+    /// The same for an operator, who is also told what the backend or its driver said: that may name paths and programs.
+    pub async fn order(&self, wish: Wish) -> Result<Size, (Refusal, String)> {
+        let (answer, job) = self.sent(wish).await;
+        answer.map_err(|refusal| {
+            let said = self.jobs.list().into_iter().find(|known| Some(known.id) == job).and_then(|job| job.error);
+            let said = said.unwrap_or_else(|| refusal.to_string());
+            (refusal, said)
+        })
+    }
+
+    /// The answer, and the job that it was.
+    async fn sent(&self, wish: Wish) -> (Answer, Option<u64>) {
         let asking = match wish {
             Wish::Explicit { client, .. } => Some(client),
             Wish::Automatic { .. }
@@ -93,8 +109,10 @@ impl Resizer {
             | Wish::Adopt { .. }
             | Wish::Backend { .. } => None,
         };
-        if asking.is_some() {
-            self.book.take_resize(&self.tenant).map_err(|reason| self.refusal(reason))?;
+        if asking.is_some()
+            && let Err(reason) = self.book.take_resize(&self.tenant)
+        {
+            return (Err(self.refusal(reason)), None);
         }
         let job = self.jobs.begin(describe(&wish));
         let (reply, answer) = oneshot::channel();
@@ -107,9 +125,14 @@ impl Resizer {
                 0,
                 Some("too many resizes wait, or the export is closing".to_owned()),
             );
-            return Err(self.refusal(Reason::Busy));
+            return (Err(self.refusal(Reason::Busy)), Some(job));
         }
-        answer.await.unwrap_or_else(|_| Err(self.refusal(Reason::Draining)))
+        (answer.await.unwrap_or_else(|_| Err(self.refusal(Reason::Draining))), Some(job))
+    }
+
+    /// The refusal of a resize that a client has no verb for: `resize` or `shrink`.
+    pub fn not_authorised(&self, verb: Verb) -> Refusal {
+        self.refusal(Reason::NotAuthorised { verb: verb.as_str() })
     }
 
     /// The backend's size, as somebody has just seen it. Lost only if a thousand wishes wait: the next look finds it again.

@@ -7,6 +7,7 @@
 use nbd_gateway_policy::plan::{Adopt, Others, Plan, Standing, Wish, plan};
 use nbd_gateway_policy::quota::Reservation;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
+use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::coordinator::Coordinator;
@@ -89,8 +90,15 @@ impl<H: Hands> Coordinator<H> {
         Ok(Read { size, in_doubt })
     }
 
+    /// The backend's size can't be read beside its lanes. Whether there is another plan: without them.
+    pub(super) fn can_look_alone(&mut self) -> bool {
+        let beside = matches!(self.at.backend.grows, Grows::Driver { aside: false });
+        beside && !std::mem::replace(&mut self.alone, true)
+    }
+
     /// The backend's size can't be read, so nothing is asked of it.
-    pub(super) fn unread(&self, why: &str) -> Refusal {
+    pub(super) fn unread(&mut self, why: &str) -> Refusal {
+        self.said = Some(format!("its size can't be read: {why}"));
         tracing::warn!(export = self.at.export.as_str(), why, "the backend's size can't be read; it is not resized");
         self.refusal(Reason::BackendFailed)
     }

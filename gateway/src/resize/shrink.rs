@@ -40,6 +40,7 @@ impl<H: Hands> Coordinator<H> {
                         self.restore();
                         match other {
                             Ok(size) => self.judge(size).await,
+                            Err(_) if self.can_look_alone() => {}
                             Err(why) => return Some(Err(self.unread(&why))),
                         }
                         return None;

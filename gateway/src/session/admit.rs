@@ -3,6 +3,8 @@
 //! It looks at a header, the export's view and what this client was told; it takes nothing and changes nothing. A refused
 //! request that brings a payload still has that payload read and thrown away, so that the stream stays in step.
 
+use nbd_gateway_policy::access::{Verb, Verbs};
+
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, Framing};
 use crate::work::Failure;
@@ -13,6 +15,8 @@ pub(super) struct Rules {
     pub(super) framing: Framing,
     /// Transmission flags that the client was told.
     pub(super) flags: ExportFlags,
+    /// What it may do: says why something was not offered to it.
+    pub(super) verbs: Verbs,
     /// Requests may reach up to here.
     pub(super) end: u64,
     /// Whether writes past that go to the export all the same, which grows for them.
@@ -78,6 +82,10 @@ pub(super) fn admit(rules: &Rules, header: &RequestHeader) -> Verdict {
         return refuse(Errno::EINVAL, format!("{command} with flags {extra}, which are not offered for it here"));
     }
 
+    if command == Cmd::TRIM && !rules.verbs.has(Verb::Trim) && !rules.flags.has(ExportFlags::READ_ONLY) {
+        return refuse(Errno::EPERM, "you may not trim this export; ask the operator for the verb `trim`".to_owned());
+    }
+
     let offered = match command {
         Cmd::FLUSH => rules.flags.has(ExportFlags::SEND_FLUSH),
         Cmd::TRIM => rules.flags.has(ExportFlags::SEND_TRIM) || rules.flags.has(ExportFlags::READ_ONLY),
@@ -92,7 +100,12 @@ pub(super) fn admit(rules: &Rules, header: &RequestHeader) -> Verdict {
 
     let writes = matches!(command, Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES);
     if writes && rules.flags.has(ExportFlags::READ_ONLY) {
-        return refuse(Errno::EPERM, "the export is read-only".to_owned());
+        let why = if rules.verbs.has(Verb::Write) {
+            "the export is read-only"
+        } else {
+            "you may not write this export; ask the operator for the verb `write`"
+        };
+        return refuse(Errno::EPERM, why.to_owned());
     }
 
     if command == Cmd::FLUSH {
@@ -201,7 +214,8 @@ mod tests {
     const ALL: ExportFlags = ExportFlags(0x1fff & !0x2);
 
     fn rules(framing: Framing) -> Rules {
-        Rules { framing, flags: ALL, end: 1 << 20, grows: false, largest: 1 << 16, contexts: 2, draining: false }
+        let (flags, verbs) = (ALL, Verbs::ALL);
+        Rules { framing, flags, verbs, end: 1 << 20, grows: false, largest: 1 << 16, contexts: 2, draining: false }
     }
 
     fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> RequestHeader {
@@ -222,6 +236,9 @@ mod tests {
         let extended = rules(Framing::Extended);
         let read_only = Rules { flags: ExportFlags(0x3), ..compact };
         let draining = Rules { draining: true, ..compact };
+        let told_no_trim = ALL.without(ExportFlags::SEND_TRIM);
+        let no_trim = Rules { flags: told_no_trim, verbs: Verbs::ALL.without(Verb::Trim), ..compact };
+        let no_write = Rules { verbs: Verbs::ALL.without(Verb::Write).without(Verb::Trim), ..read_only };
         for (rules, header, expect) in [
             (compact, request(Cmd(77), none, 0, 9), "EINVAL skip 0: command 0x4d is not offered here"),
             (compact, request(Cmd::RESIZE, none, 9, 0), "EINVAL skip 0: command NBD_CMD_RESIZE is not offered here"),
@@ -237,6 +254,26 @@ mod tests {
             ),
             (read_only, request(Cmd::WRITE, none, 0, 9), "EPERM skip 9: the export is read-only"),
             (read_only, request(Cmd::TRIM, none, 0, 9), "EPERM skip 0: the export is read-only"),
+            (
+                no_trim,
+                request(Cmd::TRIM, none, 0, 9),
+                "EPERM skip 0: you may not trim this export; ask the operator for the verb `trim`",
+            ),
+            (
+                no_write,
+                request(Cmd::WRITE, none, 0, 9),
+                "EPERM skip 9: you may not write this export; ask the operator for the verb `write`",
+            ),
+            (
+                no_write,
+                request(Cmd::TRIM, none, 0, 9),
+                "EPERM skip 0: you may not write this export; ask the operator for the verb `write`",
+            ),
+            (
+                Rules { flags: told_no_trim, ..compact },
+                request(Cmd::TRIM, none, 0, 9),
+                "EINVAL skip 0: NBD_CMD_TRIM is not offered for this export",
+            ),
             (read_only, request(Cmd::FLUSH, none, 0, 0), "EINVAL skip 0: NBD_CMD_FLUSH is not offered for this export"),
             (compact, request(Cmd::FLUSH, none, 0, 9), "EINVAL skip 0: NBD_CMD_FLUSH takes no offset and no length"),
             (

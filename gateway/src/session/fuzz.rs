@@ -4,6 +4,8 @@
 //! is written down here rule by rule.
 
 use super::admit::{Rules, Verdict, admit, narrow};
+use nbd_gateway_policy::access::{Verb, Verbs};
+
 use crate::fuzz::{framing, receive};
 use crate::proto::request::{BadRequestMagic, COMPACT_REQUEST, EXTENDED_REQUEST, RequestHeader};
 use crate::proto::{Cmd, CmdFlags, Cookie, ExportFlags, Framing, Inbox};
@@ -41,6 +43,7 @@ pub fn fuzz_requests(data: &[u8]) {
     let rules = Rules {
         framing: framing(*choice),
         flags: ExportFlags(u16::from_be_bytes([*flags_high, *flags_low])),
+        verbs: if choice & 0x10 == 0 { Verbs::ALL } else { Verbs::ALL.without(Verb::Trim) },
         end: END,
         grows: false,
         largest: LARGEST,
@@ -168,7 +171,10 @@ fn check(rules: &Rules, told: &Told) {
             ExportFlags::NONE
         }
         Cmd::FLUSH => ExportFlags::SEND_FLUSH,
-        Cmd::TRIM => ExportFlags::SEND_TRIM,
+        Cmd::TRIM => {
+            assert!(rules.verbs.has(Verb::Trim), "admitted without the verb: {header:?}");
+            ExportFlags::SEND_TRIM
+        }
         Cmd::WRITE_ZEROES => ExportFlags::SEND_WRITE_ZEROES,
         Cmd::CACHE => ExportFlags::SEND_CACHE,
         Cmd::BLOCK_STATUS => {

@@ -3,22 +3,23 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
+use nbd_gateway_policy::access::{Certificate, Decision, Verb, Verbs};
 use nbd_gateway_policy::offer::{self as policy, Negotiated};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::export::{Export, Lease, OpenError, Registry};
-use crate::net::Stream;
+use crate::export::{Export, Lease, OpenError};
+use crate::net::{Stream, TlsStream};
 use crate::proto::handshake::server::{BadClient, match_contexts};
-use crate::proto::handshake::{Ask, Offer, Progress, Server};
+use crate::proto::handshake::{Ask, Offer, Progress, Server, Tls};
 use crate::proto::resize::{Context, ResizeInfo};
 use crate::proto::{Features, Framing, Inbox, Info, Rep};
 use crate::resize::audience::Seat;
 use crate::resize::style::replies;
+use crate::tls::{PeerCertificate, TlsFault};
 
-use super::Agreement;
+use super::visitor::Visitor;
+use super::{Agreement, Front};
 
 /// How a handshake ended without a session.
 #[derive(Debug, thiserror::Error)]
@@ -35,30 +36,52 @@ pub(crate) enum NoSession {
     /// The client's stream can't be followed.
     #[error("client broke the protocol: {0}")]
     Bad(#[from] BadClient),
+    /// There is no TLS.
+    #[error("{0}")]
+    Tls(#[from] TlsFault),
     /// The socket failed.
     #[error("client connection failed: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Runs the handshake. `drain` true refuses whatever would open an export. The client has `limit` for its part; what the
-/// gateway takes to open an export has a deadline of its own and does not count.
+/// A client that enters transmission.
+pub(crate) struct Entered {
+    /// The connection; inside TLS, if the client asked for it.
+    pub(crate) stream: Stream,
+    /// The export it has open.
+    pub(crate) lease: Lease,
+    /// What was agreed on.
+    pub(crate) agreement: Agreement,
+    /// Its place in the export's audience.
+    pub(crate) seat: Seat,
+    /// Whose certificate it has shown.
+    pub(crate) certificate: Option<PeerCertificate>,
+}
+
+/// Runs the handshake. While the gateway drains, whatever would open an export is refused. The client has a limit for its
+/// part, TLS included; what the gateway takes to open an export has a deadline of its own and does not count.
 /// Cancel-safe: no; dropped midway (drain), the connection is to be closed.
 pub(crate) async fn negotiate(
-    registry: &Arc<Registry>,
-    option_length: u32,
-    limit: Duration,
-    stream: &mut Stream,
+    front: &Front,
+    visitor: &mut Visitor,
+    mut stream: Stream,
     inbox: &mut Inbox,
-    drain: &watch::Receiver<bool>,
-) -> Result<(Lease, Agreement, Seat), NoSession> {
-    let mut server = Server::new(option_length);
-    let mut clock = Clock(Instant::now() + limit);
+) -> Result<Entered, NoSession> {
+    let drain = &front.drain;
+    let tls = match &front.tls {
+        None => Tls::Off,
+        Some(tls) if tls.is_required() => Tls::Require,
+        Some(_) => Tls::Allow,
+    };
+    let mut server = Server::new(front.option_length, tls);
+    let mut clock = Clock(Instant::now() + front.handshake);
+    let mut certificate = None;
     loop {
         let progress = server.handle_input(inbox.bytes())?;
         let mut entered = None;
         match progress {
             Progress::More => {
-                send(&mut server, stream, &clock).await?;
+                send(&mut server, &mut stream, &clock).await?;
                 let room = inbox.bytes();
                 if room.capacity() - room.len() < 4096 {
                     room.reserve(8192);
@@ -69,77 +92,89 @@ pub(crate) async fn negotiate(
                 continue;
             }
             Progress::Aborted => {
-                send(&mut server, stream, &clock).await?;
+                send(&mut server, &mut stream, &clock).await?;
+                // The client may be gone already; then there is nobody to close it for.
+                let _ = clock.bound(stream.close()).await;
                 return Err(NoSession::Left);
             }
-            Progress::Ask(Ask::StartTls) => server.refuse(Rep::ERR_POLICY, "TLS is off on this listener"),
-            Progress::Ask(Ask::List) => server.answer_list(registry.list()),
-            Progress::Ask(Ask::Info { name, go, infos }) => match clock.stopped(open(registry, &name, drain)).await {
-                Err(error) => refuse(&mut server, &name, &error),
-                Ok(lease) => {
-                    let asks = infos.contains(&Info::RESIZE);
-                    let (agreement, seat) = agreement(lease.export(), &server, server.selected(&name), asks, go);
-                    let export = lease.export();
-                    let offer = Offer {
-                        size: agreement.size,
-                        flags: agreement.flags,
-                        name: &name,
-                        description: export.description(),
-                        block_sizes: export.block_sizes(),
-                        resize: agreement.offer.answers.then(|| resize_info(&agreement.offer)),
-                    };
-                    server.answer_info(&infos, &offer);
-                    entered = seat.map(|seat| (lease, agreement, seat));
+            Progress::Ask(Ask::StartTls) => match &front.tls {
+                None => server.refuse(Rep::ERR_POLICY, "TLS is off on this listener"),
+                Some(tls) => {
+                    server.answer_start_tls(inbox.bytes())?;
+                    send(&mut server, &mut stream, &clock).await?;
+                    (stream, certificate) = clock.bound(TlsStream::accept(stream, tls)).await?;
+                    // Who it is decides from now on.
+                    if let Some(shown) = &certificate
+                        && let Ok(known) = Certificate::read(&shown.subject, &shown.sans)
+                    {
+                        visitor.prove(known);
+                    }
+                    continue;
                 }
             },
+            Progress::Ask(Ask::List) => server.answer_list(visitor.list()),
+            Progress::Ask(Ask::Info { name, go, infos }) => {
+                let verb = if go { Verb::Read } else { Verb::List };
+                match clock.stopped(visitor.open(&name, verb, drain)).await {
+                    Err(error) => refuse(visitor, &mut server, &name, &error),
+                    Ok((lease, decision)) => {
+                        let asks = infos.contains(&Info::RESIZE);
+                        let export = lease.export();
+                        let (agreement, seat) = agreement(export, decision, &server, server.selected(&name), asks, go);
+                        let export = lease.export();
+                        let offer = Offer {
+                            size: agreement.size,
+                            flags: agreement.flags,
+                            name: &name,
+                            description: export.description(),
+                            block_sizes: export.block_sizes(),
+                            resize: agreement.offer.answers.then(|| resize_info(&agreement.offer)),
+                        };
+                        server.answer_info(&infos, &offer);
+                        entered = seat.map(|seat| (lease, agreement, seat));
+                    }
+                }
+            }
             Progress::Ask(Ask::ExportName { name }) => {
-                let lease = clock.stopped(open(registry, &name, drain)).await.map_err(NoSession::NoReply)?;
-                let (agreement, seat) = agreement(lease.export(), &server, server.selected(&name), false, true);
+                let opened = clock.stopped(visitor.open(&name, Verb::Read, drain)).await;
+                let (lease, decision) = opened.map_err(NoSession::NoReply)?;
+                let (export, selected) = (lease.export(), server.selected(&name));
+                let (agreement, seat) = agreement(export, decision, &server, selected, false, true);
                 server.answer_export_name(agreement.size, agreement.flags);
                 entered = seat.map(|seat| (lease, agreement, seat));
             }
             Progress::Ask(Ask::Contexts { name, set, queries }) => {
-                match clock.stopped(open(registry, &name, drain)).await {
-                    Err(error) => refuse(&mut server, &name, &error),
-                    Ok(lease) => {
+                match clock.stopped(visitor.open(&name, Verb::List, drain)).await {
+                    Err(error) => refuse(visitor, &mut server, &name, &error),
+                    Ok((lease, decision)) => {
                         let export = Arc::clone(lease.export());
-                        let contexts = contexts(&export, server.framing());
+                        let contexts = contexts(&export, decision.verbs, server.framing());
                         server.answer_contexts(&name, &match_contexts(&contexts, &queries, set));
                     }
                 }
             }
         }
-        send(&mut server, stream, &clock).await?;
-        if let Some(entered) = entered {
-            return Ok(entered);
+        send(&mut server, &mut stream, &clock).await?;
+        if let Some((lease, agreement, seat)) = entered {
+            return Ok(Entered { stream, lease, agreement, seat, certificate });
         }
     }
 }
 
-async fn open(registry: &Arc<Registry>, name: &str, drain: &watch::Receiver<bool>) -> Result<Lease, OpenError> {
-    let mut drain = drain.clone();
-    tokio::select! {
-        biased;
-        // An error means that nobody is left to say so.
-        _ = drain.wait_for(|draining| *draining) => Err(OpenError::Draining),
-        // An attempt that nobody waits for is dropped, so a backend that is silent holds no drain up.
-        lease = registry.open(name) => lease,
-    }
-}
-
-fn refuse(server: &mut Server, name: &str, error: &OpenError) {
+fn refuse(visitor: &Visitor, server: &mut Server, name: &str, error: &OpenError) {
     let rep = match error {
-        OpenError::Unknown { .. } => Rep::ERR_UNKNOWN,
+        OpenError::Unknown { .. } | OpenError::Hidden { .. } => Rep::ERR_UNKNOWN,
+        OpenError::Forbidden { .. } => Rep::ERR_POLICY,
         OpenError::Draining => Rep::ERR_SHUTDOWN,
         OpenError::Backend { .. } => Rep::ERR_PLATFORM,
     };
-    tracing::debug!(export = name, %error, "export refused");
+    visitor.refused(name, error);
     server.refuse(rep, &error.for_client());
 }
 
 /// The contexts that this client may select: the backend's, then those of `x-resize:` that it is offered.
-fn contexts(export: &Export, framing: Framing) -> Vec<(usize, &str)> {
-    let offered = export.offer(&Negotiated::nothing(replies(framing))).contexts;
+fn contexts(export: &Export, verbs: Verbs, framing: Framing) -> Vec<(usize, &str)> {
+    let offered = export.offer(verbs, &Negotiated::nothing(replies(framing))).contexts;
     let own = export.contexts();
     let sizes = Context::ALL.iter().enumerate().filter(|(_, context)| match context {
         Context::Automatic => offered.automatic,
@@ -154,6 +189,7 @@ fn contexts(export: &Export, framing: Framing) -> Vec<(usize, &str)> {
 /// What the client is told; with a seat in the export's audience if it enters transmission with that.
 fn agreement(
     export: &Arc<Export>,
+    decision: Decision,
     server: &Server,
     selected: Vec<usize>,
     asks: bool,
@@ -174,10 +210,10 @@ fn agreement(
     };
     // Seated first: a shrink that does not see it has lowered the end by now, and that is the size that it is told.
     let seat = enters.then(|| export.resizer().audience.enter(negotiated.style()));
-    let offer = export.offer(&negotiated);
+    let offer = export.offer(decision.verbs, &negotiated);
     let size = export.size_for(&offer);
-    let flags = export.flags_for(framing, offer.flag);
-    (Agreement { framing, flags, contexts, size, style: negotiated.style(), offer, sizes }, seat)
+    let flags = export.flags_for(decision.verbs, framing, offer.flag);
+    (Agreement { framing, flags, contexts, size, style: negotiated.style(), offer, sizes, decision }, seat)
 }
 
 fn resize_info(offer: &policy::Offer) -> [u8; 26] {
@@ -203,7 +239,10 @@ struct Clock(Instant);
 
 impl Clock {
     /// Something that the client can hold up.
-    async fn bound<T>(&self, io: impl Future<Output = io::Result<T>>) -> Result<T, NoSession> {
+    async fn bound<T, E>(&self, io: impl Future<Output = Result<T, E>>) -> Result<T, NoSession>
+    where
+        NoSession: From<E>,
+    {
         match tokio::time::timeout_at(self.0, io).await {
             Ok(done) => Ok(done?),
             Err(_) => Err(NoSession::Late),

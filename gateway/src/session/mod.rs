@@ -11,6 +11,7 @@ mod handshake;
 mod notify;
 mod part;
 mod permits;
+mod refusals;
 mod reply;
 mod resize;
 mod serve;
@@ -19,11 +20,13 @@ mod table;
 pub(crate) mod tests;
 mod throttle;
 mod transmission;
+mod visitor;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 
+use nbd_gateway_policy::access::{Decision, Verbs};
 use nbd_gateway_policy::offer::{Offer, PastEnd};
 use nbd_gateway_policy::style::ClientStyle;
 use parking_lot::Mutex;
@@ -32,6 +35,7 @@ use tokio::sync::{Notify, watch};
 #[doc(hidden)]
 pub use fuzz::{fuzz_requests, fuzz_seeds};
 pub use permits::TenantBudget;
+pub use refusals::Refusals;
 pub use reply::Ticket;
 pub use serve::{Front, serve};
 pub use table::{SessionInfo, SessionTable};
@@ -40,7 +44,8 @@ pub use throttle::Throttle;
 use crate::export::Export;
 use crate::net::{Outbox, Peer, Released, Written};
 use crate::proto::resize::Context;
-use crate::proto::{ExportFlags, Framing};
+use crate::proto::{Cmd, ExportFlags, Framing};
+use crate::tls::PeerCertificate;
 use permits::Permits;
 
 /// What was agreed on with one client when it entered transmission.
@@ -60,6 +65,8 @@ pub struct Agreement {
     pub offer: Offer,
     /// The `x-resize:` contexts that it selected.
     pub sizes: Vec<Context>,
+    /// What it may do, and by which rule.
+    pub decision: Decision,
 }
 
 /// One client connection in transmission.
@@ -71,6 +78,8 @@ pub struct Session {
     from: String,
     export: Arc<Export>,
     agreement: Agreement,
+    /// Whose certificate its client has shown.
+    certificate: Option<PeerCertificate>,
     /// The size that this client was last told: by its handshake, a RESIZE chunk, its own successful resize.
     told: AtomicU64,
     /// Its standing NOTIFY, if there is one.
@@ -93,6 +102,8 @@ pub struct Session {
     task: Mutex<Option<Waker>>,
     broken: AtomicBool,
     gone: AtomicBool,
+    /// Where refusals are told.
+    refusals: Arc<Refusals>,
     /// How many losses of answered writes this session's client knows of (promise 7).
     losses: AtomicU64,
 }
@@ -101,6 +112,11 @@ impl Session {
     /// Unique in this process; also chooses the lane.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whose certificate its client has shown; None: no TLS, or the listener does not ask for one.
+    pub fn certificate(&self) -> Option<&PeerCertificate> {
+        self.certificate.as_ref()
     }
 
     /// Its client.
@@ -129,6 +145,19 @@ impl Session {
             | ClientStyle::ExplicitStructured
             | ClientStyle::Automatic
             | ClientStyle::Kernel => end,
+        }
+    }
+
+    /// What its client may do.
+    pub fn verbs(&self) -> Verbs {
+        self.agreement.decision.verbs
+    }
+
+    /// Tells the log what its client asked for and may not, unless that fills it.
+    fn denied(&self, command: Cmd, why: &str) {
+        if let Some(not_shown) = self.refusals.admit() {
+            let rule = &self.agreement.decision.rule;
+            tracing::info!(session = self.id, export = self.export.name(), %command, why, %rule, not_shown, "request denied");
         }
     }
 

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::plan;
-use nbd_gateway_policy::refusal::Asked;
+use nbd_gateway_policy::refusal::{Asked, Refusal};
 use nbd_gateway_policy::style::Success;
 use nbd_gateway_policy::types::Size;
 use tokio::time::Instant;
@@ -41,6 +42,13 @@ impl Session {
         self.export.contexts().len() + place
     }
 
+    /// The refusal of a resize that its client has no verb for, counted.
+    fn not_authorised(&self, verb: Verb) -> Refusal {
+        let refusal = self.export.resizer().not_authorised(verb);
+        self.export.resize_metrics().denied(refusal.reason.label());
+        refusal
+    }
+
     fn ticket(self: &Arc<Self>, header: &RequestHeader) -> Ticket {
         Ticket {
             session: Arc::clone(self),
@@ -69,6 +77,7 @@ impl Transmission {
             0
         };
         let refuse = |why: String| Step::Skip(header, Failure::new(Errno::EINVAL, why), payload);
+        let may_resize = self.session.verbs().has(Verb::Resize);
         if self.is_draining() {
             self.step = Step::Skip(header, Failure::new(Errno::ESHUTDOWN, "the gateway is shutting down"), payload);
             return;
@@ -80,6 +89,10 @@ impl Transmission {
                 return;
             }
         };
+        if matches!(asked.wish, Wish::Size { .. }) && !may_resize {
+            self.step = Step::Skip(header, failure(&self.session.not_authorised(Verb::Resize)), payload);
+            return;
+        }
         let features = Features(agreement.offer.features.wire());
         let offered = match asked.wish {
             Wish::Size { .. } => agreement.flags.has(ExportFlags::SEND_RESIZE),
@@ -170,12 +183,23 @@ fn answer(session: &Arc<Session>, ticket: Ticket, request: &Request, finished: &
     ticket.reply(request, Outcome::Status(Vec::new()), finished);
 }
 
+fn failure(refusal: &Refusal) -> Failure {
+    Failure::new(Errno(refusal.reason.errno(Asked::Resize).wire()), refusal.to_string())
+}
+
 /// Carries one explicit resize out.
 async fn carry(session: Arc<Session>, header: RequestHeader, target: u64, durable: bool) {
     let style = session.agreement.style;
     let told = Size::new(session.told()).unwrap_or(Size::MAX);
     let wish = plan::Wish::Explicit { client: style, told, target };
-    let outcome = match session.export.resizer().wish(wish).await {
+    let answer = if session.export.policy().shrinks(told, target) && !session.verbs().has(Verb::Shrink) {
+        let refusal = session.not_authorised(Verb::Shrink);
+        session.denied(header.command, &refusal.to_string());
+        Err(refusal)
+    } else {
+        session.export.resizer().wish(wish).await
+    };
+    let outcome = match answer {
         Ok(size) => {
             // Who is told no size knows only what it asked for; more than that must not make its next grow a shrink.
             session.tell(if style.success().tells_size() { size.bytes() } else { target });
@@ -186,10 +210,7 @@ async fn carry(session: Arc<Session>, header: RequestHeader, target: u64, durabl
                 }
             })
         }
-        Err(refusal) => {
-            let errno = Errno(refusal.reason.errno(Asked::Resize).wire());
-            Outcome::Failed(Failure::new(errno, refusal.to_string()))
-        }
+        Err(refusal) => Outcome::Failed(failure(&refusal)),
     };
     let mut finished = Finished::default();
     session.export.admit(1);

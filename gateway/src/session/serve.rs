@@ -7,20 +7,25 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::handshake::{NoSession, negotiate};
+use super::handshake::{Entered, NoSession, negotiate};
 use super::part::Life;
 use super::permits::Permits;
 use super::throttle::Turnstile;
 use super::transmission::{End, Transmission};
-use super::{Agreement, Session, SessionTable};
-use crate::export::{Lease, Registry};
+use super::visitor::Visitor;
+use super::{Refusals, Session, SessionTable};
+use crate::export::Registry;
 use crate::net::{Outbox, Peer, Pool, Stream};
 use crate::proto::Inbox;
-use crate::resize::audience::Seat;
+use crate::tls::ListenerTls;
 
 /// What all sessions of a listener share.
 #[derive(Debug)]
 pub struct Front {
+    /// The listener, as the configuration calls it.
+    pub listener: String,
+    /// What is told of refusals.
+    pub refusals: Arc<Refusals>,
     /// The exports.
     pub registry: Arc<Registry>,
     /// The open sessions.
@@ -33,18 +38,20 @@ pub struct Front {
     pub handshake: Duration,
     /// The longest option data taken, in bytes.
     pub option_length: u32,
+    /// TLS, if it is spoken here.
+    pub tls: Option<ListenerTls>,
 }
 
 /// Serves one client to its end. Never fails: what went wrong is logged, and concerns this client alone.
 /// Cancel-safe: during the handshake the connection closes; later the session goes on by itself.
-pub async fn serve(front: Arc<Front>, mut stream: Stream) {
+pub async fn serve(front: Arc<Front>, stream: Stream) {
     let id = front.table.next_id();
     let (peer, identity) = (stream.peer(), stream.identity());
     let mut inbox = Inbox::default();
     let limit = front.handshake;
-    let handshake = negotiate(&front.registry, front.option_length, limit, &mut stream, &mut inbox, &front.drain);
-    let (lease, agreement, seat) = match handshake.await {
-        Ok(agreed) => agreed,
+    let mut visitor = Visitor::new(&front.registry, &front.refusals, id, &front.listener, identity);
+    let entered = match negotiate(&front, &mut visitor, stream, &mut inbox).await {
+        Ok(entered) => entered,
         Err(NoSession::Left) => return tracing::debug!(session = id, %peer, "client left after asking"),
         Err(NoSession::Io(error)) => {
             return tracing::debug!(session = id, %peer, %error, "client left during the handshake");
@@ -52,11 +59,13 @@ pub async fn serve(front: Arc<Front>, mut stream: Stream) {
         Err(NoSession::Late) => {
             return tracing::info!(session = id, %peer, ?limit, "handshake took longer than handshake-timeout; closed");
         }
+        // A client can have as many of these as it likes.
+        Err(NoSession::NoReply(error)) => return visitor.refused(error.export(), &error),
         Err(error) => return tracing::info!(session = id, %peer, %error, "handshake failed"),
     };
     // From here on the session lives where its lane does.
-    let shard = lease.export().shard(id).unwrap_or_else(|| front.registry.shards().next());
-    let session = shard.spawn(transmit(front, Opened { id, peer, identity, stream, inbox, lease, agreement, seat }));
+    let shard = entered.lease.export().shard(id).unwrap_or_else(|| front.registry.shards().next());
+    let session = shard.spawn(transmit(front, Opened { id, peer, identity, inbox, entered }));
     // A session's task does not panic; if it did, its connection is closed and its requests are finished.
     if let Err(error) = session.await {
         tracing::error!(session = id, %error, "session ended by a fault of the gateway");
@@ -68,15 +77,13 @@ struct Opened {
     id: u64,
     peer: String,
     identity: Peer,
-    stream: Stream,
     inbox: Inbox,
-    lease: Lease,
-    agreement: Agreement,
-    seat: Seat,
+    entered: Entered,
 }
 
 async fn transmit(front: Arc<Front>, opened: Opened) {
-    let Opened { id, peer, identity, stream, inbox, lease, agreement, seat } = opened;
+    let Opened { id, peer, identity, inbox, entered } = opened;
+    let Entered { stream, lease, agreement, seat, certificate } = entered;
     let (read, write) = match stream.rehome() {
         Ok(stream) => stream.split(),
         Err(error) => return tracing::info!(session = id, %peer, %error, "client connection failed"),
@@ -100,17 +107,21 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         permits: Permits::new(limits.requests, limits.bytes, limits.largest, Arc::clone(export.budget())),
         export: Arc::clone(&export),
         agreement,
+        certificate,
         out: Outbox::default(),
         task: Mutex::new(None),
         broken: AtomicBool::new(false),
         gone: AtomicBool::new(false),
+        refusals: Arc::clone(&front.refusals),
         losses: AtomicU64::new(export.losses()),
     });
     session.out.connect(write);
     let entered = front.table.enter(&session);
     tracing::info!(
         session = id, %peer, export = export.name(), tenant = export.tenant(), size = session.agreement.size,
-        framing = ?session.agreement.framing, "session opened"
+        framing = ?session.agreement.framing, verbs = %session.verbs(), rule = %session.agreement.decision.rule,
+        subject = session.certificate.as_ref().map(|c| c.subject.as_str()),
+        "session opened"
     );
     let drain = front.drain.clone();
     let gate = Turnstile::new(export.throttles());

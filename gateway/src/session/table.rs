@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
+use nbd_gateway_policy::access::Verbs;
 use nbd_gateway_policy::style::ClientStyle;
 use tokio::sync::Notify;
 
@@ -26,6 +27,12 @@ pub struct SessionInfo {
     pub id: u64,
     /// The export it uses.
     pub export: String,
+    /// Whose that is.
+    pub tenant: String,
+    /// What its client may do.
+    pub verbs: Verbs,
+    /// By what.
+    pub rule: String,
     /// What its client knows of resize.
     pub style: ClientStyle,
     /// Its client.
@@ -100,6 +107,9 @@ impl Session {
         SessionInfo {
             id: self.id,
             export: self.export.name().to_owned(),
+            tenant: self.export.tenant().to_owned(),
+            verbs: self.verbs(),
+            rule: self.agreement.decision.rule.to_string(),
             style: self.agreement.style,
             peer: self.peer,
             from: self.from.clone(),

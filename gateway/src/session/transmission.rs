@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
+use nbd_gateway_policy::access::Verbs;
 use nbd_gateway_policy::notice;
 use nbd_gateway_policy::offer::PastEnd;
 use tokio::time::{Instant, Sleep};
@@ -19,7 +20,7 @@ use super::throttle::Turnstile;
 use super::{Session, Ticket};
 use crate::net::{Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, RequestHeader};
-use crate::proto::{Buffers, Cmd, CmdFlags, Inbox, Payload};
+use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
 use crate::work::{Failure, Finished, Found, Job, Outcome, Request};
 
 /// Why a session ended.
@@ -181,10 +182,16 @@ impl Transmission {
                     if matches!(pause, Pause::Closing) { notice::End::Disconnected } else { notice::End::Drained };
                 self.session.end_notify(why);
             }
+            // What TLS keeps back has no permits any more, and is owed all the same.
+            let written = !self.session.out.is_blocked();
             if matches!(pause, Pause::Closing) {
                 self.session.stops_reading();
             }
-            let done = ending && self.session.permits.is_idle() && self.session.is_quiet() && self.session.has_parted();
+            let done = ending
+                && written
+                && self.session.permits.is_idle()
+                && self.session.is_quiet()
+                && self.session.has_parted();
             match pause {
                 Pause::Permits => return Poll::Pending,
                 Pause::Turn(until) => {
@@ -323,6 +330,7 @@ impl Transmission {
         Rules {
             framing: agreement.framing,
             flags: agreement.flags,
+            verbs: self.session.verbs(),
             end: self.session.end(),
             // Past the ceiling nothing grows.
             grows: self.session.past_end() != PastEnd::Refuse && !self.session.sees_ceiling(),
@@ -384,6 +392,9 @@ impl Transmission {
 
     pub(super) fn refuse(&mut self, header: RequestHeader, failure: Failure) {
         tracing::debug!(session = self.session.id, cookie = %header.cookie, command = %header.command, why = %failure.message, "request refused");
+        if failure.errno == Errno::EPERM && self.session.verbs() != Verbs::ALL {
+            self.session.denied(header.command, &failure.message);
+        }
         self.step = Step::Answer(header, Outcome::Failed(failure));
     }
 

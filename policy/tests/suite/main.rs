@@ -7,6 +7,7 @@
     reason = "a test that meets the unexpected should end with a backtrace"
 )]
 
+mod access_table;
 mod fixture;
 mod offer_rules;
 mod offer_table;

@@ -90,7 +90,7 @@ fn an_operator_resizes_and_sees_what_came_of_it() -> Result<(), Trouble> {
     let tenants = said(&gateway, &["tenants"])?;
     ensure(tenants.ends_with("blue    32MiB  12MiB        0B         0B  20MiB        1\n"), || tenants.clone())?;
     let sessions = said(&gateway, &["sessions"])?;
-    ensure(sessions.ends_with("  disk    unix    12MiB  stock   structured\n"), || sessions.clone())?;
+    ensure(sessions.ends_with("  disk    blue    unix    all  12MiB  stock   structured\n"), || sessions.clone())?;
     client.leave()?;
     eventually("nobody", || said(&gateway, &["sessions"]).is_ok_and(|text| text == "no client is connected\n"))?;
     gateway.end()

@@ -2,8 +2,8 @@
 //! Unix socket, and it can tell what that disk holds by a way that does not lead through the gateway.
 
 mod nbd_server;
-mod nbdkit;
-mod qemu;
+pub(crate) mod nbdkit;
+pub(crate) mod qemu;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use crate::process::{Call, Running};
 use crate::trouble::Trouble;
 
 pub(crate) use nbdkit::{nbdkit, nbdkit_as_it_is, nbdkit_on};
+pub(crate) use qemu::with_tls as qemu_with_tls;
 
 /// The servers of the matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -46,6 +46,12 @@ pub(crate) fn nbdkit_on(file: &Path) -> Result<Served, Trouble> {
     start(&[], &["file", file], None)
 }
 
+/// The same, and a second client is turned away.
+pub(crate) fn nbdkit_for_one(file: &Path) -> Result<Served, Trouble> {
+    let file = file.to_str().ok_or_else(|| Trouble::new("a path that is no text"))?;
+    start(&["--filter=limit"], &["file", file, "limit=1"], None)
+}
+
 fn start(flags: &[&str], plugin: &[&str], image: Option<&Image>) -> Result<Served, Trouble> {
     let place = Place::fresh()?;
     let socket = place.path("s");

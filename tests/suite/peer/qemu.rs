@@ -20,6 +20,15 @@ pub(crate) fn raw(clients: u32, image: &Image) -> Result<Served, Trouble> {
     qemu_nbd(place, &["-f", "raw", "--discard=unmap", "-e", &clients.to_string()], &file, "raw")
 }
 
+/// qemu-nbd on a raw file, for those with TLS whose certificates it knows.
+pub(crate) fn with_tls(certificates: &Path, image: &Image) -> Result<Served, Trouble> {
+    let place = Place::fresh()?;
+    let file = place.path("disk.raw");
+    image.write_to(&file)?;
+    let object = format!("tls-creds-x509,id=tls0,endpoint=server,verify-peer=yes,dir={}", certificates.display());
+    qemu_nbd(place, &["-f", "raw", "-e", "16", "--object", &object, "--tls-creds", "tls0"], &file, "raw")
+}
+
 /// qemu-nbd on a qcow2 image whose bitmap knows of the writes since its making, and whose allocation depth shows.
 pub(crate) fn qcow2(image: &Image) -> Result<Served, Trouble> {
     let place = Place::fresh()?;

@@ -4,5 +4,6 @@
 mod adopt;
 mod daemon;
 mod driver;
+mod guest;
 mod load;
 mod relay;

@@ -151,3 +151,24 @@ fn a_shrink_under_a_client_that_never_opted_in_is_refused() -> Result<(), Troubl
     })?;
     gateway.end()
 }
+
+#[test]
+fn a_goodbye_does_not_wait_for_a_long_poll() -> Result<(), Trouble> {
+    let backend = backend(None)?;
+    let gateway = Gateway::start(&table(&backend.uri()))?;
+    for framing in [Framing::Structured, Framing::Extended] {
+        let mut client = RawClient::connect(gateway.socket())?;
+        client.upgrade(framing)?;
+        let given = client.contexts("e", &["x-resize:watch"])?;
+        assert_eq!(given.len(), 1, "{given:?}");
+        client.go("e")?;
+        let poll = Ask { command: cmd::BLOCK_STATUS, cookie: 5, offset: 0, length: 512, flags: 0 };
+        let goodbye = Ask { command: cmd::DISC, ..Ask::default() };
+        client.send(poll, &[])?;
+        client.send(goodbye, &[])?;
+        // It is answered, and then the connection ends.
+        assert_eq!(client.reply()?.success()?.cookie, 5, "{framing:?}");
+        client.link().await_close()?;
+    }
+    gateway.end()
+}

@@ -6,7 +6,7 @@ mod client;
 pub(crate) mod numbers;
 mod selftest;
 
-pub(crate) use client::{Ask, Opened, RawClient, Reply, go_request, meta_request, option_bytes};
+pub(crate) use client::{Answer, Ask, Opened, RawClient, Reply, go_request, meta_request, option_bytes};
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

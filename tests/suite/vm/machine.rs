@@ -29,6 +29,11 @@ pub(crate) struct Machine {
 impl Machine {
     /// Boots one. `nbd-gateway` is on its path.
     pub(crate) fn boot() -> Result<Self, Trouble> {
+        Self::boot_with(&[])
+    }
+
+    /// The same, with more arguments for the emulator.
+    pub(crate) fn boot_with(more: &[String]) -> Result<Self, Trouble> {
         let place = Place::fresh()?;
         let initrd = place.path("initrd");
         let mut image = fs::read(unpacked("base.cpio")?)?;
@@ -46,9 +51,15 @@ impl Machine {
         ];
         let mut arguments: Vec<_> = arguments.iter().flat_map(|words| words.split(' ')).map(str::to_owned).collect();
         arguments.extend(["-append".to_owned(), "console=ttyS0 panic=-1 quiet loglevel=4".to_owned()]);
+        arguments.extend_from_slice(more);
         let mut process = Running::start(&emulator()?, arguments, place.path("log"))?;
-        process.await_ready("its port", || port.exists())?;
-        let stream = UnixStream::connect(&port)?;
+        // The socket is there a moment before anybody listens on it.
+        let mut stream = None;
+        process.await_ready("its port", || {
+            stream = UnixStream::connect(&port).ok();
+            stream.is_some()
+        })?;
+        let stream = stream.ok_or_else(|| Trouble::new("its port is gone again"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut machine = Self { process, port: BufReader::new(stream), place };
         machine.answer()?;

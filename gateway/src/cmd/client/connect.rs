@@ -7,17 +7,18 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Buf;
-use nbd_gateway_config::{Endpoint, Host, NbdUri};
+use nbd_gateway_config::NbdUri;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
 
 use super::ClientFault;
 use super::pieces::Range;
+use crate::net::{Address, Stream, TlsStream};
 use crate::proto::handshake::client::{Client, Negotiated, Progress, Wishes};
 use crate::proto::reply::{Body, Event, Expected, ReplyReader};
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::ResizeRequest;
 use crate::proto::{Cmd, CmdFlags, Cookie, Errno, Framing, Heap, Inbox, MAX_SIZE};
+use crate::tls::BackendTls;
 use crate::work::Piece;
 
 /// How many requests are in flight, at most.
@@ -106,9 +107,21 @@ impl Connection {
     /// Dials and negotiates.
     pub(super) async fn open(uri: &NbdUri, wishes: Wishes) -> Result<Self, ClientFault> {
         let endpoint = || uri.endpoint().to_string();
+        let tls = BackendTls::of(uri, None)?;
         let open = async {
-            let stream = dial(uri.endpoint()).await;
-            Self::negotiate(stream.map_err(|cause| ClientFault::Connect { endpoint: endpoint(), cause })?, wishes).await
+            let stream = Stream::connect(&Address::of(uri)).await;
+            let mut stream = stream.map_err(|cause| ClientFault::Connect { endpoint: endpoint(), cause })?;
+            let (mut client, mut inbox) = (Client::new(Wishes { tls: tls.is_some(), ..wishes }), Inbox::default());
+            let stream = match tls {
+                Some(tls) => {
+                    until_tls(&mut client, &mut inbox, &mut stream).await?;
+                    client.secured(inbox.bytes())?;
+                    let secure = TlsStream::connect(stream, &tls).await;
+                    secure.map_err(|fault| ClientFault::Tls { endpoint: endpoint(), fault })?
+                }
+                None => stream,
+            };
+            Self::agree(Box::new(stream), client, inbox).await
         };
         match tokio::time::timeout(DEADLINE, open).await {
             Ok(opened) => opened,
@@ -117,23 +130,20 @@ impl Connection {
     }
 
     /// Negotiates on a stream. Wishes must have the goal to enter transmission.
-    pub(super) async fn negotiate(mut stream: Box<dyn Duplex>, wishes: Wishes) -> Result<Self, ClientFault> {
-        let (mut client, mut inbox) = (Client::new(wishes), Inbox::default());
+    #[cfg(test)]
+    pub(super) async fn negotiate(stream: Box<dyn Duplex>, wishes: Wishes) -> Result<Self, ClientFault> {
+        Self::agree(stream, Client::new(wishes), Inbox::default()).await
+    }
+
+    async fn agree(mut stream: Box<dyn Duplex>, mut client: Client, mut inbox: Inbox) -> Result<Self, ClientFault> {
         loop {
-            let progress = client.handle_input(inbox.bytes());
-            if let Some(out) = client.take_output() {
-                let sent = stream.write_all(&out).await;
-                // After an error this was only a polite good-bye.
-                if progress.is_ok() {
-                    sent.map_err(ClientFault::Broken)?;
-                }
-            }
-            match progress? {
+            match step(&mut client, &mut inbox, &mut stream).await? {
                 Progress::Done(export) => {
                     let reader = ReplyReader::new(export.framing);
                     return Ok(Self { stream, export, inbox, reader, waiting: HashMap::new(), last: 0 });
                 }
-                Progress::Need(_) | Progress::Listed(_) => {}
+                // TLS, if it was wanted, is there.
+                Progress::Need(_) | Progress::Listed(_) | Progress::StartTls => {}
             }
             if receive(&mut stream, &mut inbox).await? == 0 {
                 return Err(client.handle_eof().into());
@@ -321,16 +331,29 @@ fn sane(size: u64) -> Result<u64, ClientFault> {
     if size > MAX_SIZE { Err(ClientFault::SizeTooLarge { size }) } else { Ok(size) }
 }
 
-async fn receive(stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> Result<usize, ClientFault> {
-    stream.read_buf(inbox.room(&Heap)).await.map_err(ClientFault::Broken)
+/// Takes what was received as far as it goes, and sends what there is to say about it.
+async fn step(client: &mut Client, inbox: &mut Inbox, stream: &mut impl Duplex) -> Result<Progress, ClientFault> {
+    let progress = client.handle_input(inbox.bytes());
+    if let Some(out) = client.take_output() {
+        let sent = stream.write_all(&out).await;
+        // After an error this was only a polite good-bye.
+        if progress.is_ok() {
+            sent.map_err(ClientFault::Broken)?;
+        }
+    }
+    Ok(progress?)
 }
 
-async fn dial(endpoint: &Endpoint) -> std::io::Result<Box<dyn Duplex>> {
-    let stream = match endpoint {
-        Endpoint::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
-        Endpoint::Tcp { host: Host::Address(address), port } => TcpStream::connect((*address, *port)).await?,
-        Endpoint::Tcp { host: Host::Name(name), port } => TcpStream::connect((&name[..], *port)).await?,
-    };
-    stream.set_nodelay(true)?;
-    Ok(Box::new(stream))
+/// In the clear, until the server has agreed to TLS.
+async fn until_tls(client: &mut Client, inbox: &mut Inbox, stream: &mut Stream) -> Result<(), ClientFault> {
+    while step(client, inbox, stream).await? != Progress::StartTls {
+        if receive(stream, inbox).await? == 0 {
+            return Err(client.handle_eof().into());
+        }
+    }
+    Ok(())
+}
+
+async fn receive(stream: &mut impl Duplex, inbox: &mut Inbox) -> Result<usize, ClientFault> {
+    stream.read_buf(inbox.room(&Heap)).await.map_err(ClientFault::Broken)
 }

@@ -9,6 +9,7 @@ use crate::proto::handshake::client::HandshakeError;
 use crate::proto::reply::BadReply;
 use crate::proto::resize::Wish;
 use crate::proto::{Cmd, Errno};
+use crate::tls::{CertificateFault, TlsFault};
 
 /// Why a client command failed.
 #[derive(Debug, Error)]
@@ -20,6 +21,17 @@ pub enum ClientFault {
         endpoint: String,
         /// Why not.
         cause: io::Error,
+    },
+    /// TLS that can't be spoken.
+    #[error("{0}")]
+    Certificates(#[from] CertificateFault),
+    /// There is no TLS.
+    #[error("{endpoint}: {fault}")]
+    Tls {
+        /// Where to.
+        endpoint: String,
+        /// Why not.
+        fault: TlsFault,
     },
     /// A connection, but no export within the deadline.
     #[error(

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use super::connect::Connection;
 use super::{ClientFault, read, write};
 use crate::proto::handshake::client::Wishes;
-use crate::proto::handshake::{Ask, BlockSizes, Offer, Progress, Server};
+use crate::proto::handshake::{Ask, BlockSizes, Offer, Progress, Server, Tls};
 use crate::proto::reply::{put_chunk, put_simple};
 use crate::proto::request::RequestHeader;
 use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, ExportFlags, Framing, Heap, Inbox};
@@ -59,7 +59,7 @@ async fn connect(disk: Disk, framing: Framing) -> (Connection, JoinHandle<Disk>)
 }
 
 async fn serve(mut stream: DuplexStream, mut disk: Disk) -> Disk {
-    let (mut server, mut inbox) = (Server::new(4096), Inbox::default());
+    let (mut server, mut inbox) = (Server::new(4096, Tls::Off), Inbox::default());
     while !server.is_finished() {
         if let Progress::Ask(Ask::Info { name, infos, .. }) = server.handle_input(inbox.bytes()).unwrap() {
             let size = u64::try_from(disk.bytes.len()).unwrap();

@@ -1,5 +1,7 @@
 //! The lists: what an operator wants to see of many at a glance, and a line for each that needs a look.
 
+use nbd_gateway_policy::access::Verb;
+
 use super::shown::{bound, plain, size};
 use super::table::{Cell, Column, Mood, Screen, painted, render};
 use crate::admin::view::{ExportView, SessionView, TenantView};
@@ -85,7 +87,9 @@ pub(super) fn sessions(list: &[SessionView], screen: Screen) -> String {
     let columns = [
         Column::Number("ID"),
         Column::Name("EXPORT"),
+        Column::Name("TENANT"),
         Column::Name("CLIENT"),
+        Column::Name("MAY"),
         Column::Number("KNOWS"),
         Column::Word("RESIZE"),
         Column::Word("REPLIES"),
@@ -94,13 +98,20 @@ pub(super) fn sessions(list: &[SessionView], screen: Screen) -> String {
         [
             session.id.to_string().into(),
             plain(&session.export).into(),
+            plain(&session.tenant).into(),
             plain(&session.peer).into(),
+            may(session).into(),
             size(session.size).into(),
             plain(&session.style).into(),
             plain(&session.framing).into(),
         ]
     };
     render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen)
+}
+
+/// What a client may do; all of it is the rule.
+fn may(session: &SessionView) -> String {
+    if session.verbs.len() == Verb::ALL.len() { "all".to_owned() } else { plain(&session.verbs.join(" ")) }
 }
 
 /// How much a standing matters.

@@ -28,6 +28,8 @@ use restore::Export;
 const CLOSING: Duration = Duration::from_secs(5);
 /// How often is looked whether they are gone.
 const PACE: Duration = Duration::from_millis(25);
+/// How long the opening of an export waits for what qemu says about its node.
+const LOOKING: Duration = Duration::from_secs(2);
 /// How long qemu may take to resize a node: it may have to write metadata, or wait for a slow disk.
 const RESIZING: Duration = Duration::from_secs(600);
 
@@ -60,6 +62,19 @@ impl Qmp {
             drop(turn);
         });
         told.await.unwrap_or_else(|_| Err(Undone::unknown("the resize was lost in the gateway")))
+    }
+
+    /// Whether what a grow exposes reads as zeroes by itself: in a regular file, or in qcow2 on nothing else. A device may
+    /// show what it held before. False if qemu does not say so soon.
+    pub async fn exposes_zeroes(&self) -> bool {
+        let nodes = async {
+            let mut qemu = Qemu::connect(&self.at.socket).await?;
+            qemu.execute("query-named-block-nodes", json!({ "flat": true }), SOON).await
+        };
+        match tokio::time::timeout(LOOKING, nodes).await {
+            Ok(Ok(nodes)) => zeroes(&nodes, &self.at.node),
+            _ => false,
+        }
     }
 
     /// If qemu is there and does not have the export: a sentence that tells how to get it back. `name` is the export's at
@@ -162,6 +177,21 @@ fn ids(exports: &Value) -> impl Iterator<Item = &str> {
     exports.as_array().into_iter().flatten().filter_map(|it| it.get("id")?.as_str())
 }
 
+/// Whether a node gets longer by zeroes, by what it is.
+fn zeroes(nodes: &Value, node: &str) -> bool {
+    let nodes = || nodes.as_array().into_iter().flatten();
+    let is = |it: &Value, driver: &str| it.get("drv").is_some_and(|drv| drv == driver);
+    let Some(found) = nodes().find(|it| it.get("node-name").is_some_and(|name| name == node)) else { return false };
+    if is(found, "qcow2") {
+        return found.get("backing_file_depth") == Some(&json!(0));
+    }
+    // The driver `file` takes regular files only. A raw node is described by the name of what it is on.
+    let place = found.pointer("/image/filename");
+    let below = || nodes().filter(|it| place.is_some() && it.pointer("/image/filename") == place);
+    is(found, "file")
+        || is(found, "raw") && below().all(|it| is(it, "raw") || is(it, "file")) && below().any(|it| is(it, "file"))
+}
+
 /// Whether the export is there, and is an NBD export of the node.
 fn fits(at: &config::Qmp, exports: &Value) -> Result<(), String> {
     let (id, node) = (&at.export, &at.node);
@@ -208,6 +238,25 @@ mod tests {
 
     fn at() -> config::Qmp {
         config::Qmp { socket: "/run/q".into(), node: "d0".into(), export: "e0".into() }
+    }
+
+    #[test]
+    fn only_what_is_a_file_at_the_bottom_grows_by_zeroes() {
+        let node = |name: &str, drv: &str, file: &str, depth: u32| json!({ "node-name": name, "drv": drv, "backing_file_depth": depth, "image": { "filename": file } });
+        let on = |nodes: Value| zeroes(&nodes, "d0");
+        assert!(on(json!([node("d0", "file", "/a", 0)])));
+        assert!(on(json!([
+            node("d1", "host_device", "/dev/b", 0),
+            node("f", "file", "/a", 0),
+            node("d0", "raw", "/a", 0)
+        ])));
+        assert!(on(json!([node("d0", "qcow2", "/dev/b", 0), node("f", "host_device", "/dev/b", 0)])));
+        assert!(!on(json!([node("d0", "qcow2", "/a", 1), node("f", "file", "/a", 0)])));
+        assert!(!on(json!([node("d0", "raw", "/dev/b", 0), node("f", "host_device", "/dev/b", 0)])));
+        assert!(!on(json!([node("d0", "raw", "json:{}", 0), node("f", "file", "/a", 0)])));
+        assert!(!on(json!([node("d0", "host_device", "/dev/b", 0)])));
+        assert!(!on(json!([])));
+        assert!(!on(json!([{ "node-name": "d0", "drv": "raw" }, { "drv": "file" }])));
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct Wishes {
     pub infos: Vec<Info>,
     /// Where it ends.
     pub goal: Goal,
+    /// Whether TLS comes before anything else. If it does, nothing goes on without it.
+    pub tls: bool,
 }
 
 impl Wishes {
@@ -53,6 +55,7 @@ impl Wishes {
             contexts: Contexts::None,
             infos: vec![Info::NAME, Info::DESCRIPTION, Info::BLOCK_SIZE],
             goal: Goal::Go,
+            tls: false,
         }
     }
 }
@@ -108,6 +111,8 @@ pub struct Negotiated {
 pub enum Progress {
     /// At least so many more bytes must be appended to the input before it can go on.
     Need(usize),
+    /// The backend has agreed to TLS, which is the caller's: [`Client::secured`], then shake hands for it, and on inside.
+    StartTls,
     /// Done. After [`Goal::Go`] the input starts with the first byte of the transmission phase, and output may be left
     /// to send; after [`Goal::Info`] what is left to send is NBD_OPT_ABORT, then the connection is to be closed.
     Done(Negotiated),
@@ -143,8 +148,25 @@ impl Client {
                     return Ok(Progress::Need(more));
                 }
                 Step::Next(state) => self.state = state,
+                Step::Secure(state) => {
+                    self.state = state;
+                    return Ok(Progress::StartTls);
+                }
                 Step::Done(progress) => return Ok(progress),
             }
+        }
+    }
+
+    /// Goes on inside TLS: what there is to say from here on is for there. `input` is what has been received in the clear behind the backend's agreement; it
+    /// must be nothing, and is never used.
+    pub fn secured(&mut self, input: &BytesMut) -> Result<(), HandshakeError> {
+        match core::mem::replace(&mut self.state, State::Over) {
+            State::Secured { .. } if !input.is_empty() => Err(HandshakeError::Injected { bytes: input.len() }),
+            State::Secured { agreed } => {
+                self.state = self.ask_first(agreed);
+                Ok(())
+            }
+            _ => Err(HandshakeError::Over),
         }
     }
 
@@ -153,6 +175,7 @@ impl Client {
         match core::mem::replace(&mut self.state, State::Over) {
             State::Over => HandshakeError::Over,
             State::Greeting => HandshakeError::Closed { when: Closed::InGreeting },
+            State::Secured { .. } => HandshakeError::Closed { when: Closed::BeforeTls },
             State::ExportName { .. } => {
                 HandshakeError::Closed { when: Closed::AfterExportName(self.wishes.export.clone()) }
             }

@@ -7,7 +7,7 @@ pub mod client;
 pub mod info;
 pub mod server;
 
-pub use server::{Ask, Offer, Progress, Server};
+pub use server::{Ask, Offer, Progress, Server, Tls};
 
 /// Block size constraints, in bytes. proto.md, "Size constraints".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

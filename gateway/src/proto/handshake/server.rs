@@ -2,6 +2,7 @@
 //!
 //! Feed bytes to [`Server::handle_input`]; it either needs more, or has an [`Ask`] that only the outside can decide. While
 //! an ask is open no input is consumed; one `answer_*` call closes it. What is to be sent collects in [`Server::output`].
+//! TLS is such an ask: what it is made of, and what its bytes look like, is the outside's.
 //! Invariants: nothing is reserved on a client's word beyond the option limit; after a refused option the stream is in step.
 
 use bytes::{Buf, BytesMut};
@@ -50,8 +51,21 @@ pub enum Ask {
         /// The queries; none means all, when listing.
         queries: Vec<String>,
     },
-    /// TLS? Answer with [`Server::refuse`], or with an ACK and a new `Server` on the encrypted stream.
+    /// TLS. Answer with [`Server::answer_start_tls`], send what that said, and shake hands for TLS before anything else is
+    /// read. Asked only where TLS was not [`Tls::Off`].
     StartTls,
+}
+
+/// Whether a client may have TLS (proto.md, "TLS support").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tls {
+    /// NOTLS: NBD_OPT_STARTTLS is refused.
+    #[default]
+    Off,
+    /// SELECTIVETLS, with nothing that only TLS can have.
+    Allow,
+    /// FORCEDTLS: until there is TLS, everything is refused but NBD_OPT_STARTTLS and NBD_OPT_ABORT.
+    Require,
 }
 
 /// What came of some input.
@@ -83,6 +97,12 @@ pub enum BadClient {
     /// A client without fixed newstyle may only send EXPORT_NAME.
     #[error("{0} from a client that did not agree on fixed newstyle")]
     NotFixed(Opt),
+    /// EXPORT_NAME, which has no error reply, before TLS.
+    #[error("NBD_OPT_EXPORT_NAME without TLS, which this listener requires (tls = \"require\")")]
+    NoTls,
+    /// Bytes in the clear behind NBD_OPT_STARTTLS: whoever put them there wants them to be taken as sent through TLS.
+    #[error("{0} bytes in the clear behind NBD_OPT_STARTTLS")]
+    Injected(usize),
 }
 
 /// What an export looks like to one client.
@@ -138,12 +158,15 @@ pub struct Server {
     selection: Option<Selection>,
     /// The longest option data taken, in bytes.
     limit: u32,
+    tls: Tls,
+    /// TLS is there.
+    secured: bool,
     out: Vec<u8>,
 }
 
 impl Server {
     /// A new connection; the greeting is in the output. `limit` is the longest option data taken, in bytes.
-    pub fn new(limit: u32) -> Self {
+    pub fn new(limit: u32, tls: Tls) -> Self {
         let mut out = Vec::with_capacity(64);
         out.extend_from_slice(&NBD_MAGIC.to_be_bytes());
         out.extend_from_slice(&OPT_MAGIC.to_be_bytes());
@@ -154,6 +177,8 @@ impl Server {
             framing: Framing::Simple,
             selection: None,
             limit,
+            tls,
+            secured: false,
             out,
         }
     }
@@ -201,6 +226,10 @@ impl Server {
                         return Ok(Progress::More);
                     }
                     self.state = State::Option;
+                    if self.lacks_tls() && option != Opt::STARTTLS {
+                        self.require_tls(option);
+                        continue;
+                    }
                     let limit = self.limit;
                     self.reply_error(option, Rep::ERR_TOO_BIG, &format!("option data is limited to {limit} bytes"));
                 }
@@ -250,7 +279,25 @@ impl Server {
         self.decide(option, data)
     }
 
+    /// Whether TLS is required and not there.
+    fn lacks_tls(&self) -> bool {
+        self.tls == Tls::Require && !self.secured
+    }
+
+    fn require_tls(&mut self, option: Opt) {
+        self.reply_error(option, Rep::ERR_TLS_REQD, "this server requires TLS: send NBD_OPT_STARTTLS first");
+    }
+
     fn decide(&mut self, option: Opt, data: &[u8]) -> Result<Step, BadClient> {
+        match option {
+            Opt::EXPORT_NAME if self.lacks_tls() => return Err(BadClient::NoTls),
+            Opt::ABORT | Opt::STARTTLS => {}
+            _ if self.lacks_tls() => {
+                self.require_tls(option);
+                return Ok(Step::Again);
+            }
+            _ => {}
+        }
         let ask = match option {
             Opt::EXPORT_NAME => {
                 let name = core::str::from_utf8(data).ok().filter(|n| fits(n.len()));
@@ -267,6 +314,14 @@ impl Server {
                 return Ok(Step::Again);
             }
             Opt::LIST => Ask::List,
+            Opt::STARTTLS if self.secured => {
+                self.reply_error(option, Rep::ERR_INVALID, "TLS is there already");
+                return Ok(Step::Again);
+            }
+            Opt::STARTTLS if self.tls == Tls::Off => {
+                self.reply_error(option, Rep::ERR_POLICY, "TLS is off on this listener");
+                return Ok(Step::Again);
+            }
             Opt::STARTTLS => Ask::StartTls,
             Opt::STRUCTURED_REPLY if self.framing == Framing::Extended => {
                 self.reply_error(option, Rep::ERR_INVALID, "extended headers are already agreed on and include it");
@@ -334,6 +389,20 @@ impl Server {
     pub fn refuse(&mut self, error: Rep, message: &str) {
         let option = self.answered();
         self.reply_error(option, error, message);
+    }
+
+    /// Closes a StartTls: it is granted, and all that was agreed on before is forgotten (proto.md, "TLS support"). `input`
+    /// is what has been received behind the option: it must be nothing, and is never used.
+    pub fn answer_start_tls(&mut self, input: &BytesMut) -> Result<(), BadClient> {
+        if !input.is_empty() {
+            return Err(BadClient::Injected(input.len()));
+        }
+        let option = self.answered();
+        self.reply(option, Rep::ACK, &[]);
+        self.secured = true;
+        self.framing = Framing::Simple;
+        self.selection = None;
+        Ok(())
     }
 
     /// Closes a List.

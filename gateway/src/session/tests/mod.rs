@@ -41,7 +41,17 @@ impl Scene {
         let (drain, draining) = watch::channel(false);
         let table = Arc::clone(registry.sessions());
         let handshake = Duration::from_secs(10);
-        let front = Front { registry, table, pool, drain: draining, handshake, option_length: 65536 };
+        let front = Front {
+            listener: String::new(),
+            refusals: Arc::default(),
+            registry,
+            table,
+            pool,
+            drain: draining,
+            handshake,
+            option_length: 65536,
+            tls: None,
+        };
         Self { front: Arc::new(front), _drain: drain }
     }
 

@@ -101,6 +101,35 @@ async fn a_session_that_parts_waits_for_a_write_that_was_admitted() {
     assert_eq!(client.rest().await, b"");
 }
 
+#[tokio::test]
+async fn a_write_that_waits_for_its_growth_does_not_land_when_its_session_is_gone() {
+    let keys = "[export.resize]\nautomatic = \"always\"\nstep = 0\ngrowth-wait = \"30s\"";
+    let scene = Scene::new("1MiB", "growth-rate = \"1MiB/s\"", keys);
+    let mut client = scene.client(Framing::Simple).await;
+    let session = only(&scene);
+    client.ask(Cmd::WRITE, 1, MIB, MIB, &vec![1; 1 << 20]).await;
+    assert_eq!(client.simple().await, (0, 1));
+    client.ask(Cmd::WRITE, 2, 2 * MIB - 512, 1024, &[2; 1024]).await;
+    while session.export().resizer().jobs.list().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(client);
+    // Its task waits for what was admitted; a cut ends it at once.
+    session.broken.store(true, std::sync::atomic::Ordering::Release);
+    session.wake();
+    session.ended().await;
+    let mut again = scene.client(Framing::Simple).await;
+    // What overlaps it waits until nobody has it any more.
+    again.ask(Cmd::WRITE, 3, 2 * MIB - 512, 512, &[3; 512]).await;
+    assert_eq!(again.simple().await, (0, 3));
+    while session.export().size() < 2 * MIB + 512 {
+        tokio::task::yield_now().await;
+    }
+    again.ask(Cmd::READ, 4, 2 * MIB - 512, 512, &[]).await;
+    assert_eq!(again.simple().await, (0, 4));
+    assert_eq!(again.take(512).await, [3; 512]);
+}
+
 /// The one session there is.
 fn only(scene: &Scene) -> Arc<crate::session::Session> {
     let open: Vec<_> = scene.front.table.open.iter().filter_map(|entry| entry.value().upgrade()).collect();

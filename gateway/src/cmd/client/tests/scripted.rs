@@ -13,7 +13,7 @@ use super::super::ClientFault;
 use super::super::connect::{Connection, Reach};
 use crate::proto::handshake::client::Wishes;
 use crate::proto::handshake::server::match_contexts;
-use crate::proto::handshake::{Ask, BlockSizes, Offer, Progress, Server};
+use crate::proto::handshake::{Ask, BlockSizes, Offer, Progress, Server, Tls};
 use crate::proto::reply::{put_chunk, put_simple};
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::{Context, ResizeInfo, ResizeRequest, Wish, put_resize};
@@ -189,7 +189,7 @@ async fn serve(mut stream: DuplexStream, server: Scripted) {
 async fn greet(stream: &mut DuplexStream, inbox: &mut Inbox, server: Scripted) -> Option<Session> {
     let script = &server.0.script;
     let names: Vec<String> = script.contexts.iter().map(|context| context.name().to_owned()).collect();
-    let (mut side, mut told, mut asks) = (Server::new(4096), 0, false);
+    let (mut side, mut told, mut asks) = (Server::new(4096, Tls::Off), 0, false);
     while !side.is_finished() {
         match side.handle_input(inbox.bytes()).unwrap() {
             Progress::Ask(Ask::Info { name, infos, .. }) => {

@@ -41,6 +41,20 @@ pub enum HandshakeError {
         /// The backend's own words, printable, at most 4096 bytes; may be empty.
         message: String,
     },
+    /// The backend does not do TLS, and nothing goes on without.
+    #[error("the server says {rep} to NBD_OPT_STARTTLS{}; nothing is sent to it in the clear", because(.message))]
+    NoTls {
+        /// The kind of error.
+        rep: Rep,
+        /// The backend's own words, printable, at most 4096 bytes; may be empty.
+        message: String,
+    },
+    /// The backend, or somebody on the way, has sent bytes in the clear that would pass for TLS's.
+    #[error("{bytes} bytes came in the clear behind the server's agreement to TLS")]
+    Injected {
+        /// How many.
+        bytes: usize,
+    },
     /// A reply does not start as one.
     #[error("the server's reply to {opt} begins with {found:#018x} instead of the magic of option replies")]
     ReplyMagic {
@@ -159,6 +173,9 @@ pub enum Closed {
     /// Before its greeting was complete.
     #[error("before it had sent its greeting")]
     InGreeting,
+    /// Before TLS was there.
+    #[error("instead of starting TLS")]
+    BeforeTls,
     /// While the reply to an option was awaited.
     #[error("instead of answering {0}")]
     InReply(Opt),

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Client, Contexts, Goal, HandshakeError, Progress, Wishes};
+use super::{Client, Contexts, Goal, HandshakeError, Progress, State, Wishes};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::info::{
     InfoItem, Listed, MAX_REPLY, MetaContext, REPLY_HEAD, ReplyHead, put_error, put_reply,
@@ -17,8 +17,9 @@ struct Played {
     rest: BytesMut,
 }
 
-/// Feeds `data` to a handshake, at once and in pieces, and holds it to its bounds. The first byte chooses the wishes, the second how the rest is
-/// read: as it is, in pieces; or as a script of replies (type, length, body) to whatever is asked at that moment.
+/// Feeds `data` to a handshake, at once and in pieces, and holds it to its bounds. The first byte chooses the wishes, the
+/// second how the rest is read: as it is, in pieces; or as a script of replies (type, length, body) to whatever is asked at
+/// that moment. TLS is there as soon as it is agreed on, unless something is left in the clear.
 pub fn fuzz_client(data: &[u8]) {
     let [choice, how, data @ ..] = data else { return };
     let wishes = Wishes {
@@ -38,6 +39,7 @@ pub fn fuzz_client(data: &[u8]) {
             1 => Goal::Info,
             _ => Goal::Go,
         },
+        tls: choice & 0x40 != 0,
     };
     if how & 0x80 == 0 {
         let whole = play(&wishes, data, usize::MAX);
@@ -66,7 +68,11 @@ fn play(wishes: &Wishes, data: &[u8], piece: usize) -> Played {
 fn follow(wishes: Wishes, flags: u16, mut rest: &[u8]) {
     let (mut client, mut input, mut said) = (Client::new(wishes), BytesMut::new(), BytesMut::new());
     put_greeting(&mut input, flags);
-    while let Ok(Progress::Need(_)) = go_on(&mut client, &mut input, &mut said) {
+    while let Ok(Progress::Need(_) | Progress::StartTls) = go_on(&mut client, &mut input, &mut said) {
+        if let State::Secured { .. } = client.state {
+            assert!(client.secured(&input).is_ok(), "a script has one reply at a time");
+            continue;
+        }
         let [kind, length, after @ ..] = rest else { break };
         let (body, after) = after.split_at_checked(usize::from(*length)).unwrap_or((after, &[]));
         rest = after;
@@ -103,6 +109,11 @@ fn go_on(client: &mut Client, input: &mut BytesMut, said: &mut BytesMut) -> Resu
             let bound = usize::try_from(MAX_REPLY).unwrap_or(usize::MAX).saturating_add(REPLY_HEAD);
             assert!(*more > 0 && whole <= bound, "waits for {more} bytes after {}", input.len());
         }
+        Ok(Progress::StartTls) => {
+            let rest = input.len();
+            assert_eq!(client.handle_input(input), Ok(Progress::StartTls), "it goes on in the clear");
+            assert_eq!(input.len(), rest, "it takes what is in the clear");
+        }
         Ok(Progress::Done(_) | Progress::Listed(_)) | Err(_) => {
             assert!(client.handle_input(input).is_err(), "it goes on after its end");
         }
@@ -117,6 +128,7 @@ pub fn fuzz_seeds() -> Vec<Vec<u8>> {
     const GO: u8 = 0x20;
     const NAMED_CONTEXTS: u8 = 0x04;
     const ALL_CONTEXTS: u8 = 0x08;
+    const TLS: u8 = 0x40;
     let told = |opt: Opt| {
         let sizes = BlockSizes { minimum: 1, preferred: 4096, maximum: 1 << 25 };
         let items = [
@@ -158,10 +170,12 @@ pub fn fuzz_seeds() -> Vec<Vec<u8>> {
     entered.put_u64(1 << 30);
     entered.put_u16(ExportFlags::HAS_FLAGS.0);
     let (extended, structured) = (Opt::EXTENDED_HEADERS, Opt::STRUCTURED_REPLY);
-    let conversations: [(u8, Vec<BytesMut>); 8] = [
+    let conversations: [(u8, Vec<BytesMut>); 10] = [
         (LIST, vec![listed]),
         (LIST, vec![reply(Opt::LIST, Rep::ERR_POLICY)]),
         (INFO, vec![told(Opt::INFO)]),
+        (TLS | INFO, vec![reply(Opt::STARTTLS, Rep::ACK), told(Opt::INFO)]),
+        (TLS | GO, vec![reply(Opt::STARTTLS, Rep::ERR_POLICY)]),
         (GO, vec![reply(Opt::GO, Rep::ERR_UNSUP), entered]),
         (GO | 2, vec![reply(extended, Rep::ERR_UNSUP), reply(structured, Rep::ERR_UNSUP), told(Opt::GO)]),
         (GO | 2, vec![reply(extended, Rep::ACK), reply(Opt::GO, Rep::ERR_UNKNOWN)]),

@@ -29,6 +29,10 @@ const MAX_LISTED_BYTES: usize = 16 << 20;
 pub(super) enum State {
     /// Nothing has been asked.
     Greeting,
+    /// NBD_OPT_STARTTLS has been asked.
+    StartTls { agreed: Agreed },
+    /// The backend has agreed to TLS, which is not there yet.
+    Secured { agreed: Agreed },
     /// A framing has been asked for.
     Framing { agreed: Agreed, asked: Framing },
     /// The list of contexts has been asked for.
@@ -51,6 +55,8 @@ pub(super) enum Step {
     Wait(State, usize),
     /// Go on.
     Next(State),
+    /// Not without TLS.
+    Secure(State),
     /// The handshake is over.
     Done(Progress),
 }
@@ -78,7 +84,8 @@ impl State {
     /// The option whose reply is awaited; `None` where what is awaited is no option reply.
     pub(super) fn asked(&self) -> Option<Opt> {
         match self {
-            Self::Greeting | Self::ExportName { .. } | Self::Over => None,
+            Self::Greeting | Self::Secured { .. } | Self::ExportName { .. } | Self::Over => None,
+            Self::StartTls { .. } => Some(Opt::STARTTLS),
             Self::Framing { asked: Framing::Extended, .. } => Some(Opt::EXTENDED_HEADERS),
             Self::Framing { .. } => Some(Opt::STRUCTURED_REPLY),
             Self::ListingContexts { .. } => Some(Opt::LIST_META_CONTEXT),
@@ -173,6 +180,7 @@ impl Client {
             return match state {
                 State::Greeting => self.greeted(input),
                 State::ExportName { agreed } => entered(agreed, input),
+                secured @ State::Secured { .. } => Ok(Step::Secure(secured)),
                 _ => Err(HandshakeError::Over),
             };
         };
@@ -181,6 +189,7 @@ impl Client {
             Heard::Reply(rep, body) => (rep, body),
         };
         let next = match state {
+            State::StartTls { agreed } => self.tls_answered(agreed, rep, &body)?,
             State::Framing { agreed, asked } => self.framing_answered(agreed, asked, opt, rep, &body)?,
             State::ListingContexts { agreed, names, replies } => {
                 self.contexts_listed(agreed, names, replies, rep, &body)?
@@ -190,7 +199,9 @@ impl Client {
                 return self.export_told(opt, agreed, told, replies, rep, &body);
             }
             State::Listing { exports, bytes } => return self.listed(exports, bytes, rep, &body),
-            State::Greeting | State::ExportName { .. } | State::Over => return Err(HandshakeError::Over),
+            State::Greeting | State::Secured { .. } | State::ExportName { .. } | State::Over => {
+                return Err(HandshakeError::Over);
+            }
         };
         Ok(Step::Next(next))
     }
@@ -217,18 +228,43 @@ impl Client {
             ClientFlags::NONE.with_if(ClientFlags::FIXED_NEWSTYLE, fixed).with_if(ClientFlags::NO_ZEROES, no_zeroes);
         let agreed = Agreed { no_zeroes, framing: Framing::Simple, contexts: Vec::new(), left_out: 0 };
         match (fixed, self.wishes.goal) {
+            (false, _) if self.wishes.tls => return Err(HandshakeError::NotFixed { opt: Opt::STARTTLS }),
             (false, Goal::Info) => return Err(HandshakeError::NotFixed { opt: Opt::INFO }),
             (false, Goal::List) => return Err(HandshakeError::NotFixed { opt: Opt::LIST }),
             _ => self.out.extend_from_slice(&ours.0.to_be_bytes()),
         }
-        Ok(Step::Next(match (fixed, self.wishes.goal) {
-            (false, _) => self.ask_by_name(agreed),
-            (true, Goal::List) => {
-                put_option(&mut self.out, Opt::LIST, &[]);
-                State::Listing { exports: Vec::new(), bytes: 0 }
+        Ok(Step::Next(match fixed {
+            false => self.ask_by_name(agreed),
+            true if self.wishes.tls => {
+                put_option(&mut self.out, Opt::STARTTLS, &[]);
+                State::StartTls { agreed }
             }
-            (true, _) => self.ask_framing(agreed, self.wishes.framing),
+            true => self.ask_first(agreed),
         }))
+    }
+
+    /// There is no way but TLS: whatever is not an agreement ends it (proto.md, "Downgrade attacks").
+    fn tls_answered(&mut self, agreed: Agreed, rep: Rep, body: &[u8]) -> Result<State, HandshakeError> {
+        match rep {
+            Rep::ACK => {
+                end(Opt::STARTTLS, body)?;
+                Ok(State::Secured { agreed })
+            }
+            rep if rep.is_error() => {
+                put_option(&mut self.out, Opt::ABORT, &[]);
+                Err(HandshakeError::NoTls { rep, message: printable(body) })
+            }
+            rep => Err(HandshakeError::UnexpectedReply { opt: Opt::STARTTLS, rep }),
+        }
+    }
+
+    /// The first question, in the clear or inside TLS.
+    pub(super) fn ask_first(&mut self, agreed: Agreed) -> State {
+        if self.wishes.goal == Goal::List {
+            put_option(&mut self.out, Opt::LIST, &[]);
+            return State::Listing { exports: Vec::new(), bytes: 0 };
+        }
+        self.ask_framing(agreed, self.wishes.framing)
     }
 
     fn ask_framing(&mut self, agreed: Agreed, asked: Framing) -> State {

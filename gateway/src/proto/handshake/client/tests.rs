@@ -108,6 +108,7 @@ fn plain() -> Wishes {
         contexts: Contexts::None,
         infos: Vec::new(),
         goal: Goal::Go,
+        tls: false,
     }
 }
 

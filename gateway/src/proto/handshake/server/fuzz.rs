@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Ask, BadClient, Offer, Progress, Server, match_contexts};
+use super::{Ask, BadClient, Offer, Progress, Server, Tls, match_contexts};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::info::{InfoItem, Listed, MAX_REPLY, MetaContext, REPLY_HEAD, ReplyHead};
 use crate::proto::{ExportFlags, Framing, Info, MAX_STRING, OPT_MAGIC, Opt, Rep};
@@ -36,13 +36,18 @@ struct Played {
     selected: Vec<usize>,
 }
 
-/// Plays a client that sends `data`, at once and in pieces. The first byte chooses the length of a piece, and whether the
-/// rest is sent as it is or is a script of options: option, length, body, ….
+/// Plays a client that sends `data`, at once and in pieces. The first byte chooses the length of a piece, whether TLS is
+/// there or required, and whether the rest is sent as it is or is a script of options: option, length, body, ….
 pub fn fuzz_server(data: &[u8]) {
     let [how, data @ ..] = data else { return };
     let input = if how & 0x80 == 0 { data.to_vec() } else { script(data) };
-    let whole = play(&input, usize::MAX);
-    let cut = play(&input, usize::from(how & 0x7f).saturating_add(1));
+    let tls = match how >> 5 & 3 {
+        0 => Tls::Off,
+        1 => Tls::Allow,
+        _ => Tls::Require,
+    };
+    let whole = play(&input, tls, usize::MAX);
+    let cut = play(&input, tls, usize::from(how & 0x1f).saturating_add(1));
     assert_eq!(whole, cut, "the outcome depends on how the input is cut");
     let refused = read_back(&whole);
     if refused {
@@ -62,17 +67,17 @@ fn script(mut data: &[u8]) -> Vec<u8> {
     input.into()
 }
 
-fn play(input: &[u8], piece: usize) -> Played {
+fn play(input: &[u8], tls: Tls, piece: usize) -> Played {
     let contexts = ["base:allocation".to_owned(), "qemu:dirty-bitmap:b0".to_owned()];
-    let (mut server, mut buffer, mut said) = (Server::new(LIMIT), BytesMut::new(), Vec::new());
+    let (mut server, mut buffer, mut said) = (Server::new(LIMIT, tls), BytesMut::new(), Vec::new());
     let mut end = End::Waiting;
     let mut pieces = input.chunks(piece);
     while end == End::Waiting {
-        let (before, framing) = (buffer.len(), server.framing());
+        let (before, framing, secured) = (buffer.len(), server.framing(), server.secured);
         let progress = server.handle_input(&mut buffer);
         said.append(server.output());
         assert!(buffer.len() <= before, "a handshake only takes from its input");
-        assert!(server.framing() >= framing, "a framing that was agreed on is gone");
+        assert!(server.framing() >= framing || server.secured != secured, "a framing that was agreed on is gone");
         match progress {
             Err(bad) => end = End::Bad(bad),
             Ok(Progress::Aborted) => end = End::Aborted,
@@ -80,7 +85,7 @@ fn play(input: &[u8], piece: usize) -> Played {
                 let held = buffer.len();
                 assert!(matches!(server.handle_input(&mut buffer), Ok(Progress::More)), "it goes on before an answer");
                 assert_eq!(buffer.len(), held, "it takes input before an answer");
-                end = answer(&mut server, &contexts, ask);
+                end = answer(&mut server, &mut buffer, &contexts, ask);
             }
             Ok(Progress::More) => {
                 let most = usize::try_from(LIMIT).unwrap_or(usize::MAX).saturating_add(16);
@@ -96,7 +101,8 @@ fn play(input: &[u8], piece: usize) -> Played {
     Played { end, said, rest: buffer.to_vec(), framing: server.framing(), selected: server.selected(EXPORT) }
 }
 
-fn answer(server: &mut Server, contexts: &[String], ask: Ask) -> End {
+fn answer(server: &mut Server, buffer: &mut BytesMut, contexts: &[String], ask: Ask) -> End {
+    assert!(server.tls != Tls::Require || server.secured || ask == Ask::StartTls, "{ask:?} before TLS");
     match &ask {
         Ask::Info { name, infos, .. } => {
             assert!(fits(name), "a name of {} bytes", name.len());
@@ -108,7 +114,7 @@ fn answer(server: &mut Server, contexts: &[String], ask: Ask) -> End {
     }
     match ask {
         Ask::List => server.answer_list([(EXPORT, Some("a disk"))].into_iter()),
-        Ask::StartTls => server.refuse(Rep::ERR_POLICY, "TLS is off"),
+        Ask::StartTls => start_tls(server, buffer),
         Ask::ExportName { name } if name == EXPORT => {
             server.answer_export_name(4096, ExportFlags::HAS_FLAGS);
             return End::Entered;
@@ -136,6 +142,17 @@ fn answer(server: &mut Server, contexts: &[String], ask: Ask) -> End {
         }
     }
     End::Waiting
+}
+
+/// What follows is taken as if it came through TLS. As it is, in the clear, it must not be.
+fn start_tls(server: &mut Server, buffer: &mut BytesMut) {
+    if !buffer.is_empty() {
+        assert_eq!(server.answer_start_tls(buffer), Err(BadClient::Injected(buffer.len())));
+    }
+    let inside = core::mem::take(buffer);
+    assert_eq!(server.answer_start_tls(buffer), Ok(()));
+    assert_eq!((server.framing(), server.selected(EXPORT)), (Framing::Simple, vec![]), "not all is forgotten");
+    *buffer = inside;
 }
 
 fn fits(text: &str) -> bool {
@@ -246,8 +263,17 @@ pub fn fuzz_seeds() -> Vec<Vec<u8>> {
         }
         seeds.extend([raw.to_vec(), script]);
     }
+    // With TLS allowed, and with it required.
+    for tls in [0x20, 0x40] {
+        let mut raw = BytesMut::from(&[6 | tls, 0, 0, 0, 3][..]);
+        for option in [Opt::STRUCTURED_REPLY, Opt::STARTTLS, Opt::LIST, Opt::STARTTLS] {
+            put_option(&mut raw, option, &[]);
+        }
+        put_option(&mut raw, Opt::GO, &info(EXPORT, &[Info::NAME]));
+        seeds.push(raw.to_vec());
+    }
     // An option over the limit, to be thrown away.
-    let mut long = BytesMut::from(&[60, 0, 0, 0, 3][..]);
+    let mut long = BytesMut::from(&[28, 0, 0, 0, 3][..]);
     put_option(&mut long, Opt::GO, &[7; 300]);
     put_option(&mut long, Opt::LIST, &[]);
     seeds.push(long.to_vec());

@@ -59,7 +59,7 @@ const EXPORT: &str = "disk";
 /// Plays a server with one export `disk` of 4096 bytes that has two contexts.
 fn play(input: &[u8], piece: usize) -> (Result<(), BadClient>, Vec<String>, Server) {
     let contexts = [(0, "base:allocation"), (1, "qemu:dirty-bitmap:b0")];
-    let (mut server, mut buffer) = (Server::new(8192), BytesMut::new());
+    let (mut server, mut buffer) = (Server::new(8192, Tls::Off), BytesMut::new());
     server.output().clear();
     for bytes in input.chunks(piece.max(1)) {
         buffer.extend_from_slice(bytes);
@@ -69,7 +69,7 @@ fn play(input: &[u8], piece: usize) -> (Result<(), BadClient>, Vec<String>, Serv
                 Ok(Progress::More) => break,
                 Ok(Progress::Aborted) => return (Ok(()), lines(&server.out.clone()), server),
                 Ok(Progress::Ask(Ask::List)) => server.answer_list([(EXPORT, Some("a disk"))].into_iter()),
-                Ok(Progress::Ask(Ask::StartTls)) => server.refuse(Rep::ERR_POLICY, "no TLS here"),
+                Ok(Progress::Ask(Ask::StartTls)) => panic!("TLS is off"),
                 Ok(Progress::Ask(Ask::ExportName { name })) if name == EXPORT => {
                     server.answer_export_name(4096, ExportFlags::HAS_FLAGS)
                 }
@@ -135,6 +135,79 @@ fn go_tells_what_was_asked_for_and_enters_transmission() {
     said(&[&FIXED[..], &go].concat());
 }
 
+/// Plays a client that says `before` in the clear, then STARTTLS, then `inside`; the server's words before and inside.
+fn play_tls(tls: Tls, before: &[u8], inside: &[u8]) -> (Vec<String>, Vec<String>, Server) {
+    let (mut server, mut buffer) = (Server::new(8192, tls), BytesMut::new());
+    server.output().clear();
+    buffer.extend_from_slice(&[&FIXED[..], before, &option(Opt::STARTTLS, b"")].concat());
+    assert_eq!(server.handle_input(&mut buffer), Ok(Progress::Ask(Ask::StartTls)));
+    assert_eq!(server.handle_input(&mut buffer), Ok(Progress::More), "nothing is read before TLS is there");
+    server.answer_start_tls(&buffer).unwrap();
+    let clear = lines(&core::mem::take(server.output()));
+    buffer.extend_from_slice(inside);
+    while let Progress::Ask(ask) = server.handle_input(&mut buffer).unwrap() {
+        server.refuse(Rep::ERR_UNKNOWN, &format!("{ask:?}"));
+    }
+    (clear, lines(&server.out.clone()), server)
+}
+
+#[test]
+fn until_there_is_tls_a_listener_that_requires_it_answers_abort_and_starttls_and_nothing_else() {
+    let options: Vec<u8> = [
+        (Opt::LIST, vec![]),
+        (Opt::GO, info_data(EXPORT, &[])),
+        (Opt::STRUCTURED_REPLY, vec![]),
+        (Opt::SET_META_CONTEXT, vec![1]),
+        (Opt(99), vec![7; 3]),
+        (Opt::INFO, vec![0; 8193]),
+    ]
+    .iter()
+    .flat_map(|(opt, data)| option(*opt, data))
+    .collect();
+    let (clear, inside, _) = play_tls(Tls::Require, &options, &option(Opt::LIST, b""));
+    let refused = "REP_ERR_TLS_REQD this server requires TLS: send OPT_STARTTLS first";
+    let expected: Vec<String> =
+        ["OPT_LIST", "OPT_GO", "OPT_STRUCTURED_REPLY", "OPT_SET_META_CONTEXT", "0x63", "OPT_INFO"]
+            .iter()
+            .map(|opt| format!("{opt} {refused}"))
+            .chain(["OPT_STARTTLS REP_ACK []".to_owned()])
+            .collect();
+    assert_eq!(clear, expected);
+    assert_eq!(inside, ["OPT_LIST REP_ERR_UNKNOWN List"]);
+    let mut server = Server::new(8192, Tls::Require);
+    let mut input = BytesMut::from(&[&FIXED[..], &option(Opt::EXPORT_NAME, b"disk")].concat()[..]);
+    assert_eq!(server.handle_input(&mut input), Err(BadClient::NoTls), "it has no error reply");
+    let mut server = Server::new(8192, Tls::Require);
+    let mut input = BytesMut::from(&[&FIXED[..], &option(Opt::ABORT, b"")].concat()[..]);
+    assert_eq!(server.handle_input(&mut input), Ok(Progress::Aborted));
+}
+
+#[test]
+fn what_was_agreed_on_before_tls_is_forgotten() {
+    let set = option(Opt::SET_META_CONTEXT, &meta_data(EXPORT, &["base:allocation"]));
+    let (clear, _, server) = play_tls(Tls::Allow, &option(Opt::EXTENDED_HEADERS, b""), b"");
+    assert_eq!(clear, ["OPT_EXTENDED_HEADERS REP_ACK []", "OPT_STARTTLS REP_ACK []"]);
+    assert_eq!(server.framing(), Framing::Simple);
+    let (_, inside, _) = play_tls(Tls::Allow, &option(Opt::STRUCTURED_REPLY, b""), &set);
+    let first = "structured replies or extended headers must be agreed on first";
+    assert_eq!(inside, [format!("OPT_SET_META_CONTEXT REP_ERR_INVALID {first}")]);
+}
+
+#[test]
+fn tls_starts_once() {
+    let (_, inside, _) = play_tls(Tls::Require, b"", &option(Opt::STARTTLS, b""));
+    assert_eq!(inside, ["OPT_STARTTLS REP_ERR_INVALID TLS is there already"]);
+}
+
+#[test]
+fn what_came_in_the_clear_behind_starttls_ends_the_connection() {
+    let mut server = Server::new(8192, Tls::Allow);
+    let behind = option(Opt::GO, &info_data(EXPORT, &[]));
+    let mut input = BytesMut::from(&[&FIXED[..], &option(Opt::STARTTLS, b""), &behind].concat()[..]);
+    assert_eq!(server.handle_input(&mut input), Ok(Progress::Ask(Ask::StartTls)));
+    assert_eq!(server.answer_start_tls(&input), Err(BadClient::Injected(behind.len())));
+}
+
 #[test]
 fn an_option_that_is_refused_leaves_the_stream_in_step() {
     let big = [&OPT_MAGIC.to_be_bytes()[..], &[0, 0, 0, 6, 0, 0, 0x30, 0], &[7; 0x3000]].concat();
@@ -161,7 +234,7 @@ fn an_option_that_is_refused_leaves_the_stream_in_step() {
             "OPT_SET_META_CONTEXT REP_ERR_INVALID structured replies or extended headers must be agreed on first",
             "OPT_INFO REP_ERR_UNKNOWN no such export",
             "OPT_INFO REP_ERR_INVALID the data's inner lengths disagree with its own, or a string is too long or not UTF-8",
-            "OPT_STARTTLS REP_ERR_POLICY no TLS here",
+            "OPT_STARTTLS REP_ERR_POLICY TLS is off on this listener",
             "OPT_INFO REP_ERR_TOO_BIG option data is limited to 8192 bytes",
             "OPT_EXTENDED_HEADERS REP_ACK []",
             "OPT_STRUCTURED_REPLY REP_ERR_INVALID extended headers are already agreed on and include it",

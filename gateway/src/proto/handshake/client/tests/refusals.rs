@@ -302,3 +302,37 @@ fn a_malformed_resize_information_is_an_error_that_names_the_value() {
         assert_eq!(error, expected);
     }
 }
+
+#[test]
+fn a_backend_that_refuses_tls_gets_nothing_but_an_abort() {
+    let wishes = Wishes { tls: true, framing: Framing::Extended, ..plain() };
+    let ask = "C: 49484156454f5054 00000005 00000000";
+    for (rep, name) in [("80000001", "NBD_REP_ERR_UNSUP"), ("80000002", "NBD_REP_ERR_POLICY")] {
+        let answer = format!("S: 0003e889045565a9 00000005 {rep} 00000002 \"no\"");
+        let error = outcome_of(&wishes, &format!("{GREETING}\n{ask}\n{answer}\n{ABORT}")).unwrap_err();
+        let says = format!("the server says {name} to NBD_OPT_STARTTLS: no; nothing is sent to it in the clear");
+        assert_eq!(error.to_string(), says);
+    }
+    let old = "S: 4e42444d41474943 49484156454f5054 0000";
+    assert_eq!(
+        outcome_of(&wishes, old).unwrap_err().to_string(),
+        "the server does not speak fixed newstyle, so it can't answer NBD_OPT_STARTTLS"
+    );
+}
+
+#[test]
+fn what_comes_in_the_clear_behind_the_agreement_to_tls_ends_it() {
+    let mut client = Client::new(Wishes { tls: true, ..plain() });
+    let mut input = BytesMut::from(&lines(GREETING)[0].1[..]);
+    put_reply(&mut input, Opt::STARTTLS, Rep::ACK, &[]);
+    put_reply(&mut input, Opt::GO, Rep::ERR_UNKNOWN, &[]);
+    assert_eq!(client.handle_input(&mut input), Ok(Progress::StartTls));
+    assert_eq!(client.secured(&input), Err(HandshakeError::Injected { bytes: 20 }));
+    assert_eq!(client.handle_input(&mut input), Err(HandshakeError::Over));
+    let mut silent = Client::new(Wishes { tls: true, ..plain() });
+    let mut input = BytesMut::from(&lines(GREETING)[0].1[..]);
+    put_reply(&mut input, Opt::STARTTLS, Rep::ACK, &[]);
+    assert_eq!(silent.handle_input(&mut input), Ok(Progress::StartTls));
+    assert_eq!(silent.handle_eof(), HandshakeError::Closed { when: Closed::BeforeTls });
+    assert_eq!(silent.secured(&BytesMut::new()), Err(HandshakeError::Over), "TLS on a connection that is over");
+}

@@ -274,3 +274,20 @@ fn an_item_that_was_not_asked_for_opts_into_nothing_and_may_be_anything() {
     );
     assert_eq!(done, Ok(Progress::Done(negotiated(0x10_0000, 1, Framing::Simple))));
 }
+
+#[test]
+fn tls_comes_before_anything_else_and_the_rest_goes_on_inside_it() {
+    for (goal, next) in [(Goal::Go, Opt::GO), (Goal::Info, Opt::INFO), (Goal::List, Opt::LIST)] {
+        let mut client = Client::new(Wishes { tls: true, goal, ..plain() });
+        let mut input = BytesMut::from(&lines("S: 4e42444d41474943 49484156454f5054 0003")[0].1[..]);
+        assert!(matches!(client.handle_input(&mut input), Ok(Progress::Need(20))));
+        assert_eq!(hex(&client.take_output().unwrap()), "0000000349484156454f50540000000500000000");
+        put_reply(&mut input, Opt::STARTTLS, Rep::ACK, &[]);
+        assert_eq!(client.handle_input(&mut input), Ok(Progress::StartTls));
+        assert_eq!(client.take_output(), None, "a word in the clear after TLS was agreed on");
+        client.secured(&input).unwrap();
+        let said = client.take_output().unwrap();
+        assert_eq!(said[8..12], next.0.to_be_bytes());
+        assert!(matches!(client.handle_input(&mut input), Ok(Progress::Need(_))));
+    }
+}

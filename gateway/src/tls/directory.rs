@@ -1,0 +1,201 @@
+//! A directory of certificates, by the names that NBD's servers and clients have agreed on (nbdkit-tls(1),
+//! libnbd's nbd_set_tls_certificates(3), qemu's tls-creds-x509).
+//!
+//! Owns what is in the files and what is wrong with them. Never remembers anything.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use super::peer;
+
+/// The CAs that the other side's certificate may be of.
+pub(super) const CA: &str = "ca-cert.pem";
+/// What those CAs have revoked.
+pub(super) const REVOKED: &str = "ca-crl.pem";
+/// A listener's own certificate and those between it and the CA, its own first.
+pub(super) const SERVER: &str = "server-cert.pem";
+/// The key to it.
+pub(super) const SERVER_KEY: &str = "server-key.pem";
+/// What the gateway shows to backends, and those between it and the CA.
+pub(super) const CLIENT: &str = "client-cert.pem";
+/// The key to it.
+pub(super) const CLIENT_KEY: &str = "client-key.pem";
+
+/// What is wrong with a directory of certificates.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateFault {
+    /// A file that has to be there.
+    #[error("{} is missing: {why}", .file.display())]
+    Missing {
+        /// Which one.
+        file: PathBuf,
+        /// What it is needed for.
+        why: &'static str,
+    },
+    /// A file that can't be read.
+    #[error("{} can't be read: {error}", .file.display())]
+    Unreadable {
+        /// Which one.
+        file: PathBuf,
+        /// Why not.
+        error: String,
+    },
+    /// A file that does not hold what its name says.
+    #[error("{} holds no {what} in PEM: {why}", .file.display())]
+    Malformed {
+        /// Which one.
+        file: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// A certificate and a key that can't be used, most likely because they do not belong together.
+    #[error("{} can't be used with {}: {why}", .certificate.display(), .key.display())]
+    Pair {
+        /// The certificate.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// No directory, where the other side is to be known by a CA.
+    #[error("there is no directory of certificates to know the server by: say one (tls-certificates)")]
+    NoDirectory,
+    /// A name that no certificate can have.
+    #[error("the server's certificate can't be held against the name `{0}`: say another (tls-hostname)")]
+    Name(String),
+    /// What is none of the above.
+    #[error("TLS can't be set up: {0}")]
+    Setup(String),
+}
+
+/// When files were changed, and which they were: another value, other files.
+pub(super) type Stamp = Vec<Option<(i64, i64, u64, u64)>>;
+
+/// Until when what a file holds is valid: Unix time in seconds.
+pub(super) type Expiry = (PathBuf, i64);
+
+/// A directory, or none.
+#[derive(Debug, Clone)]
+pub(super) struct Directory(Option<PathBuf>);
+
+impl Directory {
+    pub(super) fn new(path: Option<&Path>) -> Self {
+        Self(path.map(Path::to_owned))
+    }
+
+    /// The path of one of its files.
+    pub(super) fn path(&self, name: &str) -> Result<PathBuf, CertificateFault> {
+        self.0.as_ref().map(|directory| directory.join(name)).ok_or(CertificateFault::NoDirectory)
+    }
+
+    /// What these files are like now. Looks only at the directory, so it may be asked often.
+    pub(super) fn stamp(&self, names: &[&str]) -> Stamp {
+        let stamp = |name: &&str| {
+            let meta = std::fs::metadata(self.path(name).ok()?).ok()?;
+            Some((meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.size()))
+        };
+        names.iter().map(stamp).collect()
+    }
+
+    /// Whether the file is there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.path(name).is_ok_and(|path| path.exists())
+    }
+
+    /// Certificates, at least one, the first one first; and until when that one is valid.
+    pub(super) fn chain(
+        &self,
+        name: &str,
+        why: &'static str,
+    ) -> Result<(Vec<CertificateDer<'static>>, Expiry), CertificateFault> {
+        let (file, bytes) = self.read(name, why)?;
+        let chain: Vec<CertificateDer<'static>> = items(&file, &bytes, "certificate")?;
+        let first = chain.iter().take(1).map(|certificate| peer::not_after(certificate)).min();
+        let expiry = expiry(&file, "certificate", first)?;
+        Ok((chain, expiry))
+    }
+
+    /// A private key.
+    pub(super) fn key(&self, name: &str, why: &'static str) -> Result<PrivateKeyDer<'static>, CertificateFault> {
+        let (file, bytes) = self.read(name, why)?;
+        PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| malformed(&file, "private key")(error))
+    }
+
+    /// The CAs; and until when all of them are valid.
+    pub(super) fn roots(&self, why: &'static str) -> Result<(RootCertStore, Expiry), CertificateFault> {
+        let (file, bytes) = self.read(CA, why)?;
+        let certificates: Vec<CertificateDer<'static>> = items(&file, &bytes, "certificate")?;
+        let expiry = expiry(&file, "certificate", certificates.iter().map(|c| peer::not_after(c)).min())?;
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| CertificateFault::Malformed {
+                file: file.clone(),
+                what: "certificate of a CA",
+                why: error.to_string(),
+            })?;
+        }
+        Ok((roots, expiry))
+    }
+
+    /// The lists of what is revoked, if there is such a file; and until when all of them are meant to be used.
+    pub(super) fn revoked(
+        &self,
+    ) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<Expiry>), CertificateFault> {
+        if !self.has(REVOKED) {
+            return Ok((Vec::new(), None));
+        }
+        let what = "certificate revocation list";
+        let (file, bytes) = self.read(REVOKED, "it was there a moment ago")?;
+        let lists: Vec<CertificateRevocationListDer<'static>> = items(&file, &bytes, what)?;
+        let mut next = None;
+        for list in &lists {
+            let update =
+                peer::next_update(list).map_err(|why| CertificateFault::Malformed { file: file.clone(), what, why })?;
+            next = next.into_iter().chain(update).min();
+        }
+        Ok((lists, next.map(|at| (file, at))))
+    }
+
+    fn read(&self, name: &str, why: &'static str) -> Result<(PathBuf, Vec<u8>), CertificateFault> {
+        let file = self.path(name)?;
+        match std::fs::read(&file) {
+            Ok(bytes) => Ok((file, bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(CertificateFault::Missing { file, why }),
+            Err(error) => Err(CertificateFault::Unreadable { file, error: error.to_string() }),
+        }
+    }
+}
+
+/// Its path, for logs.
+impl std::fmt::Display for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_deref().unwrap_or(Path::new("none")).display().fmt(f)
+    }
+}
+
+/// Everything of one kind in a file; at least one.
+fn items<T: PemObject>(file: &Path, bytes: &[u8], what: &'static str) -> Result<Vec<T>, CertificateFault> {
+    let items: Vec<T> = T::pem_slice_iter(bytes).collect::<Result<_, _>>().map_err(malformed(file, what))?;
+    if items.is_empty() { Err(malformed(file, what)(pem::Error::NoItemsFound)) } else { Ok(items) }
+}
+
+fn malformed(file: &Path, what: &'static str) -> impl Fn(pem::Error) -> CertificateFault {
+    let file = file.to_owned();
+    move |error| CertificateFault::Malformed { file: file.clone(), what, why: error.to_string() }
+}
+
+fn expiry(file: &Path, what: &'static str, at: Option<Result<i64, String>>) -> Result<Expiry, CertificateFault> {
+    match at {
+        Some(Ok(at)) => Ok((file.to_owned(), at)),
+        Some(Err(why)) => Err(CertificateFault::Malformed { file: file.to_owned(), what, why }),
+        None => Err(malformed(file, what)(pem::Error::NoItemsFound)),
+    }
+}

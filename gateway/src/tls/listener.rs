@@ -1,0 +1,81 @@
+//! TLS of one listener: who the gateway is, and which clients it takes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use nbd_gateway_metrics::Metrics;
+use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
+
+use super::directory::{CA, CertificateFault, Directory, REVOKED, SERVER, SERVER_KEY};
+use super::kept::{Kept, Made};
+use super::provider;
+
+const WHY: &str = "a listener with TLS needs it";
+const WHY_CA: &str = "it says which clients' certificates are taken (tls-verify-peer = true, the default); with \
+                      tls-verify-peer = false clients need none";
+
+/// The server's side of TLS.
+#[derive(Debug)]
+pub struct ListenerTls {
+    kept: Kept<ServerConfig>,
+    require: bool,
+}
+
+impl ListenerTls {
+    /// Reads the certificates in `directory`; with `verify`, clients have to show one too. `require` is for who shakes hands:
+    /// clients that want no TLS get nothing.
+    pub fn open(
+        directory: &Path,
+        require: bool,
+        verify: bool,
+        metrics: Option<Arc<Metrics>>,
+    ) -> Result<Self, CertificateFault> {
+        let names = if verify { &[SERVER, SERVER_KEY, CA, REVOKED][..] } else { &[SERVER, SERVER_KEY] };
+        let make = Box::new(move |directory: &Directory| settings(directory, verify));
+        Ok(Self { kept: Kept::open(Directory::new(Some(directory)), names, metrics, make)?, require })
+    }
+
+    /// The settings for the next handshake. What has changed on disk is in force from here on; sessions that could be
+    /// resumed under the settings before can't be any more, so that nobody comes back with a revoked certificate.
+    pub fn settings(&self) -> Arc<ServerConfig> {
+        self.kept.now()
+    }
+
+    /// Whether there is nothing for clients without TLS.
+    pub fn is_required(&self) -> bool {
+        self.require
+    }
+}
+
+fn settings(directory: &Directory, verify: bool) -> Result<Made<ServerConfig>, CertificateFault> {
+    let setup = |error: &dyn std::fmt::Display| CertificateFault::Setup(error.to_string());
+    let mut expiries = Vec::new();
+    let (chain, expiry) = directory.chain(SERVER, WHY)?;
+    expiries.push(expiry);
+    let key = directory.key(SERVER_KEY, WHY)?;
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| setup(&error))?;
+    let builder = if verify {
+        let (roots, expiry) = directory.roots(WHY_CA)?;
+        expiries.push(expiry);
+        let (revoked, expiry) = directory.revoked()?;
+        expiries.extend(expiry);
+        // A list need not cover every CA; one that is late still holds what it holds.
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            .with_crls(revoked)
+            .allow_unknown_revocation_status()
+            .build()
+            .map_err(|error| setup(&error))?;
+        builder.with_client_cert_verifier(verifier)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let made = builder.with_single_cert(chain, key).map_err(|error| CertificateFault::Pair {
+        certificate: directory.path(SERVER).unwrap_or_default(),
+        key: directory.path(SERVER_KEY).unwrap_or_default(),
+        why: error.to_string(),
+    })?;
+    Ok((made, expiries))
+}

@@ -1,0 +1,255 @@
+//! Alternative names of a certificate's subject (RFC 5280, section 4.2.1.6), and patterns for them.
+//!
+//! A pattern is `KIND:` and a text; a name is never compared with a pattern of another kind. Of several names one that
+//! fits is enough, as each of them is a name of the whole subject.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::glob::{Glob, Stops};
+use super::network::{Network, NetworkFault};
+
+/// One alternative name: `dns:vm1.example.com`, `ip:10.1.2.3`, `uri:spiffe://example/vm1`, `email:ops@example.com`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum San {
+    /// A host's name. Case means nothing in it.
+    Dns(String),
+    /// An address.
+    Ip(IpAddr),
+    /// A URI, compared as it is.
+    Uri(String),
+    /// A mail address. Case means nothing after its `@`.
+    Email(String),
+}
+
+/// What a subject's alternative name has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SanPattern {
+    /// A host's name; a star stands for characters of one label: `*.example.com` is `a.example.com` and not
+    /// `a.b.example.com`.
+    Dns(Glob),
+    /// An address, or a network that it has to be in.
+    Ip(Network),
+    /// A URI; a star stands for characters but `/`, `?`, `#` and `@`, at the very end for all that follows.
+    Uri(Glob),
+    /// A mail address; a star stands for characters but `@`.
+    Email(Glob),
+}
+
+/// Why a text is no alternative name and no pattern for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SanFault {
+    /// It does not begin with a kind.
+    Kind(String),
+    /// Nothing follows the kind.
+    Empty(String),
+    /// What follows `ip:` is no address.
+    Address(NetworkFault),
+}
+
+impl fmt::Display for SanFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kind(text) => {
+                write!(f, "`{text}` does not say what kind of name it is: begin it with dns:, ip:, uri: or email:")
+            }
+            Self::Empty(text) => write!(f, "nothing follows the kind in `{text}`"),
+            Self::Address(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SanFault {}
+
+impl San {
+    /// A host's name.
+    #[must_use]
+    pub fn dns(name: &str) -> Self {
+        Self::Dns(plain(name))
+    }
+
+    /// An address.
+    #[must_use]
+    pub fn ip(address: IpAddr) -> Self {
+        Self::Ip(address.to_canonical())
+    }
+
+    /// A URI.
+    #[must_use]
+    pub fn uri(uri: &str) -> Self {
+        Self::Uri(uri.to_owned())
+    }
+
+    /// A mail address.
+    #[must_use]
+    pub fn email(address: &str) -> Self {
+        Self::Email(mail(address))
+    }
+}
+
+/// A host's name as it is compared: without case, and without the dot that stands for the root.
+fn plain(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+/// A mail address as it is compared.
+fn mail(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((user, host)) => format!("{user}@{}", host.to_ascii_lowercase()),
+        None => address.to_owned(),
+    }
+}
+
+/// The kind, in lower case, and what follows it.
+fn split(text: &str) -> Result<(String, &str), SanFault> {
+    let (kind, rest) = text.split_once(':').ok_or_else(|| SanFault::Kind(text.to_owned()))?;
+    if rest.is_empty() { Err(SanFault::Empty(text.to_owned())) } else { Ok((kind.to_ascii_lowercase(), rest)) }
+}
+
+impl FromStr for San {
+    type Err = SanFault;
+
+    fn from_str(text: &str) -> Result<Self, SanFault> {
+        let (kind, rest) = split(text)?;
+        match kind.as_str() {
+            "dns" => Ok(Self::dns(rest)),
+            "ip" => {
+                let fault = || SanFault::Address(NetworkFault::Form(rest.to_owned()));
+                rest.parse().map(Self::ip).map_err(|_| fault())
+            }
+            "uri" => Ok(Self::uri(rest)),
+            "email" => Ok(Self::email(rest)),
+            _ => Err(SanFault::Kind(text.to_owned())),
+        }
+    }
+}
+
+impl FromStr for SanPattern {
+    type Err = SanFault;
+
+    fn from_str(text: &str) -> Result<Self, SanFault> {
+        let (kind, rest) = split(text)?;
+        match kind.as_str() {
+            "dns" => Ok(Self::Dns(Glob::new(&plain(rest)))),
+            "ip" => rest.parse().map(Self::Ip).map_err(SanFault::Address),
+            "uri" => Ok(Self::Uri(Glob::new(rest))),
+            "email" => Ok(Self::Email(Glob::new(&mail(rest)))),
+            _ => Err(SanFault::Kind(text.to_owned())),
+        }
+    }
+}
+
+impl SanPattern {
+    /// Whether the name fits.
+    #[must_use]
+    pub fn matches(&self, san: &San) -> bool {
+        let within = |glob: &Glob, text: &str, at, but_not_at_the_end| {
+            glob.matches_within(text, Stops { at, but_not_at_the_end })
+        };
+        match (self, san) {
+            (Self::Dns(glob), San::Dns(name)) => within(glob, name, &['.'], false),
+            (Self::Ip(network), San::Ip(address)) => network.holds(*address),
+            (Self::Uri(glob), San::Uri(uri)) => within(glob, uri, &['/', '?', '#', '@'], true),
+            (Self::Email(glob), San::Email(address)) => within(glob, address, &['@'], false),
+            (Self::Dns(_) | Self::Ip(_) | Self::Uri(_) | Self::Email(_), _) => false,
+        }
+    }
+}
+
+impl fmt::Display for San {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name) => write!(f, "dns:{name}"),
+            Self::Ip(address) => write!(f, "ip:{address}"),
+            Self::Uri(uri) => write!(f, "uri:{uri}"),
+            Self::Email(address) => write!(f, "email:{address}"),
+        }
+    }
+}
+
+impl fmt::Display for SanPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(glob) => write!(f, "dns:{glob}"),
+            Self::Ip(network) => write!(f, "ip:{network}"),
+            Self::Uri(glob) => write!(f, "uri:{glob}"),
+            Self::Email(glob) => write!(f, "email:{glob}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_is_compared_in_its_own_way() {
+        for (pattern, fits, others) in [
+            (
+                "dns:*.blue.example",
+                &["dns:vm1.blue.example", "DNS:VM1.Blue.Example", "dns:vm1.blue.example.", "dns:*.blue.example"][..],
+                &["dns:blue.example", "dns:a.vm1.blue.example", "dns:xblue.example", "uri:vm1.blue.example"][..],
+            ),
+            ("dns:vm*.Blue.example", &["dns:vm1.blue.example"], &["dns:vm.x.blue.example", "email:vm1.blue.example"]),
+            ("ip:10.1.0.0/16", &["ip:10.1.2.3", "ip:::ffff:10.1.2.3"], &["ip:10.2.0.0", "dns:10.1.2.3"]),
+            (
+                "uri:spiffe://blue/*",
+                &["uri:spiffe://blue/vm/1", "uri:spiffe://blue/"],
+                &["uri:spiffe://blue", "uri:spiffe://Blue/vm", "uri:spiffe://bluer/vm"],
+            ),
+            (
+                "uri:https://*.blue.example/vm",
+                &["uri:https://a.blue.example/vm", "uri:https://a.b.blue.example/vm"],
+                &[
+                    "uri:https://evil/x.blue.example/vm",
+                    "uri:https://evil?.blue.example/vm",
+                    "uri:https://u@.blue.example/vm",
+                    "uri:https://evil#.blue.example/vm",
+                ],
+            ),
+            (
+                "email:*@Blue.example",
+                &["email:ops@blue.example", "email:ops@BLUE.example"],
+                &["email:ops@red@blue.example", "email:ops@blue.example.red"],
+            ),
+            ("email:Ops@blue.example", &["email:Ops@blue.example"], &["email:ops@blue.example"]),
+        ] {
+            let pattern: SanPattern = pattern.parse().unwrap();
+            assert_eq!(pattern.to_string().parse(), Ok(pattern.clone()));
+            for name in fits {
+                assert!(pattern.matches(&name.parse().unwrap()), "{pattern} {name}");
+            }
+            for name in others {
+                assert!(!pattern.matches(&name.parse().unwrap()), "{pattern} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_says_its_kind() {
+        for text in ["", "vm1.example", "host:vm1"] {
+            let told =
+                format!("`{text}` does not say what kind of name it is: begin it with dns:, ip:, uri: or email:");
+            assert_eq!(text.parse::<San>().unwrap_err().to_string(), told);
+            assert_eq!(text.parse::<SanPattern>().unwrap_err().to_string(), told);
+        }
+        assert_eq!("dns:".parse::<SanPattern>().unwrap_err().to_string(), "nothing follows the kind in `dns:`");
+        assert!("ip:10.1.2.3/16".parse::<SanPattern>().unwrap_err().to_string().contains("bits set"));
+        assert!("ip:vm1".parse::<San>().unwrap_err().to_string().contains("`vm1` is no address"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_without_stars_fits_itself_and_is_read_back(kind in "dns|uri|email", rest in "[a-zA-Z0-9./@:-]{1,20}") {
+            let text = format!("{kind}:{rest}");
+            let san: San = text.parse().unwrap();
+            prop_assert!(text.parse::<SanPattern>().unwrap().matches(&san));
+            if let Ok(again) = san.to_string().parse::<San>() {
+                prop_assert!(again == san || rest.ends_with('.'));
+            }
+        }
+    }
+}

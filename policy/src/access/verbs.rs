@@ -1,0 +1,193 @@
+//! What can be done with an export, and sets of that.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One thing that a client can do with an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// See that it is there: in a listing, and by its name.
+    List,
+    /// Open it, and read.
+    Read,
+    /// Change its content.
+    Write,
+    /// Give up what a range holds (NBD_CMD_TRIM).
+    Trim,
+    /// Make it larger.
+    Resize,
+    /// Make it smaller.
+    Shrink,
+}
+
+impl Verb {
+    /// All of them, each after what it needs.
+    pub const ALL: [Self; 6] = [Self::List, Self::Read, Self::Write, Self::Trim, Self::Resize, Self::Shrink];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Trim => "trim",
+            Self::Resize => "resize",
+            Self::Shrink => "shrink",
+        }
+    }
+
+    /// The verb without which this one is of no use.
+    #[must_use]
+    pub const fn needs(self) -> Option<Self> {
+        match self {
+            Self::List => None,
+            Self::Read => Some(Self::List),
+            Self::Write => Some(Self::Read),
+            // NBD has no way to tell a client that it may trim or resize what it may not write.
+            Self::Trim | Self::Resize => Some(Self::Write),
+            Self::Shrink => Some(Self::Resize),
+        }
+    }
+
+    const fn bit(self) -> u8 {
+        match self {
+            Self::List => 0x01,
+            Self::Read => 0x02,
+            Self::Write => 0x04,
+            Self::Trim => 0x08,
+            Self::Resize => 0x10,
+            Self::Shrink => 0x20,
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A word that is no verb.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoVerb(String);
+
+impl fmt::Display for NoVerb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is no verb: use list, read, write, trim, resize or shrink", self.0)
+    }
+}
+
+impl std::error::Error for NoVerb {}
+
+impl FromStr for Verb {
+    type Err = NoVerb;
+
+    fn from_str(word: &str) -> Result<Self, NoVerb> {
+        Self::ALL.into_iter().find(|verb| verb.as_str() == word).ok_or_else(|| NoVerb(word.to_owned()))
+    }
+}
+
+/// A set of verbs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Verbs(u8);
+
+impl Verbs {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+    /// All of them.
+    pub const ALL: Self = Self(0x3f);
+
+    /// Whether it holds that one.
+    #[must_use]
+    pub const fn has(self, verb: Verb) -> bool {
+        self.0 & verb.bit() != 0
+    }
+
+    /// The set with that one.
+    #[must_use]
+    pub const fn with(self, verb: Verb) -> Self {
+        Self(self.0 | verb.bit())
+    }
+
+    /// The set without that one.
+    #[must_use]
+    pub const fn without(self, verb: Verb) -> Self {
+        Self(self.0 & !verb.bit())
+    }
+
+    /// Those in it, in the order of [`Verb::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Verb> {
+        Verb::ALL.into_iter().filter(move |verb| self.has(*verb))
+    }
+
+    /// The first that is of no use in it, and what is missing for that.
+    #[must_use]
+    pub fn useless(self) -> Option<(Verb, Verb)> {
+        self.iter().find_map(|verb| Some((verb, verb.needs().filter(|needed| !self.has(*needed))?)))
+    }
+}
+
+impl FromIterator<Verb> for Verbs {
+    fn from_iter<I: IntoIterator<Item = Verb>>(verbs: I) -> Self {
+        verbs.into_iter().fold(Self::NONE, Self::with)
+    }
+}
+
+/// The words, with spaces between them; `nothing` for the empty set.
+impl fmt::Display for Verbs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::NONE {
+            return f.write_str("nothing");
+        }
+        for (index, verb) in self.iter().enumerate() {
+            write!(f, "{}{verb}", if index > 0 { " " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verb_is_read_from_its_word_and_no_other() {
+        for verb in Verb::ALL {
+            assert_eq!(verb.to_string().parse(), Ok(verb));
+        }
+        for word in ["", "Read", "all", "delete"] {
+            let fault = word.parse::<Verb>().unwrap_err();
+            assert_eq!(
+                fault.to_string(),
+                format!("`{word}` is no verb: use list, read, write, trim, resize or shrink")
+            );
+        }
+    }
+
+    #[test]
+    fn a_set_holds_what_was_put_in() {
+        for bits in 0..=0x3f_u8 {
+            let wanted = |verb: &Verb| bits & verb.bit() != 0;
+            let set: Verbs = Verb::ALL.into_iter().filter(wanted).collect();
+            for verb in Verb::ALL {
+                assert_eq!(set.has(verb), wanted(&verb));
+                assert!(set.with(verb).has(verb) && !set.without(verb).has(verb));
+            }
+        }
+        assert_eq!(Verb::ALL.into_iter().collect::<Verbs>(), Verbs::ALL);
+        assert_eq!(Verbs::ALL.to_string(), "list read write trim resize shrink");
+        assert_eq!(Verbs::NONE.to_string(), "nothing");
+    }
+
+    #[test]
+    fn what_is_of_no_use_alone_is_found() {
+        let set = |words: &[Verb]| words.iter().copied().collect::<Verbs>();
+        assert_eq!(Verbs::ALL.useless(), None);
+        assert_eq!(Verbs::NONE.useless(), None);
+        assert_eq!(set(&[Verb::Read]).useless(), Some((Verb::Read, Verb::List)));
+        assert_eq!(set(&[Verb::List, Verb::Read, Verb::Trim]).useless(), Some((Verb::Trim, Verb::Write)));
+        assert_eq!(Verbs::ALL.without(Verb::Resize).useless(), Some((Verb::Shrink, Verb::Resize)));
+        assert_eq!(Verbs::ALL.without(Verb::Trim).useless(), None);
+    }
+}
