@@ -135,6 +135,16 @@ pub enum Reason {
         /// The backend's size.
         disk: Size,
     },
+    /// Its operator says when clients see a larger size, so they can't grow it.
+    OperatorPublishes {
+        /// The size now.
+        size: Size,
+    },
+    /// Its policy keeps the size that it was opened with.
+    SizeStays {
+        /// The size now.
+        size: Size,
+    },
     /// Too many resizes, or too many bytes grown, in the time.
     RateLimited {
         /// Which limit: `resize-rate` or `growth-rate`.

@@ -34,6 +34,8 @@ impl Reason {
                 | Self::MayComeBack { .. }
                 | Self::AlreadySmaller { .. }
                 | Self::HiddenBytes { .. }
+                | Self::OperatorPublishes { .. }
+                | Self::SizeStays { .. }
                 | Self::RateLimited { .. }
                 | Self::OverQuota { .. }
                 | Self::OverCeiling { .. }
@@ -71,6 +73,8 @@ impl Reason {
             | Self::MayComeBack { .. }
             | Self::AlreadySmaller { .. }
             | Self::HiddenBytes { .. }
+            | Self::OperatorPublishes { .. }
+            | Self::SizeStays { .. }
             | Self::RateLimited { .. }
             | Self::OnlyAWindow { .. }
             | Self::AdoptOther { .. }
@@ -116,6 +120,8 @@ impl Reason {
             Self::MayComeBack { .. } => "may-come-back",
             Self::AlreadySmaller { .. } => "already-smaller",
             Self::HiddenBytes { .. } => "hidden-bytes",
+            Self::OperatorPublishes { .. } => "operator-publishes",
+            Self::SizeStays { .. } => "size-stays",
             Self::RateLimited { .. } => "rate",
             Self::OverQuota { .. } => "quota",
             Self::OverCeiling { .. } => "ceiling",
@@ -142,7 +148,7 @@ impl Reason {
     }
 
     /// Every label there is, in the order of the list: so that each series can exist from the start, at 0.
-    pub const LABELS: [&'static str; 38] = [
+    pub const LABELS: [&'static str; 40] = [
         "zero",
         "impossible",
         "not-offered",
@@ -159,6 +165,8 @@ impl Reason {
         "may-come-back",
         "already-smaller",
         "hidden-bytes",
+        "operator-publishes",
+        "size-stays",
         "rate",
         "quota",
         "ceiling",

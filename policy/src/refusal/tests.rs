@@ -108,7 +108,21 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
             1,
             28,
             "hidden-bytes",
-            "export `vm7` shows 4 GiB of the 8 GiB that its backend has by another hand; show them all or take them away before it shrinks",
+            "export `vm7` shows 4 GiB of the 8 GiB that its backend has; publish them all or take them away before it shrinks",
+        ),
+        (
+            Reason::OperatorPublishes { size: size(8 * GIB) },
+            1,
+            28,
+            "operator-publishes",
+            "export `vm7` is 8 GiB until its operator publishes another size; ask the operator to resize it and to publish that",
+        ),
+        (
+            Reason::SizeStays { size: size(8 * GIB) },
+            1,
+            28,
+            "size-stays",
+            "export `vm7` stays at 8 GiB until it is opened again; its `publish` is `never`",
         ),
         (
             Reason::RateLimited { limit: "resize-rate", again_after: wait },
@@ -171,7 +185,7 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
             1,
             28,
             "exports",
-            "export `vm7` is one too many: tenant `blue` may have 100",
+            "export `vm7` is one too many: tenant `blue` may have 100 open at once; close another",
         ),
         (
             Reason::OverMaxStep { size: size(GIB), end: 1 << 62, max_step: Bytes(4 * GIB) },
