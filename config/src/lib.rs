@@ -15,7 +15,7 @@ mod units;
 mod uri;
 
 pub use model::{
-    AdminAddress, Backend, Config, Driver, Hook, IoRates, LimitOverrides, Limits, ListenAddress, Log, LogFormat,
+    AdminAddress, Backend, Config, Crowd, Driver, Hook, IoRates, LimitOverrides, Limits, ListenAddress, Log, LogFormat,
     LogLevel, NoExport, OnBackendLoss, Qmp, Rates, Resize, Resolved, Tenant, Way,
 };
 pub use nbd_gateway_policy::types::{ExportName, NameError, TenantId};

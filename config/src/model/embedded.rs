@@ -15,7 +15,7 @@ use super::backend::{Backend, Target};
 use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
 use super::limits::Limits;
 use super::resize::{Facts, Resize};
-use super::tenant::{Rates, Tenant};
+use super::tenant::{Crowd, Rates, Tenant};
 use super::{Config, Log};
 
 /// The state directory if nothing else is said.
@@ -71,7 +71,7 @@ impl Config {
             limits,
             log: Log::default(),
             threads: None,
-            tenants: vec![Tenant { id: tenant, limits, allowance, rates: Rates::default() }],
+            tenants: vec![Tenant { id: tenant, limits, allowance, rates: Rates::default(), crowd: Crowd::default() }],
             exports: Exports::new([demo]),
         }
     }

@@ -33,7 +33,7 @@ pub use io::IoRates;
 pub use limits::{LimitOverrides, Limits};
 pub use notify::{Hook, Way};
 pub use resize::Resize;
-pub use tenant::{Rates, Tenant};
+pub use tenant::{Crowd, Rates, Tenant};
 
 /// A whole configuration that was checked: at least one listener, at least one export.
 #[derive(Debug, Clone, PartialEq)]
