@@ -98,7 +98,7 @@ pub(crate) struct RawTenant {
     #[schemars(extend("examples" = ["500GiB"]))]
     pub(crate) largest_export: Option<RawSize>,
     /// How many of its exports may be open at once, 1 to 1000000; one is open from its first client until `idle-timeout`
-    /// after its last. If absent there is no such bound.
+    /// after its last, or from the start if it is a `file:` or `memory:` one with a name of its own. If absent there is no such bound.
     #[schemars(range(min = 1, max = 1_000_000), extend("examples" = [100]))]
     pub(crate) max_exports: Option<i64>,
     /// How many sessions may be open at once on all its exports together, 1 to 1000000. If absent there is no such bound

@@ -16,4 +16,4 @@ pub use labels::{
     AgentReconnect, AgentResize, Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeResult,
     ResizeStyle,
 };
-pub use names::{ExportMetrics, HookMetrics, ListenerMetrics, Metrics, ResizeMetrics};
+pub use names::{ExportMetrics, HookMetrics, ListenerMetrics, Metrics, ResizeMetrics, TenantMetrics};

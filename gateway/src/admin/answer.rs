@@ -23,6 +23,7 @@ pub(super) fn tell(value: impl Serialize) -> Response {
 pub(super) fn unopened(error: &OpenError) -> Response {
     let status = match error {
         OpenError::Unknown { .. } => StatusCode::NOT_FOUND,
+        OpenError::Crowded(_) => StatusCode::CONFLICT,
         OpenError::Draining | OpenError::Backend { .. } => StatusCode::SERVICE_UNAVAILABLE,
     };
     refuse(status, error)

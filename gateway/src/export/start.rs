@@ -16,7 +16,7 @@ use crate::proto::{ExportFlags, Features};
 use crate::resize::Resizer;
 use crate::resize::audience::Audience;
 use crate::resize::coordinator::{Coordinator, Start};
-use crate::resize::follow::follow;
+use crate::resize::follow::{Patience, follow};
 use crate::resize::watchers::Told;
 use crate::resize::world::World;
 use crate::session::TenantBudget;
@@ -46,7 +46,8 @@ pub(super) async fn open(
     let disk = Size::new(facts.size).map_err(|e| e.to_string())?;
     // What an earlier life exposed and did not get to zero is not shown before it is zero.
     let unzeroed = shared.notes.owed(&export);
-    let size = unzeroed.iter().map(|range| range.start()).fold(disk, Size::min);
+    let shown = shared.held_back.shown(&export, policy.publish, disk);
+    let size = unzeroed.iter().map(|range| range.start()).fold(shown, Size::min);
     view.publish(Shown { size: size.bytes(), generation: 0 });
     shared.book.open(&export, &tenant, disk);
     let style = facts.style;
@@ -93,7 +94,11 @@ pub(super) async fn open(
             Arc::clone(&core),
             resizer.clone(),
             style.tells,
-            resize.poll.unwrap_or_default(),
+            Patience {
+                poll: resize.poll.unwrap_or_default(),
+                rate: resize.backend_notice_rate,
+                rest: resize.backend_notice_rest,
+            },
             told.0.clone(),
             ending,
         ));

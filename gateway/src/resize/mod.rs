@@ -14,6 +14,7 @@ mod grow;
 pub mod hands;
 pub mod jobs;
 pub mod notes;
+pub mod pace;
 mod settle;
 mod shrink;
 pub mod style;

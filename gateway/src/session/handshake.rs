@@ -74,7 +74,11 @@ pub(crate) async fn negotiate(
             }
             Progress::Ask(Ask::StartTls) => server.refuse(Rep::ERR_POLICY, "TLS is off on this listener"),
             Progress::Ask(Ask::List) => server.answer_list(registry.list()),
-            Progress::Ask(Ask::Info { name, go, infos }) => match clock.stopped(open(registry, &name, drain)).await {
+            Progress::Ask(Ask::Info { name, go, infos }) => match clock
+                .stopped(open(registry, &name, drain))
+                .await
+                .and_then(|lease| if go { lease.for_session() } else { Ok(lease) })
+            {
                 Err(error) => refuse(&mut server, &name, &error),
                 Ok(lease) => {
                     let asks = infos.contains(&Info::RESIZE);
@@ -93,7 +97,8 @@ pub(crate) async fn negotiate(
                 }
             },
             Progress::Ask(Ask::ExportName { name }) => {
-                let lease = clock.stopped(open(registry, &name, drain)).await.map_err(NoSession::NoReply)?;
+                let opened = clock.stopped(open(registry, &name, drain)).await;
+                let lease = opened.and_then(Lease::for_session).map_err(NoSession::NoReply)?;
                 let (agreement, seat) = agreement(lease.export(), &server, server.selected(&name), false, true);
                 server.answer_export_name(agreement.size, agreement.flags);
                 entered = seat.map(|seat| (lease, agreement, seat));
@@ -130,6 +135,7 @@ async fn open(registry: &Arc<Registry>, name: &str, drain: &watch::Receiver<bool
 fn refuse(server: &mut Server, name: &str, error: &OpenError) {
     let rep = match error {
         OpenError::Unknown { .. } => Rep::ERR_UNKNOWN,
+        OpenError::Crowded(_) => Rep::ERR_POLICY,
         OpenError::Draining => Rep::ERR_SHUTDOWN,
         OpenError::Backend { .. } => Rep::ERR_PLATFORM,
     };

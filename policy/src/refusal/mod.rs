@@ -147,7 +147,7 @@ pub enum Reason {
     },
     /// Too many resizes, or too many bytes grown, in the time.
     RateLimited {
-        /// Which limit: `resize-rate` or `growth-rate`.
+        /// Which limit: `resize-rate`, `growth-rate` or `session-rate`.
         limit: &'static str,
         /// When to try again; none: never, it is more than the limit ever allows at once.
         again_after: Option<Duration>,
@@ -200,6 +200,11 @@ pub enum Reason {
     },
     /// The tenant has as many exports as it may have.
     TooManyExports {
+        /// How many it may have.
+        most: u32,
+    },
+    /// The tenant has as many sessions as it may have.
+    TooManySessions {
         /// How many it may have.
         most: u32,
     },

@@ -91,6 +91,12 @@ impl fmt::Display for Refusal {
                     "export `{export}` is one too many: tenant `{tenant}` may have {most} open at once; close another"
                 )
             }
+            Reason::TooManySessions { most } => {
+                write!(
+                    f,
+                    "export `{export}`: tenant `{tenant}` may have {most} sessions at once and has them; end another"
+                )
+            }
             Reason::OverMaxStep { size, end, max_step } => write!(
                 f,
                 "export `{export}` is {size} and a write ends at {}; one write may grow it by {max_step}",

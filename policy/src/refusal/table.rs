@@ -44,6 +44,7 @@ impl Reason {
                 | Self::AdoptOther { .. }
                 | Self::LargestExport { .. }
                 | Self::TooManyExports { .. }
+                | Self::TooManySessions { .. }
                 | Self::OverMaxStep { .. }
                 | Self::BackendFull
                 | Self::LedgerUnavailable
@@ -79,6 +80,7 @@ impl Reason {
             | Self::OnlyAWindow { .. }
             | Self::AdoptOther { .. }
             | Self::TooManyExports { .. }
+            | Self::TooManySessions { .. }
             | Self::Cancelled => Errno::Perm,
             Self::OverQuota { .. }
             | Self::OverCeiling { .. }
@@ -130,6 +132,7 @@ impl Reason {
             Self::AdoptOther { .. } => "adopt-other",
             Self::LargestExport { .. } => "largest-export",
             Self::TooManyExports { .. } => "exports",
+            Self::TooManySessions { .. } => "sessions",
             Self::OverMaxStep { .. } => "max-step",
             Self::BackendFull => "backend-full",
             Self::LedgerUnavailable => "ledger",
@@ -148,7 +151,7 @@ impl Reason {
     }
 
     /// Every label there is, in the order of the list: so that each series can exist from the start, at 0.
-    pub const LABELS: [&'static str; 40] = [
+    pub const LABELS: [&'static str; 41] = [
         "zero",
         "impossible",
         "not-offered",
@@ -175,6 +178,7 @@ impl Reason {
         "adopt-other",
         "largest-export",
         "exports",
+        "sessions",
         "max-step",
         "backend-full",
         "ledger",

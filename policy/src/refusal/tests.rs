@@ -188,6 +188,13 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
             "export `vm7` is one too many: tenant `blue` may have 100 open at once; close another",
         ),
         (
+            Reason::TooManySessions { most: 200 },
+            1,
+            28,
+            "sessions",
+            "export `vm7`: tenant `blue` may have 200 sessions at once and has them; end another",
+        ),
+        (
             Reason::OverMaxStep { size: size(GIB), end: 1 << 62, max_step: Bytes(4 * GIB) },
             28,
             28,
