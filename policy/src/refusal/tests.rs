@@ -283,3 +283,31 @@ fn the_list_of_labels_is_complete_and_each_is_there_once() {
     met.dedup();
     assert_eq!(met, Reason::LABELS);
 }
+
+#[test]
+fn the_readme_explains_every_reason_as_it_is_said() {
+    let readme = include_str!("../../../README.md");
+    let table = readme.split_once("<!-- refusals -->").unwrap().1.split_once("<!-- /refusals -->").unwrap().0;
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|l| l.starts_with("| `"))
+        .map(|l| l.split(" | ").map(|c| c.trim_matches(['|', ' '])).collect())
+        .collect();
+    assert_eq!(rows.len(), Reason::LABELS.len());
+    for (row, label) in rows.iter().zip(Reason::LABELS) {
+        assert_eq!(row[0], format!("`{label}`"));
+        let (_, resize, _, _, sentence) = table_of(label);
+        let errno = match resize {
+            1 => "`EPERM`",
+            5 => "`EIO`",
+            22 => "`EINVAL`",
+            28 => "`ENOSPC`",
+            _ => "`ESHUTDOWN`",
+        };
+        assert_eq!((row[1], row[2]), (errno, sentence), "{label}");
+    }
+}
+
+fn table_of(label: &str) -> (Reason, u32, u32, &'static str, &'static str) {
+    table().into_iter().find(|row| row.3 == label).unwrap()
+}
