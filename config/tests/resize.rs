@@ -564,3 +564,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_open_from_the_start_has_to_fit_in() {
+    let tables = |most: u32, enforce: bool| {
+        let disk =
+            |name: &str| format!("[[export]]\nname = {name:?}\ntenant = \"t\"\nbackend = \"memory:\"\nsize = 512\n");
+        let tenant = format!("[[tenant]]\nname = \"t\"\nmax-exports = {most}\nenforce = {enforce}\n");
+        tenant + &disk("a") + &disk("b")
+    };
+    let what = "tenant[0].max-exports: 2 exports of `t` are file: or memory: ones, which are open from the start: \
+                allow at least as many";
+    says(&tables(1, true), &[what]);
+    parse(&tables(1, false)).unwrap();
+    parse(&tables(2, true)).unwrap();
+}
