@@ -15,8 +15,8 @@ mod units;
 mod uri;
 
 pub use model::{
-    AdminAddress, Backend, Config, Driver, Hook, IoRates, LimitOverrides, Limits, ListenAddress, Listener, ListenerTls,
-    Log, LogFormat, LogLevel, NoExport, OnBackendLoss, Qmp, Rates, Resize, Resolved, Tenant, Way,
+    AdminAddress, Backend, Config, Crowd, Driver, Hook, IoRates, LimitOverrides, Limits, ListenAddress, Listener,
+    ListenerTls, Log, LogFormat, LogLevel, NoExport, OnBackendLoss, Qmp, Rates, Resize, Resolved, Tenant, Way,
 };
 pub use nbd_gateway_policy::types::{ExportName, NameError, TenantId};
 pub use problem::{Problem, Problems};

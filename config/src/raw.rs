@@ -116,7 +116,24 @@ pub(crate) struct RawTenant {
     /// sent. If absent there is no such bound.
     #[schemars(extend("examples" = ["5/s"]))]
     pub(crate) notice_rate: Option<String>,
-    /// Whether growth over the quota is refused; if not, it is only counted and reported.
+    /// The largest that one of its exports may become. One that is larger already stays, and does not grow. If absent there
+    /// is no such bound.
+    #[schemars(extend("examples" = ["500GiB"]))]
+    pub(crate) largest_export: Option<RawSize>,
+    /// How many of its exports may be open at once, 1 to 1000000; one is open from its first client until `idle-timeout`
+    /// after its last, or from the start if it is a `file:` or `memory:` one with a name of its own. If absent there is no such bound.
+    #[schemars(range(min = 1, max = 1_000_000), extend("examples" = [100]))]
+    pub(crate) max_exports: Option<i64>,
+    /// How many sessions may be open at once on all its exports together, 1 to 1000000. If absent there is no such bound
+    /// but that of the listeners.
+    #[schemars(range(min = 1, max = 1_000_000), extend("examples" = [200]))]
+    pub(crate) max_sessions: Option<i64>,
+    /// How many sessions its clients may open on all its exports together. As many as in the time that is written may come
+    /// at once. If absent there is no such bound.
+    #[schemars(extend("examples" = ["100/min"]))]
+    pub(crate) session_rate: Option<String>,
+    /// Whether what is over `quota`, `largest-export`, `max-exports`, `max-sessions` or `session-rate` is refused; if not, it
+    /// is only counted and reported.
     #[schemars(extend("default" = true, "examples" = [false]))]
     pub(crate) enforce: Option<bool>,
     /// Who may use its exports, and how. The first entry that fits a client decides, alone. Without this, and as long as
@@ -255,6 +272,10 @@ pub(crate) struct RawLimits {
     pub(crate) largest_payload: Option<RawSize>,
     /// How fast each session may read and write. If absent there is no such bound.
     pub(crate) session_io: Option<RawIo>,
+    /// How many notices of a new size each session is sent. What comes faster is merged; the last is always sent. As many
+    /// as in the time that is written may come at once. If absent there is no such bound.
+    #[schemars(extend("examples" = ["1/s"]))]
+    pub(crate) session_notice_rate: Option<String>,
     /// How long requests in flight may take to finish when the gateway is told to end; then connections are closed, and one
     /// second later the gateway has ended.
     #[schemars(extend("default" = "30s", "examples" = ["30s"]))]
@@ -279,6 +300,9 @@ pub(crate) struct RawTenantLimits {
     pub(crate) largest_payload: Option<RawSize>,
     /// As in `[limits]`, for each session of this tenant.
     pub(crate) session_io: Option<RawIo>,
+    /// As in `[limits]`, for each session of this tenant.
+    #[schemars(extend("examples" = ["1/s"]))]
+    pub(crate) session_notice_rate: Option<String>,
     /// How fast all sessions of this tenant together may read and write. If absent there is no such bound.
     pub(crate) io: Option<RawIo>,
 }
@@ -298,6 +322,13 @@ pub(crate) struct RawExportLimits {
     pub(crate) largest_payload: Option<RawSize>,
     /// As in `[limits]`, for each session of this export.
     pub(crate) session_io: Option<RawIo>,
+    /// As in `[limits]`, for each session of this export.
+    #[schemars(extend("examples" = ["1/s"]))]
+    pub(crate) session_notice_rate: Option<String>,
+    /// How many notices of a new size all sessions of this export together are sent. What comes faster is merged; the last is
+    /// always sent. As many as in the time that is written may come at once. If absent there is no such bound.
+    #[schemars(extend("examples" = ["10/s"]))]
+    pub(crate) notice_rate: Option<String>,
     /// How fast all sessions of this export together may read and write. If absent there is no such bound.
     pub(crate) io: Option<RawIo>,
 }

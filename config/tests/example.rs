@@ -66,6 +66,8 @@ const UNBOUNDED: LimitOverrides = LimitOverrides {
     tenant_bytes: None,
     largest_payload: None,
     session_io: Some(IoRates::NONE),
+    session_notices: None,
+    export_notices: None,
     tenant_io: Some(IoRates::NONE),
     export_io: Some(IoRates::NONE),
 };
@@ -74,7 +76,11 @@ const UNBOUNDED: LimitOverrides = LimitOverrides {
 fn the_example_parses_with_and_without_the_keys_that_it_only_mentions() {
     for text in [EXAMPLE, &everything()] {
         let config = parse(text);
-        let quiet = |limits: Limits| limits.with(&UNBOUNDED);
+        let quiet = |limits: Limits| {
+            let mut limits = limits.with(&UNBOUNDED);
+            (limits.session_notices, limits.export_notices) = (None, None);
+            limits
+        };
         assert_eq!(quiet(config.limits), Limits::default());
         assert_eq!(config.listable().collect::<Vec<_>>(), ["vm1", "vm2", "vm3", "vm4", "vm5", "vm6", "scratch"]);
         assert_eq!(quiet(config.export_for("vm1").unwrap().limits), Limits::default());

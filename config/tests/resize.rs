@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nbd_gateway_config::{Config, Driver, Qmp, Resize, Way};
-use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, External, OverQuota};
+use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, External, OverQuota, Publish};
 use nbd_gateway_policy::offer::Features;
 use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::rate::{Oversize, Rate};
@@ -48,7 +48,10 @@ fn size(gib: u64) -> Size {
 fn an_export_without_a_word_about_it_grows_for_those_who_ask() {
     let said = resize(DIALLED);
     assert_eq!(said.driver, Driver::Wire);
-    assert_eq!(said.policy, ExportPolicy { step: Bytes(1 << 30), ..ExportPolicy::DEFAULT });
+    let policy = ExportPolicy { step: Bytes(1 << 30), max_step: Some(Bytes(64 << 30)), ..ExportPolicy::DEFAULT };
+    assert_eq!(said.policy, policy);
+    assert_eq!(said.backend_notice_rate, Rate::new(100, Duration::from_secs(1), 100, Oversize::Refuse).ok());
+    assert_eq!(said.backend_notice_rest, Duration::from_secs(60));
     assert_eq!((said.poll, said.timeout), (Some(Duration::from_secs(5)), Duration::from_secs(30)));
     assert_eq!((said.shrink_grace, said.growth_wait), (Duration::from_secs(60), Duration::from_secs(1)));
     assert_eq!(resize(&format!("{DIALLED}[export.resize]")), said);
@@ -78,6 +81,9 @@ fn every_key_arrives() {
         timeout = "7s"
         growth-wait = "2s"
         external = "manual"
+        publish = "auto"
+        backend-notice-rate = "7/s"
+        backend-notice-rest = "3s"
         exclusive = true
         offer = ["automatic", "notify"]
         "#
@@ -88,6 +94,7 @@ fn every_key_arrives() {
         shrink: false,
         over_quota: OverQuota::Clamp,
         external: External::Manual,
+        publish: Publish::Auto,
         min_size: size(1),
         max_size: size(200),
         granularity: Granularity::new(1 << 20).unwrap(),
@@ -100,6 +107,8 @@ fn every_key_arrives() {
     let found = resize(&text);
     assert_eq!((found.driver, &found.policy), (Driver::Automatic, &policy));
     assert_eq!((found.poll, found.timeout), (Some(Duration::from_millis(250)), Duration::from_secs(7)));
+    assert_eq!(found.backend_notice_rate, Rate::new(7, Duration::from_secs(1), 7, Oversize::Refuse).ok());
+    assert_eq!(found.backend_notice_rest, Duration::from_secs(3));
     assert_eq!((found.shrink_grace, found.growth_wait), (Duration::from_secs(5), Duration::from_secs(2)));
 
     let other = resize(&format!("{EMBEDDED}[export.resize]\nshrink = true\nover-quota = \"reject\""));
@@ -107,6 +116,37 @@ fn every_key_arrives() {
     let ignoring = resize(&format!("{DIALLED}[export.resize]\nexternal = \"ignore\"\nautomatic = \"never\""));
     let policy = ignoring.policy;
     assert_eq!((policy.external, policy.automatic), (External::Ignore, AutomaticGrowth::Never));
+}
+
+#[test]
+fn one_write_is_bounded_by_max_step_or_max_size_and_where_nobody_wrote_either_by_a_default() {
+    let most = |export: &str, keys: &str| resize(&format!("{export}[export.resize]\n{keys}")).policy.max_step;
+    let gib = |gib: u64| Some(Bytes(gib << 30));
+    assert_eq!(resize(DIALLED).policy.max_step, gib(64));
+    assert_eq!(most(DIALLED, "max-step = \"2GiB\""), gib(2));
+    assert_eq!(most(DIALLED, "step = \"100GiB\""), gib(100));
+    assert_eq!(most(DIALLED, "granularity = \"128GiB\""), gib(128));
+    assert_eq!(most(&format!("{DIALLED}max-size = \"2TiB\"\n"), ""), None);
+    assert_eq!(most(&format!("{DIALLED}max-size = \"2TiB\"\n"), "max-step = \"2GiB\""), gib(2));
+}
+
+#[test]
+fn sizes_can_be_published_later_where_nothing_else_shows_them() {
+    for (word, publish) in [("auto", Publish::Auto), ("manual", Publish::Manual), ("never", Publish::Never)] {
+        for export in [DIALLED, EMBEDDED] {
+            assert_eq!(resize(&format!("{export}[export.resize]\npublish = {word:?}")).policy.publish, publish);
+        }
+    }
+    for (keys, path) in [
+        ("max-size = \"2GiB\"\n[export.resize]\npresent = \"ceiling\"\n", "present"),
+        ("size = \"1GiB\"\n[export.resize]\ndriver = \"window\"\n", "publish"),
+        ("[export.resize]\nautomatic = \"always\"\n", "automatic"),
+    ] {
+        for word in ["manual", "never"] {
+            let problems = parse(&format!("{DIALLED}{keys}publish = {word:?}")).unwrap_err().concat();
+            assert!(problems.contains(&format!("resize.{path}")), "{keys}: {problems}");
+        }
+    }
 }
 
 #[test]
@@ -435,6 +475,11 @@ fn a_tenants_bounds_and_rates_arrive() {
         resize-rate = "10/min"
         growth-rate = "500GiB/h"
         notice-rate = "5/s"
+        largest-export = "500GiB"
+        max-exports = 100
+        max-sessions = 200
+        session-rate = "10/min"
+        limits.session-notice-rate = "1/min"
         enforce = false
         [[tenant]]
         name = "red"
@@ -450,10 +495,14 @@ fn a_tenants_bounds_and_rates_arrive() {
         quota: Some(Bytes(2 << 40)),
         soft_quota: Some(Bytes(1 << 40)),
         enforce: false,
+        largest_export: Some(size(500)),
         ..TenantLimits::NONE
     };
     let rate = |amount, seconds, oversize| Rate::new(amount, Duration::from_secs(seconds), amount, oversize).ok();
     assert_eq!((blue.id.as_str(), blue.allowance), ("blue", allowance));
+    let crowd = (blue.crowd.exports, blue.crowd.sessions, blue.crowd.session_rate, blue.crowd.enforce);
+    assert_eq!(crowd, (Some(100), Some(200), rate(10, 60, Oversize::Refuse), false));
+    assert_eq!(blue.limits.session_notices, rate(1, 60, Oversize::Refuse));
     assert_eq!(blue.rates.resize, rate(10, 60, Oversize::Refuse));
     assert_eq!(blue.rates.growth, rate(500 << 30, 3600, Oversize::Borrow));
     assert_eq!(blue.rates.notice, rate(5, 1, Oversize::Refuse));
@@ -514,4 +563,19 @@ proptest! {
             prop_assert!(policy.max_step.is_none_or(|most| policy.step <= most));
         }
     }
+}
+
+#[test]
+fn what_is_open_from_the_start_has_to_fit_in() {
+    let tables = |most: u32, enforce: bool| {
+        let disk =
+            |name: &str| format!("[[export]]\nname = {name:?}\ntenant = \"t\"\nbackend = \"memory:\"\nsize = 512\n");
+        let tenant = format!("[[tenant]]\nname = \"t\"\nmax-exports = {most}\nenforce = {enforce}\n");
+        tenant + &disk("a") + &disk("b")
+    };
+    let what = "tenant[0].max-exports: 2 exports of `t` are file: or memory: ones, which are open from the start: \
+                allow at least as many";
+    says(&tables(1, true), &[what]);
+    parse(&tables(1, false)).unwrap();
+    parse(&tables(2, true)).unwrap();
 }

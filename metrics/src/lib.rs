@@ -17,4 +17,4 @@ pub use labels::{
     AgentReconnect, AgentResize, Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeDriver,
     ResizeResult, ResizeStyle,
 };
-pub use names::{ExportMetrics, HookMetrics, ListenerMetrics, Metrics, ResizeMetrics};
+pub use names::{ExportMetrics, HookMetrics, ListenerMetrics, Metrics, ResizeMetrics, TenantMetrics};

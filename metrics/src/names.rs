@@ -57,6 +57,8 @@ pub struct Metrics {
     notices_merged: IntCounterVec,
     backend_notices: IntCounterVec,
     certificates: IntGaugeVec,
+    backend_notices_dropped: IntCounterVec,
+    tenants: [IntGaugeVec; 4],
     hook_attempts: IntCounterVec,
     hooks_behind: IntGaugeVec,
     ledger_up: IntGauge,
@@ -105,6 +107,19 @@ pub struct ResizeMetrics {
     pub notices_merged: IntCounter,
     /// Notices received from the backend.
     pub backend_notices: IntCounter,
+    /// Those of them that a later one took the place of before anybody looked.
+    pub backend_notices_dropped: IntCounter,
+}
+
+/// The handles of one tenant: what its exports sum to, in bytes.
+#[derive(Debug, Clone)]
+pub struct TenantMetrics {
+    tenant: String,
+    denials: IntCounterVec,
+    quota: IntGaugeVec,
+    used: IntGauge,
+    reserved: IntGauge,
+    unsettled: IntGauge,
 }
 
 /// The handles of an export's hooks.
@@ -193,7 +208,11 @@ impl Metrics {
                 &["export", "tenant", "style", "result"],
             )?,
             resize_durations: ResizeDriver::ALL.iter().map(took).collect(),
-            denials: counter("quota_denials_total", "Resizes refused, by reason.", &["tenant", "reason"])?,
+            denials: counter(
+                "quota_denials_total",
+                "Resizes, exports and sessions refused, by reason.",
+                &["tenant", "reason"],
+            )?,
             size: gauge("export_size_bytes", "The size that clients are shown, in bytes.", &["export", "tenant"])?,
             generation: gauge("export_generation", "Changes of size since the export was opened.", &["export"])?,
             claims_lost: counter(
@@ -233,6 +252,17 @@ impl Metrics {
                 "When what a file holds stops being valid, as Unix time: a certificate (of several the first; of CAs the earliest), or a list of revoked ones.",
                 &["file"],
             )?,
+            backend_notices_dropped: counter(
+                "backend_notices_dropped_total",
+                "Size notices from the backend that a later one took the place of before they were looked at.",
+                &["export"],
+            )?,
+            tenants: [
+                gauge("tenant_quota_bytes", "The quota, in bytes; no series where there is none.", &["tenant"])?,
+                gauge("tenant_used_bytes", "What the sizes of the tenant's exports sum to, in bytes.", &["tenant"])?,
+                gauge("tenant_reserved_bytes", "What grows in flight hold on top, in bytes.", &["tenant"])?,
+                gauge("tenant_unsettled_bytes", "What grows of unknown outcome hold on top, in bytes.", &["tenant"])?,
+            ],
             hook_attempts: counter(
                 "hook_attempts_total",
                 "Attempts to tell a hook of a size, by way and result.",
@@ -295,6 +325,7 @@ impl Metrics {
             notices_sent: self.notices_sent.with_label_values(&[label]),
             notices_merged: self.notices_merged.with_label_values(&[label]),
             backend_notices: self.backend_notices.with_label_values(&[label]),
+            backend_notices_dropped: self.backend_notices_dropped.with_label_values(&[label]),
         }
     }
 
@@ -317,6 +348,21 @@ impl Metrics {
             in_flight: self.in_flight.with_label_values(&[label]),
             lane_up: Part::new(self.lane_up.with_label_values(&[label]), shared),
             open: self.opened.with_label_values(&[label]),
+        }
+    }
+
+    /// The handles of a tenant; its series exist from now on, at 0. `reasons` are the labels of all that it can be refused.
+    pub fn tenant(&self, name: &str, reasons: &[&'static str]) -> TenantMetrics {
+        let [quota, used, reserved, unsettled] = &self.tenants;
+        let label = &[name];
+        reasons.iter().for_each(|reason| drop(self.denials.with_label_values(&[name, reason])));
+        TenantMetrics {
+            tenant: name.to_owned(),
+            denials: self.denials.clone(),
+            quota: quota.clone(),
+            used: used.with_label_values(label),
+            reserved: reserved.with_label_values(label),
+            unsettled: unsettled.with_label_values(label),
         }
     }
 
@@ -380,6 +426,26 @@ impl ExportMetrics {
         if let Some(counter) = self.reconnects.get(reason.index()) {
             counter.inc();
         }
+    }
+}
+
+impl TenantMetrics {
+    /// What it uses now, in bytes; no quota is none.
+    pub fn uses(&self, quota: Option<u64>, used: u64, reserved: u64, unsettled: u64) {
+        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        match quota {
+            Some(quota) => self.quota.with_label_values(&[&self.tenant]).set(gauge(quota)),
+            // There was none before, or it has been taken away.
+            None => drop(self.quota.remove_label_values(&[&self.tenant])),
+        }
+        self.used.set(gauge(used));
+        self.reserved.set(gauge(reserved));
+        self.unsettled.set(gauge(unsettled));
+    }
+
+    /// Something was refused; `reason` is one of the policy's closed set of labels.
+    pub fn denied(&self, reason: &'static str) {
+        self.denials.with_label_values(&[self.tenant.as_str(), reason]).inc();
     }
 }
 

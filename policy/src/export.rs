@@ -20,6 +20,8 @@ pub struct ExportPolicy {
     pub over_quota: OverQuota,
     /// What happens to a size that came from outside.
     pub external: External,
+    /// When clients see a larger size, wherever it came from.
+    pub publish: Publish,
     /// The least size that a shrink may reach.
     pub min_size: Size,
     /// The most that it may become by this gateway; [`Size::MAX`]: no ceiling.
@@ -47,6 +49,7 @@ impl ExportPolicy {
         shrink: false,
         over_quota: OverQuota::Reject,
         external: External::Adopt,
+        publish: Publish::Auto,
         min_size: Size::ZERO,
         max_size: Size::MAX,
         granularity: Granularity::ONE,
@@ -118,6 +121,18 @@ pub enum External {
     Ignore,
     /// It is shown when an operator says so.
     Manual,
+}
+
+/// When clients see that an export has become larger, by an operator's order or by another hand. It is counted at once in
+/// any case. A smaller size can't be kept from anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Publish {
+    /// As soon as it is there.
+    Auto,
+    /// When an operator says so. Clients can't grow it: the reply to a resize would confirm a size that nobody has published.
+    Manual,
+    /// When it is opened the next time. What was shown then stays, so nobody resizes it for clients meanwhile.
+    Never,
 }
 
 #[cfg(test)]

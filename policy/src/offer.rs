@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::export::{AutomaticGrowth, ExportPolicy};
+use crate::export::{AutomaticGrowth, ExportPolicy, Publish};
 use crate::quota::Headroom;
 use crate::style::{BackendStyle, ClientStyle, Grows, Learn, Replies};
 use crate::types::{Granularity, Size};
@@ -227,14 +227,19 @@ pub fn offer(backend: BackendStyle, policy: &ExportPolicy, now: &Now, client: &N
     let ceiling = policy.ceiling && grows && !client.opted_in() && !client.no_automatic;
     // Who is shown the ceiling has nothing to grow to.
     let explicit = grows && !ceiling && policy.offer.has(Features::EXPLICIT);
-    let by_writes = grows && policy.offer.has(Features::AUTOMATIC);
+    // A write that landed beyond what is published could not be read back; a resize is asked for and answered, so it stays.
+    let by_writes = grows && policy.publish == Publish::Auto && policy.offer.has(Features::AUTOMATIC);
     let to_those_who_ask = match policy.automatic {
         AutomaticGrowth::OptIn | AutomaticGrowth::Always | AutomaticGrowth::Reconnect => by_writes,
         AutomaticGrowth::Never => false,
     };
     let automatic = to_those_who_ask && !client.no_automatic;
     let chunked = client.replies.chunked();
-    let shrink = explicit && policy.shrink && backend.can_shrink() && policy.offer.has(Features::SHRINK);
+    let shrink = explicit
+        && policy.publish != Publish::Never
+        && policy.shrink
+        && backend.can_shrink()
+        && policy.offer.has(Features::SHRINK);
 
     let kept = Features::EXPLICIT
         .when(explicit)
@@ -299,7 +304,7 @@ fn most(backend: BackendStyle, policy: &ExportPolicy, now: &Now) -> Size {
             (policy.max_size, disk)
         }
     };
-    if policy.read_only {
+    if policy.read_only || policy.publish != Publish::Auto {
         return now.size;
     }
     let bound = now.headroom.map_or(bound, |headroom| bound.min(counted.plus(headroom.left)));

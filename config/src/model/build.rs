@@ -123,6 +123,7 @@ fn exports(raw: Vec<RawExport>, tenants: &Tenants, state: &Path, report: &mut Re
     clash::names(&names, report);
     clash::files(&entries, report);
     clash::windows(&entries, report);
+    clash::crowds(&entries, tenants, report);
     Exports::new(entries.into_iter().map(|(_, entry)| entry))
 }
 

@@ -1,5 +1,5 @@
 //! Exports that get in each other's way: the same name, templates of equal rank for one name, one file for two, one disk
-//! behind a window and another export.
+//! behind a window and another export, more that are open from the start than their tenant may have.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,6 +12,7 @@ use super::backend::{Backend, Target};
 use super::driver::Driver;
 use super::export::{Entry, Name};
 use super::template::{Blanks, Template};
+use super::tenant::Tenants;
 
 /// Notes names that stand twice, and templates of which neither comes first for a name, at the later export.
 pub(super) fn names(names: &[(usize, Name)], report: &mut Report) {
@@ -103,6 +104,27 @@ pub(super) fn files(entries: &[(usize, Entry)], report: &mut Report) {
                 let (first, last) = (index.min(*other), index.max(*other));
                 shared(last, first, &format!("file:{}", path.display()));
             }
+        }
+    }
+}
+
+/// Notes tenants whose embedded exports, which are open from the start, are more than `max-exports`.
+pub(super) fn crowds(entries: &[(usize, Entry)], tenants: &Tenants, report: &mut Report) {
+    for tenant in tenants.list.iter().filter(|tenant| tenant.crowd.enforce) {
+        let own = |entry: &Entry| match &entry.target {
+            Target::Fixed(backend) => entry.tenant == tenant.id && backend.is_embedded(),
+            _ => false,
+        };
+        let open = entries.iter().filter(|(_, entry)| matches!(entry.name, Name::Exact(_)) && own(entry)).count();
+        let index = tenants.names.iter().position(|name| name == tenant.id.as_str());
+        if let (Some(most), Some(index)) = (tenant.crowd.exports, index)
+            && u32::try_from(open).is_ok_and(|open| open > most)
+        {
+            let what = format!(
+                "{open} exports of `{}` are file: or memory: ones, which are open from the start: allow at least as many",
+                tenant.id
+            );
+            report.note_with(&format!("tenant[{index}].max-exports"), what, None);
         }
     }
 }

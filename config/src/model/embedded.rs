@@ -16,7 +16,7 @@ use super::backend::{Backend, Target};
 use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
 use super::limits::Limits;
 use super::resize::{Facts, Resize};
-use super::tenant::{Rates, Tenant};
+use super::tenant::{Crowd, Rates, Tenant};
 use super::tls::Listener;
 use super::{Config, Log};
 
@@ -74,7 +74,7 @@ impl Config {
             log: Log::default(),
             threads: None,
             access: Access::default(),
-            tenants: vec![Tenant { id: tenant, limits, allowance, rates: Rates::default() }],
+            tenants: vec![Tenant { id: tenant, limits, allowance, rates: Rates::default(), crowd: Crowd::default() }],
             exports: Exports::new([demo]),
         }
     }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use nbd_gateway_policy::rate::Rate;
+
 use crate::raw::{RawExportLimits, RawLimits, RawTenantLimits};
 use crate::units::{Interval, Size};
 
 use super::io::IoRates;
 use super::section::Section;
+use super::tenant::count_rate;
 
 /// Every bound there is. Global ones are the same in the limits of each tenant and export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,10 @@ pub struct Limits {
     pub largest_payload: u32,
     /// How fast each session may read and write.
     pub session_io: IoRates,
+    /// Notices of a new size to each session. As many as in the rate's time may come at once.
+    pub session_notices: Option<Rate>,
+    /// Notices of a new size to all sessions of the export together.
+    pub export_notices: Option<Rate>,
     /// How fast all sessions of the tenant together may read and write. The same for all exports of a tenant.
     pub tenant_io: IoRates,
     /// How fast all sessions of the export together may read and write.
@@ -47,6 +54,8 @@ impl Default for Limits {
             tenant_bytes: 1 << 30,
             largest_payload: 32 << 20,
             session_io: IoRates::default(),
+            session_notices: None,
+            export_notices: None,
             tenant_io: IoRates::default(),
             export_io: IoRates::default(),
             drain_timeout: Duration::from_secs(30),
@@ -67,6 +76,10 @@ pub struct LimitOverrides {
     pub largest_payload: Option<u32>,
     /// See [`Limits::session_io`].
     pub session_io: Option<IoRates>,
+    /// See [`Limits::session_notices`].
+    pub session_notices: Option<Rate>,
+    /// See [`Limits::export_notices`]. Only an export states it.
+    pub export_notices: Option<Rate>,
     /// See [`Limits::tenant_io`]. Only a tenant states it.
     pub tenant_io: Option<IoRates>,
     /// See [`Limits::export_io`]. Only an export states it.
@@ -83,6 +96,8 @@ impl Limits {
             tenant_bytes: nearer.tenant_bytes.unwrap_or(self.tenant_bytes),
             largest_payload: nearer.largest_payload.unwrap_or(self.largest_payload),
             session_io: nearer.session_io.unwrap_or(self.session_io),
+            session_notices: nearer.session_notices.or(self.session_notices),
+            export_notices: nearer.export_notices.or(self.export_notices),
             tenant_io: nearer.tenant_io.unwrap_or(self.tenant_io),
             export_io: nearer.export_io.unwrap_or(self.export_io),
             ..self
@@ -99,6 +114,8 @@ impl Limits {
             tenant_bytes: section.size("tenant-bytes", raw.tenant_bytes.as_ref()),
             largest_payload: largest_payload(raw.largest_payload.as_ref(), section),
             session_io: IoRates::read(raw.session_io.as_ref(), &mut section.inner("session-io")),
+            session_notices: count_rate("session-notice-rate", raw.session_notice_rate.as_ref(), section),
+            export_notices: None,
             tenant_io: None,
             export_io: None,
         };
@@ -152,6 +169,8 @@ impl LimitOverrides {
             tenant_bytes: section.size("tenant-bytes", raw.tenant_bytes.as_ref()),
             largest_payload: largest_payload(raw.largest_payload.as_ref(), section),
             session_io: IoRates::read(raw.session_io.as_ref(), &mut section.inner("session-io")),
+            session_notices: count_rate("session-notice-rate", raw.session_notice_rate.as_ref(), section),
+            export_notices: None,
             tenant_io: IoRates::read(raw.io.as_ref(), &mut section.inner("io")),
             export_io: None,
         }
@@ -165,6 +184,8 @@ impl LimitOverrides {
             tenant_bytes: None,
             largest_payload: largest_payload(raw.largest_payload.as_ref(), section),
             session_io: IoRates::read(raw.session_io.as_ref(), &mut section.inner("session-io")),
+            session_notices: count_rate("session-notice-rate", raw.session_notice_rate.as_ref(), section),
+            export_notices: count_rate("notice-rate", raw.notice_rate.as_ref(), section),
             tenant_io: None,
             export_io: IoRates::read(raw.io.as_ref(), &mut section.inner("io")),
         }

@@ -39,7 +39,7 @@ pub use io::IoRates;
 pub use limits::{LimitOverrides, Limits};
 pub use notify::{Hook, Way};
 pub use resize::Resize;
-pub use tenant::{Rates, Tenant};
+pub use tenant::{Crowd, Rates, Tenant};
 pub use tls::{Listener, ListenerTls};
 
 /// A whole configuration that was checked: at least one listener, at least one export.

@@ -5,16 +5,20 @@
 
 use std::time::Duration;
 
-use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, External, OverQuota};
+use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, External, OverQuota, Publish};
 use nbd_gateway_policy::offer::Features;
+use nbd_gateway_policy::rate::Rate;
 use nbd_gateway_policy::types::{self, Bytes, Granularity};
 
-use crate::raw::resize::{RawAutomatic, RawDriver, RawExternal, RawOffer, RawOverQuota, RawPresent, RawResize};
+use crate::raw::resize::{
+    RawAutomatic, RawDriver, RawExternal, RawOffer, RawOverQuota, RawPresent, RawPublish, RawResize,
+};
 use crate::units::{Interval, Size};
 
 use super::backend::BackendFault;
 use super::driver::{self, Driver};
 use super::section::Section;
+use super::tenant;
 
 /// How an export grows and shrinks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +35,12 @@ pub struct Resize {
     pub poll: Option<Duration>,
     /// How long the backend has to answer a resize; not zero.
     pub timeout: Duration,
-    /// How long a write past the end waits for the growth that it needs.
+    /// How long a write past the end waits for a rate that holds up the growth that it needs.
     pub growth_wait: Duration,
+    /// Notices that the backend may send; beyond that it is polled for `backend_notice_rest`. None: no bound.
+    pub backend_notice_rate: Option<Rate>,
+    /// How long a backend that sent too many is polled before it is subscribed to again; not zero.
+    pub backend_notice_rest: Duration,
 }
 
 /// What `[export.resize]` is checked against.
@@ -50,6 +58,14 @@ pub(super) struct Facts {
 /// The least amount that writes grow an export by if the configuration says nothing.
 const STEP: u64 = 1 << 30;
 
+/// The most that one write may grow an export by if the configuration says neither that nor `max-size`: sixty-four steps,
+/// more than the gaps that a stream of writes leaves, less than a quota. An image with larger holes needs a bound of its own.
+const MAX_STEP: u64 = 64 << 30;
+
+/// Notices of a backend in a second if the configuration says nothing: twice what is asked of one that keeps to the interval
+/// in its subscription, a tenth of what it takes to cost the gateway anything.
+const BACKEND_NOTICES: &str = "100/s";
+
 const DAY: Interval = Interval::from_secs(24 * 3600);
 
 impl Resize {
@@ -58,6 +74,7 @@ impl Resize {
         let policy = ExportPolicy {
             max_size: facts.max_size.map_or(types::Size::MAX, exact),
             step: Bytes(STEP),
+            max_step: facts.max_size.is_none().then_some(Bytes(MAX_STEP)),
             read_only: facts.read_only,
             ..ExportPolicy::DEFAULT
         };
@@ -68,6 +85,8 @@ impl Resize {
             poll: (!facts.embedded).then_some(Duration::from_secs(5)),
             timeout: Duration::from_secs(30),
             growth_wait: Duration::from_secs(1),
+            backend_notice_rate: BACKEND_NOTICES.parse().ok().and_then(|rate| tenant::counted(rate).ok()),
+            backend_notice_rest: Duration::from_secs(60),
         }
     }
 
@@ -102,6 +121,9 @@ impl Resize {
         let driver = driver(raw, facts, &mut inner);
         let ceiling = ceiling(raw, facts, &mut inner);
         let policy = ExportPolicy { ceiling, ..policy(raw, &driver, &unsaid.policy, &mut inner) };
+        check_publish(raw, &driver, &mut inner);
+        let backend_notice_rate =
+            tenant::count_rate("backend-notice-rate", raw.backend_notice_rate.as_ref(), &mut inner);
         let moment = Interval::from_millis(1);
         let zero = Interval::from_millis(0);
         let mut time = |key, text: Option<&str>, range| inner.interval(key, text, range);
@@ -117,6 +139,9 @@ impl Resize {
                 .unwrap_or(unsaid.timeout),
             growth_wait: time("growth-wait", raw.growth_wait.as_deref(), zero..=Interval::from_secs(600))
                 .unwrap_or(unsaid.growth_wait),
+            backend_notice_rate: backend_notice_rate.or(unsaid.backend_notice_rate),
+            backend_notice_rest: time("backend-notice-rest", raw.backend_notice_rest.as_deref(), moment..=DAY)
+                .unwrap_or(unsaid.backend_notice_rest),
             policy,
         };
         resize.check_sizes(facts, section);
@@ -174,7 +199,10 @@ fn driver(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> Driver {
             "the gateway resizes a file: or memory: backend itself: leave this out, or write `none` to switch that off";
         section.note_with("driver", what, r#"driver = "none""#);
     }
-    let idle = |key: &&str| matches!(*key, "poll" | "external" | "exclusive") || driver::OWN.contains(key);
+    let idle = |key: &&str| {
+        matches!(*key, "poll" | "external" | "exclusive" | "backend-notice-rate" | "backend-notice-rest")
+            || driver::OWN.contains(key)
+    };
     for key in raw.stated().filter(idle) {
         section.note_with(key, "this does nothing for a file: or memory: backend: leave it out", None);
     }
@@ -198,6 +226,9 @@ fn ceiling(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> bool {
     if raw.automatic == Some(RawAutomatic::Never) {
         section.note("present", "behind a ceiling writes grow the export: leave out `automatic` or this");
     }
+    if matches!(raw.publish, Some(RawPublish::Manual | RawPublish::Never)) {
+        section.note("present", "who is shown the ceiling has nothing more to be shown: leave out `publish` or this");
+    }
     if matches!(raw.external, Some(RawExternal::Ignore | RawExternal::Manual)) {
         section.note(
             "present",
@@ -205,6 +236,22 @@ fn ceiling(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> bool {
         );
     }
     true
+}
+
+/// What cannot stand beside a size that clients see later.
+fn check_publish(raw: &RawResize, driver: &Driver, section: &mut Section<'_>) {
+    if !matches!(raw.publish, Some(RawPublish::Manual | RawPublish::Never)) {
+        return;
+    }
+    if matches!(driver, Driver::Window { .. }) {
+        let what = "a window is what clients see of its disk, so there is nothing to publish later: leave this out";
+        section.note_with("publish", what, r#"publish = "auto""#);
+    }
+    if matches!(raw.automatic, Some(RawAutomatic::OptIn | RawAutomatic::Always | RawAutomatic::Reconnect)) {
+        let what =
+            "writes do not grow an export whose sizes are published by somebody else: leave this out, or `publish`";
+        section.note_with("automatic", what, r#"automatic = "never""#);
+    }
 }
 
 fn policy(raw: &RawResize, driver: &Driver, unsaid: &ExportPolicy, section: &mut Section<'_>) -> ExportPolicy {
@@ -216,7 +263,11 @@ fn policy(raw: &RawResize, driver: &Driver, unsaid: &ExportPolicy, section: &mut
     let max_step = section.size_in::<u64>("max-step", raw.max_step.as_ref(), Size::from_bytes(1)..=largest).map(Bytes);
     let step = section.size_in::<u64>("step", raw.step.as_ref(), Size::from_bytes(0)..=largest).map(Bytes);
     // What nobody wrote cannot be wrong: it gives way to what somebody did.
-    let fitting = Bytes(unsaid.step.0.max(granularity.bytes())).min(max_step.unwrap_or(Bytes(u64::MAX)));
+    let most = unsaid.max_step.map(|most| most.max(step.unwrap_or(Bytes(0))).max(Bytes(granularity.bytes())));
+    let stated = max_step.is_some();
+    let max_step = if raw.max_step.is_some() { max_step } else { most };
+    let fitting =
+        Bytes(unsaid.step.0.max(granularity.bytes())).min(max_step.filter(|_| stated).unwrap_or(Bytes(u64::MAX)));
     let min_size = section.size_in::<u64>("min-size", raw.min_size.as_ref(), Size::from_bytes(0)..=largest);
     if raw.shrink == Some(true) && *driver == Driver::Automatic {
         let what = "a backend that grows by writes never shrinks: leave this out";
@@ -242,6 +293,12 @@ fn policy(raw: &RawResize, driver: &Driver, unsaid: &ExportPolicy, section: &mut
             Some(RawExternal::Ignore) => External::Ignore,
             Some(RawExternal::Manual) => External::Manual,
             None => unsaid.external,
+        },
+        publish: match raw.publish {
+            Some(RawPublish::Auto) => Publish::Auto,
+            Some(RawPublish::Manual) => Publish::Manual,
+            Some(RawPublish::Never) => Publish::Never,
+            None => unsaid.publish,
         },
         min_size: min_size.map(Size::from_bytes).map_or(unsaid.min_size, exact),
         granularity,

@@ -3,7 +3,7 @@
 use nbd_gateway_policy::access::Entry;
 use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::rate::{Oversize, Rate, RateError};
-use nbd_gateway_policy::types::{Bytes, TenantId};
+use nbd_gateway_policy::types::{self, Bytes, TenantId};
 
 use crate::names;
 use crate::problem::Report;
@@ -26,6 +26,22 @@ pub struct Tenant {
     pub allowance: TenantLimits,
     /// How fast it may go.
     pub rates: Rates,
+    /// How many may be there at once.
+    pub crowd: Crowd,
+}
+
+/// How much of a tenant's may be open at once; None: as much as there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Crowd {
+    /// Exports that are open at once, at least 1.
+    pub exports: Option<u32>,
+    /// Sessions at once over all its exports, at least 1.
+    pub sessions: Option<u32>,
+    /// New sessions. As many as in the rate's time may come at once.
+    pub session_rate: Option<Rate>,
+    /// Whether more are refused. If not, they are reported.
+    pub enforce: bool,
 }
 
 /// How fast a tenant may go; None: as fast as it can.
@@ -44,7 +60,9 @@ pub struct Rates {
 impl Tenant {
     /// A tenant that may have as much as there is.
     pub(super) const fn unbounded(id: TenantId, limits: Limits) -> Self {
-        Self { id, limits, allowance: TenantLimits::NONE, rates: Rates { resize: None, growth: None, notice: None } }
+        let rates = Rates { resize: None, growth: None, notice: None };
+        let crowd = Crowd { exports: None, sessions: None, session_rate: None, enforce: true };
+        Self { id, limits, allowance: TenantLimits::NONE, rates, crowd }
     }
 }
 
@@ -69,12 +87,13 @@ pub(super) fn read(raw: Option<Vec<RawTenant>>, limits: Limits, listeners: &List
         limits.check(&own, &mut section.inner("limits"));
         let (allowance, rates) = (allowance(&raw, &mut section), rates(&raw, &mut section));
         let clients = raw.clients.take().map(|clients| clients::read(clients, listeners, &mut section));
+        let crowd = crowd(&raw, &mut section);
         let Some(name) = section.required("name", raw.name) else { continue };
         if tenants.names.contains(&name) {
             section.note_with("name", format_args!("there is a tenant `{name}` already"), "name = \"another\"");
         } else if let Some(id) = section.accept("name", names::tenant(&name)) {
             tenants.clients.extend(clients.map(|clients| (id.clone(), clients)));
-            tenants.list.push(Tenant { id, limits, allowance, rates });
+            tenants.list.push(Tenant { id, limits, allowance, rates, crowd });
         }
         tenants.names.push(name);
     }
@@ -94,23 +113,41 @@ fn allowance(raw: &RawTenant, section: &mut Section<'_>) -> TenantLimits {
         let what = format_args!("soft-quota ({soft}) is more than quota ({quota}), so it would never warn of anything");
         section.note("soft-quota", what);
     }
-    TenantLimits { quota, soft_quota, enforce: raw.enforce.unwrap_or(true), ..TenantLimits::NONE }
+    let most = Size::from_bytes(types::Size::MAX.bytes());
+    let largest = section.size_in::<u64>("largest-export", raw.largest_export.as_ref(), Size::from_bytes(1)..=most);
+    let largest_export = largest.and_then(|bytes| types::Size::new(bytes).ok());
+    TenantLimits { quota, soft_quota, largest_export, enforce: raw.enforce.unwrap_or(true), ..TenantLimits::NONE }
+}
+
+fn crowd(raw: &RawTenant, section: &mut Section<'_>) -> Crowd {
+    Crowd {
+        exports: section.count("max-exports", raw.max_exports, 1..=1_000_000),
+        sessions: section.count("max-sessions", raw.max_sessions, 1..=1_000_000),
+        session_rate: count_rate("session-rate", raw.session_rate.as_ref(), section),
+        enforce: raw.enforce.unwrap_or(true),
+    }
 }
 
 fn rates(raw: &RawTenant, section: &mut Section<'_>) -> Rates {
-    let counted = |rate: units::Rate| rate_of(rate.count(), rate.per(), Oversize::Refuse);
     let sized = |rate: SizeRate| rate_of(rate.size().bytes(), rate.per(), Oversize::Borrow);
-    let mut read = |key, text: Option<&String>| {
-        let rate = section.accept(key, text?.parse::<units::Rate>())?;
-        section.accept(key, counted(rate))
-    };
-    let (resize, notice) =
-        (read("resize-rate", raw.resize_rate.as_ref()), read("notice-rate", raw.notice_rate.as_ref()));
+    let resize = count_rate("resize-rate", raw.resize_rate.as_ref(), section);
+    let notice = count_rate("notice-rate", raw.notice_rate.as_ref(), section);
     let growth = raw.growth_rate.as_ref().and_then(|text| {
         let rate = section.accept("growth-rate", text.parse::<SizeRate>())?;
         section.accept("growth-rate", sized(rate))
     });
     Rates { resize, growth, notice }
+}
+
+/// A rate of things that are counted.
+pub(super) fn count_rate(key: &str, text: Option<&String>, section: &mut Section<'_>) -> Option<Rate> {
+    let rate = section.accept(key, text?.parse::<units::Rate>())?;
+    section.accept(key, counted(rate))
+}
+
+/// As many as in its time at once.
+pub(super) fn counted(rate: units::Rate) -> Result<Rate, RateError> {
+    rate_of(rate.count(), rate.per(), Oversize::Refuse)
 }
 
 /// So many per time, and as many at once.

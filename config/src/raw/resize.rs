@@ -55,7 +55,9 @@ pub(crate) struct RawResize {
     /// fit in with `granularity` or `max-step`, it is the nearest size that does.
     #[schemars(extend("default" = "1GiB", "examples" = ["1GiB"]))]
     pub(crate) step: Option<RawSize>,
-    /// The most that one write may grow the export by; a multiple of `granularity`. If absent there is no such bound.
+    /// The most that one write may grow the export by, so that a stray one does not eat a quota; a multiple of
+    /// `granularity`. If it is absent and `max-size` is stated, that is the bound; if neither is, it is 64GiB, or `step` if
+    /// that is more.
     #[schemars(extend("examples" = ["16GiB"]))]
     pub(crate) max_step: Option<RawSize>,
     /// Sizes are multiples of this, a power of two.
@@ -81,14 +83,27 @@ pub(crate) struct RawResize {
     /// How long the backend has to answer a resize.
     #[schemars(extend("default" = "30s", "examples" = ["30s"]))]
     pub(crate) timeout: Option<String>,
-    /// How long a write past the end waits for the growth that it needs; then it fails with ENOSPC. The growth itself goes
-    /// on.
+    /// How long a write past the end waits where a rate of the tenant's holds up the growth that it needs; then it fails
+    /// with ENOSPC. For the backend it waits `timeout`.
     #[schemars(extend("default" = "1s", "examples" = ["1s"]))]
     pub(crate) growth_wait: Option<String>,
     /// What happens to a larger size that another hand gave the backend. `adopt`: clients see it. `ignore`: they do not.
     /// `manual`: they do when an operator says so. It is counted against the quota in any case.
     #[schemars(extend("default" = "adopt", "examples" = ["manual"]))]
     pub(crate) external: Option<RawExternal>,
+    /// When clients see that the export has become larger. `auto`: as soon as it has. `manual`: when an operator says so
+    /// (`nbd-gateway publish`). `never`: when it is opened the next time, after its last client left. Only operators, and
+    /// other hands, grow it then: what clients ask for is refused, for its answer would have to show it. A smaller size is
+    /// seen at once; with `never` there is none.
+    #[schemars(extend("default" = "auto", "examples" = ["manual"]))]
+    pub(crate) publish: Option<RawPublish>,
+    /// How many notices of its size the NBD server may send. One that sends more loses its subscription and is asked for its
+    /// size instead, for `backend-notice-rest`. As many as in the time that is written may come at once.
+    #[schemars(extend("default" = "100/s", "examples" = ["100/s"]))]
+    pub(crate) backend_notice_rate: Option<String>,
+    /// After how long an NBD server that sent too many notices is subscribed to again.
+    #[schemars(extend("default" = "60s", "examples" = ["60s"]))]
+    pub(crate) backend_notice_rest: Option<String>,
     /// Whether nobody but this gateway resizes the backend. It is then not asked for its size before each resize.
     #[schemars(extend("default" = false, "examples" = [true]))]
     pub(crate) exclusive: Option<bool>,
@@ -121,6 +136,9 @@ impl RawResize {
             ("timeout", self.timeout.is_some()),
             ("growth-wait", self.growth_wait.is_some()),
             ("external", self.external.is_some()),
+            ("publish", self.publish.is_some()),
+            ("backend-notice-rate", self.backend_notice_rate.is_some()),
+            ("backend-notice-rest", self.backend_notice_rest.is_some()),
             ("exclusive", self.exclusive.is_some()),
             ("offer", self.offer.is_some()),
         ];
@@ -179,4 +197,12 @@ pub(crate) enum RawOffer {
     Automatic,
     Query,
     Notify,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawPublish {
+    Auto,
+    Manual,
+    Never,
 }

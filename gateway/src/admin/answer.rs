@@ -24,6 +24,7 @@ pub(super) fn unopened(error: &OpenError) -> Response {
     let status = match error {
         OpenError::Unknown { .. } | OpenError::Hidden { .. } => StatusCode::NOT_FOUND,
         OpenError::Forbidden { .. } => StatusCode::FORBIDDEN,
+        OpenError::Crowded(_) => StatusCode::CONFLICT,
         OpenError::Draining | OpenError::Backend { .. } => StatusCode::SERVICE_UNAVAILABLE,
     };
     refuse(status, error)

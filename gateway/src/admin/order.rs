@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use nbd_gateway_config::cli::Change;
+use nbd_gateway_policy::export::Publish;
 use nbd_gateway_policy::plan::Wish;
 
 use super::Shared;
@@ -55,8 +56,11 @@ async fn wish(shared: &Shared, name: &str, wish: impl FnOnce(u64) -> Wish) -> Re
         Err(error) => return unopened(&error),
     };
     let export = lease.export();
-    match export.resizer().order(wish(export.size())).await {
-        Ok(size) => tell(Resized { size: size.bytes() }),
+    // What is there and not shown counts: who adds to it does not mean what clients see.
+    let held = export.resizer().glance.now().filter(|_| export.policy().publish != Publish::Auto);
+    let now = held.map_or(0, |seen| seen.disk.bytes()).max(export.size());
+    match export.resizer().order(wish(now)).await {
+        Ok(size) => tell(Resized::of(export, size)),
         Err((refusal, said)) => refused(&refusal, said),
     }
 }

@@ -115,7 +115,7 @@ pub(super) fn table() -> Vec<Route> {
         },
         ordered(
             "/api/v1/exports/{name}/publish",
-            "shows all that another hand gave the backend; answers with the size now in force",
+            "shows clients all that the backend has; answers with the size now in force",
             json::<Resized>(),
             post(order::publish),
         ),

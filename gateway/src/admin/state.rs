@@ -16,6 +16,8 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
 
 pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
     shared.metrics.ledger(shared.registry.ledger().is_up());
+    // Counted where it changes, shown when it is looked at.
+    shared.registry.tell_usage();
     match shared.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

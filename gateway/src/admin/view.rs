@@ -198,8 +198,20 @@ pub enum Wanted {
 /// What an order about a size came to.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Resized {
-    /// The size now in force, in bytes.
+    /// The size now in force, in bytes: what clients see.
     pub size: u64,
+    /// What the backend has, in bytes, where clients do not see all of it; `publish` shows it. Absent: they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpublished: Option<u64>,
+}
+
+impl Resized {
+    /// What came of an order that was carried out.
+    pub(super) fn of(export: &Export, size: Size) -> Self {
+        let seen = export.resizer().glance.now().filter(|seen| seen.backend.grows != Grows::Window);
+        let unpublished = seen.map(|seen| seen.disk).filter(|disk| *disk > size);
+        Self { size: size.bytes(), unpublished: unpublished.map(Size::bytes) }
+    }
 }
 
 /// The gateway is going.

@@ -55,7 +55,7 @@ pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
     });
 }
 
-/// Grows the export up to `end`, at least; waits for `growth-rate` as long as `growth-wait` says.
+/// Grows the export up to `end`, at least; waits for the tenant's rates as long as `growth-wait` says.
 async fn grown(export: &Export, end: u64) -> Result<(), Failure> {
     let patience = tokio::time::Instant::now() + export.config.resize.growth_wait;
     let mut tries = 0;

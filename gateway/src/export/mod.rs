@@ -4,14 +4,17 @@
 //! its backend as they are where it can, and over the `bridge` where the backend's limits differ from the client's.
 //! Writes past the end wait in `grow` for the coordinator, which changes the [`View`] that everyone reads. What lies
 //! between that end and a ceiling is `ceiling`'s.
+//! How many of a tenant's are open is bounded by its `crowd`; what an operator has yet to publish is `held_back`.
 //! Keeps: several lanes only if a FLUSH covers them (9), no overtaking of requests whose session is gone (14).
 
 mod backend;
 mod bridge;
 mod ceiling;
 mod core;
+mod crowd;
 mod gate;
 mod grow;
+mod held_back;
 mod orphans;
 mod probes;
 mod ranges;
@@ -21,7 +24,6 @@ mod start;
 mod view;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use nbd_gateway_config::Resolved;
 use nbd_gateway_metrics::{self as metrics, ExportMetrics, Open, ResizeMetrics};
@@ -44,6 +46,7 @@ use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cmd, Cookie, Errno, ExportFlags, Framing};
 use crate::resize::Resizer;
 use crate::resize::book::Book;
+use crate::resize::pace::{Early, Pace};
 use crate::session::{Session, TenantBudget, Throttle, Ticket};
 use crate::shards::Shard;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Piece, Request};
@@ -72,6 +75,8 @@ pub struct Export {
     book: Arc<Book>,
     limits: Limits,
     budget: Arc<TenantBudget>,
+    /// How fast its sessions together are sent notices.
+    pace: Pace,
     /// How fast its sessions together may go.
     throttle: Option<Arc<Throttle>>,
     metrics: ExportMetrics,
@@ -110,6 +115,7 @@ impl Export {
         };
         let throttle = Throttle::new(config.limits.export_io);
         let _open = Open::new(&metrics.open);
+        let pace = book.pace(config.limits.export_notices);
         let (orphans, returns, ranges) = (Orphans::default(), Returns::default(), Ranges::default());
         Self {
             config,
@@ -119,6 +125,7 @@ impl Export {
             book,
             limits,
             budget,
+            pace,
             throttle,
             metrics,
             resize_metrics,
@@ -185,9 +192,14 @@ impl Export {
         &self.resize_metrics
     }
 
-    /// Takes one notice out of the tenant's `notice-rate`; an error says how long to wait.
-    pub fn take_notice(&self) -> Result<(), Duration> {
-        self.book.take_notice(&self.config.tenant)
+    /// How fast a new session is sent notices.
+    pub fn session_pace(&self) -> Pace {
+        self.book.pace(self.config.limits.session_notices)
+    }
+
+    /// Takes one notice out of a session's rate, the export's and the tenant's; an error says how long to wait.
+    pub fn take_notice(&self, session: &Pace) -> Result<(), Early> {
+        self.book.take_notice(&self.config.tenant, session, &self.pace)
     }
 
     /// What a client with these verbs is offered about its size.

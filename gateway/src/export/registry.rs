@@ -3,6 +3,7 @@
 //! The first client that asks opens an export, once, however many ask at the same time; the last one to leave starts its
 //! idle time. No guard of the map is held across an await; each entry has its own lock for opening and closing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -11,10 +12,12 @@ use nbd_gateway_config::{Config, NoExport, Resolved, Tenant};
 use nbd_gateway_metrics::Metrics;
 use nbd_gateway_policy::access::{Access, Rule, Verb};
 use nbd_gateway_policy::quota::Usage;
-use nbd_gateway_policy::refusal::Reason;
+use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::types::TenantId;
 use tokio::time::Instant;
 
+use super::crowd::{Crowd, Room};
+use super::held_back::HeldBack;
 use super::probes::Probes;
 use super::{Export, start};
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
@@ -57,6 +60,9 @@ pub enum OpenError {
     /// The gateway is going away.
     #[error("the gateway is shutting down")]
     Draining,
+    /// Its tenant has as much open as it may have.
+    #[error("{0}")]
+    Crowded(Refusal),
     /// Its backend can't be reached or opened.
     #[error("export {export:?} can't be opened: {why}")]
     Backend {
@@ -75,6 +81,7 @@ impl OpenError {
             | OpenError::Hidden { export, .. }
             | OpenError::Forbidden { export, .. }
             | OpenError::Backend { export, .. } => export,
+            OpenError::Crowded(refusal) => refusal.export.as_str(),
             OpenError::Draining => "",
         }
     }
@@ -88,7 +95,7 @@ impl OpenError {
             OpenError::Forbidden { export, verb, .. } => {
                 format!("you may not {verb} export {export:?}; ask the operator for the verb `{verb}`")
             }
-            OpenError::Draining => self.to_string(),
+            OpenError::Draining | OpenError::Crowded(_) => self.to_string(),
             OpenError::Backend { export, .. } => {
                 format!(
                     "export {export:?} can't be opened now: its backend does not answer as it should; the gateway's log says why"
@@ -111,6 +118,8 @@ struct Entry {
 #[derive(Debug, Default)]
 struct State {
     export: Option<Arc<Export>>,
+    /// Its place among those of its tenant's.
+    room: Option<Room>,
     /// When the last attempt to open failed, and why: those who were waiting then get the same answer.
     failed: Option<(Instant, OpenError)>,
     /// Taken out of the map: ask the map again.
@@ -123,6 +132,7 @@ pub struct Registry {
     config: Arc<Config>,
     entries: DashMap<String, Arc<Entry>>,
     budgets: DashMap<String, Arc<TenantBudget>>,
+    crowds: HashMap<TenantId, Arc<Crowd>>,
     shared: Shared,
 }
 
@@ -136,6 +146,7 @@ pub(super) struct Shared {
     pub(super) notes: Arc<Notes>,
     pub(super) probes: Arc<Probes>,
     pub(super) sessions: Arc<SessionTable>,
+    pub(super) held_back: HeldBack,
 }
 
 impl Registry {
@@ -159,8 +170,22 @@ impl Registry {
         }
         let book = Arc::new(Book::default());
         config.tenants().iter().for_each(|tenant| book.tenant(&tenant.id, tenant.allowance, tenant.rates));
-        let shared = Shared { pool, shards, metrics, book, notes, probes: Arc::default(), sessions: Arc::default() };
-        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), shared })
+        let crowd = |tenant: &Tenant| {
+            let told = metrics.tenant(tenant.id.as_str(), Reason::LABELS.as_slice());
+            (tenant.id.clone(), Crowd::new(tenant, told))
+        };
+        let crowds = config.tenants().iter().map(crowd).collect();
+        let shared = Shared {
+            pool,
+            shards,
+            metrics,
+            book,
+            notes,
+            probes: Arc::default(),
+            sessions: Arc::default(),
+            held_back: HeldBack::default(),
+        };
+        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), crowds, shared })
     }
 
     /// The ledger: what is counted, held and told.
@@ -245,8 +270,9 @@ impl Registry {
                 return Err(error.clone());
             }
             match self.make(&entry.config).await {
-                Ok(export) => {
+                Ok((export, room)) => {
                     let export = Arc::new(export);
+                    state.room = room;
                     state.failed = None;
                     state.export = Some(Arc::clone(&export));
                     return Ok(Lease::new(self, &entry, &export));
@@ -279,13 +305,15 @@ impl Registry {
         Ok(Arc::clone(&self.entries.entry(name.to_owned()).or_insert_with(fresh)))
     }
 
-    async fn make(&self, config: &Resolved) -> Result<Export, OpenError> {
+    async fn make(&self, config: &Resolved) -> Result<(Export, Option<Room>), OpenError> {
+        let crowd = self.crowds.get(&config.tenant);
+        let room = crowd.map(|crowd| crowd.open(&config.name)).transpose().map_err(OpenError::Crowded)?;
         // Not before it is open: clients make up names that fit a template, and the series are bounded.
         let metrics = || self.shared.metrics.export(config.name.as_str());
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
         let budget = || TenantBudget::new(config.limits.tenant_bytes, config.limits.tenant_io);
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
-        start::open(config, &self.shared, budget, metrics).await.map_err(failed)
+        start::open(config, &self.shared, budget, metrics).await.map_err(failed).map(|export| (export, room))
     }
 
     /// Closes what is idle since `leased`.
@@ -300,7 +328,9 @@ impl Registry {
     async fn retire(&self, entry: &Arc<Entry>, state: &mut State) {
         if let Some(export) = state.export.take() {
             export.close().await;
+            self.shared.held_back.remember(&export);
         }
+        state.room = None;
         state.retired = true;
         self.entries.remove_if(entry.config.name.as_str(), |_, e| Arc::ptr_eq(e, entry));
     }
@@ -317,6 +347,12 @@ impl Registry {
     /// Whether an export of this name could be opened.
     pub fn knows(&self, name: &str) -> Result<(), NoExport> {
         self.config.export_for(name).map(|_| ())
+    }
+
+    /// Shows in the metrics what every tenant has.
+    pub fn tell_usage(&self) {
+        let tell = |crowd: &Arc<Crowd>| self.usage(crowd.tenant()).iter().for_each(|usage| crowd.tell(usage));
+        self.crowds.values().for_each(tell);
     }
 
     /// What a tenant has.
@@ -350,6 +386,8 @@ pub struct Lease {
     registry: Arc<Registry>,
     entry: Arc<Entry>,
     export: Arc<Export>,
+    /// Its place among the sessions of its tenant's, if it is one.
+    room: Option<Room>,
 }
 
 impl Lease {
@@ -357,7 +395,15 @@ impl Lease {
     fn new(registry: &Arc<Registry>, entry: &Arc<Entry>, export: &Arc<Export>) -> Self {
         entry.users.fetch_add(1, Ordering::AcqRel);
         entry.leased.fetch_add(1, Ordering::AcqRel);
-        Self { registry: Arc::clone(registry), entry: Arc::clone(entry), export: Arc::clone(export) }
+        Self { registry: Arc::clone(registry), entry: Arc::clone(entry), export: Arc::clone(export), room: None }
+    }
+
+    /// For a session: refused where its tenant has as many as it may have.
+    pub fn for_session(mut self) -> Result<Self, OpenError> {
+        if let Some(crowd) = self.registry.crowds.get(&self.entry.config.tenant) {
+            self.room = Some(crowd.enter(&self.entry.config.name).map_err(OpenError::Crowded)?);
+        }
+        Ok(self)
     }
 
     /// The export.

@@ -17,7 +17,7 @@ use crate::resize::Resizer;
 use crate::resize::audience::Audience;
 use crate::resize::coordinator::{Coordinator, Start};
 use crate::resize::entry::{Clerk, Window};
-use crate::resize::follow::follow;
+use crate::resize::follow::{Patience, follow};
 use crate::resize::watchers::{self, Told};
 use crate::resize::window::Opened;
 use crate::resize::world::World;
@@ -55,7 +55,8 @@ pub(super) async fn open(
     };
     // What an earlier life exposed and did not get to zero is not shown before it is zero.
     let unzeroed = shared.notes.owed(&export);
-    let end = window.map_or(disk, |window| window.size);
+    let shown = shared.held_back.shown(&export, policy.publish, disk);
+    let end = window.map_or(shown, |window| window.size);
     let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
     view.publish(Shown { size: size.bytes(), generation: 0 });
     let driver = Driver::of(&resize.driver, resize.timeout);
@@ -121,7 +122,11 @@ pub(super) async fn open(
             Arc::clone(&core),
             resizer.clone(),
             style.tells,
-            resize.poll.unwrap_or_default(),
+            Patience {
+                poll: resize.poll.unwrap_or_default(),
+                rate: resize.backend_notice_rate,
+                rest: resize.backend_notice_rest,
+            },
             told.0.clone(),
             ending,
         ));

@@ -14,6 +14,8 @@ use nbd_gateway_policy::types::{Bytes, ExportName, Moment, Size, TenantId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::pace::{Early, Pace, pass};
+
 /// How fast one tenant may go.
 #[derive(Debug, Default)]
 struct Limiters {
@@ -73,9 +75,16 @@ impl Book {
         self.take(tenant, |l| &mut l.resize, 1).map_err(limited)
     }
 
-    /// One notice to a client of this tenant's; an error says how long to wait.
-    pub fn take_notice(&self, tenant: &TenantId) -> Result<(), Duration> {
-        self.take(tenant, |l| &mut l.notice, 1).map_err(|wait| wait.unwrap_or(Duration::MAX))
+    /// A rate of notices that is not a tenant's.
+    pub fn pace(&self, rate: Option<Rate>) -> Pace {
+        Pace::new(rate, self.now())
+    }
+
+    /// One notice to a client of this tenant's, within its session's and its export's rate too.
+    pub fn take_notice(&self, tenant: &TenantId, session: &Pace, export: &Pace) -> Result<(), Early> {
+        let mut limiters = self.limiters.lock();
+        let tenant = limiters.get_mut(tenant).and_then(|limiters| limiters.notice.as_mut());
+        pass(session, export, tenant, self.now())
     }
 
     /// What a tenant has.
@@ -136,7 +145,7 @@ impl Book {
                 export = export.as_str(),
                 tenant = tenant.as_str(),
                 to = to.bytes(),
-                "the tenant's exports are over its soft-quota now"
+                "the tenant is over its soft-quota now"
             );
         }
         if let Some(reason) = &grant.unenforced {

@@ -252,10 +252,16 @@ impl<H: Hands> Coordinator<H> {
                 Err(_) => {}
             }
         }
+        let mut owes_resize = matches!(wish, Wish::Automatic { .. });
         for _ in 0..REPLANS {
             // Who is there counts now, not when the wish was queued.
             let others = self.audience.others(asking);
             let planned = plan(&self.situation(others), wish);
+            // Many writes wait for one resize: only the one that makes it costs anything of the rate.
+            if matches!(planned, Plan::Grow(_)) && owes_resize {
+                self.book.take_resize(&self.at.tenant).map_err(|reason| self.refusal(reason))?;
+                owes_resize = false;
+            }
             if matches!(planned, Plan::Grow(_) | Plan::Shrink(_)) && !self.exposed.is_empty() {
                 if !self.zero_exposed().await {
                     return Err(self.refusal(Reason::BackendFailed));

@@ -1,13 +1,15 @@
 //! Noticing what the backend does by itself: by its notices, by asking in band, or by a second handshake.
 //!
 //! A flood of notices costs one wake-up per look, not per notice: the latest size wins at the door. A backend that sends
-//! notices faster than `MOST_PER_SECOND` loses its subscription and is polled for a while.
+//! notices faster than `backend-notice-rate` loses its subscription and is polled for a while.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_gateway_metrics::ResizeMetrics;
+use nbd_gateway_policy::rate::{Limiter, Rate};
 use nbd_gateway_policy::style::Tells;
+use nbd_gateway_policy::types::Moment;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -21,32 +23,49 @@ use crate::work::{Outcome, Request};
 const INTERVAL: u64 = 50;
 /// Notices that one subscription may bring before it has to be renewed.
 const CREDIT: u64 = 4096;
-/// A backend above this is polled instead, for [`REST`].
-const MOST_PER_SECOND: u64 = 100;
-const REST: Duration = Duration::from_secs(60);
+/// The least time between two looks at a backend that floods.
+const LOOKS: Duration = Duration::from_secs(1);
 
-/// Follows until the export closes. `poll` zero: a backend that can't notify is not asked.
+/// What is borne of a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How often one that can't notify is asked; zero: never.
+    pub poll: Duration,
+    /// How many notices it may send; none: no bound.
+    pub rate: Option<Rate>,
+    /// For how long one that sent more is polled instead.
+    pub rest: Duration,
+}
+
+/// Follows until the export closes.
 pub async fn follow(
     core: Arc<Core>,
     resizer: Resizer,
     tells: Tells,
-    poll: Duration,
+    patience: Patience,
     metrics: ResizeMetrics,
     mut end: watch::Receiver<bool>,
 ) {
+    let Patience { poll, rate, rest } = patience;
     let following = async {
         loop {
             let watched = tells == Tells::Notify || !(poll.is_zero() || core.takes_one());
             metrics.looked_at.set(i64::from(watched));
             if tells == Tells::Notify {
-                match listen(&core, &resizer, &metrics).await {
+                match listen(&core, &resizer, rate, &metrics).await {
                     Ended::Flooded => {
-                        tracing::warn!(export = core.name(), limit = MOST_PER_SECOND, rest = ?REST, "the backend floods size notices; it is polled for a while instead");
-                        let until = Instant::now() + REST;
+                        tracing::warn!(
+                            export = core.name(),
+                            ?rest,
+                            "the backend sends size notices faster than backend-notice-rate; it is asked for its size for a while instead"
+                        );
+                        let until = Instant::now() + rest;
                         while Instant::now() < until {
-                            tokio::time::sleep(poll.max(Duration::from_secs(1))).await;
+                            let next = (Instant::now() + poll.max(LOOKS)).min(until);
+                            tokio::time::sleep_until(next).await;
                             look(&core, &resizer, &metrics).await;
                         }
+                        tracing::info!(export = core.name(), "the backend is subscribed to again");
                     }
                     // Lost or refused: not at once again.
                     Ended::Over => tokio::time::sleep(Duration::from_millis(500)).await,
@@ -70,7 +89,7 @@ enum Ended {
     Over,
 }
 
-async fn listen(core: &Core, resizer: &Resizer, metrics: &ResizeMetrics) -> Ended {
+async fn listen(core: &Core, resizer: &Resizer, rate: Option<Rate>, metrics: &ResizeMetrics) -> Ended {
     let (tx, mut heard) = watch::channel(Heard::default());
     let subscribe = Request {
         command: Cmd::RESIZE,
@@ -81,7 +100,9 @@ async fn listen(core: &Core, resizer: &Resizer, metrics: &ResizeMetrics) -> Ende
     };
     let over = core.subscribe(subscribe, tx);
     tokio::pin!(over);
-    let (mut counted, mut since, mut at_since) = (0, Instant::now(), 0);
+    let start = Instant::now();
+    let mut limiter = rate.map(|rate| Limiter::new(rate, Moment::default()));
+    let mut counted = 0;
     loop {
         tokio::select! {
             outcome = &mut over => {
@@ -95,15 +116,16 @@ async fn listen(core: &Core, resizer: &Resizer, metrics: &ResizeMetrics) -> Ende
                     return Ended::Over;
                 }
                 let now = *heard.borrow_and_update();
-                metrics.backend_notices.inc_by(now.count.saturating_sub(counted));
+                let fresh = now.count.saturating_sub(counted);
                 counted = now.count;
+                metrics.backend_notices.inc_by(fresh);
+                // Only the last of them says anything.
+                metrics.backend_notices_dropped.inc_by(fresh.saturating_sub(1));
                 resizer.seen(now.size);
-                if since.elapsed() >= Duration::from_secs(1) {
-                    if counted.saturating_sub(at_since) > MOST_PER_SECOND {
-                        core.unsubscribe().await;
-                        return Ended::Flooded;
-                    }
-                    (since, at_since) = (Instant::now(), counted);
+                let at = Moment::from_elapsed(start.elapsed());
+                if limiter.as_mut().is_some_and(|limiter| limiter.take(at, fresh).is_err()) {
+                    core.unsubscribe().await;
+                    return Ended::Flooded;
                 }
                 // One look per interval, however many notices came: bounded work.
                 tokio::time::sleep(Duration::from_millis(INTERVAL)).await;

@@ -17,6 +17,7 @@ pub mod hands;
 pub mod history;
 pub mod jobs;
 pub mod notes;
+pub mod pace;
 mod settle;
 mod shrink;
 pub mod style;

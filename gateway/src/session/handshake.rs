@@ -115,7 +115,11 @@ pub(crate) async fn negotiate(
             Progress::Ask(Ask::List) => server.answer_list(visitor.list()),
             Progress::Ask(Ask::Info { name, go, infos }) => {
                 let verb = if go { Verb::Read } else { Verb::List };
-                match clock.stopped(visitor.open(&name, verb, drain)).await {
+                let opened = clock.stopped(visitor.open(&name, verb, drain)).await;
+                match opened.and_then(|(lease, decision)| {
+                    let lease = if go { lease.for_session() } else { Ok(lease) };
+                    lease.map(|lease| (lease, decision))
+                }) {
                     Err(error) => refuse(visitor, &mut server, &name, &error),
                     Ok((lease, decision)) => {
                         let asks = infos.contains(&Info::RESIZE);
@@ -137,7 +141,9 @@ pub(crate) async fn negotiate(
             }
             Progress::Ask(Ask::ExportName { name }) => {
                 let opened = clock.stopped(visitor.open(&name, Verb::Read, drain)).await;
-                let (lease, decision) = opened.map_err(NoSession::NoReply)?;
+                let (lease, decision) = opened
+                    .and_then(|(lease, decision)| lease.for_session().map(|lease| (lease, decision)))
+                    .map_err(NoSession::NoReply)?;
                 let (export, selected) = (lease.export(), server.selected(&name));
                 let (agreement, seat) = agreement(export, decision, &server, selected, false, true);
                 server.answer_export_name(agreement.size, agreement.flags);
@@ -165,6 +171,7 @@ fn refuse(visitor: &Visitor, server: &mut Server, name: &str, error: &OpenError)
     let rep = match error {
         OpenError::Unknown { .. } | OpenError::Hidden { .. } => Rep::ERR_UNKNOWN,
         OpenError::Forbidden { .. } => Rep::ERR_POLICY,
+        OpenError::Crowded(_) => Rep::ERR_POLICY,
         OpenError::Draining => Rep::ERR_SHUTDOWN,
         OpenError::Backend { .. } => Rep::ERR_PLATFORM,
     };

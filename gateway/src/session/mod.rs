@@ -45,6 +45,7 @@ use crate::export::Export;
 use crate::net::{Outbox, Peer, Released, Written};
 use crate::proto::resize::Context;
 use crate::proto::{Cmd, ExportFlags, Framing};
+use crate::resize::pace::Pace;
 use crate::tls::PeerCertificate;
 use permits::Permits;
 
@@ -84,6 +85,8 @@ pub struct Session {
     told: AtomicU64,
     /// Its standing NOTIFY, if there is one.
     notify: Mutex<Option<notify::Standing>>,
+    /// How fast it is sent notices.
+    pace: Pace,
     /// How many NOTIFY requests there have been.
     notifies: AtomicU64,
     /// Set while a notice of its lies unwritten in the outgoing queue: the next one waits, and is merged.

@@ -19,6 +19,7 @@ use crate::proto::reply::put_chunk;
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::put_resize;
 use crate::proto::{Chunk, ChunkFlags, Errno};
+use crate::resize::pace::Early;
 
 /// The way to end a standing NOTIFY.
 #[derive(Debug)]
@@ -107,14 +108,15 @@ async fn stand(
         let now = Moment::from_elapsed(start.elapsed());
         let free = !session.unread.load(Ordering::Acquire);
         let wait = match notice.next(now) {
-            Poll::Send { .. } if free => match session.export.take_notice() {
-                Err(_) if !begun => {
-                    // Not even the first: over the tenant's notice rate.
+            Poll::Send { .. } if free => match session.export.take_notice(&session.pace) {
+                Err(Early { limit, wait }) if !begun => {
+                    // Not even the first.
                     notice.end(End::Disconnected);
-                    session.send_error(&header, Errno::EPERM, "over the tenant's notice-rate; try again later");
+                    let why = format!("this session is at {limit}; try again in {wait:?}");
+                    session.send_error(&header, Errno::EPERM, &why);
                     break;
                 }
-                Err(wait) => Some(Instant::now() + wait.min(Duration::from_secs(3600))),
+                Err(Early { wait, .. }) => Some(Instant::now() + wait.min(Duration::from_secs(3600))),
                 Ok(()) => {
                     begun = true;
                     if let Poll::Send { size, last } = notice.poll(now) {

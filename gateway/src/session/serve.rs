@@ -96,6 +96,7 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         from: peer.clone(),
         told: AtomicU64::new(agreement.size),
         notify: Mutex::new(None),
+        pace: export.session_pace(),
         notifies: AtomicU64::new(0),
         unread: AtomicBool::new(false),
         read: Notify::new(),

@@ -4,6 +4,7 @@
 //! where no session stands in the way, and frees quota because it was read.
 
 use super::{Adopt, Ask, Grow, Lanes, Plan, Situation, Standing, grow, outside, shrink};
+use crate::export::Publish;
 use crate::refusal::Reason;
 use crate::types::Size;
 
@@ -12,7 +13,11 @@ pub(super) fn publish(situation: &Situation<'_>) -> Result<Plan, Reason> {
     if situation.is_window() {
         return Err(Reason::OnlyAWindow { size: situation.size, disk: situation.disk });
     }
-    grow::for_operator(situation, situation.disk)
+    match situation.policy.publish {
+        Publish::Auto | Publish::Manual => grow::for_operator(situation, situation.disk, true),
+        Publish::Never if situation.disk == situation.size => Ok(Plan::Nothing { size: situation.size }),
+        Publish::Never => Err(Reason::SizeStays { size: situation.size }),
+    }
 }
 
 /// Takes the backend for what it was found to be; `target` is what the operator saw.
@@ -32,7 +37,11 @@ fn whole(situation: &Situation<'_>, found: Size, target: Size) -> Result<Plan, R
     if target != found {
         return Err(Reason::AdoptOther { asked: target, disk: found });
     }
-    adopt(situation, found, found)
+    let show = match situation.policy.publish {
+        Publish::Auto | Publish::Manual => found,
+        Publish::Never => found.min(situation.size),
+    };
+    adopt(situation, found, show)
 }
 
 /// A window may show any part of what is behind it. What it shows of that without zeroing is, by the operator's word, its
@@ -64,6 +73,7 @@ fn window(situation: &Situation<'_>, found: Size, target: Size) -> Result<Plan, 
         ask: Ask::Nothing,
         zero: None,
         lanes: Lanes::Keep,
+        show: true,
     }))
 }
 

@@ -3,7 +3,7 @@
 //! Owns rounding, steps, clamping and the bounds (ceiling, window, quota, max-step), and how each backend style is asked.
 
 use super::{Ask, Grow, Lanes, Plan, Situation};
-use crate::export::OverQuota;
+use crate::export::{OverQuota, Publish};
 use crate::refusal::Reason;
 use crate::style::{ClientStyle, Grows, Proof};
 use crate::types::{ByteRange, Bytes, Size};
@@ -16,6 +16,7 @@ pub(super) fn for_client(situation: &Situation<'_>, client: ClientStyle, target:
     if target <= situation.size {
         return Ok(Plan::Nothing { size: situation.size });
     }
+    clients_may_grow(situation)?;
     match situation.backend.grows {
         // What another hand added to a fixed backend is the operator's to show.
         Grows::Fixed => return Err(Reason::FixedSize { size: situation.size }),
@@ -29,12 +30,21 @@ pub(super) fn for_client(situation: &Situation<'_>, client: ClientStyle, target:
     let must = rounded(situation, target)?;
     let least = if clamp { situation.size.plus(Bytes(1)) } else { must };
     let to = fit(situation, must, least, must)?;
-    grow(situation, to, if clamp { target.min(to) } else { target })
+    grow(situation, to, if clamp { target.min(to) } else { target }, true)
 }
 
-/// An operator asks for `target`. Never clamped: a person who says a size means it.
-pub(super) fn for_operator(situation: &Situation<'_>, target: Size) -> Result<Plan, Reason> {
-    if target <= situation.size {
+/// A client is answered with a size that everybody is shown, so it can't grow what an operator publishes.
+const fn clients_may_grow(situation: &Situation<'_>) -> Result<(), Reason> {
+    match situation.policy.publish {
+        Publish::Auto => Ok(()),
+        Publish::Manual => Err(Reason::OperatorPublishes { size: situation.size }),
+        Publish::Never => Err(Reason::SizeStays { size: situation.size }),
+    }
+}
+
+/// An operator asks for `target`, to be shown or not. Never clamped: a person who says a size means it.
+pub(super) fn for_operator(situation: &Situation<'_>, target: Size, show: bool) -> Result<Plan, Reason> {
+    if target <= situation.size || (!show && target <= situation.disk) {
         return Ok(Plan::Nothing { size: situation.size });
     }
     situation.on_record()?;
@@ -44,7 +54,7 @@ pub(super) fn for_operator(situation: &Situation<'_>, target: Size) -> Result<Pl
     if situation.policy.read_only && to > situation.disk {
         return Err(Reason::ReadOnly);
     }
-    grow(situation, to, target)
+    grow(situation, to, target, show)
 }
 
 /// A write ends at `end`. It goes by a whole step where there is room for one, and by what the write needs where not.
@@ -58,6 +68,7 @@ pub(super) fn for_write(situation: &Situation<'_>, end: u64) -> Result<Plan, Rea
         return Ok(Plan::Nothing { size });
     }
     situation.on_record()?;
+    clients_may_grow(situation)?;
     if let Some(max_step) = policy.max_step
         && need.above(size) > max_step
     {
@@ -73,7 +84,7 @@ pub(super) fn for_write(situation: &Situation<'_>, end: u64) -> Result<Plan, Rea
         capped.max(must)
     };
     let to = fit(situation, want, must, must)?;
-    grow(situation, to, need)
+    grow(situation, to, need, true)
 }
 
 /// Rounds up to the granularity; up to the end of the backend, where that has the target already and is no multiple.
@@ -122,7 +133,7 @@ fn over_hard_bound(situation: &Situation<'_>, asked: u64) -> Reason {
     }
 }
 
-fn grow(situation: &Situation<'_>, to: Size, need: Size) -> Result<Plan, Reason> {
+fn grow(situation: &Situation<'_>, to: Size, need: Size, show: bool) -> Result<Plan, Reason> {
     let (ask, lanes) = ask(situation, to)?;
     // Only what the gateway itself grows is ever zeroed, so it begins where the backend ends, not where the view does.
     let exposed_from = if situation.is_window() { situation.size } else { situation.disk };
@@ -133,7 +144,7 @@ fn grow(situation: &Situation<'_>, to: Size, need: Size) -> Result<Plan, Reason>
         Ask::Nothing | Ask::OriginSetLen(_) => false,
     };
     let reserve = to.above(situation.counted());
-    Ok(Plan::Grow(Grow { from: situation.size, to, need, reserve, reread, ask, zero, lanes }))
+    Ok(Plan::Grow(Grow { from: situation.size, to, need, reserve, reread, ask, zero, lanes, show }))
 }
 
 /// How to ask each backend for a size, and what its connections need then.

@@ -15,7 +15,7 @@ mod settle;
 mod shrink;
 mod steps;
 
-use crate::export::ExportPolicy;
+use crate::export::{ExportPolicy, Publish};
 use crate::quota::Headroom;
 use crate::refusal::{Reason, Refusal};
 use crate::style::{BackendStyle, ClientStyle, Grows};
@@ -107,7 +107,8 @@ pub enum Wish {
         /// The size asked for.
         target: u64,
     },
-    /// An operator's order to show all that the backend has, where another hand made it larger.
+    /// An operator's order to show all that the backend has, where that is more: by another hand, or by a grow that waits for
+    /// it.
     Publish,
     /// An operator's order to take what the backend is for true, after a person has looked: what it has lost is lost, what
     /// a window shows is its tenant's.
@@ -161,6 +162,8 @@ pub struct Grow {
     pub zero: Option<ByteRange>,
     /// What the connections to the backend need before the new size is shown.
     pub lanes: Lanes,
+    /// Whether clients are to see it. If not, what they are shown stays, and the rest is there until somebody publishes it.
+    pub show: bool,
 }
 
 /// A shrink, as data.
@@ -318,7 +321,7 @@ fn operator(situation: &Situation<'_>, target: Size) -> Result<Plan, Reason> {
         // Nobody is behind here: the size compared with is the size now.
         shrink::to(situation, target, true)
     } else {
-        grow::for_operator(situation, target)
+        grow::for_operator(situation, target, situation.policy.publish == Publish::Auto)
     }
 }
 

@@ -4,7 +4,7 @@
 //! is what is being settled. Larger is counted at once, and shown as the policy says.
 
 use super::{Adopt, Lanes, Plan, Quarantine, Situation, Standing};
-use crate::export::External;
+use crate::export::{External, Publish};
 use crate::style::{Grows, Proof, Tells};
 use crate::types::{ByteRange, Size};
 
@@ -51,9 +51,10 @@ fn publish(situation: &Situation<'_>, disk: Size, own: Option<Size>) -> Option<S
         return Some(disk);
     }
     let ours = own.map_or(situation.size, |asked| asked.min(disk)).max(situation.size);
-    let show = match situation.policy.external {
-        External::Adopt => disk,
-        External::Ignore | External::Manual => ours,
+    let show = match (situation.policy.publish, situation.policy.external) {
+        (Publish::Auto, External::Adopt) => disk,
+        (Publish::Auto, External::Ignore | External::Manual) => ours,
+        (Publish::Manual | Publish::Never, _) => situation.size,
     };
     (show != situation.size).then_some(show)
 }

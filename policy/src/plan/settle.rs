@@ -9,7 +9,7 @@ use crate::types::{ByteRange, Size};
 pub enum Grown {
     /// It is larger. Zero, then show it; `short` is why the wish is refused all the same.
     Larger {
-        /// The size to show.
+        /// The size to show: the one that was shown, if this one is not to be.
         publish: Size,
         /// The size to commit to the ledger.
         count: Size,
@@ -75,7 +75,7 @@ impl Grow {
                     return Grown::Same { count: disk, reason: Reason::BackendUnchanged { size: disk } };
                 }
                 Grown::Larger {
-                    publish: disk,
+                    publish: if self.show { disk } else { self.from },
                     count: disk,
                     zero: self.exposed(situation, disk),
                     short: (disk < self.need).then_some(gave_less),

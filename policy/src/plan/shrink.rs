@@ -1,6 +1,7 @@
 //! Plans that go down: all that has to be true before anybody loses bytes.
 
 use super::{Ask, Lanes, Plan, Shrink, Situation};
+use crate::export::Publish;
 use crate::refusal::Reason;
 use crate::style::{Grows, Proof};
 use crate::types::Size;
@@ -20,6 +21,9 @@ pub(super) fn to(situation: &Situation<'_>, target: Size, tells_size: bool) -> R
     let Some(to) = policy.granularity.round_up(target).filter(|to| *to < size) else {
         return Ok(Plan::Nothing { size });
     };
+    if policy.publish == Publish::Never {
+        return Err(Reason::SizeStays { size });
+    }
     if policy.read_only {
         return Err(Reason::ReadOnly);
     }

@@ -53,7 +53,8 @@ impl Grow {
         if self.zero.is_some() {
             steps.extend([Step::Zero, Step::ClearZeroes]);
         }
-        steps.extend([Step::Commit, Step::Publish]);
+        steps.push(Step::Commit);
+        steps.extend(self.show.then_some(Step::Publish));
         steps
     }
 }

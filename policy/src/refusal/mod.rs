@@ -135,9 +135,19 @@ pub enum Reason {
         /// The backend's size.
         disk: Size,
     },
+    /// Its operator says when clients see a larger size, so they can't grow it.
+    OperatorPublishes {
+        /// The size now.
+        size: Size,
+    },
+    /// Its policy keeps the size that it was opened with.
+    SizeStays {
+        /// The size now.
+        size: Size,
+    },
     /// Too many resizes, or too many bytes grown, in the time.
     RateLimited {
-        /// Which limit: `resize-rate` or `growth-rate`.
+        /// Which limit: `resize-rate`, `growth-rate` or `session-rate`.
         limit: &'static str,
         /// When to try again; none: never, it is more than the limit ever allows at once.
         again_after: Option<Duration>,
@@ -190,6 +200,11 @@ pub enum Reason {
     },
     /// The tenant has as many exports as it may have.
     TooManyExports {
+        /// How many it may have.
+        most: u32,
+    },
+    /// The tenant has as many sessions as it may have.
+    TooManySessions {
         /// How many it may have.
         most: u32,
     },

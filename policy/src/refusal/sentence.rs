@@ -51,8 +51,15 @@ impl fmt::Display for Refusal {
             }
             Reason::HiddenBytes { size, disk } => write!(
                 f,
-                "export `{export}` shows {size} of the {disk} that its backend has by another hand; show them all or take them away before it shrinks"
+                "export `{export}` shows {size} of the {disk} that its backend has; publish them all or take them away before it shrinks"
             ),
+            Reason::OperatorPublishes { size } => write!(
+                f,
+                "export `{export}` is {size} until its operator publishes another size; ask the operator to resize it and to publish that"
+            ),
+            Reason::SizeStays { size } => {
+                write!(f, "export `{export}` stays at {size} until it is opened again; its `publish` is `never`")
+            }
             Reason::RateLimited { limit, again_after: Some(wait) } => {
                 write!(f, "export `{export}`: tenant `{tenant}` is at its {limit}; try again in {wait:?}")
             }
@@ -79,7 +86,16 @@ impl fmt::Display for Refusal {
                 write!(f, "export `{export}` can't be {asked}; the largest export of tenant `{tenant}` is {largest}")
             }
             Reason::TooManyExports { most } => {
-                write!(f, "export `{export}` is one too many: tenant `{tenant}` may have {most}")
+                write!(
+                    f,
+                    "export `{export}` is one too many: tenant `{tenant}` may have {most} open at once; close another"
+                )
+            }
+            Reason::TooManySessions { most } => {
+                write!(
+                    f,
+                    "export `{export}`: tenant `{tenant}` may have {most} sessions at once and has them; end another"
+                )
             }
             Reason::OverMaxStep { size, end, max_step } => write!(
                 f,

@@ -34,6 +34,8 @@ impl Reason {
                 | Self::MayComeBack { .. }
                 | Self::AlreadySmaller { .. }
                 | Self::HiddenBytes { .. }
+                | Self::OperatorPublishes { .. }
+                | Self::SizeStays { .. }
                 | Self::RateLimited { .. }
                 | Self::OverQuota { .. }
                 | Self::OverCeiling { .. }
@@ -42,6 +44,7 @@ impl Reason {
                 | Self::AdoptOther { .. }
                 | Self::LargestExport { .. }
                 | Self::TooManyExports { .. }
+                | Self::TooManySessions { .. }
                 | Self::OverMaxStep { .. }
                 | Self::BackendFull
                 | Self::Unrecorded { .. }
@@ -72,11 +75,14 @@ impl Reason {
             | Self::MayComeBack { .. }
             | Self::AlreadySmaller { .. }
             | Self::HiddenBytes { .. }
+            | Self::OperatorPublishes { .. }
+            | Self::SizeStays { .. }
             | Self::RateLimited { .. }
             | Self::OnlyAWindow { .. }
             | Self::AdoptOther { .. }
             | Self::TooManyExports { .. }
             | Self::Unrecorded { .. }
+            | Self::TooManySessions { .. }
             | Self::Cancelled => Errno::Perm,
             Self::OverQuota { .. }
             | Self::OverCeiling { .. }
@@ -118,6 +124,8 @@ impl Reason {
             Self::MayComeBack { .. } => "may-come-back",
             Self::AlreadySmaller { .. } => "already-smaller",
             Self::HiddenBytes { .. } => "hidden-bytes",
+            Self::OperatorPublishes { .. } => "operator-publishes",
+            Self::SizeStays { .. } => "size-stays",
             Self::RateLimited { .. } => "rate",
             Self::OverQuota { .. } => "quota",
             Self::OverCeiling { .. } => "ceiling",
@@ -126,6 +134,7 @@ impl Reason {
             Self::AdoptOther { .. } => "adopt-other",
             Self::LargestExport { .. } => "largest-export",
             Self::TooManyExports { .. } => "exports",
+            Self::TooManySessions { .. } => "sessions",
             Self::OverMaxStep { .. } => "max-step",
             Self::BackendFull => "backend-full",
             Self::Unrecorded { .. } => "unrecorded",
@@ -145,7 +154,7 @@ impl Reason {
     }
 
     /// Every label there is, in the order of the list: so that each series can exist from the start, at 0.
-    pub const LABELS: [&'static str; 39] = [
+    pub const LABELS: [&'static str; 42] = [
         "zero",
         "impossible",
         "not-offered",
@@ -162,6 +171,8 @@ impl Reason {
         "may-come-back",
         "already-smaller",
         "hidden-bytes",
+        "operator-publishes",
+        "size-stays",
         "rate",
         "quota",
         "ceiling",
@@ -170,6 +181,7 @@ impl Reason {
         "adopt-other",
         "largest-export",
         "exports",
+        "sessions",
         "max-step",
         "backend-full",
         "unrecorded",

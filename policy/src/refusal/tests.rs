@@ -108,7 +108,21 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
             1,
             28,
             "hidden-bytes",
-            "export `vm7` shows 4 GiB of the 8 GiB that its backend has by another hand; show them all or take them away before it shrinks",
+            "export `vm7` shows 4 GiB of the 8 GiB that its backend has; publish them all or take them away before it shrinks",
+        ),
+        (
+            Reason::OperatorPublishes { size: size(8 * GIB) },
+            1,
+            28,
+            "operator-publishes",
+            "export `vm7` is 8 GiB until its operator publishes another size; ask the operator to resize it and to publish that",
+        ),
+        (
+            Reason::SizeStays { size: size(8 * GIB) },
+            1,
+            28,
+            "size-stays",
+            "export `vm7` stays at 8 GiB until it is opened again; its `publish` is `never`",
         ),
         (
             Reason::RateLimited { limit: "resize-rate", again_after: wait },
@@ -171,7 +185,14 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
             1,
             28,
             "exports",
-            "export `vm7` is one too many: tenant `blue` may have 100",
+            "export `vm7` is one too many: tenant `blue` may have 100 open at once; close another",
+        ),
+        (
+            Reason::TooManySessions { most: 200 },
+            1,
+            28,
+            "sessions",
+            "export `vm7`: tenant `blue` may have 200 sessions at once and has them; end another",
         ),
         (
             Reason::OverMaxStep { size: size(GIB), end: 1 << 62, max_step: Bytes(4 * GIB) },
@@ -269,4 +290,32 @@ fn the_list_of_labels_is_complete_and_each_is_there_once() {
     let mut met: Vec<_> = table().iter().map(|row| row.3).collect();
     met.dedup();
     assert_eq!(met, Reason::LABELS);
+}
+
+#[test]
+fn the_readme_explains_every_reason_as_it_is_said() {
+    let readme = include_str!("../../../README.md");
+    let table = readme.split_once("<!-- refusals -->").unwrap().1.split_once("<!-- /refusals -->").unwrap().0;
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|l| l.starts_with("| `"))
+        .map(|l| l.split(" | ").map(|c| c.trim_matches(['|', ' '])).collect())
+        .collect();
+    assert_eq!(rows.len(), Reason::LABELS.len());
+    for (row, label) in rows.iter().zip(Reason::LABELS) {
+        assert_eq!(row[0], format!("`{label}`"));
+        let (_, resize, _, _, sentence) = table_of(label);
+        let errno = match resize {
+            1 => "`EPERM`",
+            5 => "`EIO`",
+            22 => "`EINVAL`",
+            28 => "`ENOSPC`",
+            _ => "`ESHUTDOWN`",
+        };
+        assert_eq!((row[1], row[2]), (errno, sentence), "{label}");
+    }
+}
+
+fn table_of(label: &str) -> (Reason, u32, u32, &'static str, &'static str) {
+    table().into_iter().find(|row| row.3 == label).unwrap()
 }

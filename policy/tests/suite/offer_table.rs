@@ -1,6 +1,6 @@
 //! Backend style x policy of growth x client: what is offered, printed and compared with the table kept beside it.
 
-use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy};
+use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, Publish};
 use nbd_gateway_policy::offer::{Negotiated, Now, Offer, PastEnd, offer};
 use nbd_gateway_policy::style::Replies;
 
@@ -48,17 +48,19 @@ fn cell(offer: &Offer) -> String {
 fn table() -> Blocks {
     let mut table = Blocks::default();
     let policies = [
-        ("automatic = opt-in", AutomaticGrowth::OptIn, false),
-        ("automatic = always", AutomaticGrowth::Always, false),
-        ("automatic = never", AutomaticGrowth::Never, false),
-        ("automatic = reconnect", AutomaticGrowth::Reconnect, false),
-        ("present = ceiling", AutomaticGrowth::OptIn, true),
+        ("automatic = opt-in", AutomaticGrowth::OptIn, false, Publish::Auto),
+        ("automatic = always", AutomaticGrowth::Always, false, Publish::Auto),
+        ("automatic = never", AutomaticGrowth::Never, false, Publish::Auto),
+        ("automatic = reconnect", AutomaticGrowth::Reconnect, false, Publish::Auto),
+        ("present = ceiling", AutomaticGrowth::OptIn, true, Publish::Auto),
+        ("publish = manual", AutomaticGrowth::Always, false, Publish::Manual),
+        ("publish = never", AutomaticGrowth::Always, false, Publish::Never),
     ];
-    for (policy_name, automatic, ceiling) in policies {
+    for (policy_name, automatic, ceiling, publish) in policies {
         for (name, backend) in backends() {
             let disk = Disk::behind(backend);
             let now = Now { size: disk.size, disk: disk.disk, headroom: None };
-            let policy = ExportPolicy { automatic, ceiling, ..disk.policy };
+            let policy = ExportPolicy { automatic, ceiling, publish, ..disk.policy };
             let lines: String = clients()
                 .into_iter()
                 .map(|(client, told)| format!("    {client:<32}{}\n", cell(&offer(backend, &policy, &now, &told))))

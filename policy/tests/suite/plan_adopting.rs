@@ -1,11 +1,12 @@
 //! What an operator orders about a size that is there already: `publish` and `adopt`.
 
-use nbd_gateway_policy::export::External;
-use nbd_gateway_policy::plan::{Adopt, Ask, Grow, Lanes, Others, Plan, Standing, Wish};
+use nbd_gateway_policy::export::{External, Publish};
+use nbd_gateway_policy::plan::{Adopt, Ask, Grow, Grown, Lanes, Others, Plan, Standing, Step, Wish};
 use nbd_gateway_policy::refusal::Reason;
+use nbd_gateway_policy::style::ClientStyle;
 use nbd_gateway_policy::types::{Bytes, Size};
 
-use crate::fixture::{Disk, backend, backends, headroom, size};
+use crate::fixture::{Disk, backend, backends, explicit, headroom, size};
 
 fn adopting(target: u64) -> Wish {
     Wish::Adopt { target }
@@ -53,6 +54,83 @@ fn publishing_shows_all_that_another_hand_added_and_asks_no_backend() {
         disk.size = disk.disk;
         assert_eq!(disk.plan(Wish::Publish), Plan::Nothing { size: size(500) }, "{name}: shown already");
     }
+}
+
+/// An export whose operator says when clients see a larger size, and one that never shows one.
+fn held_back(name: &str) -> [(Disk, Reason); 2] {
+    let of = |publish| {
+        let mut disk = Disk::behind(backend(name));
+        disk.policy.publish = publish;
+        disk
+    };
+    [
+        (of(Publish::Manual), Reason::OperatorPublishes { size: size(128) }),
+        (of(Publish::Never), Reason::SizeStays { size: size(128) }),
+    ]
+}
+
+#[test]
+fn clients_do_not_grow_what_an_operator_publishes() {
+    for (name, style) in backends().into_iter().filter(|(_, style)| style.can_grow()) {
+        for (disk, reason) in held_back(name) {
+            for client in ClientStyle::ALL {
+                assert_eq!(disk.refusal(explicit(client, 128, 256)), reason, "{name}, {style:?}, {client:?}");
+            }
+            assert_eq!(disk.refusal(Wish::Automatic { end: 200 }), reason, "{name}");
+            assert_eq!(disk.plan(Wish::Automatic { end: 128 }), Plan::Nothing { size: size(128) }, "{name}");
+            let same = explicit(ClientStyle::ExplicitStructured, 128, 128);
+            assert_eq!(disk.plan(same), Plan::Nothing { size: size(128) }, "{name}: what is shown is confirmed");
+        }
+    }
+}
+
+#[test]
+fn what_an_operator_grows_is_there_and_counted_and_not_shown_before_it_is_published() {
+    for name in ["explicit structured, notifies", "automatic, opted in", "origin", "driver"] {
+        for (mut disk, _) in held_back(name) {
+            let plan = grow(disk.plan(Wish::Operator { target: 256 }));
+            assert_eq!((plan.to, plan.reserve, plan.show), (size(256), Bytes(128), false), "{name}");
+            assert!(!plan.steps().contains(&Step::Publish), "{name}");
+            let Grown::Larger { publish, count, short, .. } = plan.settle(&disk.situation(), 256) else {
+                panic!("{name}: it has grown");
+            };
+            assert_eq!((publish, count, short), (size(128), size(256), None), "{name}");
+            disk.disk = size(256);
+            let here = Plan::Nothing { size: size(128) };
+            assert_eq!(disk.plan(Wish::Operator { target: 200 }), here, "{name}: that much is there already");
+            let more = grow(disk.plan(Wish::Operator { target: 512 }));
+            assert_eq!((more.reserve, more.show), (Bytes(256), false), "{name}: what is there is counted already");
+            match disk.policy.publish {
+                Publish::Never => assert_eq!(disk.refusal(Wish::Publish), Reason::SizeStays { size: size(128) }),
+                Publish::Auto | Publish::Manual => {
+                    let shows = grow(disk.plan(Wish::Publish));
+                    assert_eq!((shows.to, shows.ask, shows.show), (size(256), Ask::Nothing, true), "{name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_another_hand_adds_is_counted_and_waits_to_be_published_whatever_external_says() {
+    for external in [External::Adopt, External::Ignore, External::Manual] {
+        for (mut disk, _) in held_back("explicit structured, notifies") {
+            disk.policy.external = external;
+            let taken = adopted(disk.plan(Wish::Backend { size: 500 }));
+            assert_eq!((taken.count, taken.publish), (Some(size(500)), None), "{external:?}");
+            // Nor does the outcome of a grow that was in doubt show it.
+            disk.standing = Standing::Unsettled { asked: size(256) };
+            let settled = adopted(disk.plan(Wish::Backend { size: 256 }));
+            assert_eq!((settled.count, settled.publish), (Some(size(256)), None), "{external:?}");
+        }
+    }
+}
+
+#[test]
+fn a_shrink_is_seen_at_once_or_refused() {
+    let [(manual, _), (never, stays)] = held_back("explicit structured, notifies");
+    assert!(matches!(manual.plan(Wish::Operator { target: 64 }), Plan::Shrink(_)));
+    assert_eq!(never.refusal(Wish::Operator { target: 64 }), stays);
 }
 
 #[test]

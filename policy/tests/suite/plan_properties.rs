@@ -1,6 +1,6 @@
 //! What every plan keeps, over random situations and wishes.
 
-use nbd_gateway_policy::export::{ExportPolicy, External, OverQuota};
+use nbd_gateway_policy::export::{ExportPolicy, External, OverQuota, Publish};
 use nbd_gateway_policy::plan::{Ask, Grow, Grown, Lanes, Others, Plan, Shrink, Shrunk, Standing, Step, Wish};
 use nbd_gateway_policy::quota::Headroom;
 use nbd_gateway_policy::refusal::{Asked, Errno};
@@ -22,21 +22,25 @@ fn any_size() -> impl Strategy<Value = Size> {
 fn any_policy() -> impl Strategy<Value = ExportPolicy> {
     let switches = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2), any::<bool>());
     let external = prop::sample::select(vec![External::Adopt, External::Ignore, External::Manual]);
+    let publish = prop_oneof![3 => Just(Publish::Auto), 1 => Just(Publish::Manual), 1 => Just(Publish::Never)];
     let sizes = (any_size(), prop_oneof![any_size(), Just(Size::MAX)], 0..8_u32, 0..300_u64);
     let max_step = prop::option::of(0..300_u64);
-    (switches, external, sizes, max_step).prop_map(
-        |((shrink, exclusive, read_only, clamp), external, (min_size, max_size, shift, step), max_step)| ExportPolicy {
-            shrink,
-            exclusive,
-            read_only,
-            over_quota: if clamp { OverQuota::Clamp } else { OverQuota::Reject },
-            external,
-            min_size,
-            max_size,
-            granularity: Granularity::new(1 << shift).unwrap(),
-            step: Bytes(step),
-            max_step: max_step.map(Bytes),
-            ..ExportPolicy::DEFAULT
+    (switches, (external, publish), sizes, max_step).prop_map(
+        |((shrink, exclusive, read_only, clamp), (external, publish), (min_size, max_size, shift, step), max_step)| {
+            ExportPolicy {
+                shrink,
+                exclusive,
+                read_only,
+                over_quota: if clamp { OverQuota::Clamp } else { OverQuota::Reject },
+                external,
+                publish,
+                min_size,
+                max_size,
+                granularity: Granularity::new(1 << shift).unwrap(),
+                step: Bytes(step),
+                max_step: max_step.map(Bytes),
+                ..ExportPolicy::DEFAULT
+            }
         },
     )
 }
@@ -96,6 +100,13 @@ fn check_grow(disk: &Disk, wish: &Wish, grow: &Grow) -> Result<(), TestCaseError
     if let Some(headroom) = disk.headroom {
         prop_assert!(grow.reserve <= headroom.left, "over the quota");
     }
+    let published = matches!(wish, Wish::Publish | Wish::Adopt { .. }) && policy.publish != Publish::Never;
+    prop_assert_eq!(
+        grow.show,
+        policy.publish == Publish::Auto
+            || published
+            || disk.backend.grows == Grows::Window && matches!(wish, Wish::Adopt { .. })
+    );
     let whole = grow.to == disk.disk;
     // What is adopted is what was said, to the byte.
     let said = matches!(wish, Wish::Adopt { .. });
@@ -181,7 +192,9 @@ proptest! {
                         prop_assert_eq!(adopt.drain, None);
                     }
                     Wish::Adopt { target } => {
-                        prop_assert_eq!(adopt.publish.unwrap_or(disk.size).bytes(), target, "not what was ordered");
+                        let shown = adopt.publish.unwrap_or(disk.size).bytes();
+                        let stays = disk.policy.publish == Publish::Never && target > shown;
+                        prop_assert!(shown == target || (stays && shown == disk.size.bytes()), "not what was ordered");
                         prop_assert_eq!(adopt.drain.is_some(), target < disk.size.bytes());
                     }
                     other => prop_assert!(false, "{other:?} adopts"),
@@ -219,7 +232,7 @@ proptest! {
     fn the_same_wish_again_after_it_was_met_changes_nothing(disk in any_disk(), wish in any_wish()) {
         if let Plan::Grow(grow) = disk.plan(wish) {
             let mut after = disk.clone();
-            after.size = grow.to;
+            after.size = if grow.show { grow.to } else { disk.size };
             after.disk = after.disk.max(grow.to);
             // What a clamped client would ask again is still more than there is.
             let met = match wish {
@@ -228,7 +241,7 @@ proptest! {
                 Wish::Automatic { .. } | Wish::Publish | Wish::Backend { .. } => true,
             };
             if met {
-                let size = grow.to;
+                let size = after.size;
                 prop_assert_eq!(after.plan(wish), Plan::Nothing { size });
             }
         }
@@ -242,7 +255,7 @@ proptest! {
             let ask = at(|step| matches!(step, Step::Ask(_)));
             let read_back = at(|step| *step == Step::ReadBack).unwrap();
             prop_assert_eq!(at(|step| matches!(step, Step::Reserve(_))), Some(0));
-            prop_assert_eq!(at(|step| *step == Step::Publish), Some(steps.len() - 1));
+            prop_assert_eq!(at(|step| *step == Step::Publish), grow.show.then_some(steps.len() - 1));
             prop_assert!(at(|step| *step == Step::Commit) > Some(read_back));
             if let Some(ask) = ask {
                 prop_assert!(ask < read_back);
@@ -264,9 +277,11 @@ proptest! {
         match disk.plan(wish) {
             Plan::Grow(grow) => match grow.settle(&situation, read) {
                 Grown::Larger { publish, count, zero, short } => {
-                    prop_assert!(publish > disk.size && publish.bytes() <= read && publish <= count);
-                    prop_assert_eq!(short.is_none(), publish >= grow.need);
-                    prop_assert!(zero.is_none_or(|zero| zero.end() <= publish && zero.start() >= disk.size));
+                    prop_assert!(count > disk.size && count.bytes() <= read && publish <= count);
+                    prop_assert_eq!(publish > disk.size, grow.show, "what is not to be shown is");
+                    let reached = if grow.show { publish } else { count };
+                    prop_assert_eq!(short.is_none(), reached >= grow.need);
+                    prop_assert!(zero.is_none_or(|zero| zero.end() <= reached && zero.start() >= disk.size));
                 }
                 Grown::Same { count, .. } => prop_assert!(count >= disk.size),
                 Grown::Quarantine(_) => prop_assert!(read < disk.size.bytes() || read > Size::MAX.bytes()),

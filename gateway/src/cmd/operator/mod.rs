@@ -77,7 +77,11 @@ pub fn drain(args: &List) -> ExitCode {
 }
 
 fn now(name: &str, done: &Resized) -> String {
-    format!("{} is now {}\n", shown::plain(name), Bytes(done.size))
+    let (name, size) = (shown::plain(name), Bytes(done.size));
+    match done.unpublished {
+        None => format!("{name} is now {size}\n"),
+        Some(there) => format!("{name} has {} now; clients are shown {size} until that is published\n", Bytes(there)),
+    }
 }
 
 fn looked<T: DeserializeOwned>(admin: &Admin, path: &str, told: impl FnOnce(T) -> String) -> Result<(), AskFault> {

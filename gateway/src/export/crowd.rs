@@ -1,0 +1,187 @@
+//! How much of one tenant's is open at once: its exports, its sessions, and how fast sessions begin.
+//!
+//! Each that is admitted has a [`Room`], and gives it up when that is dropped. What is refused has taken nothing. Where
+//! the tenant's bounds are not enforced, all are admitted and what would have been refused is told to the log.
+
+use std::sync::Arc;
+
+use nbd_gateway_config as config;
+use nbd_gateway_metrics::TenantMetrics;
+use nbd_gateway_policy::quota::Usage;
+use nbd_gateway_policy::rate::{Full, Limiter};
+use nbd_gateway_policy::refusal::{Reason, Refusal};
+use nbd_gateway_policy::types::{ExportName, Moment, TenantId};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// What is open of one tenant.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    tenant: TenantId,
+    bounds: config::Crowd,
+    metrics: TenantMetrics,
+    /// The beginning that the limiter counts from.
+    start: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    exports: u32,
+    sessions: u32,
+    rate: Option<Limiter>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Export,
+    Session,
+}
+
+/// The place of an open export or session.
+#[derive(Debug)]
+pub(super) struct Room {
+    crowd: Arc<Crowd>,
+    kind: Kind,
+}
+
+impl Crowd {
+    /// Nothing is open yet.
+    pub(super) fn new(tenant: &config::Tenant, metrics: TenantMetrics) -> Arc<Self> {
+        let rate = tenant.crowd.session_rate.map(|rate| Limiter::new(rate, Moment::default()));
+        let state = Mutex::new(State { exports: 0, sessions: 0, rate });
+        Arc::new(Self { tenant: tenant.id.clone(), bounds: tenant.crowd, metrics, start: Instant::now(), state })
+    }
+
+    /// Shows in the metrics what the books say.
+    pub(super) fn tell(&self, usage: &Usage) {
+        let Usage { quota, used, reserved, unsettled, .. } = usage;
+        self.metrics.uses(quota.map(|quota| quota.0), used.0, reserved.0, unsettled.0);
+    }
+
+    /// Whose it is.
+    pub(super) const fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// One more export.
+    pub(super) fn open(self: &Arc<Self>, export: &ExportName) -> Result<Room, Refusal> {
+        let mut state = self.state.lock();
+        let most = self.bounds.exports.filter(|most| state.exports >= *most);
+        self.judge(export, most.map(|most| Reason::TooManyExports { most }))?;
+        state.exports = state.exports.saturating_add(1);
+        Ok(Room { crowd: Arc::clone(self), kind: Kind::Export })
+    }
+
+    /// One more session on this export.
+    pub(super) fn enter(self: &Arc<Self>, export: &ExportName) -> Result<Room, Refusal> {
+        let now = Moment::from_elapsed(self.start.elapsed());
+        let mut state = self.state.lock();
+        let most = self.bounds.sessions.filter(|most| state.sessions >= *most);
+        self.judge(export, most.map(|most| Reason::TooManySessions { most }))?;
+        // Last: what is refused costs nothing of it.
+        let full = state.rate.as_mut().and_then(|rate| rate.take(now, 1).err());
+        self.judge(export, full.map(|full| too_soon(full, now)))?;
+        state.sessions = state.sessions.saturating_add(1);
+        Ok(Room { crowd: Arc::clone(self), kind: Kind::Session })
+    }
+
+    fn judge(&self, export: &ExportName, reason: Option<Reason>) -> Result<(), Refusal> {
+        let Some(reason) = reason else { return Ok(()) };
+        if self.bounds.enforce {
+            self.metrics.denied(reason.label());
+            return Err(Refusal { export: export.clone(), tenant: self.tenant.clone(), reason });
+        }
+        tracing::info!(
+            export = export.as_str(),
+            tenant = self.tenant.as_str(),
+            why = reason.label(),
+            "a limit that is not enforced would have refused this"
+        );
+        Ok(())
+    }
+}
+
+fn too_soon(full: Full, now: Moment) -> Reason {
+    let again_after = match full {
+        Full::Until(moment) => Some(moment.since(now)),
+        Full::Never => None,
+    };
+    Reason::RateLimited { limit: "session-rate", again_after }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut state = self.crowd.state.lock();
+        let State { exports, sessions, .. } = &mut *state;
+        let count = match self.kind {
+            Kind::Export => exports,
+            Kind::Session => sessions,
+        };
+        *count = count.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn crowd(keys: &str) -> Arc<Crowd> {
+        let text = format!(
+            "listener = [{{ address = \"127.0.0.1:0\" }}]\n[[tenant]]\nname = \"t\"\n{keys}\n\
+             [[export]]\nname = \"e\"\ntenant = \"t\"\nbackend = \"memory:\"\nsize = \"1MiB\"\n"
+        );
+        let config = config::Config::parse(&text, std::path::Path::new("config.toml")).unwrap();
+        let metrics = nbd_gateway_metrics::Metrics::new("0").unwrap();
+        Crowd::new(config.tenant("t").unwrap(), metrics.tenant("t", Reason::LABELS.as_slice()))
+    }
+
+    fn export() -> ExportName {
+        ExportName::new("e").unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_is_given_up_is_anothers() {
+        let crowd = crowd("max-exports = 2\nmax-sessions = 1");
+        let rooms = [crowd.open(&export()).unwrap(), crowd.open(&export()).unwrap()];
+        assert_eq!(crowd.open(&export()).unwrap_err().reason, Reason::TooManyExports { most: 2 });
+        drop(rooms);
+        let _export = crowd.open(&export()).unwrap();
+        let session = crowd.enter(&export()).unwrap();
+        assert_eq!(crowd.enter(&export()).unwrap_err().reason, Reason::TooManySessions { most: 1 });
+        drop(session);
+        crowd.enter(&export()).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_begin_no_faster_than_the_rate_and_a_refused_one_costs_nothing_of_it() {
+        let crowd = crowd("session-rate = \"2/min\"\nmax-sessions = 2");
+        let rooms = [crowd.enter(&export()).unwrap(), crowd.enter(&export()).unwrap()];
+        for _ in 0..10 {
+            assert_eq!(crowd.enter(&export()).unwrap_err().reason, Reason::TooManySessions { most: 2 });
+        }
+        drop(rooms);
+        for (passes, wait) in [(0, 30), (29, 1)] {
+            tokio::time::advance(Duration::from_secs(passes)).await;
+            let again_after = Some(Duration::from_secs(wait));
+            let reason = crowd.enter(&export()).unwrap_err().reason;
+            assert_eq!(reason, Reason::RateLimited { limit: "session-rate", again_after });
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        crowd.enter(&export()).unwrap();
+        crowd.enter(&export()).unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_enforced_refuses_nothing() {
+        let crowd = crowd("session-rate = \"1/d\"\nmax-sessions = 1\nmax-exports = 1\nenforce = false");
+        let rooms: Vec<Room> =
+            (0..5).flat_map(|_| [crowd.open(&export()).unwrap(), crowd.enter(&export()).unwrap()]).collect();
+        assert_eq!(crowd.state.lock().sessions, 5);
+        drop(rooms);
+        let state = crowd.state.lock();
+        assert_eq!((state.exports, state.sessions), (0, 0));
+    }
+}

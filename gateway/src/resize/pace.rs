@@ -1,0 +1,96 @@
+//! How fast notices of a new size go to clients: a session's own rate, its export's, its tenant's. A notice passes all
+//! three or takes nothing of any; whoever is too soon is told when to come again, and its changes are merged until then.
+
+use std::time::Duration;
+
+use nbd_gateway_policy::rate::{Full, Limiter, Rate, take_all};
+use nbd_gateway_policy::types::Moment;
+use parking_lot::Mutex;
+
+/// One rate, or none; several may wait for it.
+#[derive(Debug, Default)]
+pub struct Pace(Mutex<Option<Limiter>>);
+
+/// A notice that is too soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Early {
+    /// Which rate has room last.
+    pub limit: &'static str,
+    /// After how long it has.
+    pub wait: Duration,
+}
+
+impl Pace {
+    /// With its whole burst at `now`.
+    pub(super) fn new(rate: Option<Rate>, now: Moment) -> Self {
+        Self(Mutex::new(rate.map(|rate| Limiter::new(rate, now))))
+    }
+}
+
+/// Lets one notice pass the session's, the export's and the tenant's rate, or none of them.
+pub(super) fn pass(session: &Pace, export: &Pace, tenant: Option<&mut Limiter>, now: Moment) -> Result<(), Early> {
+    // A session's before an export's, always: nobody waits for each other.
+    let (mut session, mut export) = (session.0.lock(), export.0.lock());
+    let named = [
+        ("its session-notice-rate", session.as_mut()),
+        ("its export's notice-rate", export.as_mut()),
+        ("its tenant's notice-rate", tenant),
+    ];
+    let mut late: Option<Early> = None;
+    let mut limiters = Vec::with_capacity(named.len());
+    for (limit, limiter) in named.into_iter().filter_map(|(limit, limiter)| Some((limit, limiter?))) {
+        let wait = match limiter.check(now, 1) {
+            Ok(()) => None,
+            Err(Full::Until(moment)) => Some(moment.since(now)),
+            Err(Full::Never) => Some(Duration::MAX),
+        };
+        if let Some(wait) = wait.filter(|wait| late.is_none_or(|late| late.wait < *wait)) {
+            late = Some(Early { limit, wait });
+        }
+        limiters.push(limiter);
+    }
+    match late {
+        Some(late) => Err(late),
+        // Each of them has just been asked.
+        None => take_all(&mut limiters, now, 1).map_err(|_| Early { limit: "a notice-rate", wait: Duration::MAX }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nbd_gateway_policy::rate::Oversize;
+
+    use super::*;
+
+    fn rate(amount: u64, seconds: u64) -> Rate {
+        Rate::new(amount, Duration::from_secs(seconds), amount, Oversize::Refuse).unwrap()
+    }
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_elapsed(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn the_slowest_of_the_three_decides_and_the_others_lose_nothing_by_that() {
+        let (session, other, unbounded) =
+            (Pace::new(Some(rate(1, 1)), at(0)), Pace::new(Some(rate(1, 1)), at(0)), Pace::default());
+        let export = Pace::new(Some(rate(2, 4)), at(0));
+        let mut tenant = Limiter::new(rate(4, 100), at(0));
+        let mut go = |session: &Pace, now| pass(session, &export, Some(&mut tenant), at(now));
+        let early = |limit, millis| Err(Early { limit, wait: Duration::from_millis(millis) });
+        assert_eq!(go(&session, 0), Ok(()));
+        assert_eq!(go(&session, 0), early("its session-notice-rate", 1000));
+        assert_eq!(go(&other, 0), Ok(()), "another session has a rate of its own");
+        assert_eq!(go(&other, 999), early("its export's notice-rate", 1001));
+        assert_eq!(go(&unbounded, 2000), Ok(()));
+        assert_eq!(go(&session, 4000), Ok(()), "what was refused has cost its session nothing");
+        assert_eq!(go(&unbounded, 8000), early("its tenant's notice-rate", 17_000));
+        assert_eq!(go(&unbounded, 25_000), Ok(()));
+    }
+
+    #[test]
+    fn without_rates_everything_passes() {
+        let (session, export) = (Pace::default(), Pace::default());
+        assert!((0..1000).all(|_| pass(&session, &export, None, at(0)).is_ok()));
+    }
+}
