@@ -21,7 +21,6 @@ const DASHBOARD: &str = include_str!("../dashboard.json");
 /// Metrics that are not there yet, and what they will be; each line goes when its metric comes.
 const RESERVED: &[&str] = &[
     "nbd_gateway_backend_notices_dropped_total{export} counter",
-    "nbd_gateway_ledger_up{} gauge",
     "nbd_gateway_tenant_quota_bytes{tenant} gauge",
     "nbd_gateway_tenant_reserved_bytes{tenant} gauge",
     "nbd_gateway_tenant_unsettled_bytes{tenant} gauge",
