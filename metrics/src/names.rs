@@ -291,11 +291,6 @@ impl Metrics {
         if known { (name, false) } else { (OTHER, true) }
     }
 
-    /// A tenant's resizes can be refused for these reasons; their series exist from now on, at 0.
-    pub fn refusals(&self, tenant: &str, reasons: &[&str]) {
-        reasons.iter().for_each(|reason| drop(self.denials.with_label_values(&[tenant, reason])));
-    }
-
     /// An export could not be opened. Names that no export has had yet share `other`: clients make them up.
     pub fn open_failed(&self, name: &str) {
         let known = self.exports.lock().contains(name);

@@ -76,7 +76,7 @@ fn a_page_has_nothing_that_the_golden_list_has_not() {
         metrics.hooks("a"),
         metrics.listener("l"),
     ));
-    metrics.refusals("t", &["quota"]);
+    drop(metrics.tenant("t", &["quota"]));
     let page = metrics.render().unwrap();
     for name in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
         assert!(GOLDEN.lines().any(|line| line.starts_with(&format!("{name}{{"))), "{name} is not in the golden list");

@@ -162,7 +162,6 @@ impl Registry {
         for export in config.listable().filter_map(|name| config.export_for(name).ok()) {
             let (name, tenant) = (export.name.as_str(), export.tenant.as_str());
             drop(metrics.export(name));
-            metrics.refusals(tenant, &Reason::LABELS);
             drop(metrics.resize(name, tenant, watchers::label(&export.resize.driver)));
             if !export.notify.is_empty() {
                 drop(metrics.hooks(name));

@@ -101,4 +101,10 @@ mod regressions {
     fn more_than_was_noted_is_noted_and_zeroed_as_one_range() {
         play([EXCLUSIVE, EXPLICIT | 2, 0], &[(FAULT, 0x10), (ANOTHER_HAND, 33), (GROW, 1)]);
     }
+
+    /// Found by chance: a size that can't be, read after a grow that went further than asked.
+    #[test]
+    fn what_was_exposed_before_an_impossible_size_was_read_is_zeroed_before_it_is_shown() {
+        play([180, 216, 160], &[(136, 240), (8, 144), (0, 131)]);
+    }
 }
