@@ -98,7 +98,10 @@ impl<H: Hands> Coordinator<H> {
                 self.count(size).await;
                 return Err(refusal);
             }
-            Err(why) => return Err(self.leave_unsettled(held, grow.to, &why).await),
+            Err(why) => {
+                let why = self.unread_after(answered, &why);
+                return Err(self.leave_unsettled(held, grow.to, &why).await);
+            }
         };
         match grow.settle(&self.situation(others), read) {
             Grown::Larger { publish, count, zero, short } => {

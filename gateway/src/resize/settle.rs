@@ -11,7 +11,7 @@ use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::coordinator::Coordinator;
-use super::hands::Hands;
+use super::hands::{Answered, Hands};
 
 /// A size that was read back.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +106,19 @@ impl<H: Hands> Coordinator<H> {
     pub(super) async fn count(&self, size: u64) {
         if let Ok(size) = Size::new(size) {
             self.book.measure(&self.at.export, size).await;
+    /// Why nobody knows what became of an ask: what went wrong with it tells more than that the size can't be read.
+    pub(super) fn unread_after(&mut self, answered: Answered, why: &str) -> String {
+        let unread = format!("its size can't be read: {why}");
+        let why = match answered {
+            Answered::No { message, .. } | Answered::Unknown(message) if !message.is_empty() => {
+                format!("{message}; {unread}")
+            }
+            Answered::Yes | Answered::No { .. } | Answered::Unknown(_) => unread,
+        };
+        self.said = Some(why.clone());
+        why
+    }
+
         }
     }
 
