@@ -43,7 +43,7 @@ impl Told {
             Err(refusal) => {
                 self.0.ended(style, ResizeResult::Refused);
                 self.0.denied(refusal.reason.label());
-                tracing::info!(style = style.as_str(), size = size.bytes(), why = %refusal, "resize refused");
+                tracing::info!(export = refusal.export.as_str(), style = style.as_str(), size = size.bytes(), why = %refusal, "resize refused");
             }
         }
     }
