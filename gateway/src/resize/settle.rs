@@ -106,10 +106,6 @@ impl<H: Hands> Coordinator<H> {
         self.refusal(Reason::BackendFailed)
     }
 
-    /// Counts a size that may not stay.
-    pub(super) async fn count(&self, size: u64) {
-        if let Ok(size) = Size::new(size) {
-            self.book.measure(&self.at.export, size).await;
     /// Why nobody knows what became of an ask: what went wrong with it tells more than that the size can't be read.
     pub(super) fn unread_after(&mut self, answered: Answered, why: &str) -> String {
         let unread = format!("its size can't be read: {why}");
@@ -123,6 +119,10 @@ impl<H: Hands> Coordinator<H> {
         why
     }
 
+    /// Counts a size that may not stay.
+    pub(super) async fn count(&self, size: u64) {
+        if let Ok(size) = Size::new(size) {
+            self.book.measure(&self.at.export, size).await;
         }
     }
 
@@ -143,6 +143,23 @@ impl<H: Hands> Coordinator<H> {
     }
 
     pub(super) async fn adopt(&mut self, adopt: Adopt) {
+        let export = self.at.export.as_str();
+        if let Standing::Quarantined { .. } = self.standing {
+            tracing::info!(
+                export,
+                size = adopt.disk.bytes(),
+                "the backend's size fits again; the export is no longer quarantined"
+            );
+        }
+        if adopt.publish.is_none() && adopt.disk > self.at.disk {
+            let (shown, has) = (self.at.size.bytes(), adopt.disk.bytes());
+            tracing::info!(
+                export,
+                shown,
+                has,
+                "the backend has grown, and that is not shown; nbd-gateway publish shows it"
+            );
+        }
         self.at.disk = adopt.disk;
         if let Some(range) = adopt.zero {
             self.expose(range);
