@@ -158,6 +158,8 @@ where
 pub(super) enum Unopened {
     #[error(transparent)]
     Dial(#[from] DialError),
+    #[error("{error}; that was connection {at} of {wanted}: does it take so many? if not, lower `lanes`")]
+    Lane { error: DialError, at: usize, wanted: usize },
     #[error(transparent)]
     Certificates(#[from] CertificateFault),
     #[error(transparent)]
@@ -246,8 +248,9 @@ impl Backend {
                 "the backend does not set CAN_MULTI_CONN: a FLUSH would not cover several lanes; one is used"
             );
         } else {
-            for _ in 1..wanted {
-                connections.push(dialer.dial().await?);
+            for at in 2..=wanted {
+                let connected = dialer.dial().await;
+                connections.push(connected.map_err(|error| Unopened::Lane { error, at, wanted })?);
             }
         }
         let durability = Arc::new(Durability::default());
