@@ -11,7 +11,7 @@ use crate::peer::nbdkit::{nbdkit_for_one, nbdkit_on};
 use crate::peer::qemu;
 use crate::place::Place;
 use crate::process::Call;
-use crate::trouble::{Trouble, ensure};
+use crate::trouble::{Trouble, ensure, eventually};
 
 const MIB: u64 = 1 << 20;
 const NAME: &str = "disk";
@@ -149,5 +149,29 @@ fn a_server_that_does_not_come_back_from_its_restart_is_told_and_can_still_come_
     // The command failed, but nbdkit runs and shows the file's new size: that is what counts.
     gateway.order_size(NAME, 8 * MIB)?;
     uses(&gateway, 8 * MIB - 4096, 0x61)?;
+    gateway.end()
+}
+
+#[test]
+fn a_server_of_one_connection_that_comes_back_late_from_its_restart_is_resized_after_all() -> Result<(), Trouble> {
+    let mut served = qemu::raw(1, &Image::of_zeroes())?;
+    let file = served.file().ok_or_else(|| Trouble::new("no file"))?.to_owned();
+    let size = fs::metadata(&file)?.len();
+    let place = Place::fresh()?;
+    let pid = fs::read_to_string(file.with_file_name("pid"))?;
+    let path = program(&place, "restart", &format!("kill -9 {}; exec sleep 1000", pid.trim()))?;
+    let words = format!(
+        "timeout = \"1s\"\ndriver = \"restart\"\npath = {:?}\ncommand = [{path:?}]",
+        file.display().to_string()
+    );
+    let gateway = Gateway::start(&export(NAME, &served.uri(), &driver(&words)))?.expecting_warnings();
+    uses(&gateway, 0, 0x71)?;
+    let why = refused(&gateway, 2 * size)?;
+    ensure(why.contains("restart` did not end within") && why.contains("its server may be down"), || why)?;
+    served.kill()?;
+    served.start_again()?;
+    // Whom it tells its size is the gateway's lane: to any other connection it says nothing.
+    eventually("the size is known", || gateway.order_size(NAME, 2 * size).is_ok())?;
+    uses(&gateway, 2 * size - 4096, 0x72)?;
     gateway.end()
 }

@@ -83,6 +83,8 @@ pub struct Lanes {
     end: watch::Sender<bool>,
     dialer: Dialer,
     probes: Arc<Probes>,
+    /// The size that the last handshake told since the backend was asked for another.
+    told: Arc<Mutex<Option<u64>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -98,6 +100,16 @@ impl Lanes {
         let size = connected.negotiated.size;
         connected.goodbye().await;
         Ok(size)
+    }
+
+    /// The size that a lane's handshake told since [`forget_told`](Self::forget_told), in bytes.
+    pub(super) fn told(&self) -> Option<u64> {
+        *self.told.lock()
+    }
+
+    /// What was told so far is out of date.
+    pub(super) fn forget_told(&self) {
+        *self.told.lock() = None;
     }
 
     /// Waits until nobody else looks at this server's sizes.
@@ -146,6 +158,8 @@ where
 pub(super) enum Unopened {
     #[error(transparent)]
     Dial(#[from] DialError),
+    #[error("{error}; that was connection {at} of {wanted}: does it take so many? if not, lower `lanes`")]
+    Lane { error: DialError, at: usize, wanted: usize },
     #[error(transparent)]
     Certificates(#[from] CertificateFault),
     #[error(transparent)]
@@ -234,8 +248,9 @@ impl Backend {
                 "the backend does not set CAN_MULTI_CONN: a FLUSH would not cover several lanes; one is used"
             );
         } else {
-            for _ in 1..wanted {
-                connections.push(dialer.dial().await?);
+            for at in 2..=wanted {
+                let connected = dialer.dial().await;
+                connections.push(connected.map_err(|error| Unopened::Lane { error, at, wanted })?);
             }
         }
         let durability = Arc::new(Durability::default());
@@ -244,6 +259,7 @@ impl Backend {
         let metrics = metrics();
         metrics.lane_up.set(1);
         let away = Arc::new(AtomicUsize::new(0));
+        let told = Arc::default();
         for connected in connections {
             let lane = Lane::new(Arc::clone(&durability));
             let life = lane::Life {
@@ -256,6 +272,7 @@ impl Backend {
                     resizer: resizer.clone(),
                     metrics: metrics.clone(),
                     away: Arc::clone(&away),
+                    told: Arc::clone(&told),
                     lost: AtomicBool::new(false),
                 }),
                 end: ending.clone(),
@@ -268,7 +285,7 @@ impl Backend {
         }
         tracing::info!(export = config.name.as_str(), backend = %dialer.address, lanes = lanes.len(), size = facts.size, framing = ?facts.framing, flags = %facts.flags, "backend opened");
         let probes = Arc::clone(&shared.probes);
-        let lanes = Lanes { lanes, durability, end, dialer, probes, tasks: Mutex::new(tasks) };
+        let lanes = Lanes { lanes, durability, end, dialer, probes, told, tasks: Mutex::new(tasks) };
         Ok((Backend::Lanes(lanes), facts, view))
     }
 
@@ -364,6 +381,8 @@ struct Owner {
     metrics: ExportMetrics,
     /// How many of the export's lanes are lost now.
     away: Arc<AtomicUsize>,
+    /// What the last handshake told.
+    told: Arc<Mutex<Option<u64>>>,
     /// Whether this one is.
     lost: AtomicBool,
 }
@@ -378,6 +397,7 @@ impl lane::Owner for Owner {
         if self.lost.swap(false, Ordering::AcqRel) && self.away.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.metrics.lane_up.set(1);
         }
+        *self.told.lock() = Some(negotiated.size);
         if negotiated.size != self.view.size() {
             self.resizer.seen(negotiated.size);
         }

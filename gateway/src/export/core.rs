@@ -203,6 +203,21 @@ impl Core {
         self.single.load(Ordering::Acquire)
     }
 
+    /// The size that a lane's handshake told since [`forget_told`](Self::forget_told), in bytes.
+    pub fn told(&self) -> Option<u64> {
+        match &self.backend {
+            Backend::Lanes(lanes) => lanes.told(),
+            Backend::Origin(_) => None,
+        }
+    }
+
+    /// What handshakes told so far is out of date: the backend is asked for another size.
+    pub fn forget_told(&self) {
+        if let Backend::Lanes(lanes) = &self.backend {
+            lanes.forget_told();
+        }
+    }
+
     /// Takes all lanes aside: what is in flight is answered and made durable, then there is no connection to the backend
     /// until [`renew_lanes`](Self::renew_lanes). Cancel-safe: dropped, they still go.
     pub async fn drop_lanes(&self) {

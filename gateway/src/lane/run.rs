@@ -224,7 +224,9 @@ async fn come_back(
         match outcome {
             Some(Ok(connected)) => match life.owner.fits(&connected.negotiated) {
                 Ok(()) => {
-                    tracing::info!(export = life.name, backend = %life.dialer.address, after = ?since.elapsed(), "backend connection is back");
+                    let what =
+                        if why == PLANNED { "backend connection replaced" } else { "backend connection is back" };
+                    tracing::info!(export = life.name, backend = %life.dialer.address, after = ?since.elapsed(), "{what}");
                     return Some(connected);
                 }
                 Err(why) if misfit.as_ref() == Some(&why) => {

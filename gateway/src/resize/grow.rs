@@ -100,7 +100,10 @@ impl<H: Hands> Coordinator<H> {
             }
             // Nothing was asked: it has what it had.
             Err(_) if self.is_window() => self.at.disk.bytes(),
-            Err(why) => return Err(self.leave_unsettled(held, grow.to, &why).await),
+            Err(why) => {
+                let why = self.unread_after(answered, &why);
+                return Err(self.leave_unsettled(held, grow.to, &why).await);
+            }
         };
         match grow.settle(&self.situation(others), read) {
             Grown::Larger { publish, count, zero, short } => {

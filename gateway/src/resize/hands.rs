@@ -39,6 +39,8 @@ pub trait Hands: Send {
     fn in_doubt(&mut self) -> bool;
     /// The size that was asked for has been read: it is done, answered or not.
     fn landed(&mut self);
+    /// The size that a lane's handshake told since the backend was asked last, in bytes.
+    fn told(&self) -> Option<u64>;
     /// Makes a range read as zeroes.
     fn zero(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
     /// Whether the backend takes one connection only, so that its size can be read only while no lane has one.

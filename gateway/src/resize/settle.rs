@@ -11,7 +11,7 @@ use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::coordinator::Coordinator;
-use super::hands::Hands;
+use super::hands::{Answered, Hands};
 use super::history::{Happened, Kind};
 
 /// A size that was read back.
@@ -82,7 +82,11 @@ impl<H: Hands> Coordinator<H> {
     pub(super) async fn read_back(&mut self, asked: Option<Size>) -> Result<Read, String> {
         // Asked first: what is answered after the reading may land after it too.
         let mut in_doubt = self.hands.in_doubt();
-        let size = self.hands.read_size().await?;
+        let size = match self.hands.read_size().await {
+            Ok(size) => size,
+            // A server that takes one connection only tells no other than the lane that came back to it.
+            Err(why) => asked.and_then(|_| self.hands.told()).ok_or(why)?,
+        };
         if in_doubt && asked.is_some_and(|asked| asked.bytes() == size) {
             self.hands.landed();
             in_doubt = false;
@@ -101,6 +105,19 @@ impl<H: Hands> Coordinator<H> {
         self.said = Some(format!("its size can't be read: {why}"));
         tracing::warn!(export = self.at.export.as_str(), why, "the backend's size can't be read; it is not resized");
         self.refusal(Reason::BackendFailed)
+    }
+
+    /// Why nobody knows what became of an ask: what went wrong with it tells more than that the size can't be read.
+    pub(super) fn unread_after(&mut self, answered: Answered, why: &str) -> String {
+        let unread = format!("its size can't be read: {why}");
+        let why = match answered {
+            Answered::No { message, .. } | Answered::Unknown(message) if !message.is_empty() => {
+                format!("{message}; {unread}")
+            }
+            Answered::Yes | Answered::No { .. } | Answered::Unknown(_) => unread,
+        };
+        self.said = Some(why.clone());
+        why
     }
 
     /// Counts a size that may not stay.
@@ -142,6 +159,23 @@ impl<H: Hands> Coordinator<H> {
     }
 
     pub(super) async fn adopt(&mut self, adopt: Adopt) {
+        let export = self.at.export.as_str();
+        if let Standing::Quarantined { .. } = self.standing {
+            tracing::info!(
+                export,
+                size = adopt.disk.bytes(),
+                "the backend's size fits again; the export is no longer quarantined"
+            );
+        }
+        if adopt.publish.is_none() && adopt.disk > self.at.disk {
+            let (shown, has) = (self.at.size.bytes(), adopt.disk.bytes());
+            tracing::info!(
+                export,
+                shown,
+                has,
+                "the backend has grown, and that is not shown; nbd-gateway publish shows it"
+            );
+        }
         self.at.disk = adopt.disk;
         match adopt.publish {
             Some(size) if self.is_window() => {

@@ -80,7 +80,10 @@ impl<H: Hands> Coordinator<H> {
             // Nothing was asked: it has what it had.
             Err(_) if self.is_window() => self.at.disk.bytes(),
             // The end stays lowered until a probe knows.
-            Err(why) => return Err(self.leave_unsettled(None, shrink.to, &why).await),
+            Err(why) => {
+                let why = self.unread_after(answered, &why);
+                return Err(self.leave_unsettled(None, shrink.to, &why).await);
+            }
         };
         match shrink.settle(&self.situation(others), read) {
             Shrunk::Smaller { publish, count } => {

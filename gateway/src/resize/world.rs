@@ -95,6 +95,7 @@ impl Hands for World {
     }
 
     async fn ask(&mut self, ask: Ask) -> Answered {
+        self.core.forget_told();
         let outcome = match ask {
             Ask::Nothing => return Answered::Yes,
             Ask::OriginSetLen(size) => {
@@ -141,6 +142,10 @@ impl Hands for World {
     fn landed(&mut self) {
         // The task goes on until it is answered; nobody waits for it.
         self.given_up = None;
+    }
+
+    fn told(&self) -> Option<u64> {
+        self.core.told()
     }
 
     async fn zero(&mut self, range: ByteRange) -> Result<(), String> {

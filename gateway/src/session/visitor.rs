@@ -91,6 +91,10 @@ impl Visitor {
 
     /// Tells the log that it was refused, unless that fills it.
     pub(crate) fn refused(&self, export: &str, error: &OpenError) {
+        // What a backend said is in the log already, once for all who waited for it.
+        if matches!(error, OpenError::Backend { .. }) {
+            return;
+        }
         if let Some(not_shown) = self.refusals.admit() {
             tracing::info!(session = self.session, client = %self.identity, export, why = %error, not_shown, "export refused");
         }
