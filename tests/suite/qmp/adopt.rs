@@ -72,7 +72,10 @@ impl Pair {
     fn sees(&mut self, node: &str, size: u64) -> Result<(), Trouble> {
         let test = &mut self.test;
         let seen = eventually("a qemu that sees the new size", || test.size_of(node).is_ok_and(|seen| seen == size));
-        seen.map_err(|trouble| trouble.with(self.gateway.log()))
+        seen.map_err(|trouble| trouble.with(self.gateway.log()))?;
+        // The hook looks too, and is not to be cut off at that.
+        let behind = || self.gateway.metric("nbd_gateway_hooks_behind", &["export=\"disk\""]);
+        eventually("a hook that has been heard", || behind().is_ok_and(|behind| behind == 0.0))
     }
 
     /// Has qemu write and read at the end of its disk.
