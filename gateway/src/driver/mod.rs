@@ -11,6 +11,7 @@ mod file;
 mod qmp;
 mod restart;
 
+use std::path::Path;
 use std::time::Duration;
 
 use nbd_gateway_config as config;
@@ -21,7 +22,7 @@ use crate::proto::{Errno, ExportFlags};
 
 pub use exec::Exec;
 pub use file::File;
-pub use qmp::Qmp;
+pub use qmp::{Healed, Qmp};
 pub use restart::Restart;
 
 /// What is to be done.
@@ -98,8 +99,9 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// The way that the configuration names, if it is one beside the wire; `limit` is how long an order may take.
-    pub fn of(config: &config::Driver, limit: Duration) -> Option<Self> {
+    /// The way that the configuration names, if it is one beside the wire; `limit` is how long an order may take, `state`
+    /// the state directory, `export` the gateway's name of it.
+    pub fn of(config: &config::Driver, limit: Duration, state: &Path, export: &str) -> Option<Self> {
         match config {
             config::Driver::File { path } => Some(Self::File(File::new(path.clone(), limit))),
             config::Driver::Restart { path, command } => {
@@ -107,7 +109,7 @@ impl Driver {
                 Some(Self::Restart(Restart::new(file, command.clone(), limit)))
             }
             config::Driver::Exec { command } => Some(Self::Exec(Exec::new(command.clone(), limit))),
-            config::Driver::Qmp(at) => Some(Self::Qmp(Qmp::new(at))),
+            config::Driver::Qmp(at) => Some(Self::Qmp(Qmp::new(at, state, export))),
             config::Driver::Origin
             | config::Driver::Wire
             | config::Driver::Automatic

@@ -4,6 +4,7 @@
 //! idle time. No guard of the map is held across an await; each entry has its own lock for opening and closing.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -145,6 +146,8 @@ pub(super) struct Shared {
     pub(super) book: Arc<Book>,
     pub(super) notes: Arc<Notes>,
     pub(super) probes: Arc<Probes>,
+    /// The state directory.
+    pub(super) state: PathBuf,
     pub(super) sessions: Arc<SessionTable>,
     pub(super) held_back: HeldBack,
 }
@@ -181,6 +184,7 @@ impl Registry {
             book,
             notes,
             probes: Arc::default(),
+            state: config.state.clone(),
             sessions: Arc::default(),
             held_back: HeldBack::default(),
         };

@@ -1,5 +1,6 @@
 //! Opening an export: its backend, its coordinator, and what follows the backend's size.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use nbd_gateway_config::{self as config, Resolved};
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 use super::backend::Backend;
 use super::registry::Shared;
 use super::{Core, Export, Parts, Shown};
-use crate::driver::{Driver, Qmp};
+use crate::driver::{Driver, Healed, Qmp};
 use crate::hooks;
 use crate::proto::{ExportFlags, Features};
 use crate::resize::Resizer;
@@ -37,7 +38,10 @@ pub(super) async fn open(
         Resizer::new(export.clone(), tenant.clone(), Audience::new(resize.shrink_grace), Arc::clone(&shared.book));
     let (backend, facts, view) = match Backend::open(config, shared, &metrics, &resizer).await {
         Ok(opened) => opened,
-        Err(error) => return Err(explained(config, error.to_string()).await),
+        Err(error) => match healed(config, &shared.state, error.to_string()).await {
+            Ok(()) => Backend::open(config, shared, &metrics, &resizer).await.map_err(|e| e.to_string())?,
+            Err(why) => return Err(why),
+        },
     };
     let mut policy = resize.policy;
     policy.read_only |= config.read_only || facts.flags.has(ExportFlags::READ_ONLY);
@@ -59,7 +63,7 @@ pub(super) async fn open(
     let end = window.map_or(shown, |window| window.size);
     let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
     view.publish(Shown { size: size.bytes(), generation: 0 });
-    let driver = Driver::of(&resize.driver, resize.timeout);
+    let driver = Driver::of(&resize.driver, resize.timeout, &shared.state, name);
     let length = match &driver {
         Some(driver) => driver.length().await.and_then(|length| Size::new(length).ok()),
         None => None,
@@ -137,14 +141,15 @@ pub(super) async fn open(
     Ok(Export::new(Parts { config, policy, core, resizer, book, budget, metrics: metrics(), resize_metrics, end }))
 }
 
-/// What is wrong with a backend, and what its driver knows about it.
-async fn explained(export: &Resolved, error: String) -> String {
+/// What is wrong with a backend, and what its driver knows about it; nothing, if the driver could mend it.
+async fn healed(export: &Resolved, state: &Path, error: String) -> Result<(), String> {
     let (config::Driver::Qmp(at), config::Backend::Nbd(uri)) = (&export.resize.driver, &export.backend) else {
-        return error;
+        return Err(error);
     };
-    match Qmp::new(at).missing(uri.export().as_str()).await {
-        Some(missing) => format!("{error}; {missing}"),
-        None => error,
+    match Qmp::new(at, state, export.name.as_str()).heal(uri.export().as_str()).await {
+        Healed::Back => Ok(()),
+        Healed::Missing(missing) => Err(format!("{error}; {missing}")),
+        Healed::NotThis => Err(error),
     }
 }
 

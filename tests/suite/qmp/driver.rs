@@ -182,3 +182,25 @@ fn an_export_comes_back_when_qmp_breaks_off_in_the_middle() -> Result<(), Troubl
     load.end()?;
     gateway.end()
 }
+
+#[test]
+fn an_export_that_is_off_when_the_gateway_is_killed_is_put_back_by_the_next_one() -> Result<(), Trouble> {
+    let mut daemon = Daemon::start("raw", "writable=on")?;
+    let relay = Relay::start(&daemon.place.path("qmp"), daemon.place.path("relay"))?;
+    let keys = driver(&daemon.place.path("relay"), "node", "id") + "timeout = \"1s\"\n";
+    let mut gateway = Gateway::start(&export("disk", &daemon.uri(), &keys))?.expecting_warnings();
+    use_the_end(&gateway, SIZE, 0xb1)?;
+    // From the resize on, qemu is out of reach: the export is off, and stays so.
+    relay.cut_and_shut_at("block_resize");
+    ensure(gateway.order_size("disk", 2 * SIZE).is_err(), || "resized without a qemu to ask".to_owned())?;
+    gateway.kill()?;
+    relay.open();
+    gateway.start_again()?;
+    use_the_end(&gateway, SIZE, 0xb2)?;
+    let log = gateway.whole_log();
+    ensure(log.contains("ended in the middle of a resize; it is back"), || log)?;
+    gateway.order_size("disk", 3 * SIZE)?;
+    use_the_end(&gateway, 3 * SIZE, 0xb3)?;
+    gateway.end()?;
+    daemon.process.stop().map(|_| ())
+}

@@ -6,11 +6,14 @@
 //! other clients of that server are not cut off. What QMP does not tell about an export (`writethrough`, `iothread`) is
 //! put back as qemu's default.
 //!
-//! If the gateway ends between the two, the export stays off: [`Qmp::missing`] tells the operator the command that puts
-//! it back. It is never put back by guessing: an export that is missing may have been taken off by the operator.
+//! If the gateway is killed between the two, the export stays off until the next gateway finds the note of it
+//! ([`memo`]) and puts it back. It is never put back by guessing: without a note, an export that is missing may have been
+//! taken off by the operator, and [`Qmp::heal`] tells the command that puts it back.
 
+mod memo;
 mod restore;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +25,7 @@ use tokio::time::{Instant, sleep};
 use super::{Order, Undone};
 use crate::proto::Errno;
 use crate::qmp::{Qemu, QmpError, SOON};
+use memo::Memo;
 use restore::Export;
 
 /// How long connections that are closed on this side may still be open at qemu's.
@@ -37,14 +41,15 @@ const RESIZING: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug)]
 pub struct Qmp {
     at: config::Qmp,
+    memo: Memo,
     /// Held as long as the export is off.
     turn: Arc<Mutex<()>>,
 }
 
 impl Qmp {
-    /// For what the configuration names; nobody is asked yet.
-    pub fn new(at: &config::Qmp) -> Self {
-        Self { at: at.clone(), turn: Arc::default() }
+    /// For what the configuration names; nobody is asked yet. `export` is the gateway's name of it, noted in `state`.
+    pub fn new(at: &config::Qmp, state: &Path, export: &str) -> Self {
+        Self { at: at.clone(), memo: Memo::of(state, export), turn: Arc::default() }
     }
 
     /// Carries an order out. Cancel-safe: dropped, it goes on to its end, and the export is put back.
@@ -56,9 +61,9 @@ impl Qmp {
             ));
         };
         let (tell, told) = oneshot::channel();
-        let (at, order) = (self.at.clone(), order.clone());
+        let (at, memo, order) = (self.at.clone(), self.memo.clone(), order.clone());
         tokio::spawn(async move {
-            carry_out(&at, &order, tell).await;
+            carry_out(&at, &memo, &order, tell).await;
             drop(turn);
         });
         told.await.unwrap_or_else(|_| Err(Undone::unknown("the resize was lost in the gateway")))
@@ -77,27 +82,61 @@ impl Qmp {
         }
     }
 
-    /// If qemu is there and does not have the export: a sentence that tells how to get it back. `name` is the export's at
-    /// the NBD server. For whoever could not connect to it.
-    pub async fn missing(&self, name: &str) -> Option<String> {
-        let mut qemu = Qemu::connect(&self.at.socket).await.ok()?;
-        let exports = qemu.execute("query-block-exports", Value::Null, SOON).await.ok()?;
+    /// For whoever could not connect to the NBD server, where the export is called `name`. If qemu is there and does not
+    /// have the export, it is put back if an earlier gateway was killed while it had it off.
+    pub async fn heal(&self, name: &str) -> Healed {
+        let exports = async {
+            let mut qemu = Qemu::connect(&self.at.socket).await?;
+            qemu.execute("query-block-exports", Value::Null, SOON).await
+        };
+        let Ok(exports) = exports.await else { return Healed::NotThis };
         if ids(&exports).any(|id| id == self.at.export) {
-            return None;
+            return Healed::NotThis;
         }
         let (socket, id) = (self.at.socket.display(), &self.at.export);
+        if let Some(noted) = self.memo.read().await.and_then(|noted| Export::noted(&self.at, noted)) {
+            return match noted.put_back(None).await {
+                Ok(()) => {
+                    tracing::warn!(id, command = %noted, "an export was off when the last gateway ended in the middle of a resize; it is back");
+                    self.memo.remove().await;
+                    Healed::Back
+                }
+                Err(error) => Healed::Missing(format!(
+                    "qemu at {socket} has no export {id}: the last gateway ended while it had it off for a resize, and it can't be put back: {error}; send {noted} to that socket"
+                )),
+            };
+        }
         let add = Export::plain(&self.at, name);
-        Some(format!(
-            "qemu at {socket} has no export {id}: it was never added, was taken off, or a gateway was killed while it had it off; to put it back send {add} to that socket"
+        Healed::Missing(format!(
+            "qemu at {socket} has no export {id}: it was never added, or was taken off; to put it back send {add} to that socket"
         ))
     }
 }
 
-async fn carry_out(at: &config::Qmp, order: &Order, tell: oneshot::Sender<Result<(), Undone>>) {
+/// What became of a backend that could not be connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Healed {
+    /// Its export was missing, and is back: try again.
+    Back,
+    /// Its export is missing; a sentence that tells how to get it back.
+    Missing(String),
+    /// That is not why.
+    NotThis,
+}
+
+async fn carry_out(at: &config::Qmp, memo: &Memo, order: &Order, tell: oneshot::Sender<Result<(), Undone>>) {
     let export = Export::of(at, &order.was);
-    let mut qemu = match take_off(at, &export).await {
+    let noted = export.note(memo).await;
+    let taken = match noted {
+        Ok(()) => take_off(at, &export).await,
+        Err(why) => Err(Undone::refused(Errno::ENOSPC, format!("{why}; nothing was touched"))),
+    };
+    let mut qemu = match taken {
         Ok(qemu) => qemu,
         Err(undone) => {
+            if !undone.unknown {
+                memo.remove().await;
+            }
             // An error means that nobody waits any more.
             let _ = tell.send(Err(undone));
             return;
@@ -108,6 +147,7 @@ async fn carry_out(at: &config::Qmp, order: &Order, tell: oneshot::Sender<Result
         qemu.execute("block_resize", to, RESIZING).await.map(drop).map_err(|error| refused(at, order, &error));
     match export.put_back(Some(qemu)).await {
         Ok(()) => {
+            memo.remove().await;
             let _ = tell.send(resized);
         }
         Err(error) => {
@@ -118,7 +158,9 @@ async fn carry_out(at: &config::Qmp, order: &Order, tell: oneshot::Sender<Result
                 at.node,
                 at.socket.display()
             ))));
-            export.put_back_at_last(order.export.as_str()).await;
+            if export.put_back_at_last(order.export.as_str()).await {
+                memo.remove().await;
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::super::Was;
 use super::ids;
+use super::memo::Memo;
 use crate::proto::ExportFlags;
 use crate::qmp::{Qemu, QmpError, SOON};
 
@@ -53,6 +54,17 @@ impl Export {
         Self { socket: at.socket.clone(), id: at.export.clone(), arguments }
     }
 
+    /// As it was noted, if what is noted is of this id.
+    pub(super) fn noted(at: &config::Qmp, arguments: Value) -> Option<Self> {
+        let same = arguments.get("id").is_some_and(|id| *id == at.export);
+        same.then(|| Self { socket: at.socket.clone(), id: at.export.clone(), arguments })
+    }
+
+    /// Notes it, durably.
+    pub(super) async fn note(&self, memo: &Memo) -> Result<(), String> {
+        memo.write(&self.arguments).await
+    }
+
     /// Puts it back, over `qemu` if that still answers. Once, and once more over a new connection.
     pub(super) async fn put_back(&self, qemu: Option<Qemu>) -> Result<(), QmpError> {
         if let Some(mut qemu) = qemu {
@@ -75,17 +87,20 @@ impl Export {
     }
 
     /// Tries until it is back, with pauses that get longer. `export` is the gateway's name of it, for the log.
-    pub(super) async fn put_back_at_last(&self, export: &str) {
+    /// Whether it is.
+    pub(super) async fn put_back_at_last(&self, export: &str) -> bool {
         let over = Instant::now() + AT_LAST;
         let mut pause = SHORTEST_PAUSE;
         loop {
             sleep(pause).await;
             match self.put_back(None).await {
                 Ok(()) => {
-                    return tracing::info!(export, id = self.id, "an export that was taken off for a resize is back");
+                    tracing::info!(export, id = self.id, "an export that was taken off for a resize is back");
+                    return true;
                 }
                 Err(error) if Instant::now() >= over => {
-                    return tracing::error!(export, id = self.id, %error, command = %self, "an export that was taken off for a resize can't be put back; do it by hand");
+                    tracing::error!(export, id = self.id, %error, command = %self, "an export that was taken off for a resize can't be put back; do it by hand");
+                    return false;
                 }
                 Err(_) => pause = (pause * 2).min(LONGEST_PAUSE),
             }

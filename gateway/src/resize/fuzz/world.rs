@@ -249,6 +249,8 @@ impl State {
         let dirty = (0_u64..).zip(self.dirty).find(|(at, dirty)| *at < size && *dirty);
         assert!(dirty.is_none(), "byte {dirty:?} shown up to {size} after a crash");
         assert!(!self.window || size >= self.shown.min(self.end), "{} was promised, {size} is shown", self.shown);
+        // More than was asked for, given in the moment of the crash, can't be told from what another hand added since.
+        self.dirty.iter_mut().zip(self.noted).for_each(|(dirty, noted)| *dirty &= noted);
         (self.shown, self.end, self.generation) = (size, size, 0);
         (self.read, self.known) = (self.disk, self.disk);
         (self.shrinking, self.aside) = (false, false);
