@@ -311,6 +311,8 @@ impl Fake {
                 end
             }
         };
+        // A shrink of what another hand has cut off further gives some of that back.
+        state.outside |= asked > state.disk && asked < state.shown;
         state.known = state.read;
         state.only_grows = matches!(ask, Ask::ZeroWriteLastGranule { .. });
         assert!(!state.ended, "a backend is asked after the end");
