@@ -15,6 +15,7 @@ mod grow;
 mod orphans;
 mod probes;
 mod ranges;
+pub mod reconcile;
 mod registry;
 mod returns;
 mod start;

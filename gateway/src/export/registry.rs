@@ -123,7 +123,7 @@ pub struct Registry {
     config: Arc<Config>,
     entries: DashMap<String, Arc<Entry>>,
     budgets: DashMap<String, Arc<TenantBudget>>,
-    shared: Shared,
+    pub(super) shared: Shared,
 }
 
 /// What all exports share.
