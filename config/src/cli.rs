@@ -17,7 +17,7 @@ mod operator;
 
 pub use change::{Change, ChangeFault};
 pub use explain::{Explain, Known, UnknownFact};
-pub use operator::{Admin, Exports, List, Order, Publish};
+pub use operator::{Admin, Events, Exports, LedgerCommand, List, Order, Publish, Reconcile};
 
 /// How a command ended, as every command's help states it.
 const EXIT_CODES: &str = "Exit codes:
@@ -90,6 +90,11 @@ pub enum Command {
     /// Show the clients that are connected to a running gateway
     #[command(after_help = EXIT_CODES)]
     Sessions(List),
+    /// Show what has become of sizes, newest last: who wished for what, what was done or refused and why
+    ///
+    /// The ledger keeps the newest 100 000, over restarts too. Of the refusals of one export, one a second is kept.
+    #[command(after_help = EXIT_CODES)]
+    Events(Events),
     /// Change the size of a running gateway's export, as its operator
     ///
     /// Waits for the outcome. Quota, max-size and `shrink` hold for an operator too; rates do not. An export that nobody
@@ -103,6 +108,13 @@ pub enum Command {
     /// Show clients all that another hand gave a backend, where `external = "manual"` keeps it back
     #[command(after_help = EXIT_CODES)]
     Publish(Publish),
+    /// Look after the ledger of a running gateway: what counts against the quotas
+    #[command(after_help = EXIT_CODES)]
+    Ledger {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: LedgerCommand,
+    },
     /// Let a running gateway end as SIGTERM does: no new clients, what was admitted is finished
     #[command(after_help = EXIT_CODES)]
     Drain(List),
@@ -368,6 +380,28 @@ mod tests {
                 Command::Sessions(List { admin: Admin { url: "unix:/a".to_owned(), ..admin() } }),
             ),
             (
+                "nbd-gateway events",
+                Command::Events(Events {
+                    export: None,
+                    tenant: None,
+                    kind: None,
+                    limit: 100,
+                    follow: false,
+                    admin: admin(),
+                }),
+            ),
+            (
+                "nbd-gateway events --export a --tenant t --kind refused --limit 5 --follow",
+                Command::Events(Events {
+                    export: Some("a".to_owned()),
+                    tenant: Some("t".to_owned()),
+                    kind: Some("refused".to_owned()),
+                    limit: 5,
+                    follow: true,
+                    admin: admin(),
+                }),
+            ),
+            (
                 "nbd-gateway resize a +1GiB --token-file t",
                 Command::Resize(Order {
                     name: "a".to_owned(),
@@ -386,6 +420,12 @@ mod tests {
                 }),
             ),
             ("nbd-gateway publish a", Command::Publish(Publish { name: "a".to_owned(), admin: admin() })),
+            (
+                "nbd-gateway ledger reconcile --apply",
+                Command::Ledger {
+                    command: LedgerCommand::Reconcile(Reconcile { dry_run: false, apply: true, admin: admin() }),
+                },
+            ),
             ("nbd-gateway drain", Command::Drain(List { admin: admin() })),
             ("nbd-gateway completions bash", Command::Completions { shell: Shell::Bash }),
             ("nbd-gateway client info nbd://h/x", client(ClientCommand::Info(Ask { uri: uri.clone(), json: false }))),
@@ -482,6 +522,8 @@ mod tests {
         assert!(
             fault("nbd-gateway agent --device /dev/nbd0 --connections 17 nbd://h/x").contains("17 is not in 1..=16")
         );
+        assert!(fault("nbd-gateway ledger reconcile").contains("<--dry-run|--apply>"));
+        assert!(fault("nbd-gateway ledger reconcile --dry-run --apply").contains("cannot be used with"));
         assert!(fault("nbd-gateway serv").contains("'serve'"));
     }
 
@@ -502,7 +544,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 21);
+        assert_eq!(count, 24);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use nbd_gateway::cmd::{agent, client, describe, explain, operator, serve};
-use nbd_gateway_config::cli::{Cli, Command};
+use nbd_gateway_config::cli::{Cli, Command, LedgerCommand};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
@@ -15,8 +15,10 @@ fn main() -> ExitCode {
         Command::Exports(ask) => operator::exports(&ask),
         Command::Tenants(ask) => operator::tenants(&ask),
         Command::Sessions(ask) => operator::sessions(&ask),
+        Command::Events(ask) => operator::events(&ask),
         Command::Resize(order) => operator::resize(&order),
         Command::Publish(order) => operator::publish(&order),
+        Command::Ledger { command: LedgerCommand::Reconcile(order) } => operator::reconcile(&order),
         Command::Drain(ask) => operator::drain(&ask),
         Command::Agent(order) => agent::main(&order),
         Command::Schema => describe::schema(),

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::gateway::{Gateway, export};
+use crate::gateway::{Gateway, binary, export};
 use crate::image::Image;
 use crate::peer::Server;
 use crate::place::Place;
@@ -174,6 +174,73 @@ fn an_operator_can_read_what_became_of_sizes_with_sqlite() -> Result<(), Trouble
         let expected = format!("resized own default {MIB} {grown}\nrefused own default {grown} {grown}\n");
         ensure(said == expected, || format!("{said:?} where {expected:?} was expected"))
     })
+}
+
+#[test]
+fn an_operator_sees_what_has_become_of_sizes_and_by_whom() -> Result<(), Trouble> {
+    let more = "size = \"1MiB\"\nmax-size = \"4MiB\"";
+    let tables = tenant(20 * MIB) + &of_blue("a&b", "memory:", more);
+    let red = format!("tenant = \"red\"\n{more}");
+    let tables = tables + "[[tenant]]\nname = \"red\"\n\n" + &export("other", "memory:", &red);
+    let mut gateway = Gateway::start(&tables)?;
+    let said = |gateway: &Gateway, words: &[&str]| -> Result<String, Trouble> {
+        Ok(gateway.operator(&[&["events"], words].concat())?.run()?.success()?.stdout)
+    };
+    assert_eq!(said(&gateway, &[])?, "nothing has happened to a size\n");
+    let (mut client, _) = enter(&gateway, "a&b")?;
+    resize(&mut client, 2 * MIB)?.success()?;
+    assert_eq!(resize(&mut client, 8 * MIB)?.error, errno::ENOSPC);
+    client.leave()?;
+    gateway.order_size("other", 3 * MIB)?;
+    // They are written behind what they tell of.
+    let numbers = |gateway: &Gateway, words: &[&str]| -> Result<Vec<(String, u64, u64)>, Trouble> {
+        let events: Vec<serde_json::Value> = serde_json::from_str(&said(gateway, &[words, &["--json"]].concat())?)?;
+        let number = |event: &serde_json::Value, key: &str| event[key].as_u64().unwrap_or(0);
+        let kind = |event: &serde_json::Value| event["kind"].as_str().unwrap_or_default().to_owned();
+        Ok(events.iter().map(|event| (kind(event), number(event, "old_size"), number(event, "new_size"))).collect())
+    };
+    eventually("all are told", || numbers(&gateway, &[]).is_ok_and(|events| events.len() == 3))?;
+    gateway.kill_and_restart()?;
+    let event = |kind: &str, from: u64, to: u64| (kind.to_owned(), from * MIB, to * MIB);
+    let all = [event("resized", 1, 2), event("refused", 2, 2), event("resized", 1, 3)];
+    assert_eq!(numbers(&gateway, &[])?, all);
+    assert_eq!(numbers(&gateway, &["--export", "a&b"])?, all[..2]);
+    assert_eq!(numbers(&gateway, &["--tenant", "red"])?, all[2..]);
+    assert_eq!(numbers(&gateway, &["--kind", "refused"])?, all[1..2]);
+    assert_eq!(numbers(&gateway, &["--limit", "1"])?, all[2..]);
+    assert_eq!(numbers(&gateway, &["--export", "other", "--kind", "refused"])?, []);
+    let refusals = said(&gateway, &["--kind", "refused"])?;
+    for words in [
+        "WHEN (UTC)           WHAT     EXPORT  TENANT  FROM    TO  WHY\n",
+        "refused  a&b     blue    2MiB  2MiB  a client asks for 8388608 bytes: ",
+        "its max-size is 4 MiB",
+    ] {
+        ensure(refusals.contains(words), || refusals.clone())?;
+    }
+    let unknown = gateway.operator(&["events", "--kind", "grown"])?.run()?;
+    ensure(unknown.status.code() == Some(1) && unknown.stderr.contains("ask for resized, refused, "), || {
+        unknown.stderr
+    })?;
+    gateway.end()
+}
+
+#[test]
+fn who_follows_the_events_sees_each_new_one_once() -> Result<(), Trouble> {
+    let gateway = Gateway::start(&export("own", "memory:", "size = \"1MiB\"\nmax-size = \"9MiB\""))?;
+    gateway.order_size("own", 2 * MIB)?;
+    let place = Place::fresh()?;
+    let arguments = ["events", "--follow", "--json", "--admin", gateway.told("admin on ")];
+    let mut following = Running::start_with(&binary()?, arguments, place.path("log"), Stdio::null(), Stdio::piped())?;
+    let mut said = BufReader::new(following.child().stdout.take().expect("a pipe"));
+    for size in [2, 3, 4] {
+        let mut line = String::new();
+        said.read_line(&mut line)?;
+        let event: serde_json::Value = serde_json::from_str(&line)?;
+        assert_eq!(event["new_size"], size * MIB, "{line}");
+        gateway.order_size("own", (size + 1) * MIB)?;
+    }
+    following.kill()?;
+    gateway.end()
 }
 
 /// It counted as what its server showed, and others got the room that it has taken.

@@ -46,6 +46,7 @@ mod qmp;
 mod rates;
 mod readme;
 mod recipe;
+mod reconcile;
 mod reconnect;
 mod resize;
 mod resize_hostile;

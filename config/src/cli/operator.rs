@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::Change;
 
@@ -62,6 +62,58 @@ pub struct Publish {
     /// The export, by its name
     #[arg(value_name = "EXPORT")]
     pub name: String,
+    /// Where to ask.
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// Which events to show.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Events {
+    /// Only those of this export
+    #[arg(long, value_name = "EXPORT")]
+    pub export: Option<String>,
+    /// Only those of this tenant
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<String>,
+    /// Only those of this kind, like resized or refused
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<String>,
+    /// The newest so many
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+    /// Go on with each new one, until Ctrl-C: asks every second. With --json, one object a line
+    #[arg(long)]
+    pub follow: bool,
+    /// Where to ask.
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// What can be done with the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum LedgerCommand {
+    /// Measure every export of the ledger, and show where the size on record is another
+    ///
+    /// An export that nobody has open is opened for that, and counts at what it has from then on, as when a client opens
+    /// it. With --apply those that are open count at what was measured too, and exports that the configuration no longer
+    /// has are forgotten, unless bytes of them are still to be zeroed or a grow of them is of unknown outcome.
+    ///
+    /// Exit code 0: all agrees. 1: something does not, or could not be measured.
+    #[command(after_help = super::EXIT_CODES)]
+    Reconcile(Reconcile),
+}
+
+/// How to reconcile.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(group = ArgGroup::new("how").required(true).args(["dry_run", "apply"]))]
+pub struct Reconcile {
+    /// Only show
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Show, and make the ledger agree
+    #[arg(long)]
+    pub apply: bool,
     /// Where to ask.
     #[command(flatten)]
     pub admin: Admin,

@@ -5,6 +5,7 @@
 //! Bodies are bounded. The interface ends last, so that a drain can be watched.
 
 mod answer;
+mod events;
 mod look;
 mod openapi;
 mod order;

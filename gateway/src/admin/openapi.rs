@@ -2,7 +2,7 @@
 //! it can't say anything else than what is served.
 
 use axum::http::StatusCode;
-use schemars::generate::SchemaSettings;
+use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::routes::{Asks, Route, Shape};
@@ -27,7 +27,7 @@ pub(super) fn document(table: &[Route]) -> Value {
         if route.asks == Asks::Operator {
             fails.extend([StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN]);
         }
-        if route.takes.is_some() {
+        if route.takes.is_some() || route.filters.is_some() {
             fails.push(StatusCode::BAD_REQUEST);
         }
         for status in fails {
@@ -46,7 +46,8 @@ pub(super) fn document(table: &[Route]) -> Value {
         if route.asks == Asks::Operator {
             operation.insert("security".into(), json!([{ "token": [] }]));
         }
-        let parameters: Vec<Value> = parameters(route.path).collect();
+        let filters = route.filters.map(|schema| schema(&mut SchemaGenerator::default()).to_value());
+        let parameters: Vec<Value> = parameters(route.path).chain(filters.iter().flat_map(in_the_query)).collect();
         if !parameters.is_empty() {
             operation.insert("parameters".into(), parameters.into());
         }
@@ -72,6 +73,16 @@ fn parameters(path: &str) -> impl Iterator<Item = Value> {
         let kind = if name == "job" { "integer" } else { "string" };
         json!({ "name": name, "in": "path", "required": true, "schema": { "type": kind } })
     })
+}
+
+/// The fields of an object that may stand after a `?`. None of them has to.
+fn in_the_query(object: &Value) -> impl Iterator<Item = Value> {
+    object
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(name, schema)| json!({ "name": name, "in": "query", "required": false, "schema": schema }))
 }
 
 #[cfg(test)]
@@ -106,6 +117,16 @@ mod tests {
             let pointer = reference.strip_prefix('#').unwrap();
             assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
         }
+    }
+
+    #[test]
+    fn what_events_can_be_asked_for_stands_in_the_document() {
+        let document = document(&table());
+        let parameters = document["paths"]["/api/v1/events"]["get"]["parameters"].as_array().unwrap();
+        let mut names: Vec<_> = parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["export", "kind", "limit", "since", "tenant"]);
+        assert!(parameters.iter().all(|parameter| parameter["in"] == "query" && parameter["schema"].is_object()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use nbd_gateway_policy::plan::Wish;
 use super::Shared;
 use super::answer::{refuse, refused, tell, unopened};
 use super::look::{one, open_now};
-use super::view::{Draining, Resize, Resized, Wanted};
+use super::view::{Draining, Reconcile, Reconciled, Resize, Resized, Wanted};
 
 /// Another size.
 pub(super) async fn resize(
@@ -71,6 +71,18 @@ pub(super) async fn cancel(State(shared): State<Shared>, Path((name, job)): Path
         Err(answer) => *answer,
         Ok(export) if export.resizer().jobs.cancel(job) => tell(one(&shared, &export)),
         Ok(_) => refuse(StatusCode::CONFLICT, format!("resize {job} of export {name:?} is not waiting any more")),
+    }
+}
+
+/// Holds the ledger against what there is.
+pub(super) async fn reconcile(State(shared): State<Shared>, body: Result<Json<Reconcile>, JsonRejection>) -> Response {
+    let apply = match body {
+        Ok(Json(Reconcile { apply })) => apply,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("{error}; send {{\"apply\": false}}")),
+    };
+    match shared.registry.reconcile(apply).await {
+        Ok(audited) => tell(Reconciled::of(apply, &audited)),
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
     }
 }
 

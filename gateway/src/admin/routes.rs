@@ -11,8 +11,8 @@ use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 
 use super::token::{self, Token};
-use super::view::{Draining, ExportView, Resize, Resized, SessionView, TenantView};
-use super::{Shared, look, openapi, order, state};
+use super::view::{Draining, EventView, ExportView, Reconcile, Reconciled, Resize, Resized, SessionView, TenantView};
+use super::{Shared, events, look, openapi, order, state};
 
 /// The longest body taken, in bytes.
 const LONGEST_BODY: usize = 16 * 1024;
@@ -45,6 +45,8 @@ pub(super) struct Route {
     /// What it does, for people.
     pub(super) does: &'static str,
     pub(super) asks: Asks,
+    /// What may stand after a `?`: the fields of an object.
+    pub(super) filters: Option<fn(&mut SchemaGenerator) -> Schema>,
     /// The body that it takes.
     pub(super) takes: Option<Shape>,
     /// What it answers when all is well.
@@ -64,6 +66,7 @@ fn seen(path: &'static str, does: &'static str, shape: Shape, serves: MethodRout
         path,
         does,
         asks: Asks::Reader,
+        filters: None,
         takes: None,
         answers: (StatusCode::OK, shape),
         fails: &[],
@@ -105,6 +108,16 @@ pub(super) fn table() -> Vec<Route> {
         ),
         seen("/api/v1/sessions", "the clients that are connected", json::<Vec<SessionView>>(), get(look::sessions)),
         Route {
+            filters: Some(events::Which::json_schema),
+            fails: not_ready,
+            ..seen(
+                "/api/v1/events",
+                "what has become of sizes, oldest first",
+                json::<Vec<EventView>>(),
+                get(events::events),
+            )
+        },
+        Route {
             takes: Some(json::<Resize>()),
             ..ordered(
                 "/api/v1/exports/{name}/resize",
@@ -127,6 +140,16 @@ pub(super) fn table() -> Vec<Route> {
                 "calls off a resize that still waits for others",
                 json::<ExportView>(),
                 delete(order::cancel),
+            )
+        },
+        Route {
+            takes: Some(json::<Reconcile>()),
+            fails: not_ready,
+            ..ordered(
+                "/api/v1/ledger/reconcile",
+                "measures every export of the ledger, and with `apply` makes the books agree",
+                json::<Reconciled>(),
+                post(order::reconcile),
             )
         },
         Route {

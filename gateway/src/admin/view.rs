@@ -2,6 +2,8 @@
 //! is made of them. Sizes are whole numbers, in bytes. A reader takes what it knows and leaves the rest, so fields may be
 //! added; none is ever renamed.
 
+mod ledger;
+
 use nbd_gateway_config::{Backend, Driver};
 use nbd_gateway_policy::plan::Standing;
 use nbd_gateway_policy::quota::Usage;
@@ -14,6 +16,8 @@ use crate::export::Export;
 use crate::proto::Framing;
 use crate::resize::jobs::Job;
 use crate::session::SessionInfo;
+
+pub use self::ledger::{AccountView, EventView, Reconcile, Reconciled};
 
 /// An export that is open.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

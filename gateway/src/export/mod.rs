@@ -18,6 +18,7 @@ mod held_back;
 mod orphans;
 mod probes;
 mod ranges;
+pub mod reconcile;
 mod registry;
 mod returns;
 mod start;

@@ -134,7 +134,7 @@ pub struct Registry {
     entries: DashMap<String, Arc<Entry>>,
     budgets: DashMap<String, Arc<TenantBudget>>,
     crowds: HashMap<TenantId, Arc<Crowd>>,
-    shared: Shared,
+    pub(super) shared: Shared,
 }
 
 /// What all exports share.

@@ -127,6 +127,25 @@ impl<H: Hands> Coordinator<H> {
         self.write(Entry::Measure { count }).await
     }
 
+    /// What counts now, read anew: of a window what it shows. With `apply` the books and the ledger have it afterwards, if
+    /// the ledger takes it.
+    pub(super) async fn audit(&mut self, apply: bool) -> Result<Size, String> {
+        if apply {
+            if self.has_loose_ends() {
+                self.settle().await;
+            }
+            self.look().await?;
+        }
+        let read = self.hands.read_size().await?;
+        let read = Size::new(read).map_err(|why| why.to_string())?;
+        let count = if self.is_window() { self.at.size } else { self.there(read).await };
+        if apply {
+            // Whatever the ledger has, or a person has written there.
+            self.make_good().await;
+        }
+        Ok(count)
+    }
+
     /// Writes what the ledger did not take before. Whether it has now.
     pub(super) async fn make_good(&mut self) -> bool {
         let Some(count) = self.book.size(&self.at.export) else { return true };

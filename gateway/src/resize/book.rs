@@ -121,6 +121,14 @@ impl Book {
         !known
     }
 
+    /// Counts an export no more.
+    ///
+    /// # Errors
+    /// A grow of it is not over.
+    pub fn forget(&self, export: &ExportName) -> Result<(), Reason> {
+        self.quota.lock().remove(export)
+    }
+
     /// What the export's tenant may still grow.
     pub fn headroom(&self, export: &ExportName) -> Option<Headroom> {
         self.quota.lock().headroom(export)

@@ -50,6 +50,13 @@ pub enum Act {
     },
     /// A size that the backend told somebody, who knows when. A hint: it is read again before anything is made of it.
     Seen(u64),
+    /// Tells what counts, read anew.
+    Audit {
+        /// And makes the books agree with it.
+        apply: bool,
+        /// Why not, if it can't be read. Gone means that it is done all the same.
+        reply: oneshot::Sender<Result<Size, String>>,
+    },
     /// No more growth: the export closes. Answered when what was running is over.
     End(oneshot::Sender<()>),
 }
@@ -177,6 +184,12 @@ impl<H: Hands> Coordinator<H> {
             Act::Seen(size) => {
                 self.hint(size).await;
                 self.show();
+                true
+            }
+            Act::Audit { apply, reply } => {
+                let audited = self.audit(apply).await;
+                self.show();
+                let _ = reply.send(audited);
                 true
             }
             Act::End(done) => {

@@ -37,9 +37,24 @@ pub enum Kind {
     Quarantined,
     /// The tenant is over its soft quota from now on.
     SoftQuota,
+    /// It has left the configuration, and an operator had it forgotten.
+    Forgotten,
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Resized,
+        Self::Refused,
+        Self::Unsettled,
+        Self::Settled,
+        Self::Adopted,
+        Self::Outside,
+        Self::Quarantined,
+        Self::SoftQuota,
+        Self::Forgotten,
+    ];
+
     /// The word.
     pub const fn word(self) -> &'static str {
         match self {
@@ -51,6 +66,7 @@ impl Kind {
             Self::Outside => "outside",
             Self::Quarantined => "quarantined",
             Self::SoftQuota => "soft-quota",
+            Self::Forgotten => "forgotten",
         }
     }
 }

@@ -141,6 +141,17 @@ impl Resizer {
         let _ = self.acts.try_send(Act::Seen(size));
     }
 
+    /// What counts of the export now, read anew. With `apply` its books are made to agree with that.
+    ///
+    /// # Errors
+    /// Why it can't be read, in a sentence.
+    pub async fn audit(&self, apply: bool) -> Result<Size, String> {
+        let (reply, audited) = oneshot::channel();
+        let closing = || "the export is closing".to_owned();
+        self.acts.send(Act::Audit { apply, reply }).await.map_err(|_| closing())?;
+        audited.await.map_err(|_| closing())?
+    }
+
     /// The export's name.
     pub fn export_name(&self) -> &ExportName {
         &self.export

@@ -11,7 +11,8 @@ use std::path::Path;
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use parking_lot::Mutex;
 
-use crate::ledger::{Known, Ledger, LedgerError, RecordSize, Snapshot, UnixMillis, Zeroing};
+use super::history::Kind;
+use crate::ledger::{Known, Ledger, LedgerError, NewEvent, RecordSize, Snapshot, UnixMillis, Zeroing};
 
 /// The ledger, and what it remembers.
 #[derive(Debug)]
@@ -103,6 +104,25 @@ impl Notes {
         let known = Known { shown: Some(size), ..measured(size, 0) };
         self.ledger.record_size(record(export, tenant, known)).await?;
         self.know_window(export, size);
+        Ok(())
+    }
+
+    /// Lets go of an export that has left the configuration, whoever's it was, and tells so.
+    ///
+    /// # Errors
+    /// What [`Ledger::forget`] says.
+    pub async fn forget(&self, export: &ExportName, tenant: &TenantId, last: Size) -> Result<(), LedgerError> {
+        let event = NewEvent {
+            at: now(),
+            kind: Kind::Forgotten.word(),
+            tenant: Some(tenant.clone()),
+            export: Some(export.clone()),
+            detail: "it is not in the configuration any more, and an operator had it forgotten".to_owned(),
+            old_size: Some(last),
+            new_size: None,
+        };
+        self.ledger.forget(export, Some(event)).await?;
+        self.windows.lock().remove(export);
         Ok(())
     }
 

@@ -130,10 +130,15 @@ impl<'a> Ask<'a> {
 }
 
 impl Told {
+    /// What it is.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, AskFault> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| AskFault::Stranger(format!("{} answered something else: {error}", self.target)))
+    }
+
     /// Prints it: as it came, or in words.
     pub(super) fn print<T: DeserializeOwned>(self, json: bool, told: impl FnOnce(T) -> String) -> Result<(), AskFault> {
-        let value: T = serde_json::from_slice(&self.body)
-            .map_err(|error| AskFault::Stranger(format!("{} answered something else: {error}", self.target)))?;
+        let value: T = self.read()?;
         if json {
             super::print(&format!("{}\n", String::from_utf8_lossy(&self.body).trim_end()))
         } else {

@@ -1,4 +1,4 @@
-//! `nbd-gateway exports`, `tenants`, `sessions`, `resize`, `publish`, `drain`: an operator's words to a gateway that runs.
+//! `nbd-gateway exports`, `tenants`, `sessions`, `events`, `resize`, `publish`, `ledger`, `drain`: an operator's words to a gateway that runs.
 //!
 //! Owns what they print. How the gateway is asked, and what its refusals are in words, is `ask`'s; how a table fits a
 //! terminal is `table`'s. What is printed with `--json` is what the gateway answered, byte for byte.
@@ -6,13 +6,15 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use nbd_gateway_config::cli::{Admin, Change, Exports, List, Order, Publish};
+use nbd_gateway_config::cli::{Admin, Change, Events, Exports, List, Order, Publish, Reconcile};
 use nbd_gateway_policy::types::Bytes;
 use serde::de::DeserializeOwned;
 
 mod ask;
+mod events;
 mod lists;
 mod one;
+mod reconcile;
 mod shown;
 mod table;
 
@@ -45,6 +47,12 @@ pub fn sessions(args: &List) -> ExitCode {
     ended(looked(&args.admin, "/api/v1/sessions", |list: Vec<SessionView>| lists::sessions(&list, screen)))
 }
 
+/// What has become of sizes.
+pub fn events(args: &Events) -> ExitCode {
+    let screen = Screen::stdout();
+    ended(if args.follow { events::follow(args, screen) } else { events::show(args, screen) })
+}
+
 /// Another size, or what the backend is.
 pub fn resize(args: &Order) -> ExitCode {
     if args.adopt && matches!(args.size, Change::By(_)) {
@@ -64,6 +72,14 @@ pub fn resize(args: &Order) -> ExitCode {
 pub fn publish(args: &Publish) -> ExitCode {
     let path = format!("/api/v1/exports/{}/publish", escaped(&args.name));
     ended(ordered(&args.admin, &path, None, |done: Resized| now(&args.name, &done)))
+}
+
+/// The ledger, beside what there is.
+pub fn reconcile(args: &Reconcile) -> ExitCode {
+    match reconcile::run(args, Screen::stdout()) {
+        Ok(false) => ExitCode::from(super::FAILED),
+        done => ended(done.map(drop)),
+    }
 }
 
 /// The end.

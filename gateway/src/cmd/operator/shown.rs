@@ -19,6 +19,32 @@ pub(super) fn bound(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "-".to_owned(), size)
 }
 
+/// A moment in UTC, to the second: `2026-11-23 02:37:22`. It comes in milliseconds since 1970.
+pub(super) fn moment(millis: u64) -> String {
+    /// The calendar repeats itself every 400 years.
+    const CYCLE: u64 = 146_097;
+    let seconds = millis / 1000;
+    let (mut days, clock) = (seconds / 86_400, seconds % 86_400);
+    let mut year = 1970 + 400 * (days / CYCLE);
+    days %= CYCLE;
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let length = |year: u64| if leap(year) { 366 } else { 365 };
+    while days >= length(year) {
+        days -= length(year);
+        year += 1;
+    }
+    let february = if leap(year) { 29 } else { 28 };
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02} {:02}:{:02}:{:02}", days + 1, clock / 3600, clock / 60 % 60, clock % 60)
+}
+
 /// A text that others chose, without what would move a terminal's cursor, colour it or reverse it.
 pub(super) fn plain(text: &str) -> String {
     let harmless = |c: char| {
@@ -51,6 +77,23 @@ mod tests {
             assert_eq!(size(bytes), text);
         }
         assert_eq!(bound(None), "-");
+    }
+
+    #[test]
+    fn a_moment_is_a_date_and_a_time_of_the_day() {
+        // As `date --utc --date=@SECONDS` has them.
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_399, "2000-02-28 23:59:59"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (951_868_800, "2000-03-01 00:00:00"),
+            (1_735_689_599, "2024-12-31 23:59:59"),
+            (1_795_401_442, "2026-11-23 02:37:22"),
+            (4_107_542_400, "2100-03-01 00:00:00"),
+            (15_000_000_000, "2445-05-01 02:40:00"),
+        ] {
+            assert_eq!(moment(seconds * 1000 + 999), text);
+        }
     }
 
     #[test]

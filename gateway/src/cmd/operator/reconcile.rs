@@ -1,0 +1,65 @@
+//! `nbd-gateway ledger reconcile`: what the ledger has on record, beside what there is.
+
+use nbd_gateway_config::cli::Reconcile;
+
+use super::ask::{Ask, AskFault};
+use super::shown::{bound, plain, size};
+use super::table::{Cell, Column, Mood, Screen, painted, render};
+use crate::admin::view::{self, AccountView, Reconciled};
+
+/// Has it done, and shows it. Whether all agrees.
+pub(super) fn run(args: &Reconcile, screen: Screen) -> Result<bool, AskFault> {
+    let order = view::Reconcile { apply: args.apply };
+    let told = Ask::of(&args.admin)?.order("/api/v1/ledger/reconcile", Some(&order))?;
+    let agrees = told.read::<Reconciled>()?.agrees;
+    told.print(args.admin.json, |all: Reconciled| shown(&all, screen))?;
+    Ok(agrees)
+}
+
+fn shown(all: &Reconciled, screen: Screen) -> String {
+    if all.exports.is_empty() {
+        return "the ledger has no exports\n".to_owned();
+    }
+    let columns = [
+        Column::Name("EXPORT"),
+        Column::Name("TENANT"),
+        Column::Number("RECORD"),
+        Column::Number("NOW"),
+        Column::Number("DRIFT"),
+        Column::Number("HELD"),
+        Column::Number("UNSETTLED"),
+        Column::Word("STATE"),
+    ];
+    let row = |account: &AccountView| {
+        let unsettled = if account.unsettled > 0 { Mood::Odd } else { Mood::Plain };
+        [
+            plain(&account.name).into(),
+            plain(&account.tenant).into(),
+            size(account.record).into(),
+            bound(account.measured).into(),
+            account.drift.map_or_else(|| "-".to_owned(), |drift| drift.to_string()).into(),
+            size(account.reserved).into(),
+            Cell::moody(size(account.unsettled), unsettled),
+            Cell::moody(plain(&account.state), mood(&account.state)),
+        ]
+    };
+    let mut text = render(columns, &all.exports.iter().map(row).collect::<Vec<_>>(), screen);
+    let noted = all.exports.iter().filter_map(|account| Some((account, account.note.as_ref()?)));
+    for (at, (account, note)) in noted.enumerate() {
+        if at == 0 {
+            text.push('\n');
+        }
+        let line = format!("{}: {}", plain(&account.name), plain(note));
+        text.push_str(&painted(&line, mood(&account.state), screen.colours));
+        text.push('\n');
+    }
+    text
+}
+
+fn mood(state: &str) -> Mood {
+    match state {
+        "agrees" | "corrected" | "forgotten" => Mood::Plain,
+        "drifted" => Mood::Bad,
+        _ => Mood::Odd,
+    }
+}
