@@ -121,6 +121,27 @@ fn a_name_that_would_leave_its_directory_is_no_export() -> Result<(), Trouble> {
 }
 
 #[test]
+fn a_name_that_would_make_a_file_over_the_quota_makes_none() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    let (state, listener) = (place.path("state"), format!("unix:{}", place.path("g").display()));
+    let tables = format!(
+        "[[listener]]\naddress = {listener:?}\n[admin]\naddress = \"off\"\n[[tenant]]\nname = \"blue\"\nquota = \"10MiB\"\n{}",
+        export("d/*", "file:{}.img", "tenant = \"blue\"\nsize = \"4MiB\"")
+    );
+    let gateway = Gateway::start_in(place, &tables)?;
+    for name in ["one", "two", "one"] {
+        RawClient::open(gateway.socket(), &format!("d/{name}"), Framing::Structured)?.0.leave()?;
+    }
+    let mut client = RawClient::connect(gateway.socket())?;
+    let (kind, words) = refusal(&mut client, "d/three")?;
+    assert_eq!(kind, rep::ERR_POLICY);
+    ensure(words.contains("2 MiB left of 10 MiB"), || words)?;
+    ensure(!state.join("three.img").exists(), || "a file was made that nobody has room for".into())?;
+    drop(client);
+    gateway.end()
+}
+
+#[test]
 fn the_default_export_is_one_of_its_own() -> Result<(), Trouble> {
     let (default, others) = (Backend::start(Script::default())?, named_disks()?);
     let uri = format!("nbd+unix:///{{}}?socket={}", others.socket.display());

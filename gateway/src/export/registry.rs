@@ -14,7 +14,7 @@ use nbd_gateway_metrics::Metrics;
 use nbd_gateway_policy::access::{Access, Rule, Verb};
 use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
-use nbd_gateway_policy::types::TenantId;
+use nbd_gateway_policy::types::{Size, TenantId};
 use tokio::time::Instant;
 
 use super::crowd::{Crowd, Room};
@@ -281,8 +281,11 @@ impl Registry {
                     return Ok(Lease::new(self, &entry, &export));
                 }
                 Err(error) => {
-                    tracing::warn!(export = name, %error, "export can't be opened");
-                    self.shared.metrics.open_failed(name);
+                    // What a tenant has no room for is told with the refusal of its client.
+                    if !matches!(error, OpenError::Crowded(_)) {
+                        tracing::warn!(export = name, %error, "export can't be opened");
+                        self.shared.metrics.open_failed(name);
+                    }
                     state.failed = Some((Instant::now(), error.clone()));
                     // Waiters hold the entry and read the failure from it; the next to come starts afresh.
                     self.entries.remove_if(name, |_, e| Arc::ptr_eq(e, &entry));
@@ -316,7 +319,27 @@ impl Registry {
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
         let budget = || TenantBudget::new(config.limits.tenant_bytes, config.limits.tenant_io);
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
-        start::open(config, &self.shared, budget, metrics).await.map_err(failed).map(|export| (export, room))
+        let created = self.make_room(config).await.map_err(OpenError::Crowded)?;
+        let opened = start::open(config, &self.shared, budget, metrics).await.map_err(failed);
+        if created && opened.is_err() {
+            // It was not made: nothing of it is held.
+            let _ = self.shared.book.forget(&config.name);
+        }
+        opened.map(|export| (export, room))
+    }
+
+    /// A file that a client's name has made up is room that its tenant must have. Whether it is counted from now on. What
+    /// the configuration names is the operator's own doing, and only counted.
+    async fn make_room(&self, config: &Resolved) -> Result<bool, Refusal> {
+        let (export, tenant) = (&config.name, &config.tenant);
+        let nbd_gateway_config::Backend::File { path, size: Some(size) } = &config.backend else { return Ok(false) };
+        let there = tokio::fs::metadata(path).await.is_ok_and(|file| file.len() > 0);
+        if there || self.config.listable().any(|name| name == export.as_str()) {
+            return Ok(false);
+        }
+        let size = Size::new(size.bytes()).unwrap_or(Size::MAX);
+        let refusal = |reason| Refusal { export: export.clone(), tenant: tenant.clone(), reason };
+        self.shared.book.create(export, tenant, size).map_err(refusal)
     }
 
     /// Closes what is idle since `leased`.

@@ -121,6 +121,29 @@ impl Book {
         !known
     }
 
+    /// Counts an export that is about to be made, so that no two are made for the same room. False: it is counted already.
+    ///
+    /// # Errors
+    /// Its tenant has no room for it; nothing is counted then.
+    pub fn create(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<bool, Reason> {
+        let mut quota = self.quota.lock();
+        if quota.size(export).is_some() {
+            return Ok(false);
+        }
+        quota.add(export, tenant, Size::ZERO)?;
+        match quota.reserve(export, size) {
+            Ok(grant) => {
+                quota.commit(grant.reservation, size);
+                Ok(true)
+            }
+            Err(reason) => {
+                // Nothing of it is held.
+                let _ = quota.remove(export);
+                Err(reason)
+            }
+        }
+    }
+
     /// Counts an export no more.
     ///
     /// # Errors

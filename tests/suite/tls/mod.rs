@@ -5,6 +5,7 @@ mod downgrade;
 mod refusals;
 mod servers;
 mod swap;
+mod who;
 
 use std::path::{Path, PathBuf};
 
