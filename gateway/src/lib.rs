@@ -30,6 +30,7 @@
 //!    |  session/transmission.rs: one read into a pooled buffer, then everything whole in it:             ^
 //!    |    proto/request.rs      decode the header                                                        |
 //!    |    session/admit.rs      check it against the size and flags that this client was told            |
+//!    |    session/throttle.rs   wait for its turn, where there is a rate                                   |
 //!    |    session/permits.rs    take permits, BEFORE the payload is read                                 |
 //!    |    proto/inbox.rs        the payload, as slices of the receive buffers                            |
 //!    |  export/mod.rs           the batch; what the backend can't take goes over export/bridge.rs        |
@@ -85,7 +86,7 @@
 //!    |
 //!    +-> the reply to whoever wished        +-> a handshake, QUERY, BLOCK_STATUS of x-resize:size-low, size-high
 //!    +-> NOTIFY (session/notify.rs)         +-> BLOCK_STATUS that waits for x-resize:watch (session/resize.rs)
-//!    +-> [[export.notify]] (hooks/): a program, a URL
+//!    +-> [[export.notify]] (hooks/): a program, a URL, a running qemu
 //! ```
 //!
 //! The coordinator decides nothing and `policy` does nothing: a plan is data, and so is tested without a socket. What a
