@@ -74,7 +74,8 @@
 //!    |    note what will have to be zeroed                read the backend's size again
 //!    |      (resize/notes.rs, on disk by ledger/)
 //!    |    read the backend's size again                   ask the backend
-//!    |    ask the backend (resize/world.rs)               READ BACK
+//!    |    ask the backend (resize/world.rs; beside NBD,   READ BACK
+//!    |      by driver/: its lanes are aside if need be)
 //!    |    READ BACK                                       settle
 //!    |    settle: what was got is what counts             lanes shake hands anew
 //!    |    commit the reservation to the books             publish
