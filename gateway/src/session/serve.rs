@@ -50,7 +50,8 @@ pub async fn serve(front: Arc<Front>, stream: Stream) {
     let mut inbox = Inbox::default();
     let limit = front.handshake;
     let mut visitor = Visitor::new(&front.registry, &front.refusals, id, &front.listener, identity);
-    let entered = match negotiate(&front, &mut visitor, stream, &mut inbox).await {
+    // On the heap, and gone with the handshake: TLS takes room that an idle session must not keep.
+    let entered = match Box::pin(negotiate(&front, &mut visitor, stream, &mut inbox)).await {
         Ok(entered) => entered,
         Err(NoSession::Left) => return tracing::debug!(session = id, %peer, "client left after asking"),
         Err(NoSession::Io(error)) => {
