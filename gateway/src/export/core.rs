@@ -194,7 +194,7 @@ impl Core {
             contexts: self.facts.contexts.clone(),
             description: self.facts.description.clone(),
         };
-        let from = self.known.load(Ordering::Acquire);
+        let from = self.disk();
         Order { export: self.export.clone(), tenant: self.tenant.clone(), from, to, was }
     }
 

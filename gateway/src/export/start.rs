@@ -72,7 +72,8 @@ pub(super) async fn open(
     let count = if window.is_some() { size } else { length.map_or(disk, |length| length.max(disk)) };
     let news = shared.book.open(&export, &tenant, count);
     let style = facts.style;
-    let zeroed = facts.resize.is_none_or(|info| info.features.has(Features::ZEROED));
+    // A window shows what another may have written, whatever its disk promises of its own grows.
+    let zeroed = window.is_none() && facts.resize.is_some_and(|info| info.features.has(Features::ZEROED));
     let embedded = matches!(backend, Backend::Origin(_));
     let zeroed_beside = match &driver {
         Some(driver) => driver.exposes_zeroes().await,
@@ -92,7 +93,7 @@ pub(super) async fn open(
         size,
         disk,
         backend: style,
-        zeroed_by_backend: embedded || zeroed_beside || (zeroed && core.facts().resize.is_some() && window.is_none()),
+        zeroed_by_backend: embedded || zeroed_beside || zeroed,
         unzeroed,
         timeout: resize.timeout,
         unrecorded,

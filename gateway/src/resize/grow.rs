@@ -9,7 +9,7 @@ use nbd_gateway_policy::types::Size;
 use super::coordinator::{Answer, Coordinator};
 use super::hands::{Answered, Hands};
 use super::jobs::JobState;
-use super::settle::{Exposed, Read};
+use super::settle::Exposed;
 
 impl<H: Hands> Coordinator<H> {
     /// Carries a grow out. `None`: the size was another one than planned with; plan again.
@@ -90,21 +90,7 @@ impl<H: Hands> Coordinator<H> {
         held: Option<Reservation>,
         answered: Answered,
     ) -> Answer {
-        let read = match self.read_back(Some(grow.to)).await {
-            Ok(Read { size, in_doubt: false }) => size,
-            Ok(Read { size, in_doubt: true }) => {
-                self.blame(&answered, Reason::BackendTimedOut);
-                let refusal = self.leave_unsettled(held, grow.to, "it may still do what it did not answer").await;
-                self.count(size).await;
-                return Err(refusal);
-            }
-            // Nothing was asked: it has what it had.
-            Err(_) if self.is_window() => self.at.disk.bytes(),
-            Err(why) => {
-                let why = self.unread_after(answered, &why);
-                return Err(self.leave_unsettled(held, grow.to, &why).await);
-            }
-        };
+        let (read, held) = self.outcome(grow.to, held, &answered).await?;
         match grow.settle(&self.situation(others), read) {
             Grown::Larger { publish, count, zero, short } => {
                 self.at.backend = self.at.backend.after(Trial::Grew);
@@ -153,11 +139,7 @@ impl<H: Hands> Coordinator<H> {
         job: u64,
     ) -> Answer {
         self.jobs.enter(job, JobState::Settling);
-        for step in grow.steps() {
-            if let Step::RenewLanes(lanes) = step {
-                self.hands.renew(lanes).await;
-            }
-        }
+        self.hands.renew(grow.lanes).await;
         if !self.zero_exposed().await {
             self.roll_back(held).await;
             return Err(self.refusal(Reason::BackendFailed));

@@ -94,6 +94,30 @@ impl<H: Hands> Coordinator<H> {
         Ok(Read { size, in_doubt })
     }
 
+    /// The size that came of an ask for `asked`, with what is held for it. An error: nobody knows, and so that stays held.
+    pub(super) async fn outcome(
+        &mut self,
+        asked: Size,
+        held: Option<Reservation>,
+        answered: &Answered,
+    ) -> Result<(u64, Option<Reservation>), Refusal> {
+        match self.read_back(Some(asked)).await {
+            Ok(Read { size, in_doubt: false }) => Ok((size, held)),
+            Ok(Read { size, in_doubt: true }) => {
+                self.blame(answered, Reason::BackendTimedOut);
+                let refusal = self.leave_unsettled(held, asked, "it may still do what it did not answer").await;
+                self.count(size).await;
+                Err(refusal)
+            }
+            // Nothing was asked: it has what it had.
+            Err(_) if self.is_window() => Ok((self.at.disk.bytes(), held)),
+            Err(why) => {
+                let why = self.unread_after(answered, &why);
+                Err(self.leave_unsettled(held, asked, &why).await)
+            }
+        }
+    }
+
     /// The backend's size can't be read beside its lanes. Whether there is another plan: without them.
     pub(super) fn can_look_alone(&mut self) -> bool {
         let beside = matches!(self.at.backend.grows, Grows::Driver { aside: false });
@@ -108,7 +132,7 @@ impl<H: Hands> Coordinator<H> {
     }
 
     /// Why nobody knows what became of an ask: what went wrong with it tells more than that the size can't be read.
-    pub(super) fn unread_after(&mut self, answered: Answered, why: &str) -> String {
+    pub(super) fn unread_after(&mut self, answered: &Answered, why: &str) -> String {
         let unread = format!("its size can't be read: {why}");
         let why = match answered {
             Answered::No { message, .. } | Answered::Unknown(message) if !message.is_empty() => {

@@ -7,7 +7,6 @@ use nbd_gateway_policy::types::Size;
 use super::coordinator::{Answer, Coordinator};
 use super::hands::{Answered, Hands};
 use super::jobs::JobState;
-use super::settle::Read;
 
 impl<H: Hands> Coordinator<H> {
     /// Carries a shrink out. `None`: the size was another one than planned with; plan again.
@@ -68,23 +67,8 @@ impl<H: Hands> Coordinator<H> {
     }
 
     async fn read_back_shrink(&mut self, shrink: &Shrink, others: Others, answered: Answered) -> Answer {
-        let read = match self.read_back(Some(shrink.to)).await {
-            Ok(Read { size, in_doubt: false }) => size,
-            Ok(Read { size, in_doubt: true }) => {
-                // Landing late it would cut off what was written past the new end: that stays lowered.
-                self.blame(&answered, Reason::BackendTimedOut);
-                let refusal = self.leave_unsettled(None, shrink.to, "it may still do what it did not answer").await;
-                self.count(size).await;
-                return Err(refusal);
-            }
-            // Nothing was asked: it has what it had.
-            Err(_) if self.is_window() => self.at.disk.bytes(),
-            // The end stays lowered until a probe knows.
-            Err(why) => {
-                let why = self.unread_after(answered, &why);
-                return Err(self.leave_unsettled(None, shrink.to, &why).await);
-            }
-        };
+        // Until it is known the end stays lowered: landing late, a shrink cuts off what was written past it.
+        let (read, _) = self.outcome(shrink.to, None, &answered).await?;
         match shrink.settle(&self.situation(others), read) {
             Shrunk::Smaller { publish, count } => {
                 self.at.disk = Size::new(read).unwrap_or(count);
@@ -93,11 +77,7 @@ impl<H: Hands> Coordinator<H> {
                     self.leave_unsettled(None, shrink.to, "the ledger does not take the smaller size").await;
                     return Err(self.refusal(Reason::LedgerUnavailable));
                 }
-                for step in shrink.steps() {
-                    if let Step::RenewLanes(lanes) = step {
-                        self.hands.renew(lanes).await;
-                    }
-                }
+                self.hands.renew(shrink.lanes).await;
                 self.publish(publish);
                 self.measure(count).await;
                 Ok(self.at.size)

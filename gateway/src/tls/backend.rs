@@ -66,12 +66,10 @@ fn settings(directory: &Directory, verify: bool) -> Result<Made<ClientConfig>, C
         .with_safe_default_protocol_versions()
         .map_err(|error| setup(&error))?;
     let builder = if verify {
-        let (roots, expiry) = directory.roots(WHY_CA)?;
-        expiries.push(expiry);
-        let (revoked, expiry) = directory.revoked()?;
-        expiries.extend(expiry);
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .with_crls(revoked)
+        let trust = directory.trust(WHY_CA)?;
+        expiries.extend(trust.expiries);
+        let verifier = WebPkiServerVerifier::builder_with_provider(trust.roots, provider())
+            .with_crls(trust.revoked)
             .allow_unknown_revocation_status()
             .build()
             .map_err(|error| setup(&error))?;
@@ -85,11 +83,7 @@ fn settings(directory: &Directory, verify: bool) -> Result<Made<ClientConfig>, C
     let (chain, expiry) = directory.chain(CLIENT, WHY_PAIR)?;
     expiries.push(expiry);
     let key = directory.key(CLIENT_KEY, WHY_PAIR)?;
-    let made = builder.with_client_auth_cert(chain, key).map_err(|error| CertificateFault::Pair {
-        certificate: directory.path(CLIENT).unwrap_or_default(),
-        key: directory.path(CLIENT_KEY).unwrap_or_default(),
-        why: error.to_string(),
-    })?;
+    let made = builder.with_client_auth_cert(chain, key).map_err(|error| directory.unfit(CLIENT, CLIENT_KEY, error))?;
     Ok((made, expiries))
 }
 

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
@@ -82,6 +83,13 @@ pub(super) type Stamp = Vec<Option<(i64, i64, u64, u64)>>;
 /// Until when what a file holds is valid: Unix time in seconds.
 pub(super) type Expiry = (PathBuf, i64);
 
+/// What the other side's certificate is held against.
+pub(super) struct Trust {
+    pub(super) roots: Arc<RootCertStore>,
+    pub(super) revoked: Vec<CertificateRevocationListDer<'static>>,
+    pub(super) expiries: Vec<Expiry>,
+}
+
 /// A directory, or none.
 #[derive(Debug, Clone)]
 pub(super) struct Directory(Option<PathBuf>);
@@ -129,8 +137,21 @@ impl Directory {
         PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| malformed(&file, "private key")(error))
     }
 
+    /// What the other side's certificate is held against: the CAs, what they have revoked, and until when each holds.
+    pub(super) fn trust(&self, why: &'static str) -> Result<Trust, CertificateFault> {
+        let (roots, expiry) = self.roots(why)?;
+        let (revoked, until) = self.revoked()?;
+        Ok(Trust { roots: Arc::new(roots), revoked, expiries: [expiry].into_iter().chain(until).collect() })
+    }
+
+    /// A certificate and its key that rustls does not take together.
+    pub(super) fn unfit(&self, certificate: &str, key: &str, why: impl std::fmt::Display) -> CertificateFault {
+        let path = |name| self.path(name).unwrap_or_default();
+        CertificateFault::Pair { certificate: path(certificate), key: path(key), why: why.to_string() }
+    }
+
     /// The CAs; and until when all of them are valid.
-    pub(super) fn roots(&self, why: &'static str) -> Result<(RootCertStore, Expiry), CertificateFault> {
+    fn roots(&self, why: &'static str) -> Result<(RootCertStore, Expiry), CertificateFault> {
         let (file, bytes) = self.read(CA, why)?;
         let certificates: Vec<CertificateDer<'static>> = items(&file, &bytes, "certificate")?;
         let expiry = expiry(&file, "certificate", certificates.iter().map(|c| peer::not_after(c)).min())?;
@@ -146,9 +167,7 @@ impl Directory {
     }
 
     /// The lists of what is revoked, if there is such a file; and until when all of them are meant to be used.
-    pub(super) fn revoked(
-        &self,
-    ) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<Expiry>), CertificateFault> {
+    fn revoked(&self) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<Expiry>), CertificateFault> {
         if !self.has(REVOKED) {
             return Ok((Vec::new(), None));
         }

@@ -58,13 +58,11 @@ fn settings(directory: &Directory, verify: bool) -> Result<Made<ServerConfig>, C
         .with_safe_default_protocol_versions()
         .map_err(|error| setup(&error))?;
     let builder = if verify {
-        let (roots, expiry) = directory.roots(WHY_CA)?;
-        expiries.push(expiry);
-        let (revoked, expiry) = directory.revoked()?;
-        expiries.extend(expiry);
+        let trust = directory.trust(WHY_CA)?;
+        expiries.extend(trust.expiries);
         // A list need not cover every CA; one that is late still holds what it holds.
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-            .with_crls(revoked)
+        let verifier = WebPkiClientVerifier::builder_with_provider(trust.roots, provider())
+            .with_crls(trust.revoked)
             .allow_unknown_revocation_status()
             .build()
             .map_err(|error| setup(&error))?;
@@ -72,10 +70,6 @@ fn settings(directory: &Directory, verify: bool) -> Result<Made<ServerConfig>, C
     } else {
         builder.with_no_client_auth()
     };
-    let made = builder.with_single_cert(chain, key).map_err(|error| CertificateFault::Pair {
-        certificate: directory.path(SERVER).unwrap_or_default(),
-        key: directory.path(SERVER_KEY).unwrap_or_default(),
-        why: error.to_string(),
-    })?;
+    let made = builder.with_single_cert(chain, key).map_err(|error| directory.unfit(SERVER, SERVER_KEY, error))?;
     Ok((made, expiries))
 }
