@@ -21,5 +21,5 @@ pub use model::{
 pub use nbd_gateway_policy::types::{ExportName, NameError, TenantId};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
-pub use units::{Interval, Per, Rate, Size, SizeRate, UnitFault};
+pub use units::{Interval, Moment, Per, Rate, Size, SizeRate, UnitFault, When};
 pub use uri::{DEFAULT_PORT, Endpoint, Host, LONGEST_SOCKET_PATH, NbdUri, UriFault, UriTls};
