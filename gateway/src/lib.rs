@@ -183,6 +183,7 @@
 //! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`agent`] | `kernel`, `agent/` |
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
 //! | **Bounded series**: a metric's labels come from the configuration and from closed sets, never from a client; names that fit a template have series once they are open, a thousand at most. | `metrics` | there, `series.rs` |
+//! | **A sign of life is one**: the service manager is told that the gateway lives only after every shard and the control runtime have run a task; a thread that hangs, spins or has ended stops that. | [`service`] | `notify.rs`, `service/tests.rs` |
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
 //! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `resize/accounts.rs`, `resize/entry.rs`, `resize/book.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/tests` |
 //! | **A window shows nobody else's data**, and goes on record before it is shown; without a record it goes nowhere over a disk that is not zero past it. | `resize/window.rs`, `resize/zeroing.rs`, `resize/accounts.rs` | `resize/tests.rs`, `window.rs`, policy's `plan` |
@@ -208,6 +209,7 @@ pub mod origin;
 pub mod proto;
 pub mod qmp;
 pub mod resize;
+pub mod service;
 pub mod session;
 pub mod shards;
 pub mod tls;
