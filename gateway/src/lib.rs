@@ -45,7 +45,8 @@
 //! ```
 //!
 //! On this way nothing is allocated per request but what its payload needs, no task is spawned, no channel is used, no
-//! lock is held across an await, and no payload byte is copied between the two sockets. An outgoing queue is written by
+//! lock is held across an await, and no payload byte is copied between the two sockets; a batch shares its looks at the
+//! clock ([`stamp`]). An outgoing queue is written by
 //! whoever appended to it, not by a task that would have to be woken; only a socket that is full wakes its connection's
 //! own task. A client that does not read its replies runs out of permits, and is read no further; nobody else on its
 //! lane waits for it. Requests that the backend can't take as they are (too large, too long, not on its blocks), and
@@ -212,5 +213,6 @@ pub mod resize;
 pub mod service;
 pub mod session;
 pub mod shards;
+pub mod stamp;
 pub mod tls;
 pub mod work;

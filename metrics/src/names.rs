@@ -271,7 +271,7 @@ impl Metrics {
             hooks_behind: gauge("hooks_behind", "Hooks that have not heard of the export's size yet.", &["export"])?,
             duration: histogram(
                 "request_duration_seconds",
-                "Time from a request's admission to its reply being queued, by command.",
+                "Time from a request's admission to its reply being queued, by command; each end may be told early, by what 32 small requests or 128 KiB take.",
                 &["command"],
                 latency_buckets(),
             )?,

@@ -25,6 +25,7 @@ mod start;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nbd_gateway_config::Resolved;
 use nbd_gateway_metrics::{self as metrics, ExportMetrics, Open, ResizeMetrics};
@@ -34,7 +35,6 @@ use nbd_gateway_policy::offer::{Negotiated, Now, Offer, PastEnd, offer};
 use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::Size;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 pub use self::core::Core;
 pub use backend::{Backend, Facts};
@@ -340,8 +340,8 @@ impl Export {
         }
     }
 
-    /// Counts an answered request.
-    pub fn count(&self, request: &Request, outcome: &Outcome, since: Instant) {
+    /// Counts a request that was answered after so long.
+    pub fn count(&self, request: &Request, outcome: &Outcome, took: Duration) {
         let length = || Some(request.length);
         let bytes = match (request.command, outcome) {
             (Cmd::READ, Outcome::Found(_)) => length().map(|n| (metrics::Direction::Read, n)),
@@ -350,7 +350,7 @@ impl Export {
         };
         self.metrics.in_flight.dec();
         self.core.gate.tell();
-        self.metrics.answered(command(request.command), result(outcome), since.elapsed().as_secs_f64(), bytes);
+        self.metrics.answered(command(request.command), result(outcome), took.as_secs_f64(), bytes);
     }
 
     /// A session has ended: its requests that may still change data must not be overtaken by overlapping ones.
