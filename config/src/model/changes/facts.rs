@@ -3,7 +3,6 @@
 use nbd_gateway_policy::access;
 use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, External, OverQuota, Publish};
 use nbd_gateway_policy::quota::TenantLimits;
-use nbd_gateway_policy::rate::Rate;
 use nbd_gateway_policy::types;
 
 use std::sync::Arc;
@@ -108,16 +107,11 @@ fn bounds(limits: &Limits, prefix: &str, facts: &mut Facts) {
 
 fn io(rates: &IoRates, prefix: &str, facts: &mut Facts) {
     let IoRates { requests, reads, writes, bytes, bytes_read, bytes_written } = *rates;
-    let rates: [(&str, Option<Rate>, fn(Rate) -> String); 6] = [
-        ("iops", requests, rate),
-        ("read-iops", reads, rate),
-        ("write-iops", writes, rate),
-        ("bandwidth", bytes, size_rate),
-        ("read-bandwidth", bytes_read, size_rate),
-        ("write-bandwidth", bytes_written, size_rate),
-    ];
-    for (key, rate, said) in rates {
-        facts.say(format!("{prefix}.{key}"), rate.map(said));
+    for (key, requests) in [("iops", requests), ("read-iops", reads), ("write-iops", writes)] {
+        facts.say(format!("{prefix}.{key}"), requests.map(rate));
+    }
+    for (key, bytes) in [("bandwidth", bytes), ("read-bandwidth", bytes_read), ("write-bandwidth", bytes_written)] {
+        facts.say(format!("{prefix}.{key}"), bytes.map(size_rate));
     }
 }
 
