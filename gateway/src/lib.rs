@@ -207,6 +207,7 @@ pub mod net;
 pub mod origin;
 pub mod proto;
 pub mod qmp;
+pub mod reload;
 pub mod resize;
 pub mod session;
 pub mod shards;

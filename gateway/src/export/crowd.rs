@@ -18,7 +18,6 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) struct Crowd {
     tenant: TenantId,
-    bounds: config::Crowd,
     metrics: TenantMetrics,
     /// The beginning that the limiter counts from.
     start: Instant,
@@ -27,6 +26,7 @@ pub(super) struct Crowd {
 
 #[derive(Debug)]
 struct State {
+    bounds: config::Crowd,
     exports: u32,
     sessions: u32,
     rate: Option<Limiter>,
@@ -49,8 +49,18 @@ impl Crowd {
     /// Nothing is open yet.
     pub(super) fn new(tenant: &config::Tenant, metrics: TenantMetrics) -> Arc<Self> {
         let rate = tenant.crowd.session_rate.map(|rate| Limiter::new(rate, Moment::default()));
-        let state = Mutex::new(State { exports: 0, sessions: 0, rate });
-        Arc::new(Self { tenant: tenant.id.clone(), bounds: tenant.crowd, metrics, start: Instant::now(), state })
+        let state = Mutex::new(State { bounds: tenant.crowd, exports: 0, sessions: 0, rate });
+        Arc::new(Self { tenant: tenant.id.clone(), metrics, start: Instant::now(), state })
+    }
+
+    /// Other bounds from now on: who is there stays.
+    pub(super) fn adjust(&self, bounds: config::Crowd) {
+        let now = Moment::from_elapsed(self.start.elapsed());
+        let mut state = self.state.lock();
+        if state.bounds.session_rate != bounds.session_rate {
+            state.rate = bounds.session_rate.map(|rate| Limiter::new(rate, now));
+        }
+        state.bounds = bounds;
     }
 
     /// Shows in the metrics what the books say.
@@ -67,8 +77,9 @@ impl Crowd {
     /// One more export.
     pub(super) fn open(self: &Arc<Self>, export: &ExportName) -> Result<Room, Refusal> {
         let mut state = self.state.lock();
-        let most = self.bounds.exports.filter(|most| state.exports >= *most);
-        self.judge(export, most.map(|most| Reason::TooManyExports { most }))?;
+        let bounds = state.bounds;
+        let most = bounds.exports.filter(|most| state.exports >= *most);
+        self.judge(bounds, export, most.map(|most| Reason::TooManyExports { most }))?;
         state.exports = state.exports.saturating_add(1);
         Ok(Room { crowd: Arc::clone(self), kind: Kind::Export })
     }
@@ -77,18 +88,19 @@ impl Crowd {
     pub(super) fn enter(self: &Arc<Self>, export: &ExportName) -> Result<Room, Refusal> {
         let now = Moment::from_elapsed(self.start.elapsed());
         let mut state = self.state.lock();
-        let most = self.bounds.sessions.filter(|most| state.sessions >= *most);
-        self.judge(export, most.map(|most| Reason::TooManySessions { most }))?;
+        let bounds = state.bounds;
+        let most = bounds.sessions.filter(|most| state.sessions >= *most);
+        self.judge(bounds, export, most.map(|most| Reason::TooManySessions { most }))?;
         // Last: what is refused costs nothing of it.
         let full = state.rate.as_mut().and_then(|rate| rate.take(now, 1).err());
-        self.judge(export, full.map(|full| too_soon(full, now)))?;
+        self.judge(bounds, export, full.map(|full| too_soon(full, now)))?;
         state.sessions = state.sessions.saturating_add(1);
         Ok(Room { crowd: Arc::clone(self), kind: Kind::Session })
     }
 
-    fn judge(&self, export: &ExportName, reason: Option<Reason>) -> Result<(), Refusal> {
+    fn judge(&self, bounds: config::Crowd, export: &ExportName, reason: Option<Reason>) -> Result<(), Refusal> {
         let Some(reason) = reason else { return Ok(()) };
-        if self.bounds.enforce {
+        if bounds.enforce {
             self.metrics.denied(reason.label());
             return Err(Refusal { export: export.clone(), tenant: self.tenant.clone(), reason });
         }

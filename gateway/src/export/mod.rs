@@ -15,6 +15,8 @@ mod crowd;
 mod gate;
 mod grow;
 mod held_back;
+mod in_force;
+mod leaving;
 mod orphans;
 mod probes;
 mod ranges;
@@ -22,6 +24,7 @@ pub mod reconcile;
 mod registry;
 mod returns;
 mod start;
+mod swap;
 mod view;
 
 use std::sync::Arc;
@@ -38,7 +41,9 @@ use tokio::time::Instant;
 
 pub use self::core::Core;
 pub use backend::{Backend, Facts};
+pub use leaving::Leaving;
 pub use registry::{Lease, OpenError, Registry};
+pub use swap::{Opened, Replaced};
 pub use view::{Shown, View};
 
 use crate::net::Peer;
@@ -89,6 +94,8 @@ pub struct Export {
     ranges: Ranges,
     /// Ends what runs beside: the follower of the backend's size.
     end: watch::Sender<bool>,
+    /// How its sessions are to end.
+    leaving: watch::Sender<Leaving>,
     /// Counted as open.
     _open: Open,
 }
@@ -134,6 +141,7 @@ impl Export {
             returns,
             ranges,
             end,
+            leaving: watch::Sender::default(),
             _open,
         }
     }
@@ -218,6 +226,11 @@ impl Export {
     /// The metadata contexts that the backend has, in a fixed order.
     pub fn contexts(&self) -> &[String] {
         &self.core.facts().contexts
+    }
+
+    /// How its sessions are to end, and when: a session looks at it as long as it lasts.
+    pub fn leaving(&self) -> watch::Receiver<Leaving> {
+        self.leaving.subscribe()
     }
 
     /// The bounds of one session.
