@@ -95,6 +95,8 @@ impl App {
         let registry =
             Registry::new(Arc::clone(&config), Arc::clone(&pool), shards, Arc::clone(&metrics), Arc::clone(&notes));
         let measure = registry.remember(&snapshot);
+        // Before anything of theirs is opened: it may grow.
+        registry.allowances().restore(&snapshot.orders).await;
         let mut embedded = Vec::new();
         for name in config.listable() {
             if config.export_for(name).is_ok_and(|export| export.backend.is_embedded()) {

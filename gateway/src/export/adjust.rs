@@ -12,7 +12,7 @@ use crate::resize::follow::Patience;
 use crate::resize::rules::Rules;
 
 impl Registry {
-    /// Gives a tenant that is there other bounds: what it may have (unless an operator's order stands), how fast it may go,
+    /// Gives a tenant that is there other bounds: what it may have (unless an operator's order about it stands), how fast it may go,
     /// how much of it may be open and in flight. Who and what is over a lower bound stays; nothing more comes.
     pub async fn adjust_tenant(&self, tenant: &Tenant) {
         if let Some(crowd) = self.crowds.get(&tenant.id) {
@@ -22,7 +22,7 @@ impl Registry {
             budget.adjust(tenant.limits.tenant_bytes, tenant.limits.tenant_io);
         }
         self.shared.book.pace_tenant(&tenant.id, tenant.rates);
-        self.shared.book.allow(&tenant.id, tenant.allowance);
+        self.allowances().configure(&tenant.id, tenant.allowance).await;
     }
 }
 

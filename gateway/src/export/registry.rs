@@ -23,6 +23,7 @@ use super::probes::Probes;
 use super::{Export, start};
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::net::Pool;
+use crate::resize::allowance::Allowances;
 use crate::resize::book::Book;
 use crate::resize::notes::Notes;
 use crate::resize::watchers;
@@ -134,6 +135,7 @@ pub struct Registry {
     entries: DashMap<String, Arc<Entry>>,
     pub(super) budgets: DashMap<String, Arc<TenantBudget>>,
     pub(super) crowds: HashMap<TenantId, Arc<Crowd>>,
+    allowances: Allowances,
     pub(super) shared: Shared,
 }
 
@@ -171,7 +173,8 @@ impl Registry {
             }
         }
         let book = Arc::new(Book::default());
-        config.tenants().iter().for_each(|tenant| book.tenant(&tenant.id, tenant.allowance, tenant.rates));
+        config.tenants().iter().for_each(|tenant| book.pace_tenant(&tenant.id, tenant.rates));
+        let allowances = Allowances::new(Arc::clone(&book), Arc::clone(&notes), config.tenants());
         let crowd = |tenant: &Tenant| {
             let told = metrics.tenant(tenant.id.as_str(), Reason::LABELS.as_slice());
             (tenant.id.clone(), Crowd::new(tenant, told))
@@ -188,12 +191,17 @@ impl Registry {
             sessions: Arc::default(),
             held_back: HeldBack::default(),
         };
-        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), crowds, shared })
+        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), crowds, allowances, shared })
     }
 
     /// The ledger: what is counted, held and told.
     pub fn ledger(&self) -> &Ledger {
         self.shared.notes.ledger()
+    }
+
+    /// What its tenants may have, and by whom.
+    pub fn allowances(&self) -> &Allowances {
+        &self.allowances
     }
 
     /// Counts what an earlier life has left in the ledger: each export at its last size, and what was held for grows of
