@@ -43,6 +43,7 @@ mod place;
 mod process;
 mod publish;
 mod qmp;
+mod quota;
 mod rates;
 mod readme;
 mod recipe;

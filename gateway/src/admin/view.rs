@@ -8,12 +8,13 @@ use nbd_gateway_config::{Backend, Driver};
 use nbd_gateway_policy::plan::Standing;
 use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::style::{ClientStyle, Grows, Tells};
-use nbd_gateway_policy::types::{Bytes, Size};
+use nbd_gateway_policy::types::{Bytes, Size, TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::export::Export;
 use crate::proto::Framing;
+use crate::resize::allowance::Allowed;
 use crate::resize::jobs::Job;
 use crate::session::SessionInfo;
 
@@ -111,21 +112,37 @@ pub struct TenantView {
     pub exports: u64,
     /// Whether more is used, reserved and unsettled than its quota: nothing of it grows.
     pub over_quota: bool,
+    /// Whether an operator ordered what it may have, with `quota`. If not, the configuration says it.
+    #[serde(default)]
+    pub quota_ordered: bool,
+    /// The quota that the configuration says, in bytes; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configured_quota: Option<u64>,
+    /// The soft quota that the configuration says, in bytes; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configured_soft_quota: Option<u64>,
+    /// What an operator should know of it, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl TenantView {
     /// What a tenant has, out of what it may have.
-    pub(super) fn of(tenant: &nbd_gateway_config::Tenant, usage: Option<&Usage>) -> Self {
+    pub(super) fn of(tenant: &TenantId, usage: Option<&Usage>, allowed: Allowed) -> Self {
         let of = |bytes: fn(&Usage) -> Bytes| usage.map_or(0, |u| bytes(u).0);
         Self {
-            name: tenant.id.as_str().to_owned(),
-            quota: tenant.allowance.quota.map(|q| q.0),
-            soft_quota: tenant.allowance.soft_quota.map(|q| q.0),
+            name: tenant.as_str().to_owned(),
+            quota: usage.and_then(|u| u.quota).map(|q| q.0),
+            soft_quota: usage.and_then(|u| u.soft_quota).map(|q| q.0),
             used: of(|u| u.used),
             reserved: of(|u| u.reserved),
             unsettled: of(|u| u.unsettled),
             exports: usage.map_or(0, |u| u64::from(u.exports)),
             over_quota: usage.is_some_and(|u| u.over_quota),
+            quota_ordered: allowed.ordered.is_some(),
+            configured_quota: allowed.configured.quota.map(Size::bytes),
+            configured_soft_quota: allowed.configured.soft.map(Size::bytes),
+            note: allowed.note(),
         }
     }
 }
@@ -217,6 +234,23 @@ impl Resized {
         let unpublished = seen.map(|seen| seen.disk).filter(|disk| *disk > size);
         Self { size: size.bytes(), unpublished: unpublished.map(Size::bytes) }
     }
+}
+
+/// An order for another quota. What is not there stays as it is; at least one of the two has to be.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaOrder {
+    /// What the tenant's exports may sum to: bytes, or a text like `2TiB`; null: no quota.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Option<Wanted>>,
+    /// A sum from which on the gateway warns; null: none.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    pub soft_quota: Option<Option<Wanted>>,
+}
+
+/// What is there, be it null.
+fn said<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<Wanted>>, D::Error> {
+    Option::deserialize(from).map(Some)
 }
 
 /// The gateway is going.

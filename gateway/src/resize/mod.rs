@@ -5,6 +5,7 @@
 //! is on the way of an ordinary request.
 
 mod accounts;
+pub mod allowance;
 pub mod audience;
 pub mod book;
 pub mod coordinator;

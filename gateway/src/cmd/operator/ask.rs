@@ -103,6 +103,12 @@ impl<'a> Ask<'a> {
         self.send(Method::POST, path, body.unwrap_or_default().into(), ORDERING)
     }
 
+    /// Changes a part of something, and waits for the outcome.
+    pub(super) fn amend(&self, path: &str, body: &impl Serialize) -> Result<Told, AskFault> {
+        let body = serde_json::to_vec(body).map_err(|error| AskFault::Stranger(error.to_string()))?;
+        self.send(Method::PATCH, path, body.into(), ORDERING)
+    }
+
     fn send(&self, method: Method, path: &str, body: Bytes, time: Duration) -> Result<Told, AskFault> {
         let path = format!("{}{path}", self.below);
         let mut headers = vec![("Accept", "application/json"), ("Content-Type", "application/json")];

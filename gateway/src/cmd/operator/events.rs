@@ -101,7 +101,7 @@ fn line(event: &EventView, screen: Screen) -> String {
         "{}  {}  {}",
         moment(event.at),
         painted(&plain(&event.kind), mood(&event.kind), screen.colours),
-        name(event.export.as_deref())
+        name(event.export.as_deref().or(event.tenant.as_deref()))
     );
     if let (Some(old), Some(new)) = (event.old_size, event.new_size) {
         line.push_str(&if old == new {

@@ -1,6 +1,7 @@
 //! The lists: what an operator wants to see of many at a glance, and a line for each that needs a look.
 
 use nbd_gateway_policy::access::Verb;
+use nbd_gateway_policy::types::Bytes;
 
 use super::shown::{bound, plain, size};
 use super::table::{Cell, Column, Mood, Screen, painted, render};
@@ -76,7 +77,33 @@ pub(super) fn tenants(list: &[TenantView], screen: Screen) -> String {
             tenant.exports.to_string().into(),
         ]
     };
-    render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen)
+    let mut text = render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen);
+    let noted = list.iter().filter_map(|tenant| Some((tenant, tenant.note.as_ref()?)));
+    for (at, (tenant, note)) in noted.enumerate() {
+        if at == 0 {
+            text.push('\n');
+        }
+        text.push_str(&format!("{}: {}\n", plain(&tenant.name), plain(note)));
+    }
+    text
+}
+
+/// What a tenant may have now, and what there is to know of that.
+pub(super) fn allowance(tenant: &TenantView) -> String {
+    let name = plain(&tenant.name);
+    let quota = tenant.quota.map_or_else(|| "as much as there is".to_owned(), |quota| Bytes(quota).to_string());
+    let mut text = match tenant.soft_quota {
+        Some(soft) => format!("{name} may have {quota} now, and the gateway warns from {} on\n", Bytes(soft)),
+        None => format!("{name} may have {quota} now\n"),
+    };
+    if tenant.over_quota {
+        let held = tenant.used.saturating_add(tenant.reserved).saturating_add(tenant.unsettled);
+        text.push_str(&format!("it has {} already: nothing shrinks, and nothing of it grows\n", Bytes(held)));
+    }
+    if let Some(note) = &tenant.note {
+        text.push_str(&format!("{}\n", plain(note)));
+    }
+    text
 }
 
 /// The clients.

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use nbd_gateway_config::Rates;
 use nbd_gateway_metrics::{Metrics, ResizeDriver};
 use nbd_gateway_policy::export::{ExportPolicy, External, OverQuota};
 use nbd_gateway_policy::plan::{Standing, Wish};
@@ -355,7 +354,7 @@ impl Play {
 fn book(tenant: &TenantId) -> Arc<Book> {
     let book = Arc::new(Book::default());
     let limits = TenantLimits { quota: Some(Bytes(QUOTA)), ..TenantLimits::NONE };
-    book.tenant(tenant, limits, Rates::default());
+    book.allow(tenant, limits);
     book
 }
 
