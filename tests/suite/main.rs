@@ -49,6 +49,7 @@ mod readme;
 mod recipe;
 mod reconcile;
 mod reconnect;
+mod reload;
 mod resize;
 mod resize_hostile;
 mod route;
