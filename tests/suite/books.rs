@@ -224,25 +224,6 @@ fn an_operator_sees_what_has_become_of_sizes_and_by_whom() -> Result<(), Trouble
     gateway.end()
 }
 
-#[test]
-fn who_follows_the_events_sees_each_new_one_once() -> Result<(), Trouble> {
-    let gateway = Gateway::start(&export("own", "memory:", "size = \"1MiB\"\nmax-size = \"9MiB\""))?;
-    gateway.order_size("own", 2 * MIB)?;
-    let place = Place::fresh()?;
-    let arguments = ["events", "--follow", "--json", "--admin", gateway.told("admin on ")];
-    let mut following = Running::start_with(&binary()?, arguments, place.path("log"), Stdio::null(), Stdio::piped())?;
-    let mut said = BufReader::new(following.child().stdout.take().expect("a pipe"));
-    for size in [2, 3, 4] {
-        let mut line = String::new();
-        said.read_line(&mut line)?;
-        let event: serde_json::Value = serde_json::from_str(&line)?;
-        assert_eq!(event["new_size"], size * MIB, "{line}");
-        gateway.order_size("own", (size + 1) * MIB)?;
-    }
-    following.kill()?;
-    gateway.end()
-}
-
 /// It counted as what its server showed, and others got the room that it has taken.
 #[test]
 fn a_file_that_has_grown_counts_although_its_server_was_not_restarted() -> Result<(), Trouble> {
