@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::gateway::{Gateway, binary, export};
+use crate::gateway::{Gateway, export};
 use crate::image::Image;
 use crate::peer::Server;
 use crate::place::Place;

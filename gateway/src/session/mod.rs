@@ -25,6 +25,7 @@ mod visitor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
+use std::time::SystemTime;
 
 use nbd_gateway_policy::access::{Decision, Verbs};
 use nbd_gateway_policy::offer::{Offer, PastEnd};
@@ -77,6 +78,10 @@ pub struct Session {
     peer: Peer,
     /// Where its client comes from, for people.
     from: String,
+    /// The listener that it came to.
+    listener: Box<str>,
+    tls: bool,
+    since: SystemTime,
     export: Arc<Export>,
     agreement: Agreement,
     /// Whose certificate its client has shown.

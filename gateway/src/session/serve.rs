@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -85,6 +85,7 @@ struct Opened {
 async fn transmit(front: Arc<Front>, opened: Opened) {
     let Opened { id, peer, identity, inbox, entered } = opened;
     let Entered { stream, lease, agreement, seat, certificate } = entered;
+    let tls = stream.is_tls();
     let (read, write) = match stream.rehome() {
         Ok(stream) => stream.split(),
         Err(error) => return tracing::info!(session = id, %peer, %error, "client connection failed"),
@@ -95,6 +96,9 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         id,
         peer: identity,
         from: peer.clone(),
+        listener: front.listener.as_str().into(),
+        tls,
+        since: SystemTime::now(),
         told: AtomicU64::new(agreement.size),
         notify: Mutex::new(None),
         pace: export.session_pace(),
