@@ -120,7 +120,7 @@ fn log(config: &Config) {
     let logger = logger.log_internal_errors(false);
     let set = match config.log.format {
         LogFormat::Human => logger.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => logger.json().flatten_event(true).try_init(),
+        LogFormat::Json => logger.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
     };
     if let Err(error) = set {
         eprintln!("nbd-gateway: logging can't be set up: {error}");

@@ -82,6 +82,8 @@ pub struct Session {
     listener: Box<str>,
     tls: bool,
     since: SystemTime,
+    /// What is told of it is told in here. Never entered for a request that goes its ordinary way.
+    span: tracing::Span,
     export: Arc<Export>,
     agreement: Agreement,
     /// Whose certificate its client has shown.
@@ -132,6 +134,11 @@ impl Session {
         self.peer
     }
 
+    /// What is told of it is told in here.
+    pub const fn span(&self) -> &tracing::Span {
+        &self.span
+    }
+
     /// The export it uses.
     pub fn export(&self) -> &Arc<Export> {
         &self.export
@@ -165,7 +172,7 @@ impl Session {
     fn denied(&self, command: Cmd, why: &str) {
         if let Some(not_shown) = self.refusals.admit() {
             let rule = &self.agreement.decision.rule;
-            tracing::info!(session = self.id, export = self.export.name(), %command, why, %rule, not_shown, "request denied");
+            self.span.in_scope(|| tracing::info!(%command, why, %rule, not_shown, "request denied"));
         }
     }
 
@@ -210,7 +217,7 @@ impl Session {
         match written {
             Written::Progress(released) => self.release(released),
             Written::Broken(error, released) => {
-                tracing::debug!(session = self.id, %error, "client connection broke while writing");
+                self.span.in_scope(|| tracing::debug!(%error, "client connection broke while writing"));
                 self.broken.store(true, Ordering::Release);
                 self.release(released);
                 self.wake();

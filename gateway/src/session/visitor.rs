@@ -19,20 +19,13 @@ use crate::net::Peer;
 pub(crate) struct Visitor {
     registry: Arc<Registry>,
     refusals: Arc<Refusals>,
-    session: u64,
     identity: Identity,
     admission: Admission,
 }
 
 impl Visitor {
     /// A client that has just come by `listener`, as the configuration calls it.
-    pub(crate) fn new(
-        registry: &Arc<Registry>,
-        refusals: &Arc<Refusals>,
-        session: u64,
-        listener: &str,
-        peer: Peer,
-    ) -> Self {
+    pub(crate) fn new(registry: &Arc<Registry>, refusals: &Arc<Refusals>, listener: &str, peer: Peer) -> Self {
         let listener = listener.to_owned();
         let identity = match peer {
             Peer::Tcp(address) => Identity { address: Some(address), listener, ..Identity::default() },
@@ -40,7 +33,7 @@ impl Visitor {
             Peer::Unknown => Identity { listener, ..Identity::default() },
         };
         let admission = registry.access().admit(&identity);
-        Self { registry: Arc::clone(registry), refusals: Arc::clone(refusals), session, identity, admission }
+        Self { registry: Arc::clone(registry), refusals: Arc::clone(refusals), identity, admission }
     }
 
     /// It has proved that this certificate is its own.
@@ -96,7 +89,7 @@ impl Visitor {
             return;
         }
         if let Some(not_shown) = self.refusals.admit() {
-            tracing::info!(session = self.session, client = %self.identity, export, why = %error, not_shown, "export refused");
+            tracing::info!(client = %self.identity, export, why = %error, not_shown, "export refused");
         }
     }
 }
