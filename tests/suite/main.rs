@@ -25,6 +25,7 @@ mod commands;
 mod dial;
 mod drain;
 mod drivers;
+mod events;
 mod gateway;
 mod hooks;
 mod image;

@@ -17,6 +17,7 @@ mod lists;
 mod one;
 mod reconcile;
 mod shown;
+mod stream;
 mod table;
 
 use ask::{Ask, AskFault, escaped};
