@@ -68,6 +68,8 @@ pub struct App {
     metrics: Arc<Metrics>,
     /// Embedded exports with a name of their own are open as long as the gateway runs.
     embedded: Vec<Lease>,
+    /// Looks at what is not counted as it is; until the drain.
+    looking: JoinSet<()>,
 }
 
 impl App {
@@ -101,17 +103,11 @@ impl App {
                 embedded.push(registry.open(name).await?);
             }
         }
-        // Opened for a look, and let go when idle. What can't be opened stays counted as it was.
-        let looking = Arc::clone(&registry);
-        tokio::spawn(async move {
-            for name in measure {
-                if let Err(error) = looking.open(&name).await {
-                    tracing::warn!(export = name, %error, "an export of the ledger can't be measured; it counts at its last size");
-                }
-            }
-        });
+        registry.expect_looks();
+        let mut looking = JoinSet::new();
+        looking.spawn(Arc::clone(&registry).measure_all(measure));
         let table = Arc::clone(registry.sessions());
-        Ok(Self { config, listeners, admin, registry, notes, table, pool, metrics, embedded })
+        Ok(Self { config, listeners, admin, registry, notes, table, pool, metrics, embedded, looking })
     }
 
     /// The URI of each listener, with the port that the kernel chose.
@@ -175,6 +171,7 @@ impl App {
             tracing::warn!(sessions = left, limit = ?limits.drain_timeout, "drain-timeout is over; the sessions left are cut");
             self.table.cut_all();
         }
+        drop(self.looking);
         drop(self.embedded);
         if tokio::time::timeout_at(over + LET_GO, self.registry.close_all()).await.is_err() {
             tracing::warn!(limit = ?limits.drain_timeout + LET_GO, "a backend did not answer what was in flight; it is left");

@@ -58,7 +58,7 @@ pub struct Metrics {
     backend_notices: IntCounterVec,
     certificates: IntGaugeVec,
     backend_notices_dropped: IntCounterVec,
-    tenants: [IntGaugeVec; 4],
+    tenants: [IntGaugeVec; 5],
     hook_attempts: IntCounterVec,
     hooks_behind: IntGaugeVec,
     ledger_up: IntGauge,
@@ -120,6 +120,7 @@ pub struct TenantMetrics {
     used: IntGauge,
     reserved: IntGauge,
     unsettled: IntGauge,
+    unmeasured: IntGauge,
 }
 
 /// The handles of an export's hooks.
@@ -262,6 +263,11 @@ impl Metrics {
                 gauge("tenant_used_bytes", "What the sizes of the tenant's exports sum to, in bytes.", &["tenant"])?,
                 gauge("tenant_reserved_bytes", "What grows in flight hold on top, in bytes.", &["tenant"])?,
                 gauge("tenant_unsettled_bytes", "What grows of unknown outcome hold on top, in bytes.", &["tenant"])?,
+                gauge(
+                    "tenant_unmeasured_exports",
+                    "Exports of a tenant with a quota that count nothing: their servers could not be measured yet.",
+                    &["tenant"],
+                )?,
             ],
             hook_attempts: counter(
                 "hook_attempts_total",
@@ -348,7 +354,7 @@ impl Metrics {
 
     /// The handles of a tenant; its series exist from now on, at 0. `reasons` are the labels of all that it can be refused.
     pub fn tenant(&self, name: &str, reasons: &[&'static str]) -> TenantMetrics {
-        let [quota, used, reserved, unsettled] = &self.tenants;
+        let [quota, used, reserved, unsettled, unmeasured] = &self.tenants;
         let label = &[name];
         reasons.iter().for_each(|reason| drop(self.denials.with_label_values(&[name, reason])));
         TenantMetrics {
@@ -358,6 +364,7 @@ impl Metrics {
             used: used.with_label_values(label),
             reserved: reserved.with_label_values(label),
             unsettled: unsettled.with_label_values(label),
+            unmeasured: unmeasured.with_label_values(label),
         }
     }
 
@@ -436,6 +443,11 @@ impl TenantMetrics {
         self.used.set(gauge(used));
         self.reserved.set(gauge(reserved));
         self.unsettled.set(gauge(unsettled));
+    }
+
+    /// So many of its exports count nothing.
+    pub fn unmeasured(&self, exports: u32) {
+        self.unmeasured.set(exports.into());
     }
 
     /// Something was refused; `reason` is one of the policy's closed set of labels.

@@ -58,5 +58,6 @@ mod tenant_bounds;
 mod tls;
 mod translation;
 mod trouble;
+mod unmeasured;
 mod vm;
 mod window;

@@ -7,6 +7,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use nbd_gateway_config::Tenant;
+
 use super::Shared;
 use super::answer::{refuse, tell, unopened};
 use super::view::{ExportView, SessionView, TenantView};
@@ -33,7 +35,11 @@ pub(super) async fn export(State(shared): State<Shared>, Path(name): Path<String
 
 /// The tenants and what they use.
 pub(super) async fn tenants(State(shared): State<Shared>) -> Response {
-    let view = |tenant| TenantView::of(tenant, shared.registry.usage(&tenant.id).as_ref());
+    let unmeasured = shared.registry.unmeasured_exports();
+    let view = |tenant: &Tenant| {
+        let unmeasured = unmeasured.get(&tenant.id).copied().unwrap_or(0);
+        TenantView::of(tenant, shared.registry.usage(&tenant.id).as_ref(), unmeasured)
+    };
     tell(shared.registry.tenants().iter().map(view).collect::<Vec<_>>())
 }
 

@@ -100,7 +100,7 @@ pub struct TenantView {
     /// Beyond this the gateway warns, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_quota: Option<u64>,
-    /// The sizes of its exports that were opened, in bytes.
+    /// The sizes of its exports that were measured, in bytes.
     pub used: u64,
     /// Held for grows in flight, in bytes.
     pub reserved: u64,
@@ -108,13 +108,16 @@ pub struct TenantView {
     pub unsettled: u64,
     /// How many of its exports are counted.
     pub exports: u64,
+    /// How many count nothing although they may have bytes: they could not be measured yet.
+    #[serde(default)]
+    pub unmeasured_exports: u64,
     /// Whether more is used, reserved and unsettled than its quota: nothing of it grows.
     pub over_quota: bool,
 }
 
 impl TenantView {
     /// What a tenant has, out of what it may have.
-    pub(super) fn of(tenant: &nbd_gateway_config::Tenant, usage: Option<&Usage>) -> Self {
+    pub(super) fn of(tenant: &nbd_gateway_config::Tenant, usage: Option<&Usage>, unmeasured: u32) -> Self {
         let of = |bytes: fn(&Usage) -> Bytes| usage.map_or(0, |u| bytes(u).0);
         Self {
             name: tenant.id.as_str().to_owned(),
@@ -124,6 +127,7 @@ impl TenantView {
             reserved: of(|u| u.reserved),
             unsettled: of(|u| u.unsettled),
             exports: usage.map_or(0, |u| u64::from(u.exports)),
+            unmeasured_exports: u64::from(unmeasured),
             over_quota: usage.is_some_and(|u| u.over_quota),
         }
     }

@@ -127,10 +127,28 @@ struct State {
     retired: bool,
 }
 
+/// Whether an export that was opened for a look stays open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// Until its idle time is over: something may have to be settled.
+    UntilIdle,
+    /// No longer than it takes, unless a client came.
+    No,
+}
+
+/// Who wants an export open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opener {
+    /// A client, or an operator: it takes its place among its tenant's.
+    Somebody,
+    /// The gateway, for a look.
+    Look,
+}
+
 /// All exports.
 #[derive(Debug)]
 pub struct Registry {
-    config: Arc<Config>,
+    pub(super) config: Arc<Config>,
     entries: DashMap<String, Arc<Entry>>,
     budgets: DashMap<String, Arc<TenantBudget>>,
     crowds: HashMap<TenantId, Arc<Crowd>>,
@@ -188,7 +206,14 @@ impl Registry {
             sessions: Arc::default(),
             held_back: HeldBack::default(),
         };
-        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), crowds, shared })
+        Arc::new(Self {
+            config,
+            entries: DashMap::new(),
+            budgets: DashMap::new(),
+            crowds,
+           
+            shared,
+        })
     }
 
     /// The ledger: what is counted, held and told.
@@ -257,6 +282,23 @@ impl Registry {
 
     /// Opens an export, or joins those who have it open. Cancel-safe: yes; an attempt that nobody waits for is dropped.
     pub async fn open(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
+        self.open_for(name, Opener::Somebody).await
+    }
+
+    /// Opens an export for a look at its size, which counts from then on. It takes no place that a client could have.
+    /// Cancel-safe: yes; then it is closed when idle.
+    pub(super) async fn look(self: &Arc<Self>, name: &str, stay: Stay) -> Result<(), OpenError> {
+        let lease = self.open_for(name, Opener::Look).await?;
+        let entry = Arc::clone(&lease.entry);
+        let leased = entry.leased.load(Ordering::Acquire);
+        drop(lease);
+        if stay == Stay::No {
+            self.close_idle(&entry, leased).await;
+        }
+        Ok(())
+    }
+
+    async fn open_for(self: &Arc<Self>, name: &str, opener: Opener) -> Result<Lease, OpenError> {
         let asked = Instant::now();
         loop {
             let entry = self.entry(name)?;
@@ -264,15 +306,18 @@ impl Registry {
             if state.retired {
                 continue;
             }
-            if let Some(export) = &state.export {
-                return Ok(Lease::new(self, &entry, export));
+            if let Some(export) = state.export.clone() {
+                if state.room.is_none() {
+                    state.room = self.room(&entry.config, opener)?;
+                }
+                return Ok(Lease::new(self, &entry, &export));
             }
             if let Some((at, error)) = &state.failed
                 && *at >= asked
             {
                 return Err(error.clone());
             }
-            match self.make(&entry.config).await {
+            match self.make(&entry.config, opener).await {
                 Ok((export, room)) => {
                     let export = Arc::new(export);
                     state.room = room;
@@ -282,7 +327,7 @@ impl Registry {
                 }
                 Err(error) => {
                     // What a tenant has no room for is told with the refusal of its client.
-                    if !matches!(error, OpenError::Crowded(_)) {
+                    if opener == Opener::Somebody && !matches!(error, OpenError::Crowded(_)) {
                         tracing::warn!(export = name, %error, "export can't be opened");
                         self.shared.metrics.open_failed(name);
                     }
@@ -311,9 +356,16 @@ impl Registry {
         Ok(Arc::clone(&self.entries.entry(name.to_owned()).or_insert_with(fresh)))
     }
 
-    async fn make(&self, config: &Resolved) -> Result<(Export, Option<Room>), OpenError> {
-        let crowd = self.crowds.get(&config.tenant);
-        let room = crowd.map(|crowd| crowd.open(&config.name)).transpose().map_err(OpenError::Crowded)?;
+    /// A place among its tenant's, if somebody wants it.
+    fn room(&self, config: &Resolved, opener: Opener) -> Result<Option<Room>, OpenError> {
+        match (opener, self.crowds.get(&config.tenant)) {
+            (Opener::Somebody, Some(crowd)) => crowd.open(&config.name).map(Some).map_err(OpenError::Crowded),
+            (Opener::Somebody, None) | (Opener::Look, _) => Ok(None),
+        }
+    }
+
+    async fn make(&self, config: &Resolved, opener: Opener) -> Result<(Export, Option<Room>), OpenError> {
+        let room = self.room(config, opener)?;
         // Not before it is open: clients make up names that fit a template, and the series are bounded.
         let metrics = || self.shared.metrics.export(config.name.as_str());
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
@@ -377,7 +429,11 @@ impl Registry {
 
     /// Shows in the metrics what every tenant has.
     pub fn tell_usage(&self) {
-        let tell = |crowd: &Arc<Crowd>| self.usage(crowd.tenant()).iter().for_each(|usage| crowd.tell(usage));
+        let unmeasured = self.unmeasured_exports();
+        let tell = |crowd: &Arc<Crowd>| {
+            let unmeasured = unmeasured.get(crowd.tenant()).copied().unwrap_or(0);
+            self.usage(crowd.tenant()).iter().for_each(|usage| crowd.tell(usage, unmeasured));
+        };
         self.crowds.values().for_each(tell);
     }
 

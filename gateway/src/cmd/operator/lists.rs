@@ -76,7 +76,17 @@ pub(super) fn tenants(list: &[TenantView], screen: Screen) -> String {
             tenant.exports.to_string().into(),
         ]
     };
-    render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen)
+    let mut text = render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen);
+    for (at, tenant) in list.iter().filter(|tenant| tenant.unmeasured_exports > 0).enumerate() {
+        if at == 0 {
+            text.push('\n');
+        }
+        let (name, count) = (plain(&tenant.name), tenant.unmeasured_exports);
+        let line = format!("{name}: unmeasured exports: {count}; they count nothing until their servers answer");
+        text.push_str(&painted(&line, Mood::Odd, screen.colours));
+        text.push('\n');
+    }
+    text
 }
 
 /// The clients.
