@@ -196,6 +196,7 @@ pub mod agent;
 pub mod app;
 pub mod cmd;
 pub mod command;
+mod complaints;
 pub mod driver;
 pub mod export;
 #[doc(hidden)]

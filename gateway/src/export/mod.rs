@@ -13,6 +13,7 @@ mod bridge;
 mod ceiling;
 mod core;
 mod crowd;
+mod failures;
 mod gate;
 mod grow;
 mod held_back;

@@ -18,6 +18,7 @@ use nbd_gateway_policy::types::{Size, TenantId};
 use tokio::time::Instant;
 
 use super::crowd::{Crowd, Room};
+use super::failures::Failures;
 use super::held_back::HeldBack;
 use super::probes::Probes;
 use super::{Export, start};
@@ -152,6 +153,7 @@ pub struct Registry {
     entries: DashMap<String, Arc<Entry>>,
     budgets: DashMap<String, Arc<TenantBudget>>,
     crowds: HashMap<TenantId, Arc<Crowd>>,
+    failures: Failures,
     pub(super) shared: Shared,
 }
 
@@ -211,7 +213,7 @@ impl Registry {
             entries: DashMap::new(),
             budgets: DashMap::new(),
             crowds,
-           
+            failures: Failures::default(),
             shared,
         })
     }
@@ -328,7 +330,9 @@ impl Registry {
                 Err(error) => {
                     // What a tenant has no room for is told with the refusal of its client.
                     if opener == Opener::Somebody && !matches!(error, OpenError::Crowded(_)) {
-                        tracing::warn!(export = name, %error, "export can't be opened");
+                        if let Some(not_shown) = self.failures.admit(name) {
+                            tracing::warn!(export = name, %error, not_shown, "export can't be opened");
+                        }
                         self.shared.metrics.open_failed(name);
                     }
                     state.failed = Some((Instant::now(), error.clone()));
