@@ -11,6 +11,7 @@ use nbd_gateway_config::Tenant;
 
 use super::Shared;
 use super::answer::{refuse, tell, unopened};
+use super::name::Name;
 use super::view::{ExportView, SessionView, TenantView};
 use crate::export::{Export, OpenError};
 
@@ -26,7 +27,7 @@ pub(super) async fn exports(State(shared): State<Shared>) -> Response {
 }
 
 /// One of them.
-pub(super) async fn export(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+pub(super) async fn export(State(shared): State<Shared>, Path(Name(name)): Path<Name>) -> Response {
     match open_now(&shared, &name) {
         Ok(export) => tell(one(&shared, &export)),
         Err(answer) => *answer,

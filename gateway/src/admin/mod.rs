@@ -7,6 +7,7 @@
 mod answer;
 mod events;
 mod look;
+mod name;
 mod openapi;
 mod order;
 mod routes;
@@ -21,6 +22,8 @@ use nbd_gateway_config::AdminAddress;
 use nbd_gateway_metrics::Metrics;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+
+pub(crate) use self::name::in_a_path;
 
 use crate::export::Registry;
 use crate::listener::{SocketFile, clear_way};

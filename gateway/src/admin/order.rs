@@ -13,12 +13,13 @@ use nbd_gateway_policy::plan::Wish;
 use super::Shared;
 use super::answer::{refuse, refused, tell, unopened};
 use super::look::{one, open_now};
+use super::name::Name;
 use super::view::{Draining, Reconcile, Reconciled, Resize, Resized, Wanted};
 
 /// Another size.
 pub(super) async fn resize(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
+    Path(Name(name)): Path<Name>,
     body: Result<Json<Resize>, JsonRejection>,
 ) -> Response {
     let (wanted, adopt) = match body {
@@ -45,7 +46,7 @@ pub(super) async fn resize(
 }
 
 /// All that the backend has.
-pub(super) async fn publish(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+pub(super) async fn publish(State(shared): State<Shared>, Path(Name(name)): Path<Name>) -> Response {
     wish(&shared, &name, |_| Wish::Publish).await
 }
 
@@ -66,7 +67,7 @@ async fn wish(shared: &Shared, name: &str, wish: impl FnOnce(u64) -> Wish) -> Re
 }
 
 /// Calls off a resize that still waits for those before it.
-pub(super) async fn cancel(State(shared): State<Shared>, Path((name, job)): Path<(String, u64)>) -> Response {
+pub(super) async fn cancel(State(shared): State<Shared>, Path((Name(name), job)): Path<(Name, u64)>) -> Response {
     match open_now(&shared, &name) {
         Err(answer) => *answer,
         Ok(export) if export.resizer().jobs.cancel(job) => tell(one(&shared, &export)),
