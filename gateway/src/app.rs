@@ -4,6 +4,7 @@
 //! close, what was admitted is finished, new requests get ESHUTDOWN, backends get DISC, all within `drain-timeout` and
 //! a second.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +71,8 @@ pub struct App {
     embedded: Vec<Lease>,
     /// Looks at what is not counted as it is; until the drain.
     looking: JoinSet<()>,
+    /// Of backends, for the metrics.
+    _certificates: Vec<BackendTls>,
 }
 
 impl App {
@@ -86,7 +89,7 @@ impl App {
                 listeners.push((bound.announced_as(tls.as_ref().is_some_and(ListenerTls::is_required)), tls));
             }
         }
-        look_at_backend_certificates(&config, &metrics);
+        let certificates = look_at_backend_certificates(&config, &metrics);
         let admin = match &config.admin {
             Some(address) => Some(Admin::bind(address).await.map_err(StartError::Admin)?),
             None => None,
@@ -107,7 +110,19 @@ impl App {
         let mut looking = JoinSet::new();
         looking.spawn(Arc::clone(&registry).measure_all(measure));
         let table = Arc::clone(registry.sessions());
-        Ok(Self { config, listeners, admin, registry, notes, table, pool, metrics, embedded, looking })
+        Ok(Self {
+            config,
+            listeners,
+            admin,
+            registry,
+            notes,
+            table,
+            pool,
+            metrics,
+            embedded,
+            looking,
+            _certificates: certificates,
+        })
     }
 
     /// The URI of each listener, with the port that the kernel chose.
@@ -199,14 +214,22 @@ fn listener_tls(listener: &config::Listener, metrics: &Arc<Metrics>) -> Result<O
     }
 }
 
-/// Tells now what would keep backends from being reached, and has the metrics of their certificates from the start. They
-/// may still become right: nothing ends for it.
-fn look_at_backend_certificates(config: &Config, metrics: &Arc<Metrics>) {
+/// Tells now what would keep backends from being reached, and has the metrics of their certificates from the start, for as
+/// long as what this answers is there. They may still become right: nothing ends for it.
+fn look_at_backend_certificates(config: &Config, metrics: &Arc<Metrics>) -> Vec<BackendTls> {
+    let mut seen = HashSet::new();
+    let mut watched = Vec::new();
     for tls in config.backends_tls() {
         let name = tls.hostname.as_deref().unwrap_or("localhost");
         let certificates = tls.certificates.as_deref();
-        if let Err(fault) = BackendTls::open(certificates, name, tls.verify_peer, Some(Arc::clone(metrics))) {
-            tracing::error!(%fault, "a backend with TLS can't be reached until this is mended");
+        match BackendTls::open(certificates, name, tls.verify_peer, Some(Arc::clone(metrics))) {
+            Ok(opened) if seen.insert((certificates, tls.verify_peer)) => {
+                opened.watch();
+                watched.push(opened);
+            }
+            Ok(_) => {}
+            Err(fault) => tracing::error!(%fault, "a backend with TLS can't be reached until this is mended"),
         }
     }
+    watched
 }

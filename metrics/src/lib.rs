@@ -9,6 +9,7 @@ mod agent;
 mod catalogue;
 pub mod guards;
 pub mod labels;
+mod looked;
 mod names;
 
 pub use agent::AgentMetrics;
@@ -17,4 +18,5 @@ pub use labels::{
     AgentReconnect, AgentResize, Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeDriver,
     ResizeResult, ResizeStyle,
 };
+pub use looked::Looked;
 pub use names::{ExportMetrics, HookMetrics, ListenerMetrics, Metrics, ResizeMetrics, TenantMetrics};

@@ -1,7 +1,7 @@
 //! Every metric: name, help, unit and buckets.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -12,6 +12,7 @@ use crate::guards::Part;
 use crate::labels::{
     Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeDriver, ResizeResult, ResizeStyle,
 };
+use crate::looked::{Looked, Looks};
 
 /// Exports beyond this many share the label value `other`: templates can make any number of names.
 const MOST_EXPORTS: usize = 1000;
@@ -63,6 +64,8 @@ pub struct Metrics {
     hooks_behind: IntGaugeVec,
     ledger_up: IntGauge,
     exports: Arc<Mutex<HashSet<String>>>,
+    /// What is looked at before each page.
+    looks: Looks,
 }
 
 /// The handles of one export.
@@ -284,6 +287,7 @@ impl Metrics {
             ledger_up,
             registry: registry.clone(),
             exports: Arc::default(),
+            looks: Looks::default(),
         };
         Command::ALL.iter().for_each(|c| drop(metrics.duration.with_label_values(&[c.as_str()])));
         drop(metrics.open_failures.with_label_values(&[OTHER]));
@@ -401,8 +405,20 @@ impl Metrics {
         self.certificates.with_label_values(&[file])
     }
 
-    /// All of it in Prometheus' text format.
+    /// The file is not one of those any more.
+    pub fn forget_certificate(&self, file: &str) {
+        // There may have been no series of it.
+        let _ = self.certificates.remove_label_values(&[file]);
+    }
+
+    /// Has `thing` looked at before each page, as long as somebody has it.
+    pub fn look_at(&self, thing: Weak<dyn Looked>) {
+        self.looks.add(thing);
+    }
+
+    /// All of it in Prometheus' text format. Looks at what has to be looked at, which may read small files.
     pub fn render(&self) -> Result<String, prometheus::Error> {
+        self.looks.look();
         self.registry.render()
     }
 }
