@@ -105,7 +105,9 @@ impl App {
         let looking = Arc::clone(&registry);
         tokio::spawn(async move {
             for name in measure {
-                if let Err(error) = looking.open(&name).await {
+                if looking.forget_unmade(&name).await {
+                    tracing::info!(export = name, "the file of an export is gone; it is counted no more");
+                } else if let Err(error) = looking.look(&name).await {
                     tracing::warn!(export = name, %error, "an export of the ledger can't be measured; it counts at its last size");
                 }
             }

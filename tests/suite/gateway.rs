@@ -295,7 +295,7 @@ pub(crate) fn binary() -> Result<PathBuf, Trouble> {
 }
 
 /// Writes the token that an operator has to bring.
-fn token(place: &Place) -> Result<PathBuf, Trouble> {
+pub(crate) fn token(place: &Place) -> Result<PathBuf, Trouble> {
     let token = place.path("token");
     fs::write(&token, TOKEN)?;
     Ok(token)

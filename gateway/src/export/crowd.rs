@@ -64,6 +64,11 @@ impl Crowd {
         &self.tenant
     }
 
+    /// Whether it may have no export more at once.
+    pub(super) fn is_full(&self) -> bool {
+        self.bounds.enforce && self.bounds.exports.is_some_and(|most| self.state.lock().exports >= most)
+    }
+
     /// One more export.
     pub(super) fn open(self: &Arc<Self>, export: &ExportName) -> Result<Room, Refusal> {
         let mut state = self.state.lock();

@@ -7,6 +7,7 @@
 //! How many of a tenant's are open is bounded by its `crowd`; what an operator has yet to publish is `held_back`.
 //! Keeps: several lanes only if a FLUSH covers them (9), no overtaking of requests whose session is gone (14).
 
+mod audiences;
 mod backend;
 mod bridge;
 mod ceiling;
@@ -15,12 +16,14 @@ mod crowd;
 mod gate;
 mod grow;
 mod held_back;
+mod made;
 mod orphans;
 mod probes;
 mod ranges;
 pub mod reconcile;
 mod registry;
 mod returns;
+mod room;
 mod start;
 mod view;
 

@@ -14,9 +14,10 @@ use nbd_gateway_metrics::Metrics;
 use nbd_gateway_policy::access::{Access, Rule, Verb};
 use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
-use nbd_gateway_policy::types::{Size, TenantId};
+use nbd_gateway_policy::types::TenantId;
 use tokio::time::Instant;
 
+use super::audiences::Audiences;
 use super::crowd::{Crowd, Room};
 use super::held_back::HeldBack;
 use super::probes::Probes;
@@ -107,9 +108,9 @@ impl OpenError {
 }
 
 #[derive(Debug)]
-struct Entry {
-    config: Resolved,
-    state: tokio::sync::Mutex<State>,
+pub(super) struct Entry {
+    pub(super) config: Resolved,
+    pub(super) state: tokio::sync::Mutex<State>,
     /// Leases.
     users: AtomicUsize,
     /// Rises whenever a lease is made: an idle time that began before it is void.
@@ -117,23 +118,23 @@ struct Entry {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    export: Option<Arc<Export>>,
+pub(super) struct State {
+    pub(super) export: Option<Arc<Export>>,
     /// Its place among those of its tenant's.
     room: Option<Room>,
     /// When the last attempt to open failed, and why: those who were waiting then get the same answer.
     failed: Option<(Instant, OpenError)>,
     /// Taken out of the map: ask the map again.
-    retired: bool,
+    pub(super) retired: bool,
 }
 
 /// All exports.
 #[derive(Debug)]
 pub struct Registry {
-    config: Arc<Config>,
-    entries: DashMap<String, Arc<Entry>>,
+    pub(super) config: Arc<Config>,
+    pub(super) entries: DashMap<String, Arc<Entry>>,
     budgets: DashMap<String, Arc<TenantBudget>>,
-    crowds: HashMap<TenantId, Arc<Crowd>>,
+    pub(super) crowds: HashMap<TenantId, Arc<Crowd>>,
     pub(super) shared: Shared,
 }
 
@@ -150,6 +151,7 @@ pub(super) struct Shared {
     pub(super) state: PathBuf,
     pub(super) sessions: Arc<SessionTable>,
     pub(super) held_back: HeldBack,
+    pub(super) audiences: Audiences,
 }
 
 impl Registry {
@@ -187,6 +189,7 @@ impl Registry {
             state: config.state.clone(),
             sessions: Arc::default(),
             held_back: HeldBack::default(),
+            audiences: Audiences::default(),
         };
         Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), crowds, shared })
     }
@@ -209,6 +212,7 @@ impl Registry {
             let config = self.config.export_for(name).ok();
             let tenant = config.as_ref().map_or(&row.tenant, |config| &config.tenant);
             self.shared.book.restore(&row.name, tenant, row.known.size, pending);
+            self.shared.audiences.haunt(&row.name);
             match config {
                 Some(config) if pending.is_some() || config.backend.is_embedded() => measure.push(name.to_owned()),
                 Some(_) => {}
@@ -257,12 +261,25 @@ impl Registry {
 
     /// Opens an export, or joins those who have it open. Cancel-safe: yes; an attempt that nobody waits for is dropped.
     pub async fn open(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
+        self.lease(name, true).await
+    }
+
+    /// The same for a look, which takes no place of those that the export's tenant may have open.
+    pub async fn look(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
+        self.lease(name, false).await
+    }
+
+    async fn lease(self: &Arc<Self>, name: &str, places: bool) -> Result<Lease, OpenError> {
         let asked = Instant::now();
         loop {
             let entry = self.entry(name)?;
             let mut state = entry.state.lock().await;
             if state.retired {
                 continue;
+            }
+            if places && state.room.is_none() && state.export.is_some() {
+                // It was opened for a look.
+                state.room = self.room_for(&entry.config).await.map_err(OpenError::Crowded)?;
             }
             if let Some(export) = &state.export {
                 return Ok(Lease::new(self, &entry, export));
@@ -272,7 +289,7 @@ impl Registry {
             {
                 return Err(error.clone());
             }
-            match self.make(&entry.config).await {
+            match Box::pin(self.make(&entry.config, places)).await {
                 Ok((export, room)) => {
                     let export = Arc::new(export);
                     state.room = room;
@@ -295,7 +312,7 @@ impl Registry {
         }
     }
 
-    fn entry(&self, name: &str) -> Result<Arc<Entry>, OpenError> {
+    pub(super) fn entry(&self, name: &str) -> Result<Arc<Entry>, OpenError> {
         if let Some(entry) = self.entries.get(name) {
             return Ok(Arc::clone(&entry));
         }
@@ -311,9 +328,8 @@ impl Registry {
         Ok(Arc::clone(&self.entries.entry(name.to_owned()).or_insert_with(fresh)))
     }
 
-    async fn make(&self, config: &Resolved) -> Result<(Export, Option<Room>), OpenError> {
-        let crowd = self.crowds.get(&config.tenant);
-        let room = crowd.map(|crowd| crowd.open(&config.name)).transpose().map_err(OpenError::Crowded)?;
+    async fn make(self: &Arc<Self>, config: &Resolved, places: bool) -> Result<(Export, Option<Room>), OpenError> {
+        let room = if places { self.room_for(config).await.map_err(OpenError::Crowded)? } else { None };
         // Not before it is open: clients make up names that fit a template, and the series are bounded.
         let metrics = || self.shared.metrics.export(config.name.as_str());
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
@@ -322,24 +338,9 @@ impl Registry {
         let created = self.make_room(config).await.map_err(OpenError::Crowded)?;
         let opened = start::open(config, &self.shared, budget, metrics).await.map_err(failed);
         if created && opened.is_err() {
-            // It was not made: nothing of it is held.
-            let _ = self.shared.book.forget(&config.name);
+            self.unmake(config).await;
         }
         opened.map(|export| (export, room))
-    }
-
-    /// A file that a client's name has made up is room that its tenant must have. Whether it is counted from now on. What
-    /// the configuration names is the operator's own doing, and only counted.
-    async fn make_room(&self, config: &Resolved) -> Result<bool, Refusal> {
-        let (export, tenant) = (&config.name, &config.tenant);
-        let nbd_gateway_config::Backend::File { path, size: Some(size) } = &config.backend else { return Ok(false) };
-        let there = tokio::fs::metadata(path).await.is_ok_and(|file| file.len() > 0);
-        if there || self.config.listable().any(|name| name == export.as_str()) {
-            return Ok(false);
-        }
-        let size = Size::new(size.bytes()).unwrap_or(Size::MAX);
-        let refusal = |reason| Refusal { export: export.clone(), tenant: tenant.clone(), reason };
-        self.shared.book.create(export, tenant, size).map_err(refusal)
     }
 
     /// Closes what is idle since `leased`.
@@ -351,11 +352,28 @@ impl Registry {
         self.retire(entry, &mut state).await;
     }
 
+    /// Closes what nobody uses, before its idle time is over. Whether it was open, and is closed now. Never waits for whoever
+    /// opens or closes it: that one may wait for the same of the caller.
+    pub(super) async fn close_unused(&self, entry: &Arc<Entry>) -> bool {
+        let Ok(mut state) = entry.state.try_lock() else { return false };
+        let unused = state.export.is_some() && entry.users.load(Ordering::Acquire) == 0;
+        if unused {
+            self.retire(entry, &mut state).await;
+        }
+        unused
+    }
+
     async fn retire(&self, entry: &Arc<Entry>, state: &mut State) {
         if let Some(export) = state.export.take() {
             export.close().await;
             self.shared.held_back.remember(&export);
+            self.shared.audiences.remember(export.resizer());
         }
+        self.discard(entry, state);
+    }
+
+    /// Takes an entry out that has nothing open.
+    pub(super) fn discard(&self, entry: &Arc<Entry>, state: &mut State) {
         state.room = None;
         state.retired = true;
         self.entries.remove_if(entry.config.name.as_str(), |_, e| Arc::ptr_eq(e, entry));

@@ -67,22 +67,11 @@ impl Resizer {
     pub fn new(
         export: ExportName,
         tenant: TenantId,
-        audience: Audience,
+        audience: Arc<Audience>,
         book: Arc<Book>,
     ) -> (Self, mpsc::Receiver<Act>) {
         let (acts, rx) = mpsc::channel(WAITING);
-        (
-            Self {
-                acts,
-                audience: Arc::new(audience),
-                jobs: Arc::default(),
-                glance: Arc::default(),
-                export,
-                tenant,
-                book,
-            },
-            rx,
-        )
+        (Self { acts, audience, jobs: Arc::default(), glance: Arc::default(), export, tenant, book }, rx)
     }
 
     /// Carries a wish out. Cancel-safe: yes; dropped, the wish is still carried out or refused, never half.
