@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test crate")]
 
 use std::path::Path;
+use std::time::Duration;
 
 use nbd_gateway_config::{Config, Problems};
 use proptest::prelude::*;
@@ -435,6 +436,13 @@ fn what_is_about_connections_does_nothing_for_a_backend_without_any() {
             &format!("export[0].idle-timeout: {nothing}"),
         ],
     );
+}
+
+#[test]
+fn a_file_that_a_template_opens_is_closed_when_idle_like_others() {
+    let text = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[export]]\nname = \"a/*\"\nbackend = \"file:{}\"\nidle-timeout = \"1s\"\n";
+    let config = Config::parse(text, Path::new("config.toml")).unwrap();
+    assert_eq!(config.export_for("a/b").unwrap().idle_timeout, Duration::from_secs(1));
 }
 
 #[test]

@@ -316,7 +316,7 @@ fn usual(place: &Place, tables: &str) -> Result<String, Trouble> {
 }
 
 /// Writes the token that an operator has to bring.
-fn token(place: &Place) -> Result<PathBuf, Trouble> {
+pub(crate) fn token(place: &Place) -> Result<PathBuf, Trouble> {
     let token = place.path("token");
     fs::write(&token, TOKEN)?;
     Ok(token)

@@ -21,6 +21,7 @@ mod books;
 mod ceiling;
 mod chaos;
 mod client;
+mod comebacks;
 mod commands;
 mod dial;
 mod drain;

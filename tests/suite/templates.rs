@@ -2,8 +2,9 @@
 //! place that the entry gives it.
 
 use std::fs;
+use std::path::PathBuf;
 
-use crate::gateway::{Gateway, export};
+use crate::gateway::{Gateway, export, token};
 use crate::peer::{Served, nbdkit_as_it_is};
 use crate::place::Place;
 use crate::scripted::backend::{Backend, Script};
@@ -137,6 +138,87 @@ fn a_name_that_would_make_a_file_over_the_quota_makes_none() -> Result<(), Troub
     assert_eq!(kind, rep::ERR_POLICY);
     ensure(words.contains("2 MiB left of 10 MiB"), || words)?;
     ensure(!state.join("three.img").exists(), || "a file was made that nobody has room for".into())?;
+    drop(client);
+    gateway.end()
+}
+
+/// The tenant blue with files of 4 MiB, one for each name.
+fn files_of_blue(bounds: &str, more: &str) -> Result<(Gateway, PathBuf), Trouble> {
+    let place = Place::fresh()?;
+    let state = place.path("state");
+    let tables = format!(
+        "[[listener]]\naddress = \"unix:{}\"\n[admin]\naddress = \"127.0.0.1:0\"\ntoken-file = {:?}\n[[tenant]]\nname = \"blue\"\n{bounds}\n{}",
+        place.path("g").display(),
+        token(&place)?,
+        export("d/*", "file:{}.img", &format!("tenant = \"blue\"\nsize = \"4MiB\"\n{more}"))
+    );
+    Ok((Gateway::start_in(place, &tables)?, state))
+}
+
+fn used(gateway: &Gateway) -> Result<u64, Trouble> {
+    let said = gateway.operator(&["tenants", "--json"])?.run()?.success()?.stdout;
+    let tenants: serde_json::Value = serde_json::from_str(&said)?;
+    tenants[0]["used"].as_u64().ok_or_else(|| Trouble::new(said))
+}
+
+/// They were in no ledger before their first resize: each restart gave the whole quota anew.
+#[test]
+fn files_that_names_have_made_are_counted_after_a_restart() -> Result<(), Trouble> {
+    let (mut gateway, state) = files_of_blue("quota = \"10MiB\"", "")?;
+    for name in ["d/one", "d/two"] {
+        RawClient::open(gateway.socket(), name, Framing::Structured)?.0.leave()?;
+    }
+    gateway.kill_and_restart()?;
+    assert_eq!(used(&gateway)?, 8 << 20);
+    let mut client = RawClient::connect(gateway.socket())?;
+    assert_eq!(refusal(&mut client, "d/three")?.0, rep::ERR_POLICY);
+    ensure(!state.join("three.img").exists(), || "a file was made that nobody has room for".into())?;
+    drop(client);
+    // One that is gone frees its room, and a look does not make it anew.
+    gateway.kill()?;
+    fs::remove_file(state.join("one.img"))?;
+    gateway.start_again()?;
+    eventually("the other is all that counts", || used(&gateway).is_ok_and(|used| used == 4 << 20))?;
+    ensure(!state.join("one.img").exists(), || "a look has made a file".into())?;
+    RawClient::open(gateway.socket(), "d/three", Framing::Structured)?.0.leave()?;
+    assert_eq!(used(&gateway)?, 8 << 20);
+    gateway.end()
+}
+
+#[test]
+fn a_file_that_was_smaller_at_last_is_made_anew_only_if_there_is_room() -> Result<(), Trouble> {
+    let (gateway, state) =
+        files_of_blue("quota = \"10MiB\"", "idle-timeout = \"0s\"\n[export.resize]\nshrink = true\n")?;
+    RawClient::open(gateway.socket(), "d/one", Framing::Structured)?.0.leave()?;
+    gateway.operator(&["resize", "d/one", "1MiB"])?.run()?.success()?;
+    RawClient::open(gateway.socket(), "d/two", Framing::Structured)?.0.leave()?;
+    gateway.operator(&["resize", "d/two", "9MiB"])?.run()?.success()?;
+    eventually("nothing is open", || gateway.metric("nbd_gateway_export_open", &[]).unwrap_or(0.0) == 0.0)?;
+    assert_eq!(used(&gateway)?, 10 << 20);
+    fs::remove_file(state.join("one.img"))?;
+    let mut client = RawClient::connect(gateway.socket())?;
+    let (kind, words) = refusal(&mut client, "d/one")?;
+    ensure(kind == rep::ERR_POLICY && words.contains("1 MiB left of 10 MiB"), || words)?;
+    ensure(!state.join("one.img").exists(), || "a file was made that nobody has room for".into())?;
+    drop(client);
+    gateway.end()
+}
+
+/// Four were open for their idle time after a start that had measured them: nobody could open another.
+#[test]
+fn an_export_that_nobody_uses_takes_no_place_of_those_that_a_tenant_may_have_open() -> Result<(), Trouble> {
+    let (mut gateway, _) = files_of_blue("max-exports = 2", "")?;
+    for name in ["d/one", "d/two", "d/three", "d/four"] {
+        RawClient::open(gateway.socket(), name, Framing::Structured)?.0.leave()?;
+    }
+    gateway.kill_and_restart()?;
+    let (one, _) = RawClient::open(gateway.socket(), "d/one", Framing::Structured)?;
+    let (five, _) = RawClient::open(gateway.socket(), "d/five", Framing::Structured)?;
+    let mut client = RawClient::connect(gateway.socket())?;
+    assert_eq!(refusal(&mut client, "d/six")?.0, rep::ERR_POLICY, "those that are used keep theirs");
+    five.leave()?;
+    eventually("a place is free", || RawClient::open(gateway.socket(), "d/six", Framing::Structured).is_ok())?;
+    one.leave()?;
     drop(client);
     gateway.end()
 }

@@ -160,7 +160,9 @@ fn export(
             ("dial-timeout", raw.dial_timeout.is_some()),
             ("idle-timeout", raw.idle_timeout.is_some()),
         ];
-        for (key, _) in idle.iter().filter(|(_, stated)| *stated) {
+        // What the configuration names is open as long as the gateway runs; a template's are closed like others.
+        let closes = |key: &str| key == "idle-timeout" && matches!(name, Some(Name::Template(_)));
+        for (key, _) in idle.iter().filter(|(key, stated)| *stated && !closes(key)) {
             section.note_with(key, "this does nothing for a file: or memory: backend: leave it out", None);
         }
     }

@@ -73,6 +73,12 @@ impl Crowd {
         &self.tenant
     }
 
+    /// Whether it may have no export more at once.
+    pub(super) fn is_full(&self) -> bool {
+        let state = self.state.lock();
+        state.bounds.enforce && state.bounds.exports.is_some_and(|most| state.exports >= most)
+    }
+
     /// One more export.
     pub(super) fn open(self: &Arc<Self>, export: &ExportName) -> Result<Room, Refusal> {
         let mut state = self.state.lock();

@@ -9,6 +9,7 @@
 //! Keeps: several lanes only if a FLUSH covers them (9), no overtaking of requests whose session is gone (14).
 
 mod adjust;
+mod audiences;
 mod backend;
 mod bridge;
 mod ceiling;
@@ -20,12 +21,14 @@ mod grow;
 mod held_back;
 mod in_force;
 mod leaving;
+mod made;
 mod orphans;
 mod probes;
 mod ranges;
 pub mod reconcile;
 mod registry;
 mod returns;
+mod room;
 mod settings;
 mod start;
 mod swap;

@@ -36,7 +36,8 @@ pub enum Found {
         /// Why it is kept although it was to be forgotten; `None`: it was not to be.
         kept: Option<String>,
     },
-    /// The configuration has no such export any more, and it is not counted any more.
+    /// The configuration has no such export any more, or its file is gone that a client's name had made; it is not counted
+    /// any more.
     Forgotten,
 }
 
@@ -96,6 +97,7 @@ impl Registry {
                     let counted = if resized { size } else { row.known.size };
                     Found::Measured { size, counted, agrees: counted == size || (apply && now == size) }
                 }
+                Some(Err(_)) if apply && self.forget_unmade(row.name.as_str()).await => Found::Forgotten,
                 Some(Err(why)) => Found::Unmeasured(why),
                 None => self.let_go(row, &before, apply).await,
             };
@@ -105,7 +107,10 @@ impl Registry {
     }
 
     async fn measure(self: &Arc<Self>, name: &str, apply: bool) -> Result<Size, String> {
-        let lease = self.open(name).await.map_err(|error| error.to_string())?;
+        if self.is_unmade(name).await {
+            return Err("its file is not there; a client that opens it makes it anew".to_owned());
+        }
+        let lease = self.look(name).await.map_err(|error| error.to_string())?;
         lease.export().resizer().audit(apply).await
     }
 

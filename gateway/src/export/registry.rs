@@ -14,11 +14,12 @@ use nbd_gateway_metrics::Metrics;
 use nbd_gateway_policy::access::{Rule, Verb};
 use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::refusal::Refusal;
-use nbd_gateway_policy::types::{Size, TenantId};
+use nbd_gateway_policy::types::TenantId;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::audiences::Audiences;
 use super::crowd::{Crowd, Room};
 use super::failures::Failures;
 use super::held_back::HeldBack;
@@ -137,7 +138,7 @@ pub(super) struct State {
     /// When the last attempt to open failed, and why: those who were waiting then get the same answer.
     failed: Option<(Instant, OpenError)>,
     /// Taken out of the map: ask the map again.
-    retired: bool,
+    pub(super) retired: bool,
 }
 
 impl State {
@@ -209,15 +210,6 @@ impl Entry {
     }
 }
 
-/// Whether an export that was opened for a look stays open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stay {
-    /// Until its idle time is over: something may have to be settled.
-    UntilIdle,
-    /// No longer than it takes, unless a client came.
-    No,
-}
-
 /// Who wants an export open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Opener {
@@ -253,6 +245,7 @@ pub(super) struct Shared {
     pub(super) state: PathBuf,
     pub(super) sessions: Arc<SessionTable>,
     pub(super) held_back: HeldBack,
+    pub(super) audiences: Audiences,
 }
 
 impl Registry {
@@ -281,6 +274,7 @@ impl Registry {
             state,
             sessions: Arc::default(),
             held_back: HeldBack::default(),
+            audiences: Audiences::default(),
         };
         let in_force = RwLock::new(Arc::new(in_force));
         Arc::new(Self {
@@ -327,6 +321,7 @@ impl Registry {
             let config = in_force.export_for(name).ok();
             let tenant = config.as_ref().map_or(&row.tenant, |config| &config.tenant);
             self.shared.book.restore(&row.name, tenant, row.known.size, pending);
+            self.shared.audiences.haunt(&row.name);
             match config {
                 Some(config) if pending.is_some() || config.backend.is_embedded() => measure.push(name.to_owned()),
                 Some(_) => {}
@@ -363,16 +358,18 @@ impl Registry {
     }
 
     /// Opens an export for a look at its size, which counts from then on. It takes no place that a client could have.
-    /// Cancel-safe: yes; then it is closed when idle.
-    pub(super) async fn look(self: &Arc<Self>, name: &str, stay: Stay) -> Result<(), OpenError> {
-        let lease = self.open_for(name, Opener::Look).await?;
+    /// Cancel-safe: yes.
+    pub(super) async fn look(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
+        self.open_for(name, Opener::Look).await
+    }
+
+    /// The look is over: the export is closed without its idle time, unless a client came. Cancel-safe: yes; then it is
+    /// closed when idle.
+    pub(super) async fn looked(&self, lease: Lease) {
         let entry = Arc::clone(&lease.entry);
         let leased = entry.leased.load(Ordering::Acquire);
         drop(lease);
-        if stay == Stay::No {
-            self.close_idle(&entry, leased).await;
-        }
-        Ok(())
+        self.close_idle(&entry, leased).await;
     }
 
     async fn open_for(self: &Arc<Self>, name: &str, opener: Opener) -> Result<Lease, OpenError> {
@@ -384,8 +381,9 @@ impl Registry {
                 continue;
             }
             if let Some(export) = state.export.clone() {
-                if state.room.is_none() {
-                    state.room = self.room(&entry.config(), opener)?;
+                if opener == Opener::Somebody && state.room.is_none() {
+                    // It was opened for a look.
+                    state.room = self.room_for(&entry.config()).await.map_err(OpenError::Crowded)?;
                 }
                 return Ok(Lease::new(self, &entry, &export));
             }
@@ -394,7 +392,7 @@ impl Registry {
             {
                 return Err(error.clone());
             }
-            match self.make(&entry.config(), opener).await {
+            match Box::pin(self.make(&entry.config(), opener)).await {
                 Ok((export, room)) => {
                     let export = Arc::new(export);
                     state.holds(Arc::clone(&export), room);
@@ -426,7 +424,7 @@ impl Registry {
         })
     }
 
-    fn entry(&self, name: &str) -> Result<Arc<Entry>, OpenError> {
+    pub(super) fn entry(&self, name: &str) -> Result<Arc<Entry>, OpenError> {
         // Held to the end: whoever replaces it finds every entry that was made by it.
         let in_force = self.in_force.read();
         let known = self.entries.get(name).map(|entry| Arc::clone(&entry));
@@ -438,17 +436,12 @@ impl Registry {
         Ok(Arc::clone(&self.entries.entry(name.to_owned()).or_insert_with(|| Entry::new(config))))
     }
 
-    async fn make(&self, config: &Resolved, opener: Opener) -> Result<(Export, Option<Room>), OpenError> {
-        let room = self.room(config, opener)?;
+    async fn make(self: &Arc<Self>, config: &Resolved, opener: Opener) -> Result<(Export, Option<Room>), OpenError> {
+        let room = match opener {
+            Opener::Somebody => self.room_for(config).await.map_err(OpenError::Crowded)?,
+            Opener::Look => None,
+        };
         Ok((self.open_backend(config).await?, room))
-    }
-
-    /// A place among its tenant's, if somebody wants it.
-    fn room(&self, config: &Resolved, opener: Opener) -> Result<Option<Room>, OpenError> {
-        match (opener, self.in_force().crowd(&config.tenant)) {
-            (Opener::Somebody, Some(crowd)) => crowd.open(&config.name).map(Some).map_err(OpenError::Crowded),
-            (Opener::Somebody, None) | (Opener::Look, _) => Ok(None),
-        }
     }
 
     /// Opens what an entry stands for, whatever else its tenant has open.
@@ -461,24 +454,9 @@ impl Registry {
         let created = self.make_room(config).await.map_err(OpenError::Crowded)?;
         let opened = start::open(config, &self.shared, budget, metrics).await.map_err(failed);
         if created && opened.is_err() {
-            // It was not made: nothing of it is held.
-            let _ = self.shared.book.forget(&config.name);
+            self.unmake(config).await;
         }
         opened
-    }
-
-    /// A file that a client's name has made up is room that its tenant must have. Whether it is counted from now on. What
-    /// the configuration names is the operator's own doing, and only counted.
-    async fn make_room(&self, config: &Resolved) -> Result<bool, Refusal> {
-        let (export, tenant) = (&config.name, &config.tenant);
-        let nbd_gateway_config::Backend::File { path, size: Some(size) } = &config.backend else { return Ok(false) };
-        let there = tokio::fs::metadata(path).await.is_ok_and(|file| file.len() > 0);
-        if there || self.config().listable().any(|name| name == export.as_str()) {
-            return Ok(false);
-        }
-        let size = Size::new(size.bytes()).unwrap_or(Size::MAX);
-        let refusal = |reason| Refusal { export: export.clone(), tenant: tenant.clone(), reason };
-        self.shared.book.create(export, tenant, size).map_err(refusal)
     }
 
     /// Closes what is idle since `leased`.
@@ -490,11 +468,28 @@ impl Registry {
         self.retire(entry, &mut state).await;
     }
 
+    /// Closes what nobody uses, before its idle time is over. Whether it was open, and is closed now. Never waits for whoever
+    /// opens or closes it: that one may wait for the same of the caller.
+    pub(super) async fn close_unused(&self, entry: &Arc<Entry>) -> bool {
+        let Ok(mut state) = entry.state.try_lock() else { return false };
+        let unused = state.export.is_some() && entry.users.load(Ordering::Acquire) == 0;
+        if unused {
+            self.retire(entry, &mut state).await;
+        }
+        unused
+    }
+
     pub(super) async fn retire(&self, entry: &Arc<Entry>, state: &mut State) {
         if let Some(export) = state.export.take() {
             export.close().await;
             self.shared.held_back.remember(&export);
+            self.shared.audiences.remember(export.resizer());
         }
+        self.discard(entry, state);
+    }
+
+    /// Takes an entry out that has nothing open.
+    pub(super) fn discard(&self, entry: &Arc<Entry>, state: &mut State) {
         state.room = None;
         state.retired = true;
         self.entries.remove_if(&entry.name(), |_, e| Arc::ptr_eq(e, entry));

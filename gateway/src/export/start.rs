@@ -17,7 +17,6 @@ use crate::driver::{Driver, Healed, Qmp};
 use crate::hooks::Hooks;
 use crate::proto::Features;
 use crate::resize::Resizer;
-use crate::resize::audience::Audience;
 use crate::resize::coordinator::{Coordinator, Start};
 use crate::resize::entry::{Clerk, Window};
 use crate::resize::follow::{Patience, follow};
@@ -36,8 +35,12 @@ pub(super) async fn open(
     let name = config.name.as_str();
     let (export, tenant) = (config.name.clone(), config.tenant.clone());
     let resize = config.resize.clone();
-    let (resizer, acts) =
-        Resizer::new(export.clone(), tenant.clone(), Audience::new(resize.shrink_grace), Arc::clone(&shared.book));
+    let (resizer, acts) = Resizer::new(
+        export.clone(),
+        tenant.clone(),
+        shared.audiences.of(&export, resize.shrink_grace),
+        Arc::clone(&shared.book),
+    );
     let (backend, facts, view) = match Backend::open(config, shared, &metrics, &resizer).await {
         Ok(opened) => opened,
         Err(error) => match healed(config, &shared.state, error.to_string()).await {

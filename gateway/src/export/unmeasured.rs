@@ -17,8 +17,7 @@ use nbd_gateway_policy::types::{ExportName, TenantId};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::Registry;
-use super::registry::Stay;
+use super::{OpenError, Registry};
 
 /// How many exports are looked at at a time.
 const AT_A_TIME: usize = 8;
@@ -70,12 +69,9 @@ impl Registry {
         loop {
             let new = self.unmeasured();
             let due = new.iter().map(|(export, _)| export.as_str().to_owned());
-            let due: Vec<(String, Stay)> = left
-                .iter()
-                .cloned()
-                .map(|name| (name, Stay::UntilIdle))
-                .chain(due.map(|name| (name, Stay::No)))
-                .collect();
+            // Of those that are remembered something may have to be settled: they stay open until they are idle.
+            let due: Vec<(String, bool)> =
+                left.iter().cloned().map(|name| (name, true)).chain(due.map(|name| (name, false))).collect();
             if due.is_empty() {
                 self.to_look_at.notified().await;
                 backoff = patience();
@@ -83,11 +79,22 @@ impl Registry {
             }
             let turns = Arc::new(Semaphore::new(AT_A_TIME));
             let mut looking = JoinSet::new();
-            for (name, stay) in due {
+            for (name, stays) in due {
                 let (registry, turns) = (Arc::clone(&self), Arc::clone(&turns));
                 looking.spawn(async move {
                     let _turn = turns.acquire_owned().await;
-                    let looked = registry.look(&name, stay).await;
+                    let looked = if registry.forget_unmade(&name).await {
+                        tracing::info!(export = name, "the file of an export is gone; it is counted no more");
+                        Ok(())
+                    } else {
+                        match registry.look(&name).await {
+                            Ok(lease) if !stays => {
+                                registry.looked(lease).await;
+                                Ok(())
+                            }
+                            looked => looked.map(drop),
+                        }
+                    };
                     if let (Ok(export), Some(tenant)) = (ExportName::new(&name), registry.config().owner_of(&name)) {
                         registry.shared.book.first_look.done(&export, tenant);
                     }
@@ -102,6 +109,8 @@ impl Registry {
                         }
                         left.remove(&name);
                     }
+                    // It has left the configuration, and counts at its last size for good.
+                    Ok((name, Err(OpenError::Unknown { .. }))) => drop(left.remove(&name)),
                     Ok((name, Err(error))) => {
                         if told.insert(name.clone()) {
                             let counts = if left.contains(&name) { "at its last size" } else { "nothing" };

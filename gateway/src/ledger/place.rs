@@ -2,6 +2,7 @@
 //!
 //! The lock is a file of its own. SQLite takes locks on the database (POSIX ones, which end when any descriptor of
 //! the file is closed), and those have to stay free for a person who looks into it with sqlite3 while the gateway runs.
+//! The directory is locked too: a lock file looks like one that may be removed, and then the next process makes its own.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -21,6 +22,7 @@ const LOCK: &str = "ledger.lock";
 pub(super) struct Place {
     pub(super) database: PathBuf,
     _lock: File,
+    _directory: File,
 }
 
 impl Place {
@@ -49,9 +51,15 @@ impl Place {
             }
             Err(TryLockError::Error(cause)) => return Err(at(&lock, "lock")(cause)),
         }
+        let directory = File::open(&state).map_err(at(&state, "open the state directory"))?;
+        match directory.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(LedgerError::InUse { path: database, by: None }),
+            // Not every file system locks directories; then the file has to do.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
         // For the message above and nothing else, so that a full disk is no reason to stop here.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { database, _lock: file })
+        Ok(Self { database, _lock: file, _directory: directory })
     }
 }
 

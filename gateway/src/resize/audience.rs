@@ -64,6 +64,18 @@ impl Audience {
         self.state.lock().grace = grace;
     }
 
+    /// The same, where somebody whom nobody here has seen may come back, as one who left `at` that moment.
+    pub fn haunted(grace: Duration, at: Instant) -> Self {
+        Self { state: Mutex::new(State { grace, lost: vec![at], ..State::default() }) }
+    }
+
+    /// Whether nobody is here, and nobody is known who may come back.
+    pub fn is_over(&self) -> bool {
+        let state = self.state.lock();
+        let now = Instant::now();
+        state.stock == 0 && state.kernel == 0 && state.lost.iter().all(|at| now.duration_since(*at) >= state.grace)
+    }
+
     /// A session begins: before its client is told a size, so that no shrink comes between.
     pub fn enter(self: &Arc<Self>, style: ClientStyle) -> Seat {
         let mut state = self.state.lock();
@@ -132,5 +144,18 @@ mod tests {
         assert_eq!(audience.others(None).lost, 1);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(audience.others(None), Others::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_whom_nobody_has_seen_may_come_back_as_well() {
+        let audience = Arc::new(Audience::haunted(Duration::from_secs(2), Instant::now()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((audience.others(None).lost, audience.is_over()), (1, false));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((audience.others(None).lost, audience.is_over()), (0, true));
+        let seat = audience.enter(ClientStyle::Stock);
+        assert!(!audience.is_over());
+        seat.leave(true);
+        assert!(audience.is_over());
     }
 }

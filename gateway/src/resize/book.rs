@@ -146,24 +146,26 @@ impl Book {
         !known
     }
 
-    /// Counts an export that is about to be made, so that no two are made for the same room. False: it is counted already.
+    /// Counts an export that is about to be made, so that no two are made for the same room.
     ///
     /// # Errors
-    /// Its tenant has no room for it; nothing is counted then.
-    pub fn create(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<bool, Reason> {
+    /// Its tenant has no room for it; no more is counted than was before.
+    pub fn create(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), Reason> {
         let mut quota = self.quota.lock();
-        if quota.size(export).is_some() {
-            return Ok(false);
+        let known = quota.give(export, tenant);
+        if !known {
+            quota.add(export, tenant, Size::ZERO)?;
         }
-        quota.add(export, tenant, Size::ZERO)?;
         match quota.reserve(export, size) {
             Ok(grant) => {
                 quota.commit(grant.reservation, size);
-                Ok(true)
+                Ok(())
             }
             Err(reason) => {
-                // Nothing of it is held.
-                let _ = quota.remove(export);
+                if !known {
+                    // Nothing of it is held.
+                    let _ = quota.remove(export);
+                }
                 Err(reason)
             }
         }

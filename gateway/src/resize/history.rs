@@ -37,7 +37,7 @@ pub enum Kind {
     Quarantined,
     /// The tenant is over its soft quota from now on.
     SoftQuota,
-    /// It has left the configuration, and an operator had it forgotten.
+    /// It has left the configuration and an operator had it forgotten, or its file is gone that a client's name had made.
     Forgotten,
     /// A tenant has another quota, by order or by the configuration.
     QuotaChanged,

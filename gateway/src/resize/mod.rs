@@ -73,14 +73,14 @@ impl Resizer {
     pub fn new(
         export: ExportName,
         tenant: TenantId,
-        audience: Audience,
+        audience: Arc<Audience>,
         book: Arc<Book>,
     ) -> (Self, mpsc::Receiver<Act>) {
         let (acts, rx) = mpsc::channel(WAITING);
         (
             Self {
                 acts,
-                audience: Arc::new(audience),
+                audience,
                 jobs: Arc::default(),
                 glance: Arc::default(),
                 rules: Arc::default(),

@@ -76,6 +76,14 @@ impl Notes {
         Ok(())
     }
 
+    /// Counts a disk that is about to be made; durable when it returns.
+    ///
+    /// # Errors
+    /// What [`Ledger::record_size`] says; it may be counted all the same.
+    pub async fn count(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), LedgerError> {
+        self.ledger.record_size(record(export, tenant, measured(size, 0))).await
+    }
+
     /// Strikes a range out; durable when it returns.
     ///
     /// # Errors
@@ -107,7 +115,7 @@ impl Notes {
         Ok(())
     }
 
-    /// Lets go of an export that has left the configuration, whoever's it was, and tells so.
+    /// Lets go of an export that has left the configuration, or is gone itself, whoever's it was, and tells so.
     ///
     /// # Errors
     /// What [`Ledger::forget`] says.
@@ -117,7 +125,7 @@ impl Notes {
             kind: Kind::Forgotten.word(),
             tenant: Some(tenant.clone()),
             export: Some(export.clone()),
-            detail: "it is not in the configuration any more, and an operator had it forgotten".to_owned(),
+            detail: "there is no such export any more".to_owned(),
             old_size: Some(last),
             new_size: None,
         };

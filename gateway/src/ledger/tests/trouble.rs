@@ -111,6 +111,10 @@ async fn one_process_has_the_ledger_and_the_next_is_told_which() {
     let text = error.to_string();
     assert!(text.contains("ledger.sqlite is in use by process "), "{text}");
     assert!(text.contains("stop that gateway, or give this one another `state` directory"), "{text}");
+    // Somebody takes it for one that a crash has left.
+    std::fs::remove_file(scratch.0.join("ledger.lock")).unwrap();
+    let error = open_error(&scratch.0);
+    assert!(matches!(&error, LedgerError::InUse { by: None, .. }), "{error}");
     ledger.close().await;
     Ledger::open(&scratch.0).unwrap();
 }

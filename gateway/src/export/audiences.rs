@@ -1,0 +1,127 @@
+//! Who may come back to exports that are closed meanwhile: opening one again forgets nobody who left without a goodbye.
+//!
+//! Nor is anybody forgotten whom an earlier life of the gateway served: what it had open counts as if somebody had left it
+//! when this process began. Never keeps what nobody can come back to, but for a few.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nbd_gateway_policy::types::ExportName;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::resize::Resizer;
+use crate::resize::audience::Audience;
+
+/// So many are kept without looking whether they still matter.
+const FEW: usize = 256;
+
+/// By export; those of closed ones.
+#[derive(Debug)]
+pub(super) struct Audiences {
+    start: Instant,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Exports of an earlier life.
+    earlier: HashSet<ExportName>,
+    closed: HashMap<ExportName, Arc<Audience>>,
+    /// With more than so many it is looked which still matter.
+    enough: usize,
+}
+
+impl Default for Audiences {
+    fn default() -> Self {
+        Self { start: Instant::now(), kept: Mutex::default() }
+    }
+}
+
+impl Audiences {
+    /// An earlier life had this export.
+    pub(super) fn haunt(&self, export: &ExportName) {
+        self.kept.lock().earlier.insert(export.clone());
+    }
+
+    /// Keeps that of an export that closes. Its last sessions may still be on their way out.
+    pub(super) fn remember(&self, resizer: &Resizer) {
+        self.keep(resizer.export_name(), &resizer.audience);
+    }
+
+    fn keep(&self, export: &ExportName, audience: &Arc<Audience>) {
+        let mut kept = self.kept.lock();
+        kept.closed.insert(export.clone(), Arc::clone(audience));
+        if kept.closed.len() > kept.enough.max(FEW) {
+            kept.closed.retain(|_, audience| !audience.is_over());
+            kept.enough = kept.closed.len().saturating_mul(2);
+        }
+    }
+
+    /// That of an export that opens. Those who left without a goodbye count for `grace`.
+    pub(super) fn of(&self, export: &ExportName, grace: Duration) -> Arc<Audience> {
+        let mut kept = self.kept.lock();
+        if let Some(known) = kept.closed.remove(export) {
+            known.adjust(grace);
+            return known;
+        }
+        Arc::new(match kept.earlier.remove(export) {
+            true => Audience::haunted(grace, self.start),
+            false => Audience::new(grace),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nbd_gateway_policy::style::ClientStyle;
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    fn name(text: &str) -> ExportName {
+        ExportName::new(text).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_left_a_closed_export_is_known_when_it_opens_again() {
+        let audiences = Audiences::default();
+        let first = audiences.of(&name("a"), GRACE);
+        let seat = first.enter(ClientStyle::Stock);
+        audiences.keep(&name("a"), &first);
+        drop(first);
+        // Its session ends after the export has closed.
+        seat.leave(false);
+        assert_eq!(audiences.of(&name("b"), GRACE).others(None).lost, 0);
+        assert_eq!(audiences.of(&name("a"), GRACE).others(None).lost, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_earlier_life_had_may_be_come_back_to_from_the_start_on() {
+        let audiences = Audiences::default();
+        audiences.haunt(&name("a"));
+        tokio::time::advance(GRACE / 2).await;
+        let opened = audiences.of(&name("a"), GRACE);
+        assert_eq!(opened.others(None).lost, 1);
+        assert_eq!(audiences.of(&name("b"), GRACE).others(None).lost, 0);
+        tokio::time::advance(GRACE / 2).await;
+        assert_eq!(opened.others(None).lost, 0, "counted from the start, not from the opening");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_that_are_made_up_are_not_kept_for_ever() {
+        let audiences = Audiences::default();
+        for turn in 0..10 {
+            for number in 0..1000 {
+                let audience = Arc::new(Audience::new(GRACE));
+                drop(audience.enter(ClientStyle::Stock));
+                audiences.keep(&name(&format!("{turn}/{number}")), &audience);
+            }
+            tokio::time::advance(GRACE).await;
+        }
+        let kept = audiences.kept.lock().closed.len();
+        assert!(kept < 5000, "{kept}");
+    }
+}

@@ -1,0 +1,100 @@
+//! A disk that a client's name makes up is room that its tenant must have: a file that is not there yet, a window that has
+//! never shown anything. It is counted, and in the ledger, before there is anything of it.
+//!
+//! What the configuration names is the operator's own doing, and only counted. Never makes anything itself.
+
+use std::io;
+use std::path::Path;
+
+use nbd_gateway_config::{Backend, Driver, Resolved};
+use nbd_gateway_policy::refusal::{Reason, Refusal};
+use nbd_gateway_policy::types::Size;
+
+use super::Registry;
+
+impl Registry {
+    /// Counts what opening this export makes. Whether it makes anything. Cancel-safe: yes; what was counted is counted until
+    /// it is measured.
+    pub(super) async fn make_room(&self, config: &Resolved) -> Result<bool, Refusal> {
+        let (export, tenant) = (&config.name, &config.tenant);
+        let (book, notes) = (&self.shared.book, &self.shared.notes);
+        if self.config().listable().any(|name| name == export.as_str()) {
+            return Ok(false);
+        }
+        let size = match (&config.backend, &config.resize.driver) {
+            (Backend::File { path, size: Some(size) }, _) if is_missing(path).await => {
+                // Whatever it was counted at is gone.
+                book.settle(export, Size::ZERO).await;
+                Size::new(size.bytes()).unwrap_or(Size::MAX)
+            }
+            (_, Driver::Window { size }) if notes.window(export).is_none() && book.size(export).is_none() => *size,
+            _ => return Ok(false),
+        };
+        let refusal = |reason| Refusal { export: export.clone(), tenant: tenant.clone(), reason };
+        book.create(export, tenant, size).map_err(refusal)?;
+        if let Err(error) = notes.count(export, tenant, size).await {
+            tracing::warn!(export = export.as_str(), %error, "the ledger does not take a new disk; it is not made");
+            let _ = book.forget(export);
+            return Err(refusal(Reason::LedgerUnavailable));
+        }
+        Ok(true)
+    }
+
+    /// Whether an export of the ledger is one that a client's name made up and that is not there any more: a look at it would
+    /// make it anew.
+    pub async fn is_unmade(&self, name: &str) -> bool {
+        let Ok(config) = self.config().export_for(name) else { return false };
+        match &config.backend {
+            Backend::File { path, size: Some(_) } if !self.config().listable().any(|listed| listed == name) => {
+                !self.entries.contains_key(name) && is_missing(path).await
+            }
+            _ => false,
+        }
+    }
+
+    /// Counts such an export no more. Whether that is so now: what is owed to it, or a client that makes it anew, keeps it on
+    /// the books.
+    pub async fn forget_unmade(&self, name: &str) -> bool {
+        if !self.is_unmade(name).await {
+            return false;
+        }
+        let Ok(entry) = self.entry(name) else { return false };
+        // Nobody makes it meanwhile.
+        let mut state = entry.state.lock().await;
+        if state.retired || state.export.is_some() {
+            return false;
+        }
+        let config = entry.config();
+        let (export, tenant) = (&config.name, &config.tenant);
+        let Backend::File { path, .. } = &config.backend else { return false };
+        let last = self.shared.book.size(export).unwrap_or_default();
+        let gone = is_missing(path).await && self.shared.notes.forget(export, tenant, last).await.is_ok();
+        if gone {
+            let _ = self.shared.book.forget(export);
+        }
+        self.discard(&entry, &mut state);
+        gone
+    }
+
+    /// It could not be opened after all. What is there nevertheless stays counted.
+    pub(super) async fn unmake(&self, config: &Resolved) {
+        let export = &config.name;
+        if let Backend::File { path, .. } = &config.backend
+            && !is_missing(path).await
+        {
+            return;
+        }
+        // In this order: what the ledger keeps is counted.
+        if self.ledger().forget(export, None).await.is_ok() {
+            let _ = self.shared.book.forget(export);
+        }
+    }
+}
+
+/// Whether there is nothing of a disk. What can't be looked at may be there.
+async fn is_missing(path: &Path) -> bool {
+    match tokio::fs::metadata(path).await {
+        Ok(found) => found.is_file() && found.len() == 0,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
