@@ -315,6 +315,7 @@ mod tests {
     use nbd_gateway_policy::access::Verb;
 
     use super::*;
+    use crate::units::When;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
@@ -385,17 +386,21 @@ mod tests {
                     export: None,
                     tenant: None,
                     kind: None,
+                    after: None,
+                    before: None,
                     limit: 100,
                     follow: false,
                     admin: admin(),
                 }),
             ),
             (
-                "nbd-gateway events --export a --tenant t --kind refused --limit 5 --follow",
+                "nbd-gateway events --export a --tenant t --kind refused --after 10m --limit 5 --follow",
                 Command::Events(Events {
                     export: Some("a".to_owned()),
                     tenant: Some("t".to_owned()),
                     kind: Some("refused".to_owned()),
+                    after: Some(When::Ago(Interval::from_secs(600))),
+                    before: None,
                     limit: 5,
                     follow: true,
                     admin: admin(),

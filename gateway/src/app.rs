@@ -19,6 +19,7 @@ use crate::ledger::LedgerError;
 use crate::listener::{BindError, Bound, Inherited};
 use crate::net::Pool;
 use crate::resize::notes::Notes;
+use crate::service::{Glance, Service};
 use crate::session::{Front, SessionTable};
 use crate::shards::Shards;
 use crate::tls::{BackendTls, CertificateFault, ListenerTls};
@@ -124,8 +125,9 @@ impl App {
         self.admin.as_ref().map(|a| a.url.as_str())
     }
 
-    /// Serves until `stop` completes or an operator orders the end, then drains. Cancel-safe: no.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    /// Serves until `stop` completes or an operator orders the end, then drains; the service manager is told of
+    /// all of it. Cancel-safe: no.
+    pub async fn run(self, stop: impl Future<Output = ()>, service: Service) {
         let (drain, draining) = watch::channel(false);
         let (phase, phases) = watch::channel(Phase::Starting);
         let (end, ending) = watch::channel(false);
@@ -154,8 +156,11 @@ impl App {
             token_file: self.config.token_file.clone(),
             drain: Arc::new(order),
         };
+        let glance = glance(phases.clone(), Arc::clone(&self.registry), Arc::clone(&self.table));
         let admin = self.admin.map(|admin| tokio::spawn(admin.run(inside, phases, ending)));
         phase.send_replace(Phase::Ready);
+        service.ready().await;
+        let tending = tokio::spawn(service.clone().tend(self.registry.shards().clone(), glance));
 
         tokio::select! {
             () = stop => {}
@@ -169,6 +174,8 @@ impl App {
         tracing::info!(sessions, limit = ?limits.drain_timeout, "draining");
         phase.send_replace(Phase::Draining);
         drain.send_replace(true);
+        // The admin interface has as long again as the backends.
+        service.stopping(limits.drain_timeout + 2 * LET_GO).await;
         while accepting.join_next().await.is_some() {}
         if tokio::time::timeout_at(over, self.table.emptied()).await.is_err() {
             let left = self.table.len();
@@ -186,7 +193,21 @@ impl App {
             let soon = tokio::time::Instant::now() + LET_GO;
             let _ = tokio::time::timeout_at(soon.min(over + LET_GO), admin).await;
         }
+        tending.abort();
         tracing::info!("stopped");
+    }
+}
+
+/// How the gateway is, for the service manager.
+fn glance(phase: watch::Receiver<Phase>, registry: Arc<Registry>, sessions: Arc<SessionTable>) -> impl Fn() -> Glance {
+    move || {
+        let over_quota = |tenant: &&config::Tenant| registry.usage(&tenant.id).is_some_and(|usage| usage.over_quota);
+        Glance {
+            draining: *phase.borrow() == Phase::Draining,
+            exports: registry.open_exports(),
+            sessions: sessions.len(),
+            over_quota: registry.tenants().iter().filter(over_quota).count(),
+        }
     }
 }
 

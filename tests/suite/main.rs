@@ -54,6 +54,7 @@ mod resize_hostile;
 mod route;
 mod scripted;
 mod shipped;
+mod systemd;
 mod templates;
 mod tenant_bounds;
 mod tls;

@@ -11,6 +11,7 @@ mod openapi;
 mod order;
 mod routes;
 mod state;
+mod stream;
 mod token;
 pub mod view;
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use nbd_gateway_config::AdminAddress;
 use nbd_gateway_metrics::Metrics;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::export::Registry;
 use crate::listener::{SocketFile, clear_way};
@@ -44,6 +45,8 @@ struct Shared {
     sessions: Arc<SessionTable>,
     phase: watch::Receiver<Phase>,
     drain: Arc<watch::Sender<bool>>,
+    /// Places for those who follow the events.
+    streams: Arc<Semaphore>,
 }
 
 /// What the interface shows and changes.
@@ -101,7 +104,9 @@ impl Admin {
     pub async fn run(self, inside: Inside, phase: watch::Receiver<Phase>, mut end: watch::Receiver<bool>) {
         let Inside { metrics, registry, sessions, token_file, drain } = inside;
         let token = token::Token(Arc::new(token_file));
-        let router = routes::router(&token, self.guarded, Shared { metrics, registry, sessions, phase, drain });
+        let streams = Arc::new(Semaphore::new(stream::STREAMS));
+        let shared = Shared { metrics, registry, sessions, phase, drain, streams };
+        let router = routes::router(&token, self.guarded, shared);
         let ended = async move {
             // An error means that nobody is left to say so.
             let _ = end.wait_for(|e| *e).await;

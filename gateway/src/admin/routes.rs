@@ -33,6 +33,8 @@ pub(super) enum Asks {
 pub(super) enum Shape {
     /// JSON of this schema.
     Json(fn(&mut SchemaGenerator) -> Schema),
+    /// JSON of a list of these, or a stream of them as server-sent events.
+    Listed(fn(&mut SchemaGenerator) -> Schema),
     /// Plain text.
     Text,
 }
@@ -112,8 +114,8 @@ pub(super) fn table() -> Vec<Route> {
             fails: not_ready,
             ..seen(
                 "/api/v1/events",
-                "what has become of sizes, oldest first",
-                json::<Vec<EventView>>(),
+                "what has become of sizes, oldest first: a list, or a stream that goes on with each new one as it happens",
+                Shape::Listed(|generator| generator.subschema_for::<EventView>()),
                 get(events::events),
             )
         },

@@ -59,7 +59,8 @@ pub struct ExportView {
 impl ExportView {
     /// What there is to see of an export now.
     pub(super) fn of(export: &Export, sessions: u64) -> Self {
-        let (shown, config, policy) = (export.view().shown(), export.config(), export.policy());
+        let (shown, settings) = (export.view().shown(), export.settings());
+        let (config, policy) = (&settings.config, &settings.policy);
         let seen = export.resizer().glance.now();
         let standing = seen.map_or(Standing::Unmeasured, |seen| seen.standing);
         let disk = match (standing, seen) {

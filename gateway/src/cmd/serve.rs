@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{DONE, USAGE, failed};
 use crate::app::App;
+use crate::service::Service;
 use crate::shards::Shards;
 
 /// Runs the gateway: with this configuration, or with the embedded default.
@@ -58,12 +59,13 @@ async fn serve(config: Config, shards: Shards, embedded: bool) -> ExitCode {
     if early {
         return ExitCode::from(DONE);
     }
+    let service = Service::from_env();
     let app = match App::build(config, shards).await {
         Ok(app) => app,
         Err(error) => return failed(&error),
     };
     announce(&app, embedded);
-    app.run(stop).await;
+    app.run(stop, service).await;
     ExitCode::from(DONE)
 }
 

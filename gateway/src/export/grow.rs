@@ -57,7 +57,7 @@ pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
 
 /// Grows the export up to `end`, at least; waits for the tenant's rates as long as `growth-wait` says.
 async fn grown(export: &Export, end: u64) -> Result<(), Failure> {
-    let patience = tokio::time::Instant::now() + export.config.resize.growth_wait;
+    let patience = tokio::time::Instant::now() + export.settings().config.resize.growth_wait;
     let mut tries = 0;
     while tries < TRIES {
         tries += 1;

@@ -132,8 +132,8 @@ struct State {
 pub struct Registry {
     config: Arc<Config>,
     entries: DashMap<String, Arc<Entry>>,
-    budgets: DashMap<String, Arc<TenantBudget>>,
-    crowds: HashMap<TenantId, Arc<Crowd>>,
+    pub(super) budgets: DashMap<String, Arc<TenantBudget>>,
+    pub(super) crowds: HashMap<TenantId, Arc<Crowd>>,
     pub(super) shared: Shared,
 }
 
@@ -445,9 +445,10 @@ impl Drop for Lease {
         }
         let leased = self.entry.leased.load(Ordering::Acquire);
         let (registry, entry) = (Arc::clone(&self.registry), Arc::clone(&self.entry));
+        let idle = self.export.settings().config.idle_timeout;
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            tokio::time::sleep(entry.config.idle_timeout).await;
+            tokio::time::sleep(idle).await;
             registry.close_idle(&entry, leased).await;
         });
     }

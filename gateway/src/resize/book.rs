@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nbd_gateway_config::Rates;
 use nbd_gateway_policy::quota::{Headroom, Ledger, Reservation, TenantLimits, Usage};
-use nbd_gateway_policy::rate::{Full, Limiter, Rate};
+use nbd_gateway_policy::rate::{Full, Limiter, Rate, adjust};
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::{Bytes, ExportName, Moment, Size, TenantId};
 use parking_lot::Mutex;
@@ -40,13 +40,25 @@ impl Default for Book {
 }
 
 impl Book {
-    /// Opens a tenant's account: what it may have, and how fast.
+    /// Opens a tenant's account, or changes it: what it may have, and how fast.
     pub fn tenant(&self, tenant: &TenantId, allowance: TenantLimits, rates: Rates) {
-        self.quota.lock().set_limits(tenant, allowance);
+        self.allow(tenant, allowance);
+        self.pace_tenant(tenant, rates);
+    }
+
+    /// What a tenant may have from now on, and what it has. Less than that is legal: nothing shrinks, and nothing grows.
+    pub fn allow(&self, tenant: &TenantId, allowance: TenantLimits) -> Usage {
+        self.quota.lock().set_limits(tenant, allowance)
+    }
+
+    /// How fast a tenant may go from now on. What it has taken of a rate stays taken.
+    pub fn pace_tenant(&self, tenant: &TenantId, rates: Rates) {
         let now = self.now();
-        let of = |rate: Option<Rate>| rate.map(|rate| Limiter::new(rate, now));
-        let limiters = Limiters { resize: of(rates.resize), growth: of(rates.growth), notice: of(rates.notice) };
-        self.limiters.lock().insert(tenant.clone(), limiters);
+        let mut limiters = self.limiters.lock();
+        let limiters = limiters.entry(tenant.clone()).or_default();
+        adjust(&mut limiters.resize, rates.resize, now);
+        adjust(&mut limiters.growth, rates.growth, now);
+        adjust(&mut limiters.notice, rates.notice, now);
     }
 
     fn now(&self) -> Moment {
@@ -78,6 +90,11 @@ impl Book {
     /// A rate of notices that is not a tenant's.
     pub fn pace(&self, rate: Option<Rate>) -> Pace {
         Pace::new(rate, self.now())
+    }
+
+    /// Changes a rate of notices that is not a tenant's.
+    pub fn adjust_pace(&self, pace: &Pace, rate: Option<Rate>) {
+        pace.keep_to(rate, self.now());
     }
 
     /// One notice to a client of this tenant's, within its session's and its export's rate too.

@@ -23,6 +23,7 @@ use super::glance::{Glance, Seen};
 use super::hands::{Answered, Hands};
 use super::history::{Happened, Kind};
 use super::jobs::{JobState, Jobs};
+use super::rules::{Latest, Rules};
 use super::settle::{Exposed, Read};
 use super::watchers::{Told, is_unsettled};
 
@@ -50,6 +51,8 @@ pub enum Act {
     },
     /// A size that the backend told somebody, who knows when. A hint: it is read again before anything is made of it.
     Seen(u64),
+    /// There are other rules: what was not shown by the old ones may be now.
+    Adjusted,
     /// Tells what counts, read anew.
     Audit {
         /// And makes the books agree with it.
@@ -99,6 +102,7 @@ pub struct Coordinator<H> {
     pub(super) jobs: Arc<Jobs>,
     audience: Arc<Audience>,
     glance: Arc<Glance>,
+    rules: Arc<Latest>,
     pub(super) told: Told,
     /// What the backend or its driver said to the wish at hand, for operators.
     pub(super) said: Option<String>,
@@ -111,7 +115,7 @@ impl<H: Hands> Coordinator<H> {
     pub fn new(mut at: Start, hands: H, book: Arc<Book>, jobs: Arc<Jobs>, audience: Arc<Audience>, told: Told) -> Self {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
         let standing = Standing::Ready;
-        let glance = Arc::default();
+        let (glance, rules) = (Arc::default(), Arc::default());
         Self {
             at,
             standing,
@@ -122,6 +126,7 @@ impl<H: Hands> Coordinator<H> {
             jobs,
             audience,
             glance,
+            rules,
             told,
             said: None,
             alone: false,
@@ -133,6 +138,19 @@ impl<H: Hands> Coordinator<H> {
         self.glance = glance;
         self.show();
         self
+    }
+
+    /// Goes by what is put there.
+    pub fn ruled_by(mut self, rules: Arc<Latest>) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    fn keep_rules(&mut self) {
+        if let Some(Rules { policy, timeout }) = self.rules.take() {
+            (self.at.policy, self.at.timeout) = (policy, timeout);
+            self.hands.keep_within(timeout);
+        }
     }
 
     fn show(&self) {
@@ -152,6 +170,7 @@ impl<H: Hands> Coordinator<H> {
                 act = acts.recv() => act,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
+                    self.keep_rules();
                     self.settle().await;
                     self.show();
                     continue;
@@ -166,6 +185,7 @@ impl<H: Hands> Coordinator<H> {
 
     /// Carries one act out. False: that was the last.
     pub(super) async fn apply(&mut self, act: Act) -> bool {
+        self.keep_rules();
         match act {
             Act::Wish { wish, asking, job, reply } => {
                 let since = Instant::now();
@@ -184,6 +204,14 @@ impl<H: Hands> Coordinator<H> {
             Act::Seen(size) => {
                 self.hint(size).await;
                 self.show();
+                true
+            }
+            Act::Adjusted => {
+                if self.at.disk > self.at.size {
+                    // What can't be read now is looked at again.
+                    let _ = self.look().await;
+                    self.show();
+                }
                 true
             }
             Act::Audit { apply, reply } => {

@@ -126,11 +126,12 @@ pub(crate) async fn negotiate(
                         let export = lease.export();
                         let (agreement, seat) = agreement(export, decision, &server, server.selected(&name), asks, go);
                         let export = lease.export();
+                        let description = export.description();
                         let offer = Offer {
                             size: agreement.size,
                             flags: agreement.flags,
                             name: &name,
-                            description: export.description(),
+                            description: description.as_deref(),
                             block_sizes: export.block_sizes(),
                             resize: agreement.offer.answers.then(|| resize_info(&agreement.offer)),
                         };

@@ -39,7 +39,7 @@ pub use refusals::Refusals;
 pub use reply::Ticket;
 pub use serve::{Front, serve};
 pub use table::{SessionInfo, SessionTable};
-pub use throttle::Throttle;
+pub use throttle::{Speed, Throttle};
 
 use crate::export::Export;
 use crate::net::{Outbox, Peer, Released, Written};

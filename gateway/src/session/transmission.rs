@@ -21,6 +21,7 @@ use super::{Session, Ticket};
 use crate::net::{Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, RequestHeader};
 use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
+use crate::stamp::Stamp;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Request};
 
 /// Why a session ended.
@@ -91,6 +92,8 @@ pub(super) struct Transmission {
     pub(super) step: Step,
     jobs: Vec<Job>,
     finished: Finished,
+    /// When what is decoded now was admitted.
+    stamp: Stamp,
     largest: u64,
     drain: tokio::sync::watch::Receiver<bool>,
     draining: bool,
@@ -122,6 +125,7 @@ impl Transmission {
             step: Step::Header,
             jobs: Vec::with_capacity(64),
             finished: Finished::default(),
+            stamp: Stamp::default(),
             largest,
             drain,
             draining,
@@ -244,6 +248,7 @@ impl Transmission {
 
     /// Everything whole in the inbox.
     fn decode(&mut self) -> Pause {
+        self.stamp.forget();
         loop {
             match core::mem::replace(&mut self.step, Step::Header) {
                 Step::Header => match RequestHeader::take(&mut self.inbox, self.session.agreement.framing) {
@@ -263,7 +268,7 @@ impl Transmission {
                         self.step = Step::Permits(header, flags, only);
                         return Pause::Permits;
                     }
-                    self.step = Step::Payload(header, flags, only, Instant::now());
+                    self.step = Step::Payload(header, flags, only, self.stamp.now(0));
                 }
                 Step::Answer(header, outcome) => {
                     if !self.session.permits.take(0, &self.session) {
@@ -407,7 +412,7 @@ impl Transmission {
         };
         let request = Request { command, flags, offset, length, payload: Payload::empty() };
         let session = Arc::clone(&self.session);
-        let ticket = Ticket { session, cookie, bytes: 0, permit: true, only: None, since: Instant::now() };
+        let ticket = Ticket { session, cookie, bytes: 0, permit: true, only: None, since: self.stamp.now(0) };
         self.session.export.admit(1);
         ticket.reply(&request, outcome, &mut self.finished);
     }

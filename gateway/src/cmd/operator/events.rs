@@ -60,6 +60,11 @@ fn path(args: &Events, since: Option<u64>, limit: u32) -> String {
             path.push_str(&format!("&{name}={}", escaped(value)));
         }
     }
+    for (name, value) in [("after", args.after), ("before", args.before)] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", value.seen_now()));
+        }
+    }
     if let Some(since) = since {
         path.push_str(&format!("&since={since}"));
     }
