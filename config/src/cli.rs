@@ -115,6 +115,12 @@ pub enum Command {
         #[command(subcommand)]
         command: LedgerCommand,
     },
+    /// Have a running gateway read its configuration file anew, as SIGHUP does: all of it, or nothing
+    ///
+    /// Prints what has changed, a line each. Clients of what has not changed do not notice. If anything in the file is wrong,
+    /// can't be had, or needs a restart, everything stays as it was, and every reason is told.
+    #[command(after_help = EXIT_CODES)]
+    Reload(List),
     /// Let a running gateway end as SIGTERM does: no new clients, what was admitted is finished
     #[command(after_help = EXIT_CODES)]
     Drain(List),

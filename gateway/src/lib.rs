@@ -209,6 +209,7 @@ pub mod net;
 pub mod origin;
 pub mod proto;
 pub mod qmp;
+pub mod reload;
 pub mod resize;
 pub mod service;
 pub mod session;

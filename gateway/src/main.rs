@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Resize(order) => operator::resize(&order),
         Command::Publish(order) => operator::publish(&order),
         Command::Ledger { command: LedgerCommand::Reconcile(order) } => operator::reconcile(&order),
+        Command::Reload(ask) => operator::reload(&ask),
         Command::Drain(ask) => operator::drain(&ask),
         Command::Agent(order) => agent::main(&order),
         Command::Schema => describe::schema(),

@@ -34,7 +34,7 @@ pub(super) async fn export(State(shared): State<Shared>, Path(name): Path<String
 /// The tenants and what they use.
 pub(super) async fn tenants(State(shared): State<Shared>) -> Response {
     let view = |tenant| TenantView::of(tenant, shared.registry.usage(&tenant.id).as_ref());
-    tell(shared.registry.tenants().iter().map(view).collect::<Vec<_>>())
+    tell(shared.registry.config().tenants().iter().map(view).collect::<Vec<_>>())
 }
 
 /// The clients that are connected.

@@ -10,8 +10,10 @@ use axum::{Json, Router};
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 
-use super::token::{self, Token};
-use super::view::{Draining, EventView, ExportView, Reconcile, Reconciled, Resize, Resized, SessionView, TenantView};
+use super::token::{self, TokenFile};
+use super::view::{
+    Draining, EventView, ExportView, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView, TenantView,
+};
 use super::{Shared, events, look, openapi, order, state};
 
 /// The longest body taken, in bytes.
@@ -155,6 +157,15 @@ pub(super) fn table() -> Vec<Route> {
             )
         },
         Route {
+            fails: &[StatusCode::UNPROCESSABLE_ENTITY, StatusCode::SERVICE_UNAVAILABLE],
+            ..ordered(
+                "/api/v1/reload",
+                "reads the configuration file anew as SIGHUP does: all of it, or nothing; answers with what has changed",
+                json::<Reloaded>(),
+                post(order::reload),
+            )
+        },
+        Route {
             answers: (StatusCode::ACCEPTED, json::<Draining>()),
             fails: &[],
             ..ordered("/api/v1/drain", "lets the gateway end as SIGTERM does", json::<Draining>(), post(order::drain))
@@ -169,7 +180,7 @@ pub(super) fn table() -> Vec<Route> {
 }
 
 /// The router. `guarded`: the address can be reached from other hosts, so that readers need the token too.
-pub(super) fn router(token: &Token, guarded: bool, shared: Shared) -> Router {
+pub(super) fn router(token: &TokenFile, guarded: bool, shared: Shared) -> Router {
     let mut router = Router::new();
     for Route { path, asks, serves, .. } in table() {
         let open = match asks {

@@ -226,6 +226,13 @@ pub struct Draining {
     pub sessions: u64,
 }
 
+/// The configuration was read anew.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// What has changed, in the words of the file, a line each.
+    pub changes: Vec<String>,
+}
+
 /// Why something was not done.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {

@@ -16,6 +16,8 @@ mod crowd;
 mod gate;
 mod grow;
 mod held_back;
+mod in_force;
+mod leaving;
 mod orphans;
 mod probes;
 mod ranges;
@@ -24,6 +26,7 @@ mod registry;
 mod returns;
 mod settings;
 mod start;
+mod swap;
 mod view;
 
 use std::sync::Arc;
@@ -40,8 +43,10 @@ use tokio::sync::watch;
 
 pub use self::core::Core;
 pub use backend::{Backend, Facts};
+pub use leaving::Leaving;
 pub use registry::{Lease, OpenError, Registry};
 pub use settings::{NeedsReopening, Settings};
+pub use swap::{Opened, Replaced};
 pub use view::{Shown, View};
 
 use crate::hooks::Hooks;
@@ -99,6 +104,8 @@ pub struct Export {
     ranges: Ranges,
     /// Ends what runs beside: the follower of the backend's size.
     end: watch::Sender<bool>,
+    /// How its sessions are to end.
+    leaving: watch::Sender<Leaving>,
     /// Counted as open.
     _open: Open,
 }
@@ -144,6 +151,7 @@ impl Export {
             returns,
             ranges,
             end,
+            leaving: watch::Sender::default(),
             _open,
         }
     }
@@ -229,6 +237,11 @@ impl Export {
     /// The metadata contexts that the backend has, in a fixed order.
     pub fn contexts(&self) -> &[String] {
         &self.core.facts().contexts
+    }
+
+    /// How its sessions are to end, and when: a session looks at it as long as it lasts.
+    pub fn leaving(&self) -> watch::Receiver<Leaving> {
+        self.leaving.subscribe()
     }
 
     /// The bounds of a session that begins now.

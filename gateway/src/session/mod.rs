@@ -6,6 +6,7 @@
 //! Keeps: memory (1), exactly one reply (8), nobody is stalled by another's reading.
 
 mod admit;
+mod finish;
 mod fuzz;
 mod handshake;
 mod notify;
@@ -77,6 +78,8 @@ pub struct Session {
     peer: Peer,
     /// Where its client comes from, for people.
     from: String,
+    /// The listener that it came by, as the configuration calls it.
+    listener: Arc<str>,
     export: Arc<Export>,
     agreement: Agreement,
     /// Whose certificate its client has shown.

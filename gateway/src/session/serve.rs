@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
+use nbd_gateway_config::Config;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::finish::Finish;
 use super::handshake::{Entered, NoSession, negotiate};
 use super::part::Life;
 use super::permits::Permits;
@@ -23,7 +25,7 @@ use crate::tls::ListenerTls;
 #[derive(Debug)]
 pub struct Front {
     /// The listener, as the configuration calls it.
-    pub listener: String,
+    pub listener: Arc<str>,
     /// What is told of refusals.
     pub refusals: Arc<Refusals>,
     /// The exports.
@@ -38,8 +40,10 @@ pub struct Front {
     pub handshake: Duration,
     /// The longest option data taken, in bytes.
     pub option_length: u32,
+    /// How many connections there may be at a time.
+    pub most: u32,
     /// TLS, if it is spoken here.
-    pub tls: Option<ListenerTls>,
+    pub tls: Option<Arc<ListenerTls>>,
 }
 
 /// Serves one client to its end. Never fails: what went wrong is logged, and concerns this client alone.
@@ -66,7 +70,9 @@ pub async fn serve(front: Arc<Front>, stream: Stream) {
     };
     // From here on the session lives where its lane does.
     let shard = entered.lease.export().shard(id).unwrap_or_else(|| front.registry.shards().next());
-    let session = shard.spawn(transmit(front, Opened { id, peer, identity, inbox, entered }));
+    let judged_by = visitor.judged_by();
+    drop(visitor);
+    let session = shard.spawn(transmit(front, Opened { id, peer, identity, inbox, entered, judged_by }));
     // A session's task does not panic; if it did, its connection is closed and its requests are finished.
     if let Err(error) = session.await {
         tracing::error!(session = id, %error, "session ended by a fault of the gateway");
@@ -80,10 +86,11 @@ struct Opened {
     identity: Peer,
     inbox: Inbox,
     entered: Entered,
+    judged_by: Arc<Config>,
 }
 
 async fn transmit(front: Arc<Front>, opened: Opened) {
-    let Opened { id, peer, identity, inbox, entered } = opened;
+    let Opened { id, peer, identity, inbox, entered, judged_by } = opened;
     let Entered { stream, lease, agreement, seat, certificate } = entered;
     let (read, write) = match stream.rehome() {
         Ok(stream) => stream.split(),
@@ -95,6 +102,7 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
         id,
         peer: identity,
         from: peer.clone(),
+        listener: Arc::clone(&front.listener),
         told: AtomicU64::new(agreement.size),
         notify: Mutex::new(None),
         pace: export.session_pace(),
@@ -119,16 +127,21 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
     });
     session.out.connect(write);
     let entered = front.table.enter(&session);
+    // It may have been judged by what was in force before, and have come too late to be found in the table.
+    if !front.registry.still_admits(&session, &judged_by) {
+        session.part();
+    }
+    drop(judged_by);
     tracing::info!(
         session = id, %peer, export = export.name(), tenant = export.tenant(), size = session.agreement.size,
         framing = ?session.agreement.framing, verbs = %session.verbs(), rule = %session.agreement.decision.rule,
         subject = session.certificate.as_ref().map(|c| c.subject.as_str()),
         "session opened"
     );
-    let drain = front.drain.clone();
+    let finish = Finish::new(front.drain.clone(), export.leaving());
     let gate = Turnstile::new(export.throttles());
     let transmission =
-        Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), limits.largest, drain, gate);
+        Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), limits.largest, finish, gate);
     let end = transmission.run().await;
     seat.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);

@@ -78,6 +78,11 @@ impl SessionTable {
         }
     }
 
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.open.iter().filter_map(|entry| entry.value().upgrade()).collect()
+    }
+
     /// Cuts every connection.
     pub fn cut_all(&self) {
         self.open.iter().filter_map(|entry| entry.value().upgrade()).for_each(|session| session.cut());

@@ -16,6 +16,7 @@ use nbd_gateway_policy::offer::PastEnd;
 use tokio::time::{Instant, Sleep};
 
 use super::admit::{Rules, Verdict, admit, narrow};
+use super::finish::{Finish, Order};
 use super::throttle::Turnstile;
 use super::{Session, Ticket};
 use crate::net::{Pool, ReadHalf, Released};
@@ -95,7 +96,7 @@ pub(super) struct Transmission {
     /// When what is decoded now was admitted.
     stamp: Stamp,
     largest: u64,
-    drain: tokio::sync::watch::Receiver<bool>,
+    finish: Finish,
     draining: bool,
     /// While the session parts: when its client has to have read what was written so far.
     pub(super) patience: Option<Pin<Box<Sleep>>>,
@@ -111,10 +112,10 @@ impl Transmission {
         inbox: Inbox,
         pool: Arc<Pool>,
         largest: u64,
-        drain: tokio::sync::watch::Receiver<bool>,
+        finish: Finish,
         gate: Turnstile,
     ) -> Self {
-        let draining = *drain.borrow();
+        let draining = finish.is_ordered();
         Self {
             gate,
             turn: None,
@@ -127,7 +128,7 @@ impl Transmission {
             finished: Finished::default(),
             stamp: Stamp::default(),
             largest,
-            drain,
+            finish,
             draining,
             patience: None,
         }
@@ -136,17 +137,19 @@ impl Transmission {
     /// Runs to the session's end. Afterwards every request that was admitted is answered, or the client is gone.
     /// Cancel-safe: no; dropped midway, requests in flight still finish, towards nobody.
     pub(super) async fn run(mut self) -> End {
-        let mut drain = self.drain.clone();
-        let mut draining = self.draining;
+        let mut finish = self.finish.clone();
         let end = loop {
             tokio::select! {
                 biased;
-                changed = drain.changed(), if !draining => {
-                    draining = true;
-                    self.draining = changed.is_ok();
-                    // Look at once whether anything is left to do.
-                    self.session.wake();
-                }
+                order = finish.next() => match order {
+                    Order::Drain => {
+                        self.draining = true;
+                        // Look at once whether anything is left to do.
+                        self.session.wake();
+                    }
+                    Order::Part => self.session.part(),
+                    Order::Cut => self.session.cut(),
+                },
                 end = std::future::poll_fn(|cx| self.poll(cx)) => break end,
             }
         };
@@ -320,9 +323,9 @@ impl Transmission {
         &mut self.finished
     }
 
-    /// Turns true when the gateway drains.
-    pub(super) fn drain(&self) -> tokio::sync::watch::Receiver<bool> {
-        self.drain.clone()
+    /// What orders it to finish.
+    pub(super) fn finish(&self) -> Finish {
+        self.finish.clone()
     }
 
     /// Whether it drains.
