@@ -11,13 +11,15 @@ use clap_complete::Shell;
 use crate::units::{Interval, Size};
 use crate::uri::NbdUri;
 
+mod bound;
 mod change;
 mod explain;
 mod operator;
 
+pub use bound::Bound;
 pub use change::{Change, ChangeFault};
 pub use explain::{Explain, Known, UnknownFact};
-pub use operator::{Admin, Events, Exports, LedgerCommand, List, Order, Publish, Reconcile};
+pub use operator::{Admin, Events, Exports, LedgerCommand, List, Order, Publish, Quota, Reconcile};
 
 /// How a command ended, as every command's help states it.
 const EXIT_CODES: &str = "Exit codes:
@@ -108,6 +110,13 @@ pub enum Command {
     /// Show clients all that another hand gave a backend, where `external = "manual"` keeps it back
     #[command(after_help = EXIT_CODES)]
     Publish(Publish),
+    /// Give a tenant of a running gateway another quota
+    ///
+    /// At once, and it is kept over restarts. It holds until the configuration says another quota for the tenant than it
+    /// does now: what is written there later wins, so write it there too. Less than the tenant uses is allowed: nothing
+    /// shrinks, and nothing of it grows.
+    #[command(after_help = EXIT_CODES)]
+    Quota(Quota),
     /// Look after the ledger of a running gateway: what counts against the quotas
     #[command(after_help = EXIT_CODES)]
     Ledger {
@@ -432,6 +441,24 @@ mod tests {
             ),
             ("nbd-gateway publish a", Command::Publish(Publish { name: "a".to_owned(), admin: admin() })),
             (
+                "nbd-gateway quota blue 2TiB",
+                Command::Quota(Quota {
+                    name: "blue".to_owned(),
+                    quota: Bound::At(Size::from_gib(2048)),
+                    soft: None,
+                    admin: admin(),
+                }),
+            ),
+            (
+                "nbd-gateway quota blue none --soft none",
+                Command::Quota(Quota {
+                    name: "blue".to_owned(),
+                    quota: Bound::None,
+                    soft: Some(Bound::None),
+                    admin: admin(),
+                }),
+            ),
+            (
                 "nbd-gateway ledger reconcile --apply",
                 Command::Ledger {
                     command: LedgerCommand::Reconcile(Reconcile { dry_run: false, apply: true, admin: admin() }),
@@ -555,7 +582,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 24);
+        assert_eq!(count, 25);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nbd_gateway_config::{Config, UriTls};
+use nbd_gateway_config::{Config, Tenant, UriTls};
 use nbd_gateway_metrics::Metrics;
 use tokio::sync::{mpsc, watch};
 
@@ -94,6 +94,8 @@ impl App {
         let registry =
             Registry::new(Arc::clone(&config), Arc::clone(&pool), shards, Arc::clone(&metrics), Arc::clone(&notes));
         let measure = registry.remember(&snapshot);
+        // Before anything of theirs is opened: it may grow.
+        registry.allowances().restore(&snapshot.orders).await;
         let embedded = Embedded::default();
         for name in config.listable() {
             if config.export_for(name).is_ok_and(|export| export.backend.is_embedded()) {
@@ -162,6 +164,7 @@ impl App {
             metrics: self.metrics,
             token_file,
             embedded: self.embedded,
+            service: service.clone(),
         };
         running.begin(self.listeners, &self.config.limits);
         let admin = self.admin.map(|admin| tokio::spawn(admin.run(inside, phases, ending)));
@@ -212,12 +215,12 @@ impl App {
 /// How the gateway is, for the service manager.
 fn glance(phase: watch::Receiver<Phase>, registry: Arc<Registry>, sessions: Arc<SessionTable>) -> impl Fn() -> Glance {
     move || {
-        let over_quota = |tenant: &&config::Tenant| registry.usage(&tenant.id).is_some_and(|usage| usage.over_quota);
+        let over_quota = |tenant: &&Tenant| registry.usage(&tenant.id).is_some_and(|usage| usage.over_quota);
         Glance {
             draining: *phase.borrow() == Phase::Draining,
             exports: registry.open_exports(),
             sessions: sessions.len(),
-            over_quota: registry.tenants().iter().filter(over_quota).count(),
+            over_quota: registry.config().tenants().iter().filter(over_quota).count(),
         }
     }
 }

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Events(ask) => operator::events(&ask),
         Command::Resize(order) => operator::resize(&order),
         Command::Publish(order) => operator::publish(&order),
+        Command::Quota(order) => operator::quota(&order),
         Command::Ledger { command: LedgerCommand::Reconcile(order) } => operator::reconcile(&order),
         Command::Reload(ask) => operator::reload(&ask),
         Command::Drain(ask) => operator::drain(&ask),

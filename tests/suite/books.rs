@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::gateway::{Gateway, binary, export};
+use crate::gateway::{Gateway, export};
 use crate::image::Image;
 use crate::peer::Server;
 use crate::place::Place;
@@ -223,25 +223,6 @@ fn an_operator_sees_what_has_become_of_sizes_and_by_whom() -> Result<(), Trouble
     ensure(unknown.status.code() == Some(1) && unknown.stderr.contains("ask for resized, refused, "), || {
         unknown.stderr
     })?;
-    gateway.end()
-}
-
-#[test]
-fn who_follows_the_events_sees_each_new_one_once() -> Result<(), Trouble> {
-    let gateway = Gateway::start(&export("own", "memory:", "size = \"1MiB\"\nmax-size = \"9MiB\""))?;
-    gateway.order_size("own", 2 * MIB)?;
-    let place = Place::fresh()?;
-    let arguments = ["events", "--follow", "--json", "--admin", gateway.told("admin on ")];
-    let mut following = Running::start_with(&binary()?, arguments, place.path("log"), Stdio::null(), Stdio::piped())?;
-    let mut said = BufReader::new(following.child().stdout.take().expect("a pipe"));
-    for size in [2, 3, 4] {
-        let mut line = String::new();
-        said.read_line(&mut line)?;
-        let event: serde_json::Value = serde_json::from_str(&line)?;
-        assert_eq!(event["new_size"], size * MIB, "{line}");
-        gateway.order_size("own", (size + 1) * MIB)?;
-    }
-    following.kill()?;
     gateway.end()
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::Change;
+use super::{Bound, Change};
 use crate::units::When;
 
 /// Where the gateway is, and how to print.
@@ -52,6 +52,23 @@ pub struct Order {
     /// Take the backend for what it is now: SIZE is what it has, and what it has lost is lost
     #[arg(long)]
     pub adopt: bool,
+    /// Where to ask.
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// What a tenant may have.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Quota {
+    /// The tenant, by its name
+    #[arg(value_name = "TENANT")]
+    pub name: String,
+    /// What its exports may sum to, in bytes or like 2TiB; none: as much as there is
+    #[arg(value_name = "SIZE|none")]
+    pub quota: Bound,
+    /// A sum from which on the gateway warns, or none; stays as it is if absent
+    #[arg(long = "soft", value_name = "SIZE|none")]
+    pub soft: Option<Bound>,
     /// Where to ask.
     #[command(flatten)]
     pub admin: Admin,

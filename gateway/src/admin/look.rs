@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use nbd_gateway_policy::types::TenantId;
 
 use super::Shared;
 use super::answer::{refuse, tell, unopened};
@@ -33,8 +34,13 @@ pub(super) async fn export(State(shared): State<Shared>, Path(name): Path<String
 
 /// The tenants and what they use.
 pub(super) async fn tenants(State(shared): State<Shared>) -> Response {
-    let view = |tenant| TenantView::of(tenant, shared.registry.usage(&tenant.id).as_ref());
-    tell(shared.registry.config().tenants().iter().map(view).collect::<Vec<_>>())
+    tell(shared.registry.config().tenants().iter().map(|known| tenant(&shared, &known.id)).collect::<Vec<_>>())
+}
+
+/// A tenant as it is now.
+pub(super) fn tenant(shared: &Shared, id: &TenantId) -> TenantView {
+    let allowed = shared.registry.allowances().allowed(id).unwrap_or_default();
+    TenantView::of(id, shared.registry.usage(id).as_ref(), allowed)
 }
 
 /// The clients that are connected.

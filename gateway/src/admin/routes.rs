@@ -5,14 +5,15 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 use axum::{Json, Router};
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 
 use super::token::{self, TokenFile};
 use super::view::{
-    Draining, EventView, ExportView, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView, TenantView,
+    Draining, EventView, ExportView, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView,
+    TenantView,
 };
 use super::{Shared, events, look, openapi, order, state};
 
@@ -144,6 +145,17 @@ pub(super) fn table() -> Vec<Route> {
                 "calls off a resize that still waits for others",
                 json::<ExportView>(),
                 delete(order::cancel),
+            )
+        },
+        Route {
+            method: Method::PATCH,
+            takes: Some(json::<QuotaOrder>()),
+            fails: &[StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE],
+            ..ordered(
+                "/api/v1/tenants/{name}",
+                "gives a tenant another quota, until the configuration says another than now",
+                json::<TenantView>(),
+                patch(order::quota),
             )
         },
         Route {

@@ -143,7 +143,9 @@ fn log(config: &Config) -> Option<SetLevel> {
     let logger = tracing_subscriber::registry().with(filter);
     let set = match config.log.format {
         LogFormat::Human => logger.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
-        LogFormat::Json => logger.with(lines.json().flatten_event(true)).try_init(),
+        LogFormat::Json => {
+            logger.with(lines.json().flatten_event(true).with_current_span(true).with_span_list(false)).try_init()
+        }
     };
     match set {
         // An error would mean that there is no log any more.

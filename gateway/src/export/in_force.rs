@@ -13,7 +13,6 @@ use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::TenantId;
 
 use super::crowd::Crowd;
-use crate::resize::book::Book;
 use crate::resize::watchers;
 use crate::session::Session;
 
@@ -25,16 +24,12 @@ pub(super) struct InForce {
 }
 
 impl InForce {
-    /// Opens or changes each tenant's account. A tenant that was there before keeps what is counted of it.
-    pub(super) fn new(config: Arc<Config>, before: Option<&Self>, book: &Book, metrics: &Metrics) -> Self {
+    /// A tenant that was there before keeps what is counted of it, and its bounds until it is adjusted.
+    pub(super) fn new(config: Arc<Config>, before: Option<&Self>, metrics: &Metrics) -> Self {
         let crowd = |tenant: &Tenant| {
-            book.tenant(&tenant.id, tenant.allowance, tenant.rates);
             let known = before.and_then(|before| before.crowds.get(&tenant.id));
             let crowd = match known {
-                Some(known) => {
-                    known.adjust(tenant.crowd);
-                    Arc::clone(known)
-                }
+                Some(known) => Arc::clone(known),
                 None => Crowd::new(tenant, metrics.tenant(tenant.id.as_str(), Reason::LABELS.as_slice())),
             };
             (tenant.id.clone(), crowd)
@@ -73,6 +68,7 @@ impl InForce {
     /// Whether a session's client may do by this what it may do.
     pub(super) fn admits(&self, session: &Session, identity: &Identity) -> bool {
         let export = session.export();
-        self.config.access().decide(identity, &export.config().tenant, export.name()).verbs == session.verbs()
+        let tenant = &export.settings().config.tenant;
+        self.config.access().decide(identity, tenant, export.name()).verbs == session.verbs()
     }
 }

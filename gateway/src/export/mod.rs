@@ -50,6 +50,7 @@ pub use swap::{Opened, Replaced};
 pub use view::{Shown, View};
 
 use crate::hooks::Hooks;
+use crate::lane::Look;
 use crate::net::Peer;
 use crate::proto::flags::{Basis, for_client};
 use crate::proto::handshake::BlockSizes;
@@ -301,6 +302,11 @@ impl Export {
     /// How many times answered, unflushed writes may have been lost.
     pub fn losses(&self) -> u64 {
         self.core.backend.losses()
+    }
+
+    /// How its connections to the backend are, by number; none: it is embedded.
+    pub fn lanes(&self) -> Vec<Look> {
+        self.core.backend.look()
     }
 
     /// The shard on which a session is to live, if it matters.

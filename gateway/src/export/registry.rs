@@ -26,6 +26,7 @@ use super::probes::Probes;
 use super::{Export, start};
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::net::Pool;
+use crate::resize::allowance::Allowances;
 use crate::resize::book::Book;
 use crate::resize::notes::Notes;
 use crate::session::{SessionTable, TenantBudget};
@@ -162,6 +163,21 @@ impl Entry {
         Arc::clone(&self.config.read())
     }
 
+    /// What it has open; None also while it is being opened or closed.
+    pub(super) fn now_open(&self) -> Option<Arc<Export>> {
+        self.state.try_lock().ok().and_then(|state| state.export.clone())
+    }
+
+    /// What is open goes by its settings of `config` from now on. False: it can't as it is.
+    pub(super) fn adjusts(&self, config: &Config) -> bool {
+        let (Some(export), Ok(next)) = (self.now_open(), config.export_for(&self.name())) else { return false };
+        let adjusted = export.adjust(&next).is_ok();
+        if adjusted {
+            *self.config.write() = Arc::new(next);
+        }
+        adjusted
+    }
+
     pub(super) fn name(&self) -> String {
         self.config.read().name.as_str().to_owned()
     }
@@ -198,6 +214,7 @@ pub struct Registry {
     pub(super) in_force: RwLock<Arc<InForce>>,
     pub(super) entries: DashMap<String, Arc<Entry>>,
     pub(super) budgets: DashMap<String, Arc<TenantBudget>>,
+    allowances: Allowances,
     pub(super) shared: Shared,
 }
 
@@ -226,8 +243,11 @@ impl Registry {
         notes: Arc<Notes>,
     ) -> Arc<Self> {
         let book = Arc::new(Book::default());
-        let in_force = InForce::new(config, None, &book, &metrics);
+        let in_force = InForce::new(config, None, &metrics);
         in_force.show(&metrics);
+        let tenants = in_force.config.tenants();
+        tenants.iter().for_each(|tenant| book.pace_tenant(&tenant.id, tenant.rates));
+        let allowances = Allowances::new(Arc::clone(&book), Arc::clone(&notes), tenants);
         let state = in_force.config.state.clone();
         let shared = Shared {
             pool,
@@ -241,7 +261,7 @@ impl Registry {
             held_back: HeldBack::default(),
         };
         let in_force = RwLock::new(Arc::new(in_force));
-        Arc::new(Self { in_force, entries: DashMap::new(), budgets: DashMap::new(), shared })
+        Arc::new(Self { in_force, entries: DashMap::new(), budgets: DashMap::new(), allowances, shared })
     }
 
     pub(super) fn in_force(&self) -> Arc<InForce> {
@@ -256,6 +276,11 @@ impl Registry {
     /// The ledger: what is counted, held and told.
     pub fn ledger(&self) -> &Ledger {
         self.shared.notes.ledger()
+    }
+
+    /// What its tenants may have, and by whom.
+    pub fn allowances(&self) -> &Allowances {
+        &self.allowances
     }
 
     /// Counts what an earlier life has left in the ledger: each export at its last size, and what was held for grows of
@@ -477,9 +502,9 @@ impl Lease {
 
     /// For a session: refused where its tenant has as many as it may have.
     pub fn for_session(mut self) -> Result<Self, OpenError> {
-        let config = self.export.config();
-        if let Some(crowd) = self.registry.in_force().crowd(&config.tenant) {
-            self.room = Some(crowd.enter(&config.name).map_err(OpenError::Crowded)?);
+        let settings = self.export.settings();
+        if let Some(crowd) = self.registry.in_force().crowd(&settings.config.tenant) {
+            self.room = Some(crowd.enter(&settings.config.name).map_err(OpenError::Crowded)?);
         }
         Ok(self)
     }

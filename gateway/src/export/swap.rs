@@ -21,6 +21,8 @@ use super::{Export, Leaving};
 enum Fate {
     /// Nothing: its sessions never notice.
     Stays,
+    /// It goes by its new settings as it is, and its sessions stay.
+    Adjusts,
     /// It is there no more, and its sessions drain.
     Ends,
     /// Its sessions part, and the first that comes back opens it anew.
@@ -28,13 +30,16 @@ enum Fate {
 }
 
 impl Fate {
-    fn of(open: &Resolved, config: &Config) -> Self {
+    fn of(entry: &Entry, config: &Config) -> Self {
+        let open = entry.config();
         match config.export_for(open.name.as_str()) {
             Err(_) => Self::Ends,
-            Ok(next) if is_same(open, &next) => Self::Stays,
-            // The one place for settings that can change while it is open: ask `Export::adjust(&next)` first, and go on
-            // here with what needs opening anew.
-            Ok(_) => Self::Reopens,
+            Ok(next) if is_same(&open, &next) => Self::Stays,
+            // One that is being opened or closed just now is opened anew.
+            Ok(next) => match entry.now_open() {
+                Some(export) if export.may_adjust(&next).is_ok() => Self::Adjusts,
+                _ => Self::Reopens,
+            },
         }
     }
 }
@@ -85,7 +90,7 @@ impl Registry {
         for entry in entries.iter().filter(|entry| !entry.is_leaving()) {
             let (open, name) = (entry.config(), entry.name());
             let Ok(next) = config.export_for(&name) else { continue };
-            if matches!(open.backend, Backend::Memory { .. }) && Fate::of(&open, config) == Fate::Reopens {
+            if matches!(open.backend, Backend::Memory { .. }) && Fate::of(entry, config) == Fate::Reopens {
                 objections.push(format!(
                     "export {name:?} is in memory, and what has changed of it needs it to be opened anew: its data would be \
                      gone; leave it as it was, or take it out with one reload and add it with another"
@@ -117,7 +122,8 @@ impl Registry {
             && self.config().export_for(next.name.as_str()).is_err()
             && self.entries.iter().all(|entry| {
                 let open = entry.config();
-                let leaves = entry.is_leaving() || Fate::of(&open, config) != Fate::Stays;
+                let fate = Fate::of(entry.value(), config);
+                let leaves = entry.is_leaving() || matches!(fate, Fate::Ends | Fate::Reopens);
                 open.name != next.name && !(leaves && has_same_file(&open, next))
             })
     }
@@ -165,12 +171,13 @@ impl Registry {
         let (before, now) = {
             let mut in_force = self.in_force.write();
             let before = Arc::clone(&in_force);
-            let now = InForce::new(config, Some(&before), &self.shared.book, &self.shared.metrics);
+            let now = InForce::new(config, Some(&before), &self.shared.metrics);
             for entry in &self.entries {
-                let how = match Fate::of(&entry.config(), &now.config) {
+                let how = match Fate::of(entry.value(), &now.config) {
                     Fate::Stays => continue,
+                    Fate::Adjusts if entry.adjusts(&now.config) => continue,
                     Fate::Ends => Leaving::Drained,
-                    Fate::Reopens => Leaving::Parted,
+                    Fate::Adjusts | Fate::Reopens => Leaving::Parted,
                 };
                 if entry.closes() {
                     leaving.push((Arc::clone(entry.value()), how));
@@ -184,7 +191,7 @@ impl Registry {
             *in_force = Arc::clone(&now);
             (before, now)
         };
-        self.tell_bounds(&before.config, &now.config);
+        self.tell_bounds(&now.config);
         let replaced = Replaced { leases, leaving: leaving.len(), judged_anew: self.judge_anew(&now) };
         self.see_all_off(leaving, &before.config, over);
         replaced
@@ -202,16 +209,9 @@ impl Registry {
         Lease::new(self, entry, export)
     }
 
-    /// What the exports of a tenant share and is made when the first of them is opened: made anew where its bounds are others.
-    fn tell_bounds(&self, before: &Config, now: &Config) {
-        for tenant in now.tenants() {
-            let own = |config: &Config| {
-                config.tenant(tenant.id.as_str()).map(|tenant| (tenant.limits.tenant_bytes, tenant.limits.tenant_io))
-            };
-            if own(before) != own(now) {
-                self.budgets.remove(tenant.id.as_str());
-            }
-        }
+    /// What tenants may have open and in flight, and how fast they may go; and whose the exports are that are not open.
+    fn tell_bounds(&self, now: &Config) {
+        now.tenants().iter().for_each(|tenant| self.adjust_tenant(tenant));
         for export in now.listable().filter_map(|name| now.export_for(name).ok()) {
             // Of one that is open, its next opening does it.
             if !self.entries.contains_key(export.name.as_str()) {

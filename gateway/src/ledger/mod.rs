@@ -26,14 +26,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nbd_gateway_policy::types::{ByteRange, ExportName};
+use nbd_gateway_policy::types::{ByteRange, ExportName, TenantId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::change::{Commit, RecordSize, Reserve, Settle, Zeroes};
 pub use self::error::LedgerError;
 pub use self::place::DATABASE as FILE;
 pub use self::row::{
-    Event, EventFilter, ExportRow, Known, NewEvent, ReservationId, ReservationRow, Snapshot, State, UnixMillis, Zeroing,
+    Event, EventFilter, ExportRow, Known, NewEvent, QuotaOrder, Quotas, ReservationId, ReservationRow, Snapshot, State,
+    UnixMillis, Zeroing,
 };
 
 use self::change::Change;
@@ -175,6 +176,22 @@ impl Ledger {
     /// [`LedgerError::Sqlite`].
     pub async fn event(&self, event: NewEvent) -> Result<u64, LedgerError> {
         self.write(Change::Event(event)).await.map(i64::unsigned_abs)
+    }
+
+    /// Keeps an order about a tenant's quota; the one before it goes.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`]; then the one before it stands.
+    pub async fn order_quota(&self, order: QuotaOrder, event: Option<NewEvent>) -> Result<(), LedgerError> {
+        self.write(Change::OrderQuota { order, event }).await.map(drop)
+    }
+
+    /// Drops the order about a tenant's quota. None is fine.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub async fn drop_quota_order(&self, tenant: &TenantId, event: Option<NewEvent>) -> Result<(), LedgerError> {
+        self.write(Change::DropQuotaOrder { tenant: tenant.clone(), event }).await.map(drop)
     }
 
     /// Removes an export that is no longer this gateway's to count. One that is not known is fine.

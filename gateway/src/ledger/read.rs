@@ -6,8 +6,8 @@ use rusqlite::{Row, params_from_iter};
 
 use super::store::Store;
 use super::{
-    Event, EventFilter, ExportRow, Known, LedgerError, ReservationId, ReservationRow, Snapshot, State, UnixMillis,
-    Zeroing,
+    Event, EventFilter, ExportRow, Known, LedgerError, QuotaOrder, Quotas, ReservationId, ReservationRow, Snapshot,
+    State, UnixMillis, Zeroing,
 };
 
 /// One row of one table.
@@ -64,7 +64,34 @@ impl Store {
                 let range = ByteRange::new(start, end).ok_or_else(|| row.damaged(2, "it is empty"))?;
                 Ok(Zeroing { export: row.export(0)?, range })
             })?;
-        Ok(Snapshot { exports, zeroing: merged(zeroing), reservations })
+        Ok(Snapshot { exports, zeroing: merged(zeroing), reservations, orders: self.orders()? })
+    }
+
+    fn orders(&self) -> Result<Vec<QuotaOrder>, LedgerError> {
+        // An older ledger gets the table with the first write, and that may have to wait for room on its disk.
+        if !self.has("quota_order")? {
+            return Ok(Vec::new());
+        }
+        self.rows(
+            "quota_order",
+            "SELECT tenant, quota, soft_quota, configured, configured_soft, ordered_at FROM quota_order ORDER BY tenant",
+            &[],
+            |row| {
+                let size = |column| row.optional(column, Reading::size);
+                Ok(QuotaOrder {
+                    tenant: row.tenant(0)?,
+                    ordered: Quotas { quota: size(1)?, soft: size(2)? },
+                    configured: Quotas { quota: size(3)?, soft: size(4)? },
+                    at: UnixMillis(row.number(5)?),
+                })
+            },
+        )
+    }
+
+    fn has(&self, table: &str) -> Result<bool, LedgerError> {
+        let tables = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)";
+        let found = self.connection.query_row(tables, [table], |row| row.get(0));
+        found.map_err(|cause| self.trouble("read what tables there are", cause))
     }
 
     pub(super) fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, LedgerError> {

@@ -15,6 +15,7 @@ use super::{Ask, Doors, House, NotReloaded, Outcome, Source};
 use crate::admin::TokenFile;
 use crate::app::look_at_backend_certificates;
 use crate::export::{Lease, Opened, Registry};
+use crate::service::Service;
 
 /// Everything that goes by the configuration.
 pub struct InRun {
@@ -32,6 +33,8 @@ pub struct InRun {
     pub token_file: TokenFile,
     /// Embedded exports with a name of their own are open as long as the configuration has them.
     pub embedded: Embedded,
+    /// Who is told that it reloads.
+    pub service: Service,
 }
 
 /// The leases of exports that are open from the start, by name.
@@ -75,9 +78,10 @@ impl InRun {
 
     /// Reads the configuration anew, and tells the log and the metrics what came of it.
     async fn reload(&mut self) -> Outcome {
-        // A service manager is told here that it reloads, and below that it is ready again.
         tracing::info!("reading the configuration anew");
+        self.service.reloading().await;
         let outcome = self.read_anew().await;
+        self.service.ready().await;
         match &outcome {
             Ok(lines) => {
                 self.in_force_now();
@@ -102,6 +106,8 @@ impl InRun {
     async fn read_anew(&mut self) -> Outcome {
         let config = self.source.load().await?;
         let ready = self.make_ready(&config).await?;
+        // Before anything goes by it, so that what comes to be open has its bounds from the start. It can't fail.
+        self.registry.allowances().configure_all(config.tenants()).await;
         Ok(self.apply(Arc::new(config), ready))
     }
 

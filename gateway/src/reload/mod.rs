@@ -93,3 +93,42 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_file_there_is_nothing_to_read() {
+        assert!(matches!(Source::default().load().await, Err(NotReloaded::NoFile)));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_when_nobody_answers_is_told_so() {
+        let (reload, asked) = Reload::new();
+        let waiting = tokio::spawn({
+            let reload = reload.clone();
+            async move { reload.ask().await }
+        });
+        tokio::task::yield_now().await;
+        drop(asked);
+        assert!(matches!(waiting.await, Ok(Err(NotReloaded::NotNow))), "it had asked before");
+        assert!(matches!(reload.ask().await, Err(NotReloaded::NotNow)));
+    }
+
+    #[tokio::test]
+    async fn more_than_can_wait_are_told_so_at_once() {
+        let (reload, _asked) = Reload::new();
+        let asks: Vec<_> = (0..WAITING)
+            .map(|_| {
+                tokio::spawn({
+                    let reload = reload.clone();
+                    async move { reload.ask().await }
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(matches!(reload.ask().await, Err(NotReloaded::NotNow)));
+        asks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}

@@ -40,15 +40,9 @@ impl Default for Book {
 }
 
 impl Book {
-    /// Opens a tenant's account, or changes it: what it may have, and how fast.
-    pub fn tenant(&self, tenant: &TenantId, allowance: TenantLimits, rates: Rates) {
-        self.allow(tenant, allowance);
-        self.pace_tenant(tenant, rates);
-    }
-
-    /// What a tenant may have from now on, and what it has. Less than that is legal: nothing shrinks, and nothing grows.
-    pub fn allow(&self, tenant: &TenantId, allowance: TenantLimits) -> Usage {
-        self.quota.lock().set_limits(tenant, allowance)
+    /// What a tenant may have from now on. Less than it has is legal: nothing shrinks, and nothing grows.
+    pub fn allow(&self, tenant: &TenantId, allowance: TenantLimits) {
+        self.quota.lock().set_limits(tenant, allowance);
     }
 
     /// How fast a tenant may go from now on. What it has taken of a rate stays taken.

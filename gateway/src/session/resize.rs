@@ -13,6 +13,7 @@ use nbd_gateway_policy::refusal::{Asked, Refusal};
 use nbd_gateway_policy::style::Success;
 use nbd_gateway_policy::types::Size;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::finish::Finish;
 use super::part::Life;
@@ -127,7 +128,8 @@ impl Transmission {
             Wish::Notify { interval, most } => self.session.start_notify(&header, interval, most),
             Wish::Size { size } => {
                 self.session.resizes.fetch_add(1, Ordering::AcqRel);
-                tokio::spawn(carry(Arc::clone(&self.session), header, size, asked.durable));
+                let carried = carry(Arc::clone(&self.session), header, size, asked.durable);
+                tokio::spawn(carried.instrument(self.session.span.clone()));
             }
         }
     }

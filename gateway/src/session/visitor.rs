@@ -21,7 +21,6 @@ use crate::tls::PeerCertificate;
 pub(crate) struct Visitor {
     registry: Arc<Registry>,
     refusals: Arc<Refusals>,
-    session: u64,
     identity: Identity,
     /// What was in force when it was judged last.
     config: Arc<Config>,
@@ -50,17 +49,11 @@ impl Session {
 
 impl Visitor {
     /// A client that has just come by `listener`, as the configuration calls it.
-    pub(crate) fn new(
-        registry: &Arc<Registry>,
-        refusals: &Arc<Refusals>,
-        session: u64,
-        listener: &str,
-        peer: Peer,
-    ) -> Self {
+    pub(crate) fn new(registry: &Arc<Registry>, refusals: &Arc<Refusals>, listener: &str, peer: Peer) -> Self {
         let identity = identity(listener, peer, None);
         let config = registry.config();
         let admission = config.access().admit(&identity);
-        Self { registry: Arc::clone(registry), refusals: Arc::clone(refusals), session, identity, config, admission }
+        Self { registry: Arc::clone(registry), refusals: Arc::clone(refusals), identity, config, admission }
     }
 
     /// It has proved that this certificate is its own.
@@ -130,7 +123,7 @@ impl Visitor {
             return;
         }
         if let Some(not_shown) = self.refusals.admit() {
-            tracing::info!(session = self.session, client = %self.identity, export, why = %error, not_shown, "export refused");
+            tracing::info!(client = %self.identity, export, why = %error, not_shown, "export refused");
         }
     }
 }

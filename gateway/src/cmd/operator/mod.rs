@@ -1,4 +1,5 @@
-//! `nbd-gateway exports`, `tenants`, `sessions`, `events`, `resize`, `publish`, `ledger`, `reload`, `drain`: an operator's words to a gateway that runs.
+//! `nbd-gateway exports`, `tenants`, `sessions`, `events`, `resize`, `publish`, `quota`, `ledger`, `reload`, `drain`: an
+//! operator's words to a gateway that runs.
 //!
 //! Owns what they print. How the gateway is asked, and what its refusals are in words, is `ask`'s; how a table fits a
 //! terminal is `table`'s. What is printed with `--json` is what the gateway answered, byte for byte.
@@ -6,7 +7,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use nbd_gateway_config::cli::{Admin, Change, Events, Exports, List, Order, Publish, Reconcile};
+use nbd_gateway_config::cli::{Admin, Bound, Change, Events, Exports, List, Order, Publish, Quota, Reconcile};
 use nbd_gateway_policy::types::Bytes;
 use serde::de::DeserializeOwned;
 
@@ -16,12 +17,15 @@ mod lists;
 mod one;
 mod reconcile;
 mod shown;
+mod stream;
 mod table;
 
 use ask::{Ask, AskFault, escaped};
 use table::Screen;
 
-use crate::admin::view::{Draining, ExportView, Reloaded, Resize, Resized, SessionView, TenantView, Wanted};
+use crate::admin::view::{
+    Draining, ExportView, QuotaOrder, Reloaded, Resize, Resized, SessionView, TenantView, Wanted,
+};
 
 /// The exports that are open, or one of them.
 pub fn exports(args: &Exports) -> ExitCode {
@@ -72,6 +76,18 @@ pub fn resize(args: &Order) -> ExitCode {
 pub fn publish(args: &Publish) -> ExitCode {
     let path = format!("/api/v1/exports/{}/publish", escaped(&args.name));
     ended(ordered(&args.admin, &path, None, |done: Resized| now(&args.name, &done)))
+}
+
+/// Another quota.
+pub fn quota(args: &Quota) -> ExitCode {
+    let wanted = |bound: Bound| match bound {
+        Bound::At(size) => Some(Wanted::Bytes(size.bytes())),
+        Bound::None => None,
+    };
+    let order = QuotaOrder { quota: Some(wanted(args.quota)), soft_quota: args.soft.map(wanted) };
+    let path = format!("/api/v1/tenants/{}", escaped(&args.name));
+    let told = |now: TenantView| lists::allowance(&now);
+    ended(Ask::of(&args.admin).and_then(|asked| asked.amend(&path, &order)?.print(args.admin.json, told)))
 }
 
 /// The ledger, beside what there is.
