@@ -132,6 +132,22 @@ fn the_pod_answers_its_probes_and_serves_its_disk_to_those_with_a_certificate() 
 }
 
 #[test]
+fn a_changed_config_map_is_in_force_after_a_reload() -> Result<(), Trouble> {
+    let manifests = Manifests::read()?;
+    let nbd = port(manifests.pod()?.1, &json!("nbd"))?;
+    let checks = format!(
+        "more() {{ \"$gateway\" client size --tls-certificates \"$place/client\" nbds://localhost:{nbd}/more; }}
+        refused more
+        chmod u+w \"$place/config/config.toml\"
+        printf '[[export]]\\nname = \"more\"\\nbackend = \"memory:\"\\nsize = \"3MiB\"\\n' >>\"$place/config/config.toml\"
+        inside nbd-gateway reload
+        more\n"
+    );
+    let said = run(&checks)?.success()?;
+    ensure(said.stdout.ends_with("3145728\n"), || said.trouble("should have served the new disk").to_string())
+}
+
+#[test]
 fn prometheus_gets_metrics_from_the_pod_with_the_token_and_nothing_without() -> Result<(), Trouble> {
     let manifests = Manifests::read()?;
     let (_, container) = manifests.pod()?;
