@@ -43,8 +43,8 @@ fn a_backend_that_never_answers_does_not_keep_the_gateway_alive() -> Result<(), 
     let told = Instant::now();
     gateway.ask_to_end();
     gateway.await_end()?;
-    // drain-timeout and a second, and as much again for a machine that is busy.
-    ensure(told.elapsed() < Duration::from_secs(3), || format!("the end took {:?}", told.elapsed()))?;
+    // drain-timeout and a second, far less than the default, and time enough for a machine that is busy.
+    ensure(told.elapsed() < Duration::from_secs(10), || format!("the end took {:?}", told.elapsed()))?;
     client.link().await_close()
 }
 

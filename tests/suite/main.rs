@@ -33,6 +33,7 @@ mod image;
 mod inherited;
 mod interop;
 mod kernel;
+mod kubernetes;
 mod lanes;
 mod limits;
 mod listeners;

@@ -98,25 +98,26 @@ fn a_flush_that_waits_while_the_server_is_away_fails_too() -> Result<(), Trouble
 #[test]
 fn a_server_that_stays_away_fails_requests_after_the_hold_and_its_return_mends_all() -> Result<(), Trouble> {
     let mut served = Server::QemuNbdShared.start(&Image::sparse(1))?;
-    let tables = export("vm", &served.uri(), "on-backend-loss = { hold = \"500ms\", durable = true }");
+    let tables = export("vm", &served.uri(), "on-backend-loss = { hold = \"2s\", durable = true }");
     let gateway = Gateway::start(&tables)?.expecting_warnings().expecting_error("backend did not come back");
     let (mut client, _) = RawClient::open(gateway.socket(), "vm", Framing::Structured)?;
     client.write(0, &[9; 512])?.success()?;
-    served.kill()?;
+    // Before the loss, which is when the hold begins: a busy machine lets this test see either of them late.
     let begun = Instant::now();
+    served.kill()?;
     let refused = client.ask(Ask::read(1, 0, 512), &[])?;
     // In words, and without a word of what lies behind the gateway.
     let place = served.socket.display().to_string();
     ensure(refused.error == errno::EIO && refused.message.contains("away"), || format!("{refused:?}"))?;
     ensure(!refused.message.contains(&place), || format!("a client is told of the inside: {}", refused.message))?;
     let waited = begun.elapsed();
-    ensure(waited >= Duration::from_millis(300) && waited < Duration::from_secs(10), || format!("{waited:?}"))?;
+    ensure(waited >= Duration::from_secs(2), || format!("{waited:?}"))?;
     // From now on they fail at once, and a new client may still come in and is told the same.
     let begun = Instant::now();
     let (mut other, opened) = RawClient::open(gateway.socket(), "vm", Framing::Simple)?;
     assert_eq!(opened.size, 8 << 20);
     assert_eq!(other.ask(Ask::read(1, 0, 512), &[])?.error, errno::EIO);
-    ensure(begun.elapsed() < Duration::from_millis(400), || "it waited again".into())?;
+    ensure(begun.elapsed() < Duration::from_secs(2), || "it waited again".into())?;
     served.start_again()?;
     eventually("its return", || client.ask(Ask::read(2, 0, 512), &[]).is_ok_and(|reply| reply.error == 0))?;
     assert_eq!(client.read(0, 512)?, [9; 512]);
@@ -127,17 +128,17 @@ fn a_server_that_stays_away_fails_requests_after_the_hold_and_its_return_mends_a
 #[test]
 fn a_server_that_comes_back_smaller_is_not_used_and_one_line_says_so() -> Result<(), Trouble> {
     let mut served = Server::QemuNbdShared.start(&Image::sparse(1))?;
-    let tables = export("vm", &served.uri(), "on-backend-loss = { hold = \"2s\", durable = true }");
+    let tables = export("vm", &served.uri(), "on-backend-loss = { hold = \"4s\", durable = true }");
     let gateway = Gateway::start(&tables)?.expecting_warnings().expecting_error("came back different");
     let (mut client, _) = RawClient::open(gateway.socket(), "vm", Framing::Structured)?;
+    let begun = Instant::now();
     served.kill()?;
     let disk = std::fs::File::options().write(true).open(served.file().expect("it has one"))?;
     disk.set_len(4 << 20)?;
     served.start_again()?;
-    let begun = Instant::now();
     let refused = client.ask(Ask::read(1, 0, 512), &[])?;
     ensure(refused.error == errno::EIO && refused.message.contains("4194304"), || format!("{refused:?}"))?;
-    ensure(begun.elapsed() >= Duration::from_secs(1), || "it did not wait".into())?;
+    ensure(begun.elapsed() >= Duration::from_secs(4), || "it did not wait".into())?;
     // It has been dialled again and again meanwhile; the log must not fill with it.
     disk.set_len(8 << 20)?;
     served.kill()?;

@@ -39,7 +39,7 @@ trap - EXIT
 "#;
 
 /// Brings the loopback interface up in a fresh network namespace, then becomes the command.
-const WITH_LOOPBACK: &str = "
+pub(crate) const WITH_LOOPBACK: &str = "
 import fcntl, os, socket, struct, sys
 fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 0x41))
 os.execvp(sys.argv[1], sys.argv[1:])

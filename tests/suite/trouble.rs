@@ -6,6 +6,8 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::process::DEADLINE;
+
 /// One failure, told to a person.
 #[derive(Clone)]
 pub(crate) struct Trouble(String);
@@ -59,10 +61,9 @@ pub(crate) fn ensure(holds: bool, sentence: impl FnOnce() -> String) -> Result<(
 
 /// Asks again until it holds, for what shows itself only to those who ask.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Trouble> {
-    let patience = Duration::from_secs(15);
-    let end = Instant::now() + patience;
+    let end = Instant::now() + DEADLINE;
     while !holds() {
-        ensure(Instant::now() < end, || format!("{what}: not within {patience:?}"))?;
+        ensure(Instant::now() < end, || format!("{what}: not within {DEADLINE:?}"))?;
         // Asking costs the other side something too.
         thread::park_timeout(Duration::from_millis(5));
     }

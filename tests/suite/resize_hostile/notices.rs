@@ -71,15 +71,15 @@ fn changes_within_the_interval_are_merged_and_the_last_is_told_not_before_its_ti
     let gateway = gateway()?;
     let (mut watcher, mut other, first) = two(&gateway)?;
     let interval = Duration::from_millis(400);
+    // Before the first chunk: a busy machine may let this test read it late.
+    let since = Instant::now();
     watcher.send(notify(1, 400, 0), &[])?;
     assert_eq!(watcher.next_size(1)?, first);
-    let since = Instant::now();
     for step in 1..=20 {
         set(&mut other, first + step * 65536)?;
     }
     let mut told = watcher.next_size(1)?;
-    // Both clocks start a little after the chunk was sent.
-    ensure(since.elapsed() >= interval - Duration::from_millis(50), || format!("after {:?}", since.elapsed()))?;
+    ensure(since.elapsed() >= interval, || format!("after {:?}", since.elapsed()))?;
     while told != first + 20 * 65536 {
         told = watcher.next_size(1)?;
     }
