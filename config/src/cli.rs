@@ -147,10 +147,10 @@ pub enum Command {
 /// A manual page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Page {
-    /// nbd-gateway(1): the commands.
+    /// The commands (section 1).
     #[value(name = "nbd-gateway")]
     Commands,
-    /// nbd-gateway.toml(5): the configuration.
+    /// The configuration (section 5).
     #[value(name = "nbd-gateway.toml")]
     Configuration,
 }
