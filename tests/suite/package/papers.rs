@@ -33,10 +33,10 @@ fn its_completions_complete_in_bash_and_are_what_zsh_and_fish_take() -> Result<(
     let script = root.path("usr/share/bash-completion/completions/nbd-gateway").display().to_string();
     let ask = format!(
         ". {script}; complete -p nbd-gateway; COMP_WORDS=(nbd-gateway client re); COMP_CWORD=2; \
-         _nbd-gateway nbd-gateway re client; echo \"${{COMPREPLY[*]}}\""
+         _nbd__gateway nbd-gateway re client; echo \"${{COMPREPLY[*]}}\""
     );
     let said = Call::new("bash").args(["-euc", &ask]).run()?.success()?.stdout;
-    ensure(said.lines().last() == Some("read resize"), || format!("bash completes: {said}"))?;
+    ensure(said.lines().last() == Some("resize read"), || format!("bash completes: {said}"))?;
     for (shell, file) in [
         ("zsh", "usr/share/zsh/vendor-completions/_nbd-gateway"),
         ("fish", "usr/share/fish/vendor_completions.d/nbd-gateway.fish"),
