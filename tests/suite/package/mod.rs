@@ -157,7 +157,7 @@ fn its_units_are_sound_and_its_service_is_confined() -> Result<(), Trouble> {
 fn installed_it_serves_and_when_it_goes_takes_the_ledger_and_leaves_the_disks() -> Result<(), Trouble> {
     let root = Root::with_the_package()?;
     let config = root.configuration()?;
-    let (check, words) = root.command("ExecStartPre", &config)?;
+    let (check, words) = root.command("ExecReload", &config)?;
     Call::new(&check.display().to_string()).args(words).run()?.success()?;
     let (serve, words) = root.command("ExecStart", &config)?;
     let mut process = Running::start_with(&serve, words, root.path("log"), Stdio::null(), Stdio::piped())?;
