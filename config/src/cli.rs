@@ -11,13 +11,15 @@ use clap_complete::Shell;
 use crate::units::{Interval, Size};
 use crate::uri::NbdUri;
 
+mod bound;
 mod change;
 mod explain;
 mod operator;
 
+pub use bound::Bound;
 pub use change::{Change, ChangeFault};
 pub use explain::{Explain, Known, UnknownFact};
-pub use operator::{Admin, Events, Exports, LedgerCommand, List, Order, Publish, Reconcile};
+pub use operator::{Admin, Events, Exports, LedgerCommand, List, Order, Publish, Quota, Reconcile};
 
 /// How a command ended, as every command's help states it.
 const EXIT_CODES: &str = "Exit codes:
@@ -108,6 +110,13 @@ pub enum Command {
     /// Show clients all that another hand gave a backend, where `external = "manual"` keeps it back
     #[command(after_help = EXIT_CODES)]
     Publish(Publish),
+    /// Give a tenant of a running gateway another quota
+    ///
+    /// At once, and it is kept over restarts. It holds until the configuration says another quota for the tenant than it
+    /// does now: what is written there later wins, so write it there too. Less than the tenant uses is allowed: nothing
+    /// shrinks, and nothing of it grows.
+    #[command(after_help = EXIT_CODES)]
+    Quota(Quota),
     /// Look after the ledger of a running gateway: what counts against the quotas
     #[command(after_help = EXIT_CODES)]
     Ledger {
@@ -115,6 +124,12 @@ pub enum Command {
         #[command(subcommand)]
         command: LedgerCommand,
     },
+    /// Have a running gateway read its configuration file anew, as SIGHUP does: all of it, or nothing
+    ///
+    /// Prints what has changed, a line each. Clients of what has not changed do not notice. If anything in the file is wrong,
+    /// can't be had, or needs a restart, everything stays as it was, and every reason is told.
+    #[command(after_help = EXIT_CODES)]
+    Reload(List),
     /// Let a running gateway end as SIGTERM does: no new clients, what was admitted is finished
     #[command(after_help = EXIT_CODES)]
     Drain(List),
@@ -330,6 +345,7 @@ mod tests {
     use nbd_gateway_policy::access::Verb;
 
     use super::*;
+    use crate::units::When;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
@@ -401,17 +417,21 @@ mod tests {
                     export: None,
                     tenant: None,
                     kind: None,
+                    after: None,
+                    before: None,
                     limit: 100,
                     follow: false,
                     admin: admin(),
                 }),
             ),
             (
-                "nbd-gateway events --export a --tenant t --kind refused --limit 5 --follow",
+                "nbd-gateway events --export a --tenant t --kind refused --after 10m --limit 5 --follow",
                 Command::Events(Events {
                     export: Some("a".to_owned()),
                     tenant: Some("t".to_owned()),
                     kind: Some("refused".to_owned()),
+                    after: Some(When::Ago(Interval::from_secs(600))),
+                    before: None,
                     limit: 5,
                     follow: true,
                     admin: admin(),
@@ -436,6 +456,24 @@ mod tests {
                 }),
             ),
             ("nbd-gateway publish a", Command::Publish(Publish { name: "a".to_owned(), admin: admin() })),
+            (
+                "nbd-gateway quota blue 2TiB",
+                Command::Quota(Quota {
+                    name: "blue".to_owned(),
+                    quota: Bound::At(Size::from_gib(2048)),
+                    soft: None,
+                    admin: admin(),
+                }),
+            ),
+            (
+                "nbd-gateway quota blue none --soft none",
+                Command::Quota(Quota {
+                    name: "blue".to_owned(),
+                    quota: Bound::None,
+                    soft: Some(Bound::None),
+                    admin: admin(),
+                }),
+            ),
             (
                 "nbd-gateway ledger reconcile --apply",
                 Command::Ledger {
@@ -560,7 +598,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 24);
+        assert_eq!(count, 25);
     }
 
     #[test]

@@ -45,7 +45,8 @@
 //! ```
 //!
 //! On this way nothing is allocated per request but what its payload needs, no task is spawned, no channel is used, no
-//! lock is held across an await, and no payload byte is copied between the two sockets. An outgoing queue is written by
+//! lock is held across an await, and no payload byte is copied between the two sockets; a batch shares its looks at the
+//! clock ([`stamp`]). An outgoing queue is written by
 //! whoever appended to it, not by a task that would have to be woken; only a socket that is full wakes its connection's
 //! own task. A client that does not read its replies runs out of permits, and is read no further; nobody else on its
 //! lane waits for it. Requests that the backend can't take as they are (too large, too long, not on its blocks), and
@@ -185,6 +186,7 @@
 //! | **Bounded series**: a metric's labels come from the configuration and from closed sets, never from a client; names that fit a template have series once they are open, a thousand at most. | `metrics` | there, `series.rs` |
 //! | **A sign of life is one**: the service manager is told that the gateway lives only after every shard and the control runtime have run a task; a thread that hangs, spins or has ended stops that. | [`service`] | `systemd`, `service/tests.rs` |
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
+//! | **What was never opened counts too**: a named export of a tenant with a quota and other exports is measured at the start, before anything of that tenant's grows; one whose server is away holds nobody up, is shown, and asked until it was measured once. | `export/unmeasured.rs`, `resize/first_look.rs` | `unmeasured` |
 //! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `resize/accounts.rs`, `resize/entry.rs`, `resize/book.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/tests` |
 //! | **A window shows nobody else's data**, and goes on record before it is shown; without a record it goes nowhere over a disk that is not zero past it. | `resize/window.rs`, `resize/zeroing.rs`, `resize/accounts.rs` | `resize/tests.rs`, `window.rs`, policy's `plan` |
 //!
@@ -195,6 +197,7 @@ pub mod agent;
 pub mod app;
 pub mod cmd;
 pub mod command;
+mod complaints;
 pub mod driver;
 pub mod export;
 #[doc(hidden)]
@@ -208,9 +211,11 @@ pub mod net;
 pub mod origin;
 pub mod proto;
 pub mod qmp;
+pub mod reload;
 pub mod resize;
 pub mod service;
 pub mod session;
 pub mod shards;
+pub mod stamp;
 pub mod tls;
 pub mod work;

@@ -1,7 +1,7 @@
 //! Every metric: name, help, unit and buckets.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -12,6 +12,7 @@ use crate::guards::Part;
 use crate::labels::{
     Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeDriver, ResizeResult, ResizeStyle,
 };
+use crate::looked::{Looked, Looks};
 
 /// Exports beyond this many share the label value `other`: templates can make any number of names.
 const MOST_EXPORTS: usize = 1000;
@@ -33,36 +34,40 @@ const RESIZE_BUCKETS: [f64; 11] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Catalogue,
-    requests: IntCounterVec,
+    pub(crate) requests: IntCounterVec,
     duration: HistogramVec,
-    bytes: IntCounterVec,
+    pub(crate) bytes: IntCounterVec,
     sessions: IntGaugeVec,
-    in_flight: IntGaugeVec,
-    lane_up: IntGaugeVec,
-    reconnects: IntCounterVec,
-    opened: IntGaugeVec,
-    open_failures: IntCounterVec,
-    resizes: IntCounterVec,
+    pub(crate) in_flight: IntGaugeVec,
+    pub(crate) lane_up: IntGaugeVec,
+    pub(crate) reconnects: IntCounterVec,
+    pub(crate) opened: IntGaugeVec,
+    pub(crate) open_failures: IntCounterVec,
+    pub(crate) resizes: IntCounterVec,
     /// By driver, then by result.
     resize_durations: Vec<Vec<Histogram>>,
-    denials: IntCounterVec,
-    size: IntGaugeVec,
-    generation: IntGaugeVec,
-    claims_lost: IntCounterVec,
-    looked_at: IntGaugeVec,
-    drift: IntGaugeVec,
-    unsettled: IntGaugeVec,
-    quarantined: IntGaugeVec,
-    notices_sent: IntCounterVec,
-    notices_merged: IntCounterVec,
-    backend_notices: IntCounterVec,
+    pub(crate) denials: IntCounterVec,
+    pub(crate) size: IntGaugeVec,
+    pub(crate) generation: IntGaugeVec,
+    pub(crate) claims_lost: IntCounterVec,
+    pub(crate) looked_at: IntGaugeVec,
+    pub(crate) drift: IntGaugeVec,
+    pub(crate) unsettled: IntGaugeVec,
+    pub(crate) quarantined: IntGaugeVec,
+    pub(crate) notices_sent: IntCounterVec,
+    pub(crate) notices_merged: IntCounterVec,
+    pub(crate) backend_notices: IntCounterVec,
     certificates: IntGaugeVec,
-    backend_notices_dropped: IntCounterVec,
-    tenants: [IntGaugeVec; 4],
-    hook_attempts: IntCounterVec,
-    hooks_behind: IntGaugeVec,
+    pub(crate) backend_notices_dropped: IntCounterVec,
+    pub(crate) tenants: [IntGaugeVec; 5],
+    pub(crate) hook_attempts: IntCounterVec,
+    pub(crate) hooks_behind: IntGaugeVec,
     ledger_up: IntGauge,
-    exports: Arc<Mutex<HashSet<String>>>,
+    reload_success: IntGauge,
+    last_reload: IntGauge,
+    pub(crate) exports: Arc<Mutex<HashSet<String>>>,
+    /// What is looked at before each page.
+    looks: Looks,
 }
 
 /// The handles of one export.
@@ -120,6 +125,7 @@ pub struct TenantMetrics {
     used: IntGauge,
     reserved: IntGauge,
     unsettled: IntGauge,
+    unmeasured: IntGauge,
 }
 
 /// The handles of an export's hooks.
@@ -163,6 +169,16 @@ impl Metrics {
             "1 if the last write to the ledger succeeded; 0 while it can't be written, and nothing grows.",
         )?;
         registry.register(Box::new(ledger_up.clone()))?;
+        let reload_success = IntGauge::new(
+            "config_reload_success",
+            "1 if the configuration was in order when it was last read; 0 after a reload that changed nothing because it was not.",
+        )?;
+        registry.register(Box::new(reload_success.clone()))?;
+        let last_reload = IntGauge::new(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration that is in force was read, as Unix time.",
+        )?;
+        registry.register(Box::new(last_reload.clone()))?;
         let resize_duration = histogram(
             "resize_duration_seconds",
             "Time from the moment that a resize's turn comes to its end, by what resizes the backend and how it ended.",
@@ -262,6 +278,11 @@ impl Metrics {
                 gauge("tenant_used_bytes", "What the sizes of the tenant's exports sum to, in bytes.", &["tenant"])?,
                 gauge("tenant_reserved_bytes", "What grows in flight hold on top, in bytes.", &["tenant"])?,
                 gauge("tenant_unsettled_bytes", "What grows of unknown outcome hold on top, in bytes.", &["tenant"])?,
+                gauge(
+                    "tenant_unmeasured_exports",
+                    "Exports of a tenant with a quota that count nothing: their servers could not be measured yet.",
+                    &["tenant"],
+                )?,
             ],
             hook_attempts: counter(
                 "hook_attempts_total",
@@ -271,13 +292,16 @@ impl Metrics {
             hooks_behind: gauge("hooks_behind", "Hooks that have not heard of the export's size yet.", &["export"])?,
             duration: histogram(
                 "request_duration_seconds",
-                "Time from a request's admission to its reply being queued, by command.",
+                "Time from a request's admission to its reply being queued, by command; each end may be told early, by what 32 small requests or 128 KiB take.",
                 &["command"],
                 latency_buckets(),
             )?,
             ledger_up,
+            reload_success,
+            last_reload,
             registry: registry.clone(),
             exports: Arc::default(),
+            looks: Looks::default(),
         };
         Command::ALL.iter().for_each(|c| drop(metrics.duration.with_label_values(&[c.as_str()])));
         drop(metrics.open_failures.with_label_values(&[OTHER]));
@@ -348,7 +372,7 @@ impl Metrics {
 
     /// The handles of a tenant; its series exist from now on, at 0. `reasons` are the labels of all that it can be refused.
     pub fn tenant(&self, name: &str, reasons: &[&'static str]) -> TenantMetrics {
-        let [quota, used, reserved, unsettled] = &self.tenants;
+        let [quota, used, reserved, unsettled, unmeasured] = &self.tenants;
         let label = &[name];
         reasons.iter().for_each(|reason| drop(self.denials.with_label_values(&[name, reason])));
         TenantMetrics {
@@ -358,6 +382,7 @@ impl Metrics {
             used: used.with_label_values(label),
             reserved: reserved.with_label_values(label),
             unsettled: unsettled.with_label_values(label),
+            unmeasured: unmeasured.with_label_values(label),
         }
     }
 
@@ -384,6 +409,17 @@ impl Metrics {
         self.ledger_up.set(i64::from(up));
     }
 
+    /// The configuration was read: `at`, in seconds of Unix time, and is in force from then on.
+    pub fn config_in_force(&self, at: i64) {
+        self.last_reload.set(at);
+        self.reload_success.set(1);
+    }
+
+    /// It was to be read anew, and what is in the file can't be in force.
+    pub fn config_refused(&self) {
+        self.reload_success.set(0);
+    }
+
     /// Each metric as `name{labels} type help`, sorted; also those that have no series yet.
     pub fn catalogue(&self) -> Vec<String> {
         self.registry.lines()
@@ -394,8 +430,20 @@ impl Metrics {
         self.certificates.with_label_values(&[file])
     }
 
-    /// All of it in Prometheus' text format.
+    /// The file is not one of those any more.
+    pub fn forget_certificate(&self, file: &str) {
+        // There may have been no series of it.
+        let _ = self.certificates.remove_label_values(&[file]);
+    }
+
+    /// Has `thing` looked at before each page, as long as somebody has it.
+    pub fn look_at(&self, thing: Weak<dyn Looked>) {
+        self.looks.add(thing);
+    }
+
+    /// All of it in Prometheus' text format. Looks at what has to be looked at, which may read small files.
     pub fn render(&self) -> Result<String, prometheus::Error> {
+        self.looks.look();
         self.registry.render()
     }
 }
@@ -436,6 +484,11 @@ impl TenantMetrics {
         self.used.set(gauge(used));
         self.reserved.set(gauge(reserved));
         self.unsettled.set(gauge(unsettled));
+    }
+
+    /// So many of its exports count nothing.
+    pub fn unmeasured(&self, exports: u32) {
+        self.unmeasured.set(exports.into());
     }
 
     /// Something was refused; `reason` is one of the policy's closed set of labels.

@@ -58,6 +58,18 @@ impl Rate {
         Ok(Self { amount, nanos, burst, oversize })
     }
 
+    /// How many units pass in [`per`](Self::per).
+    #[must_use]
+    pub const fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// The time that the amount is counted over.
+    #[must_use]
+    pub const fn per(&self) -> Duration {
+        Duration::from_nanos(self.nanos)
+    }
+
     /// How many units may come at once.
     #[must_use]
     pub const fn burst(&self) -> u64 {
@@ -172,6 +184,14 @@ impl Limiter {
         self.at = self.at.max(now);
     }
 
+    /// From when on all that was taken is paid off but the burst: whatever [`Limiter::reserve`] has let wait may pass by
+    /// then, at the rate that it has now.
+    #[must_use]
+    pub fn clear_at(&self, now: Moment) -> Moment {
+        let over = self.owed_at(now).saturating_sub(self.rate.owed(self.rate.burst));
+        if over == 0 { now } else { self.at.max(now).after(self.rate.time_to_pay(over)) }
+    }
+
     fn charge(&mut self, now: Moment, cost: u64) {
         self.owed = self.owed_at(now) + self.rate.owed(cost);
         self.at = self.at.max(now);
@@ -180,6 +200,19 @@ impl Limiter {
     fn owed_at(&self, now: Moment) -> u128 {
         self.owed.saturating_sub(self.rate.paid(now.since(self.at)))
     }
+}
+
+/// Gives a limiter another rate, or none. One that had a rate is [tuned](Limiter::tune), so that a change gives nobody a
+/// fresh burst; one that had none let everything pass before, and has its burst.
+pub fn adjust(limiter: &mut Option<Limiter>, rate: Option<Rate>, now: Moment) {
+    *limiter = match (limiter.take(), rate) {
+        (Some(mut limiter), Some(rate)) => {
+            limiter.tune(rate, now);
+            Some(limiter)
+        }
+        (None, Some(rate)) => Some(Limiter::new(rate, now)),
+        (Some(_) | None, None) => None,
+    };
 }
 
 /// Lets `cost` units pass several limiters (session, export, tenant), or none of them.
@@ -206,6 +239,8 @@ pub fn take_all(limiters: &mut [&mut Limiter], now: Moment, cost: u64) -> Result
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn rate(amount: u64, per: u64, burst: u64, oversize: Oversize) -> Rate {
@@ -309,5 +344,68 @@ mod tests {
         assert_eq!(debtor.take(at(0), 11), Ok(()));
         debtor.tune(rate(1, 20, 5, Oversize::Refuse), at(0));
         assert_eq!(debtor.check(at(0), 1), Err(Full::Until(at(220))), "ten units over, and the one that is asked for");
+    }
+
+    #[test]
+    fn what_waits_is_let_go_sooner_by_a_faster_rate_and_never_before_it_is_paid_for() {
+        let mut limiter = Limiter::new(rate(1, 100, 1, Oversize::Borrow), at(0));
+        assert_eq!(limiter.reserve(at(0), 1), at(0));
+        let turns = [limiter.reserve(at(0), 1), limiter.reserve(at(0), 1)];
+        assert_eq!((turns, limiter.clear_at(at(0))), ([at(100), at(200)], at(200)));
+        limiter.tune(rate(1, 10, 1, Oversize::Borrow), at(50));
+        assert_eq!(limiter.clear_at(at(50)), at(65), "one and a half units are owed over the burst");
+        assert_eq!(limiter.clear_at(at(70)), at(70));
+    }
+
+    #[test]
+    fn a_limiter_that_is_given_its_own_rate_again_is_as_it_was() {
+        let mut limiter = Some(Limiter::new(rate(1, 100, 2, Oversize::Refuse), at(0)));
+        for _ in 0..2 {
+            limiter.as_mut().unwrap().take(at(0), 1).unwrap();
+        }
+        for now in 0..99 {
+            adjust(&mut limiter, Some(rate(1, 100, 2, Oversize::Refuse)), at(now));
+            assert_eq!(limiter.as_mut().unwrap().take(at(now), 1), Err(Full::Until(at(100))));
+        }
+        adjust(&mut limiter, None, at(99));
+        assert!(limiter.is_none());
+        adjust(&mut limiter, Some(rate(1, 100, 2, Oversize::Refuse)), at(99));
+        assert_eq!(limiter.unwrap().take(at(99), 2), Ok(()), "without a rate everything could pass");
+    }
+
+    proptest! {
+        /// Whatever a rate is changed to and how often: in any window no more passes than the largest of its bursts, what the
+        /// fastest of its rates allows in that time, and one.
+        #[test]
+        fn changing_a_rate_never_lets_more_through_than_the_larger_of_both_allows_and_one(
+            rates in prop::collection::vec((1..50_u64, prop_oneof![Just(100_u64), Just(1000), 1..2000_u64], 1..20_u64), 1..6),
+            steps in prop::collection::vec((0..200_u64, 1..20_u64, any::<Option<prop::sample::Index>>()), 1..120),
+        ) {
+            let rates: Vec<Rate> = rates.iter().map(|(amount, per, burst)| rate(*amount, *per, *burst, Oversize::Refuse)).collect();
+            let mut limiter = Some(Limiter::new(rates[0], at(0)));
+            let (mut now, mut used, mut passed) = (0, vec![rates[0]], Vec::new());
+            for (wait, cost, change) in steps {
+                now += wait;
+                if let Some(to) = change {
+                    let to = *to.get(&rates);
+                    adjust(&mut limiter, Some(to), at(now));
+                    used.push(to);
+                }
+                if limiter.as_mut().unwrap().take(at(now), cost).is_ok() {
+                    passed.push((now, u128::from(cost)));
+                }
+            }
+            let burst = used.iter().map(|rate| u128::from(rate.burst)).max().unwrap();
+            for from in 0..passed.len() {
+                let mut sum = 0;
+                for (until, cost) in &passed[from..] {
+                    sum += cost;
+                    let time = until - passed[from].0;
+                    // Rounded up, for each rate.
+                    let earned = used.iter().map(|rate| rate.paid(Duration::from_nanos(time)).div_ceil(u128::from(rate.nanos))).max().unwrap();
+                    prop_assert!(sum <= burst + earned + 1, "{sum} in {time} ns, burst {burst}, earned {earned}");
+                }
+            }
+        }
     }
 }

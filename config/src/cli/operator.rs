@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::Change;
+use super::{Bound, Change};
+use crate::units::When;
 
 /// Where the gateway is, and how to print.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -56,6 +57,23 @@ pub struct Order {
     pub admin: Admin,
 }
 
+/// What a tenant may have.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Quota {
+    /// The tenant, by its name
+    #[arg(value_name = "TENANT")]
+    pub name: String,
+    /// What its exports may sum to, in bytes or like 2TiB; none: as much as there is
+    #[arg(value_name = "SIZE|none")]
+    pub quota: Bound,
+    /// A sum from which on the gateway warns, or none; stays as it is if absent
+    #[arg(long = "soft", value_name = "SIZE|none")]
+    pub soft: Option<Bound>,
+    /// Where to ask.
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
 /// What to show in full.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Publish {
@@ -79,10 +97,18 @@ pub struct Events {
     /// Only those of this kind, like resized or refused
     #[arg(long, value_name = "KIND")]
     pub kind: Option<String>,
-    /// The newest so many
-    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// Only those of this time and later: like 2026-11-23T14:30:00Z, 2026-11-23, 10m for 10 minutes ago, or in seconds
+    /// since 1970. Where no zone is given it is UTC
+    #[arg(long, value_name = "TIME")]
+    pub after: Option<When>,
+    /// Only those before this time
+    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
+    pub before: Option<When>,
+    /// The newest so many; 0, with --follow: only what comes from now on
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub limit: u32,
-    /// Go on with each new one, until Ctrl-C: asks every second. With --json, one object a line
+    /// Go on with each new one as it happens, until Ctrl-C, also when the gateway is started anew. With --json, one object
+    /// a line
     #[arg(long)]
     pub follow: bool,
     /// Where to ask.

@@ -1,4 +1,4 @@
-//! What an operator orders: a size, what is to be made of a backend's own size, the end. Each waits for its outcome, and
+//! What an operator orders: a size, a quota, what is to be made of a backend's own size, the end. Each waits for its outcome, and
 //! each needs the token.
 
 use axum::Json;
@@ -9,16 +9,20 @@ use axum::response::{IntoResponse, Response};
 use nbd_gateway_config::cli::Change;
 use nbd_gateway_policy::export::Publish;
 use nbd_gateway_policy::plan::Wish;
+use nbd_gateway_policy::types::{Size, TenantId};
 
 use super::Shared;
 use super::answer::{refuse, refused, tell, unopened};
-use super::look::{one, open_now};
-use super::view::{Draining, Reconcile, Reconciled, Resize, Resized, Wanted};
+use super::look::{one, open_now, tenant};
+use super::name::Name;
+use super::view::{Draining, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, Wanted};
+use crate::reload::NotReloaded;
+use crate::resize::allowance::{self, NotOrdered};
 
 /// Another size.
 pub(super) async fn resize(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
+    Path(Name(name)): Path<Name>,
     body: Result<Json<Resize>, JsonRejection>,
 ) -> Response {
     let (wanted, adopt) = match body {
@@ -45,7 +49,7 @@ pub(super) async fn resize(
 }
 
 /// All that the backend has.
-pub(super) async fn publish(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+pub(super) async fn publish(State(shared): State<Shared>, Path(Name(name)): Path<Name>) -> Response {
     wish(&shared, &name, |_| Wish::Publish).await
 }
 
@@ -66,12 +70,56 @@ async fn wish(shared: &Shared, name: &str, wish: impl FnOnce(u64) -> Wish) -> Re
 }
 
 /// Calls off a resize that still waits for those before it.
-pub(super) async fn cancel(State(shared): State<Shared>, Path((name, job)): Path<(String, u64)>) -> Response {
+pub(super) async fn cancel(State(shared): State<Shared>, Path((Name(name), job)): Path<(Name, u64)>) -> Response {
     match open_now(&shared, &name) {
         Err(answer) => *answer,
         Ok(export) if export.resizer().jobs.cancel(job) => tell(one(&shared, &export)),
         Ok(_) => refuse(StatusCode::CONFLICT, format!("resize {job} of export {name:?} is not waiting any more")),
     }
+}
+
+/// Another quota, kept in the ledger.
+pub(super) async fn quota(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    body: Result<Json<QuotaOrder>, JsonRejection>,
+) -> Response {
+    const EXAMPLE: &str = "send {\"quota\": \"2TiB\", \"soft_quota\": null}, or one of them";
+    let wanted = match body {
+        Ok(Json(QuotaOrder { quota: None, soft_quota: None })) => {
+            return refuse(StatusCode::BAD_REQUEST, format!("nothing is to be changed; {EXAMPLE}"));
+        }
+        Ok(Json(QuotaOrder { quota, soft_quota })) => {
+            let read = |limit: Option<Option<Wanted>>| limit.map(|limit| limit.map(bound).transpose()).transpose();
+            match (read(quota), read(soft_quota)) {
+                (Ok(quota), Ok(soft)) => allowance::Wanted { quota, soft },
+                (Err(error), _) | (_, Err(error)) => return refuse(StatusCode::BAD_REQUEST, error),
+            }
+        }
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("{error}; {EXAMPLE}")),
+    };
+    // A name that can't be one is nobody's.
+    let Ok(id) = TenantId::new(&name) else { return refuse(StatusCode::NOT_FOUND, NotOrdered::Unknown(name)) };
+    match shared.registry.allowances().order(&id, wanted).await {
+        Ok(_) => tell(tenant(&shared, &id)),
+        Err(error) => refuse(
+            match error {
+                NotOrdered::Unknown(_) => StatusCode::NOT_FOUND,
+                NotOrdered::SoftAboveQuota { .. } => StatusCode::BAD_REQUEST,
+                NotOrdered::Ledger(_) => StatusCode::SERVICE_UNAVAILABLE,
+            },
+            error,
+        ),
+    }
+}
+
+/// The size that a quota is to be.
+fn bound(wanted: Wanted) -> Result<Size, String> {
+    let bytes = match wanted {
+        Wanted::Bytes(bytes) => bytes,
+        Wanted::Text(text) => text.parse::<nbd_gateway_config::Size>().map_err(|error| error.to_string())?.bytes(),
+    };
+    Size::new(bytes).map_err(|_| format!("a quota of {bytes} bytes is more than 2^63-1; null is none"))
 }
 
 /// Holds the ledger against what there is.
@@ -83,6 +131,20 @@ pub(super) async fn reconcile(State(shared): State<Shared>, body: Result<Json<Re
     match shared.registry.reconcile(apply).await {
         Ok(audited) => tell(Reconciled::of(apply, &audited)),
         Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
+    }
+}
+
+/// Reads the configuration anew.
+pub(super) async fn reload(State(shared): State<Shared>) -> Response {
+    match shared.reload.ask().await {
+        Ok(changes) => tell(Reloaded { changes: changes.to_vec() }),
+        Err(why) => {
+            let status = match why {
+                NotReloaded::NotNow => StatusCode::SERVICE_UNAVAILABLE,
+                NotReloaded::NoFile | NotReloaded::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            refuse(status, why)
+        }
     }
 }
 

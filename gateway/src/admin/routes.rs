@@ -5,13 +5,16 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 use axum::{Json, Router};
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 
-use super::token::{self, Token};
-use super::view::{Draining, EventView, ExportView, Reconcile, Reconciled, Resize, Resized, SessionView, TenantView};
+use super::token::{self, TokenFile};
+use super::view::{
+    Draining, EventView, ExportView, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView,
+    TenantView,
+};
 use super::{Shared, events, look, openapi, order, state};
 
 /// The longest body taken, in bytes.
@@ -33,6 +36,8 @@ pub(super) enum Asks {
 pub(super) enum Shape {
     /// JSON of this schema.
     Json(fn(&mut SchemaGenerator) -> Schema),
+    /// JSON of a list of these, or a stream of them as server-sent events.
+    Listed(fn(&mut SchemaGenerator) -> Schema),
     /// Plain text.
     Text,
 }
@@ -112,8 +117,8 @@ pub(super) fn table() -> Vec<Route> {
             fails: not_ready,
             ..seen(
                 "/api/v1/events",
-                "what has become of sizes, oldest first",
-                json::<Vec<EventView>>(),
+                "what has become of sizes, oldest first: a list, or a stream that goes on with each new one as it happens",
+                Shape::Listed(|generator| generator.subschema_for::<EventView>()),
                 get(events::events),
             )
         },
@@ -143,6 +148,17 @@ pub(super) fn table() -> Vec<Route> {
             )
         },
         Route {
+            method: Method::PATCH,
+            takes: Some(json::<QuotaOrder>()),
+            fails: &[StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE],
+            ..ordered(
+                "/api/v1/tenants/{name}",
+                "gives a tenant another quota, until the configuration says another than now",
+                json::<TenantView>(),
+                patch(order::quota),
+            )
+        },
+        Route {
             takes: Some(json::<Reconcile>()),
             fails: not_ready,
             ..ordered(
@@ -150,6 +166,15 @@ pub(super) fn table() -> Vec<Route> {
                 "measures every export of the ledger, and with `apply` makes the books agree",
                 json::<Reconciled>(),
                 post(order::reconcile),
+            )
+        },
+        Route {
+            fails: &[StatusCode::UNPROCESSABLE_ENTITY, StatusCode::SERVICE_UNAVAILABLE],
+            ..ordered(
+                "/api/v1/reload",
+                "reads the configuration file anew as SIGHUP does: all of it, or nothing; answers with what has changed",
+                json::<Reloaded>(),
+                post(order::reload),
             )
         },
         Route {
@@ -167,7 +192,7 @@ pub(super) fn table() -> Vec<Route> {
 }
 
 /// The router. `guarded`: the address can be reached from other hosts, so that readers need the token too.
-pub(super) fn router(token: &Token, guarded: bool, shared: Shared) -> Router {
+pub(super) fn router(token: &TokenFile, guarded: bool, shared: Shared) -> Router {
     let mut router = Router::new();
     for Route { path, asks, serves, .. } in table() {
         let open = match asks {

@@ -2,21 +2,24 @@
 //! is made of them. Sizes are whole numbers, in bytes. A reader takes what it knows and leaves the rest, so fields may be
 //! added; none is ever renamed.
 
+mod lanes;
 mod ledger;
 
 use nbd_gateway_config::{Backend, Driver};
 use nbd_gateway_policy::plan::Standing;
 use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::style::{ClientStyle, Grows, Tells};
-use nbd_gateway_policy::types::{Bytes, Size};
+use nbd_gateway_policy::types::{Bytes, Size, TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::export::Export;
 use crate::proto::Framing;
+use crate::resize::allowance::Allowed;
 use crate::resize::jobs::Job;
 use crate::session::SessionInfo;
 
+pub use self::lanes::{HealthView, LaneView};
 pub use self::ledger::{AccountView, EventView, Reconcile, Reconciled};
 
 /// An export that is open.
@@ -50,6 +53,10 @@ pub struct ExportView {
     pub tells: String,
     /// Whether clients may only read.
     pub read_only: bool,
+    /// Whether its backend can be used.
+    pub health: HealthView,
+    /// The connections to its backend; none: it is embedded.
+    pub lanes: Vec<LaneView>,
     /// How many clients have it open.
     pub sessions: u64,
     /// Its last resizes, newest last.
@@ -59,7 +66,8 @@ pub struct ExportView {
 impl ExportView {
     /// What there is to see of an export now.
     pub(super) fn of(export: &Export, sessions: u64) -> Self {
-        let (shown, config, policy) = (export.view().shown(), export.config(), export.policy());
+        let (shown, settings) = (export.view().shown(), export.settings());
+        let (config, policy) = (&settings.config, &settings.policy);
         let seen = export.resizer().glance.now();
         let standing = seen.map_or(Standing::Unmeasured, |seen| seen.standing);
         let disk = match (standing, seen) {
@@ -68,6 +76,7 @@ impl ExportView {
             (_, None) => shown.size,
         };
         let style = seen.map(|seen| seen.backend);
+        let lanes = export.lanes();
         let window = style.is_some_and(|style| style.grows == Grows::Window);
         Self {
             name: export.name().to_owned(),
@@ -83,6 +92,8 @@ impl ExportView {
             grows: style.map_or("fixed", |style| grows(style.grows)).to_owned(),
             tells: style.map_or("handshake", |style| tells(style.tells)).to_owned(),
             read_only: policy.read_only,
+            health: HealthView::of(&lanes),
+            lanes: LaneView::all(&lanes, &config.backend.to_string()),
             sessions,
             jobs: export.resizer().jobs.list(),
         }
@@ -100,7 +111,7 @@ pub struct TenantView {
     /// Beyond this the gateway warns, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_quota: Option<u64>,
-    /// The sizes of its exports that were opened, in bytes.
+    /// The sizes of its exports that were measured, in bytes.
     pub used: u64,
     /// Held for grows in flight, in bytes.
     pub reserved: u64,
@@ -108,23 +119,43 @@ pub struct TenantView {
     pub unsettled: u64,
     /// How many of its exports are counted.
     pub exports: u64,
+    /// How many count nothing although they may have bytes: they could not be measured yet.
+    #[serde(default)]
+    pub unmeasured_exports: u64,
     /// Whether more is used, reserved and unsettled than its quota: nothing of it grows.
     pub over_quota: bool,
+    /// Whether an operator ordered what it may have, with `quota`. If not, the configuration says it.
+    #[serde(default)]
+    pub quota_ordered: bool,
+    /// The quota that the configuration says, in bytes; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configured_quota: Option<u64>,
+    /// The soft quota that the configuration says, in bytes; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configured_soft_quota: Option<u64>,
+    /// What an operator should know of it, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl TenantView {
     /// What a tenant has, out of what it may have.
-    pub(super) fn of(tenant: &nbd_gateway_config::Tenant, usage: Option<&Usage>) -> Self {
+    pub(super) fn of(tenant: &TenantId, usage: Option<&Usage>, unmeasured: u32, allowed: Allowed) -> Self {
         let of = |bytes: fn(&Usage) -> Bytes| usage.map_or(0, |u| bytes(u).0);
         Self {
-            name: tenant.id.as_str().to_owned(),
-            quota: tenant.allowance.quota.map(|q| q.0),
-            soft_quota: tenant.allowance.soft_quota.map(|q| q.0),
+            name: tenant.as_str().to_owned(),
+            quota: usage.and_then(|u| u.quota).map(|q| q.0),
+            soft_quota: usage.and_then(|u| u.soft_quota).map(|q| q.0),
             used: of(|u| u.used),
             reserved: of(|u| u.reserved),
             unsettled: of(|u| u.unsettled),
             exports: usage.map_or(0, |u| u64::from(u.exports)),
+            unmeasured_exports: u64::from(unmeasured),
             over_quota: usage.is_some_and(|u| u.over_quota),
+            quota_ordered: allowed.ordered.is_some(),
+            configured_quota: allowed.configured.quota.map(Size::bytes),
+            configured_soft_quota: allowed.configured.soft.map(Size::bytes),
+            note: allowed.note(),
         }
     }
 }
@@ -150,6 +181,12 @@ pub struct SessionView {
     pub style: String,
     /// The size that it was last told, in bytes.
     pub size: u64,
+    /// Where it came in: the listener, as the configuration has it.
+    pub listener: String,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// When it opened the export, in seconds since 1970-01-01 UTC.
+    pub since: u64,
 }
 
 impl From<SessionInfo> for SessionView {
@@ -174,6 +211,9 @@ impl From<SessionInfo> for SessionView {
             framing: framing.to_owned(),
             style: style.to_owned(),
             size: info.told,
+            listener: info.listener,
+            tls: info.tls,
+            since: lanes::seconds(info.since),
         }
     }
 }
@@ -218,11 +258,35 @@ impl Resized {
     }
 }
 
+/// An order for another quota. What is not there stays as it is; at least one of the two has to be.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaOrder {
+    /// What the tenant's exports may sum to: bytes, or a text like `2TiB`; null: no quota.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Option<Wanted>>,
+    /// A sum from which on the gateway warns; null: none.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    pub soft_quota: Option<Option<Wanted>>,
+}
+
+/// What is there, be it null.
+fn said<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<Wanted>>, D::Error> {
+    Option::deserialize(from).map(Some)
+}
+
 /// The gateway is going.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Draining {
     /// Clients that are still connected.
     pub sessions: u64,
+}
+
+/// The configuration was read anew.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// What has changed, in the words of the file, a line each.
+    pub changes: Vec<String>,
 }
 
 /// Why something was not done.

@@ -22,6 +22,11 @@ impl Exec {
         Self { words, limit }
     }
 
+    /// The same with another limit.
+    pub(super) fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
     /// Carries an order out. Cancel-safe: dropped, the program is ended.
     pub(super) async fn resize(&self, order: &Order) -> Result<(), Undone> {
         let occasion = order.occasion();

@@ -34,6 +34,11 @@ impl File {
         Self { path, limit }
     }
 
+    /// The same with another limit.
+    pub(super) fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
     /// Whether what a grow exposes reads as zeroes by itself: that of a file is a hole, that of a device is what was there.
     pub(super) async fn exposes_zeroes(&self) -> bool {
         tokio::fs::metadata(&self.path).await.is_ok_and(|found| found.is_file())

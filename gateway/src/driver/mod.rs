@@ -118,6 +118,18 @@ impl Driver {
         }
     }
 
+    /// The same with another limit.
+    #[must_use]
+    pub fn within(self, limit: Duration) -> Self {
+        match self {
+            Self::File(file) => Self::File(file.within(limit)),
+            Self::Restart(restart) => Self::Restart(restart.within(limit)),
+            Self::Exec(exec) => Self::Exec(exec.within(limit)),
+            // It has limits of its own.
+            Self::Qmp(qmp) => Self::Qmp(qmp),
+        }
+    }
+
     /// Whether what a grow exposes reads as zeroes by itself, as that of a file does.
     pub async fn exposes_zeroes(&self) -> bool {
         match self {

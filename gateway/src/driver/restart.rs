@@ -27,6 +27,11 @@ impl Restart {
         Self { file, words, limit }
     }
 
+    /// The same with another limit.
+    pub(super) fn within(self, limit: Duration) -> Self {
+        Self { file: self.file.map(|file| file.within(limit)), limit, ..self }
+    }
+
     /// Whether what a grow exposes reads as zeroes by itself.
     pub(super) async fn exposes_zeroes(&self) -> bool {
         match &self.file {

@@ -68,6 +68,11 @@ impl Core {
         &self.export
     }
 
+    /// Whose it is.
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
     /// What the backend said about itself when it was opened.
     pub fn facts(&self) -> &Facts {
         &self.facts

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nbd_gateway_config as config;
 use nbd_gateway_metrics::TenantMetrics;
 use nbd_gateway_policy::quota::Usage;
-use nbd_gateway_policy::rate::{Full, Limiter};
+use nbd_gateway_policy::rate::{Full, Limiter, adjust};
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::types::{ExportName, Moment, TenantId};
 use parking_lot::Mutex;
@@ -18,7 +18,6 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) struct Crowd {
     tenant: TenantId,
-    bounds: config::Crowd,
     metrics: TenantMetrics,
     /// The beginning that the limiter counts from.
     start: Instant,
@@ -27,6 +26,7 @@ pub(super) struct Crowd {
 
 #[derive(Debug)]
 struct State {
+    bounds: config::Crowd,
     exports: u32,
     sessions: u32,
     rate: Option<Limiter>,
@@ -49,14 +49,23 @@ impl Crowd {
     /// Nothing is open yet.
     pub(super) fn new(tenant: &config::Tenant, metrics: TenantMetrics) -> Arc<Self> {
         let rate = tenant.crowd.session_rate.map(|rate| Limiter::new(rate, Moment::default()));
-        let state = Mutex::new(State { exports: 0, sessions: 0, rate });
-        Arc::new(Self { tenant: tenant.id.clone(), bounds: tenant.crowd, metrics, start: Instant::now(), state })
+        let state = Mutex::new(State { bounds: tenant.crowd, exports: 0, sessions: 0, rate });
+        Arc::new(Self { tenant: tenant.id.clone(), metrics, start: Instant::now(), state })
+    }
+
+    /// Other bounds from now on: who is there stays.
+    pub(super) fn adjust(&self, bounds: config::Crowd) {
+        let now = Moment::from_elapsed(self.start.elapsed());
+        let mut state = self.state.lock();
+        adjust(&mut state.rate, bounds.session_rate, now);
+        state.bounds = bounds;
     }
 
     /// Shows in the metrics what the books say.
-    pub(super) fn tell(&self, usage: &Usage) {
+    pub(super) fn tell(&self, usage: &Usage, unmeasured: u32) {
         let Usage { quota, used, reserved, unsettled, .. } = usage;
         self.metrics.uses(quota.map(|quota| quota.0), used.0, reserved.0, unsettled.0);
+        self.metrics.unmeasured(unmeasured);
     }
 
     /// Whose it is.
@@ -67,8 +76,9 @@ impl Crowd {
     /// One more export.
     pub(super) fn open(self: &Arc<Self>, export: &ExportName) -> Result<Room, Refusal> {
         let mut state = self.state.lock();
-        let most = self.bounds.exports.filter(|most| state.exports >= *most);
-        self.judge(export, most.map(|most| Reason::TooManyExports { most }))?;
+        let bounds = state.bounds;
+        let most = bounds.exports.filter(|most| state.exports >= *most);
+        self.judge(bounds, export, most.map(|most| Reason::TooManyExports { most }))?;
         state.exports = state.exports.saturating_add(1);
         Ok(Room { crowd: Arc::clone(self), kind: Kind::Export })
     }
@@ -77,18 +87,19 @@ impl Crowd {
     pub(super) fn enter(self: &Arc<Self>, export: &ExportName) -> Result<Room, Refusal> {
         let now = Moment::from_elapsed(self.start.elapsed());
         let mut state = self.state.lock();
-        let most = self.bounds.sessions.filter(|most| state.sessions >= *most);
-        self.judge(export, most.map(|most| Reason::TooManySessions { most }))?;
+        let bounds = state.bounds;
+        let most = bounds.sessions.filter(|most| state.sessions >= *most);
+        self.judge(bounds, export, most.map(|most| Reason::TooManySessions { most }))?;
         // Last: what is refused costs nothing of it.
         let full = state.rate.as_mut().and_then(|rate| rate.take(now, 1).err());
-        self.judge(export, full.map(|full| too_soon(full, now)))?;
+        self.judge(bounds, export, full.map(|full| too_soon(full, now)))?;
         state.sessions = state.sessions.saturating_add(1);
         Ok(Room { crowd: Arc::clone(self), kind: Kind::Session })
     }
 
-    fn judge(&self, export: &ExportName, reason: Option<Reason>) -> Result<(), Refusal> {
+    fn judge(&self, bounds: config::Crowd, export: &ExportName, reason: Option<Reason>) -> Result<(), Refusal> {
         let Some(reason) = reason else { return Ok(()) };
-        if self.bounds.enforce {
+        if bounds.enforce {
             self.metrics.denied(reason.label());
             return Err(Refusal { export: export.clone(), tenant: self.tenant.clone(), reason });
         }
@@ -128,14 +139,18 @@ mod tests {
 
     use super::*;
 
-    fn crowd(keys: &str) -> Arc<Crowd> {
+    fn tenant(keys: &str) -> config::Tenant {
         let text = format!(
             "listener = [{{ address = \"127.0.0.1:0\" }}]\n[[tenant]]\nname = \"t\"\n{keys}\n\
              [[export]]\nname = \"e\"\ntenant = \"t\"\nbackend = \"memory:\"\nsize = \"1MiB\"\n"
         );
         let config = config::Config::parse(&text, std::path::Path::new("config.toml")).unwrap();
+        config.tenant("t").unwrap().clone()
+    }
+
+    fn crowd(keys: &str) -> Arc<Crowd> {
         let metrics = nbd_gateway_metrics::Metrics::new("0").unwrap();
-        Crowd::new(config.tenant("t").unwrap(), metrics.tenant("t", Reason::LABELS.as_slice()))
+        Crowd::new(&tenant(keys), metrics.tenant("t", Reason::LABELS.as_slice()))
     }
 
     fn export() -> ExportName {
@@ -183,5 +198,21 @@ mod tests {
         drop(rooms);
         let state = crowd.state.lock();
         assert_eq!((state.exports, state.sessions), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_bounds_hold_for_whoever_comes_next() {
+        let crowd = crowd("max-sessions = 3\nsession-rate = \"3/h\"");
+        let rooms = [crowd.enter(&export()).unwrap(), crowd.enter(&export()).unwrap(), crowd.enter(&export()).unwrap()];
+        crowd.adjust(tenant("max-sessions = 2\nsession-rate = \"4/h\"").crowd);
+        assert_eq!(crowd.state.lock().sessions, 3, "who is there stays");
+        assert_eq!(crowd.enter(&export()).unwrap_err().reason, Reason::TooManySessions { most: 2 });
+        drop(rooms);
+        // Of the rate that allowed three at once nothing was left, and nothing is of the one that allows four.
+        let again_after = Some(Duration::from_secs(900));
+        let reason = crowd.enter(&export()).unwrap_err().reason;
+        assert_eq!(reason, Reason::RateLimited { limit: "session-rate", again_after });
+        crowd.adjust(tenant("").crowd);
+        assert!((0..10).all(|_| crowd.enter(&export()).is_ok()));
     }
 }

@@ -4,51 +4,65 @@
 //! its backend as they are where it can, and over the `bridge` where the backend's limits differ from the client's.
 //! Writes past the end wait in `grow` for the coordinator, which changes the [`View`] that everyone reads. What lies
 //! between that end and a ceiling is `ceiling`'s.
-//! How many of a tenant's are open is bounded by its `crowd`; what an operator has yet to publish is `held_back`.
+//! How many of a tenant's are open is bounded by its `crowd`; what an operator has yet to publish is `held_back`; what counts
+//! nothing until it is measured is `unmeasured`.
 //! Keeps: several lanes only if a FLUSH covers them (9), no overtaking of requests whose session is gone (14).
 
+mod adjust;
 mod backend;
 mod bridge;
 mod ceiling;
 mod core;
 mod crowd;
+mod failures;
 mod gate;
 mod grow;
 mod held_back;
+mod in_force;
+mod leaving;
 mod orphans;
 mod probes;
 mod ranges;
 pub mod reconcile;
 mod registry;
 mod returns;
+mod settings;
 mod start;
+mod swap;
+mod unmeasured;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use nbd_gateway_config::Resolved;
 use nbd_gateway_metrics::{self as metrics, ExportMetrics, Open, ResizeMetrics};
 use nbd_gateway_policy::access::{Verb, Verbs};
 use nbd_gateway_policy::export::ExportPolicy;
 use nbd_gateway_policy::offer::{Negotiated, Now, Offer, PastEnd, offer};
 use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::Size;
+use parking_lot::RwLock;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 pub use self::core::Core;
 pub use backend::{Backend, Facts};
+pub use leaving::Leaving;
 pub use registry::{Lease, OpenError, Registry};
+pub use settings::{NeedsReopening, Settings};
+pub use swap::{Opened, Replaced};
 pub use view::{Shown, View};
 
+use crate::hooks::Hooks;
+use crate::lane::Look;
 use crate::net::Peer;
 use crate::proto::flags::{Basis, for_client};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cmd, Cookie, Errno, ExportFlags, Framing};
 use crate::resize::Resizer;
 use crate::resize::book::Book;
+use crate::resize::follow::Patience;
 use crate::resize::pace::{Early, Pace};
-use crate::session::{Session, TenantBudget, Throttle, Ticket};
+use crate::session::{Session, Speed, TenantBudget, Throttle, Ticket};
 use crate::shards::Shard;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Piece, Request};
 use orphans::Orphans;
@@ -69,17 +83,22 @@ pub struct Limits {
 /// One export, open.
 #[derive(Debug)]
 pub struct Export {
-    config: Resolved,
-    policy: ExportPolicy,
+    /// Swapped whole; nothing on the way of an ordinary request reads them.
+    settings: RwLock<Arc<Settings>>,
     core: Arc<Core>,
     resizer: Resizer,
     book: Arc<Book>,
-    limits: Limits,
     budget: Arc<TenantBudget>,
     /// How fast its sessions together are sent notices.
     pace: Pace,
+    /// How fast each of its sessions may go.
+    session_speed: Arc<Speed>,
     /// How fast its sessions together may go.
-    throttle: Option<Arc<Throttle>>,
+    speed: Arc<Speed>,
+    throttle: Arc<Throttle>,
+    hooks: Hooks,
+    /// What is borne of its backend's notices, and how often it is asked.
+    patience: watch::Sender<Patience>,
     metrics: ExportMetrics,
     resize_metrics: ResizeMetrics,
     orphans: Orphans,
@@ -89,78 +108,81 @@ pub struct Export {
     ranges: Ranges,
     /// Ends what runs beside: the follower of the backend's size.
     end: watch::Sender<bool>,
+    /// How its sessions are to end.
+    leaving: watch::Sender<Leaving>,
     /// Counted as open.
     _open: Open,
 }
 
 /// What an export is made of.
 pub(crate) struct Parts {
-    pub(crate) config: Resolved,
-    pub(crate) policy: ExportPolicy,
+    pub(crate) settings: Settings,
     pub(crate) core: Arc<Core>,
     pub(crate) resizer: Resizer,
     pub(crate) book: Arc<Book>,
     pub(crate) budget: Arc<TenantBudget>,
     pub(crate) metrics: ExportMetrics,
     pub(crate) resize_metrics: ResizeMetrics,
+    pub(crate) hooks: Hooks,
+    pub(crate) patience: watch::Sender<Patience>,
     pub(crate) end: watch::Sender<bool>,
 }
 
 impl Export {
     fn new(parts: Parts) -> Self {
-        let Parts { config, policy, core, resizer, book, budget, metrics, resize_metrics, end } = parts;
-        let limits = Limits {
-            requests: config.limits.session_requests,
-            bytes: config.limits.session_bytes,
-            largest: u64::from(config.limits.largest_payload),
-        };
-        let throttle = Throttle::new(config.limits.export_io);
+        let Parts { settings, core, resizer, book, budget, metrics, resize_metrics, hooks, patience, end } = parts;
+        let limits = settings.config.limits;
+        let (session_speed, speed) = (Speed::new(limits.session_io), Speed::new(limits.export_io));
+        let throttle = Throttle::new(Arc::clone(&speed));
         let _open = Open::new(&metrics.open);
-        let pace = book.pace(config.limits.export_notices);
+        let pace = book.pace(limits.export_notices);
         let (orphans, returns, ranges) = (Orphans::default(), Returns::default(), Ranges::default());
         Self {
-            config,
-            policy,
+            settings: RwLock::new(Arc::new(settings)),
             core,
             resizer,
             book,
-            limits,
             budget,
             pace,
+            session_speed,
+            speed,
             throttle,
+            hooks,
+            patience,
             metrics,
             resize_metrics,
             orphans,
             returns,
             ranges,
             end,
+            leaving: watch::Sender::default(),
             _open,
         }
     }
 
     /// Its name, as clients say it.
     pub fn name(&self) -> &str {
-        self.config.name.as_str()
+        self.core.name()
     }
 
     /// Whose it is.
     pub fn tenant(&self) -> &str {
-        self.config.tenant.as_str()
+        self.core.tenant().as_str()
     }
 
-    /// How it is configured.
-    pub fn config(&self) -> &Resolved {
-        &self.config
+    /// What it goes by now.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
     }
 
     /// What its operator decided about its size, and its backend's own bounds.
-    pub fn policy(&self) -> &ExportPolicy {
-        &self.policy
+    pub fn policy(&self) -> ExportPolicy {
+        self.settings.read().policy.clone()
     }
 
     /// For people: the configuration's, else the backend's.
-    pub fn description(&self) -> Option<&str> {
-        self.config.description.as_deref().or(self.core.facts().description.as_deref())
+    pub fn description(&self) -> Option<String> {
+        self.settings.read().config.description.clone().or_else(|| self.core.facts().description.clone())
     }
 
     /// The size that is shown, in bytes.
@@ -172,7 +194,7 @@ impl Export {
     /// must end now.
     pub fn size_for(&self, offer: &Offer) -> u64 {
         if offer.ceiling {
-            let ceiling = self.policy.granularity.round_down(self.policy.max_size);
+            let ceiling = self.settings().ceiling();
             return self.size().max(ceiling.bytes());
         }
         self.size().min(self.view().end())
@@ -195,12 +217,13 @@ impl Export {
 
     /// How fast a new session is sent notices.
     pub fn session_pace(&self) -> Pace {
-        self.book.pace(self.config.limits.session_notices)
+        self.book.pace(self.settings.read().config.limits.session_notices)
     }
 
     /// Takes one notice out of a session's rate, the export's and the tenant's; an error says how long to wait.
     pub fn take_notice(&self, session: &Pace) -> Result<(), Early> {
-        self.book.take_notice(&self.config.tenant, session, &self.pace)
+        self.book.adjust_pace(session, self.settings.read().config.limits.session_notices);
+        self.book.take_notice(self.core.tenant(), session, &self.pace)
     }
 
     /// What a client with these verbs is offered about its size.
@@ -212,7 +235,7 @@ impl Export {
             _ => size,
         };
         let now = Now { size, disk, headroom: self.book.headroom(self.resizer.export_name()) };
-        offer(self.core.facts().style, &self.policy.for_verbs(verbs), &now, client)
+        offer(self.core.facts().style, &self.policy().for_verbs(verbs), &now, client)
     }
 
     /// The metadata contexts that the backend has, in a fixed order.
@@ -220,15 +243,25 @@ impl Export {
         &self.core.facts().contexts
     }
 
-    /// The bounds of one session.
+    /// How its sessions are to end, and when: a session looks at it as long as it lasts.
+    pub fn leaving(&self) -> watch::Receiver<Leaving> {
+        self.leaving.subscribe()
+    }
+
+    /// The bounds of a session that begins now.
     pub fn limits(&self) -> Limits {
-        self.limits
+        let limits = self.settings.read().config.limits;
+        Limits {
+            requests: limits.session_requests,
+            bytes: limits.session_bytes,
+            largest: u64::from(limits.largest_payload),
+        }
     }
 
     /// The bounds that a new session's requests pass: its own, the export's, the tenant's.
     pub fn throttles(&self) -> impl Iterator<Item = Arc<Throttle>> {
-        let own = Throttle::new(self.config.limits.session_io);
-        [own, self.throttle.clone(), self.budget.throttle()].into_iter().flatten()
+        let own = Throttle::new(Arc::clone(&self.session_speed));
+        [own, Arc::clone(&self.throttle), Arc::clone(self.budget.throttle())].into_iter()
     }
 
     /// What its tenant's sessions share.
@@ -242,7 +275,7 @@ impl Export {
             backend: self.core.facts().flags,
             lanes: self.core.facts().framing,
             client,
-            read_only: self.config.read_only
+            read_only: self.settings.read().config.read_only
                 || self.core.facts().flags.has(ExportFlags::READ_ONLY)
                 || !verbs.has(Verb::Write),
             trim: verbs.has(Verb::Trim),
@@ -256,7 +289,7 @@ impl Export {
     /// the backend says nothing and the gateway takes what every client assumes (32 MiB).
     pub fn block_sizes(&self) -> Option<BlockSizes> {
         const ASSUMED: u32 = 32 << 20;
-        let largest = u32::try_from(self.limits.largest).unwrap_or(u32::MAX);
+        let largest = u32::try_from(self.limits().largest).unwrap_or(u32::MAX);
         match self.core.facts().block_sizes {
             Some(sizes) => {
                 let maximum = sizes.maximum.min(largest) / sizes.minimum.max(1) * sizes.minimum.max(1);
@@ -272,6 +305,11 @@ impl Export {
     /// How many times answered, unflushed writes may have been lost.
     pub fn losses(&self) -> u64 {
         self.core.backend.losses()
+    }
+
+    /// How its connections to the backend are, by number; none: it is embedded.
+    pub fn lanes(&self) -> Vec<Look> {
+        self.core.backend.look()
     }
 
     /// The shard on which a session is to live, if it matters.
@@ -340,8 +378,8 @@ impl Export {
         }
     }
 
-    /// Counts an answered request.
-    pub fn count(&self, request: &Request, outcome: &Outcome, since: Instant) {
+    /// Counts a request that was answered after so long.
+    pub fn count(&self, request: &Request, outcome: &Outcome, took: Duration) {
         let length = || Some(request.length);
         let bytes = match (request.command, outcome) {
             (Cmd::READ, Outcome::Found(_)) => length().map(|n| (metrics::Direction::Read, n)),
@@ -350,7 +388,7 @@ impl Export {
         };
         self.metrics.in_flight.dec();
         self.core.gate.tell();
-        self.metrics.answered(command(request.command), result(outcome), since.elapsed().as_secs_f64(), bytes);
+        self.metrics.answered(command(request.command), result(outcome), took.as_secs_f64(), bytes);
     }
 
     /// A session has ended: its requests that may still change data must not be overtaken by overlapping ones.
@@ -407,6 +445,7 @@ impl Export {
     /// Lets the backend go: DISC to its lanes, or fsync and unlock. Requests in flight are finished first.
     pub async fn close(&self) {
         self.end.send_replace(true);
+        self.hooks.end();
         self.resizer.end().await;
         self.core.backend.close(self.name()).await;
         self.metrics.lane_up.set(0);

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use nbd_gateway_config::{self as config, Resolved};
 use nbd_gateway_metrics::ExportMetrics;
-use nbd_gateway_policy::types::{Granularity, Size};
+use nbd_gateway_policy::types::Size;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::backend::Backend;
 use super::registry::Shared;
+use super::settings::Settings;
 use super::{Core, Export, Parts, Shown};
 use crate::driver::{Driver, Healed, Qmp};
-use crate::hooks;
-use crate::proto::{ExportFlags, Features};
+use crate::hooks::Hooks;
+use crate::proto::Features;
 use crate::resize::Resizer;
 use crate::resize::audience::Audience;
 use crate::resize::coordinator::{Coordinator, Start};
@@ -43,12 +45,8 @@ pub(super) async fn open(
             Err(why) => return Err(why),
         },
     };
-    let mut policy = resize.policy;
-    policy.read_only |= config.read_only || facts.flags.has(ExportFlags::READ_ONLY);
-    policy.granularity = coarser(policy.granularity, facts.minimum_block());
-    if let Some(info) = facts.resize {
-        policy.granularity = coarser(policy.granularity, info.granularity);
-    }
+    let settings = Settings::of(config, &facts);
+    let policy = settings.policy.clone();
     let disk = Size::new(facts.size).map_err(|e| e.to_string())?;
     let window = match Opened::of(&resize.driver, &shared.notes, &export, disk, facts.minimum_block()) {
         Ok(window) => window,
@@ -89,7 +87,7 @@ pub(super) async fn open(
     let mut start = Start {
         export,
         tenant,
-        policy: policy.clone(),
+        policy,
         size,
         disk,
         backend: style,
@@ -114,32 +112,26 @@ pub(super) async fn open(
         Arc::clone(&resizer.audience),
         told.clone(),
     )
+    .ruled_by(Arc::clone(&resizer.rules))
     .seen_in(Arc::clone(&resizer.glance));
     let (end, ending) = watch::channel(false);
     // Before anybody can change the size.
-    hooks::start(config, &core, &shared.metrics, &shared.sessions, &ending);
-    tokio::spawn(coordinator.run(acts));
+    let hooks = Hooks::start(config, &core, &shared.metrics, &shared.sessions);
+    let (patience, patient) = watch::channel(Patience::of(&resize));
+    // Of its own, whoever had it opened. What is told of a client's wish is told in its session's instead.
+    let span = tracing::error_span!(parent: None, "export", export = name, tenant = config.tenant.as_str());
+    tokio::spawn(coordinator.run(acts).instrument(span));
     if embedded {
         // Nobody else can resize it.
         told.0.looked_at.set(1);
     } else {
-        tokio::spawn(follow(
-            Arc::clone(&core),
-            resizer.clone(),
-            style.tells,
-            Patience {
-                poll: resize.poll.unwrap_or_default(),
-                rate: resize.backend_notice_rate,
-                rest: resize.backend_notice_rest,
-            },
-            told.0.clone(),
-            ending,
-        ));
+        tokio::spawn(follow(Arc::clone(&core), resizer.clone(), style.tells, patient, told.0.clone(), ending));
     }
     let book = Arc::clone(&shared.book);
     let resize_metrics = told.0;
-    let config = config.clone();
-    Ok(Export::new(Parts { config, policy, core, resizer, book, budget, metrics: metrics(), resize_metrics, end }))
+    let metrics = metrics();
+    let parts = Parts { settings, core, resizer, book, budget, metrics, resize_metrics, hooks, patience, end };
+    Ok(Export::new(parts))
 }
 
 /// What is wrong with a backend, and what its driver knows about it; nothing, if the driver could mend it.
@@ -151,12 +143,5 @@ async fn healed(export: &Resolved, state: &Path, error: String) -> Result<(), St
         Healed::Back => Ok(()),
         Healed::Missing(missing) => Err(format!("{error}; {missing}")),
         Healed::NotThis => Err(error),
-    }
-}
-
-fn coarser(policy: Granularity, backend: u64) -> Granularity {
-    match Granularity::new(backend) {
-        Ok(other) if other.bytes() > policy.bytes() => other,
-        _ => policy,
     }
 }

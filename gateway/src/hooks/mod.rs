@@ -21,6 +21,7 @@ use nbd_gateway_config::{Hook, Resolved, Way};
 use nbd_gateway_metrics::{HookMetrics, HookResult, HookWay, Metrics, Open};
 use nbd_gateway_policy::backoff::Backoff;
 use nbd_gateway_policy::types::{ExportName, TenantId};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::command::Occasion;
@@ -32,38 +33,61 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The longest delay.
 const MOST: Duration = Duration::from_secs(60);
 
-/// Starts the hooks of an export. They end when `ending` says so, or with its sender; an attempt under way is ended too.
-pub fn start(
-    config: &Resolved,
-    core: &Arc<Core>,
-    metrics: &Metrics,
-    sessions: &Arc<SessionTable>,
-    ending: &watch::Receiver<bool>,
-) {
-    if config.notify.is_empty() {
-        return;
+/// The hooks of an open export.
+#[derive(Debug)]
+pub struct Hooks {
+    core: Arc<Core>,
+    metrics: Arc<Metrics>,
+    sessions: Arc<SessionTable>,
+    /// Each ends with its sender; an attempt under way is ended too.
+    running: Mutex<Vec<(Hook, watch::Sender<()>)>>,
+}
+
+impl Hooks {
+    /// Starts those that are configured.
+    pub fn start(config: &Resolved, core: &Arc<Core>, metrics: &Arc<Metrics>, sessions: &Arc<SessionTable>) -> Self {
+        let (core, metrics, sessions) = (Arc::clone(core), Arc::clone(metrics), Arc::clone(sessions));
+        let hooks = Self { core, metrics, sessions, running: Mutex::default() };
+        hooks.adjust(&config.notify);
+        hooks
     }
-    let counts = metrics.hooks(config.name.as_str());
-    for (index, hook) in config.notify.iter().enumerate() {
-        let teller = Teller::of(hook, sessions);
-        let mut sizes = core.view().follow();
+
+    /// Ends those that are not wanted any more and starts those that are new: these are told of sizes from now on. What
+    /// stays goes on where it is.
+    pub fn adjust(&self, wanted: &[Hook]) {
+        let mut running = self.running.lock();
+        let mut before = std::mem::take(&mut *running);
+        for (index, hook) in wanted.iter().enumerate() {
+            let kept = before.iter().position(|(known, _)| known == hook).map(|at| before.swap_remove(at));
+            running.push(kept.unwrap_or_else(|| (hook.clone(), self.begin(hook, index))));
+        }
+    }
+
+    /// Ends all of them.
+    pub fn end(&self) {
+        self.running.lock().clear();
+    }
+
+    fn begin(&self, hook: &Hook, index: usize) -> watch::Sender<()> {
+        let mut sizes = self.core.view().follow();
         // Taken here, not when the task first runs: a change in between is one that is told.
         let at = *sizes.borrow_and_update();
         let follower = Follower {
-            export: config.name.clone(),
-            tenant: config.tenant.clone(),
+            export: self.core.export().clone(),
+            tenant: self.core.tenant().clone(),
             told: at.size,
-            backoff: Backoff::new(FIRST, MOST, seed(config.name.as_str(), index)),
-            metrics: counts.clone(),
-            teller,
+            backoff: Backoff::new(FIRST, MOST, seed(self.core.name(), index)),
+            metrics: self.metrics.hooks(self.core.name()),
+            teller: Teller::of(hook, &self.sessions),
         };
-        let mut ending = ending.clone();
+        let (end, mut ending) = watch::channel(());
         tokio::spawn(async move {
             tokio::select! {
                 () = follower.follow(sizes) => {}
-                _ = ending.wait_for(|ending| *ending) => {}
+                _ = ending.changed() => {}
             }
         });
+        end
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::*;

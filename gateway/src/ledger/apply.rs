@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::change::{Change, Commit, RecordSize, Reserve, Settle, Zeroes};
 use super::zeroes::{self, OWED};
-use super::{Known, LedgerError, NewEvent, ReservationId};
+use super::{Known, LedgerError, NewEvent, QuotaOrder, ReservationId};
 
 /// What is kept of an event's detail, in bytes.
 const DETAIL: usize = 0x4000;
@@ -64,6 +64,11 @@ pub(super) fn apply(sql: &Connection, change: &Change, history: i64) -> Result<i
         }
         Change::Event(event) => return tell(sql, event, history),
         Change::Forget { export, event } => (forget(sql, export)?, event),
+        Change::OrderQuota { order, event } => (keep_order(sql, order)?, event),
+        Change::DropQuotaOrder { tenant, event } => {
+            sql.prepare_cached("DELETE FROM quota_order WHERE tenant = ?1")?.execute([tenant.as_str()])?;
+            (0, event)
+        }
     };
     if let Some(event) = event {
         tell(sql, event, history)?;
@@ -154,6 +159,23 @@ fn forget(sql: &Connection, export: &ExportName) -> Result<i64, Refused> {
         return Err(Refused::Because(LedgerError::Unfinished { export: export.clone() }));
     }
     sql.prepare_cached("DELETE FROM export WHERE name = ?1")?.execute([export.as_str()])?;
+    Ok(0)
+}
+
+fn keep_order(sql: &Connection, order: &QuotaOrder) -> Result<i64, Refused> {
+    let QuotaOrder { tenant, ordered, configured, at } = order;
+    sql.prepare_cached(
+        "INSERT OR REPLACE INTO quota_order (tenant, quota, soft_quota, configured, configured_soft, ordered_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        tenant.as_str(),
+        ordered.quota.map(size),
+        ordered.soft.map(size),
+        configured.quota.map(size),
+        configured.soft.map(size),
+        signed(at.0),
+    ])?;
     Ok(0)
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
 
-use super::{Known, NewEvent, ReservationId, UnixMillis};
+use super::{Known, NewEvent, QuotaOrder, ReservationId, UnixMillis};
 
 /// Quota to hold for a grow, and what it exposes, before the backend is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub(super) enum Change {
     Quarantine { export: ExportName, why: Option<String>, at: UnixMillis, event: Option<NewEvent> },
     Event(NewEvent),
     Forget { export: ExportName, event: Option<NewEvent> },
+    OrderQuota { order: QuotaOrder, event: Option<NewEvent> },
+    DropQuotaOrder { tenant: TenantId, event: Option<NewEvent> },
 }
 
 /// For errors: "can't ...".
@@ -106,6 +108,8 @@ impl fmt::Display for Change {
             Self::Quarantine { export, why: None, .. } => write!(f, "take export `{export}` out of quarantine"),
             Self::Event(event) => write!(f, "write an event of kind {}", event.kind),
             Self::Forget { export, .. } => write!(f, "forget export `{export}`"),
+            Self::OrderQuota { order, .. } => write!(f, "keep the quota ordered for tenant `{}`", order.tenant),
+            Self::DropQuotaOrder { tenant, .. } => write!(f, "drop the quota ordered for tenant `{tenant}`"),
         }
     }
 }

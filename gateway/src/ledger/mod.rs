@@ -26,14 +26,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nbd_gateway_policy::types::{ByteRange, ExportName};
-use tokio::sync::{mpsc, oneshot};
+use nbd_gateway_policy::types::{ByteRange, ExportName, TenantId};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::change::{Commit, RecordSize, Reserve, Settle, Zeroes};
 pub use self::error::LedgerError;
 pub use self::place::DATABASE as FILE;
 pub use self::row::{
-    Event, EventFilter, ExportRow, Known, NewEvent, ReservationId, ReservationRow, Snapshot, State, UnixMillis, Zeroing,
+    Event, EventFilter, ExportRow, Known, NewEvent, QuotaOrder, Quotas, ReservationId, ReservationRow, Snapshot, State,
+    UnixMillis, Zeroing,
 };
 
 use self::change::Change;
@@ -177,6 +178,22 @@ impl Ledger {
         self.write(Change::Event(event)).await.map(i64::unsigned_abs)
     }
 
+    /// Keeps an order about a tenant's quota; the one before it goes.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`]; then the one before it stands.
+    pub async fn order_quota(&self, order: QuotaOrder, event: Option<NewEvent>) -> Result<(), LedgerError> {
+        self.write(Change::OrderQuota { order, event }).await.map(drop)
+    }
+
+    /// Drops the order about a tenant's quota. None is fine.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub async fn drop_quota_order(&self, tenant: &TenantId, event: Option<NewEvent>) -> Result<(), LedgerError> {
+        self.write(Change::DropQuotaOrder { tenant: tenant.clone(), event }).await.map(drop)
+    }
+
     /// Removes an export that is no longer this gateway's to count. One that is not known is fine.
     ///
     /// # Errors
@@ -191,6 +208,21 @@ impl Ledger {
     /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub async fn events(&self, filter: EventFilter) -> Result<Vec<Event>, LedgerError> {
         self.read(move |store| store.events(&filter)).await
+    }
+
+    /// The number after which the newest [`limit`](EventFilter::limit) events of a filter come; where there are none, that
+    /// of the newest event. `since` does not count.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub async fn before_newest(&self, filter: EventFilter) -> Result<u64, LedgerError> {
+        self.read(move |store| store.before_newest(&EventFilter { since: None, ..filter })).await
+    }
+
+    /// Follows the number of the newest event that is on the disk; 0 before the first. Ends when the ledger is closed.
+    #[must_use]
+    pub fn told(&self) -> watch::Receiver<u64> {
+        self.shown.told.clone()
     }
 
     /// All that is remembered now, each write that was asked for before included.

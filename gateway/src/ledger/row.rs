@@ -77,6 +77,28 @@ pub struct Zeroing {
     pub range: ByteRange,
 }
 
+/// How much a tenant may have. What is more than 2^63-1 bytes is that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quotas {
+    /// The most that its exports may sum to; none: no quota.
+    pub quota: Option<Size>,
+    /// A sum beyond which an event is raised; none: no such event.
+    pub soft: Option<Size>,
+}
+
+/// An operator's order that a tenant has another quota than the configuration says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaOrder {
+    /// Whose.
+    pub tenant: TenantId,
+    /// What was ordered.
+    pub ordered: Quotas,
+    /// What the configuration said then: once it says something else, the order is void.
+    pub configured: Quotas,
+    /// When.
+    pub at: UnixMillis,
+}
+
 /// All that is remembered but for the events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -87,6 +109,8 @@ pub struct Snapshot {
     /// Ordered by number. There may be several of one export (a request that was given up while it was being written):
     /// the largest `to` is what may have happened.
     pub reservations: Vec<ReservationRow>,
+    /// Ordered by tenant.
+    pub orders: Vec<QuotaOrder>,
 }
 
 /// Something to tell a person.
@@ -138,6 +162,10 @@ pub struct EventFilter {
     pub export: Option<ExportName>,
     /// Only of this kind.
     pub kind: Option<String>,
+    /// Only those of this time and later.
+    pub after: Option<UnixMillis>,
+    /// Only those before this time.
+    pub before: Option<UnixMillis>,
     /// The first ones after this id; none: the newest.
     pub since: Option<u64>,
     /// How many at most; never more than [`EventFilter::MOST`].

@@ -13,7 +13,9 @@ use rusqlite::Connection;
 use super::LedgerError;
 
 /// In `PRAGMA user_version`. One more with each change of the tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+/// The oldest that [`bring_up`] makes the newest of.
+const OLDEST: i64 = 1;
 /// In `PRAGMA application_id`, for file(1) and for us: "nbdg".
 const APPLICATION: i64 = 0x6e62_6467;
 /// How long a commit waits for a person's own transaction.
@@ -64,12 +66,25 @@ CREATE INDEX event_tenant ON event (tenant, id);
 CREATE INDEX event_export ON event (export, id);
 ";
 
+/// What came with version 2.
+const ORDERS: &str = "
+CREATE TABLE IF NOT EXISTS quota_order (
+    tenant          TEXT NOT NULL PRIMARY KEY,
+    quota           INTEGER,          -- bytes that an operator ordered; null: no quota
+    soft_quota      INTEGER,
+    configured      INTEGER,          -- what the configuration said then; the order is void once it says something else
+    configured_soft INTEGER,
+    ordered_at      INTEGER NOT NULL  -- milliseconds since 1970
+) STRICT;
+";
+
 /// Makes a connection ready: its settings, and the tables if the database is new.
 pub(super) fn prepare(connection: &mut Connection, path: &Path, journal: &str) -> Result<(), LedgerError> {
     let version = settle_in(connection, journal).map_err(|cause| sqlite(path, cause))?;
     match version {
         Found::Journal(mode) => Err(LedgerError::Journal { path: path.to_owned(), mode }),
-        Found::Ours(VERSION) => Ok(()),
+        // What is older is brought up by the first write, which may have to wait for room on the disk.
+        Found::Ours(OLDEST..=VERSION) => Ok(()),
         Found::Ours(found) => Err(LedgerError::Newer { path: path.to_owned(), found, known: VERSION }),
         Found::Foreign => Err(LedgerError::Foreign { path: path.to_owned() }),
         Found::Nothing => create(connection).map_err(|cause| sqlite(path, cause)),
@@ -109,12 +124,13 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
-    stamp(&transaction)?;
+    bring_up(&transaction)?;
     transaction.commit()
 }
 
-/// Writes the version of the tables.
-pub(super) fn stamp(connection: &Connection) -> rusqlite::Result<()> {
+/// Brings the tables of an older version up to this one, and writes the version in any case. Part of a transaction.
+pub(super) fn bring_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(ORDERS)?;
     connection.pragma_update(None, "user_version", VERSION)
 }
 

@@ -94,7 +94,7 @@ impl Store {
         if self.fresh {
             transaction.execute("UPDATE reservation SET state = 'unsettled'", [])?;
             // Always a write, where the line above may find nothing to change.
-            schema::stamp(&transaction)?;
+            schema::bring_up(&transaction)?;
         }
         let mut answers = Vec::with_capacity(changes.len());
         for change in changes {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 #[derive(Debug, Default)]
 struct State {
+    grace: Duration,
     stock: u32,
     kernel: u32,
     lost: Vec<Instant>,
@@ -49,14 +50,18 @@ impl Drop for Seat {
 /// The sessions of one export, by what they know.
 #[derive(Debug)]
 pub struct Audience {
-    grace: Duration,
     state: Mutex<State>,
 }
 
 impl Audience {
     /// Those who left without a goodbye count for `grace`.
     pub fn new(grace: Duration) -> Self {
-        Self { grace, state: Mutex::default() }
+        Self { state: Mutex::new(State { grace, ..State::default() }) }
+    }
+
+    /// They count for so long from now on, those who have left already too.
+    pub fn adjust(&self, grace: Duration) {
+        self.state.lock().grace = grace;
     }
 
     /// A session begins: before its client is told a size, so that no shrink comes between.
@@ -92,8 +97,8 @@ impl Audience {
     /// All but the one who asks. If anybody has come or gone since, it may be the one who is gone, so all count.
     pub fn others(&self, asking: Option<Asking>) -> Others {
         let mut state = self.state.lock();
-        let now = Instant::now();
-        state.lost.retain(|at| now.duration_since(*at) < self.grace);
+        let (now, grace) = (Instant::now(), state.grace);
+        state.lost.retain(|at| now.duration_since(*at) < grace);
         let itself = asking.filter(|asking| asking.changes == state.changes).map(|asking| asking.style);
         let less = |style| u32::from(itself == Some(style));
         Others {

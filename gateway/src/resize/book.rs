@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use nbd_gateway_config::Rates;
 use nbd_gateway_policy::quota::{Headroom, Ledger, Reservation, TenantLimits, Usage};
-use nbd_gateway_policy::rate::{Full, Limiter, Rate};
+use nbd_gateway_policy::rate::{Full, Limiter, Rate, adjust};
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::{Bytes, ExportName, Moment, Size, TenantId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::first_look::FirstLook;
 use super::pace::{Early, Pace, pass};
 
 /// How fast one tenant may go.
@@ -29,24 +30,42 @@ struct Limiters {
 pub struct Book {
     quota: Mutex<Ledger>,
     limiters: Mutex<HashMap<TenantId, Limiters>>,
+    /// What counts nothing before it was looked at.
+    pub(crate) first_look: FirstLook,
     /// The beginning that limiters count from.
     start: Instant,
 }
 
 impl Default for Book {
     fn default() -> Self {
-        Self { quota: Mutex::default(), limiters: Mutex::default(), start: Instant::now() }
+        Self {
+            quota: Mutex::default(),
+            limiters: Mutex::default(),
+            first_look: FirstLook::default(),
+            start: Instant::now(),
+        }
     }
 }
 
 impl Book {
-    /// Opens a tenant's account: what it may have, and how fast.
-    pub fn tenant(&self, tenant: &TenantId, allowance: TenantLimits, rates: Rates) {
+    /// What a tenant may have from now on. Less than it has is legal: nothing shrinks, and nothing grows.
+    pub fn allow(&self, tenant: &TenantId, allowance: TenantLimits) {
         self.quota.lock().set_limits(tenant, allowance);
+    }
+
+    /// How fast a tenant may go from now on. What it has taken of a rate stays taken.
+    pub fn pace_tenant(&self, tenant: &TenantId, rates: Rates) {
         let now = self.now();
-        let of = |rate: Option<Rate>| rate.map(|rate| Limiter::new(rate, now));
-        let limiters = Limiters { resize: of(rates.resize), growth: of(rates.growth), notice: of(rates.notice) };
-        self.limiters.lock().insert(tenant.clone(), limiters);
+        let mut limiters = self.limiters.lock();
+        let limiters = limiters.entry(tenant.clone()).or_default();
+        adjust(&mut limiters.resize, rates.resize, now);
+        adjust(&mut limiters.growth, rates.growth, now);
+        adjust(&mut limiters.notice, rates.notice, now);
+    }
+
+    /// What is counted of an export is another tenant's from now on.
+    pub fn give(&self, export: &ExportName, tenant: &TenantId) {
+        self.quota.lock().give(export, tenant);
     }
 
     fn now(&self) -> Moment {
@@ -80,6 +99,11 @@ impl Book {
         Pace::new(rate, self.now())
     }
 
+    /// Changes a rate of notices that is not a tenant's.
+    pub fn adjust_pace(&self, pace: &Pace, rate: Option<Rate>) {
+        pace.keep_to(rate, self.now());
+    }
+
     /// One notice to a client of this tenant's, within its session's and its export's rate too.
     pub fn take_notice(&self, tenant: &TenantId, session: &Pace, export: &Pace) -> Result<(), Early> {
         let mut limiters = self.limiters.lock();
@@ -105,6 +129,7 @@ impl Book {
     /// Counts an export that has been opened, at its measured size. What was unknown is settled by that: the connections
     /// that could have changed it are gone. Whether that is news to the ledger.
     pub fn open(&self, export: &ExportName, tenant: &TenantId, measured: Size) -> bool {
+        self.first_look.done(export, tenant);
         let mut quota = self.quota.lock();
         let known = quota.is_settled_at(export, tenant, measured);
         if quota.size(export).is_some() {
@@ -157,7 +182,7 @@ impl Book {
         self.quota.lock().headroom(export)
     }
 
-    /// Holds quota for a grow to `to`.
+    /// Holds quota for a grow to `to`, once its tenant's exports count what they have. Cancel-safe: yes.
     pub async fn reserve(
         &self,
         export: &ExportName,
@@ -165,6 +190,7 @@ impl Book {
         to: Size,
         bytes: Bytes,
     ) -> Result<Reservation, Reason> {
+        self.first_look.over(tenant).await;
         let grant = self.quota.lock().reserve(export, to)?;
         // Only what the quota allows costs anything of the rate.
         if let Err(again_after) = self.take(tenant, |l| &mut l.growth, bytes.0) {

@@ -16,6 +16,7 @@ use nbd_gateway_policy::style::{BackendStyle, Grows, Trial};
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use super::audience::{Asking, Audience};
 use super::book::Book;
@@ -23,6 +24,7 @@ use super::glance::{Glance, Seen};
 use super::hands::{Answered, Hands};
 use super::history::{Happened, Kind};
 use super::jobs::{JobState, Jobs};
+use super::rules::{Latest, Rules};
 use super::settle::{Exposed, Read};
 use super::watchers::{Told, is_unsettled};
 
@@ -45,11 +47,15 @@ pub enum Act {
         asking: Option<Asking>,
         /// Its job.
         job: u64,
+        /// What comes of it is told in here; none: as what the export does by itself.
+        span: Span,
         /// Who waits; gone means that the wish is still carried out.
         reply: oneshot::Sender<Answer>,
     },
     /// A size that the backend told somebody, who knows when. A hint: it is read again before anything is made of it.
     Seen(u64),
+    /// There are other rules: what was not shown by the old ones may be now.
+    Adjusted,
     /// Tells what counts, read anew.
     Audit {
         /// And makes the books agree with it.
@@ -99,6 +105,7 @@ pub struct Coordinator<H> {
     pub(super) jobs: Arc<Jobs>,
     audience: Arc<Audience>,
     glance: Arc<Glance>,
+    rules: Arc<Latest>,
     pub(super) told: Told,
     /// What the backend or its driver said to the wish at hand, for operators.
     pub(super) said: Option<String>,
@@ -111,7 +118,7 @@ impl<H: Hands> Coordinator<H> {
     pub fn new(mut at: Start, hands: H, book: Arc<Book>, jobs: Arc<Jobs>, audience: Arc<Audience>, told: Told) -> Self {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
         let standing = Standing::Ready;
-        let glance = Arc::default();
+        let (glance, rules) = (Arc::default(), Arc::default());
         Self {
             at,
             standing,
@@ -122,6 +129,7 @@ impl<H: Hands> Coordinator<H> {
             jobs,
             audience,
             glance,
+            rules,
             told,
             said: None,
             alone: false,
@@ -133,6 +141,19 @@ impl<H: Hands> Coordinator<H> {
         self.glance = glance;
         self.show();
         self
+    }
+
+    /// Goes by what is put there.
+    pub fn ruled_by(mut self, rules: Arc<Latest>) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    fn keep_rules(&mut self) {
+        if let Some(Rules { policy, timeout }) = self.rules.take() {
+            (self.at.policy, self.at.timeout) = (policy, timeout);
+            self.hands.keep_within(timeout);
+        }
     }
 
     fn show(&self) {
@@ -152,6 +173,7 @@ impl<H: Hands> Coordinator<H> {
                 act = acts.recv() => act,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
+                    self.keep_rules();
                     self.settle().await;
                     self.show();
                     continue;
@@ -166,17 +188,10 @@ impl<H: Hands> Coordinator<H> {
 
     /// Carries one act out. False: that was the last.
     pub(super) async fn apply(&mut self, act: Act) -> bool {
+        self.keep_rules();
         match act {
-            Act::Wish { wish, asking, job, reply } => {
-                let since = Instant::now();
-                let from = self.at.size;
-                let answer = self.wish(&wish, asking, job).await;
-                let unknown = matches!(self.standing, Standing::Unsettled { .. });
-                let happened = Happened::to_wish(&wish, from, self.at.size, answer.as_ref().err(), unknown);
-                happened.into_iter().for_each(|happened| self.hands.tell(happened));
-                self.told.ended(&wish, &answer, self.at.size, self.standing, since.elapsed());
-                // Before the answer: who asks next finds what came of it.
-                self.show();
+            Act::Wish { wish, asking, job, span, reply } => {
+                let answer = self.answer(&wish, asking, job).instrument(span).await;
                 // Whoever asked may be gone; what was done stays done.
                 let _ = reply.send(answer);
                 true
@@ -184,6 +199,14 @@ impl<H: Hands> Coordinator<H> {
             Act::Seen(size) => {
                 self.hint(size).await;
                 self.show();
+                true
+            }
+            Act::Adjusted => {
+                if self.at.disk > self.at.size {
+                    // What can't be read now is looked at again.
+                    let _ = self.look().await;
+                    self.show();
+                }
                 true
             }
             Act::Audit { apply, reply } => {
@@ -200,6 +223,20 @@ impl<H: Hands> Coordinator<H> {
                 false
             }
         }
+    }
+
+    /// Carries a wish out, and tells everybody but who wished.
+    async fn answer(&mut self, wish: &Wish, asking: Option<Asking>, job: u64) -> Answer {
+        let since = Instant::now();
+        let from = self.at.size;
+        let answer = self.wish(wish, asking, job).await;
+        let unknown = matches!(self.standing, Standing::Unsettled { .. });
+        let happened = Happened::to_wish(wish, from, self.at.size, answer.as_ref().err(), unknown);
+        happened.into_iter().for_each(|happened| self.hands.tell(happened));
+        self.told.ended(wish, &answer, self.at.size, self.standing, since.elapsed());
+        // Before the answer: who asks next finds what came of it.
+        self.show();
+        answer
     }
 
     pub(super) fn situation(&self, others: Others) -> Situation<'_> {
@@ -380,8 +417,6 @@ impl<H: Hands> Coordinator<H> {
         if size != self.at.size {
             self.generation = self.generation.wrapping_add(1);
             tracing::info!(
-                export = self.at.export.as_str(),
-                tenant = self.at.tenant.as_str(),
                 from = self.at.size.bytes(),
                 to = size.bytes(),
                 generation = self.generation,

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_config::Resize;
 use nbd_gateway_metrics::ResizeMetrics;
-use nbd_gateway_policy::rate::{Limiter, Rate};
+use nbd_gateway_policy::rate::{Limiter, Rate, adjust};
 use nbd_gateway_policy::style::Tells;
 use nbd_gateway_policy::types::Moment;
 use tokio::sync::watch;
@@ -27,7 +28,7 @@ const CREDIT: u64 = 4096;
 const LOOKS: Duration = Duration::from_secs(1);
 
 /// What is borne of a backend.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// How often one that can't notify is asked; zero: never.
     pub poll: Duration,
@@ -37,23 +38,35 @@ pub struct Patience {
     pub rest: Duration,
 }
 
+impl Patience {
+    /// As configured.
+    pub fn of(resize: &Resize) -> Self {
+        Self {
+            poll: resize.poll.unwrap_or_default(),
+            rate: resize.backend_notice_rate,
+            rest: resize.backend_notice_rest,
+        }
+    }
+}
+
 /// Follows until the export closes.
 pub async fn follow(
     core: Arc<Core>,
     resizer: Resizer,
     tells: Tells,
-    patience: Patience,
+    mut patience: watch::Receiver<Patience>,
     metrics: ResizeMetrics,
     mut end: watch::Receiver<bool>,
 ) {
-    let Patience { poll, rate, rest } = patience;
     let following = async {
         loop {
+            let poll = patience.borrow_and_update().poll;
             let watched = tells == Tells::Notify || !(poll.is_zero() || core.takes_one());
             metrics.looked_at.set(i64::from(watched));
             if tells == Tells::Notify {
-                match listen(&core, &resizer, rate, &metrics).await {
+                match listen(&core, &resizer, &patience, &metrics).await {
                     Ended::Flooded => {
+                        let Patience { poll, rest, .. } = *patience.borrow();
                         tracing::warn!(
                             export = core.name(),
                             ?rest,
@@ -70,11 +83,19 @@ pub async fn follow(
                     // Lost or refused: not at once again.
                     Ended::Over => tokio::time::sleep(Duration::from_millis(500)).await,
                 }
-            } else if poll.is_zero() {
-                std::future::pending::<()>().await;
             } else {
-                tokio::time::sleep(jitter(poll, core.name())).await;
-                look(&core, &resizer, &metrics).await;
+                let pause = async {
+                    match poll.is_zero() {
+                        true => std::future::pending().await,
+                        false => tokio::time::sleep(jitter(poll, core.name())).await,
+                    }
+                };
+                tokio::select! {
+                    () = pause => look(&core, &resizer, &metrics).await,
+                    changed = patience.changed() => if changed.is_err() {
+                        return;
+                    }
+                }
             }
         }
     };
@@ -89,7 +110,12 @@ enum Ended {
     Over,
 }
 
-async fn listen(core: &Core, resizer: &Resizer, rate: Option<Rate>, metrics: &ResizeMetrics) -> Ended {
+async fn listen(
+    core: &Core,
+    resizer: &Resizer,
+    patience: &watch::Receiver<Patience>,
+    metrics: &ResizeMetrics,
+) -> Ended {
     let (tx, mut heard) = watch::channel(Heard::default());
     let subscribe = Request {
         command: Cmd::RESIZE,
@@ -101,7 +127,7 @@ async fn listen(core: &Core, resizer: &Resizer, rate: Option<Rate>, metrics: &Re
     let over = core.subscribe(subscribe, tx);
     tokio::pin!(over);
     let start = Instant::now();
-    let mut limiter = rate.map(|rate| Limiter::new(rate, Moment::default()));
+    let mut limiter = patience.borrow().rate.map(|rate| Limiter::new(rate, Moment::default()));
     let mut counted = 0;
     loop {
         tokio::select! {
@@ -123,6 +149,10 @@ async fn listen(core: &Core, resizer: &Resizer, rate: Option<Rate>, metrics: &Re
                 metrics.backend_notices_dropped.inc_by(fresh.saturating_sub(1));
                 resizer.seen(now.size);
                 let at = Moment::from_elapsed(start.elapsed());
+                let rate = patience.borrow().rate;
+                if limiter.as_ref().map(Limiter::rate) != rate {
+                    adjust(&mut limiter, rate, at);
+                }
                 if limiter.as_mut().is_some_and(|limiter| limiter.take(at, fresh).is_err()) {
                     core.unsubscribe().await;
                     return Ended::Flooded;

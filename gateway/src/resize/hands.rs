@@ -62,6 +62,8 @@ pub trait Hands: Send {
     fn clear_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
     /// Writes an entry of the export's account down, durably.
     fn keep(&mut self, entry: Entry) -> impl Future<Output = Result<(), String>> + Send;
+    /// How long the backend has to answer, from now on.
+    fn keep_within(&mut self, timeout: Duration);
     /// Tells the history; waits for nothing.
     fn tell(&mut self, happened: Happened);
 }

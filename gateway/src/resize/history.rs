@@ -39,11 +39,13 @@ pub enum Kind {
     SoftQuota,
     /// It has left the configuration, and an operator had it forgotten.
     Forgotten,
+    /// A tenant has another quota, by order or by the configuration.
+    QuotaChanged,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Resized,
         Self::Refused,
         Self::Unsettled,
@@ -53,6 +55,7 @@ impl Kind {
         Self::Quarantined,
         Self::SoftQuota,
         Self::Forgotten,
+        Self::QuotaChanged,
     ];
 
     /// The word.
@@ -67,6 +70,7 @@ impl Kind {
             Self::Quarantined => "quarantined",
             Self::SoftQuota => "soft-quota",
             Self::Forgotten => "forgotten",
+            Self::QuotaChanged => "quota-changed",
         }
     }
 }

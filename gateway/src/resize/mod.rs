@@ -5,10 +5,12 @@
 //! is on the way of an ordinary request.
 
 mod accounts;
+pub mod allowance;
 pub mod audience;
 pub mod book;
 pub mod coordinator;
 pub mod entry;
+pub mod first_look;
 pub mod follow;
 pub(crate) mod fuzz;
 pub mod glance;
@@ -18,6 +20,7 @@ pub mod history;
 pub mod jobs;
 pub mod notes;
 pub mod pace;
+pub mod rules;
 mod settle;
 mod shrink;
 pub mod style;
@@ -43,6 +46,7 @@ use book::Book;
 use coordinator::{Act, Answer};
 use glance::Glance;
 use jobs::Jobs;
+use rules::{Latest, Rules};
 
 /// How many wishes may wait for one export; more are refused.
 const WAITING: usize = 1024;
@@ -57,6 +61,8 @@ pub struct Resizer {
     pub jobs: Arc<Jobs>,
     /// What else there is to see.
     pub glance: Arc<Glance>,
+    /// What the coordinator is to go by from now on.
+    pub rules: Arc<Latest>,
     export: ExportName,
     tenant: TenantId,
     book: Arc<Book>,
@@ -77,6 +83,7 @@ impl Resizer {
                 audience: Arc::new(audience),
                 jobs: Arc::default(),
                 glance: Arc::default(),
+                rules: Arc::default(),
                 export,
                 tenant,
                 book,
@@ -118,7 +125,7 @@ impl Resizer {
         let job = self.jobs.begin(describe(&wish));
         let (reply, answer) = oneshot::channel();
         let asking = asking.map(|style| self.audience.asking(style));
-        let act = Act::Wish { wish, asking, job, reply };
+        let act = Act::Wish { wish, asking, job, span: tracing::Span::current(), reply };
         if self.acts.try_send(act).is_err() {
             self.jobs.end(
                 job,
@@ -139,6 +146,13 @@ impl Resizer {
     /// The backend's size, as somebody has just seen it. Lost only if a thousand wishes wait: the next look finds it again.
     pub fn seen(&self, size: u64) {
         let _ = self.acts.try_send(Act::Seen(size));
+    }
+
+    /// Other rules, from the next thing on that the coordinator does. What it is doing it does by those that it has.
+    pub fn adjust(&self, rules: Rules) {
+        self.rules.put(rules);
+        // Lost only if a thousand wishes wait: each of them comes after the rules.
+        let _ = self.acts.try_send(Act::Adjusted);
     }
 
     /// What counts of the export now, read anew. With `apply` its books are made to agree with that.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use nbd_gateway_policy::rate::{Full, Limiter, Rate, take_all};
+use nbd_gateway_policy::rate::{Full, Limiter, Rate, adjust, take_all};
 use nbd_gateway_policy::types::Moment;
 use parking_lot::Mutex;
 
@@ -24,6 +24,14 @@ impl Pace {
     /// With its whole burst at `now`.
     pub(super) fn new(rate: Option<Rate>, now: Moment) -> Self {
         Self(Mutex::new(rate.map(|rate| Limiter::new(rate, now))))
+    }
+
+    /// At this rate from now on; what was taken stays taken.
+    pub(super) fn keep_to(&self, rate: Option<Rate>, now: Moment) {
+        let mut limiter = self.0.lock();
+        if limiter.as_ref().map(Limiter::rate) != rate {
+            adjust(&mut limiter, rate, now);
+        }
     }
 }
 

@@ -26,6 +26,11 @@ impl Told {
         self.0.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
     }
 
+    /// Another hand resized the backend, and clients see it.
+    pub(super) fn adopted(&self) {
+        self.0.ended(ResizeStyle::Backend, ResizeResult::Ok);
+    }
+
     pub(super) fn quarantined(&self) {
         self.0.ended(ResizeStyle::Backend, ResizeResult::Quarantined);
     }
@@ -69,7 +74,7 @@ impl Told {
         self.0.took(result, took.as_secs_f64());
         if let Err(refusal) = answer {
             self.0.denied(refusal.reason.label());
-            tracing::info!(export = refusal.export.as_str(), style = style.as_str(), size = size.bytes(), why = %refusal, "resize refused");
+            tracing::info!(style = style.as_str(), size = size.bytes(), why = %refusal, "resize refused");
         }
     }
 }

@@ -197,6 +197,11 @@ impl Hands for World {
         self.core.clear_zeroes(range).await
     }
 
+    fn keep_within(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+        self.driver = self.driver.take().map(|driver| driver.within(timeout));
+    }
+
     fn tell(&mut self, happened: Happened) {
         self.teller.tell(happened);
     }

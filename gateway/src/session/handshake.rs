@@ -78,6 +78,9 @@ pub(crate) async fn negotiate(
     let mut certificate = None;
     loop {
         let progress = server.handle_input(inbox.bytes())?;
+        if matches!(progress, Progress::Ask(_)) {
+            visitor.asks();
+        }
         let mut entered = None;
         match progress {
             Progress::More => {
@@ -126,11 +129,12 @@ pub(crate) async fn negotiate(
                         let export = lease.export();
                         let (agreement, seat) = agreement(export, decision, &server, server.selected(&name), asks, go);
                         let export = lease.export();
+                        let description = export.description();
                         let offer = Offer {
                             size: agreement.size,
                             flags: agreement.flags,
                             name: &name,
-                            description: export.description(),
+                            description: description.as_deref(),
                             block_sizes: export.block_sizes(),
                             resize: agreement.offer.answers.then(|| resize_info(&agreement.offer)),
                         };

@@ -21,6 +21,9 @@ use crate::proto::resize::put_resize;
 use crate::proto::{Chunk, ChunkFlags, Errno};
 use crate::resize::pace::Early;
 
+/// The longest that a notice waits before it asks again: a rate may have been raised meanwhile.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
 /// The way to end a standing NOTIFY.
 #[derive(Debug)]
 pub(super) struct Standing {
@@ -116,7 +119,7 @@ async fn stand(
                     session.send_error(&header, Errno::EPERM, &why);
                     break;
                 }
-                Err(Early { wait, .. }) => Some(Instant::now() + wait.min(Duration::from_secs(3600))),
+                Err(Early { wait, .. }) => Some(Instant::now() + wait.min(ASK_AGAIN)),
                 Ok(()) => {
                     begun = true;
                     if let Poll::Send { size, last } = notice.poll(now) {

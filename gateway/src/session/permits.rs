@@ -11,19 +11,20 @@ use std::sync::{Arc, Weak};
 use nbd_gateway_config::IoRates;
 use parking_lot::Mutex;
 
-use super::{Session, Throttle};
+use super::{Session, Speed, Throttle};
 use crate::net::Released;
 
 /// The payload bytes that the sessions of one tenant hold in flight beyond each one's own share.
 #[derive(Debug)]
 pub struct TenantBudget {
-    limit: u64,
-    throttle: Option<Arc<Throttle>>,
+    speed: Arc<Speed>,
+    throttle: Arc<Throttle>,
     state: Mutex<BudgetState>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct BudgetState {
+    limit: u64,
     used: u64,
     waiting: VecDeque<Weak<Session>>,
 }
@@ -31,12 +32,27 @@ struct BudgetState {
 impl TenantBudget {
     /// At most `limit` bytes in flight, at this rate.
     pub fn new(limit: u64, io: IoRates) -> Arc<Self> {
-        Arc::new(Self { limit, throttle: Throttle::new(io), state: Mutex::default() })
+        let speed = Speed::new(io);
+        let state = BudgetState { limit, used: 0, waiting: VecDeque::new() };
+        Arc::new(Self { throttle: Throttle::new(Arc::clone(&speed)), speed, state: Mutex::new(state) })
+    }
+
+    /// At most so many from now on, at that rate. What is in flight beyond a lower limit is finished first.
+    pub fn adjust(&self, limit: u64, io: IoRates) {
+        self.speed.set(io);
+        self.state.lock().limit = limit;
+        // Whoever waits may have room now.
+        self.give(0);
     }
 
     /// How fast its sessions together may go.
-    pub fn throttle(&self) -> Option<Arc<Throttle>> {
-        self.throttle.clone()
+    pub const fn throttle(&self) -> &Arc<Throttle> {
+        &self.throttle
+    }
+
+    /// The most bytes in flight.
+    pub fn limit(&self) -> u64 {
+        self.state.lock().limit
     }
 
     /// Bytes taken now.
@@ -46,7 +62,7 @@ impl TenantBudget {
 
     fn take(&self, bytes: u64, session: &Arc<Session>) -> bool {
         let mut state = self.state.lock();
-        if state.used.saturating_add(bytes) > self.limit {
+        if state.used.saturating_add(bytes) > state.limit {
             if !state.waiting.iter().any(|w| w.as_ptr() == Arc::as_ptr(session)) {
                 state.waiting.push_back(Arc::downgrade(session));
             }

@@ -5,26 +5,67 @@
 //! bound lets through at most its burst, its rate times `t`, and one request for each session.
 //!
 //! Whose time it is is known without a lock where there is no bound, which is the ordinary case.
+//!
+//! A bound can be changed while sessions pass it ([`Speed::set`]): what they owe they go on owing, and one that waits goes
+//! as soon as what was asked for before the change is paid off at the new rate.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nbd_gateway_config::IoRates;
-use nbd_gateway_policy::rate::{Limiter, Rate};
+use nbd_gateway_policy::rate::{Limiter, adjust};
 use nbd_gateway_policy::types::Moment;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::proto::Cmd;
 
+/// The longest that a request waits before it asks again: a change of the rate may have made its turn come sooner.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How fast, for all throttles that it is the speed of.
+#[derive(Debug)]
+pub struct Speed {
+    /// Even: no bound. Another number after each change.
+    version: AtomicU64,
+    rates: Mutex<IoRates>,
+}
+
+impl Speed {
+    /// These rates.
+    pub fn new(rates: IoRates) -> Arc<Self> {
+        Arc::new(Self { version: AtomicU64::new(u64::from(rates.any())), rates: Mutex::new(rates) })
+    }
+
+    /// Other rates from now on.
+    pub fn set(&self, rates: IoRates) {
+        let mut held = self.rates.lock();
+        if *held != rates {
+            *held = rates;
+            let next = (self.version.load(Ordering::Relaxed) | 1).wrapping_add(1);
+            self.version.store(next | u64::from(rates.any()), Ordering::Release);
+        }
+    }
+
+    /// The version; None: no bound.
+    fn bounded(&self) -> Option<u64> {
+        Some(self.version.load(Ordering::Acquire)).filter(|version| version & 1 == 1)
+    }
+}
+
 /// One bound on reading and writing.
 #[derive(Debug)]
 pub struct Throttle {
     start: Instant,
+    speed: Arc<Speed>,
     limiters: Mutex<Limiters>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Limiters {
+    /// Of the speed that they have.
+    version: u64,
     requests: Option<Limiter>,
     reads: Option<Limiter>,
     writes: Option<Limiter>,
@@ -33,38 +74,65 @@ struct Limiters {
     bytes_written: Option<Limiter>,
 }
 
-impl Throttle {
-    /// The bound, if there is one.
-    pub fn new(rates: IoRates) -> Option<Arc<Self>> {
-        let limiter = |rate: Option<Rate>| rate.map(|rate| Limiter::new(rate, Moment::default()));
-        let limiters = Limiters {
-            requests: limiter(rates.requests),
-            reads: limiter(rates.reads),
-            writes: limiter(rates.writes),
-            bytes: limiter(rates.bytes),
-            bytes_read: limiter(rates.bytes_read),
-            bytes_written: limiter(rates.bytes_written),
-        };
-        rates.any().then(|| Arc::new(Self { start: Instant::now(), limiters: Mutex::new(limiters) }))
+impl Limiters {
+    fn keep_to(&mut self, speed: &Speed, version: u64, now: Moment) {
+        if self.version == version {
+            return;
+        }
+        let rates = *speed.rates.lock();
+        self.version = version;
+        adjust(&mut self.requests, rates.requests, now);
+        adjust(&mut self.reads, rates.reads, now);
+        adjust(&mut self.writes, rates.writes, now);
+        adjust(&mut self.bytes, rates.bytes, now);
+        adjust(&mut self.bytes_read, rates.bytes_read, now);
+        adjust(&mut self.bytes_written, rates.bytes_written, now);
     }
 
-    /// Takes a turn for a request with so many payload bytes; `None`: it may go at once, else from then on.
-    fn turn(&self, command: Cmd, bytes: u64) -> Option<Instant> {
-        let now = Moment::from_elapsed(self.start.elapsed());
-        let mut limiters = self.limiters.lock();
-        let Limiters { requests, reads, writes, bytes: both, bytes_read, bytes_written } = &mut *limiters;
+    /// Those that a request passes, with what it costs each.
+    fn of(&mut self, command: Cmd, bytes: u64) -> impl Iterator<Item = (&mut Limiter, u64)> {
+        let Self { requests, reads, writes, bytes: both, bytes_read, bytes_written, .. } = self;
         let (kind, direction) = match command {
             Cmd::READ => (Some(reads), Some(bytes_read)),
             Cmd::WRITE => (Some(writes), Some(bytes_written)),
             Cmd::WRITE_ZEROES | Cmd::TRIM => (Some(writes), None),
             _ => (None, None),
         };
-        let of = |limiter: Option<&mut Option<Limiter>>, cost| {
-            limiter.and_then(Option::as_mut).map(|limiter| limiter.reserve(now, cost))
-        };
-        let turns = [of(Some(requests), 1), of(kind, 1), of(Some(both), bytes), of(direction, bytes)];
-        let last = turns.into_iter().flatten().max().filter(|turn| *turn > now)?;
-        Some(Instant::now() + last.since(now))
+        let all = [(Some(requests), 1), (kind, 1), (Some(both), bytes), (direction, bytes)];
+        all.into_iter().filter_map(|(limiter, cost)| Some((limiter?.as_mut()?, cost)))
+    }
+}
+
+impl Throttle {
+    /// A bound of that speed.
+    pub fn new(speed: Arc<Speed>) -> Arc<Self> {
+        Arc::new(Self { start: Instant::now(), speed, limiters: Mutex::default() })
+    }
+
+    /// Takes a turn for a request with so many payload bytes; `None`: it may go at once, else from then on.
+    fn turn(&self, command: Cmd, bytes: u64) -> Option<Instant> {
+        let version = self.speed.bounded()?;
+        self.last(version, command, bytes, |limiter, now, cost| limiter.reserve(now, cost))
+    }
+
+    /// When a request that has taken its turn may go, if that is sooner than it was told. `None`: at once.
+    fn sooner(&self, told: Instant, command: Cmd, bytes: u64) -> Option<Instant> {
+        let version = self.speed.bounded()?;
+        self.last(version, command, bytes, |limiter, now, _| limiter.clear_at(now)).map(|clear| clear.min(told))
+    }
+
+    fn last(
+        &self,
+        version: u64,
+        command: Cmd,
+        bytes: u64,
+        turn: impl Fn(&mut Limiter, Moment, u64) -> Moment,
+    ) -> Option<Instant> {
+        let now = Moment::from_elapsed(self.start.elapsed());
+        let mut limiters = self.limiters.lock();
+        limiters.keep_to(&self.speed, version, now);
+        let last = limiters.of(command, bytes).map(|(limiter, cost)| turn(limiter, now, cost)).max()?;
+        (last > now).then(|| Instant::now() + last.since(now))
     }
 }
 
@@ -85,11 +153,14 @@ impl Turnstile {
     /// Lets the request at the door pass, or says when to ask again for the same one.
     pub(super) fn pass(&mut self, command: Cmd, bytes: u64) -> Result<(), Instant> {
         loop {
-            if let Some(until) = self.until {
-                if Instant::now() < until {
-                    return Err(until);
+            if let Some(told) = self.until {
+                let before = self.passed.checked_sub(1).and_then(|before| self.bounds.get(before));
+                let now = Instant::now();
+                let until = if told > now { before.and_then(|bound| bound.sooner(told, command, bytes)) } else { None };
+                self.until = until.filter(|until| *until > now);
+                if let Some(until) = self.until {
+                    return Err(until.min(now + ASK_AGAIN));
                 }
-                self.until = None;
             }
             let Some(bound) = self.bounds.get(self.passed) else {
                 self.passed = 0;
@@ -103,15 +174,17 @@ impl Turnstile {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use nbd_gateway_policy::rate::Oversize;
+    use nbd_gateway_policy::rate::{Oversize, Rate};
     use proptest::prelude::*;
 
     use super::*;
 
     fn per_second(amount: u64, burst: u64) -> Option<Rate> {
         Some(Rate::new(amount, Duration::from_secs(1), burst, Oversize::Borrow).unwrap())
+    }
+
+    fn bound(rates: IoRates) -> Arc<Throttle> {
+        Throttle::new(Speed::new(rates))
     }
 
     /// Passes as often as it can for so long; how often that was.
@@ -129,8 +202,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_session_goes_at_its_rate_and_no_faster() {
-        let bound = Throttle::new(IoRates { requests: per_second(7, 1), ..IoRates::NONE });
-        let mut gate = Turnstile::new(bound);
+        let mut gate = Turnstile::new([bound(IoRates { requests: per_second(7, 1), ..IoRates::NONE })]);
         let passed = pass_for(&mut gate, Cmd::FLUSH, 0, Duration::from_secs(100)).await;
         assert!((700..=702).contains(&passed), "{passed}");
     }
@@ -138,8 +210,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn reads_and_writes_are_counted_apart_and_together() {
         let rates = IoRates { writes: per_second(10, 1), bytes: per_second(1 << 20, 1), ..IoRates::NONE };
-        let bound = Throttle::new(rates);
-        let mut gate = Turnstile::new(bound);
+        let mut gate = Turnstile::new([bound(rates)]);
         let minute = Duration::from_secs(60);
         let trims = pass_for(&mut gate, Cmd::TRIM, 0, minute).await;
         assert!((600..=602).contains(&trims), "{trims}");
@@ -152,17 +223,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_larger_than_the_burst_passes_and_is_paid_off() {
-        let bound = Throttle::new(IoRates { bytes: per_second(1000, 1), ..IoRates::NONE });
-        let mut gate = Turnstile::new(bound);
+        let mut gate = Turnstile::new([bound(IoRates { bytes: per_second(1000, 1), ..IoRates::NONE })]);
         assert_eq!(gate.pass(Cmd::WRITE, 5000), Ok(()));
-        let until = gate.pass(Cmd::WRITE, 1).unwrap_err();
-        let wait = until - Instant::now();
+        let since = Instant::now();
+        while let Err(until) = gate.pass(Cmd::WRITE, 1) {
+            tokio::time::sleep_until(until).await;
+        }
+        let wait = since.elapsed();
         assert!((Duration::from_secs(4)..=Duration::from_secs(6)).contains(&wait), "{wait:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn sessions_of_one_tenant_take_turns() {
-        let tenant = Throttle::new(IoRates { requests: per_second(100, 10), ..IoRates::NONE }).unwrap();
+        let tenant = bound(IoRates { requests: per_second(100, 10), ..IoRates::NONE });
         let sessions = (0..4).map(|_| {
             let mut gate = Turnstile::new([Arc::clone(&tenant)]);
             tokio::spawn(async move { pass_for(&mut gate, Cmd::READ, 0, Duration::from_secs(60)).await })
@@ -176,8 +249,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_session_leaves_the_rest_to_the_others() {
-        let tenant = Throttle::new(IoRates { requests: per_second(100, 1), ..IoRates::NONE }).unwrap();
-        let own = Throttle::new(IoRates { requests: per_second(1, 1), ..IoRates::NONE }).unwrap();
+        let tenant = bound(IoRates { requests: per_second(100, 1), ..IoRates::NONE });
+        let own = bound(IoRates { requests: per_second(1, 1), ..IoRates::NONE });
         let minute = Duration::from_secs(60);
         let mut slow = Turnstile::new([own, Arc::clone(&tenant)]);
         let mut fast = Turnstile::new([tenant]);
@@ -189,9 +262,51 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_bound_nothing_waits() {
-        assert!(Throttle::new(IoRates::NONE).is_none());
-        let mut gate = Turnstile::default();
+        let mut gate = Turnstile::new([bound(IoRates::NONE)]);
         assert_eq!(gate.pass(Cmd::WRITE, u64::MAX), Ok(()));
+        assert_eq!(Turnstile::default().pass(Cmd::WRITE, u64::MAX), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bound_is_changed_under_those_who_pass_it_and_gives_them_no_burst() {
+        let speed = Speed::new(IoRates::NONE);
+        let mut gate = Turnstile::new([Throttle::new(Arc::clone(&speed))]);
+        let minute = Duration::from_secs(60);
+        assert_eq!(gate.pass(Cmd::READ, 1 << 40), Ok(()));
+        let set = |amount, burst| speed.set(IoRates { requests: per_second(amount, burst), ..IoRates::NONE });
+        set(10, 5);
+        let passed = pass_for(&mut gate, Cmd::READ, 0, minute).await;
+        assert!((604..=606).contains(&passed), "{passed}");
+        for _ in 0..50 {
+            set(20, 1000);
+            set(10, 5);
+        }
+        let passed = pass_for(&mut gate, Cmd::READ, 0, minute).await;
+        assert!((599..=601).contains(&passed), "{passed}");
+        set(100, 100);
+        let passed = pass_for(&mut gate, Cmd::READ, 0, minute).await;
+        assert!((5999..=6001).contains(&passed), "{passed}");
+        speed.set(IoRates::NONE);
+        assert_eq!((0..10_000).filter(|_| gate.pass(Cmd::READ, 0).is_ok()).count(), 10_000);
+    }
+
+    /// It had slept until the moment that it was first told.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_at_a_slow_rate_goes_soon_after_it_is_raised() {
+        let speed = Speed::new(IoRates { bytes: per_second(1, 1), ..IoRates::NONE });
+        let mut gate = Turnstile::new([Throttle::new(Arc::clone(&speed))]);
+        assert_eq!(gate.pass(Cmd::WRITE, 3600), Ok(()));
+        let mut waits = |seconds: u64| {
+            let until = gate.pass(Cmd::WRITE, 1);
+            assert!(until.is_ok() == (seconds == 0), "{until:?}");
+        };
+        waits(3600);
+        speed.set(IoRates { bytes: per_second(1000, 1), ..IoRates::NONE });
+        waits(4);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        waits(1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        waits(0);
     }
 
     proptest! {

@@ -48,6 +48,8 @@ pub struct Usage {
     pub exports: u32,
     /// Its quota.
     pub quota: Option<Bytes>,
+    /// Its soft quota.
+    pub soft_quota: Option<Bytes>,
     /// All three together are more than the quota: something came from outside.
     pub over_quota: bool,
     /// All three together are more than the soft quota.
@@ -125,6 +127,7 @@ impl Account {
             unsettled: Bytes::saturating(self.sums.unsettled),
             exports: self.exports,
             quota: self.limits.quota,
+            soft_quota: self.limits.soft_quota,
             over_quota: over(self.limits.quota),
             over_soft_quota: over(self.limits.soft_quota),
         }

@@ -76,10 +76,10 @@ pub(super) fn driver(socket: &Path, node: &str, export: &str) -> String {
 }
 
 /// A QMP connection of the test's own.
-pub(super) struct Monitor(BufReader<UnixStream>);
+pub(crate) struct Monitor(BufReader<UnixStream>);
 
 impl Monitor {
-    pub(super) fn connect(path: &Path) -> Result<Self, Trouble> {
+    pub(crate) fn connect(path: &Path) -> Result<Self, Trouble> {
         let mut stream = None;
         eventually("a QMP socket that takes a connection", || {
             stream = UnixStream::connect(path).ok();
@@ -94,7 +94,7 @@ impl Monitor {
     }
 
     /// What a command returns.
-    pub(super) fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, Trouble> {
+    pub(crate) fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, Trouble> {
         let line = json!({ "execute": command, "arguments": arguments }).to_string();
         self.0.get_mut().write_all(line.as_bytes())?;
         loop {
@@ -109,7 +109,7 @@ impl Monitor {
     }
 
     /// The size of a node.
-    pub(super) fn size_of(&mut self, node: &str) -> Result<u64, Trouble> {
+    pub(crate) fn size_of(&mut self, node: &str) -> Result<u64, Trouble> {
         let nodes = self.ask("query-named-block-nodes", json!({ "flat": true }))?;
         let found = nodes.as_array().into_iter().flatten().find(|it| it["node-name"] == node);
         found.and_then(|it| it["image"]["virtual-size"].as_u64()).ok_or_else(|| Trouble::new(format!("no node {node}")))

@@ -7,3 +7,5 @@ mod driver;
 mod guest;
 mod load;
 mod relay;
+
+pub(crate) use daemon::Monitor;

@@ -14,20 +14,20 @@ pub struct EventView {
     pub id: u64,
     /// When, in milliseconds since 1970-01-01 UTC.
     pub at: u64,
-    /// What: resized, refused, unsettled, settled, adopted, outside, quarantined, soft-quota or forgotten.
+    /// What: resized, refused, unsettled, settled, adopted, outside, quarantined, soft-quota, forgotten or quota-changed.
     pub kind: String,
-    /// Whose export.
+    /// Whose export, or whose quota.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// Which export.
+    /// Which export; absent: it is about the tenant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub export: Option<String>,
     /// Who wished for it, and why it was not done.
     pub detail: String,
-    /// The size shown before, in bytes.
+    /// The size shown before, or the quota; in bytes. Absent: there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_size: Option<u64>,
-    /// The size shown after, in bytes.
+    /// The size shown after, or the quota; in bytes. Absent: there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_size: Option<u64>,
 }

@@ -1,8 +1,9 @@
 //! The lists: what an operator wants to see of many at a glance, and a line for each that needs a look.
 
 use nbd_gateway_policy::access::Verb;
+use nbd_gateway_policy::types::Bytes;
 
-use super::shown::{bound, plain, size};
+use super::shown::{bound, moment, plain, size};
 use super::table::{Cell, Column, Mood, Screen, painted, render};
 use crate::admin::view::{ExportView, SessionView, TenantView};
 
@@ -18,6 +19,7 @@ pub(super) fn exports(list: &[ExportView], screen: Screen) -> String {
         Column::Number("DISK"),
         Column::Number("MAX"),
         Column::Word("STATE"),
+        Column::Word("BACKEND"),
         Column::Word("GROWS"),
         Column::Number("CLIENTS"),
     ];
@@ -29,18 +31,22 @@ pub(super) fn exports(list: &[ExportView], screen: Screen) -> String {
             size(export.disk).into(),
             bound(export.max_size).into(),
             Cell::moody(plain(&export.standing), mood(&export.standing)),
+            Cell::moody(plain(&export.health.state), health(&export.health.state)),
             plain(&export.grows).into(),
             export.sessions.to_string().into(),
         ]
     };
     let mut text = render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen);
-    let noted = list.iter().filter_map(|export| Some((export, export.note.as_ref()?)));
-    for (at, (export, note)) in noted.enumerate() {
+    let notes = list.iter().flat_map(|export| {
+        let ill = health(&export.health.state);
+        let ailing = (ill != Mood::Plain).then_some((&export.name, &export.health.says, ill));
+        export.note.iter().map(|note| (&export.name, note, mood(&export.standing))).chain(ailing)
+    });
+    for (at, (name, note, mood)) in notes.enumerate() {
         if at == 0 {
             text.push('\n');
         }
-        let line = format!("{}: {}", plain(&export.name), plain(note));
-        text.push_str(&painted(&line, mood(&export.standing), screen.colours));
+        text.push_str(&painted(&format!("{}: {}", plain(name), plain(note)), mood, screen.colours));
         text.push('\n');
     }
     text
@@ -76,7 +82,43 @@ pub(super) fn tenants(list: &[TenantView], screen: Screen) -> String {
             tenant.exports.to_string().into(),
         ]
     };
-    render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen)
+    let mut text = render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen);
+    let unmeasured = list.iter().filter(|tenant| tenant.unmeasured_exports > 0).map(|tenant| {
+        let count = tenant.unmeasured_exports;
+        let line = format!(
+            "{}: unmeasured exports: {count}; they count nothing until their servers answer",
+            plain(&tenant.name)
+        );
+        painted(&line, Mood::Odd, screen.colours)
+    });
+    let noted =
+        list.iter().filter_map(|tenant| Some(format!("{}: {}", plain(&tenant.name), plain(tenant.note.as_ref()?))));
+    for (at, line) in unmeasured.chain(noted).enumerate() {
+        if at == 0 {
+            text.push('\n');
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}
+
+/// What a tenant may have now, and what there is to know of that.
+pub(super) fn allowance(tenant: &TenantView) -> String {
+    let name = plain(&tenant.name);
+    let quota = tenant.quota.map_or_else(|| "as much as there is".to_owned(), |quota| Bytes(quota).to_string());
+    let mut text = match tenant.soft_quota {
+        Some(soft) => format!("{name} may have {quota} now, and the gateway warns from {} on\n", Bytes(soft)),
+        None => format!("{name} may have {quota} now\n"),
+    };
+    if tenant.over_quota {
+        let held = tenant.used.saturating_add(tenant.reserved).saturating_add(tenant.unsettled);
+        text.push_str(&format!("it has {} already: nothing shrinks, and nothing of it grows\n", Bytes(held)));
+    }
+    if let Some(note) = &tenant.note {
+        text.push_str(&format!("{}\n", plain(note)));
+    }
+    text
 }
 
 /// The clients.
@@ -93,6 +135,9 @@ pub(super) fn sessions(list: &[SessionView], screen: Screen) -> String {
         Column::Number("KNOWS"),
         Column::Word("RESIZE"),
         Column::Word("REPLIES"),
+        Column::Word("TLS"),
+        Column::Word("SINCE (UTC)"),
+        Column::Name("LISTENER"),
     ];
     let row = |session: &SessionView| {
         [
@@ -104,6 +149,9 @@ pub(super) fn sessions(list: &[SessionView], screen: Screen) -> String {
             size(session.size).into(),
             plain(&session.style).into(),
             plain(&session.framing).into(),
+            if session.tls { "yes" } else { "no" }.into(),
+            moment(session.since.saturating_mul(1000)).into(),
+            plain(&session.listener).into(),
         ]
     };
     render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen)
@@ -112,6 +160,15 @@ pub(super) fn sessions(list: &[SessionView], screen: Screen) -> String {
 /// What a client may do; all of it is the rule.
 fn may(session: &SessionView) -> String {
     if session.verbs.len() == Verb::ALL.len() { "all".to_owned() } else { plain(&session.verbs.join(" ")) }
+}
+
+/// How much a backend's health matters.
+pub(super) fn health(state: &str) -> Mood {
+    match state {
+        "up" | "embedded" => Mood::Plain,
+        "down" => Mood::Bad,
+        _ => Mood::Odd,
+    }
 }
 
 /// How much a standing matters.

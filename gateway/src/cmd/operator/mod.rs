@@ -1,4 +1,5 @@
-//! `nbd-gateway exports`, `tenants`, `sessions`, `events`, `resize`, `publish`, `ledger`, `drain`: an operator's words to a gateway that runs.
+//! `nbd-gateway exports`, `tenants`, `sessions`, `events`, `resize`, `publish`, `quota`, `ledger`, `reload`, `drain`: an
+//! operator's words to a gateway that runs.
 //!
 //! Owns what they print. How the gateway is asked, and what its refusals are in words, is `ask`'s; how a table fits a
 //! terminal is `table`'s. What is printed with `--json` is what the gateway answered, byte for byte.
@@ -6,7 +7,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use nbd_gateway_config::cli::{Admin, Change, Events, Exports, List, Order, Publish, Reconcile};
+use nbd_gateway_config::cli::{Admin, Bound, Change, Events, Exports, List, Order, Publish, Quota, Reconcile};
 use nbd_gateway_policy::types::Bytes;
 use serde::de::DeserializeOwned;
 
@@ -16,12 +17,15 @@ mod lists;
 mod one;
 mod reconcile;
 mod shown;
+mod stream;
 mod table;
 
-use ask::{Ask, AskFault, escaped};
+use ask::{Ask, AskFault, escaped, part};
 use table::Screen;
 
-use crate::admin::view::{Draining, ExportView, Resize, Resized, SessionView, TenantView, Wanted};
+use crate::admin::view::{
+    Draining, ExportView, QuotaOrder, Reloaded, Resize, Resized, SessionView, TenantView, Wanted,
+};
 
 /// The exports that are open, or one of them.
 pub fn exports(args: &Exports) -> ExitCode {
@@ -29,7 +33,7 @@ pub fn exports(args: &Exports) -> ExitCode {
     match &args.name {
         None => ended(looked(&args.admin, "/api/v1/exports", |list: Vec<ExportView>| lists::exports(&list, screen))),
         Some(name) => {
-            let path = format!("/api/v1/exports/{}", escaped(name));
+            let path = format!("/api/v1/exports/{}", part(name));
             ended(looked(&args.admin, &path, |export: ExportView| one::export(&export, screen)))
         }
     }
@@ -63,15 +67,27 @@ pub fn resize(args: &Order) -> ExitCode {
         Change::To(size) => Wanted::Bytes(size.bytes()),
         Change::By(_) => Wanted::Text(args.size.to_string()),
     };
-    let path = format!("/api/v1/exports/{}/resize", escaped(&args.name));
+    let path = format!("/api/v1/exports/{}/resize", part(&args.name));
     let order = Resize { size, adopt: args.adopt };
     ended(ordered(&args.admin, &path, Some(&order), |done: Resized| now(&args.name, &done)))
 }
 
 /// All that the backend has.
 pub fn publish(args: &Publish) -> ExitCode {
-    let path = format!("/api/v1/exports/{}/publish", escaped(&args.name));
+    let path = format!("/api/v1/exports/{}/publish", part(&args.name));
     ended(ordered(&args.admin, &path, None, |done: Resized| now(&args.name, &done)))
+}
+
+/// Another quota.
+pub fn quota(args: &Quota) -> ExitCode {
+    let wanted = |bound: Bound| match bound {
+        Bound::At(size) => Some(Wanted::Bytes(size.bytes())),
+        Bound::None => None,
+    };
+    let order = QuotaOrder { quota: Some(wanted(args.quota)), soft_quota: args.soft.map(wanted) };
+    let path = format!("/api/v1/tenants/{}", escaped(&args.name));
+    let told = |now: TenantView| lists::allowance(&now);
+    ended(Ask::of(&args.admin).and_then(|asked| asked.amend(&path, &order)?.print(args.admin.json, told)))
 }
 
 /// The ledger, beside what there is.
@@ -80,6 +96,17 @@ pub fn reconcile(args: &Reconcile) -> ExitCode {
         Ok(false) => ExitCode::from(super::FAILED),
         done => ended(done.map(drop)),
     }
+}
+
+/// The configuration file.
+pub fn reload(args: &List) -> ExitCode {
+    let told = |reloaded: Reloaded| {
+        if reloaded.changes.is_empty() {
+            return "nothing has changed\n".to_owned();
+        }
+        reloaded.changes.iter().map(|change| format!("{}\n", shown::plain(change))).collect()
+    };
+    ended(ordered(&args.admin, "/api/v1/reload", None, told))
 }
 
 /// The end.

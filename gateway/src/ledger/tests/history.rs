@@ -23,6 +23,8 @@ enum Step {
     Quarantine { export: usize, why: Option<String>, at: u64 },
     Event { export: usize },
     Forget { export: usize },
+    OrderQuota { tenant: usize, quota: Option<u64> },
+    DropQuotaOrder { tenant: usize },
     Close,
     Crash,
 }
@@ -33,6 +35,7 @@ struct Model {
     reservations: BTreeMap<ReservationId, ReservationRow>,
     /// Export, grow that exposes it (none: it is over), byte.
     notes: BTreeSet<(ExportName, Option<ReservationId>, u64)>,
+    orders: BTreeMap<TenantId, QuotaOrder>,
     /// The kinds, in order.
     events: Vec<&'static str>,
     /// All numbers ever given, and one never given.
@@ -99,7 +102,8 @@ impl Model {
             }
         }
         let reservations = self.reservations.values().cloned().collect();
-        Snapshot { exports: self.exports.values().cloned().collect(), zeroing, reservations }
+        let (exports, orders) = (self.exports.values().cloned().collect(), self.orders.values().cloned().collect());
+        Snapshot { exports, zeroing, reservations, orders }
     }
 
     fn reserve(&mut self, id: ReservationId, reserve: Reserve) {
@@ -185,6 +189,14 @@ impl Model {
                 self.exports.remove(&export);
                 self.events.push("forgot");
             }
+            Step::OrderQuota { tenant: whose, quota } => {
+                self.orders.insert(tenant(whose), order(tenant(whose).as_str(), quota, None));
+                self.events.push("ordered");
+            }
+            Step::DropQuotaOrder { tenant: whose } => {
+                self.orders.remove(&tenant(whose));
+                self.events.push("dropped");
+            }
             Step::Reserve { .. } | Step::Close | Step::Crash => unreachable!("the runner does them"),
         }
         true
@@ -217,6 +229,10 @@ async fn ask(ledger: &Ledger, model: &Model, step: &Step) -> Result<(), LedgerEr
             ledger.event(event).await.map(drop)
         }
         Step::Forget { export } => ledger.forget(&name(export), told("forgot")).await,
+        Step::OrderQuota { tenant: whose, quota } => {
+            ledger.order_quota(order(tenant(whose).as_str(), quota, None), told("ordered")).await
+        }
+        Step::DropQuotaOrder { tenant: whose } => ledger.drop_quota_order(&tenant(whose), told("dropped")).await,
         Step::Reserve { .. } | Step::Close | Step::Crash => unreachable!("the runner does them"),
     }
 }
@@ -300,6 +316,8 @@ fn a_step() -> impl Strategy<Value = Step> {
             .prop_map(|(export, why, at)| Step::Quarantine { export, why, at }),
         1 => export.clone().prop_map(|export| Step::Event { export }),
         1 => export.prop_map(|export| Step::Forget { export }),
+        1 => (0..2usize, prop::option::of(0..SIZES)).prop_map(|(tenant, quota)| Step::OrderQuota { tenant, quota }),
+        1 => (0..2usize).prop_map(|tenant| Step::DropQuotaOrder { tenant }),
         1 => Just(Step::Close),
         1 => Just(Step::Crash),
     ]

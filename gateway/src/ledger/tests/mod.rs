@@ -88,6 +88,15 @@ fn measured(name: &str, bytes: u64) -> RecordSize {
     RecordSize { export: export(name), tenant: blue(), known: known(bytes), event: None }
 }
 
+fn order(tenant: &str, quota: Option<u64>, soft: Option<u64>) -> QuotaOrder {
+    QuotaOrder {
+        tenant: TenantId::new(tenant).unwrap(),
+        ordered: Quotas { quota: quota.map(size), soft: soft.map(size) },
+        configured: Quotas { quota: Some(size(1)), soft: None },
+        at: UnixMillis(1_000),
+    }
+}
+
 fn owed(snapshot: &Snapshot) -> Vec<(&str, u64, u64)> {
     let plain = |note: &'_ Zeroing| (note.range.start().bytes(), note.range.end().bytes());
     snapshot.zeroing.iter().map(|note| (note.export.as_str(), plain(note).0, plain(note).1)).collect()

@@ -180,9 +180,51 @@ fn a_file_that_is_not_a_ledger_of_this_program_is_left_alone() {
 async fn a_ledger_of_a_newer_program_is_refused() {
     let scratch = Scratch::new();
     Ledger::open(&scratch.0).unwrap().0.close().await;
-    Connection::open(scratch.0.join("ledger.sqlite")).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    Connection::open(scratch.0.join("ledger.sqlite")).unwrap().pragma_update(None, "user_version", 3).unwrap();
     let text = open_error(&scratch.0).to_string();
-    assert!(text.contains("has version 2, this program knows versions up to 1; run the newer program"), "{text}");
+    assert!(text.contains("has version 3, this program knows versions up to 2; run the newer program"), "{text}");
+}
+
+/// As version 1 left it: no table of orders.
+fn make_older(scratch: &Scratch) {
+    let older = Connection::open(scratch.0.join("ledger.sqlite")).unwrap();
+    older.execute_batch("DROP TABLE quota_order; VACUUM; PRAGMA user_version = 1").unwrap();
+}
+
+#[tokio::test]
+async fn a_ledger_of_an_older_program_is_brought_up_and_keeps_what_it_has() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    ledger.close().await;
+    make_older(&scratch);
+    let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
+    assert_eq!((snapshot.exports[0].known, snapshot.orders.len()), (known(10), 0));
+    let order = order("blue", Some(20), None);
+    ledger.order_quota(order.clone(), None).await.unwrap();
+    ledger.close().await;
+    let version: i64 = Connection::open(scratch.0.join("ledger.sqlite"))
+        .unwrap()
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    assert_eq!(version, 2);
+    assert_eq!(Ledger::open(&scratch.0).unwrap().1.orders, [order]);
+}
+
+/// What can't be written can be read, also where it is older.
+#[tokio::test]
+async fn a_ledger_of_an_older_program_on_a_disk_that_is_full_is_read_all_the_same() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    ledger.close().await;
+    make_older(&scratch);
+    let mut store = Store::open(&scratch.0).unwrap();
+    let pages: i64 = store.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    store.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+    assert!(store.begin().unwrap_err().is_trouble());
+    let snapshot = store.snapshot().unwrap();
+    assert_eq!((snapshot.exports[0].known, snapshot.orders.len()), (known(10), 0));
 }
 
 #[test]

@@ -503,6 +503,8 @@ impl Hands for Fake {
         Ok(())
     }
 
+    fn keep_within(&mut self, _: Duration) {}
+
     fn tell(&mut self, _happened: Happened) {}
 
     async fn beside(&mut self) -> Option<u64> {

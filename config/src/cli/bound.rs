@@ -1,0 +1,49 @@
+//! The bound that `quota` is given: a size, or none.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::units::{Size, UnitFault};
+
+/// So much at most, or as much as there is: `2TiB`, `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// So much.
+    At(Size),
+    /// No bound.
+    None,
+}
+
+impl FromStr for Bound {
+    type Err = UnitFault;
+
+    fn from_str(text: &str) -> Result<Self, UnitFault> {
+        if text == "none" { Ok(Self::None) } else { text.parse().map(Self::At) }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(size) => size.fmt(f),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_a_size_or_none() {
+        for (text, bound) in
+            [("2TiB", Bound::At(Size::from_gib(2048))), ("0", Bound::At(Size::from_bytes(0))), ("none", Bound::None)]
+        {
+            assert_eq!((text.parse(), bound.to_string()), (Ok(bound), text.to_owned()));
+        }
+        for text in ["", "None", "-1", "+1GiB", "2T"] {
+            text.parse::<Bound>().unwrap_err();
+        }
+    }
+}
