@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::units::{Interval, Size};
@@ -150,9 +150,24 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
-    /// Print the manual page, in roff
+    /// Print a manual page, in roff
     #[command(after_help = EXIT_CODES)]
-    Man,
+    Man {
+        /// Which: of the commands, or of the configuration
+        #[arg(value_enum, default_value = "nbd-gateway", value_name = "PAGE")]
+        page: Page,
+    },
+}
+
+/// A manual page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Page {
+    /// The commands (section 1).
+    #[value(name = "nbd-gateway")]
+    Commands,
+    /// The configuration (section 5).
+    #[value(name = "nbd-gateway.toml")]
+    Configuration,
 }
 
 /// What the client can do.
@@ -325,8 +340,8 @@ pub struct Watch {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
     use clap::error::ErrorKind;
-    use clap::{CommandFactory, ValueEnum};
     use nbd_gateway_policy::access::Verb;
 
     use super::*;
@@ -384,7 +399,8 @@ mod tests {
                 }),
             ),
             ("nbd-gateway schema", Command::Schema),
-            ("nbd-gateway man", Command::Man),
+            ("nbd-gateway man", Command::Man { page: Page::Commands }),
+            ("nbd-gateway man nbd-gateway.toml", Command::Man { page: Page::Configuration }),
             ("nbd-gateway exports", Command::Exports(Exports { name: None, admin: admin() })),
             (
                 "nbd-gateway exports a/b --json",

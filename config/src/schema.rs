@@ -125,7 +125,7 @@ fn search(schema: &Value, path: &str, key: &str, found: &mut Vec<String>) {
 }
 
 /// How the table at `path` starts: entries of a list in double brackets.
-fn header(path: &str) -> String {
+pub(crate) fn header(path: &str) -> String {
     if matches!(path, "listener" | "tenant" | "tenant.clients" | "export" | "export.notify") {
         format!("[[{path}]]")
     } else {

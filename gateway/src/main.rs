@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use nbd_gateway::cmd::{agent, client, describe, explain, operator, serve};
+use nbd_gateway::cmd::{agent, client, describe, explain, manual, operator, serve};
 use nbd_gateway_config::cli::{Cli, Command, LedgerCommand};
 
 fn main() -> ExitCode {
@@ -25,6 +25,6 @@ fn main() -> ExitCode {
         Command::Agent(order) => agent::main(&order),
         Command::Schema => describe::schema(),
         Command::Completions { shell } => describe::completions(shell),
-        Command::Man => describe::man(),
+        Command::Man { page } => manual::man(page),
     }
 }

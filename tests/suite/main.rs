@@ -41,6 +41,7 @@ mod multiplex;
 mod observability;
 mod outage;
 mod own_disk;
+mod package;
 mod peer;
 mod place;
 mod process;

@@ -38,6 +38,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-img", "qemu-utils"),
     ("qemu-io", "qemu-utils"),
     ("qemu-nbd", "qemu-utils"),
+    ("systemd-analyze", "systemd"),
     // In Debian 12; in qemu-utils later.
     ("qemu-storage-daemon", "qemu-system-common"),
 ];

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod client;
 pub mod describe;
 pub mod explain;
+pub mod manual;
 pub mod operator;
 pub mod serve;
 
