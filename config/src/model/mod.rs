@@ -33,7 +33,7 @@ use crate::uri::UriTls;
 
 pub use address::{AdminAddress, ListenAddress};
 pub use backend::Backend;
-pub use changes::{Change, Changes, How, Key, Thing};
+pub use changes::{Change, Changes, How, KeyChange, Thing};
 pub use driver::{Driver, Qmp};
 use export::Exports;
 pub use export::{NoExport, OnBackendLoss, Resolved};

@@ -39,7 +39,7 @@ fn sessions_of_what_did_not_change_never_notice() -> Result<(), Trouble> {
         let other = place.path(&format!("{}.img", round % 2));
         let other = export("other", &format!("file:{}", other.display()), "size = \"1MiB\"");
         let more = format!("[limits]\nsessions-per-listener = {}\ndrain-timeout = \"{}s\"\n\n", 50 + round, 5 + round);
-        let third = if round % 3 == 0 { export("third", "memory:", "size = \"1MiB\"") } else { String::new() };
+        let third = if round.is_multiple_of(3) { export("third", "memory:", "size = \"1MiB\"") } else { String::new() };
         [more, export("vm", &served.uri(), ""), other, third].concat()
     };
     let gateway = Gateway::start(&tables(0))?;

@@ -63,13 +63,13 @@ pub enum How {
     /// Only the old one has it.
     Removed,
     /// Both have it, and these keys of it differ; at least one.
-    Changed(Vec<Key>),
+    Changed(Vec<KeyChange>),
 }
 
 /// A key whose value differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Key {
+pub struct KeyChange {
     /// The key inside its thing, like `resize.step`.
     pub key: String,
     /// What it was; None: there was none.
@@ -143,7 +143,7 @@ impl fmt::Display for Thing {
 }
 
 /// `max-size 200GiB -> 300GiB`; of a secret, whether there is one.
-impl fmt::Display for Key {
+impl fmt::Display for KeyChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.old, &self.new, self.secret) {
             (None, _, true) => write!(f, "{} added", self.key),
@@ -178,7 +178,7 @@ impl Config {
     }
 }
 
-fn changed(what: Thing, keys: Vec<Key>) -> Option<Change> {
+fn changed(what: Thing, keys: Vec<KeyChange>) -> Option<Change> {
     (!keys.is_empty()).then_some(Change { what, how: How::Changed(keys) })
 }
 
@@ -203,9 +203,9 @@ fn listeners(old: &Config, new: &Config, list: &mut Vec<Change>) {
 fn tenants<'a>(
     old: &Config,
     new: &'a Config,
-    above: &[Key],
+    above: &[KeyChange],
     list: &mut Vec<Change>,
-) -> HashMap<&'a TenantId, Vec<Key>> {
+) -> HashMap<&'a TenantId, Vec<KeyChange>> {
     let mut bounds = HashMap::new();
     for tenant in new.tenants() {
         let what = Thing::Tenant(tenant.id.clone());
@@ -224,7 +224,7 @@ fn tenants<'a>(
     bounds
 }
 
-fn exports(old: &Config, new: &Config, above: &HashMap<&TenantId, Vec<Key>>, list: &mut Vec<Change>) {
+fn exports(old: &Config, new: &Config, above: &HashMap<&TenantId, Vec<KeyChange>>, list: &mut Vec<Change>) {
     let known: HashMap<&str, &Entry> = old.exports.entries().collect();
     let mut there = HashSet::new();
     for (name, entry) in new.exports.entries() {
@@ -247,22 +247,22 @@ fn exports(old: &Config, new: &Config, above: &HashMap<&TenantId, Vec<Key>>, lis
 }
 
 /// Whether the same bound differs in the same way above; `prefix` is what it has here before its name there.
-fn is_from_above(key: &Key, prefix: &str, above: &[Key]) -> bool {
+fn is_from_above(key: &KeyChange, prefix: &str, above: &[KeyChange]) -> bool {
     let name = key.key.strip_prefix(prefix);
     above.iter().any(|other| Some(other.key.as_str()) == name && other.old == key.old && other.new == key.new)
 }
 
 /// The keys whose values are not the same, in the order of the new ones.
-fn differing(Facts(mut old): Facts, Facts(new): Facts) -> Vec<Key> {
+fn differing(Facts(mut old): Facts, Facts(new): Facts) -> Vec<KeyChange> {
     let mut keys = Vec::new();
     for Fact { key, value, secret } in new {
         let known = old.iter().position(|fact| fact.key == key).map(|at| old.remove(at));
         let before = known.and_then(|fact| fact.value);
         if before != value {
-            keys.push(Key { key, old: before, new: value, secret });
+            keys.push(KeyChange { key, old: before, new: value, secret });
         }
     }
     let gone = old.into_iter().filter(|fact| fact.value.is_some());
-    keys.extend(gone.map(|Fact { key, value, secret }| Key { key, old: value, new: None, secret }));
+    keys.extend(gone.map(|Fact { key, value, secret }| KeyChange { key, old: value, new: None, secret }));
     keys
 }
