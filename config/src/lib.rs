@@ -9,7 +9,7 @@ mod model;
 mod names;
 mod problem;
 mod raw;
-mod reference;
+pub mod reference;
 mod schema;
 mod shape;
 mod units;
@@ -22,7 +22,7 @@ pub use model::{
 };
 pub use nbd_gateway_policy::types::{ExportName, NameError, TenantId};
 pub use problem::{Problem, Problems};
-pub use reference::{Key, Section, reference};
+
 pub use schema::schema;
 pub use units::{Interval, Moment, Per, Rate, Size, SizeRate, UnitFault, When};
 pub use uri::{DEFAULT_PORT, Endpoint, Host, LONGEST_SOCKET_PATH, NbdUri, UriFault, UriTls};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use nbd_gateway_config::cli::{Cli, Page};
-use nbd_gateway_config::{Key, reference};
+use nbd_gateway_config::reference::{Key, reference};
 
 use super::describe::print;
 use super::failed;
