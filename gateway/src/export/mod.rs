@@ -26,6 +26,7 @@ mod registry;
 mod returns;
 mod settings;
 mod start;
+mod strays;
 mod swap;
 mod view;
 

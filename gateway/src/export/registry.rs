@@ -23,6 +23,7 @@ use super::crowd::{Crowd, Room};
 use super::held_back::HeldBack;
 use super::in_force::InForce;
 use super::probes::Probes;
+use super::strays::Strays;
 use super::{Export, start};
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::net::Pool;
@@ -178,6 +179,12 @@ impl Entry {
         adjusted
     }
 
+    /// Why what is open can't go by these settings as it is, for operators.
+    pub(super) fn why_reopened(&self, next: &Resolved) -> String {
+        let why = self.now_open().and_then(|export| export.may_adjust(next).err());
+        why.map_or_else(|| "it is being opened or closed just now".to_owned(), |needs| needs.to_string())
+    }
+
     pub(super) fn name(&self) -> String {
         self.config.read().name.as_str().to_owned()
     }
@@ -231,6 +238,7 @@ pub(super) struct Shared {
     pub(super) state: PathBuf,
     pub(super) sessions: Arc<SessionTable>,
     pub(super) held_back: HeldBack,
+    pub(super) strays: Strays,
 }
 
 impl Registry {
@@ -259,6 +267,7 @@ impl Registry {
             state,
             sessions: Arc::default(),
             held_back: HeldBack::default(),
+            strays: Strays::default(),
         };
         let in_force = RwLock::new(Arc::new(in_force));
         Arc::new(Self { in_force, entries: DashMap::new(), budgets: DashMap::new(), allowances, shared })
@@ -436,6 +445,7 @@ impl Registry {
         if let Some(export) = state.export.take() {
             export.close().await;
             self.shared.held_back.remember(&export);
+            self.shared.strays.remember(&export);
         }
         state.room = None;
         state.retired = true;

@@ -35,8 +35,8 @@ pub(super) async fn open(
     let name = config.name.as_str();
     let (export, tenant) = (config.name.clone(), config.tenant.clone());
     let resize = config.resize.clone();
-    let (resizer, acts) =
-        Resizer::new(export.clone(), tenant.clone(), Audience::new(resize.shrink_grace), Arc::clone(&shared.book));
+    let audience = Audience::new(resize.shrink_grace).after(shared.strays.of(&export));
+    let (resizer, acts) = Resizer::new(export.clone(), tenant.clone(), audience, Arc::clone(&shared.book));
     let (backend, facts, view) = match Backend::open(config, shared, &metrics, &resizer).await {
         Ok(opened) => opened,
         Err(error) => match healed(config, &shared.state, error.to_string()).await {

@@ -59,6 +59,23 @@ impl Audience {
         Self { state: Mutex::new(State { grace, ..State::default() }) }
     }
 
+    /// Those who left an earlier life of the export, at these times, count too.
+    #[must_use]
+    pub fn after(self, lost: Vec<Instant>) -> Self {
+        self.state.lock().lost = lost;
+        self
+    }
+
+    /// When those left who did so without a goodbye.
+    pub fn lost(&self) -> Vec<Instant> {
+        self.state.lock().lost.clone()
+    }
+
+    /// How long they count.
+    pub fn grace(&self) -> Duration {
+        self.state.lock().grace
+    }
+
     /// They count for so long from now on, those who have left already too.
     pub fn adjust(&self, grace: Duration) {
         self.state.lock().grace = grace;
