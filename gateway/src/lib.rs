@@ -102,6 +102,31 @@
 //!
 //! What is on the wire is in [`proto::resize`].
 //!
+//! # How another configuration comes into force
+//!
+//! ```text
+//!  SIGHUP, POST /api/v1/reload
+//!    v
+//!  reload/mod.rs      one at a time; who asks meanwhile shares the next
+//!    | the file is read and checked; config's `Changes` says what differs, in the words of the file
+//!    v
+//!  reload/apply.rs    made ready, nothing changed yet: what needs a restart, what would harm those who are there
+//!    |                (export/swap.rs), listeners bound and certificates read (reload/doors.rs), the token read,
+//!    |                new disks opened. Any of it fails: all reasons are told, and what was made ready is let go
+//!    v
+//!  export/swap.rs     `InForce` is replaced, under one lock and in one go. Of each open export:
+//!    |                stays | adjusted in place (export/adjust.rs) | reopened | ended
+//!    +-> export/leaving.rs   ended: its sessions drain; reopened: they part; then the backend is let go. The entry is locked
+//!    |                       until then, so that no name ever has two coordinators
+//!    +-> each session judged anew: who may do other things now parts
+//!    +-> reload/doors.rs     fronts replaced, for connections that come from then on; removed listeners stop to accept
+//! ```
+//!
+//! Nothing on the way of a request reads the configuration. Whoever begins something (a handshake's option, an opening) takes
+//! what is in force then, once; a session that was judged by what was in force before and enters the table after the swap
+//! is judged again when it has entered, so that none slips between. What only a restart can bring refuses the whole file
+//! rather than being warned of: after a reload that succeeded, what runs is what the file says.
+//!
 //! # Why one thread for a lane and its sessions
 //!
 //! A lane lives on one [shard](shards), and so does every session that uses it, so that a request and its reply never
@@ -137,7 +162,8 @@
 //! 2. an export's orphans, then its lane's table or its exclusive ranges;
 //! 3. a lane's table, then the incoming half of its outbox;
 //! 4. an outbox's writer, then its incoming half, or its stream's TLS connection; who reads takes that one alone;
-//! 5. a session's permits, then its tenant's budget.
+//! 5. a session's permits, then its tenant's budget;
+//! 6. what is in force (the registry's), then its map of exports, then an export's settings.
 //!
 //! The gate is held for reading from judging a batch against the view's end until it stands in the backend's table, and for
 //! writing only to lower that end: so a shrink's drain sees every request that was judged against the old end. The books
@@ -161,7 +187,7 @@
 //! | **In step**: what is wrong with a request is answered, its payload thrown away, and the stream goes on; where it can't be followed, that connection ends and no other. | `session/admit.rs`, `proto` | `session/admit.rs`, `bad_client`, `bad_backend` |
 //! | **One size for all who ask**: LIST dials nobody; INFO, GO and EXPORT_NAME are answered from one place, the view. | `session/handshake.rs`, `export/view.rs` | `interop`, `resize` |
 //! | **Nobody is moved unasked**: a session with structured replies that did not opt in stays within the size that it was told, even after a grow; the others are admitted up to the end. | `session/mod.rs`, `session/admit.rs` | `resize`, `session/admit.rs` |
-//! | **A ceiling is kept**: who is shown `max-size` finds zeroes where there is nothing yet, and its writes there grow the export or fail whole. Nothing shrinks under it; when the configuration is read anew, a ceiling must not be lowered while such sessions are there. | `export/ceiling.rs`, `session/handshake.rs` | `session/tests/ceiling.rs`, `ceiling` |
+//! | **A ceiling is kept**: who is shown `max-size` finds zeroes where there is nothing yet, and its writes there grow the export or fail whole. Nothing shrinks under it; a configuration that lowers it while such sessions are there is refused. | `export/ceiling.rs`, `export/swap.rs`, `session/handshake.rs` | `session/tests/ceiling.rs`, `ceiling`, `reload` |
 //! | **A cut is clean**: a session that the gateway ends is read no further, what was admitted is answered and written, then it is closed. A write that it is cut for is not answered and never reaches the backend; who does not come back is cut once. | `session/part.rs`, `export/grow.rs`, `export/returns.rs` | `session/tests`, `reconnect` |
 //! | **The order of a change**: a grow is with the backend, read back, on all lanes and zeroed before anyone sees it; a shrink takes no new requests past the end and drains before the backend is asked. A reply comes after the view. | `resize/coordinator.rs`, `export/gate.rs`, policy's `plan::steps` | `resize`, policy's `plan` |
 //! | **One at a time**: resizes of an export in the order of arrival; what is there already changes nothing and succeeds. | `resize/coordinator.rs` | `resize` |
@@ -185,6 +211,8 @@
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
 //! | **Bounded series**: a metric's labels come from the configuration and from closed sets, never from a client; names that fit a template have series once they are open, a thousand at most. | `metrics` | there, `series.rs` |
 //! | **A sign of life is one**: the service manager is told that the gateway lives only after every shard and the control runtime have run a task; a thread that hangs, spins or has ended stops that. | [`service`] | `systemd`, `service/tests.rs` |
+//! | **All or nothing**: a configuration that is read anew is in force as a whole, or everything is as it was and every reason is told. Sessions of what did not change never notice. | [`reload`], `export/swap.rs` | `reload`, config's `changes` |
+//! | **Never two**: an export that is taken out and comes back is opened when its former self is closed, not before. | `export/leaving.rs`, `export/registry.rs` | `reload` |
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
 //! | **What was never opened counts too**: a named export of a tenant with a quota and other exports is measured at the start, before anything of that tenant's grows; one whose server is away holds nobody up, is shown, and asked until it was measured once. | `export/unmeasured.rs`, `resize/first_look.rs` | `unmeasured` |
 //! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `resize/accounts.rs`, `resize/entry.rs`, `resize/book.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/tests` |

@@ -41,7 +41,7 @@ fn ipv6_addresses_are_listened_on_and_told_as_uris_that_work() -> Result<(), Tro
 }
 
 /// What systemd does for a .socket unit: `activate.py NAME=ADDRESS… -- PROGRAM…`.
-fn activated(sockets: &[String], place: Place, tables: &str) -> Result<Gateway, Trouble> {
+pub(crate) fn activated(sockets: &[String], place: Place, tables: &str) -> Result<Gateway, Trouble> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("suite/activate.py").display().to_string();
     let mut launcher = vec!["/usr/bin/python3".to_owned(), script];
     launcher.extend_from_slice(sockets);

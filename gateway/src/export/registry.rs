@@ -180,6 +180,12 @@ impl Entry {
         adjusted
     }
 
+    /// Why what is open can't go by these settings as it is, for operators.
+    pub(super) fn why_reopened(&self, next: &Resolved) -> String {
+        let why = self.now_open().and_then(|export| export.may_adjust(next).err());
+        why.map_or_else(|| "it is being opened or closed just now".to_owned(), |needs| needs.to_string())
+    }
+
     pub(super) fn name(&self) -> String {
         self.config.read().name.as_str().to_owned()
     }

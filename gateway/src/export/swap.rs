@@ -92,8 +92,9 @@ impl Registry {
             let Ok(next) = config.export_for(&name) else { continue };
             if matches!(open.backend, Backend::Memory { .. }) && Fate::of(entry, config) == Fate::Reopens {
                 objections.push(format!(
-                    "export {name:?} is in memory, and what has changed of it needs it to be opened anew: its data would be \
-                     gone; leave it as it was, or take it out with one reload and add it with another"
+                    "export {name:?} is in memory, and would have to be opened anew ({}): its data would be gone; leave it as \
+                     it was, or take it out with one reload and add it with another",
+                    entry.why_reopened(&next)
                 ));
             }
             let policy = &next.resize.policy;
@@ -179,6 +180,15 @@ impl Registry {
                     Fate::Ends => Leaving::Drained,
                     Fate::Adjusts | Fate::Reopens => Leaving::Parted,
                 };
+                if how == Leaving::Parted
+                    && let Ok(next) = now.config.export_for(&entry.name())
+                {
+                    tracing::info!(
+                        export = entry.name(),
+                        why = entry.why_reopened(&next),
+                        "an export has to be opened anew"
+                    );
+                }
                 if entry.closes() {
                     leaving.push((Arc::clone(entry.value()), how));
                 }

@@ -128,6 +128,57 @@ fn sessions_of_a_changed_export_end_between_two_messages_and_find_it_changed() -
     gateway.end()
 }
 
+/// A client that knows nothing of sizes is ended for a change, and may come back to the size that it knew: for a while the
+/// export does not shrink, although it has been closed and opened in between.
+#[test]
+fn a_stock_client_that_was_ended_comes_back_to_the_size_that_it_knew() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    let disk = |largest: &str| {
+        let more = format!(
+            "size = \"4MiB\"\nlimits = {{ largest-payload = {largest:?} }}\n[export.resize]\nshrink = true\nshrink-grace = \"1h\""
+        );
+        export("d", &format!("file:{}", place.path("d.img").display()), &more)
+    };
+    let gateway = Gateway::start(&disk("1MiB"))?;
+    let (mut client, _) = RawClient::open(gateway.socket(), "d", Framing::Simple)?;
+    reload(&gateway, &disk("2MiB"))?;
+    client.link().await_close()?;
+    eventually("it is open again", || {
+        gateway.operator(&["exports", "d"]).is_ok_and(|call| call.run().is_ok_and(|o| o.success().is_ok()))
+    })?;
+    let refused = gateway.operator(&["resize", "d", "1MiB"])?.run()?;
+    ensure(refused.stderr.contains("may come back; wait for shrink-grace"), || {
+        format!("{}{}", refused.stdout, refused.stderr)
+    })?;
+    assert_eq!(std::fs::metadata(place.path("d.img"))?.len(), 4 * MIB);
+    gateway.end()
+}
+
+#[test]
+fn bounds_of_an_open_export_change_under_its_sessions_which_never_notice() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    let disk = |more: &str| {
+        export("d", &format!("file:{}", place.path("d.img").display()), &format!("size = \"1MiB\"\n{more}"))
+    };
+    let gateway = Gateway::start(&disk("max-size = \"2MiB\""))?;
+    let (mut client, _) = RawClient::open(gateway.socket(), "d", Framing::Structured)?;
+    client.write(0, &[9; 512])?.success()?;
+    ensure(gateway.order_size("d", 3 * MIB).is_err(), || "it is past its max-size".into())?;
+    let told =
+        reload(&gateway, &disk("max-size = \"4MiB\"\ndescription = \"larger\"\n[export.resize]\nshrink = true"))?;
+    assert_eq!(told, "export d: description none -> \"larger\", max-size 2MiB -> 4MiB, resize.shrink false -> true\n");
+    gateway.order_size("d", 3 * MIB)?;
+    let info = Call::new("nbdinfo").arg(gateway.uri("d")).run()?.success()?.stdout;
+    ensure(info.contains("larger"), || info.clone())?;
+    // Below what there is: it does not shrink by that, and does not grow.
+    reload(&gateway, &disk("max-size = \"2MiB\""))?;
+    ensure(gateway.order_size("d", 4 * MIB).is_err(), || "it is past its max-size".into())?;
+    assert_eq!(std::fs::metadata(place.path("d.img"))?.len(), 3 * MIB);
+    assert_eq!(client.read(0, 512)?, [9; 512], "the same session as before");
+    client.leave()?;
+    gateway.end()
+}
+
 #[test]
 fn a_backend_that_never_answers_holds_no_session_longer_than_drain_timeout() -> Result<(), Trouble> {
     let backend = Backend::start(Script::default())?;

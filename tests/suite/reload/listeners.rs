@@ -1,7 +1,11 @@
 //! Listeners that come, go and change.
 
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
 use super::success;
 use crate::gateway::{Gateway, export};
+use crate::listeners::activated;
 use crate::place::Place;
 use crate::process::Call;
 use crate::scripted::{Framing, RawClient};
@@ -113,6 +117,30 @@ fn certificates_that_cannot_be_read_and_addresses_that_are_taken_leave_everythin
     RawClient::open(&one, "d", Framing::Simple)?.0.leave()?;
     client.leave()?;
     gateway.end()
+}
+
+/// The socket is systemd's too: who connects while the gateway does not listen there waits for when it does again.
+#[test]
+fn a_socket_from_systemd_can_be_taken_out_and_come_back() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    let handed = place.path("handed");
+    let own = (format!("unix:{}", place.path("g").display()), "");
+    let both = [own.clone(), ("systemd:local".to_owned(), "")];
+    let token = place.path("token");
+    std::fs::write(&token, "t")?;
+    let whole = tables(&both, "").replace("TOKEN", &token.display().to_string());
+    let gateway = activated(&[format!("local={}", handed.display())], place, &whole)?;
+    let (mut client, _) = RawClient::open(&handed, "d", Framing::Simple)?;
+    assert_eq!(reload(&gateway, std::slice::from_ref(&own))?, "listener systemd:local removed\n");
+    let mut waiting = UnixStream::connect(&handed)?;
+    waiting.set_read_timeout(Some(crate::process::DEADLINE))?;
+    client.write(0, &[1; 512])?.success()?;
+    assert_eq!(reload(&gateway, &both)?, "listener systemd:local added\n");
+    let mut greeting = [0; 8];
+    waiting.read_exact(&mut greeting)?;
+    assert_eq!(&greeting, b"NBDMAGIC");
+    client.leave()?;
+    gateway.end_with(|| ensure(handed.exists(), || "systemd's socket file was removed".into()))
 }
 
 #[test]

@@ -83,8 +83,12 @@ fn what_is_in_memory_is_not_thrown_away_by_a_change() -> Result<(), Trouble> {
     let gateway = Gateway::start(&[memory("d", ""), memory("stays", "")].concat())?.expecting_errors();
     let (mut client, _) = RawClient::open(gateway.socket(), "d", Framing::Simple)?;
     client.write(0, &[4; 512])?.success()?;
-    let changed = export("d", "memory:", "size = \"2MiB\"");
-    refused(&gateway, &[changed, memory("stays", "")].concat(), &["\"d\" is in memory", "its data would be gone"])?;
+    let changed = memory("d", "read-only = true");
+    refused(
+        &gateway,
+        &[changed, memory("stays", "")].concat(),
+        &["\"d\" is in memory", "(read-only can't change while it is open): its data would be gone"],
+    )?;
     assert_eq!(client.read(0, 512)?, [4; 512]);
     client.leave()?;
     // Who takes it out means it.

@@ -1,10 +1,13 @@
 //! Clients that may do other things than before.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use super::reload;
 use crate::gateway::{Gateway, export};
 use crate::scripted::numbers::{errno, opt, rep};
 use crate::scripted::{Framing, RawClient, go_request};
-use crate::trouble::{Trouble, ensure};
+use crate::trouble::{Trouble, ensure, eventually};
 
 /// Two tenants with a disk each, and entries of `clients` for each.
 fn tables(blue: &str, red: &str) -> String {
@@ -44,6 +47,38 @@ fn a_session_whose_client_may_do_less_or_more_ends_and_comes_back_under_the_new_
     asking.write(0, &[1; 512])?.success()?;
     asking.leave()?;
     red.leave()?;
+    gateway.end()
+}
+
+/// Whenever a client comes, before, while or after the rules change: once they have, nobody is there by the old ones.
+#[test]
+fn nobody_slips_in_between_two_rules() -> Result<(), Trouble> {
+    let all = uid("");
+    let gateway = Gateway::start(&tables(&all, &all))?;
+    let (socket, over) = (gateway.socket().to_owned(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut open = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    // Refused half of the time.
+                    open.extend(RawClient::open(&socket, "blue", Framing::Simple).ok());
+                    if open.len() > 50 {
+                        open.clear();
+                    }
+                }
+                open
+            });
+        }
+        let turns = (0..8).try_for_each(|_| {
+            reload(&gateway, &tables("", &all))?;
+            eventually("nobody is there", || super::sessions(&gateway).is_ok_and(|list| list.is_empty()))?;
+            reload(&gateway, &tables(&all, &all))?;
+            eventually("somebody is there", || super::sessions(&gateway).is_ok_and(|list| !list.is_empty()))
+        });
+        over.store(true, Ordering::Relaxed);
+        turns
+    })?;
     gateway.end()
 }
 
