@@ -124,6 +124,12 @@ pub enum Command {
         #[command(subcommand)]
         command: LedgerCommand,
     },
+    /// Have a running gateway read its configuration file anew, as SIGHUP does: all of it, or nothing
+    ///
+    /// Prints what has changed, a line each. Clients of what has not changed do not notice. If anything in the file is wrong,
+    /// can't be had, or needs a restart, everything stays as it was, and every reason is told.
+    #[command(after_help = EXIT_CODES)]
+    Reload(List),
     /// Let a running gateway end as SIGTERM does: no new clients, what was admitted is finished
     #[command(after_help = EXIT_CODES)]
     Drain(List),
@@ -324,6 +330,7 @@ mod tests {
     use nbd_gateway_policy::access::Verb;
 
     use super::*;
+    use crate::units::When;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
@@ -394,17 +401,21 @@ mod tests {
                     export: None,
                     tenant: None,
                     kind: None,
+                    after: None,
+                    before: None,
                     limit: 100,
                     follow: false,
                     admin: admin(),
                 }),
             ),
             (
-                "nbd-gateway events --export a --tenant t --kind refused --limit 5 --follow",
+                "nbd-gateway events --export a --tenant t --kind refused --after 10m --limit 5 --follow",
                 Command::Events(Events {
                     export: Some("a".to_owned()),
                     tenant: Some("t".to_owned()),
                     kind: Some("refused".to_owned()),
+                    after: Some(When::Ago(Interval::from_secs(600))),
+                    before: None,
                     limit: 5,
                     follow: true,
                     admin: admin(),

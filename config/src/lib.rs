@@ -15,11 +15,12 @@ mod units;
 mod uri;
 
 pub use model::{
-    AdminAddress, Backend, Config, Crowd, Driver, Hook, IoRates, LimitOverrides, Limits, ListenAddress, Listener,
-    ListenerTls, Log, LogFormat, LogLevel, NoExport, OnBackendLoss, Qmp, Rates, Resize, Resolved, Tenant, Way,
+    AdminAddress, Backend, Change, Changes, Config, Crowd, Driver, Hook, How, IoRates, Key, LimitOverrides, Limits,
+    ListenAddress, Listener, ListenerTls, Log, LogFormat, LogLevel, NoExport, OnBackendLoss, Qmp, Rates, Resize,
+    Resolved, Tenant, Thing, Way,
 };
 pub use nbd_gateway_policy::types::{ExportName, NameError, TenantId};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
-pub use units::{Interval, Per, Rate, Size, SizeRate, UnitFault};
+pub use units::{Interval, Moment, Per, Rate, Size, SizeRate, UnitFault, When};
 pub use uri::{DEFAULT_PORT, Endpoint, Host, LONGEST_SOCKET_PATH, NbdUri, UriFault, UriTls};

@@ -1,27 +1,28 @@
 //! The one place of assembly: bind, build, run, drain.
 //!
-//! [`App::build`] binds first and tells the addresses; [`App::run`] serves until told to stop, then drains: listeners
-//! close, what was admitted is finished, new requests get ESHUTDOWN, backends get DISC, all within `drain-timeout` and
+//! [`App::build`] binds first and tells the addresses; [`App::run`] serves, reading the configuration anew whenever it is
+//! asked to ([`reload`](crate::reload)), until told to stop, then drains: listeners close, what was admitted is finished, new requests get ESHUTDOWN, backends get DISC, all within `drain-timeout` and
 //! a second.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nbd_gateway_config::{self as config, Config};
+use nbd_gateway_config::{Config, Tenant, UriTls};
 use nbd_gateway_metrics::Metrics;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
 
-use crate::admin::{Admin, Inside, Phase};
-use crate::export::{Lease, Registry};
+use crate::admin::{Admin, Inside, Phase, TokenFile};
+use crate::export::Registry;
 use crate::ledger::LedgerError;
-use crate::listener::{BindError, Bound, Inherited};
+use crate::listener::{BindError, Inherited};
 use crate::net::Pool;
+use crate::reload::{Ask, Doors, Embedded, House, InRun, Planned, Reload, Source};
 use crate::resize::notes::Notes;
-use crate::session::{Front, SessionTable};
+use crate::service::{Glance, Service};
+use crate::session::SessionTable;
 use crate::shards::Shards;
-use crate::tls::{BackendTls, CertificateFault, ListenerTls};
+use crate::tls::{BackendTls, CertificateFault};
 
 /// How long backends and the admin interface have, after `drain-timeout`, to be let go.
 const LET_GO: Duration = Duration::from_secs(1);
@@ -59,15 +60,16 @@ pub enum StartError {
 /// The gateway, bound and ready to run.
 pub struct App {
     config: Arc<Config>,
-    listeners: Vec<(Bound, Option<ListenerTls>)>,
+    doors: Doors,
+    listeners: Vec<Planned>,
     admin: Option<Admin>,
     registry: Arc<Registry>,
     notes: Arc<Notes>,
     table: Arc<SessionTable>,
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
-    /// Embedded exports with a name of their own are open as long as the gateway runs.
-    embedded: Vec<Lease>,
+    embedded: Embedded,
+    reload: (Reload, mpsc::Receiver<Ask>),
 }
 
 impl App {
@@ -76,15 +78,12 @@ impl App {
         let config = Arc::new(config);
         let metrics =
             Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|e| StartError::Metrics(e.to_string()))?);
-        let mut inherited = Inherited::from_env();
-        let mut listeners = Vec::new();
-        for listener in &config.listeners {
-            for bound in Bound::bind(&listener.address, &mut inherited).await? {
-                let tls = listener_tls(listener, &metrics)?;
-                listeners.push((bound.announced_as(tls.as_ref().is_some_and(ListenerTls::is_required)), tls));
-            }
-        }
-        look_at_backend_certificates(&config, &metrics);
+        let mut doors = Doors::new(Arc::clone(&metrics), Inherited::from_env());
+        let listeners = match doors.plan(&config).await {
+            Ok(listeners) => listeners,
+            Err(error) => return Err(error.first),
+        };
+        look_at_backend_certificates(&config, None, &metrics);
         let admin = match &config.admin {
             Some(address) => Some(Admin::bind(address).await.map_err(StartError::Admin)?),
             None => None,
@@ -97,10 +96,11 @@ impl App {
         let measure = registry.remember(&snapshot);
         // Before anything of theirs is opened: it may grow.
         registry.allowances().restore(&snapshot.orders).await;
-        let mut embedded = Vec::new();
+        let embedded = Embedded::default();
         for name in config.listable() {
             if config.export_for(name).is_ok_and(|export| export.backend.is_embedded()) {
-                embedded.push(registry.open(name).await?);
+                let lease = registry.open(name).await?;
+                embedded.lock().insert(name.to_owned(), lease);
             }
         }
         // Opened for a look, and let go when idle. What can't be opened stays counted as it was.
@@ -113,12 +113,13 @@ impl App {
             }
         });
         let table = Arc::clone(registry.sessions());
-        Ok(Self { config, listeners, admin, registry, notes, table, pool, metrics, embedded })
+        let reload = Reload::new();
+        Ok(Self { config, doors, listeners, admin, registry, notes, table, pool, metrics, embedded, reload })
     }
 
     /// The URI of each listener, with the port that the kernel chose.
     pub fn listening(&self) -> impl Iterator<Item = &str> {
-        self.listeners.iter().map(|(bound, _)| bound.uri.as_str())
+        self.listeners.iter().flat_map(Planned::uris)
     }
 
     /// Where the admin interface is.
@@ -126,44 +127,60 @@ impl App {
         self.admin.as_ref().map(|a| a.url.as_str())
     }
 
-    /// Serves until `stop` completes or an operator orders the end, then drains. Cancel-safe: no.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    /// The way to have the configuration read anew while it runs.
+    pub fn reload(&self) -> Reload {
+        self.reload.0.clone()
+    }
+
+    /// Serves until `stop` completes or an operator orders the end, then drains; the service manager is told of
+    /// all of it. The configuration is read anew from `source`. Cancel-safe: no.
+    pub async fn run(self, source: Source, stop: impl Future<Output = ()>, service: Service) {
         let (drain, draining) = watch::channel(false);
         let (phase, phases) = watch::channel(Phase::Starting);
         let (end, ending) = watch::channel(false);
         let (order, mut ordered) = watch::channel(false);
-        let limits = self.config.limits;
-        let mut accepting = JoinSet::new();
-        for (listener, tls) in self.listeners {
-            let front = Arc::new(Front {
-                listener: listener.label.clone(),
-                refusals: Arc::default(),
-                registry: Arc::clone(&self.registry),
-                table: Arc::clone(&self.table),
-                pool: Arc::clone(&self.pool),
-                drain: draining.clone(),
-                handshake: limits.handshake_timeout,
-                option_length: limits.option_length,
-                tls,
-            });
-            let metrics = self.metrics.listener(&listener.label);
-            accepting.spawn(listener.run(front, metrics, limits.sessions_per_listener, draining.clone()));
-        }
+        let token_file = TokenFile::new(self.config.token_file.clone());
+        let (reload, mut asked) = self.reload;
+        let house = House {
+            registry: Arc::clone(&self.registry),
+            table: Arc::clone(&self.table),
+            pool: Arc::clone(&self.pool),
+            drain: draining,
+        };
         let inside = Inside {
             metrics: Arc::clone(&self.metrics),
             registry: Arc::clone(&self.registry),
             sessions: Arc::clone(&self.table),
-            token_file: self.config.token_file.clone(),
+            token_file: token_file.clone(),
+            reload,
             drain: Arc::new(order),
         };
+        let glance = glance(phases.clone(), Arc::clone(&self.registry), Arc::clone(&self.table));
+        let mut running = InRun {
+            source,
+            doors: self.doors,
+            house,
+            registry: Arc::clone(&self.registry),
+            metrics: self.metrics,
+            token_file,
+            embedded: self.embedded,
+            service: service.clone(),
+        };
+        running.begin(self.listeners, &self.config.limits);
         let admin = self.admin.map(|admin| tokio::spawn(admin.run(inside, phases, ending)));
         phase.send_replace(Phase::Ready);
+        service.ready().await;
+        let tending = tokio::spawn(service.clone().tend(self.registry.shards().clone(), glance));
 
         tokio::select! {
             () = stop => {}
             // An error would mean that nobody can order it any more.
             Ok(_) = ordered.wait_for(|ordered| *ordered) => {}
+            () = running.serve(&mut asked) => {}
         }
+        // Whoever asks from now on is told that it is too late.
+        drop(asked);
+        let limits = self.registry.config().limits;
 
         let sessions = self.table.len();
         // Measured from here, so that a backend may take what the sessions did not need.
@@ -171,13 +188,15 @@ impl App {
         tracing::info!(sessions, limit = ?limits.drain_timeout, "draining");
         phase.send_replace(Phase::Draining);
         drain.send_replace(true);
-        while accepting.join_next().await.is_some() {}
+        // The admin interface has as long again as the backends.
+        service.stopping(limits.drain_timeout + 2 * LET_GO).await;
+        let embedded = running.end().await;
         if tokio::time::timeout_at(over, self.table.emptied()).await.is_err() {
             let left = self.table.len();
             tracing::warn!(sessions = left, limit = ?limits.drain_timeout, "drain-timeout is over; the sessions left are cut");
             self.table.cut_all();
         }
-        drop(self.embedded);
+        embedded.lock().clear();
         if tokio::time::timeout_at(over + LET_GO, self.registry.close_all()).await.is_err() {
             tracing::warn!(limit = ?limits.drain_timeout + LET_GO, "a backend did not answer what was in flight; it is left");
         }
@@ -188,26 +207,29 @@ impl App {
             let soon = tokio::time::Instant::now() + LET_GO;
             let _ = tokio::time::timeout_at(soon.min(over + LET_GO), admin).await;
         }
+        tending.abort();
         tracing::info!("stopped");
     }
 }
 
-/// The certificates of a listener that speaks TLS.
-fn listener_tls(listener: &config::Listener, metrics: &Arc<Metrics>) -> Result<Option<ListenerTls>, StartError> {
-    match &listener.tls {
-        config::ListenerTls::Off => Ok(None),
-        config::ListenerTls::On { require, certificates, verify_peer } => {
-            ListenerTls::open(certificates, *require, *verify_peer, Some(Arc::clone(metrics)))
-                .map(Some)
-                .map_err(|fault| StartError::Certificates { address: listener.to_string(), fault })
+/// How the gateway is, for the service manager.
+fn glance(phase: watch::Receiver<Phase>, registry: Arc<Registry>, sessions: Arc<SessionTable>) -> impl Fn() -> Glance {
+    move || {
+        let over_quota = |tenant: &&Tenant| registry.usage(&tenant.id).is_some_and(|usage| usage.over_quota);
+        Glance {
+            draining: *phase.borrow() == Phase::Draining,
+            exports: registry.open_exports(),
+            sessions: sessions.len(),
+            over_quota: registry.config().tenants().iter().filter(over_quota).count(),
         }
     }
 }
 
 /// Tells now what would keep backends from being reached, and has the metrics of their certificates from the start. They
-/// may still become right: nothing ends for it.
-fn look_at_backend_certificates(config: &Config, metrics: &Arc<Metrics>) {
-    for tls in config.backends_tls() {
+/// may still become right: nothing ends for it. Those of `before` have been looked at.
+pub(crate) fn look_at_backend_certificates(config: &Config, before: Option<&Config>, metrics: &Arc<Metrics>) {
+    let known: Vec<&UriTls> = before.into_iter().flat_map(Config::backends_tls).collect();
+    for tls in config.backends_tls().filter(|tls| !known.contains(tls)) {
         let name = tls.hostname.as_deref().unwrap_or("localhost");
         let certificates = tls.certificates.as_deref();
         if let Err(fault) = BackendTls::open(certificates, name, tls.verify_peer, Some(Arc::clone(metrics))) {

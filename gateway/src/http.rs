@@ -1,6 +1,7 @@
 //! The HTTP requests that this program sends: to its own admin interface, to an operator's hooks.
 //!
-//! Owns one exchange: connect, one request, one answer, close. Always with a deadline, and with a bound on what is read.
+//! Owns one exchange: connect, one request, one answer, close. Always with a deadline, and with a bound on what is read; an
+//! answer that has no end is read piece by piece, each with a deadline.
 //! Follows no redirect, keeps no connection, speaks no TLS, tries nothing twice: whoever asks knows whether that is safe.
 //! Never decides what a status means.
 
@@ -11,12 +12,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 pub use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
 
 /// The most that the head of an answer may take, in bytes.
 const LONGEST_HEAD: usize = 64 * 1024;
@@ -168,20 +171,73 @@ impl fmt::Display for Target {
 /// may be carried out.
 pub async fn send(target: &Target, request: Request<'_>, bounds: Bounds) -> Result<(StatusCode, Bytes), Error> {
     let request = built(target, request)?;
-    let unreached = |cause| Error::Unreached { target: target.clone(), cause };
-    let whole = async {
-        match target {
-            Target::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreached)?;
-                exchange(target, stream, request, bounds.body).await
-            }
-            Target::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(unreached)?;
-                exchange(target, stream, request, bounds.body).await
-            }
-        }
-    };
+    let whole = async { begin(target, request).await?.whole(bounds.body).await };
     timed(target, bounds.time, whole).await
+}
+
+/// Sends one request, and reads the head of the answer within `limit`. Cancel-safe: as [`send`].
+pub async fn open(target: &Target, request: Request<'_>, limit: Duration) -> Result<Answer, Error> {
+    let request = built(target, request)?;
+    timed(target, limit, begin(target, request)).await
+}
+
+/// An answer whose head is there. Dropped, the connection is closed.
+#[derive(Debug)]
+pub struct Answer {
+    /// How it went.
+    pub status: StatusCode,
+    /// What its body is, as it says; empty: it does not say.
+    pub media: String,
+    body: Incoming,
+    target: Target,
+    /// Moves the bytes.
+    _connection: JoinSet<()>,
+}
+
+impl Answer {
+    /// The next bytes of the body, waited for no longer than `limit`; `None` at its end. Cancel-safe: yes.
+    pub async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>, Error> {
+        let Self { body, target, .. } = self;
+        let some = async {
+            loop {
+                match body.frame().await {
+                    None => return Ok(None),
+                    Some(Err(error)) => return Err(broken(target, &reason(&error))),
+                    // Trailers say nothing here.
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Ok(Some(data));
+                        }
+                    }
+                }
+            }
+        };
+        timed(target, limit, some).await
+    }
+
+    /// All of the body, if it is no longer than `limit` bytes.
+    pub async fn whole(self, limit: usize) -> Result<(StatusCode, Bytes), Error> {
+        let Self { status, body, target, _connection, .. } = self;
+        match Limited::new(body, limit).collect().await {
+            Ok(body) => Ok((status, body.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLong { target, limit }),
+            Err(error) => Err(broken(&target, &reason(error.as_ref()))),
+        }
+    }
+}
+
+async fn begin(target: &Target, request: hyper::Request<Full<Bytes>>) -> Result<Answer, Error> {
+    let unreached = |cause| Error::Unreached { target: target.clone(), cause };
+    match target {
+        Target::Tcp { host, port } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreached)?;
+            exchange(target, stream, request).await
+        }
+        Target::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(unreached)?;
+            exchange(target, stream, request).await
+        }
+    }
 }
 
 async fn timed<T>(target: &Target, limit: Duration, whole: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -206,33 +262,23 @@ fn built(target: &Target, request: Request<'_>) -> Result<hyper::Request<Full<By
 }
 
 /// One request over a stream that is open.
-async fn exchange<S>(
-    target: &Target,
-    stream: S,
-    request: hyper::Request<Full<Bytes>>,
-    limit: usize,
-) -> Result<(StatusCode, Bytes), Error>
+async fn exchange<S>(target: &Target, stream: S, request: hyper::Request<Full<Bytes>>) -> Result<Answer, Error>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let broken = |why: &dyn fmt::Display| Error::Broken { target: target.clone(), why: why.to_string() };
     let shaken = http1::Builder::new().max_buf_size(LONGEST_HEAD).handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = shaken.map_err(|error| broken(&reason(&error)))?;
-    let answer = async move {
-        let answer = sender.send_request(request).await.map_err(|error| broken(&reason(&error)))?;
-        let status = answer.status();
-        match Limited::new(answer.into_body(), limit).collect().await {
-            Ok(body) => Ok((status, body.to_bytes())),
-            Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLong { target: target.clone(), limit }),
-            Err(error) => Err(broken(&reason(error.as_ref()))),
-        }
-    };
-    let mut answer = std::pin::pin!(answer);
-    // The connection moves the bytes; where it ends first, what it has read is still to be taken, or its error.
-    tokio::select! {
-        done = &mut answer => done,
-        _ = connection => answer.await,
-    }
+    let (mut sender, connection) = shaken.map_err(|error| broken(target, &reason(&error)))?;
+    let mut moving = JoinSet::new();
+    // How it ends is told by what is read.
+    moving.spawn(async move { drop(connection.await) });
+    let answer = sender.send_request(request).await.map_err(|error| broken(target, &reason(&error)))?;
+    let (head, body) = answer.into_parts();
+    let media = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    Ok(Answer { status: head.status, media, body, target: target.clone(), _connection: moving })
+}
+
+fn broken(target: &Target, why: &str) -> Error {
+    Error::Broken { target: target.clone(), why: why.to_owned() }
 }
 
 /// The innermost cause says most.
@@ -284,7 +330,8 @@ mod tests {
             let _ = far.write_all(answer).await;
         };
         let request = built(&target, asking("ping")).unwrap();
-        tokio::join!(exchange(&target, near, request, LIMIT), peer).0
+        let whole = async { exchange(&target, near, request).await?.whole(LIMIT).await };
+        tokio::join!(whole, peer).0
     }
 
     #[tokio::test]
@@ -297,7 +344,8 @@ mod tests {
             head
         };
         let request = built(&target, asking("ping")).unwrap();
-        let (answer, head) = tokio::join!(exchange(&target, near, request, LIMIT), peer);
+        let whole = async { exchange(&target, near, request).await?.whole(LIMIT).await };
+        let (answer, head) = tokio::join!(whole, peer);
         assert_eq!(answer.unwrap(), (StatusCode::NO_CONTENT, Bytes::new()));
         assert!(head.starts_with("POST /a?b=c HTTP/1.1\r\n"), "{head}");
         for line in ["x-who: me\r\n", "host: host:80\r\n", "content-length: 4\r\n"] {
@@ -348,8 +396,48 @@ mod tests {
         let limit = Duration::from_secs(3);
         let began = tokio::time::Instant::now();
         let request = built(&target, asking("ping")).unwrap();
-        let error = timed(&target, limit, exchange(&target, near, request, LIMIT)).await.unwrap_err();
+        let error = timed(&target, limit, exchange(&target, near, request)).await.unwrap_err();
         assert_eq!((error.to_string().as_str(), began.elapsed()), ("http://host:80 did not answer within 3s", limit));
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_an_end_is_read_as_it_comes_until_it_breaks_off() {
+        let (near, mut far) = duplex(4096);
+        let target = here();
+        let peer = async {
+            read_to(&mut far, "ping").await;
+            far.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+                .await
+                .unwrap();
+        };
+        let request = built(&target, asking("ping")).unwrap();
+        let (answer, ()) = tokio::join!(exchange(&target, near, request), peer);
+        let mut answer = answer.unwrap();
+        assert_eq!((answer.status, answer.media.as_str()), (StatusCode::OK, "text/event-stream"));
+        let limit = Duration::from_secs(30);
+        for piece in ["a", "bc"] {
+            far.write_all(format!("{}\r\n{piece}\r\n", piece.len()).as_bytes()).await.unwrap();
+            assert_eq!(answer.next(limit).await.unwrap().unwrap(), piece);
+        }
+        drop(far);
+        assert!(matches!(answer.next(limit).await.unwrap_err(), Error::Broken { .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_falls_silent_is_not_waited_for_for_ever() {
+        let (near, mut far) = duplex(4096);
+        let target = here();
+        let request = built(&target, asking("")).unwrap();
+        let peer = async {
+            read_to(&mut far, "\r\n\r\n").await;
+            far.write_all(b"HTTP/1.1 200 OK\r\n\r\nfirst").await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(exchange(&target, near, request), peer);
+        let (mut answer, limit) = (answer.unwrap(), Duration::from_secs(45));
+        assert_eq!(answer.next(limit).await.unwrap().unwrap(), "first");
+        let began = tokio::time::Instant::now();
+        assert!(matches!(answer.next(limit).await.unwrap_err(), Error::Slow { .. }));
+        assert_eq!(began.elapsed(), limit);
     }
 
     #[tokio::test]

@@ -45,7 +45,8 @@
 //! ```
 //!
 //! On this way nothing is allocated per request but what its payload needs, no task is spawned, no channel is used, no
-//! lock is held across an await, and no payload byte is copied between the two sockets. An outgoing queue is written by
+//! lock is held across an await, and no payload byte is copied between the two sockets; a batch shares its looks at the
+//! clock ([`stamp`]). An outgoing queue is written by
 //! whoever appended to it, not by a task that would have to be woken; only a socket that is full wakes its connection's
 //! own task. A client that does not read its replies runs out of permits, and is read no further; nobody else on its
 //! lane waits for it. Requests that the backend can't take as they are (too large, too long, not on its blocks), and
@@ -188,6 +189,7 @@
 //! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`agent`] | `kernel`, `agent/` |
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
 //! | **Bounded series**: a metric's labels come from the configuration and from closed sets, never from a client; names that fit a template have series once they are open, a thousand at most. | `metrics` | there, `series.rs` |
+//! | **A sign of life is one**: the service manager is told that the gateway lives only after every shard and the control runtime have run a task; a thread that hangs, spins or has ended stops that. | [`service`] | `systemd`, `service/tests.rs` |
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
 //! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `resize/accounts.rs`, `resize/entry.rs`, `resize/book.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/tests` |
 //! | **An order about a quota is kept**: it is in the ledger before it holds, holds over restarts, and ends where the configuration says something else than it did. A quota or a rate that is changed shrinks nothing, and gives nobody a burst. | `resize/allowance.rs`, `export/adjust.rs`, policy's `rate` | there, `quota.rs` |
@@ -213,8 +215,11 @@ pub mod net;
 pub mod origin;
 pub mod proto;
 pub mod qmp;
+pub mod reload;
 pub mod resize;
+pub mod service;
 pub mod session;
 pub mod shards;
+pub mod stamp;
 pub mod tls;
 pub mod work;

@@ -1,12 +1,15 @@
 //! Where clients arrive: binding, and accepting for ever.
 //!
 //! Accepting never ends because of an error (promise 17): it is logged, and after a pause tried again. A connection beyond
-//! the limit is closed before the handshake. The limit is a tower stack, because accepting is rare and made of policies.
+//! the limit is closed before the handshake. What a listener's connections go by can change while it accepts; those that
+//! are there keep what they came by.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -15,7 +18,6 @@ use nbd_gateway_metrics::{ListenerMetrics, Open};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::net::{Listening, Stream};
 use crate::session::{Front, serve};
@@ -84,32 +86,60 @@ impl Drop for SocketFile {
     }
 }
 
-/// Sockets handed over by systemd (LISTEN_FDS, LISTEN_FDNAMES); read once, at the start.
+/// A socket that systemd handed over. It is systemd's too, so its queue takes clients whether it is listened at or not.
+#[derive(Debug)]
+enum Handed {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl Handed {
+    /// To accept from; it can be had again later.
+    fn listening(&self) -> io::Result<Listening> {
+        match self {
+            Self::Tcp(tcp) => {
+                let tcp = tcp.try_clone()?;
+                tcp.set_nonblocking(true)?;
+                Ok(Listening::Tcp(TcpListener::from_std(tcp)?))
+            }
+            Self::Unix(unix) => {
+                let unix = unix.try_clone()?;
+                unix.set_nonblocking(true)?;
+                Ok(Listening::Unix(UnixListener::from_std(unix)?))
+            }
+        }
+    }
+}
+
+/// Sockets handed over by systemd (LISTEN_FDS, LISTEN_FDNAMES); read once, at the start, and kept to the end: a listener
+/// that was taken out of the configuration can come back.
 pub struct Inherited {
     names: Vec<String>,
     fds: ListenFd,
+    handed: HashMap<String, Vec<Handed>>,
 }
 
 impl Inherited {
     /// What the environment says.
     pub fn from_env() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-        Self { names: names.split(':').map(str::to_owned).collect(), fds: ListenFd::from_env() }
+        let names = names.split(':').map(str::to_owned).collect();
+        Self { names, fds: ListenFd::from_env(), handed: HashMap::new() }
     }
 
     /// All sockets of this name: those of one `.socket` unit share theirs.
     fn take(&mut self, name: &str) -> io::Result<Vec<Listening>> {
-        let mut taken = Vec::new();
         for (at, _) in self.names.iter().enumerate().filter(|(_, n)| *n == name) {
-            if let Ok(Some(tcp)) = self.fds.take_tcp_listener(at) {
-                tcp.set_nonblocking(true)?;
-                taken.push(Listening::Tcp(TcpListener::from_std(tcp)?));
+            let handed = if let Ok(Some(tcp)) = self.fds.take_tcp_listener(at) {
+                Handed::Tcp(tcp)
             } else if let Some(unix) = self.fds.take_unix_listener(at)? {
-                unix.set_nonblocking(true)?;
-                taken.push(Listening::Unix(UnixListener::from_std(unix)?));
-            }
+                Handed::Unix(unix)
+            } else {
+                continue;
+            };
+            self.handed.entry(name.to_owned()).or_default().push(handed);
         }
-        Ok(taken)
+        self.handed.get(name).into_iter().flatten().map(Handed::listening).collect()
     }
 
     fn given(&self) -> String {
@@ -160,28 +190,27 @@ impl Bound {
         self
     }
 
-    /// Accepts until `drain` turns true. Each connection is served in a task of its own.
-    pub async fn run(self, front: Arc<Front>, metrics: ListenerMetrics, most: u32, mut drain: watch::Receiver<bool>) {
-        let limit = usize::try_from(most).unwrap_or(usize::MAX);
-        let stack =
-            ServiceBuilder::new().load_shed().concurrency_limit(limit).service(service_fn(move |stream: Stream| {
-                let (front, open) = (Arc::clone(&front), Open::new(&metrics.sessions));
-                async move {
-                    serve(front, stream).await;
-                    drop(open);
-                    Ok::<(), std::convert::Infallible>(())
-                }
-            }));
+    /// Accepts until `drain` turns true, or nobody says any more what connections go by: the listener has been taken out.
+    /// Each connection is served in a task of its own, by the front that is there when it comes.
+    pub async fn run(
+        self,
+        mut front: watch::Receiver<Arc<Front>>,
+        metrics: ListenerMetrics,
+        mut drain: watch::Receiver<bool>,
+    ) {
+        let seats = Arc::<AtomicU32>::default();
         let (mut pause, mut told) = (SHORTEST_PAUSE, None::<Instant>);
         loop {
             let accepted = tokio::select! {
                 accepted = self.listening.accept() => accepted,
                 _ = drain.wait_for(|d| *d) => break,
+                changed = front.changed() => if changed.is_ok() { continue } else { break },
             };
             match accepted {
                 Ok(stream) => {
                     pause = SHORTEST_PAUSE;
-                    admit(stack.clone(), stream, &self.label, most).await;
+                    let front = Arc::clone(&front.borrow_and_update());
+                    self.admit(front, stream, Seat::take(&seats), Open::new(&metrics.sessions));
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: others will close theirs.
@@ -198,23 +227,39 @@ impl Bound {
             }
         }
     }
+
+    fn admit(&self, front: Arc<Front>, stream: Stream, seat: Seat, open: Open) {
+        let most = front.most;
+        if seat.number > most {
+            let peer = stream.peer();
+            tracing::warn!(listener = self.label, %peer, limit = most, "connection refused: the listener is at sessions-per-listener");
+            return;
+        }
+        tokio::spawn(async move {
+            serve(front, stream).await;
+            drop((seat, open));
+        });
+    }
 }
 
-async fn admit<S>(mut stack: S, stream: Stream, label: &str, most: u32)
-where
-    S: Service<Stream, Response = (), Error = tower::BoxError> + Send + 'static,
-    S::Future: Send,
-{
-    let peer = stream.peer();
-    let Ok(ready) = stack.ready().await else { return };
-    let served = ready.call(stream);
-    let label = label.to_owned();
-    tokio::spawn(async move {
-        // The one way to fail is to be over the limit; then the stream is already dropped, and so closed.
-        if served.await.is_err() {
-            tracing::warn!(listener = label, %peer, limit = most, "connection refused: the listener is at sessions-per-listener");
-        }
-    });
+/// The place of one connection among its listener's; given up when it is dropped.
+struct Seat {
+    seats: Arc<AtomicU32>,
+    /// How many there were with it.
+    number: u32,
+}
+
+impl Seat {
+    fn take(seats: &Arc<AtomicU32>) -> Self {
+        let number = seats.fetch_add(1, Ordering::AcqRel).saturating_add(1);
+        Self { seats: Arc::clone(seats), number }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.seats.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Removes a socket that nobody listens on any more; anything else in the way is an error.

@@ -49,6 +49,11 @@ impl Shards {
         Self { shards: [Handle::current()].into(), next: Arc::default(), _end: Arc::new(end) }
     }
 
+    /// Every shard, in the order of their threads' names.
+    pub fn all(&self) -> impl Iterator<Item = Shard> {
+        self.shards.iter().cloned().map(Shard)
+    }
+
     /// The next shard in turn.
     pub fn next(&self) -> Shard {
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.shards.len().max(1);

@@ -8,9 +8,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use crate::proto::{Cmd, CmdFlags, Errno, Payload};
 use crate::session::Ticket;
+use crate::stamp::Stamp;
 
 /// One admitted request. `offset` and `length` are inside the export; lengths are 64-bit whatever the client's framing.
 #[derive(Clone, Debug)]
@@ -239,6 +241,7 @@ impl Drop for Job {
 #[derive(Default, Debug)]
 pub struct Finished {
     touched: Vec<Arc<crate::session::Session>>,
+    stamp: Stamp,
 }
 
 impl Finished {
@@ -249,8 +252,19 @@ impl Finished {
         }
     }
 
+    /// When a request was finished, to within what [`Stamp`] says.
+    pub fn now(&mut self, request: &Request) -> Instant {
+        self.stamp.now(request.length)
+    }
+
+    /// What is done next may take long, within the same batch.
+    pub fn takes_long(&mut self) {
+        self.stamp.forget();
+    }
+
     /// One vectored write per session touched. Keeps its allocation for the next batch.
     pub fn flush(&mut self) {
+        self.stamp.forget();
         for session in self.touched.drain(..) {
             session.flush();
         }
@@ -260,5 +274,27 @@ impl Finished {
 impl Drop for Finished {
     fn drop(&mut self) {
         self.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_finished_after_a_wait_is_not_said_to_be_from_before() {
+        let request =
+            Request { command: Cmd::FLUSH, flags: CmdFlags::NONE, offset: 0, length: 0, payload: Payload::empty() };
+        let mut finished = Finished::default();
+        let mut waits = async |after: fn(&mut Finished)| {
+            let before = finished.now(&request);
+            after(&mut finished);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            finished.now(&request) - before
+        };
+        assert_eq!(waits(Finished::flush).await, Duration::from_secs(1));
+        assert_eq!(waits(Finished::takes_long).await, Duration::from_secs(1));
     }
 }

@@ -7,6 +7,7 @@
 
 mod agent;
 mod catalogue;
+mod forget;
 pub mod guards;
 pub mod labels;
 mod names;

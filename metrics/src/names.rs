@@ -33,36 +33,38 @@ const RESIZE_BUCKETS: [f64; 11] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Catalogue,
-    requests: IntCounterVec,
+    pub(crate) requests: IntCounterVec,
     duration: HistogramVec,
-    bytes: IntCounterVec,
+    pub(crate) bytes: IntCounterVec,
     sessions: IntGaugeVec,
-    in_flight: IntGaugeVec,
-    lane_up: IntGaugeVec,
-    reconnects: IntCounterVec,
-    opened: IntGaugeVec,
-    open_failures: IntCounterVec,
-    resizes: IntCounterVec,
+    pub(crate) in_flight: IntGaugeVec,
+    pub(crate) lane_up: IntGaugeVec,
+    pub(crate) reconnects: IntCounterVec,
+    pub(crate) opened: IntGaugeVec,
+    pub(crate) open_failures: IntCounterVec,
+    pub(crate) resizes: IntCounterVec,
     /// By driver, then by result.
     resize_durations: Vec<Vec<Histogram>>,
-    denials: IntCounterVec,
-    size: IntGaugeVec,
-    generation: IntGaugeVec,
-    claims_lost: IntCounterVec,
-    looked_at: IntGaugeVec,
-    drift: IntGaugeVec,
-    unsettled: IntGaugeVec,
-    quarantined: IntGaugeVec,
-    notices_sent: IntCounterVec,
-    notices_merged: IntCounterVec,
-    backend_notices: IntCounterVec,
+    pub(crate) denials: IntCounterVec,
+    pub(crate) size: IntGaugeVec,
+    pub(crate) generation: IntGaugeVec,
+    pub(crate) claims_lost: IntCounterVec,
+    pub(crate) looked_at: IntGaugeVec,
+    pub(crate) drift: IntGaugeVec,
+    pub(crate) unsettled: IntGaugeVec,
+    pub(crate) quarantined: IntGaugeVec,
+    pub(crate) notices_sent: IntCounterVec,
+    pub(crate) notices_merged: IntCounterVec,
+    pub(crate) backend_notices: IntCounterVec,
     certificates: IntGaugeVec,
-    backend_notices_dropped: IntCounterVec,
-    tenants: [IntGaugeVec; 4],
-    hook_attempts: IntCounterVec,
-    hooks_behind: IntGaugeVec,
+    pub(crate) backend_notices_dropped: IntCounterVec,
+    pub(crate) tenants: [IntGaugeVec; 4],
+    pub(crate) hook_attempts: IntCounterVec,
+    pub(crate) hooks_behind: IntGaugeVec,
     ledger_up: IntGauge,
-    exports: Arc<Mutex<HashSet<String>>>,
+    reload_success: IntGauge,
+    last_reload: IntGauge,
+    pub(crate) exports: Arc<Mutex<HashSet<String>>>,
 }
 
 /// The handles of one export.
@@ -163,6 +165,16 @@ impl Metrics {
             "1 if the last write to the ledger succeeded; 0 while it can't be written, and nothing grows.",
         )?;
         registry.register(Box::new(ledger_up.clone()))?;
+        let reload_success = IntGauge::new(
+            "config_reload_success",
+            "1 if the configuration was in order when it was last read; 0 after a reload that changed nothing because it was not.",
+        )?;
+        registry.register(Box::new(reload_success.clone()))?;
+        let last_reload = IntGauge::new(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration that is in force was read, as Unix time.",
+        )?;
+        registry.register(Box::new(last_reload.clone()))?;
         let resize_duration = histogram(
             "resize_duration_seconds",
             "Time from the moment that a resize's turn comes to its end, by what resizes the backend and how it ended.",
@@ -271,11 +283,13 @@ impl Metrics {
             hooks_behind: gauge("hooks_behind", "Hooks that have not heard of the export's size yet.", &["export"])?,
             duration: histogram(
                 "request_duration_seconds",
-                "Time from a request's admission to its reply being queued, by command.",
+                "Time from a request's admission to its reply being queued, by command; each end may be told early, by what 32 small requests or 128 KiB take.",
                 &["command"],
                 latency_buckets(),
             )?,
             ledger_up,
+            reload_success,
+            last_reload,
             registry: registry.clone(),
             exports: Arc::default(),
         };
@@ -382,6 +396,17 @@ impl Metrics {
     /// Whether the ledger can be written, as it was found last.
     pub fn ledger(&self, up: bool) {
         self.ledger_up.set(i64::from(up));
+    }
+
+    /// The configuration was read: `at`, in seconds of Unix time, and is in force from then on.
+    pub fn config_in_force(&self, at: i64) {
+        self.last_reload.set(at);
+        self.reload_success.set(1);
+    }
+
+    /// It was to be read anew, and what is in the file can't be in force.
+    pub fn config_refused(&self) {
+        self.reload_success.set(0);
     }
 
     /// Each metric as `name{labels} type help`, sorted; also those that have no series yet.

@@ -67,3 +67,48 @@ fn every_way_to_resize_and_every_end_has_its_durations_from_the_start() {
         assert!(page.lines().any(|l| l == line), "no {line}");
     }
 }
+
+/// Reloads that bring and take exports must not fill the page, nor the places that names have.
+#[test]
+fn what_is_forgotten_leaves_nothing_behind_and_makes_room() {
+    let metrics = Metrics::new("0").unwrap();
+    let other = metrics.export("stays");
+    let before = series(&metrics.render().unwrap());
+    let reasons = ["quota", "rate"];
+    for round in 0..1500 {
+        let (name, tenant) = (format!("vm{round}"), format!("t{round}"));
+        let handles = (open(&metrics, &name), metrics.tenant(&tenant, &reasons));
+        handles.1.uses(Some(5), 4, 3, 2);
+        metrics.forget_export(&name, "blue");
+        metrics.forget_tenant(&tenant, &reasons);
+        handles.1.denied("quota");
+        metrics.forget_tenant(&tenant, &reasons);
+    }
+    let page = metrics.render().unwrap();
+    assert_eq!(series(&page), before, "{page}");
+    drop(open(&metrics, "last"));
+    assert!(metrics.render().unwrap().contains("lane_up{export=\"last\"}"), "there was room for it");
+    metrics.forget_export("nobody", "blue");
+    other.open.set(1);
+    assert!(metrics.render().unwrap().contains("export_open{export=\"stays\"} 1"));
+}
+
+#[test]
+fn a_configuration_that_was_refused_is_told_until_one_is_in_force() {
+    let metrics = Metrics::new("0").unwrap();
+    let says = |success: u8, at: i64| {
+        let page = metrics.render().unwrap();
+        for line in [
+            format!("nbd_gateway_config_reload_success {success}"),
+            format!("nbd_gateway_config_last_reload_success_timestamp_seconds {at}"),
+        ] {
+            assert!(page.lines().any(|l| l == line), "no {line} in\n{page}");
+        }
+    };
+    metrics.config_in_force(1000);
+    says(1, 1000);
+    metrics.config_refused();
+    says(0, 1000);
+    metrics.config_in_force(2000);
+    says(1, 2000);
+}

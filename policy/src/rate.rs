@@ -58,6 +58,18 @@ impl Rate {
         Ok(Self { amount, nanos, burst, oversize })
     }
 
+    /// How many units pass in [`per`](Self::per).
+    #[must_use]
+    pub const fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// The time that the amount is counted over.
+    #[must_use]
+    pub const fn per(&self) -> Duration {
+        Duration::from_nanos(self.nanos)
+    }
+
     /// How many units may come at once.
     #[must_use]
     pub const fn burst(&self) -> u64 {

@@ -48,13 +48,24 @@ impl Gateway {
     /// A gateway with two listeners (Unix and TCP), an admin interface, and `tables` of TOML below them.
     pub(crate) fn start(tables: &str) -> Result<Self, Trouble> {
         let place = Place::fresh()?;
-        let listeners = format!(
-            "[[listener]]\naddress = \"unix:{}\"\n\n[[listener]]\naddress = \"127.0.0.1:0\"\n\n\
-             [admin]\naddress = \"127.0.0.1:0\"\ntoken-file = {:?}\n",
-            place.path("g").display(),
-            token(&place)?,
-        );
-        Self::start_in(place, &format!("{listeners}\n{tables}"))
+        let tables = usual(&place, tables)?;
+        Self::start_in(place, &tables)
+    }
+
+    /// Puts another configuration in the place of the one that it was started with: the same listeners, and `tables` of
+    /// TOML below them. It is not told.
+    pub(crate) fn write_down(&self, tables: &str) -> Result<(), Trouble> {
+        self.write_down_whole(&usual(&self._place, tables)?)
+    }
+
+    /// The same, with other listeners in `tables` too.
+    pub(crate) fn write_down_whole(&self, tables: &str) -> Result<(), Trouble> {
+        configuration(&self._place, tables).map(drop)
+    }
+
+    /// The path of something in its place.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self._place.path(name)
     }
 
     /// A gateway whose listeners stand in `tables` too.
@@ -292,6 +303,16 @@ pub(crate) fn binary() -> Result<PathBuf, Trouble> {
         format!("no gateway at {}; run: cargo build --release --locked -p nbd-gateway", path.display())
     })?;
     Ok(path)
+}
+
+/// Two listeners (Unix and TCP), an admin interface, and `tables` below them.
+fn usual(place: &Place, tables: &str) -> Result<String, Trouble> {
+    Ok(format!(
+        "[[listener]]\naddress = \"unix:{}\"\n\n[[listener]]\naddress = \"127.0.0.1:0\"\n\n\
+         [admin]\naddress = \"127.0.0.1:0\"\ntoken-file = {:?}\n\n{tables}",
+        place.path("g").display(),
+        token(place)?,
+    ))
 }
 
 /// Writes the token that an operator has to bring.

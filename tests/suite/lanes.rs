@@ -8,7 +8,7 @@ use crate::peer::{Server, nbdkit};
 use crate::process::Call;
 use crate::scripted::numbers::{cmd, flag};
 use crate::scripted::{Ask, Framing, RawClient};
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, ensure, eventually};
 
 #[test]
 fn nbdkit_gets_as_many_connections_as_lanes_if_it_allows_them_else_one_and_a_warning() -> Result<(), Trouble> {
@@ -82,5 +82,59 @@ fn fua_alone_outlives_the_servers_death() -> Result<(), Trouble> {
     let mut expected = Image::sparse(6);
     expected.put(110 << 16, 4096, 0xfa);
     expected.expect_same(&served.content()?, "the disk")?;
+    gateway.end()
+}
+
+#[test]
+fn an_operator_sees_each_connection_and_whether_the_backend_can_be_used() -> Result<(), Trouble> {
+    let mut served = Server::QemuNbdShared.start(&Image::sparse(1))?;
+    let waiting = export("vm", &served.uri(), "lanes = 2\non-backend-loss = { hold = \"30s\", durable = true }");
+    let mut gateway = Gateway::start(&waiting)?.expecting_warnings();
+    let (client, _) = RawClient::open(gateway.socket(), "vm", Framing::Structured)?;
+    let look = |gateway: &Gateway| -> Result<serde_json::Value, Trouble> {
+        Ok(serde_json::from_str(&gateway.operator(&["exports", "vm", "--json"])?.run()?.success()?.stdout)?)
+    };
+    let health = |gateway: &Gateway, state: &str, says: &str| -> Result<(), Trouble> {
+        eventually(state, || {
+            look(gateway).is_ok_and(|export| {
+                let told = |key: &str| export["health"][key].as_str().unwrap_or_default().to_owned();
+                told("state") == state && told("says").contains(says)
+            })
+        })
+    };
+    health(&gateway, "up", "its connections are up")?;
+    let lanes = look(&gateway)?["lanes"].as_array().cloned().unwrap_or_default();
+    assert_eq!(lanes.len(), 2);
+    for (number, lane) in (0..).zip(&lanes) {
+        assert_eq!((lane["number"].as_u64(), lane["up"].as_bool()), (Some(number), Some(true)), "{lane}");
+        assert_eq!((lane["reconnects"].as_u64(), lane["in_flight"].as_u64()), (Some(0), Some(0)), "{lane}");
+        assert_eq!(lane["backend"].as_str(), Some(served.uri().as_str()), "{lane}");
+        assert_eq!(lane.get("last_error"), None, "{lane}");
+    }
+    served.kill()?;
+    health(&gateway, "degraded", "requests wait for the backend to come back: ")?;
+    let shown = gateway.operator(&["exports"])?.run()?.success()?.stdout;
+    ensure(shown.contains("  degraded  ") && shown.contains("\nvm: requests wait for the backend"), || shown.clone())?;
+    let shown = gateway.operator(&["exports", "vm"])?.run()?.success()?.stdout;
+    for part in ["\nhealth       degraded\n", "LANE  STATE  SINCE (UTC) ", "   0  away   2", "   1  away   2"] {
+        ensure(shown.contains(part), || shown.clone())?;
+    }
+    served.start_again()?;
+    health(&gateway, "up", "its connections are up")?;
+    for lane in look(&gateway)?["lanes"].as_array().into_iter().flatten() {
+        assert_eq!(lane["reconnects"].as_u64(), Some(1), "{lane}");
+        ensure(lane["last_error"].is_string(), || format!("nothing of what happened: {lane}"))?;
+    }
+    client.leave()?;
+    gateway.signal(rustix::process::Signal::TERM);
+    gateway.await_end()?;
+
+    let failing = export("vm", &served.uri(), "on-backend-loss = \"error\"");
+    let gateway = Gateway::start(&failing)?.expecting_warnings();
+    let (client, _) = RawClient::open(gateway.socket(), "vm", Framing::Structured)?;
+    health(&gateway, "up", "its connection is up")?;
+    served.kill()?;
+    health(&gateway, "down", "requests fail until the backend is back: ")?;
+    drop(client);
     gateway.end()
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::{Bound, Change};
+use crate::units::When;
 
 /// Where the gateway is, and how to print.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -96,10 +97,18 @@ pub struct Events {
     /// Only those of this kind, like resized or refused
     #[arg(long, value_name = "KIND")]
     pub kind: Option<String>,
-    /// The newest so many
-    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// Only those of this time and later: like 2026-11-23T14:30:00Z, 2026-11-23, 10m for 10 minutes ago, or in seconds
+    /// since 1970. Where no zone is given it is UTC
+    #[arg(long, value_name = "TIME")]
+    pub after: Option<When>,
+    /// Only those before this time
+    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
+    pub before: Option<When>,
+    /// The newest so many; 0, with --follow: only what comes from now on
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub limit: u32,
-    /// Go on with each new one, until Ctrl-C: asks every second. With --json, one object a line
+    /// Go on with each new one as it happens, until Ctrl-C, also when the gateway is started anew. With --json, one object
+    /// a line
     #[arg(long)]
     pub follow: bool,
     /// Where to ask.

@@ -185,6 +185,12 @@ impl Exports {
         self.templates.iter().find_map(|(template, entry)| Some((template.matched(name)?, entry)))
     }
 
+    /// Each entry with its name: the exact ones in the order of the file, then the templates.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        let exact = self.names.iter().filter_map(|name| Some((name.as_str(), self.exact.get(name)?)));
+        exact.chain(self.templates.iter().map(|(template, entry)| (template.as_str(), entry)))
+    }
+
     /// The exact names, in the order of the file.
     pub(super) fn exact_names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(ExportName::as_str)

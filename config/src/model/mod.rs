@@ -6,6 +6,7 @@
 mod address;
 mod backend;
 mod build;
+mod changes;
 mod clash;
 mod clients;
 mod driver;
@@ -32,6 +33,7 @@ use crate::uri::UriTls;
 
 pub use address::{AdminAddress, ListenAddress};
 pub use backend::Backend;
+pub use changes::{Change, Changes, How, Key, Thing};
 pub use driver::{Driver, Qmp};
 use export::Exports;
 pub use export::{NoExport, OnBackendLoss, Resolved};

@@ -4,10 +4,12 @@
 //! does not fit is a fault that says so. Never decides which values are sane: that is the model's.
 
 mod interval;
+mod moment;
 mod rate;
 mod size;
 
 pub use interval::Interval;
+pub use moment::{Moment, When};
 pub use rate::{Per, Rate, SizeRate};
 pub use size::Size;
 

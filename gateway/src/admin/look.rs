@@ -34,7 +34,7 @@ pub(super) async fn export(State(shared): State<Shared>, Path(name): Path<String
 
 /// The tenants and what they use.
 pub(super) async fn tenants(State(shared): State<Shared>) -> Response {
-    tell(shared.registry.tenants().iter().map(|known| tenant(&shared, &known.id)).collect::<Vec<_>>())
+    tell(shared.registry.config().tenants().iter().map(|known| tenant(&shared, &known.id)).collect::<Vec<_>>())
 }
 
 /// A tenant as it is now.

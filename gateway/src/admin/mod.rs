@@ -11,19 +11,22 @@ mod openapi;
 mod order;
 mod routes;
 mod state;
+mod stream;
 mod token;
 pub mod view;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use nbd_gateway_config::AdminAddress;
 use nbd_gateway_metrics::Metrics;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+
+pub use token::TokenFile;
 
 use crate::export::Registry;
 use crate::listener::{SocketFile, clear_way};
+use crate::reload::Reload;
 use crate::session::SessionTable;
 
 /// The state of the process, as `/readyz` tells it.
@@ -43,7 +46,10 @@ struct Shared {
     registry: Arc<Registry>,
     sessions: Arc<SessionTable>,
     phase: watch::Receiver<Phase>,
+    reload: Reload,
     drain: Arc<watch::Sender<bool>>,
+    /// Places for those who follow the events.
+    streams: Arc<Semaphore>,
 }
 
 /// What the interface shows and changes.
@@ -56,7 +62,9 @@ pub struct Inside {
     /// The open sessions.
     pub sessions: Arc<SessionTable>,
     /// The token's file.
-    pub token_file: Option<PathBuf>,
+    pub token_file: TokenFile,
+    /// The way to have the configuration read anew.
+    pub reload: Reload,
     /// Set to true, the gateway drains.
     pub drain: Arc<watch::Sender<bool>>,
 }
@@ -99,9 +107,10 @@ impl Admin {
 
     /// Serves until `end` is true.
     pub async fn run(self, inside: Inside, phase: watch::Receiver<Phase>, mut end: watch::Receiver<bool>) {
-        let Inside { metrics, registry, sessions, token_file, drain } = inside;
-        let token = token::Token(Arc::new(token_file));
-        let router = routes::router(&token, self.guarded, Shared { metrics, registry, sessions, phase, drain });
+        let Inside { metrics, registry, sessions, token_file, reload, drain } = inside;
+        let streams = Arc::new(Semaphore::new(stream::STREAMS));
+        let shared = Shared { metrics, registry, sessions, phase, reload, drain, streams };
+        let router = routes::router(&token_file, self.guarded, shared);
         let ended = async move {
             // An error means that nobody is left to say so.
             let _ = end.wait_for(|e| *e).await;

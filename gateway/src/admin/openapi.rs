@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use super::events::LAST_SEEN;
 use super::routes::{Asks, Route, Shape};
 use super::view::Refused;
 
@@ -16,6 +17,17 @@ pub(super) fn document(table: &[Route]) -> Value {
     let mut generator = settings.into_generator();
     let mut content = |shape: &Shape| match shape {
         Shape::Json(schema) => json!({ "application/json": { "schema": schema(&mut generator) } }),
+        Shape::Listed(schema) => {
+            let one = schema(&mut generator);
+            json!({
+                "application/json": { "schema": { "type": "array", "items": one } },
+                "text/event-stream": { "schema": {
+                    "type": "string",
+                    "description": "server-sent events: `id` is the event's number, `data` is JSON of the schema in `x-data`",
+                    "x-data": one,
+                } },
+            })
+        }
         Shape::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
     };
     let error = content(&Shape::Json(|generator| generator.subschema_for::<Refused>()));
@@ -47,7 +59,13 @@ pub(super) fn document(table: &[Route]) -> Value {
             operation.insert("security".into(), json!([{ "token": [] }]));
         }
         let filters = route.filters.map(|schema| schema(&mut SchemaGenerator::default()).to_value());
-        let parameters: Vec<Value> = parameters(route.path).chain(filters.iter().flat_map(in_the_query)).collect();
+        let in_query = filters.iter().flat_map(in_the_query);
+        let seen = matches!(shape, Shape::Listed(_)).then(|| {
+            let does = "of a stream: only what came after the event of this number";
+            json!({ "name": LAST_SEEN, "in": "header", "required": false, "description": does,
+                    "schema": { "type": "integer", "format": "uint64", "minimum": 0 } })
+        });
+        let parameters: Vec<Value> = parameters(route.path).chain(in_query).chain(seen).collect();
         if !parameters.is_empty() {
             operation.insert("parameters".into(), parameters.into());
         }
@@ -125,8 +143,13 @@ mod tests {
         let parameters = document["paths"]["/api/v1/events"]["get"]["parameters"].as_array().unwrap();
         let mut names: Vec<_> = parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
         names.sort_unstable();
-        assert_eq!(names, ["export", "kind", "limit", "since", "tenant"]);
-        assert!(parameters.iter().all(|parameter| parameter["in"] == "query" && parameter["schema"].is_object()));
+        assert_eq!(names, ["Last-Event-ID", "after", "before", "export", "kind", "limit", "since", "tenant"]);
+        let header = |parameter: &Value| parameter["name"] == "Last-Event-ID";
+        let place = |parameter: &Value| if header(parameter) { "header" } else { "query" };
+        assert!(parameters.iter().all(|p| p["in"] == place(p) && p["schema"].is_object()));
+        let answers = &document["paths"]["/api/v1/events"]["get"]["responses"]["200"]["content"];
+        assert_eq!(answers["application/json"]["schema"]["items"]["$ref"], "#/components/schemas/EventView");
+        assert_eq!(answers["text/event-stream"]["schema"]["x-data"]["$ref"], "#/components/schemas/EventView");
     }
 
     #[test]

@@ -14,7 +14,8 @@ use nbd_gateway_policy::types::{Size, TenantId};
 use super::Shared;
 use super::answer::{refuse, refused, tell, unopened};
 use super::look::{one, open_now, tenant};
-use super::view::{Draining, QuotaOrder, Reconcile, Reconciled, Resize, Resized, Wanted};
+use super::view::{Draining, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, Wanted};
+use crate::reload::NotReloaded;
 use crate::resize::allowance::{self, NotOrdered};
 
 /// Another size.
@@ -129,6 +130,20 @@ pub(super) async fn reconcile(State(shared): State<Shared>, body: Result<Json<Re
     match shared.registry.reconcile(apply).await {
         Ok(audited) => tell(Reconciled::of(apply, &audited)),
         Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
+    }
+}
+
+/// Reads the configuration anew.
+pub(super) async fn reload(State(shared): State<Shared>) -> Response {
+    match shared.reload.ask().await {
+        Ok(changes) => tell(Reloaded { changes: changes.to_vec() }),
+        Err(why) => {
+            let status = match why {
+                NotReloaded::NotNow => StatusCode::SERVICE_UNAVAILABLE,
+                NotReloaded::NoFile | NotReloaded::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            refuse(status, why)
+        }
     }
 }
 

@@ -10,9 +10,10 @@ use axum::{Json, Router};
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 
-use super::token::{self, Token};
+use super::token::{self, TokenFile};
 use super::view::{
-    Draining, EventView, ExportView, QuotaOrder, Reconcile, Reconciled, Resize, Resized, SessionView, TenantView,
+    Draining, EventView, ExportView, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView,
+    TenantView,
 };
 use super::{Shared, events, look, openapi, order, state};
 
@@ -35,6 +36,8 @@ pub(super) enum Asks {
 pub(super) enum Shape {
     /// JSON of this schema.
     Json(fn(&mut SchemaGenerator) -> Schema),
+    /// JSON of a list of these, or a stream of them as server-sent events.
+    Listed(fn(&mut SchemaGenerator) -> Schema),
     /// Plain text.
     Text,
 }
@@ -114,8 +117,8 @@ pub(super) fn table() -> Vec<Route> {
             fails: not_ready,
             ..seen(
                 "/api/v1/events",
-                "what has become of sizes, oldest first",
-                json::<Vec<EventView>>(),
+                "what has become of sizes, oldest first: a list, or a stream that goes on with each new one as it happens",
+                Shape::Listed(|generator| generator.subschema_for::<EventView>()),
                 get(events::events),
             )
         },
@@ -166,6 +169,15 @@ pub(super) fn table() -> Vec<Route> {
             )
         },
         Route {
+            fails: &[StatusCode::UNPROCESSABLE_ENTITY, StatusCode::SERVICE_UNAVAILABLE],
+            ..ordered(
+                "/api/v1/reload",
+                "reads the configuration file anew as SIGHUP does: all of it, or nothing; answers with what has changed",
+                json::<Reloaded>(),
+                post(order::reload),
+            )
+        },
+        Route {
             answers: (StatusCode::ACCEPTED, json::<Draining>()),
             fails: &[],
             ..ordered("/api/v1/drain", "lets the gateway end as SIGTERM does", json::<Draining>(), post(order::drain))
@@ -180,7 +192,7 @@ pub(super) fn table() -> Vec<Route> {
 }
 
 /// The router. `guarded`: the address can be reached from other hosts, so that readers need the token too.
-pub(super) fn router(token: &Token, guarded: bool, shared: Shared) -> Router {
+pub(super) fn router(token: &TokenFile, guarded: bool, shared: Shared) -> Router {
     let mut router = Router::new();
     for Route { path, asks, serves, .. } in table() {
         let open = match asks {

@@ -7,19 +7,34 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use parking_lot::RwLock;
 
 use super::answer::refuse;
 
-/// The token's file; read anew at each request, so that a token can be changed without a restart.
+/// The token's file, if there is one; read anew at each request, so that a token can be changed without a restart. Cheap to
+/// clone: all clones name the same file.
 #[derive(Clone, Debug)]
-pub(super) struct Token(pub(super) Arc<Option<PathBuf>>);
+pub struct TokenFile(Arc<RwLock<Option<PathBuf>>>);
+
+impl TokenFile {
+    /// It is this one.
+    pub fn new(path: Option<PathBuf>) -> Self {
+        Self(Arc::new(RwLock::new(path)))
+    }
+
+    /// It is this one from now on.
+    pub fn set(&self, path: Option<PathBuf>) {
+        *self.0.write() = path;
+    }
+}
 
 /// Lets a request pass that brings the token.
-pub(super) async fn require(State(token): State<Token>, request: Request, next: Next) -> Response {
-    let Some(path) = token.0.as_ref() else {
+pub(super) async fn require(State(token): State<TokenFile>, request: Request, next: Next) -> Response {
+    let path = token.0.read().clone();
+    let Some(path) = path else {
         return refuse(StatusCode::FORBIDDEN, "nothing can be changed here: set admin.token-file in the configuration");
     };
-    let text = match tokio::fs::read_to_string(path).await {
+    let text = match tokio::fs::read_to_string(&path).await {
         Ok(text) => text,
         Err(error) => {
             tracing::error!(path = %path.display(), %error, "the admin token can't be read");

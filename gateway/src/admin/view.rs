@@ -2,6 +2,7 @@
 //! is made of them. Sizes are whole numbers, in bytes. A reader takes what it knows and leaves the rest, so fields may be
 //! added; none is ever renamed.
 
+mod lanes;
 mod ledger;
 
 use nbd_gateway_config::{Backend, Driver};
@@ -18,6 +19,7 @@ use crate::resize::allowance::Allowed;
 use crate::resize::jobs::Job;
 use crate::session::SessionInfo;
 
+pub use self::lanes::{HealthView, LaneView};
 pub use self::ledger::{AccountView, EventView, Reconcile, Reconciled};
 
 /// An export that is open.
@@ -51,6 +53,10 @@ pub struct ExportView {
     pub tells: String,
     /// Whether clients may only read.
     pub read_only: bool,
+    /// Whether its backend can be used.
+    pub health: HealthView,
+    /// The connections to its backend; none: it is embedded.
+    pub lanes: Vec<LaneView>,
     /// How many clients have it open.
     pub sessions: u64,
     /// Its last resizes, newest last.
@@ -70,6 +76,7 @@ impl ExportView {
             (_, None) => shown.size,
         };
         let style = seen.map(|seen| seen.backend);
+        let lanes = export.lanes();
         let window = style.is_some_and(|style| style.grows == Grows::Window);
         Self {
             name: export.name().to_owned(),
@@ -85,6 +92,8 @@ impl ExportView {
             grows: style.map_or("fixed", |style| grows(style.grows)).to_owned(),
             tells: style.map_or("handshake", |style| tells(style.tells)).to_owned(),
             read_only: policy.read_only,
+            health: HealthView::of(&lanes),
+            lanes: LaneView::all(&lanes, &config.backend.to_string()),
             sessions,
             jobs: export.resizer().jobs.list(),
         }
@@ -168,6 +177,12 @@ pub struct SessionView {
     pub style: String,
     /// The size that it was last told, in bytes.
     pub size: u64,
+    /// Where it came in: the listener, as the configuration has it.
+    pub listener: String,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// When it opened the export, in seconds since 1970-01-01 UTC.
+    pub since: u64,
 }
 
 impl From<SessionInfo> for SessionView {
@@ -192,6 +207,9 @@ impl From<SessionInfo> for SessionView {
             framing: framing.to_owned(),
             style: style.to_owned(),
             size: info.told,
+            listener: info.listener,
+            tls: info.tls,
+            since: lanes::seconds(info.since),
         }
     }
 }
@@ -258,6 +276,13 @@ fn said<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<Wante
 pub struct Draining {
     /// Clients that are still connected.
     pub sessions: u64,
+}
+
+/// The configuration was read anew.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// What has changed, in the words of the file, a line each.
+    pub changes: Vec<String>,
 }
 
 /// Why something was not done.

@@ -5,12 +5,16 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
-use nbd_gateway_config::{Config, LogFormat};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use nbd_gateway_config::{Config, LogFormat, LogLevel};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, reload};
 
 use super::{DONE, USAGE, failed};
 use crate::app::App;
+use crate::reload::{NotReloaded, Reload, SetLevel, Source};
+use crate::service::Service;
 use crate::shards::Shards;
 
 /// Runs the gateway: with this configuration, or with the embedded default.
@@ -29,7 +33,8 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    log(&config);
+    let level = log(&config);
+    let source = Source { file: path.map(Path::to_owned), level };
     let threads = config.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     // Requests are the shards' work; this runtime accepts, shakes hands, dials and administers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -37,13 +42,13 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         (Ok(runtime), Ok(shards)) => (runtime, shards),
         (Err(error), _) | (_, Err(error)) => return failed(&format!("can't start {threads} threads: {error}")),
     };
-    let code = runtime.block_on(serve(config, shards, path.is_none()));
+    let code = runtime.block_on(serve(config, shards, source));
     // A disk that hangs in the kernel must not hold the end up.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(config: Config, shards: Shards, embedded: bool) -> ExitCode {
+async fn serve(config: Config, shards: Shards, source: Source) -> ExitCode {
     // Caught before anyone can send one: an early SIGTERM is a drain too.
     let stop = async {
         let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
@@ -58,13 +63,29 @@ async fn serve(config: Config, shards: Shards, embedded: bool) -> ExitCode {
     if early {
         return ExitCode::from(DONE);
     }
+    let service = Service::from_env();
+    // Caught from here on too: until the gateway runs it would be the end of the process.
+    let hangups = signal(SignalKind::hangup());
     let app = match App::build(config, shards).await {
         Ok(app) => app,
         Err(error) => return failed(&error),
     };
-    announce(&app, embedded);
-    app.run(stop).await;
+    announce(&app, source.file.is_none());
+    if let Ok(hangups) = hangups {
+        tokio::spawn(read_anew(hangups, app.reload()));
+    }
+    app.run(source, stop, service).await;
     ExitCode::from(DONE)
+}
+
+/// Has the configuration read anew at each SIGHUP; those that come while one is under way are one.
+async fn read_anew(mut hangups: Signal, reload: Reload) {
+    while hangups.recv().await.is_some() {
+        // What came of it is in the log.
+        if let Err(why @ NotReloaded::NotNow) = reload.ask().await {
+            tracing::info!(%why, "SIGHUP is ignored");
+        }
+    }
 }
 
 /// Tells, on standard output, where the gateway is; logs go to standard error.
@@ -112,19 +133,32 @@ fn typed(program: Option<&Path>, here: Option<&Path>) -> Option<String> {
     if word.chars().all(plain) { Some(word) } else { Some(format!("'{}'", word.replace('\'', "'\\''"))) }
 }
 
-fn log(config: &Config) {
-    let filter = EnvFilter::new(config.log.level.as_str());
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+/// Answers how to set another level later.
+fn log(config: &Config) -> Option<SetLevel> {
+    let (filter, level) = reload::Layer::new(filter(config.log.level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     // A line that can't be written is lost. Complaining of it there would panic, in whichever task wanted to tell something:
     // a full disk under a log must not end what a client or a size relies on.
-    let logger = logger.log_internal_errors(false);
+    let lines = lines.log_internal_errors(false);
+    let logger = tracing_subscriber::registry().with(filter);
     let set = match config.log.format {
-        LogFormat::Human => logger.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => logger.json().flatten_event(true).try_init(),
+        LogFormat::Human => logger.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
+        LogFormat::Json => {
+            logger.with(lines.json().flatten_event(true).with_current_span(true).with_span_list(false)).try_init()
+        }
     };
-    if let Err(error) = set {
-        eprintln!("nbd-gateway: logging can't be set up: {error}");
+    match set {
+        // An error would mean that there is no log any more.
+        Ok(()) => Some(Box::new(move |to| drop(level.reload(self::filter(to))))),
+        Err(error) => {
+            eprintln!("nbd-gateway: logging can't be set up: {error}");
+            None
+        }
     }
+}
+
+fn filter(level: LogLevel) -> EnvFilter {
+    EnvFilter::new(level.as_str())
 }
 
 #[cfg(test)]

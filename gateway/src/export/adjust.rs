@@ -12,21 +12,28 @@ use crate::resize::follow::Patience;
 use crate::resize::rules::Rules;
 
 impl Registry {
-    /// Gives a tenant that is there other bounds: what it may have (unless an operator's order about it stands), how fast it may go,
-    /// how much of it may be open and in flight. Who and what is over a lower bound stays; nothing more comes.
-    pub async fn adjust_tenant(&self, tenant: &Tenant) {
-        if let Some(crowd) = self.crowds.get(&tenant.id) {
+    /// Goes by a tenant's other bounds: how fast it may go, how much of it may be open and in flight. Who and what is over a
+    /// lower bound stays; nothing more comes. What it may have is [`allowances`](Registry::allowances)' to change.
+    pub fn adjust_tenant(&self, tenant: &Tenant) {
+        if let Some(crowd) = self.in_force().crowd(&tenant.id) {
             crowd.adjust(tenant.crowd);
         }
         if let Some(budget) = self.budgets.get(tenant.id.as_str()).map(|budget| Arc::clone(&budget)) {
             budget.adjust(tenant.limits.tenant_bytes, tenant.limits.tenant_io);
         }
         self.shared.book.pace_tenant(&tenant.id, tenant.rates);
-        self.allowances().configure(&tenant.id, tenant.allowance).await;
     }
 }
 
 impl Export {
+    /// Whether it can go by another configuration of the same name as it is.
+    ///
+    /// # Errors
+    /// The keys that can't change under its clients.
+    pub fn may_adjust(&self, config: &Resolved) -> Result<(), NeedsReopening> {
+        self.settings().may_become(&Settings::of(config, self.core.facts()))
+    }
+
     /// Goes by another configuration of the same name from now on. Nothing is resized by that: a bound that the size is
     /// past already stops growth, and what sessions were told stays so. What the coordinator is doing it finishes by the old
     /// rules.
@@ -86,6 +93,11 @@ mod tests {
         Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes)
     }
 
+    async fn bounded(registry: &Registry, tenant: &Tenant) {
+        registry.allowances().configure(&tenant.id, tenant.allowance).await;
+        registry.adjust_tenant(tenant);
+    }
+
     async fn grow(export: &Export, mib: u64) -> Result<u64, Reason> {
         let done = export.resizer().wish(Wish::Operator { target: mib * MIB }).await;
         done.map(Size::bytes).map_err(|refusal| refusal.reason)
@@ -101,14 +113,14 @@ mod tests {
         let lease = registry.open("e").await.unwrap();
         assert_eq!(grow(lease.export(), 4).await, Ok(4 * MIB));
         let lower = config("quota = \"2MiB\"\nsoft-quota = \"1MiB\"\nmax-sessions = 1", "");
-        registry.adjust_tenant(&lower.tenants()[0]).await;
+        bounded(&registry, &lower.tenants()[0]).await;
         let usage = registry.usage(&lower.tenants()[0].id).unwrap();
         assert_eq!((usage.used, usage.quota, usage.over_quota), (Bytes(4 * MIB), Some(Bytes(2 * MIB)), true));
         assert_eq!(lease.export().size(), 4 * MIB);
         assert!(matches!(grow(lease.export(), 5).await, Err(Reason::OverQuota { .. })));
         let _one = registry.open("e").await.unwrap().for_session().unwrap();
         registry.open("e").await.unwrap().for_session().unwrap_err();
-        registry.adjust_tenant(&config("quota = \"5MiB\"", "").tenants()[0]).await;
+        bounded(&registry, &config("quota = \"5MiB\"", "").tenants()[0]).await;
         assert_eq!(grow(lease.export(), 5).await, Ok(5 * MIB));
         let _two = registry.open("e").await.unwrap().for_session().unwrap();
     }
@@ -119,7 +131,7 @@ mod tests {
         let lease = registry.open("e").await.unwrap();
         assert_eq!(grow(lease.export(), 3).await, Ok(3 * MIB));
         let other = config("growth-rate = \"8MiB/h\"\nlimits = { tenant-bytes = \"64MiB\" }", "");
-        registry.adjust_tenant(&other.tenants()[0]).await;
+        bounded(&registry, &other.tenants()[0]).await;
         // Nothing was left of the two, and nothing of the eight is there before it is earned.
         assert!(matches!(grow(lease.export(), 4).await, Err(Reason::RateLimited { limit: "growth-rate", .. })));
         tokio::time::advance(std::time::Duration::from_secs(450)).await;

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::probes::Probes;
 use super::registry::Shared;
 use super::view::View;
-use crate::lane::{self, DialError, Dialer, Durability, Lane, OnLoss};
+use crate::lane::{self, DialError, Dialer, Durability, Lane, Look, OnLoss};
 use crate::net::Address;
 use crate::origin::{Origin, OriginError};
 use crate::proto::handshake::BlockSizes;
@@ -342,6 +342,14 @@ impl Backend {
         match self {
             Backend::Origin(_) => false,
             Backend::Lanes(lanes) => lanes.lanes.iter().any(|(lane, _)| lane.beyond(end)),
+        }
+    }
+
+    /// How its connections are; the origin has none.
+    pub(super) fn look(&self) -> Vec<Look> {
+        match self {
+            Backend::Origin(_) => Vec::new(),
+            Backend::Lanes(lanes) => lanes.lanes.iter().map(|(lane, _)| lane.look()).collect(),
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use nbd_gateway_policy::offer::PastEnd;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Asked, Reason, Refusal};
+use tracing::Instrument;
 
 use super::Export;
 use crate::proto::Errno;
@@ -22,7 +23,8 @@ const TRIES: usize = 3;
 
 pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
     let waits = export.wait(session.id(), &job);
-    tokio::spawn(async move {
+    let span = session.span().clone();
+    let grows = async move {
         let mut finished = Finished::default();
         let cuts = session.past_end() == PastEnd::GrowAndCut;
         let outcome = match cuts && !export.returns.may_cut(session.peer(), || session.repeats()).await {
@@ -40,7 +42,10 @@ pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
             Err(failure) => job.fail(failure, &mut finished),
             Ok(()) if cuts => {
                 export.returns.cut(session.peer(), &job.request, export.size());
-                tracing::info!(session = session.id(), export = export.name(), peer = %session.peer(), size = export.size(), "the export has grown for a write past its end; the client is cut, so that it sees the new size");
+                tracing::info!(
+                    size = export.size(),
+                    "the export has grown for a write past its end; the client is cut, so that it sees the new size"
+                );
                 session.part();
                 job.forget();
             }
@@ -52,7 +57,8 @@ pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
             }
         }
         drop(waits);
-    });
+    };
+    tokio::spawn(grows.instrument(span));
 }
 
 /// Grows the export up to `end`, at least; waits for the tenant's rates as long as `growth-wait` says.

@@ -16,6 +16,8 @@ mod crowd;
 mod gate;
 mod grow;
 mod held_back;
+mod in_force;
+mod leaving;
 mod orphans;
 mod probes;
 mod ranges;
@@ -24,9 +26,11 @@ mod registry;
 mod returns;
 mod settings;
 mod start;
+mod swap;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nbd_gateway_metrics::{self as metrics, ExportMetrics, Open, ResizeMetrics};
 use nbd_gateway_policy::access::{Verb, Verbs};
@@ -36,15 +40,17 @@ use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::Size;
 use parking_lot::RwLock;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 pub use self::core::Core;
 pub use backend::{Backend, Facts};
+pub use leaving::Leaving;
 pub use registry::{Lease, OpenError, Registry};
 pub use settings::{NeedsReopening, Settings};
+pub use swap::{Opened, Replaced};
 pub use view::{Shown, View};
 
 use crate::hooks::Hooks;
+use crate::lane::Look;
 use crate::net::Peer;
 use crate::proto::flags::{Basis, for_client};
 use crate::proto::handshake::BlockSizes;
@@ -99,6 +105,8 @@ pub struct Export {
     ranges: Ranges,
     /// Ends what runs beside: the follower of the backend's size.
     end: watch::Sender<bool>,
+    /// How its sessions are to end.
+    leaving: watch::Sender<Leaving>,
     /// Counted as open.
     _open: Open,
 }
@@ -144,6 +152,7 @@ impl Export {
             returns,
             ranges,
             end,
+            leaving: watch::Sender::default(),
             _open,
         }
     }
@@ -231,6 +240,11 @@ impl Export {
         &self.core.facts().contexts
     }
 
+    /// How its sessions are to end, and when: a session looks at it as long as it lasts.
+    pub fn leaving(&self) -> watch::Receiver<Leaving> {
+        self.leaving.subscribe()
+    }
+
     /// The bounds of a session that begins now.
     pub fn limits(&self) -> Limits {
         let limits = self.settings.read().config.limits;
@@ -288,6 +302,11 @@ impl Export {
     /// How many times answered, unflushed writes may have been lost.
     pub fn losses(&self) -> u64 {
         self.core.backend.losses()
+    }
+
+    /// How its connections to the backend are, by number; none: it is embedded.
+    pub fn lanes(&self) -> Vec<Look> {
+        self.core.backend.look()
     }
 
     /// The shard on which a session is to live, if it matters.
@@ -356,8 +375,8 @@ impl Export {
         }
     }
 
-    /// Counts an answered request.
-    pub fn count(&self, request: &Request, outcome: &Outcome, since: Instant) {
+    /// Counts a request that was answered after so long.
+    pub fn count(&self, request: &Request, outcome: &Outcome, took: Duration) {
         let length = || Some(request.length);
         let bytes = match (request.command, outcome) {
             (Cmd::READ, Outcome::Found(_)) => length().map(|n| (metrics::Direction::Read, n)),
@@ -366,7 +385,7 @@ impl Export {
         };
         self.metrics.in_flight.dec();
         self.core.gate.tell();
-        self.metrics.answered(command(request.command), result(outcome), since.elapsed().as_secs_f64(), bytes);
+        self.metrics.answered(command(request.command), result(outcome), took.as_secs_f64(), bytes);
     }
 
     /// A session has ended: its requests that may still change data must not be overtaken by overlapping ones.

@@ -3,22 +3,25 @@
 //! The first client that asks opens an export, once, however many ask at the same time; the last one to leave starts its
 //! idle time. No guard of the map is held across an await; each entry has its own lock for opening and closing.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
-use nbd_gateway_config::{Config, NoExport, Resolved, Tenant};
+use nbd_gateway_config::{Config, NoExport, Resolved};
 use nbd_gateway_metrics::Metrics;
-use nbd_gateway_policy::access::{Access, Rule, Verb};
+use nbd_gateway_policy::access::{Rule, Verb};
 use nbd_gateway_policy::quota::Usage;
-use nbd_gateway_policy::refusal::{Reason, Refusal};
+use nbd_gateway_policy::refusal::Refusal;
 use nbd_gateway_policy::types::{Size, TenantId};
-use tokio::time::Instant;
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use super::crowd::{Crowd, Room};
 use super::held_back::HeldBack;
+use super::in_force::InForce;
 use super::probes::Probes;
 use super::{Export, start};
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
@@ -26,9 +29,11 @@ use crate::net::Pool;
 use crate::resize::allowance::Allowances;
 use crate::resize::book::Book;
 use crate::resize::notes::Notes;
-use crate::resize::watchers;
 use crate::session::{SessionTable, TenantBudget};
 use crate::shards::Shards;
+
+/// How long after `drain-timeout` a backend has to be let go before whoever waits for that is told.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Why an export can't be opened.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -107,19 +112,25 @@ impl OpenError {
     }
 }
 
+/// One name that is open, or is being opened or closed.
 #[derive(Debug)]
-struct Entry {
-    config: Resolved,
-    state: tokio::sync::Mutex<State>,
+pub(super) struct Entry {
+    config: RwLock<Arc<Resolved>>,
+    pub(super) state: tokio::sync::Mutex<State>,
     /// Leases.
     users: AtomicUsize,
+    /// Told when there is none.
+    empty: Notify,
     /// Rises whenever a lease is made: an idle time that began before it is void.
     leased: AtomicU64,
+    /// Nobody joins it any more.
+    leaving: AtomicBool,
 }
 
+/// What is behind an entry's lock.
 #[derive(Debug, Default)]
-struct State {
-    export: Option<Arc<Export>>,
+pub(super) struct State {
+    pub(super) export: Option<Arc<Export>>,
     /// Its place among those of its tenant's.
     room: Option<Room>,
     /// When the last attempt to open failed, and why: those who were waiting then get the same answer.
@@ -128,13 +139,81 @@ struct State {
     retired: bool,
 }
 
+impl State {
+    /// It is open.
+    pub(super) fn holds(&mut self, export: Arc<Export>, room: Option<Room>) {
+        (self.export, self.room, self.failed) = (Some(export), room, None);
+    }
+}
+
+impl Entry {
+    pub(super) fn new(config: Resolved) -> Arc<Self> {
+        Arc::new(Self {
+            config: RwLock::new(Arc::new(config)),
+            state: tokio::sync::Mutex::default(),
+            users: AtomicUsize::new(0),
+            empty: Notify::new(),
+            leased: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+        })
+    }
+
+    /// What it is, or is to be, opened with.
+    pub(super) fn config(&self) -> Arc<Resolved> {
+        Arc::clone(&self.config.read())
+    }
+
+    /// What it has open; None also while it is being opened or closed.
+    pub(super) fn now_open(&self) -> Option<Arc<Export>> {
+        self.state.try_lock().ok().and_then(|state| state.export.clone())
+    }
+
+    /// What is open goes by its settings of `config` from now on. False: it can't as it is.
+    pub(super) fn adjusts(&self, config: &Config) -> bool {
+        let (Some(export), Ok(next)) = (self.now_open(), config.export_for(&self.name())) else { return false };
+        let adjusted = export.adjust(&next).is_ok();
+        if adjusted {
+            *self.config.write() = Arc::new(next);
+        }
+        adjusted
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.config.read().name.as_str().to_owned()
+    }
+
+    /// How many leases there are.
+    pub(super) fn users(&self) -> usize {
+        self.users.load(Ordering::Acquire)
+    }
+
+    /// Waits until there is no lease. Cancel-safe: yes.
+    pub(super) async fn unused(&self) {
+        loop {
+            let empty = self.empty.notified();
+            if self.users() == 0 {
+                return;
+            }
+            empty.await;
+        }
+    }
+
+    /// Lets nobody join it any more. False: it was leaving already.
+    pub(super) fn closes(&self) -> bool {
+        !self.leaving.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+}
+
 /// All exports.
 #[derive(Debug)]
 pub struct Registry {
-    config: Arc<Config>,
-    entries: DashMap<String, Arc<Entry>>,
+    pub(super) in_force: RwLock<Arc<InForce>>,
+    pub(super) entries: DashMap<String, Arc<Entry>>,
     pub(super) budgets: DashMap<String, Arc<TenantBudget>>,
-    pub(super) crowds: HashMap<TenantId, Arc<Crowd>>,
     allowances: Allowances,
     pub(super) shared: Shared,
 }
@@ -163,23 +242,13 @@ impl Registry {
         metrics: Arc<Metrics>,
         notes: Arc<Notes>,
     ) -> Arc<Self> {
-        // The series of exports that are named exist from the start.
-        for export in config.listable().filter_map(|name| config.export_for(name).ok()) {
-            let (name, tenant) = (export.name.as_str(), export.tenant.as_str());
-            drop(metrics.export(name));
-            drop(metrics.resize(name, tenant, watchers::label(&export.resize.driver)));
-            if !export.notify.is_empty() {
-                drop(metrics.hooks(name));
-            }
-        }
         let book = Arc::new(Book::default());
-        config.tenants().iter().for_each(|tenant| book.pace_tenant(&tenant.id, tenant.rates));
-        let allowances = Allowances::new(Arc::clone(&book), Arc::clone(&notes), config.tenants());
-        let crowd = |tenant: &Tenant| {
-            let told = metrics.tenant(tenant.id.as_str(), Reason::LABELS.as_slice());
-            (tenant.id.clone(), Crowd::new(tenant, told))
-        };
-        let crowds = config.tenants().iter().map(crowd).collect();
+        let in_force = InForce::new(config, None, &metrics);
+        in_force.show(&metrics);
+        let tenants = in_force.config.tenants();
+        tenants.iter().for_each(|tenant| book.pace_tenant(&tenant.id, tenant.rates));
+        let allowances = Allowances::new(Arc::clone(&book), Arc::clone(&notes), tenants);
+        let state = in_force.config.state.clone();
         let shared = Shared {
             pool,
             shards,
@@ -187,11 +256,21 @@ impl Registry {
             book,
             notes,
             probes: Arc::default(),
-            state: config.state.clone(),
+            state,
             sessions: Arc::default(),
             held_back: HeldBack::default(),
         };
-        Arc::new(Self { config, entries: DashMap::new(), budgets: DashMap::new(), crowds, allowances, shared })
+        let in_force = RwLock::new(Arc::new(in_force));
+        Arc::new(Self { in_force, entries: DashMap::new(), budgets: DashMap::new(), allowances, shared })
+    }
+
+    pub(super) fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force.read())
+    }
+
+    /// The configuration that is in force now. Whoever begins something keeps to what it was then.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.in_force.read().config)
     }
 
     /// The ledger: what is counted, held and told.
@@ -210,11 +289,12 @@ impl Registry {
     /// those with a grow of unknown outcome.
     pub fn remember(&self, snapshot: &Snapshot) -> Vec<String> {
         let (mut measure, mut gone) = (Vec::new(), 0_u32);
+        let in_force = self.config();
         for row in &snapshot.exports {
             let name = row.name.as_str();
             let of = |held: &&ReservationRow| held.export == row.name;
             let pending = snapshot.reservations.iter().filter(of).map(|held| held.to).max();
-            let config = self.config.export_for(name).ok();
+            let config = in_force.export_for(name).ok();
             let tenant = config.as_ref().map_or(&row.tenant, |config| &config.tenant);
             self.shared.book.restore(&row.name, tenant, row.known.size, pending);
             match config {
@@ -230,22 +310,6 @@ impl Registry {
             );
         }
         measure
-    }
-
-    /// The exports that a client may see, with the configuration's descriptions: those with a name of their own. A
-    /// template's are not listed, and no backend is asked.
-    pub fn list(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        self.config.listing()
-    }
-
-    /// Who may do what.
-    pub fn access(&self) -> &Access {
-        self.config.access()
-    }
-
-    /// Whose export a name means; None: there is none of that name.
-    pub fn owner_of(&self, name: &str) -> Option<&TenantId> {
-        self.config.owner_of(name)
     }
 
     /// The threads that move requests.
@@ -268,7 +332,7 @@ impl Registry {
         let asked = Instant::now();
         loop {
             let entry = self.entry(name)?;
-            let mut state = entry.state.lock().await;
+            let mut state = if entry.is_leaving() { self.wait_for(&entry).await? } else { entry.state.lock().await };
             if state.retired {
                 continue;
             }
@@ -280,12 +344,10 @@ impl Registry {
             {
                 return Err(error.clone());
             }
-            match self.make(&entry.config).await {
+            match self.make(&entry.config()).await {
                 Ok((export, room)) => {
                     let export = Arc::new(export);
-                    state.room = room;
-                    state.failed = None;
-                    state.export = Some(Arc::clone(&export));
+                    state.holds(Arc::clone(&export), room);
                     return Ok(Lease::new(self, &entry, &export));
                 }
                 Err(error) => {
@@ -303,25 +365,36 @@ impl Registry {
         }
     }
 
+    /// One that leaves is over by then, or its backend does not let it go.
+    async fn wait_for<'a>(&self, entry: &'a Entry) -> Result<tokio::sync::MutexGuard<'a, State>, OpenError> {
+        let limit = self.config().limits.drain_timeout + CLOSING;
+        timeout(limit, entry.state.lock()).await.map_err(|_| OpenError::Backend {
+            export: entry.name(),
+            why: "it is still being closed as it was configured before, for its backend does not answer".to_owned(),
+        })
+    }
+
     fn entry(&self, name: &str) -> Result<Arc<Entry>, OpenError> {
-        if let Some(entry) = self.entries.get(name) {
-            return Ok(Arc::clone(&entry));
+        // Held to the end: whoever replaces it finds every entry that was made by it.
+        let in_force = self.in_force.read();
+        let known = self.entries.get(name).map(|entry| Arc::clone(&entry));
+        if let Some(entry) = known.filter(|entry| !entry.is_leaving()) {
+            return Ok(entry);
         }
-        let config = self.config.export_for(name).map_err(|why| OpenError::Unknown { export: name.to_owned(), why })?;
-        let fresh = || {
-            Arc::new(Entry {
-                config,
-                state: tokio::sync::Mutex::default(),
-                users: AtomicUsize::new(0),
-                leased: AtomicU64::new(0),
-            })
-        };
-        Ok(Arc::clone(&self.entries.entry(name.to_owned()).or_insert_with(fresh)))
+        let unknown = |why| OpenError::Unknown { export: name.to_owned(), why };
+        let config = in_force.config.export_for(name).map_err(unknown)?;
+        Ok(Arc::clone(&self.entries.entry(name.to_owned()).or_insert_with(|| Entry::new(config))))
     }
 
     async fn make(&self, config: &Resolved) -> Result<(Export, Option<Room>), OpenError> {
-        let crowd = self.crowds.get(&config.tenant);
+        let in_force = self.in_force();
+        let crowd = in_force.crowd(&config.tenant);
         let room = crowd.map(|crowd| crowd.open(&config.name)).transpose().map_err(OpenError::Crowded)?;
+        Ok((self.open_backend(config).await?, room))
+    }
+
+    /// Opens what an entry stands for, whatever else its tenant has open.
+    pub(super) async fn open_backend(&self, config: &Resolved) -> Result<Export, OpenError> {
         // Not before it is open: clients make up names that fit a template, and the series are bounded.
         let metrics = || self.shared.metrics.export(config.name.as_str());
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
@@ -333,7 +406,7 @@ impl Registry {
             // It was not made: nothing of it is held.
             let _ = self.shared.book.forget(&config.name);
         }
-        opened.map(|export| (export, room))
+        opened
     }
 
     /// A file that a client's name has made up is room that its tenant must have. Whether it is counted from now on. What
@@ -342,7 +415,7 @@ impl Registry {
         let (export, tenant) = (&config.name, &config.tenant);
         let nbd_gateway_config::Backend::File { path, size: Some(size) } = &config.backend else { return Ok(false) };
         let there = tokio::fs::metadata(path).await.is_ok_and(|file| file.len() > 0);
-        if there || self.config.listable().any(|name| name == export.as_str()) {
+        if there || self.config().listable().any(|name| name == export.as_str()) {
             return Ok(false);
         }
         let size = Size::new(size.bytes()).unwrap_or(Size::MAX);
@@ -359,14 +432,14 @@ impl Registry {
         self.retire(entry, &mut state).await;
     }
 
-    async fn retire(&self, entry: &Arc<Entry>, state: &mut State) {
+    pub(super) async fn retire(&self, entry: &Arc<Entry>, state: &mut State) {
         if let Some(export) = state.export.take() {
             export.close().await;
             self.shared.held_back.remember(&export);
         }
         state.room = None;
         state.retired = true;
-        self.entries.remove_if(entry.config.name.as_str(), |_, e| Arc::ptr_eq(e, entry));
+        self.entries.remove_if(&entry.name(), |_, e| Arc::ptr_eq(e, entry));
     }
 
     /// The exports that are open now, by name. One that is being opened or closed is not among them.
@@ -380,23 +453,18 @@ impl Registry {
 
     /// Whether an export of this name could be opened.
     pub fn knows(&self, name: &str) -> Result<(), NoExport> {
-        self.config.export_for(name).map(|_| ())
+        self.config().export_for(name).map(|_| ())
     }
 
     /// Shows in the metrics what every tenant has.
     pub fn tell_usage(&self) {
         let tell = |crowd: &Arc<Crowd>| self.usage(crowd.tenant()).iter().for_each(|usage| crowd.tell(usage));
-        self.crowds.values().for_each(tell);
+        self.in_force().crowds().for_each(tell);
     }
 
     /// What a tenant has.
     pub fn usage(&self, tenant: &TenantId) -> Option<Usage> {
         self.shared.book.usage(tenant)
-    }
-
-    /// The tenants, as configured.
-    pub fn tenants(&self) -> &[Tenant] {
-        self.config.tenants()
     }
 
     /// Closes every export, whoever uses it: the end of a drain.
@@ -426,7 +494,7 @@ pub struct Lease {
 
 impl Lease {
     /// Called with the entry's lock held: nothing closes it meanwhile.
-    fn new(registry: &Arc<Registry>, entry: &Arc<Entry>, export: &Arc<Export>) -> Self {
+    pub(super) fn new(registry: &Arc<Registry>, entry: &Arc<Entry>, export: &Arc<Export>) -> Self {
         entry.users.fetch_add(1, Ordering::AcqRel);
         entry.leased.fetch_add(1, Ordering::AcqRel);
         Self { registry: Arc::clone(registry), entry: Arc::clone(entry), export: Arc::clone(export), room: None }
@@ -434,10 +502,16 @@ impl Lease {
 
     /// For a session: refused where its tenant has as many as it may have.
     pub fn for_session(mut self) -> Result<Self, OpenError> {
-        if let Some(crowd) = self.registry.crowds.get(&self.entry.config.tenant) {
-            self.room = Some(crowd.enter(&self.entry.config.name).map_err(OpenError::Crowded)?);
+        let settings = self.export.settings();
+        if let Some(crowd) = self.registry.in_force().crowd(&settings.config.tenant) {
+            self.room = Some(crowd.enter(&settings.config.name).map_err(OpenError::Crowded)?);
         }
         Ok(self)
+    }
+
+    /// Whether the export is being closed, whoever uses it.
+    pub fn is_leaving(&self) -> bool {
+        self.entry.is_leaving()
     }
 
     /// The export.
@@ -449,6 +523,10 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.entry.users.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        self.entry.empty.notify_waiters();
+        if self.entry.is_leaving() {
             return;
         }
         let leased = self.entry.leased.load(Ordering::Acquire);
@@ -495,7 +573,8 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
     #[tokio::test]
     async fn the_list_has_the_descriptions_of_the_configuration() {
         let registry = registry();
-        let list: Vec<_> = registry.list().collect();
+        let config = registry.config();
+        let list: Vec<_> = config.listing().collect();
         assert_eq!(list, [("named", Some("the one with a name")), ("plain", None)]);
     }
 

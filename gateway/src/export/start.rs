@@ -7,6 +7,7 @@ use nbd_gateway_config::{self as config, Resolved};
 use nbd_gateway_metrics::ExportMetrics;
 use nbd_gateway_policy::types::Size;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::backend::Backend;
 use super::registry::Shared;
@@ -117,7 +118,9 @@ pub(super) async fn open(
     // Before anybody can change the size.
     let hooks = Hooks::start(config, &core, &shared.metrics, &shared.sessions);
     let (patience, patient) = watch::channel(Patience::of(&resize));
-    tokio::spawn(coordinator.run(acts));
+    // Of its own, whoever had it opened. What is told of a client's wish is told in its session's instead.
+    let span = tracing::error_span!(parent: None, "export", export = name, tenant = config.tenant.as_str());
+    tokio::spawn(coordinator.run(acts).instrument(span));
     if embedded {
         // Nobody else can resize it.
         told.0.looked_at.set(1);

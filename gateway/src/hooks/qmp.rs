@@ -185,6 +185,9 @@ mod tests {
             from,
             framing: Framing::Structured,
             told,
+            listener: String::new(),
+            tls: false,
+            since: std::time::UNIX_EPOCH,
         }
     }
 

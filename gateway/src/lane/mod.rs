@@ -9,6 +9,7 @@ mod decode;
 mod dial;
 mod fuzz;
 mod gather;
+mod look;
 mod lost;
 mod run;
 mod table;
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 pub use dial::{DialError, Dialer};
 #[doc(hidden)]
 pub use fuzz::{fuzz_replies, fuzz_seeds};
+pub use look::Look;
 pub use lost::OnLoss;
 pub use run::{Connected, Life, Owner, run};
 
@@ -86,6 +88,7 @@ pub struct Lane {
     durability: Arc<Durability>,
     task: Mutex<Option<Waker>>,
     complaints: Mutex<Complaints>,
+    diary: Mutex<look::Diary>,
     /// Set to have the connection replaced by a new one.
     renew: AtomicBool,
     /// How many connections there have been.
@@ -105,6 +108,7 @@ impl Lane {
             durability,
             task: Mutex::new(None),
             complaints: Mutex::default(),
+            diary: Mutex::default(),
             renew: AtomicBool::new(false),
             ups: watch::channel(0).0,
             aside: watch::channel(false).0,

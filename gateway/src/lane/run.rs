@@ -134,11 +134,13 @@ pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
     let mut away = Away::default();
     while let Some(connection) = connected.take() {
         life.owner.up(&connection.negotiated);
+        lane.note_up();
         let lost = converse(&lane, connection, &mut life, &mut away, &mut finished).await;
         if let Lost::Ended = lost {
             break;
         }
         if let Lost::Replaced = lost {
+            lane.note_away(None);
             lane.out.disconnect();
             lane.table.lock().away();
             connected = come_back(&lane, &mut life, &mut away, PLANNED, &mut finished).await;
@@ -147,6 +149,7 @@ pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
         let why = lost.to_string();
         tracing::warn!(export = life.name, backend = %life.dialer.address, %why, hold = ?life.policy.hold, "backend connection lost");
         life.owner.lost();
+        lane.note_away(Some(&why));
         lane.lose(lost.by(), life.policy, &mut finished);
         finished.flush();
         connected = come_back(&lane, &mut life, &mut away, &why, &mut finished).await;
@@ -233,11 +236,15 @@ async fn come_back(
                     tracing::debug!(export = life.name, backend = %life.dialer.address, misfit = why, "the backend is still different");
                 }
                 Err(why) => {
+                    lane.note_trouble(&format!("the backend came back different: {why}"));
                     tracing::error!(export = life.name, backend = %life.dialer.address, misfit = why, "the backend came back different; not used");
                     misfit = Some(why);
                 }
             },
-            Some(Err(error)) => (failure, misfit) = (error.to_string(), None),
+            Some(Err(error)) => {
+                (failure, misfit) = (error.to_string(), None);
+                lane.note_trouble(&failure);
+            }
             None => {}
         }
     }

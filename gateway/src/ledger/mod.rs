@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nbd_gateway_policy::types::{ByteRange, ExportName, TenantId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::change::{Commit, RecordSize, Reserve, Settle, Zeroes};
 pub use self::error::LedgerError;
@@ -208,6 +208,21 @@ impl Ledger {
     /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub async fn events(&self, filter: EventFilter) -> Result<Vec<Event>, LedgerError> {
         self.read(move |store| store.events(&filter)).await
+    }
+
+    /// The number after which the newest [`limit`](EventFilter::limit) events of a filter come; where there are none, that
+    /// of the newest event. `since` does not count.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub async fn before_newest(&self, filter: EventFilter) -> Result<u64, LedgerError> {
+        self.read(move |store| store.before_newest(&EventFilter { since: None, ..filter })).await
+    }
+
+    /// Follows the number of the newest event that is on the disk; 0 before the first. Ends when the ledger is closed.
+    #[must_use]
+    pub fn told(&self) -> watch::Receiver<u64> {
+        self.shown.told.clone()
     }
 
     /// All that is remembered now, each write that was asked for before included.

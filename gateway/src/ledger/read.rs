@@ -95,22 +95,11 @@ impl Store {
     }
 
     pub(super) fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, LedgerError> {
-        let mut sql =
-            "SELECT id, at, kind, tenant, export, detail, old_size, new_size FROM event WHERE true".to_owned();
-        let mut values = Vec::new();
-        let mut only = |condition: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                sql.push_str(condition);
-                values.push(value);
-            }
-        };
-        let text = |text: &str| Value::Text(text.to_owned());
-        only(" AND tenant = ?", filter.tenant.as_ref().map(|tenant| text(tenant.as_str())));
-        only(" AND export = ?", filter.export.as_ref().map(|export| text(export.as_str())));
-        only(" AND kind = ?", filter.kind.as_deref().map(text));
-        only(" AND id > ?", filter.since.map(|id| Value::Integer(i64::try_from(id).unwrap_or(i64::MAX))));
+        let (conditions, mut values) = conditions(filter);
         let newest_first = filter.since.is_none();
-        sql.push_str(if newest_first { " ORDER BY id DESC LIMIT ?" } else { " ORDER BY id LIMIT ?" });
+        let order = if newest_first { "id DESC" } else { "id" };
+        let columns = "id, at, kind, tenant, export, detail, old_size, new_size";
+        let sql = format!("SELECT {columns} FROM event WHERE true{conditions} ORDER BY {order} LIMIT ?");
         values.push(Value::Integer(filter.limit.min(EventFilter::MOST).into()));
         let mut events = self.rows("event", &sql, &values, |row| {
             Ok(Event {
@@ -128,6 +117,21 @@ impl Store {
             events.reverse();
         }
         Ok(events)
+    }
+
+    pub(super) fn before_newest(&self, filter: &EventFilter) -> Result<u64, LedgerError> {
+        let (conditions, mut values) = conditions(filter);
+        let newest = format!("SELECT id FROM event WHERE true{conditions} ORDER BY id DESC LIMIT ?");
+        let sql = format!("SELECT coalesce((SELECT min(id) - 1 FROM ({newest})), (SELECT max(id) FROM event), 0)");
+        values.push(Value::Integer(filter.limit.min(EventFilter::MOST).into()));
+        let found = self.rows("event", &sql, &values, |row| row.number(0))?;
+        Ok(found.first().copied().unwrap_or(0))
+    }
+
+    /// The number of the newest event; 0: there is none.
+    pub(super) fn newest(&self) -> Result<u64, LedgerError> {
+        let found = self.rows("event", "SELECT coalesce(max(id), 0) FROM event", &[], |row| row.number(0))?;
+        Ok(found.first().copied().unwrap_or(0))
     }
 
     fn rows<T>(
@@ -192,6 +196,27 @@ impl Reading<'_> {
         let path = self.store.path.clone();
         LedgerError::Damaged { path, table: self.table, why: format!("column `{column}`: {why}") }
     }
+}
+
+/// What stands behind `WHERE true`, and its values. The history is short and in the order of time but for a clock that was
+/// set: what no index narrows down is looked through.
+fn conditions(filter: &EventFilter) -> (String, Vec<Value>) {
+    let (mut sql, mut values) = (String::new(), Vec::new());
+    let mut only = |condition: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            sql.push_str(condition);
+            values.push(value);
+        }
+    };
+    let text = |text: &str| Value::Text(text.to_owned());
+    let number = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    only(" AND tenant = ?", filter.tenant.as_ref().map(|tenant| text(tenant.as_str())));
+    only(" AND export = ?", filter.export.as_ref().map(|export| text(export.as_str())));
+    only(" AND kind = ?", filter.kind.as_deref().map(text));
+    only(" AND at >= ?", filter.after.map(|at| number(at.0)));
+    only(" AND at < ?", filter.before.map(|at| number(at.0)));
+    only(" AND id > ?", filter.since.map(number));
+    (sql, values)
 }
 
 /// Joins ranges that overlap or touch. They come ordered by export and offset.

@@ -162,6 +162,10 @@ pub struct EventFilter {
     pub export: Option<ExportName>,
     /// Only of this kind.
     pub kind: Option<String>,
+    /// Only those of this time and later.
+    pub after: Option<UnixMillis>,
+    /// Only those before this time.
+    pub before: Option<UnixMillis>,
     /// The first ones after this id; none: the newest.
     pub since: Option<u64>,
     /// How many at most; never more than [`EventFilter::MOST`].

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::LedgerError;
 use super::change::Change;
@@ -30,10 +30,13 @@ pub(super) enum Request {
 pub(super) struct Shown {
     pub(super) path: PathBuf,
     pub(super) up: AtomicBool,
+    /// The number of the newest event on the disk. Its sender goes with the thread.
+    pub(super) told: watch::Receiver<u64>,
 }
 
 struct Writer {
     store: Store,
+    told: watch::Sender<u64>,
     requests: mpsc::Receiver<Request>,
     shown: Arc<Shown>,
 }
@@ -41,8 +44,9 @@ struct Writer {
 /// Starts the thread.
 pub(super) fn start(store: Store, up: bool) -> Result<(mpsc::Sender<Request>, Arc<Shown>), LedgerError> {
     let (sender, requests) = mpsc::channel(QUEUE);
-    let shown = Arc::new(Shown { path: store.path.clone(), up: AtomicBool::new(up) });
-    let writer = Writer { store, requests, shown: Arc::clone(&shown) };
+    let (told, telling) = watch::channel(store.newest()?);
+    let shown = Arc::new(Shown { path: store.path.clone(), up: AtomicBool::new(up), told: telling });
+    let writer = Writer { store, told, requests, shown: Arc::clone(&shown) };
     let failed = |cause| LedgerError::Thread { path: shown.path.clone(), cause: Arc::new(cause) };
     thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run()).map_err(failed)?;
     Ok((sender, shown))
@@ -103,6 +107,11 @@ impl Writer {
             }
         } else if written.reached && !self.shown.up.swap(true, Ordering::Relaxed) {
             tracing::info!(ledger = %self.shown.path.display(), "the ledger can be written again");
+        }
+        if written.reached
+            && let Ok(newest) = self.store.newest()
+        {
+            self.told.send_if_modified(|told| std::mem::replace(told, newest) != newest);
         }
         for (reply, answer) in replies.into_iter().zip(written.answers) {
             // Who asked may have gone; what was asked is done.

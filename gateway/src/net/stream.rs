@@ -69,6 +69,11 @@ impl Stream {
         }
     }
 
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Stream::Tls(_))
+    }
+
     /// Who is on the other side, for logs.
     pub fn peer(&self) -> String {
         match self {

@@ -174,6 +174,7 @@ fn run_share(share: &mut VecDeque<Task>, finished: &mut Finished) -> bool {
         if task.waits() {
             surviving(|| finished.flush());
         }
+        finished.takes_long();
         // A panic drops the task, which answers EIO; the thread and all other tasks live on.
         surviving(|| task.run(finished));
         ran += 1;

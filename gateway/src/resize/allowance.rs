@@ -142,6 +142,21 @@ impl Allowances {
         }
     }
 
+    /// What another configuration says of all tenants. Of those that have left it no order stands.
+    pub async fn configure_all(&self, tenants: &[Tenant]) {
+        for tenant in tenants {
+            self.configure(&tenant.id, tenant.allowance).await;
+        }
+        let _turn = self.turn.lock().await;
+        let stays = |id: &TenantId| tenants.iter().any(|tenant| tenant.id == *id);
+        let left: Vec<(TenantId, Allowance)> = self.tenants.lock().extract_if(|id, _| !stays(id)).collect();
+        for (tenant, allowance) in left {
+            if let Some(ordered) = allowance.ordered {
+                self.void(&tenant, ordered, None).await;
+            }
+        }
+    }
+
     /// What the configuration says from now on. An order stands only if that is what it said when it was given.
     pub async fn configure(&self, tenant: &TenantId, limits: TenantLimits) {
         let _turn = self.turn.lock().await;

@@ -16,6 +16,7 @@ use nbd_gateway_policy::style::{BackendStyle, Grows, Trial};
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use super::audience::{Asking, Audience};
 use super::book::Book;
@@ -46,6 +47,8 @@ pub enum Act {
         asking: Option<Asking>,
         /// Its job.
         job: u64,
+        /// What comes of it is told in here; none: as what the export does by itself.
+        span: Span,
         /// Who waits; gone means that the wish is still carried out.
         reply: oneshot::Sender<Answer>,
     },
@@ -187,16 +190,8 @@ impl<H: Hands> Coordinator<H> {
     pub(super) async fn apply(&mut self, act: Act) -> bool {
         self.keep_rules();
         match act {
-            Act::Wish { wish, asking, job, reply } => {
-                let since = Instant::now();
-                let from = self.at.size;
-                let answer = self.wish(&wish, asking, job).await;
-                let unknown = matches!(self.standing, Standing::Unsettled { .. });
-                let happened = Happened::to_wish(&wish, from, self.at.size, answer.as_ref().err(), unknown);
-                happened.into_iter().for_each(|happened| self.hands.tell(happened));
-                self.told.ended(&wish, &answer, self.at.size, self.standing, since.elapsed());
-                // Before the answer: who asks next finds what came of it.
-                self.show();
+            Act::Wish { wish, asking, job, span, reply } => {
+                let answer = self.answer(&wish, asking, job).instrument(span).await;
                 // Whoever asked may be gone; what was done stays done.
                 let _ = reply.send(answer);
                 true
@@ -228,6 +223,20 @@ impl<H: Hands> Coordinator<H> {
                 false
             }
         }
+    }
+
+    /// Carries a wish out, and tells everybody but who wished.
+    async fn answer(&mut self, wish: &Wish, asking: Option<Asking>, job: u64) -> Answer {
+        let since = Instant::now();
+        let from = self.at.size;
+        let answer = self.wish(wish, asking, job).await;
+        let unknown = matches!(self.standing, Standing::Unsettled { .. });
+        let happened = Happened::to_wish(wish, from, self.at.size, answer.as_ref().err(), unknown);
+        happened.into_iter().for_each(|happened| self.hands.tell(happened));
+        self.told.ended(wish, &answer, self.at.size, self.standing, since.elapsed());
+        // Before the answer: who asks next finds what came of it.
+        self.show();
+        answer
     }
 
     pub(super) fn situation(&self, others: Others) -> Situation<'_> {
@@ -408,8 +417,6 @@ impl<H: Hands> Coordinator<H> {
         if size != self.at.size {
             self.generation = self.generation.wrapping_add(1);
             tracing::info!(
-                export = self.at.export.as_str(),
-                tenant = self.at.tenant.as_str(),
                 from = self.at.size.bytes(),
                 to = size.bytes(),
                 generation = self.generation,

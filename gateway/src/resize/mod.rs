@@ -124,7 +124,7 @@ impl Resizer {
         let job = self.jobs.begin(describe(&wish));
         let (reply, answer) = oneshot::channel();
         let asking = asking.map(|style| self.audience.asking(style));
-        let act = Act::Wish { wish, asking, job, reply };
+        let act = Act::Wish { wish, asking, job, span: tracing::Span::current(), reply };
         if self.acts.try_send(act).is_err() {
             self.jobs.end(
                 job,

@@ -69,7 +69,7 @@ impl Told {
         self.0.took(result, took.as_secs_f64());
         if let Err(refusal) = answer {
             self.0.denied(refusal.reason.label());
-            tracing::info!(export = refusal.export.as_str(), style = style.as_str(), size = size.bytes(), why = %refusal, "resize refused");
+            tracing::info!(style = style.as_str(), size = size.bytes(), why = %refusal, "resize refused");
         }
     }
 }

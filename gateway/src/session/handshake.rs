@@ -78,6 +78,9 @@ pub(crate) async fn negotiate(
     let mut certificate = None;
     loop {
         let progress = server.handle_input(inbox.bytes())?;
+        if matches!(progress, Progress::Ask(_)) {
+            visitor.asks();
+        }
         let mut entered = None;
         match progress {
             Progress::More => {

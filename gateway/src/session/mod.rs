@@ -6,6 +6,7 @@
 //! Keeps: memory (1), exactly one reply (8), nobody is stalled by another's reading.
 
 mod admit;
+mod finish;
 mod fuzz;
 mod handshake;
 mod notify;
@@ -25,6 +26,7 @@ mod visitor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
+use std::time::SystemTime;
 
 use nbd_gateway_policy::access::{Decision, Verbs};
 use nbd_gateway_policy::offer::{Offer, PastEnd};
@@ -77,6 +79,12 @@ pub struct Session {
     peer: Peer,
     /// Where its client comes from, for people.
     from: String,
+    /// The listener that it came by, as the configuration calls it.
+    listener: Arc<str>,
+    tls: bool,
+    since: SystemTime,
+    /// What is told of it is told in here. Never entered for a request that goes its ordinary way.
+    span: tracing::Span,
     export: Arc<Export>,
     agreement: Agreement,
     /// Whose certificate its client has shown.
@@ -127,6 +135,11 @@ impl Session {
         self.peer
     }
 
+    /// What is told of it is told in here.
+    pub const fn span(&self) -> &tracing::Span {
+        &self.span
+    }
+
     /// The export it uses.
     pub fn export(&self) -> &Arc<Export> {
         &self.export
@@ -160,7 +173,7 @@ impl Session {
     fn denied(&self, command: Cmd, why: &str) {
         if let Some(not_shown) = self.refusals.admit() {
             let rule = &self.agreement.decision.rule;
-            tracing::info!(session = self.id, export = self.export.name(), %command, why, %rule, not_shown, "request denied");
+            self.span.in_scope(|| tracing::info!(%command, why, %rule, not_shown, "request denied"));
         }
     }
 
@@ -205,7 +218,7 @@ impl Session {
         match written {
             Written::Progress(released) => self.release(released),
             Written::Broken(error, released) => {
-                tracing::debug!(session = self.id, %error, "client connection broke while writing");
+                self.span.in_scope(|| tracing::debug!(%error, "client connection broke while writing"));
                 self.broken.store(true, Ordering::Release);
                 self.release(released);
                 self.wake();

@@ -72,7 +72,9 @@ impl Transmission {
         let patience = self.patience.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + PATIENCE)));
         while patience.as_mut().poll(cx).is_ready() {
             if self.session.out.is_blocked() {
-                tracing::info!(session = self.session.id(), limit = ?PATIENCE, "a client does not read its replies; its session is cut");
+                let told =
+                    || tracing::info!(limit = ?PATIENCE, "a client does not read its replies; its session is cut");
+                self.session.span.in_scope(told);
                 return true;
             }
             // The backend has not answered yet: that is not the client's fault.

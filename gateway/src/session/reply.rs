@@ -23,6 +23,7 @@ pub struct Ticket {
     pub(super) permit: bool,
     /// The contexts that a BLOCK_STATUS with a payload asks for; `None` for all that were selected.
     pub(super) only: Option<Box<[usize]>>,
+    /// When it was admitted, to within what [`Stamp`](crate::stamp::Stamp) says.
     pub(super) since: Instant,
 }
 
@@ -51,7 +52,7 @@ impl Ticket {
     pub fn reply(self, request: &Request, outcome: Outcome, finished: &mut Finished) {
         let outcome = self.fit(request, outcome);
         let session = &self.session;
-        session.export.count(request, &outcome, self.since);
+        session.export.count(request, &outcome, finished.now(request).saturating_duration_since(self.since));
         let released = Released { requests: u32::from(self.permit), bytes: self.bytes, notices: 0 };
         if session.gone.load(Ordering::Acquire) {
             session.export.settle_orphan(session.id, self.cookie);

@@ -13,7 +13,9 @@ use nbd_gateway_policy::refusal::{Asked, Refusal};
 use nbd_gateway_policy::style::Success;
 use nbd_gateway_policy::types::Size;
 use tokio::time::Instant;
+use tracing::Instrument;
 
+use super::finish::Finish;
 use super::part::Life;
 use super::transmission::{Step, Transmission};
 use super::{Session, Ticket};
@@ -126,7 +128,8 @@ impl Transmission {
             Wish::Notify { interval, most } => self.session.start_notify(&header, interval, most),
             Wish::Size { size } => {
                 self.session.resizes.fetch_add(1, Ordering::AcqRel);
-                tokio::spawn(carry(Arc::clone(&self.session), header, size, asked.durable));
+                let carried = carry(Arc::clone(&self.session), header, size, asked.durable);
+                tokio::spawn(carried.instrument(self.session.span.clone()));
             }
         }
     }
@@ -156,7 +159,7 @@ impl Transmission {
             && !self.session.watching.swap(true, Ordering::AcqRel);
         self.session.export.admit(1);
         if waits {
-            tokio::spawn(watch(Arc::clone(&self.session), self.drain(), ticket, request));
+            tokio::spawn(watch(Arc::clone(&self.session), self.finish(), ticket, request));
         } else {
             let session = Arc::clone(&self.session);
             answer(&session, ticket, &request, self.finished());
@@ -164,13 +167,13 @@ impl Transmission {
     }
 }
 
-/// The long poll: waits for another size, for the drain, or until nothing more is read from its client.
-async fn watch(session: Arc<Session>, mut drain: tokio::sync::watch::Receiver<bool>, ticket: Ticket, request: Request) {
+/// The long poll: waits for another size, for the order to finish, or until nothing more is read from its client.
+async fn watch(session: Arc<Session>, mut finish: Finish, ticket: Ticket, request: Request) {
     let (mut shown, mut life) = (session.export.view().follow(), session.life.subscribe());
     let told = session.told();
     tokio::select! {
         _ = shown.wait_for(|now| now.size != told) => {}
-        _ = drain.wait_for(|d| *d) => {}
+        _ = finish.next() => {}
         _ = life.wait_for(|life| *life != Life::Open) => {}
     }
     session.watching.store(false, Ordering::Release);

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use nbd_gateway_config::Config;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
+use super::finish::Finish;
 use super::handshake::{Entered, NoSession, negotiate};
 use super::part::Life;
 use super::permits::Permits;
@@ -23,7 +27,7 @@ use crate::tls::ListenerTls;
 #[derive(Debug)]
 pub struct Front {
     /// The listener, as the configuration calls it.
-    pub listener: String,
+    pub listener: Arc<str>,
     /// What is told of refusals.
     pub refusals: Arc<Refusals>,
     /// The exports.
@@ -38,39 +42,50 @@ pub struct Front {
     pub handshake: Duration,
     /// The longest option data taken, in bytes.
     pub option_length: u32,
+    /// How many connections there may be at a time.
+    pub most: u32,
     /// TLS, if it is spoken here.
-    pub tls: Option<ListenerTls>,
+    pub tls: Option<Arc<ListenerTls>>,
 }
 
 /// Serves one client to its end. Never fails: what went wrong is logged, and concerns this client alone.
 /// Cancel-safe: during the handshake the connection closes; later the session goes on by itself.
 pub async fn serve(front: Arc<Front>, stream: Stream) {
     let id = front.table.next_id();
-    let (peer, identity) = (stream.peer(), stream.identity());
-    let mut inbox = Inbox::default();
-    let limit = front.handshake;
-    let mut visitor = Visitor::new(&front.registry, &front.refusals, id, &front.listener, identity);
-    // On the heap, and gone with the handshake: TLS takes room that an idle session must not keep.
-    let entered = match Box::pin(negotiate(&front, &mut visitor, stream, &mut inbox)).await {
-        Ok(entered) => entered,
-        Err(NoSession::Left) => return tracing::debug!(session = id, %peer, "client left after asking"),
-        Err(NoSession::Io(error)) => {
-            return tracing::debug!(session = id, %peer, %error, "client left during the handshake");
-        }
-        Err(NoSession::Late) => {
-            return tracing::info!(session = id, %peer, ?limit, "handshake took longer than handshake-timeout; closed");
-        }
-        // A client can have as many of these as it likes.
-        Err(NoSession::NoReply(error)) => return visitor.refused(error.export(), &error),
-        Err(error) => return tracing::info!(session = id, %peer, %error, "handshake failed"),
-    };
+    let (peer, listener) = (stream.peer(), &*front.listener);
+    // What is told within it says whose session it is. An error's level: a log of warnings alone is to say so too.
+    let span = tracing::error_span!("session", session = id, peer, listener, export = Empty, tenant = Empty);
+    let Some(opened) = enter(&front, id, stream).instrument(span.clone()).await else { return };
+    let export = opened.entered.lease.export();
+    span.record("export", export.name()).record("tenant", export.tenant());
     // From here on the session lives where its lane does.
-    let shard = entered.lease.export().shard(id).unwrap_or_else(|| front.registry.shards().next());
-    let session = shard.spawn(transmit(front, Opened { id, peer, identity, inbox, entered }));
+    let shard = export.shard(id).unwrap_or_else(|| front.registry.shards().next());
+    let session = shard.spawn(transmit(front, opened, span));
     // A session's task does not panic; if it did, its connection is closed and its requests are finished.
     if let Err(error) = session.await {
         tracing::error!(session = id, %error, "session ended by a fault of the gateway");
     }
+}
+
+/// Takes a client through its handshake; none: it asks for no export, or gets none.
+async fn enter(front: &Front, id: u64, stream: Stream) -> Option<Opened> {
+    let (peer, identity) = (stream.peer(), stream.identity());
+    let mut inbox = Inbox::default();
+    let limit = front.handshake;
+    let mut visitor = Visitor::new(&front.registry, &front.refusals, &front.listener, identity);
+    // On the heap, and gone with the handshake: TLS takes room that an idle session must not keep.
+    match Box::pin(negotiate(front, &mut visitor, stream, &mut inbox)).await {
+        Ok(entered) => {
+            return Some(Opened { id, peer, identity, inbox, entered, judged_by: visitor.judged_by() });
+        }
+        Err(NoSession::Left) => tracing::debug!("client left after asking"),
+        Err(NoSession::Io(error)) => tracing::debug!(%error, "client left during the handshake"),
+        Err(NoSession::Late) => tracing::info!(?limit, "handshake took longer than handshake-timeout; closed"),
+        // A client can have as many of these as it likes.
+        Err(NoSession::NoReply(error)) => visitor.refused(error.export(), &error),
+        Err(error) => tracing::info!(%error, "handshake failed"),
+    }
+    None
 }
 
 /// A client that has just entered transmission.
@@ -80,21 +95,28 @@ struct Opened {
     identity: Peer,
     inbox: Inbox,
     entered: Entered,
+    judged_by: Arc<Config>,
 }
 
-async fn transmit(front: Arc<Front>, opened: Opened) {
-    let Opened { id, peer, identity, inbox, entered } = opened;
+/// Is not inside the span, which would be entered and left at each wake-up: what is told here enters it by itself.
+async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
+    let Opened { id, peer, identity, inbox, entered, judged_by } = opened;
     let Entered { stream, lease, agreement, seat, certificate } = entered;
+    let tls = stream.is_tls();
     let (read, write) = match stream.rehome() {
         Ok(stream) => stream.split(),
-        Err(error) => return tracing::info!(session = id, %peer, %error, "client connection failed"),
+        Err(error) => return span.in_scope(|| tracing::info!(%error, "client connection failed")),
     };
     let export = Arc::clone(lease.export());
     let limits = export.limits();
     let session = Arc::new(Session {
         id,
         peer: identity,
-        from: peer.clone(),
+        from: peer,
+        span,
+        listener: Arc::clone(&front.listener),
+        tls,
+        since: SystemTime::now(),
         told: AtomicU64::new(agreement.size),
         notify: Mutex::new(None),
         pace: export.session_pace(),
@@ -119,16 +141,23 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
     });
     session.out.connect(write);
     let entered = front.table.enter(&session);
-    tracing::info!(
-        session = id, %peer, export = export.name(), tenant = export.tenant(), size = session.agreement.size,
-        framing = ?session.agreement.framing, verbs = %session.verbs(), rule = %session.agreement.decision.rule,
-        subject = session.certificate.as_ref().map(|c| c.subject.as_str()),
-        "session opened"
-    );
-    let drain = front.drain.clone();
+    session.span.in_scope(|| {
+        tracing::info!(
+            size = session.agreement.size, framing = ?session.agreement.framing, verbs = %session.verbs(),
+            rule = %session.agreement.decision.rule,
+            subject = session.certificate.as_ref().map(|c| c.subject.as_str()),
+            "session opened"
+        );
+    });
+    // It may have been judged by what was in force before, and have come too late to be found in the table.
+    if !front.registry.still_admits(&session, &judged_by) {
+        session.part();
+    }
+    drop(judged_by);
+    let finish = Finish::new(front.drain.clone(), export.leaving());
     let gate = Turnstile::new(export.throttles());
     let transmission =
-        Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), limits.largest, drain, gate);
+        Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), limits.largest, finish, gate);
     let end = transmission.run().await;
     seat.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);
@@ -137,14 +166,14 @@ async fn transmit(front: Arc<Front>, opened: Opened) {
     let released = session.out.disconnect();
     session.permits.release(released);
     session.life.send_replace(Life::Gone);
-    match end {
+    session.span.in_scope(|| match end {
         End::Disconnected | End::Closed | End::Drained | End::Parted => {
-            tracing::info!(session = id, export = export.name(), why = %end, "session closed");
+            tracing::info!(why = %end, "session closed");
         }
         End::Torn | End::Magic(_) | End::Protocol(_) | End::Io(_) => {
-            tracing::info!(session = id, export = export.name(), %peer, why = %end, "session ended by a fault of the client or its network");
+            tracing::info!(why = %end, "session ended by a fault of the client or its network");
         }
-    }
+    });
     drop(lease);
     drop(entered);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::SystemTime;
 
 use dashmap::DashMap;
 use nbd_gateway_policy::access::Verbs;
@@ -43,6 +44,12 @@ pub struct SessionInfo {
     pub framing: Framing,
     /// The size that it was last told, in bytes.
     pub told: u64,
+    /// The listener that it came to, as the configuration calls it.
+    pub listener: String,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// When it entered transmission.
+    pub since: SystemTime,
 }
 
 impl SessionTable {
@@ -76,6 +83,11 @@ impl SessionTable {
             }
             left.await;
         }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.open.iter().filter_map(|entry| entry.value().upgrade()).collect()
     }
 
     /// Cuts every connection.
@@ -115,6 +127,9 @@ impl Session {
             from: self.from.clone(),
             framing: self.agreement.framing,
             told: self.told(),
+            listener: self.listener.as_ref().to_owned(),
+            tls: self.tls,
+            since: self.since,
         }
     }
 }

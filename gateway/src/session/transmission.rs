@@ -16,11 +16,13 @@ use nbd_gateway_policy::offer::PastEnd;
 use tokio::time::{Instant, Sleep};
 
 use super::admit::{Rules, Verdict, admit, narrow};
+use super::finish::{Finish, Order};
 use super::throttle::Turnstile;
 use super::{Session, Ticket};
 use crate::net::{Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, RequestHeader};
 use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
+use crate::stamp::Stamp;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Request};
 
 /// Why a session ended.
@@ -91,8 +93,10 @@ pub(super) struct Transmission {
     pub(super) step: Step,
     jobs: Vec<Job>,
     finished: Finished,
+    /// When what is decoded now was admitted.
+    stamp: Stamp,
     largest: u64,
-    drain: tokio::sync::watch::Receiver<bool>,
+    finish: Finish,
     draining: bool,
     /// While the session parts: when its client has to have read what was written so far.
     pub(super) patience: Option<Pin<Box<Sleep>>>,
@@ -108,10 +112,10 @@ impl Transmission {
         inbox: Inbox,
         pool: Arc<Pool>,
         largest: u64,
-        drain: tokio::sync::watch::Receiver<bool>,
+        finish: Finish,
         gate: Turnstile,
     ) -> Self {
-        let draining = *drain.borrow();
+        let draining = finish.is_ordered();
         Self {
             gate,
             turn: None,
@@ -122,8 +126,9 @@ impl Transmission {
             step: Step::Header,
             jobs: Vec::with_capacity(64),
             finished: Finished::default(),
+            stamp: Stamp::default(),
             largest,
-            drain,
+            finish,
             draining,
             patience: None,
         }
@@ -132,17 +137,19 @@ impl Transmission {
     /// Runs to the session's end. Afterwards every request that was admitted is answered, or the client is gone.
     /// Cancel-safe: no; dropped midway, requests in flight still finish, towards nobody.
     pub(super) async fn run(mut self) -> End {
-        let mut drain = self.drain.clone();
-        let mut draining = self.draining;
+        let mut finish = self.finish.clone();
         let end = loop {
             tokio::select! {
                 biased;
-                changed = drain.changed(), if !draining => {
-                    draining = true;
-                    self.draining = changed.is_ok();
-                    // Look at once whether anything is left to do.
-                    self.session.wake();
-                }
+                order = finish.next() => match order {
+                    Order::Drain => {
+                        self.draining = true;
+                        // Look at once whether anything is left to do.
+                        self.session.wake();
+                    }
+                    Order::Part => self.session.part(),
+                    Order::Cut => self.session.cut(),
+                },
                 end = std::future::poll_fn(|cx| self.poll(cx)) => break end,
             }
         };
@@ -244,6 +251,7 @@ impl Transmission {
 
     /// Everything whole in the inbox.
     fn decode(&mut self) -> Pause {
+        self.stamp.forget();
         loop {
             match core::mem::replace(&mut self.step, Step::Header) {
                 Step::Header => match RequestHeader::take(&mut self.inbox, self.session.agreement.framing) {
@@ -263,7 +271,7 @@ impl Transmission {
                         self.step = Step::Permits(header, flags, only);
                         return Pause::Permits;
                     }
-                    self.step = Step::Payload(header, flags, only, Instant::now());
+                    self.step = Step::Payload(header, flags, only, self.stamp.now(0));
                 }
                 Step::Answer(header, outcome) => {
                     if !self.session.permits.take(0, &self.session) {
@@ -315,9 +323,9 @@ impl Transmission {
         &mut self.finished
     }
 
-    /// Turns true when the gateway drains.
-    pub(super) fn drain(&self) -> tokio::sync::watch::Receiver<bool> {
-        self.drain.clone()
+    /// What orders it to finish.
+    pub(super) fn finish(&self) -> Finish {
+        self.finish.clone()
     }
 
     /// Whether it drains.
@@ -407,7 +415,7 @@ impl Transmission {
         };
         let request = Request { command, flags, offset, length, payload: Payload::empty() };
         let session = Arc::clone(&self.session);
-        let ticket = Ticket { session, cookie, bytes: 0, permit: true, only: None, since: Instant::now() };
+        let ticket = Ticket { session, cookie, bytes: 0, permit: true, only: None, since: self.stamp.now(0) };
         self.session.export.admit(1);
         ticket.reply(&request, outcome, &mut self.finished);
     }

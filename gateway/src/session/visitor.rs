@@ -6,53 +6,80 @@
 
 use std::sync::Arc;
 
-use nbd_gateway_config::NoExport;
+use nbd_gateway_config::{Config, NoExport};
 use nbd_gateway_policy::access::{Admission, Certificate, Decision, Identity, Verb};
 use tokio::sync::watch;
 
+use super::Session;
 use super::refusals::Refusals;
 use crate::export::{Lease, OpenError, Registry};
 use crate::net::Peer;
+use crate::tls::PeerCertificate;
 
 /// One client during its handshake.
 #[derive(Debug)]
 pub(crate) struct Visitor {
     registry: Arc<Registry>,
     refusals: Arc<Refusals>,
-    session: u64,
     identity: Identity,
+    /// What was in force when it was judged last.
+    config: Arc<Config>,
     admission: Admission,
+}
+
+/// What is known of a client that came by `listener`, as the configuration calls it.
+fn identity(listener: &str, peer: Peer, shown: Option<&PeerCertificate>) -> Identity {
+    let listener = listener.to_owned();
+    let certificate = shown.and_then(|shown| Certificate::read(&shown.subject, &shown.sans).ok());
+    match peer {
+        Peer::Tcp(address) => Identity { certificate, address: Some(address), listener, ..Identity::default() },
+        Peer::Unix { uid, gid, .. } => {
+            Identity { certificate, uid: Some(uid), gid: Some(gid), listener, ..Identity::default() }
+        }
+        Peer::Unknown => Identity { certificate, listener, ..Identity::default() },
+    }
+}
+
+impl Session {
+    /// What is known of its client.
+    pub(crate) fn identity(&self) -> Identity {
+        identity(&self.listener, self.peer, self.certificate.as_ref())
+    }
 }
 
 impl Visitor {
     /// A client that has just come by `listener`, as the configuration calls it.
-    pub(crate) fn new(
-        registry: &Arc<Registry>,
-        refusals: &Arc<Refusals>,
-        session: u64,
-        listener: &str,
-        peer: Peer,
-    ) -> Self {
-        let listener = listener.to_owned();
-        let identity = match peer {
-            Peer::Tcp(address) => Identity { address: Some(address), listener, ..Identity::default() },
-            Peer::Unix { uid, gid, .. } => Identity { uid: Some(uid), gid: Some(gid), listener, ..Identity::default() },
-            Peer::Unknown => Identity { listener, ..Identity::default() },
-        };
-        let admission = registry.access().admit(&identity);
-        Self { registry: Arc::clone(registry), refusals: Arc::clone(refusals), session, identity, admission }
+    pub(crate) fn new(registry: &Arc<Registry>, refusals: &Arc<Refusals>, listener: &str, peer: Peer) -> Self {
+        let identity = identity(listener, peer, None);
+        let config = registry.config();
+        let admission = config.access().admit(&identity);
+        Self { registry: Arc::clone(registry), refusals: Arc::clone(refusals), identity, config, admission }
     }
 
     /// It has proved that this certificate is its own.
     pub(crate) fn prove(&mut self, certificate: Certificate) {
         self.identity.certificate = Some(certificate);
-        self.admission = self.registry.access().admit(&self.identity);
+        self.admission = self.config.access().admit(&self.identity);
+    }
+
+    /// It asks for something: that goes by what is in force now.
+    pub(crate) fn asks(&mut self) {
+        let now = self.registry.config();
+        if !Arc::ptr_eq(&now, &self.config) {
+            self.admission = now.access().admit(&self.identity);
+            self.config = now;
+        }
+    }
+
+    /// What it was judged by.
+    pub(crate) fn judged_by(&self) -> Arc<Config> {
+        Arc::clone(&self.config)
     }
 
     /// The exports that it may see, with the configuration's descriptions. No backend is asked.
     pub(crate) fn list(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        let seen = |name| self.registry.owner_of(name).is_some_and(|t| self.admission.decide(t, name).may(Verb::List));
-        self.registry.list().filter(move |(name, _)| seen(name))
+        let seen = |name| self.config.owner_of(name).is_some_and(|t| self.admission.decide(t, name).may(Verb::List));
+        self.config.listing().filter(move |(name, _)| seen(name))
     }
 
     /// Opens an export, to look at it or to use it: `verb` is `list` or `read`.
@@ -75,7 +102,7 @@ impl Visitor {
 
     async fn open_if_allowed(&self, name: &str, verb: Verb) -> Result<(Lease, Decision), OpenError> {
         let export = || name.to_owned();
-        let Some(tenant) = self.registry.owner_of(name) else {
+        let Some(tenant) = self.config.owner_of(name) else {
             return Err(OpenError::Unknown { export: export(), why: NoExport::Unknown });
         };
         let decision = self.admission.decide(tenant, name);
@@ -96,7 +123,7 @@ impl Visitor {
             return;
         }
         if let Some(not_shown) = self.refusals.admit() {
-            tracing::info!(session = self.session, client = %self.identity, export, why = %error, not_shown, "export refused");
+            tracing::info!(client = %self.identity, export, why = %error, not_shown, "export refused");
         }
     }
 }

@@ -6,12 +6,14 @@ use serde_json::{Value, json};
 
 use super::Scene;
 use crate::image::Image;
-use crate::process::{Call, Output};
+use crate::process::{Call, Output, installed};
 use crate::route::Target;
 use crate::trouble::Trouble;
 
 /// Everything that nbdinfo can say.
 pub(super) fn info(target: &Target) -> Result<Value, Trouble> {
+    // It has `file` tell what the content is; where there is none, it prints whatever its memory holds (libnbd 1.14).
+    installed("file")?;
     let nbdinfo = |option: &str| Call::new("nbdinfo").args([option, "--json"]).arg(target.uri()).run()?.success();
     let size = Call::new("nbdinfo").arg("--size").arg(target.uri()).run()?.success()?.stdout;
     let (one, list): (Value, Value) =

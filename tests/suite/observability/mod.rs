@@ -1,5 +1,7 @@
-//! Promise: what the gateway tells of itself is what Prometheus understands, and what its rules and panels ask for is there.
+//! Promise: what the gateway tells of itself is what Prometheus understands, and what its rules and panels ask for is there; its
+//! log tells of a session whose it is.
 
+mod logs;
 mod promtool;
 mod scraped;
 mod server;

@@ -8,9 +8,10 @@ use nbd_gateway_config::cli::Admin;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::runtime::Runtime;
 
 use crate::admin::view::Refused;
-use crate::http::{self, Bounds, Method, Request, StatusCode, Target};
+use crate::http::{self, Answer, Method, Request, StatusCode, Target};
 
 /// What a name in a path may have besides letters and digits.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -48,6 +49,9 @@ pub(super) enum AskFault {
     /// The gateway's own sentence.
     #[error("{0}")]
     Refused(String),
+    /// The same, where it may be otherwise soon.
+    #[error("{0}")]
+    NotNow(String),
     /// The runtime.
     #[error("can't start: {0}")]
     Start(std::io::Error),
@@ -109,29 +113,71 @@ impl<'a> Ask<'a> {
         self.send(Method::PATCH, path, body.into(), ORDERING)
     }
 
+    /// Follows something: its events as they come, after the one of the number `last`.
+    pub(super) async fn follow(&self, path: &str, last: Option<u64>) -> Result<Answer, AskFault> {
+        const STREAM: &str = "text/event-stream";
+        let last = last.map(|number| number.to_string());
+        let mut headers = vec![("Accept", STREAM)];
+        headers.extend(last.as_deref().map(|last| ("Last-Event-ID", last)));
+        let answer = self.asked(Method::GET, path, Bytes::new(), headers, LOOKING).await?;
+        if answer.media.starts_with(STREAM) {
+            return Ok(answer);
+        }
+        Err(AskFault::Stranger(format!("{} answered {path} with no stream but {:?}", self.target, answer.media)))
+    }
+
     fn send(&self, method: Method, path: &str, body: Bytes, time: Duration) -> Result<Told, AskFault> {
+        let headers = vec![("Accept", "application/json"), ("Content-Type", "application/json")];
+        let runtime = runtime()?;
+        let told = async {
+            let answer = self.asked(method, path, body, headers, time).await?;
+            let (_, body) = answer.whole(LONGEST).await.map_err(unanswered)?;
+            Ok(Told { body, target: self.target.clone() })
+        };
+        let slow = || AskFault::Slow(http::Error::Slow { target: self.target.clone(), limit: time });
+        runtime.block_on(async { tokio::time::timeout(time, told).await.unwrap_or_else(|_| Err(slow())) })
+    }
+
+    /// Asks, and reads the head of the answer; where that is a refusal, all of it.
+    async fn asked(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        mut headers: Vec<(&str, &str)>,
+        time: Duration,
+    ) -> Result<Answer, AskFault> {
         let path = format!("{}{path}", self.below);
-        let mut headers = vec![("Accept", "application/json"), ("Content-Type", "application/json")];
         headers.extend(self.bearer.as_deref().map(|bearer| ("Authorization", bearer)));
         let request = Request { method, path: &path, headers: &headers, body };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskFault::Start)?;
-        let answered = runtime.block_on(http::send(&self.target, request, Bounds { time, body: LONGEST }));
-        let (status, body) = answered.map_err(|error| match error {
-            http::Error::Unreached { .. } => AskFault::Unreached(error),
-            http::Error::Slow { .. } => AskFault::Slow(error),
-            http::Error::Url { .. } => AskFault::Usage(error),
-            http::Error::Header { .. } => AskFault::Refused("the token has characters that can't be sent".to_owned()),
-            http::Error::Broken { .. } | http::Error::TooLong { .. } => AskFault::Stranger(error.to_string()),
-        })?;
-        if status.is_success() {
-            return Ok(Told { body, target: self.target.clone() });
+        let answer = http::open(&self.target, request, time).await.map_err(unanswered)?;
+        if answer.status.is_success() {
+            return Ok(answer);
         }
+        let (status, body) = answer.whole(LONGEST).await.map_err(unanswered)?;
         Err(match (status, &self.admin.token_file, serde_json::from_slice::<Refused>(&body)) {
             (StatusCode::UNAUTHORIZED, None, _) => AskFault::NoToken,
             (StatusCode::UNAUTHORIZED, Some(path), _) => AskFault::WrongToken { path: path.clone() },
+            (StatusCode::SERVICE_UNAVAILABLE, _, Ok(refused)) => AskFault::NotNow(refused.error),
             (_, _, Ok(refused)) => AskFault::Refused(refused.error),
             (_, _, Err(_)) => AskFault::Stranger(format!("{} answered {status} to {path}", self.target)),
         })
+    }
+}
+
+/// Where an asker waits.
+pub(super) fn runtime() -> Result<Runtime, AskFault> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskFault::Start)
+}
+
+/// What it means that there is no answer.
+pub(super) fn unanswered(error: http::Error) -> AskFault {
+    match error {
+        http::Error::Unreached { .. } => AskFault::Unreached(error),
+        http::Error::Slow { .. } => AskFault::Slow(error),
+        http::Error::Url { .. } => AskFault::Usage(error),
+        http::Error::Header { .. } => AskFault::Refused("the token has characters that can't be sent".to_owned()),
+        http::Error::Broken { .. } | http::Error::TooLong { .. } => AskFault::Stranger(error.to_string()),
     }
 }
 

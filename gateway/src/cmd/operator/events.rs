@@ -1,67 +1,146 @@
 //! `nbd-gateway events`: what has become of sizes, and with `--follow` what becomes of them from now on.
 //!
-//! Follows by asking for what came after the last one, every second: nothing is lost or shown twice in between, however
-//! long a pause was, a restart of the gateway included.
+//! Follows the gateway's stream. Where that ends or falls silent, because the gateway is started anew or the network is
+//! gone, it comes back with the number of the last event that it has shown: nothing is lost or shown twice in between.
 
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 use nbd_gateway_config::cli::Events;
 
-use super::ask::{Ask, AskFault, escaped};
+use super::ask::{Ask, AskFault, escaped, runtime, unanswered};
 use super::shown::{moment, plain, size};
+use super::stream::Stream;
 use super::table::{Cell, Column, Mood, Screen, painted, render};
 use crate::admin::view::EventView;
 
-/// How often to ask for new ones.
+/// How long to wait before coming back.
 const PACE: Duration = Duration::from_secs(1);
-/// How many new ones to ask for at a time.
-const MOST: u32 = 1000;
+/// A stream that says nothing for so long is not there any more: the gateway says something each 15 s.
+const SILENCE: Duration = Duration::from_secs(45);
 
 /// Shows those that there are.
 pub(super) fn show(args: &Events, screen: Screen) -> Result<(), AskFault> {
-    Ask::of(&args.admin)?.look(&path(args, None, args.limit))?.print(args.admin.json, |list: Vec<EventView>| {
+    Ask::of(&args.admin)?.look(&path(args))?.print(args.admin.json, |list: Vec<EventView>| {
         if list.is_empty() { "nothing has happened to a size\n".to_owned() } else { table(&list, screen) }
     })
 }
 
-/// Shows those that there are, then each that comes. Ends when it can't ask any more, or nobody reads.
+/// Shows those that there are, then each that comes. Ends when it may not ask any more, or nobody reads.
 pub(super) fn follow(args: &Events, screen: Screen) -> Result<(), AskFault> {
     let asked = Ask::of(&args.admin)?;
-    let mut list: Vec<EventView> = asked.look(&path(args, None, args.limit))?.read()?;
-    let mut last = 0;
-    loop {
-        let mut out = std::io::stdout().lock();
-        for event in &list {
-            last = event.id;
-            let line = if args.admin.json {
-                serde_json::to_string(event).map_err(|error| AskFault::Stranger(error.to_string()))?
-            } else {
-                line(event, screen)
-            };
-            match writeln!(out, "{line}").and_then(|()| out.flush()) {
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-                Err(error) => return Err(AskFault::Stdout(error)),
-                Ok(()) => {}
+    let path = path(args);
+    let show = |data: &str| shown(data, args.admin.json, screen);
+    runtime()?.block_on(async {
+        let mut follower = Follower { asked, path, last: None, begun: false, away: false };
+        loop {
+            match follower.follow(&show).await {
+                Ended::Unread => return Ok(()),
+                Ended::For(fault) if !follower.begun => return Err(fault),
+                Ended::For(fault) if let Some(why) = lost(&fault) => {
+                    if !std::mem::replace(&mut follower.away, true) {
+                        eprintln!("nbd-gateway: the gateway is lost: {why}; waiting until it is back");
+                    }
+                }
+                Ended::For(fault) => return Err(fault),
             }
+            tokio::time::sleep(PACE).await;
         }
-        drop(out);
-        if list.len() < usize::try_from(MOST).unwrap_or(usize::MAX) {
-            std::thread::sleep(PACE);
-        }
-        list = asked.look(&path(args, Some(last), MOST))?.read()?;
+    })
+}
+
+/// What was in the way, if it may be out of the way soon.
+fn lost(fault: &AskFault) -> Option<String> {
+    match fault {
+        AskFault::Unreached(error) | AskFault::Slow(error) => Some(error.to_string()),
+        AskFault::Stranger(why) | AskFault::NotNow(why) => Some(why.clone()),
+        AskFault::Usage(_)
+        | AskFault::Token { .. }
+        | AskFault::NoToken
+        | AskFault::WrongToken { .. }
+        | AskFault::Refused(_)
+        | AskFault::Start(_)
+        | AskFault::Stdout(_) => None,
     }
 }
 
-fn path(args: &Events, since: Option<u64>, limit: u32) -> String {
-    let mut path = format!("/api/v1/events?limit={limit}");
+/// Who follows, from one stream to the next.
+struct Follower<'a> {
+    asked: Ask<'a>,
+    path: String,
+    /// The last event that was shown.
+    last: Option<u64>,
+    /// There was a stream once.
+    begun: bool,
+    /// It is known to be lost.
+    away: bool,
+}
+
+/// Why a stream is followed no further.
+enum Ended {
+    /// Nobody reads what is printed.
+    Unread,
+    /// Something else.
+    For(AskFault),
+}
+
+impl From<String> for Ended {
+    fn from(why: String) -> Self {
+        Self::For(AskFault::Stranger(why))
+    }
+}
+
+impl Follower<'_> {
+    /// Follows one stream to its end.
+    async fn follow(&mut self, show: &impl Fn(&str) -> Result<(), Ended>) -> Ended {
+        let mut answer = match self.asked.follow(&self.path, self.last).await {
+            Ok(answer) => answer,
+            Err(fault) => return Ended::For(fault),
+        };
+        self.begun = true;
+        if std::mem::take(&mut self.away) {
+            eprintln!("nbd-gateway: the gateway is back");
+        }
+        let mut stream = Stream::after(self.last);
+        loop {
+            match answer.next(SILENCE).await {
+                Err(error) => return Ended::For(unanswered(error)),
+                Ok(None) => return Ended::For(AskFault::NotNow("it has ended the stream".to_owned())),
+                Ok(Some(bytes)) => {
+                    let read = stream.read(&bytes, show);
+                    self.last = stream.last();
+                    if let Err(ended) = read {
+                        return ended;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Prints one.
+fn shown(data: &str, json: bool, screen: Screen) -> Result<(), Ended> {
+    let stranger = |error: serde_json::Error| format!("the stream has something else than events: {error}");
+    let text = if json { data.to_owned() } else { line(&serde_json::from_str(data).map_err(stranger)?, screen) };
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Ended::Unread),
+        Err(error) => Err(Ended::For(AskFault::Stdout(error))),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn path(args: &Events) -> String {
+    let mut path = format!("/api/v1/events?limit={}", args.limit);
     for (name, value) in [("export", &args.export), ("tenant", &args.tenant), ("kind", &args.kind)] {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", escaped(value)));
         }
     }
-    if let Some(since) = since {
-        path.push_str(&format!("&since={since}"));
+    for (name, value) in [("after", args.after), ("before", args.before)] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", value.seen_now()));
+        }
     }
     path
 }

@@ -3,7 +3,7 @@
 use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::types::Bytes;
 
-use super::shown::{bound, plain, size};
+use super::shown::{bound, moment, plain, size};
 use super::table::{Cell, Column, Mood, Screen, painted, render};
 use crate::admin::view::{ExportView, SessionView, TenantView};
 
@@ -19,6 +19,7 @@ pub(super) fn exports(list: &[ExportView], screen: Screen) -> String {
         Column::Number("DISK"),
         Column::Number("MAX"),
         Column::Word("STATE"),
+        Column::Word("BACKEND"),
         Column::Word("GROWS"),
         Column::Number("CLIENTS"),
     ];
@@ -30,18 +31,22 @@ pub(super) fn exports(list: &[ExportView], screen: Screen) -> String {
             size(export.disk).into(),
             bound(export.max_size).into(),
             Cell::moody(plain(&export.standing), mood(&export.standing)),
+            Cell::moody(plain(&export.health.state), health(&export.health.state)),
             plain(&export.grows).into(),
             export.sessions.to_string().into(),
         ]
     };
     let mut text = render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen);
-    let noted = list.iter().filter_map(|export| Some((export, export.note.as_ref()?)));
-    for (at, (export, note)) in noted.enumerate() {
+    let notes = list.iter().flat_map(|export| {
+        let ill = health(&export.health.state);
+        let ailing = (ill != Mood::Plain).then_some((&export.name, &export.health.says, ill));
+        export.note.iter().map(|note| (&export.name, note, mood(&export.standing))).chain(ailing)
+    });
+    for (at, (name, note, mood)) in notes.enumerate() {
         if at == 0 {
             text.push('\n');
         }
-        let line = format!("{}: {}", plain(&export.name), plain(note));
-        text.push_str(&painted(&line, mood(&export.standing), screen.colours));
+        text.push_str(&painted(&format!("{}: {}", plain(name), plain(note)), mood, screen.colours));
         text.push('\n');
     }
     text
@@ -120,6 +125,9 @@ pub(super) fn sessions(list: &[SessionView], screen: Screen) -> String {
         Column::Number("KNOWS"),
         Column::Word("RESIZE"),
         Column::Word("REPLIES"),
+        Column::Word("TLS"),
+        Column::Word("SINCE (UTC)"),
+        Column::Name("LISTENER"),
     ];
     let row = |session: &SessionView| {
         [
@@ -131,6 +139,9 @@ pub(super) fn sessions(list: &[SessionView], screen: Screen) -> String {
             size(session.size).into(),
             plain(&session.style).into(),
             plain(&session.framing).into(),
+            if session.tls { "yes" } else { "no" }.into(),
+            moment(session.since.saturating_mul(1000)).into(),
+            plain(&session.listener).into(),
         ]
     };
     render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen)
@@ -139,6 +150,15 @@ pub(super) fn sessions(list: &[SessionView], screen: Screen) -> String {
 /// What a client may do; all of it is the rule.
 fn may(session: &SessionView) -> String {
     if session.verbs.len() == Verb::ALL.len() { "all".to_owned() } else { plain(&session.verbs.join(" ")) }
+}
+
+/// How much a backend's health matters.
+pub(super) fn health(state: &str) -> Mood {
+    match state {
+        "up" | "embedded" => Mood::Plain,
+        "down" => Mood::Bad,
+        _ => Mood::Odd,
+    }
 }
 
 /// How much a standing matters.

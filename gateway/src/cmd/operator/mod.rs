@@ -1,5 +1,5 @@
-//! `nbd-gateway exports`, `tenants`, `sessions`, `events`, `resize`, `publish`, `quota`, `ledger`, `drain`: an operator's
-//! words to a gateway that runs.
+//! `nbd-gateway exports`, `tenants`, `sessions`, `events`, `resize`, `publish`, `quota`, `ledger`, `reload`, `drain`: an
+//! operator's words to a gateway that runs.
 //!
 //! Owns what they print. How the gateway is asked, and what its refusals are in words, is `ask`'s; how a table fits a
 //! terminal is `table`'s. What is printed with `--json` is what the gateway answered, byte for byte.
@@ -17,12 +17,15 @@ mod lists;
 mod one;
 mod reconcile;
 mod shown;
+mod stream;
 mod table;
 
 use ask::{Ask, AskFault, escaped};
 use table::Screen;
 
-use crate::admin::view::{Draining, ExportView, QuotaOrder, Resize, Resized, SessionView, TenantView, Wanted};
+use crate::admin::view::{
+    Draining, ExportView, QuotaOrder, Reloaded, Resize, Resized, SessionView, TenantView, Wanted,
+};
 
 /// The exports that are open, or one of them.
 pub fn exports(args: &Exports) -> ExitCode {
@@ -93,6 +96,17 @@ pub fn reconcile(args: &Reconcile) -> ExitCode {
         Ok(false) => ExitCode::from(super::FAILED),
         done => ended(done.map(drop)),
     }
+}
+
+/// The configuration file.
+pub fn reload(args: &List) -> ExitCode {
+    let told = |reloaded: Reloaded| {
+        if reloaded.changes.is_empty() {
+            return "nothing has changed\n".to_owned();
+        }
+        reloaded.changes.iter().map(|change| format!("{}\n", shown::plain(change))).collect()
+    };
+    ended(ordered(&args.admin, "/api/v1/reload", None, told))
 }
 
 /// The end.

@@ -1,11 +1,11 @@
-//! One export: all that there is to know of it, a line each, and its last resizes.
+//! One export: all that there is to know of it, a line each, its connections to the backend, and its last resizes.
 
 use nbd_gateway_policy::types::Bytes;
 
-use super::lists::mood;
-use super::shown::plain;
+use super::lists::{health, mood};
+use super::shown::{moment, plain};
 use super::table::{Cell, Column, Mood, Screen, painted, render};
-use crate::admin::view::ExportView;
+use crate::admin::view::{ExportView, LaneView};
 use crate::resize::jobs::{Job, JobState};
 
 /// An export.
@@ -25,6 +25,7 @@ pub(super) fn export(export: &ExportView, screen: Screen) -> String {
         ("changes", export.generation.to_string()),
         ("state", painted(&plain(&export.standing), mood, screen.colours)),
         ("backend", format!("{}, driver {}", plain(&export.backend), plain(&export.driver))),
+        ("health", painted(&plain(&export.health.state), health(&export.health.state), screen.colours)),
         ("grows", plain(&export.grows)),
         ("tells", plain(&export.tells)),
         ("read-only", if export.read_only { "yes" } else { "no" }.to_owned()),
@@ -34,6 +35,20 @@ pub(super) fn export(export: &ExportView, screen: Screen) -> String {
     if let Some(note) = &export.note {
         text.push_str(&format!("\n{}\n", painted(&plain(note), mood, screen.colours)));
     }
+    if !export.lanes.is_empty() {
+        let says = painted(&plain(&export.health.says), health(&export.health.state), screen.colours);
+        let columns = [
+            Column::Number("LANE"),
+            Column::Word("STATE"),
+            Column::Word("SINCE (UTC)"),
+            Column::Number("RECONNECTS"),
+            Column::Number("IN FLIGHT"),
+            Column::Name("BACKEND"),
+            Column::Name("LAST ERROR"),
+        ];
+        let rows: Vec<_> = export.lanes.iter().map(lane).collect();
+        text.push_str(&format!("\n{says}\n{}", render(columns, &rows, screen)));
+    }
     if !export.jobs.is_empty() {
         text.push('\n');
         let columns =
@@ -41,6 +56,18 @@ pub(super) fn export(export: &ExportView, screen: Screen) -> String {
         text.push_str(&render(columns, &export.jobs.iter().map(row).collect::<Vec<_>>(), screen));
     }
     text
+}
+
+fn lane(lane: &LaneView) -> [Cell; 7] {
+    [
+        lane.number.to_string().into(),
+        if lane.up { Cell::moody("up", Mood::Plain) } else { Cell::moody("away", Mood::Odd) },
+        moment(lane.since.saturating_mul(1000)).into(),
+        lane.reconnects.to_string().into(),
+        lane.in_flight.to_string().into(),
+        plain(&lane.backend).into(),
+        lane.last_error.as_deref().map_or_else(String::new, plain).into(),
+    ]
 }
 
 fn row(job: &Job) -> [Cell; 4] {

@@ -105,6 +105,12 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_moment_that_is_shown_can_be_asked_for(seconds in 0u64..253_402_300_800) {
+            let asked: nbd_gateway_config::Moment = moment(seconds * 1000).parse().unwrap();
+            prop_assert_eq!(asked.millis(), seconds * 1000);
+        }
+
+        #[test]
         fn no_size_takes_more_than_nine_columns(bytes: u64) {
             prop_assert!(size(bytes).chars().count() <= 9, "{}", size(bytes));
         }

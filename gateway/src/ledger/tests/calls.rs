@@ -215,6 +215,45 @@ async fn events_are_found_by_tenant_export_kind_and_id() {
 }
 
 #[tokio::test]
+async fn events_are_found_by_time_and_from_the_newest_back() {
+    let ledger = Ledger::in_memory().unwrap();
+    // The clock was set back after the third.
+    for at in [100, 200, 300, 250] {
+        ledger.event(NewEvent { kind: "grew", at: UnixMillis(at), ..NewEvent::default() }).await.unwrap();
+    }
+    let ids = async |filter| ledger.events(filter).await.unwrap().iter().map(|event| event.id).collect::<Vec<_>>();
+    let all = EventFilter { limit: 99, ..EventFilter::default() };
+    let from = |at| EventFilter { after: Some(UnixMillis(at)), ..all.clone() };
+    assert_eq!(ids(from(200)).await, [2, 3, 4], "its own moment is in");
+    assert_eq!(ids(EventFilter { before: Some(UnixMillis(300)), ..from(200) }).await, [2, 4], "and the end is not");
+    assert_eq!(ids(EventFilter { limit: 1, ..from(260) }).await, [3]);
+    assert_eq!(ids(EventFilter { since: Some(2), ..from(0) }).await, [3, 4]);
+    assert_eq!(ids(from(u64::MAX)).await, [0; 0]);
+    let before = async |filter| ledger.before_newest(filter).await.unwrap();
+    assert_eq!(before(all.clone()).await, 0);
+    assert_eq!(before(EventFilter { limit: 2, since: Some(4), ..all.clone() }).await, 2);
+    assert_eq!(before(EventFilter { limit: 0, ..all.clone() }).await, 4);
+    assert_eq!(before(from(260)).await, 2);
+    assert_eq!(before(from(1_000)).await, 4, "none");
+}
+
+#[tokio::test]
+async fn it_is_told_how_far_the_history_goes_until_the_end() {
+    let ledger = Ledger::in_memory().unwrap();
+    let mut told = ledger.told();
+    assert_eq!(*told.borrow_and_update(), 0);
+    ledger.event(NewEvent::default()).await.unwrap();
+    // Told before who recorded it knows: what is told is on the disk, and nothing later is missed.
+    assert_eq!((told.has_changed().unwrap(), *told.borrow_and_update()), (true, 1));
+    ledger.record_size(measured("a", 1)).await.unwrap();
+    assert!(!told.has_changed().unwrap(), "no event");
+    ledger.record_size(RecordSize { event: Some(NewEvent::default()), ..measured("a", 2) }).await.unwrap();
+    assert_eq!((told.has_changed().unwrap(), *told.borrow_and_update()), (true, 2));
+    ledger.close().await;
+    assert!(told.changed().await.is_err());
+}
+
+#[tokio::test]
 async fn only_the_newest_events_are_kept_and_long_ones_are_cut_between_characters() {
     let mut store = Store::in_memory().unwrap();
     assert_eq!(store.history, 100_000);

@@ -249,7 +249,7 @@ impl Play {
         self.wishes += 1;
         let job = self.jobs.begin(String::new());
         let asking = asking.map(|style| self.audience.asking(style));
-        let going_on = now(self.coordinator.apply(Act::Wish { wish, asking, job, reply }));
+        let going_on = now(self.coordinator.apply(Act::Wish { wish, asking, job, span: tracing::Span::none(), reply }));
         if going_on.is_none() && self.came_back() {
             let Start { export, tenant, .. } = &self.coordinator.at;
             return Err(Refusal { export: export.clone(), tenant: tenant.clone(), reason: Reason::Draining });
@@ -445,7 +445,15 @@ mod tests {
 
         state.lock().faults.push_back(Fault::Never);
         let (reply, answer) = oneshot::channel();
-        acts.send(Act::Wish { wish: Wish::Operator { target: 16 }, asking: None, job: 0, reply }).await.unwrap();
+        acts.send(Act::Wish {
+            wish: Wish::Operator { target: 16 },
+            asking: None,
+            job: 0,
+            span: tracing::Span::none(),
+            reply,
+        })
+        .await
+        .unwrap();
         assert_eq!(answer.await.unwrap().unwrap_err().reason, Reason::BackendTimedOut);
         sleep(Duration::from_secs(3600)).await;
         assert_eq!((state.lock().shown, unsettled()), (8, Bytes(8)), "settled while it may still land");
@@ -469,7 +477,15 @@ mod tests {
         let task = tokio::spawn(play.coordinator.run(rx));
         state.lock().faults.push_back(Fault::ZeroFails);
         let (reply, answer) = oneshot::channel();
-        acts.send(Act::Wish { wish: Wish::Operator { target: 16 }, asking: None, job: 0, reply }).await.unwrap();
+        acts.send(Act::Wish {
+            wish: Wish::Operator { target: 16 },
+            asking: None,
+            job: 0,
+            span: tracing::Span::none(),
+            reply,
+        })
+        .await
+        .unwrap();
         assert_eq!(answer.await.unwrap().unwrap_err().reason, Reason::BackendFailed);
         for _ in 0..10 {
             acts.send(Act::Seen(16)).await.unwrap();

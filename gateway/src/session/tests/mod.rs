@@ -42,7 +42,7 @@ impl Scene {
         let table = Arc::clone(registry.sessions());
         let handshake = Duration::from_secs(10);
         let front = Front {
-            listener: String::new(),
+            listener: "".into(),
             refusals: Arc::default(),
             registry,
             table,
@@ -50,6 +50,7 @@ impl Scene {
             drain: draining,
             handshake,
             option_length: 65536,
+            most: 1024,
             tls: None,
         };
         Self { front: Arc::new(front), _drain: drain }

@@ -1,0 +1,122 @@
+//! What the interface says of an export's backend: its connections, and in a word whether it can be used. As with all
+//! views, fields may be added; none is ever renamed.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::lane::Look;
+
+/// A connection to an export's backend, that is or is to be.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LaneView {
+    /// Its number within the export, from 0.
+    pub number: u64,
+    /// Whether it is connected.
+    pub up: bool,
+    /// Where to: the URI of the configuration, for this export.
+    pub backend: String,
+    /// When it was connected, or when it no longer was, in seconds since 1970-01-01 UTC.
+    pub since: u64,
+    /// How often it was connected again.
+    pub reconnects: u64,
+    /// Requests that are not answered, those that wait for a connection among them.
+    pub in_flight: u64,
+    /// The last thing that went wrong with it; it stays when that is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// Whether an export's backend can be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HealthView {
+    /// In a word: up, degraded (some connections are missing, or requests wait for one), down (requests fail) or embedded
+    /// (the gateway has the data itself).
+    pub state: String,
+    /// In a sentence.
+    pub says: String,
+}
+
+/// Seconds since 1970.
+pub(super) fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+impl LaneView {
+    /// The lanes of an export, by number.
+    pub(super) fn all(lanes: &[Look], backend: &str) -> Vec<Self> {
+        let view = |(number, look): (u64, &Look)| Self {
+            number,
+            up: look.up,
+            backend: backend.to_owned(),
+            since: seconds(look.since),
+            reconnects: look.reconnects,
+            in_flight: u64::try_from(look.in_flight).unwrap_or(u64::MAX),
+            last_error: look.last_error.clone(),
+        };
+        (0..).zip(lanes).map(view).collect()
+    }
+}
+
+impl HealthView {
+    /// Of an export with these lanes; none: it is embedded.
+    pub(super) fn of(lanes: &[Look]) -> Self {
+        let health = |state: &str, says: String| Self { state: state.to_owned(), says };
+        let (all, up) = (lanes.len(), lanes.iter().filter(|lane| lane.up).count());
+        let trouble = || {
+            let why = lanes.iter().filter(|lane| !lane.up).find_map(|lane| lane.last_error.as_ref());
+            why.map_or_else(String::new, |why| format!(": {why}"))
+        };
+        let connections = if all == 1 { "its connection" } else { "its connections" };
+        if all == 0 {
+            return health("embedded", "the gateway has the data itself".to_owned());
+        }
+        if lanes.iter().all(|lane| lane.failing.is_some()) {
+            return health("down", format!("requests fail until the backend is back{}", trouble()));
+        }
+        if lanes.iter().any(|lane| lane.aside) {
+            return health("degraded", format!("the backend is being changed without {connections}; requests wait"));
+        }
+        match up {
+            up if up == all => health("up", format!("{connections} {} up", if all == 1 { "is" } else { "are" })),
+            0 => health("degraded", format!("requests wait for the backend to come back{}", trouble())),
+            up => health("degraded", format!("{} of {all} connections are away{}", all.saturating_sub(up), trouble())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(up: bool, failing: bool, aside: bool) -> Look {
+        Look {
+            up,
+            since: UNIX_EPOCH,
+            reconnects: 0,
+            in_flight: 0,
+            last_error: (!up && !aside).then(|| "closed by the backend".to_owned()),
+            failing: failing.then(|| "it is away".to_owned()),
+            aside,
+        }
+    }
+
+    #[test]
+    fn health_is_a_word_and_a_sentence() {
+        let (up, away, failing, aside) =
+            (look(true, false, false), look(false, false, false), look(false, true, false), look(false, false, true));
+        for (lanes, state, says) in [
+            (vec![], "embedded", "the gateway has the data itself"),
+            (vec![up.clone()], "up", "its connection is up"),
+            (vec![up.clone(), up.clone()], "up", "its connections are up"),
+            (vec![up.clone(), away.clone()], "degraded", "1 of 2 connections are away: closed by the backend"),
+            (vec![up, failing.clone()], "degraded", "1 of 2 connections are away: closed by the backend"),
+            (vec![away], "degraded", "requests wait for the backend to come back: closed by the backend"),
+            (vec![aside], "degraded", "the backend is being changed without its connection; requests wait"),
+            (vec![failing.clone(), failing], "down", "requests fail until the backend is back: closed by the backend"),
+        ] {
+            assert_eq!(HealthView::of(&lanes), HealthView { state: state.to_owned(), says: says.to_owned() });
+        }
+    }
+}

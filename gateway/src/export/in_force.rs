@@ -1,0 +1,74 @@
+//! What is in force: the configuration, and what is counted of each tenant by it.
+//!
+//! Whoever begins something (a handshake, a listing, an opening) takes it once and keeps to it; nothing on the way of a
+//! request looks at it. It is replaced as a whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use nbd_gateway_config::{Config, Resolved, Tenant};
+use nbd_gateway_metrics::Metrics;
+use nbd_gateway_policy::access::Identity;
+use nbd_gateway_policy::refusal::Reason;
+use nbd_gateway_policy::types::TenantId;
+
+use super::crowd::Crowd;
+use crate::resize::watchers;
+use crate::session::Session;
+
+/// A configuration, as it is applied.
+#[derive(Debug)]
+pub(super) struct InForce {
+    pub(super) config: Arc<Config>,
+    crowds: HashMap<TenantId, Arc<Crowd>>,
+}
+
+impl InForce {
+    /// A tenant that was there before keeps what is counted of it, and its bounds until it is adjusted.
+    pub(super) fn new(config: Arc<Config>, before: Option<&Self>, metrics: &Metrics) -> Self {
+        let crowd = |tenant: &Tenant| {
+            let known = before.and_then(|before| before.crowds.get(&tenant.id));
+            let crowd = match known {
+                Some(known) => Arc::clone(known),
+                None => Crowd::new(tenant, metrics.tenant(tenant.id.as_str(), Reason::LABELS.as_slice())),
+            };
+            (tenant.id.clone(), crowd)
+        };
+        let crowds = config.tenants().iter().map(crowd).collect();
+        Self { config, crowds }
+    }
+
+    /// The exports that are named, as they are to be opened.
+    pub(super) fn named(&self) -> impl Iterator<Item = Resolved> {
+        self.config.listable().filter_map(|name| self.config.export_for(name).ok())
+    }
+
+    /// The series of exports that are named exist from the start.
+    pub(super) fn show(&self, metrics: &Metrics) {
+        for export in self.named() {
+            let (name, tenant) = (export.name.as_str(), export.tenant.as_str());
+            drop(metrics.export(name));
+            drop(metrics.resize(name, tenant, watchers::label(&export.resize.driver)));
+            if !export.notify.is_empty() {
+                drop(metrics.hooks(name));
+            }
+        }
+    }
+
+    /// What is open of a tenant; None: it has left the configuration.
+    pub(super) fn crowd(&self, tenant: &TenantId) -> Option<&Arc<Crowd>> {
+        self.crowds.get(tenant)
+    }
+
+    /// Those of all tenants.
+    pub(super) fn crowds(&self) -> impl Iterator<Item = &Arc<Crowd>> {
+        self.crowds.values()
+    }
+
+    /// Whether a session's client may do by this what it may do.
+    pub(super) fn admits(&self, session: &Session, identity: &Identity) -> bool {
+        let export = session.export();
+        let tenant = &export.settings().config.tenant;
+        self.config.access().decide(identity, tenant, export.name()).verbs == session.verbs()
+    }
+}

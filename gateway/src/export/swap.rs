@@ -1,0 +1,276 @@
+//! Another configuration takes the place of the one in force.
+//!
+//! Owns what becomes of each export that is open, and of each session's verdict. What could go wrong is looked at before:
+//! [`Registry::objections`] says what must not be done to those who are there, and [`Registry::open_beforehand`] opens what
+//! is to be open from the start. [`Registry::replace`] can't fail, and waits for nothing.
+
+use std::sync::Arc;
+
+use nbd_gateway_config::{Backend, Config, Resolved};
+use nbd_gateway_policy::refusal::Reason;
+use nbd_gateway_policy::types::Bytes;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::in_force::InForce;
+use super::registry::{Entry, Lease, OpenError, Registry};
+use super::{Export, Leaving};
+
+/// What becomes of an open export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Nothing: its sessions never notice.
+    Stays,
+    /// It goes by its new settings as it is, and its sessions stay.
+    Adjusts,
+    /// It is there no more, and its sessions drain.
+    Ends,
+    /// Its sessions part, and the first that comes back opens it anew.
+    Reopens,
+}
+
+impl Fate {
+    fn of(entry: &Entry, config: &Config) -> Self {
+        let open = entry.config();
+        match config.export_for(open.name.as_str()) {
+            Err(_) => Self::Ends,
+            Ok(next) if is_same(&open, &next) => Self::Stays,
+            // One that is being opened or closed just now is opened anew.
+            Ok(next) => match entry.now_open() {
+                Some(export) if export.may_adjust(&next).is_ok() => Self::Adjusts,
+                _ => Self::Reopens,
+            },
+        }
+    }
+}
+
+/// Whether two settings are the same for an export: the bounds of the process are not its own.
+fn is_same(open: &Resolved, next: &Resolved) -> bool {
+    let mut own = open.clone();
+    own.limits.handshake_timeout = next.limits.handshake_timeout;
+    own.limits.option_length = next.limits.option_length;
+    own.limits.sessions_per_listener = next.limits.sessions_per_listener;
+    own.limits.drain_timeout = next.limits.drain_timeout;
+    own == *next
+}
+
+fn has_same_file(one: &Resolved, other: &Resolved) -> bool {
+    match (&one.backend, &other.backend) {
+        (Backend::File { path, .. }, Backend::File { path: same, .. }) => path == same,
+        _ => false,
+    }
+}
+
+/// An export that was opened before its configuration is in force.
+#[derive(Debug)]
+pub struct Opened {
+    entry: Arc<Entry>,
+    export: Arc<Export>,
+    /// It was counted before, by the ledger.
+    counted: bool,
+}
+
+/// What a replacement has set going.
+#[derive(Debug)]
+pub struct Replaced {
+    /// What was opened beforehand.
+    pub leases: Vec<Lease>,
+    /// How many exports leave.
+    pub leaving: usize,
+    /// How many sessions of exports that stay are ended, for their clients may do other things now.
+    pub judged_anew: usize,
+}
+
+impl Registry {
+    /// What must not be done to those who are there: a sentence for each.
+    pub fn objections(&self, config: &Config) -> Vec<String> {
+        let sessions = self.sessions().all();
+        let entries: Vec<Arc<Entry>> = self.entries.iter().map(|entry| Arc::clone(entry.value())).collect();
+        let mut objections = Vec::new();
+        for entry in entries.iter().filter(|entry| !entry.is_leaving()) {
+            let (open, name) = (entry.config(), entry.name());
+            let Ok(next) = config.export_for(&name) else { continue };
+            if matches!(open.backend, Backend::Memory { .. }) && Fate::of(entry, config) == Fate::Reopens {
+                objections.push(format!(
+                    "export {name:?} is in memory, and what has changed of it needs it to be opened anew: its data would be \
+                     gone; leave it as it was, or take it out with one reload and add it with another"
+                ));
+            }
+            let policy = &next.resize.policy;
+            let ceiling = if policy.ceiling { policy.granularity.round_down(policy.max_size).bytes() } else { 0 };
+            let relies = sessions.iter().filter(|session| {
+                session.sees_ceiling()
+                    && session.export().name() == name
+                    && session.told() > ceiling.max(session.export().size())
+            });
+            if let Some(told) = relies.map(|session| session.told()).max() {
+                objections.push(format!(
+                    "export {name:?} can't be shown with less than {}: clients are connected that were told so, and rely on \
+                     it; end them first",
+                    Bytes(told)
+                ));
+            }
+        }
+        objections.sort();
+        objections
+    }
+
+    /// Whether an export is to be opened before `config` is in force: it is the gateway's own disk, nobody has it open, and
+    /// nobody who leaves has its file.
+    pub fn is_free(&self, next: &Resolved, config: &Config) -> bool {
+        next.backend.is_embedded()
+            && self.config().export_for(next.name.as_str()).is_err()
+            && self.entries.iter().all(|entry| {
+                let open = entry.config();
+                let fate = Fate::of(entry.value(), config);
+                let leaves = entry.is_leaving() || matches!(fate, Fate::Ends | Fate::Reopens);
+                open.name != next.name && !(leaves && has_same_file(&open, next))
+            })
+    }
+
+    /// Waits until nobody who leaves has the file of this export any more. Cancel-safe: yes.
+    pub async fn files_are_let_go(&self, name: &str) {
+        let Ok(next) = self.config().export_for(name) else { return };
+        let entries: Vec<Arc<Entry>> = self.entries.iter().map(|entry| Arc::clone(entry.value())).collect();
+        for entry in entries.iter().filter(|entry| entry.is_leaving() && has_same_file(&entry.config(), &next)) {
+            drop(entry.state.lock().await);
+        }
+    }
+
+    /// Opens an export that the configuration in force does not have.
+    pub async fn open_beforehand(&self, next: Resolved) -> Result<Opened, OpenError> {
+        let counted = self.shared.book.size(&next.name).is_some();
+        let opened = self.open_backend(&next).await;
+        if opened.is_err() && !counted {
+            // Nothing of it is held.
+            let _ = self.shared.book.forget(&next.name);
+        }
+        let export = Arc::new(opened?);
+        Ok(Opened { entry: Entry::new(next), export, counted })
+    }
+
+    /// Closes what was opened beforehand in vain. A file that was made for it stays.
+    pub async fn close_again(&self, opened: Opened) {
+        let Opened { entry, export, counted } = opened;
+        export.close().await;
+        let config = entry.config();
+        if !counted && let Some(size) = self.shared.book.size(&config.name) {
+            if let Err(error) = self.shared.notes.forget(&config.name, &config.tenant, size).await {
+                tracing::warn!(export = config.name.as_str(), %error, "the ledger goes on counting an export that was not added");
+            } else {
+                let _ = self.shared.book.forget(&config.name);
+            }
+        }
+        self.forget_series(&entry);
+    }
+
+    /// Puts `config` in force. From the return on everything that begins goes by it; sessions of what did not change never
+    /// notice, and the others have until `over`.
+    pub fn replace(self: &Arc<Self>, config: Arc<Config>, opened: Vec<Opened>, over: Instant) -> Replaced {
+        let (mut leaving, mut leases) = (Vec::new(), Vec::new());
+        let (before, now) = {
+            let mut in_force = self.in_force.write();
+            let before = Arc::clone(&in_force);
+            let now = InForce::new(config, Some(&before), &self.shared.metrics);
+            for entry in &self.entries {
+                let how = match Fate::of(entry.value(), &now.config) {
+                    Fate::Stays => continue,
+                    Fate::Adjusts if entry.adjusts(&now.config) => continue,
+                    Fate::Ends => Leaving::Drained,
+                    Fate::Adjusts | Fate::Reopens => Leaving::Parted,
+                };
+                if entry.closes() {
+                    leaving.push((Arc::clone(entry.value()), how));
+                }
+            }
+            for Opened { entry, export, .. } in opened {
+                leases.push(self.put(&now, &entry, &export));
+            }
+            now.show(&self.shared.metrics);
+            let now = Arc::new(now);
+            *in_force = Arc::clone(&now);
+            (before, now)
+        };
+        self.tell_bounds(&now.config);
+        let replaced = Replaced { leases, leaving: leaving.len(), judged_anew: self.judge_anew(&now) };
+        self.see_all_off(leaving, &before.config, over);
+        replaced
+    }
+
+    /// Takes in what was opened beforehand. Nobody else knows of it yet.
+    fn put(self: &Arc<Self>, now: &InForce, entry: &Arc<Entry>, export: &Arc<Export>) -> Lease {
+        let config = entry.config();
+        // What is named is the operator's own doing: it is open even where its tenant has no room.
+        let room = now.crowd(&config.tenant).and_then(|crowd| crowd.open(&config.name).ok());
+        if let Ok(mut state) = entry.state.try_lock() {
+            state.holds(Arc::clone(export), room);
+        }
+        self.entries.insert(entry.name(), Arc::clone(entry));
+        Lease::new(self, entry, export)
+    }
+
+    /// What tenants may have open and in flight, and how fast they may go; and whose the exports are that are not open.
+    fn tell_bounds(&self, now: &Config) {
+        now.tenants().iter().for_each(|tenant| self.adjust_tenant(tenant));
+        for export in now.listable().filter_map(|name| now.export_for(name).ok()) {
+            // Of one that is open, its next opening does it.
+            if !self.entries.contains_key(export.name.as_str()) {
+                self.shared.book.give(&export.name, &export.tenant);
+            }
+        }
+    }
+
+    /// Ends the sessions whose clients may do other things now: they come back under the new rules.
+    fn judge_anew(&self, now: &InForce) -> usize {
+        let mut ended = 0;
+        for session in self.sessions().all() {
+            if *session.export().leaving().borrow() == Leaving::Not && !now.admits(&session, &session.identity()) {
+                tracing::info!(
+                    session = session.id(),
+                    export = session.export().name(),
+                    "a session is ended, for its client may do other things now"
+                );
+                session.part();
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Whether a session that has just begun, and was judged by `config`, may stay as it is.
+    pub fn still_admits(&self, session: &crate::session::Session, judged_by: &Arc<Config>) -> bool {
+        let now = self.in_force();
+        Arc::ptr_eq(&now.config, judged_by) || now.admits(session, &session.identity())
+    }
+
+    fn see_all_off(self: &Arc<Self>, leaving: Vec<(Arc<Entry>, Leaving)>, before: &Arc<Config>, over: Instant) {
+        let mut gone = JoinSet::new();
+        for (entry, how) in leaving {
+            gone.spawn(Arc::clone(self).see_off(entry, how, over));
+        }
+        let (registry, before) = (Arc::clone(self), Arc::clone(before));
+        tokio::spawn(async move {
+            while gone.join_next().await.is_some() {}
+            // Their exports are gone: nothing counts for them any more.
+            let in_force = registry.in_force.read();
+            for tenant in before.tenants().iter().filter(|t| in_force.config.tenant(t.id.as_str()).is_none()) {
+                registry.shared.metrics.forget_tenant(tenant.id.as_str(), Reason::LABELS.as_slice());
+            }
+        });
+    }
+
+    /// An export that has left the configuration has no series any more.
+    pub(super) fn forget_series(&self, entry: &Entry) {
+        let config = entry.config();
+        // Held to the end: whoever replaces it makes the series of what is there again.
+        let in_force = self.in_force.read();
+        let next = in_force.config.export_for(config.name.as_str());
+        if next.is_ok_and(|next| next.tenant == config.tenant) {
+            return;
+        }
+        self.shared.metrics.forget_export(config.name.as_str(), config.tenant.as_str());
+        if in_force.config.listable().any(|name| name == config.name.as_str()) {
+            in_force.show(&self.shared.metrics);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! How a lane is, for people. Written when its connection changes, never for a request.
+
+use std::time::SystemTime;
+
+use super::Lane;
+
+/// What a lane's task knows of its connections.
+#[derive(Debug)]
+pub(super) struct Diary {
+    up: bool,
+    /// When that began.
+    since: SystemTime,
+    /// How many connections there have been.
+    connections: u64,
+    /// The last thing that went wrong.
+    trouble: Option<String>,
+}
+
+impl Default for Diary {
+    fn default() -> Self {
+        Self { up: false, since: SystemTime::now(), connections: 0, trouble: None }
+    }
+}
+
+/// A lane as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Whether it is connected.
+    pub up: bool,
+    /// When it was connected, or when it no longer was.
+    pub since: SystemTime,
+    /// How often it was connected again.
+    pub reconnects: u64,
+    /// Requests that are not answered, those that wait for a connection among them.
+    pub in_flight: usize,
+    /// The last thing that went wrong with it, for operators: it may name addresses. It stays when that is over.
+    pub last_error: Option<String>,
+    /// Why requests fail: it was given up until it is back.
+    pub failing: Option<String>,
+    /// The gateway itself keeps it without a connection, for a change of the backend.
+    pub aside: bool,
+}
+
+impl Lane {
+    /// How it is.
+    pub fn look(&self) -> Look {
+        let (in_flight, failing) = {
+            let table = self.table.lock();
+            (table.len(), table.down().map(String::from))
+        };
+        let aside = *self.resting.borrow();
+        let diary = self.diary.lock();
+        Look {
+            up: diary.up,
+            since: diary.since,
+            reconnects: diary.connections.saturating_sub(1),
+            in_flight,
+            last_error: diary.trouble.clone(),
+            failing,
+            aside,
+        }
+    }
+
+    /// It is connected.
+    pub(super) fn note_up(&self) {
+        let mut diary = self.diary.lock();
+        (diary.up, diary.since) = (true, SystemTime::now());
+        diary.connections = diary.connections.saturating_add(1);
+    }
+
+    /// It is not, any more; `None`: on purpose.
+    pub(super) fn note_away(&self, why: Option<&str>) {
+        let mut diary = self.diary.lock();
+        (diary.up, diary.since) = (false, SystemTime::now());
+        if let Some(why) = why {
+            diary.trouble = Some(why.to_owned());
+        }
+    }
+
+    /// Something else is wrong.
+    pub(super) fn note_trouble(&self, why: &str) {
+        let trouble = &mut self.diary.lock().trouble;
+        if trouble.as_deref() != Some(why) {
+            *trouble = Some(why.to_owned());
+        }
+    }
+}

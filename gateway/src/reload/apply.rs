@@ -1,0 +1,232 @@
+//! What is in force while the gateway runs, and how something else comes to be.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use nbd_gateway_config::{Config, Limits, Resolved};
+use nbd_gateway_metrics::Metrics;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::doors::Planned;
+use super::{Ask, Doors, House, NotReloaded, Outcome, Source};
+use crate::admin::TokenFile;
+use crate::app::look_at_backend_certificates;
+use crate::export::{Lease, Opened, Registry};
+use crate::service::Service;
+
+/// Everything that goes by the configuration.
+pub struct InRun {
+    /// Where it comes from.
+    pub source: Source,
+    /// The listeners.
+    pub doors: Doors,
+    /// What their connections share.
+    pub house: House,
+    /// The exports.
+    pub registry: Arc<Registry>,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// The file of the admin interface's token.
+    pub token_file: TokenFile,
+    /// Embedded exports with a name of their own are open as long as the configuration has them.
+    pub embedded: Embedded,
+    /// Who is told that it reloads.
+    pub service: Service,
+}
+
+/// The leases of exports that are open from the start, by name.
+pub type Embedded = Arc<Mutex<HashMap<String, Lease>>>;
+
+/// What is made ready before anything changes.
+struct Ready {
+    listeners: Vec<Planned>,
+    opened: Vec<Opened>,
+    lines: Arc<[String]>,
+}
+
+impl InRun {
+    /// Opens the listeners that the gateway starts with.
+    pub fn begin(&mut self, listeners: Vec<Planned>, limits: &Limits) {
+        self.doors.open(listeners, limits, &self.house);
+        self.in_force_now();
+    }
+
+    /// Nothing is reloaded any more. Waits until no listener accepts, once they have been told to; gives back what is open.
+    pub async fn end(self) -> Embedded {
+        self.doors.closed().await;
+        self.embedded
+    }
+
+    /// Answers whoever asks, for ever. Cancel-safe: what was changed is changed whole; what was made ready is let go.
+    pub async fn serve(&mut self, asked: &mut mpsc::Receiver<Ask>) {
+        let mut asks = Vec::new();
+        loop {
+            if asked.recv_many(&mut asks, super::WAITING).await == 0 {
+                // Nobody can ask any more.
+                return std::future::pending().await;
+            }
+            let outcome = self.reload().await;
+            for ask in asks.drain(..) {
+                // Whoever has left heard it from the log.
+                let _ = ask.send(outcome.clone());
+            }
+        }
+    }
+
+    /// Reads the configuration anew, and tells the log and the metrics what came of it.
+    async fn reload(&mut self) -> Outcome {
+        tracing::info!("reading the configuration anew");
+        self.service.reloading().await;
+        let outcome = self.read_anew().await;
+        self.service.ready().await;
+        match &outcome {
+            Ok(lines) => {
+                self.in_force_now();
+                tracing::info!(changes = lines.len(), "the configuration is reloaded");
+            }
+            Err(NotReloaded::NoFile) => tracing::warn!("{}", NotReloaded::NoFile),
+            Err(why) => {
+                self.metrics.config_refused();
+                tracing::error!("{why}");
+            }
+        }
+        outcome
+    }
+
+    /// The configuration was in order just now.
+    fn in_force_now(&self) {
+        let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let at = i64::try_from(at).unwrap_or(i64::MAX);
+        self.metrics.config_in_force(at);
+    }
+
+    async fn read_anew(&mut self) -> Outcome {
+        let config = self.source.load().await?;
+        let ready = self.make_ready(&config).await?;
+        // Before anything goes by it, so that what comes to be open has its bounds from the start. It can't fail.
+        self.registry.allowances().configure_all(config.tenants()).await;
+        Ok(self.apply(Arc::new(config), ready))
+    }
+
+    /// Everything that can fail. Changes nothing; in vain, nothing of it is left.
+    async fn make_ready(&mut self, config: &Config) -> Result<Ready, NotReloaded> {
+        let now = self.registry.config();
+        let changes = now.changes_to(config);
+        let fixed =
+            changes.by_restart_only().map(|what| format!("{what}: this needs a restart, or leave it as it was"));
+        let mut wrong: Vec<String> = fixed.collect();
+        wrong.extend(self.registry.objections(config));
+        if let Some(file) = &config.token_file
+            && now.token_file != config.token_file
+        {
+            wrong.extend(no_token(file).await);
+        }
+        let listeners = match self.doors.plan(config).await {
+            Ok(listeners) => listeners,
+            Err(errors) => {
+                wrong.extend([errors.first].iter().chain(&errors.others).map(ToString::to_string));
+                Vec::new()
+            }
+        };
+        let opened = if wrong.is_empty() { self.open_disks(config).await } else { Err(Vec::new()) };
+        match opened {
+            Ok(opened) => {
+                let lines = changes.iter().map(ToString::to_string).collect();
+                Ok(Ready { listeners, opened, lines })
+            }
+            Err(errors) => Err(NotReloaded::wrong(wrong.into_iter().chain(errors))),
+        }
+    }
+
+    /// New disks of the gateway's own, or everything that keeps them from being opened.
+    async fn open_disks(&self, config: &Config) -> Result<Vec<Opened>, Vec<String>> {
+        let (mut opened, mut errors) = (Vec::new(), Vec::new());
+        for export in named_embedded(config).filter(|export| self.registry.is_free(export, config)) {
+            match self.registry.open_beforehand(export).await {
+                Ok(export) => opened.push(export),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        if errors.is_empty() {
+            return Ok(opened);
+        }
+        for export in opened {
+            self.registry.close_again(export).await;
+        }
+        Err(errors)
+    }
+
+    /// Nothing of this can fail, and nothing waits.
+    fn apply(&mut self, config: Arc<Config>, ready: Ready) -> Arc<[String]> {
+        let Ready { listeners, opened, lines } = ready;
+        let before = self.registry.config();
+        for line in lines.iter() {
+            tracing::info!("configuration: {line}");
+        }
+        if let Some(set) = self.source.level.as_ref().filter(|_| before.log.level != config.log.level) {
+            set(config.log.level);
+        }
+        self.token_file.set(config.token_file.clone());
+        look_at_backend_certificates(&config, Some(&before), &self.metrics);
+        let over = Instant::now() + config.limits.drain_timeout;
+        let replaced = self.registry.replace(Arc::clone(&config), opened, over);
+        for uri in listeners.iter().flat_map(Planned::uris) {
+            tracing::info!(uri, "listening");
+        }
+        self.doors.open(listeners, &config.limits, &self.house);
+        let mut embedded = self.embedded.lock();
+        let left: Vec<Lease> = embedded.extract_if(|_, lease| lease.is_leaving()).map(|(_, lease)| lease).collect();
+        embedded.extend(replaced.leases.into_iter().map(|lease| (lease.export().name().to_owned(), lease)));
+        let later = named_embedded(&config).filter(|export| !embedded.contains_key(export.name.as_str()));
+        let later: Vec<String> = later.map(|export| export.name.as_str().to_owned()).collect();
+        drop(embedded);
+        drop(left);
+        later.into_iter().for_each(|name| self.open_later(name));
+        if replaced.leaving > 0 || replaced.judged_anew > 0 {
+            tracing::info!(
+                exports = replaced.leaving,
+                sessions = replaced.judged_anew,
+                "exports that have changed or left are closed, and sessions whose clients may do other things now are ended"
+            );
+        }
+        lines
+    }
+
+    /// Opens a disk whose file, or whose name, another has that leaves: when that is closed.
+    fn open_later(&self, name: String) {
+        let (registry, embedded) = (Arc::clone(&self.registry), Arc::clone(&self.embedded));
+        tokio::spawn(async move {
+            registry.files_are_let_go(&name).await;
+            match registry.open(&name).await {
+                Ok(lease) => {
+                    let mut embedded = embedded.lock();
+                    // Another reload can have come between.
+                    if !lease.is_leaving() {
+                        embedded.insert(name, lease);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(export = name, %error, "an export that is to be open from the start is not; it is tried again for each client");
+                }
+            }
+        });
+    }
+}
+
+/// The gateway's own disks that are open from the start.
+fn named_embedded(config: &Config) -> impl Iterator<Item = Resolved> {
+    let named = config.listable().filter_map(|name| config.export_for(name).ok());
+    named.filter(|export| export.backend.is_embedded())
+}
+
+/// What is wrong with a token's file.
+async fn no_token(file: &Path) -> Option<String> {
+    match tokio::fs::read_to_string(file).await {
+        Ok(text) if text.lines().next().is_some_and(|line| !line.trim().is_empty()) => None,
+        Ok(_) => Some(format!("[admin]: token-file {} has no token in its first line", file.display())),
+        Err(error) => Some(format!("[admin]: token-file {} can't be read: {error}", file.display())),
+    }
+}

@@ -1,0 +1,57 @@
+//! How the gateway is, in one sentence: what `systemctl status` shows.
+
+use std::fmt;
+
+/// While the configuration is read anew.
+pub(super) const RELOADING: &str = "reading the configuration anew";
+
+/// What there is to say of the gateway now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// No new clients are taken any more.
+    pub draining: bool,
+    /// Exports that are open.
+    pub exports: usize,
+    /// Sessions that are open.
+    pub sessions: usize,
+    /// Tenants whose exports are larger, all together, than their quota.
+    pub over_quota: usize,
+}
+
+impl fmt::Display for Glance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sessions = Count(self.sessions, "session");
+        if self.draining {
+            return write!(f, "draining, {sessions} left");
+        }
+        write!(f, "taking clients; {} open, {sessions}", Count(self.exports, "export"))?;
+        if self.over_quota > 0 {
+            write!(f, ", {} over quota", Count(self.over_quota, "tenant"))?;
+        }
+        Ok(())
+    }
+}
+
+/// So many of them.
+struct Count(usize, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(number, name) = self;
+        write!(f, "{number} {name}{}", if *number == 1 { "" } else { "s" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sentence_tells_what_is_open_and_who_has_too_much() {
+        let glance = Glance { draining: false, exports: 1, sessions: 0, over_quota: 0 };
+        assert_eq!(glance.to_string(), "taking clients; 1 export open, 0 sessions");
+        let glance = Glance { exports: 3, sessions: 1, over_quota: 2, ..glance };
+        assert_eq!(glance.to_string(), "taking clients; 3 exports open, 1 session, 2 tenants over quota");
+        assert_eq!(Glance { draining: true, sessions: 4, ..glance }.to_string(), "draining, 4 sessions left");
+    }
+}

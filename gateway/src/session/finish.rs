@@ -1,0 +1,102 @@
+//! What orders a session to finish: the gateway that drains, or its export that leaves.
+
+use tokio::sync::watch;
+
+use crate::export::Leaving;
+
+/// How a session is to finish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Order {
+    /// What was admitted is answered, what comes later is refused.
+    Drain,
+    /// Between two messages.
+    Part,
+    /// Now.
+    Cut,
+}
+
+/// Where the orders of one session come from. Each clone hears all of them.
+#[derive(Clone, Debug)]
+pub(super) struct Finish {
+    gateway: watch::Receiver<bool>,
+    export: watch::Receiver<Leaving>,
+    heard: Option<Order>,
+}
+
+impl Finish {
+    pub(super) const fn new(gateway: watch::Receiver<bool>, export: watch::Receiver<Leaving>) -> Self {
+        Self { gateway, export, heard: None }
+    }
+
+    /// Whether it is to take nothing new.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.now().is_some()
+    }
+
+    fn now(&self) -> Option<Order> {
+        let drains = self.gateway.borrow().then_some(Order::Drain);
+        let leaves = match *self.export.borrow() {
+            Leaving::Not => None,
+            Leaving::Drained => Some(Order::Drain),
+            Leaving::Parted => Some(Order::Part),
+            Leaving::Cut => Some(Order::Cut),
+        };
+        drains.max(leaves)
+    }
+
+    /// The next order, each once, also one that was given before. Cancel-safe: yes.
+    pub(super) async fn next(&mut self) -> Order {
+        loop {
+            self.gateway.mark_unchanged();
+            self.export.mark_unchanged();
+            match self.now() {
+                Some(order) if self.heard < Some(order) => {
+                    self.heard = Some(order);
+                    return order;
+                }
+                Some(_) | None => {}
+            }
+            // Whoever is gone orders nothing any more.
+            tokio::select! {
+                biased;
+                Ok(()) = self.gateway.changed() => {}
+                Ok(()) = self.export.changed() => {}
+                else => std::future::pending().await,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_order_is_heard_once_and_the_sterner_one_counts() {
+        let (gateway, export) = (watch::Sender::new(false), watch::Sender::new(Leaving::Not));
+        let mut finish = Finish::new(gateway.subscribe(), export.subscribe());
+        assert!(!finish.is_ordered());
+        let silent = |finish: &mut Finish| ready(finish).is_none();
+        assert!(silent(&mut finish));
+        gateway.send_replace(true);
+        assert_eq!(ready(&mut finish), Some(Order::Drain));
+        export.send_replace(Leaving::Drained);
+        assert!(silent(&mut finish), "that it knows");
+        export.send_replace(Leaving::Cut);
+        assert_eq!(ready(&mut finish), Some(Order::Cut));
+        drop((gateway, export));
+        assert!(silent(&mut finish));
+        let (_gateway, late) = (watch::Sender::new(false), watch::Sender::new(Leaving::Parted));
+        let mut finish = Finish::new(_gateway.subscribe(), late.subscribe());
+        assert_eq!(ready(&mut finish), Some(Order::Part), "one that was given before");
+    }
+
+    fn ready(finish: &mut Finish) -> Option<Order> {
+        let mut next = std::pin::pin!(finish.next());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        match next.as_mut().poll(&mut cx) {
+            std::task::Poll::Ready(order) => Some(order),
+            std::task::Poll::Pending => None,
+        }
+    }
+}

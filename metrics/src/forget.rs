@@ -1,0 +1,72 @@
+//! Series that end before the process does: those of exports and tenants that the configuration no longer has.
+//!
+//! Counters that come back under the same name begin at 0 again, as after a restart. Who still holds handles of what was
+//! forgotten counts into nothing.
+
+use crate::labels::{Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeResult, ResizeStyle};
+use crate::names::Metrics;
+
+impl Metrics {
+    /// Takes an export's series away, and makes room for another name. One that shares `other` with the rest has none.
+    pub fn forget_export(&self, name: &str, tenant: &str) {
+        if !self.exports.lock().remove(name) {
+            return;
+        }
+        // What is not there need not go.
+        for command in Command::ALL {
+            for outcome in Outcome::ALL {
+                let _ = self.requests.remove_label_values(&[name, command.as_str(), outcome.as_str()]);
+            }
+        }
+        for direction in Direction::ALL {
+            let _ = self.bytes.remove_label_values(&[name, direction.as_str()]);
+        }
+        for reason in LossReason::ALL {
+            let _ = self.reconnects.remove_label_values(&[name, reason.as_str()]);
+        }
+        for result in HookResult::ALL {
+            for way in HookWay::ALL {
+                let _ = self.hook_attempts.remove_label_values(&[name, way.as_str(), result.as_str()]);
+            }
+        }
+        for style in ResizeStyle::ALL {
+            for result in ResizeResult::ALL {
+                let _ = self.resizes.remove_label_values(&[name, tenant, style.as_str(), result.as_str()]);
+            }
+        }
+        let _ = self.size.remove_label_values(&[name, tenant]);
+        for counter in [
+            &self.open_failures,
+            &self.claims_lost,
+            &self.notices_sent,
+            &self.notices_merged,
+            &self.backend_notices,
+            &self.backend_notices_dropped,
+        ] {
+            let _ = counter.remove_label_values(&[name]);
+        }
+        for gauge in [
+            &self.in_flight,
+            &self.lane_up,
+            &self.opened,
+            &self.generation,
+            &self.looked_at,
+            &self.drift,
+            &self.unsettled,
+            &self.quarantined,
+            &self.hooks_behind,
+        ] {
+            let _ = gauge.remove_label_values(&[name]);
+        }
+    }
+
+    /// Takes a tenant's series away; `reasons` as in [`tenant`](Self::tenant).
+    pub fn forget_tenant(&self, name: &str, reasons: &[&'static str]) {
+        for reason in reasons {
+            let _ = self.denials.remove_label_values(&[name, reason]);
+        }
+        for gauge in &self.tenants {
+            let _ = gauge.remove_label_values(&[name]);
+        }
+    }
+}
