@@ -4,6 +4,7 @@
 //! asked to ([`reload`](crate::reload)), until told to stop, then drains: listeners close, what was admitted is finished, new requests get ESHUTDOWN, backends get DISC, all within `drain-timeout` and
 //! a second.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use nbd_gateway_config::{Config, Tenant, UriTls};
 use nbd_gateway_metrics::Metrics;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::admin::{Admin, Inside, Phase, TokenFile};
 use crate::export::Registry;
@@ -69,6 +71,10 @@ pub struct App {
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
     embedded: Embedded,
+    /// Looks at what is not counted as it is; until the drain.
+    looking: JoinSet<()>,
+    /// Of backends, for the metrics.
+    certificates: Vec<BackendTls>,
     reload: (Reload, mpsc::Receiver<Ask>),
 }
 
@@ -83,7 +89,7 @@ impl App {
             Ok(listeners) => listeners,
             Err(error) => return Err(error.first),
         };
-        look_at_backend_certificates(&config, None, &metrics);
+        let certificates = look_at_backend_certificates(&config, None, &metrics);
         let admin = match &config.admin {
             Some(address) => Some(Admin::bind(address).await.map_err(StartError::Admin)?),
             None => None,
@@ -103,18 +109,26 @@ impl App {
                 embedded.lock().insert(name.to_owned(), lease);
             }
         }
-        // Opened for a look, and let go when idle. What can't be opened stays counted as it was.
-        let looking = Arc::clone(&registry);
-        tokio::spawn(async move {
-            for name in measure {
-                if let Err(error) = looking.open(&name).await {
-                    tracing::warn!(export = name, %error, "an export of the ledger can't be measured; it counts at its last size");
-                }
-            }
-        });
+        registry.expect_looks();
+        let mut looking = JoinSet::new();
+        looking.spawn(Arc::clone(&registry).measure_all(measure));
         let table = Arc::clone(registry.sessions());
         let reload = Reload::new();
-        Ok(Self { config, doors, listeners, admin, registry, notes, table, pool, metrics, embedded, reload })
+        Ok(Self {
+            config,
+            doors,
+            listeners,
+            admin,
+            registry,
+            notes,
+            table,
+            pool,
+            metrics,
+            embedded,
+            looking,
+            certificates,
+            reload,
+        })
     }
 
     /// The URI of each listener, with the port that the kernel chose.
@@ -164,6 +178,7 @@ impl App {
             metrics: self.metrics,
             token_file,
             embedded: self.embedded,
+            certificates: self.certificates,
             service: service.clone(),
         };
         running.begin(self.listeners, &self.config.limits);
@@ -196,6 +211,7 @@ impl App {
             tracing::warn!(sessions = left, limit = ?limits.drain_timeout, "drain-timeout is over; the sessions left are cut");
             self.table.cut_all();
         }
+        drop(self.looking);
         embedded.lock().clear();
         if tokio::time::timeout_at(over + LET_GO, self.registry.close_all()).await.is_err() {
             tracing::warn!(limit = ?limits.drain_timeout + LET_GO, "a backend did not answer what was in flight; it is left");
@@ -225,15 +241,29 @@ fn glance(phase: watch::Receiver<Phase>, registry: Arc<Registry>, sessions: Arc<
     }
 }
 
-/// Tells now what would keep backends from being reached, and has the metrics of their certificates from the start. They
-/// may still become right: nothing ends for it. Those of `before` have been looked at.
-pub(crate) fn look_at_backend_certificates(config: &Config, before: Option<&Config>, metrics: &Arc<Metrics>) {
+/// Tells now what would keep backends from being reached, and has the metrics of their certificates from the start, for as
+/// long as what this answers is there. They may still become right: nothing ends for it. Of those of `before` it was told.
+pub(crate) fn look_at_backend_certificates(
+    config: &Config,
+    before: Option<&Config>,
+    metrics: &Arc<Metrics>,
+) -> Vec<BackendTls> {
     let known: Vec<&UriTls> = before.into_iter().flat_map(Config::backends_tls).collect();
-    for tls in config.backends_tls().filter(|tls| !known.contains(tls)) {
+    let mut seen = HashSet::new();
+    let mut watched = Vec::new();
+    for tls in config.backends_tls() {
         let name = tls.hostname.as_deref().unwrap_or("localhost");
         let certificates = tls.certificates.as_deref();
-        if let Err(fault) = BackendTls::open(certificates, name, tls.verify_peer, Some(Arc::clone(metrics))) {
-            tracing::error!(%fault, "a backend with TLS can't be reached until this is mended");
+        match BackendTls::open(certificates, name, tls.verify_peer, Some(Arc::clone(metrics))) {
+            Ok(opened) if seen.insert((certificates, tls.verify_peer)) => {
+                opened.watch();
+                watched.push(opened);
+            }
+            Err(fault) if !known.contains(&tls) => {
+                tracing::error!(%fault, "a backend with TLS can't be reached until this is mended")
+            }
+            Ok(_) | Err(_) => {}
         }
     }
+    watched
 }

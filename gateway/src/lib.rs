@@ -191,6 +191,7 @@
 //! | **Bounded series**: a metric's labels come from the configuration and from closed sets, never from a client; names that fit a template have series once they are open, a thousand at most. | `metrics` | there, `series.rs` |
 //! | **A sign of life is one**: the service manager is told that the gateway lives only after every shard and the control runtime have run a task; a thread that hangs, spins or has ended stops that. | [`service`] | `systemd`, `service/tests.rs` |
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
+//! | **What was never opened counts too**: a named export of a tenant with a quota and other exports is measured at the start, before anything of that tenant's grows; one whose server is away holds nobody up, is shown, and asked until it was measured once. | `export/unmeasured.rs`, `resize/first_look.rs` | `unmeasured` |
 //! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `resize/accounts.rs`, `resize/entry.rs`, `resize/book.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/tests` |
 //! | **An order about a quota is kept**: it is in the ledger before it holds, holds over restarts, and ends where the configuration says something else than it did. A quota or a rate that is changed shrinks nothing, and gives nobody a burst. | `resize/allowance.rs`, `export/adjust.rs`, policy's `rate` | there, `quota.rs` |
 //! | **A window shows nobody else's data**, and goes on record before it is shown; without a record it goes nowhere over a disk that is not zero past it. | `resize/window.rs`, `resize/zeroing.rs`, `resize/accounts.rs` | `resize/tests.rs`, `window.rs`, policy's `plan` |
@@ -202,6 +203,7 @@ pub mod agent;
 pub mod app;
 pub mod cmd;
 pub mod command;
+mod complaints;
 pub mod driver;
 pub mod export;
 #[doc(hidden)]

@@ -10,6 +10,7 @@ mod catalogue;
 mod forget;
 pub mod guards;
 pub mod labels;
+mod looked;
 mod names;
 
 pub use agent::AgentMetrics;
@@ -18,4 +19,5 @@ pub use labels::{
     AgentReconnect, AgentResize, Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeDriver,
     ResizeResult, ResizeStyle,
 };
+pub use looked::Looked;
 pub use names::{ExportMetrics, HookMetrics, ListenerMetrics, Metrics, ResizeMetrics, TenantMetrics};

@@ -1,7 +1,7 @@
 //! Every metric: name, help, unit and buckets.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -12,6 +12,7 @@ use crate::guards::Part;
 use crate::labels::{
     Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeDriver, ResizeResult, ResizeStyle,
 };
+use crate::looked::{Looked, Looks};
 
 /// Exports beyond this many share the label value `other`: templates can make any number of names.
 const MOST_EXPORTS: usize = 1000;
@@ -58,13 +59,15 @@ pub struct Metrics {
     pub(crate) backend_notices: IntCounterVec,
     certificates: IntGaugeVec,
     pub(crate) backend_notices_dropped: IntCounterVec,
-    pub(crate) tenants: [IntGaugeVec; 4],
+    pub(crate) tenants: [IntGaugeVec; 5],
     pub(crate) hook_attempts: IntCounterVec,
     pub(crate) hooks_behind: IntGaugeVec,
     ledger_up: IntGauge,
     reload_success: IntGauge,
     last_reload: IntGauge,
     pub(crate) exports: Arc<Mutex<HashSet<String>>>,
+    /// What is looked at before each page.
+    looks: Looks,
 }
 
 /// The handles of one export.
@@ -122,6 +125,7 @@ pub struct TenantMetrics {
     used: IntGauge,
     reserved: IntGauge,
     unsettled: IntGauge,
+    unmeasured: IntGauge,
 }
 
 /// The handles of an export's hooks.
@@ -274,6 +278,11 @@ impl Metrics {
                 gauge("tenant_used_bytes", "What the sizes of the tenant's exports sum to, in bytes.", &["tenant"])?,
                 gauge("tenant_reserved_bytes", "What grows in flight hold on top, in bytes.", &["tenant"])?,
                 gauge("tenant_unsettled_bytes", "What grows of unknown outcome hold on top, in bytes.", &["tenant"])?,
+                gauge(
+                    "tenant_unmeasured_exports",
+                    "Exports of a tenant with a quota that count nothing: their servers could not be measured yet.",
+                    &["tenant"],
+                )?,
             ],
             hook_attempts: counter(
                 "hook_attempts_total",
@@ -292,6 +301,7 @@ impl Metrics {
             last_reload,
             registry: registry.clone(),
             exports: Arc::default(),
+            looks: Looks::default(),
         };
         Command::ALL.iter().for_each(|c| drop(metrics.duration.with_label_values(&[c.as_str()])));
         drop(metrics.open_failures.with_label_values(&[OTHER]));
@@ -362,7 +372,7 @@ impl Metrics {
 
     /// The handles of a tenant; its series exist from now on, at 0. `reasons` are the labels of all that it can be refused.
     pub fn tenant(&self, name: &str, reasons: &[&'static str]) -> TenantMetrics {
-        let [quota, used, reserved, unsettled] = &self.tenants;
+        let [quota, used, reserved, unsettled, unmeasured] = &self.tenants;
         let label = &[name];
         reasons.iter().for_each(|reason| drop(self.denials.with_label_values(&[name, reason])));
         TenantMetrics {
@@ -372,6 +382,7 @@ impl Metrics {
             used: used.with_label_values(label),
             reserved: reserved.with_label_values(label),
             unsettled: unsettled.with_label_values(label),
+            unmeasured: unmeasured.with_label_values(label),
         }
     }
 
@@ -419,8 +430,20 @@ impl Metrics {
         self.certificates.with_label_values(&[file])
     }
 
-    /// All of it in Prometheus' text format.
+    /// The file is not one of those any more.
+    pub fn forget_certificate(&self, file: &str) {
+        // There may have been no series of it.
+        let _ = self.certificates.remove_label_values(&[file]);
+    }
+
+    /// Has `thing` looked at before each page, as long as somebody has it.
+    pub fn look_at(&self, thing: Weak<dyn Looked>) {
+        self.looks.add(thing);
+    }
+
+    /// All of it in Prometheus' text format. Looks at what has to be looked at, which may read small files.
     pub fn render(&self) -> Result<String, prometheus::Error> {
+        self.looks.look();
         self.registry.render()
     }
 }
@@ -461,6 +484,11 @@ impl TenantMetrics {
         self.used.set(gauge(used));
         self.reserved.set(gauge(reserved));
         self.unsettled.set(gauge(unsettled));
+    }
+
+    /// So many of its exports count nothing.
+    pub fn unmeasured(&self, exports: u32) {
+        self.unmeasured.set(exports.into());
     }
 
     /// Something was refused; `reason` is one of the policy's closed set of labels.

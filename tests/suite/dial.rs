@@ -103,3 +103,21 @@ fn a_backend_that_is_not_there_yet_is_told_and_used_when_it_is() -> Result<(), T
     ensure(client.read(0, 1 << 16)? == Image::sparse(3).bytes()[..1 << 16], || "other bytes".into())?;
     gateway.end()
 }
+
+/// Who may connect decides how often that is.
+#[test]
+fn a_client_that_hammers_at_a_server_that_is_away_does_not_fill_the_log() -> Result<(), Trouble> {
+    let mut served = Server::NbdkitFile.start(&Image::sparse(1))?;
+    served.kill()?;
+    let gateway = Gateway::start(&export("vm", &served.uri(), ""))?.expecting_warnings();
+    let mut client = RawClient::connect(gateway.socket())?;
+    for _ in 0..300 {
+        refused_in_time(&mut client, "vm")?;
+    }
+    assert_eq!(gateway.metric("nbd_gateway_export_open_failures_total", &["export=\"vm\""])?, 300.0);
+    let log = gateway.whole_log();
+    let told = log.matches("export can't be opened").count();
+    // One for each ten seconds.
+    ensure((1..=3).contains(&told) && log.contains("not_shown=0"), || format!("told {told} times: {log}"))?;
+    gateway.end()
+}

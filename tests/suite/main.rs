@@ -62,5 +62,6 @@ mod tenant_bounds;
 mod tls;
 mod translation;
 mod trouble;
+mod unmeasured;
 mod vm;
 mod window;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use nbd_gateway_config::Tenant;
 use nbd_gateway_policy::types::TenantId;
 
 use super::Shared;
 use super::answer::{refuse, tell, unopened};
+use super::name::Name;
 use super::view::{ExportView, SessionView, TenantView};
 use crate::export::{Export, OpenError};
 
@@ -25,7 +27,7 @@ pub(super) async fn exports(State(shared): State<Shared>) -> Response {
 }
 
 /// One of them.
-pub(super) async fn export(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+pub(super) async fn export(State(shared): State<Shared>, Path(Name(name)): Path<Name>) -> Response {
     match open_now(&shared, &name) {
         Ok(export) => tell(one(&shared, &export)),
         Err(answer) => *answer,
@@ -34,13 +36,20 @@ pub(super) async fn export(State(shared): State<Shared>, Path(name): Path<String
 
 /// The tenants and what they use.
 pub(super) async fn tenants(State(shared): State<Shared>) -> Response {
-    tell(shared.registry.config().tenants().iter().map(|known| tenant(&shared, &known.id)).collect::<Vec<_>>())
+    let unmeasured = shared.registry.unmeasured_exports();
+    let known = shared.registry.config();
+    let view = |known: &Tenant| view(&shared, &known.id, unmeasured.get(&known.id).copied().unwrap_or(0));
+    tell(known.tenants().iter().map(view).collect::<Vec<_>>())
 }
 
 /// A tenant as it is now.
 pub(super) fn tenant(shared: &Shared, id: &TenantId) -> TenantView {
+    view(shared, id, shared.registry.unmeasured_exports().get(id).copied().unwrap_or(0))
+}
+
+fn view(shared: &Shared, id: &TenantId, unmeasured: u32) -> TenantView {
     let allowed = shared.registry.allowances().allowed(id).unwrap_or_default();
-    TenantView::of(id, shared.registry.usage(id).as_ref(), allowed)
+    TenantView::of(id, shared.registry.usage(id).as_ref(), unmeasured, allowed)
 }
 
 /// The clients that are connected.

@@ -7,6 +7,7 @@
 mod answer;
 mod events;
 mod look;
+mod name;
 mod openapi;
 mod order;
 mod routes;
@@ -23,6 +24,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 pub use token::TokenFile;
+
+pub(crate) use self::name::in_a_path;
 
 use crate::export::Registry;
 use crate::listener::{SocketFile, clear_way};

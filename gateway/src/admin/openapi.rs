@@ -85,11 +85,15 @@ pub(super) fn document(table: &[Route]) -> Value {
     })
 }
 
-/// The names in a path. A job is a number, everything else a text.
+/// The names in a path. A job is a number, everything else a text; no part of a path can be empty.
 fn parameters(path: &str) -> impl Iterator<Item = Value> {
     path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).map(|name| {
         let kind = if name == "job" { "integer" } else { "string" };
-        json!({ "name": name, "in": "path", "required": true, "schema": { "type": kind } })
+        let mut parameter = json!({ "name": name, "in": "path", "required": true, "schema": { "type": kind } });
+        if let Some(parameter) = parameter.as_object_mut().filter(|_| name == "name") {
+            parameter.insert("description".into(), "two quotation marks mean the export with the empty name".into());
+        }
+        parameter
     })
 }
 

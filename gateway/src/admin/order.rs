@@ -14,6 +14,7 @@ use nbd_gateway_policy::types::{Size, TenantId};
 use super::Shared;
 use super::answer::{refuse, refused, tell, unopened};
 use super::look::{one, open_now, tenant};
+use super::name::Name;
 use super::view::{Draining, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, Wanted};
 use crate::reload::NotReloaded;
 use crate::resize::allowance::{self, NotOrdered};
@@ -21,7 +22,7 @@ use crate::resize::allowance::{self, NotOrdered};
 /// Another size.
 pub(super) async fn resize(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
+    Path(Name(name)): Path<Name>,
     body: Result<Json<Resize>, JsonRejection>,
 ) -> Response {
     let (wanted, adopt) = match body {
@@ -48,7 +49,7 @@ pub(super) async fn resize(
 }
 
 /// All that the backend has.
-pub(super) async fn publish(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+pub(super) async fn publish(State(shared): State<Shared>, Path(Name(name)): Path<Name>) -> Response {
     wish(&shared, &name, |_| Wish::Publish).await
 }
 
@@ -69,7 +70,7 @@ async fn wish(shared: &Shared, name: &str, wish: impl FnOnce(u64) -> Wish) -> Re
 }
 
 /// Calls off a resize that still waits for those before it.
-pub(super) async fn cancel(State(shared): State<Shared>, Path((name, job)): Path<(String, u64)>) -> Response {
+pub(super) async fn cancel(State(shared): State<Shared>, Path((Name(name), job)): Path<(Name, u64)>) -> Response {
     match open_now(&shared, &name) {
         Err(answer) => *answer,
         Ok(export) if export.resizer().jobs.cancel(job) => tell(one(&shared, &export)),

@@ -111,7 +111,7 @@ pub struct TenantView {
     /// Beyond this the gateway warns, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_quota: Option<u64>,
-    /// The sizes of its exports that were opened, in bytes.
+    /// The sizes of its exports that were measured, in bytes.
     pub used: u64,
     /// Held for grows in flight, in bytes.
     pub reserved: u64,
@@ -119,6 +119,9 @@ pub struct TenantView {
     pub unsettled: u64,
     /// How many of its exports are counted.
     pub exports: u64,
+    /// How many count nothing although they may have bytes: they could not be measured yet.
+    #[serde(default)]
+    pub unmeasured_exports: u64,
     /// Whether more is used, reserved and unsettled than its quota: nothing of it grows.
     pub over_quota: bool,
     /// Whether an operator ordered what it may have, with `quota`. If not, the configuration says it.
@@ -137,7 +140,7 @@ pub struct TenantView {
 
 impl TenantView {
     /// What a tenant has, out of what it may have.
-    pub(super) fn of(tenant: &TenantId, usage: Option<&Usage>, allowed: Allowed) -> Self {
+    pub(super) fn of(tenant: &TenantId, usage: Option<&Usage>, unmeasured: u32, allowed: Allowed) -> Self {
         let of = |bytes: fn(&Usage) -> Bytes| usage.map_or(0, |u| bytes(u).0);
         Self {
             name: tenant.as_str().to_owned(),
@@ -147,6 +150,7 @@ impl TenantView {
             reserved: of(|u| u.reserved),
             unsettled: of(|u| u.unsettled),
             exports: usage.map_or(0, |u| u64::from(u.exports)),
+            unmeasured_exports: u64::from(unmeasured),
             over_quota: usage.is_some_and(|u| u.over_quota),
             quota_ordered: allowed.ordered.is_some(),
             configured_quota: allowed.configured.quota.map(Size::bytes),

@@ -62,9 +62,10 @@ impl Crowd {
     }
 
     /// Shows in the metrics what the books say.
-    pub(super) fn tell(&self, usage: &Usage) {
+    pub(super) fn tell(&self, usage: &Usage, unmeasured: u32) {
         let Usage { quota, used, reserved, unsettled, .. } = usage;
         self.metrics.uses(quota.map(|quota| quota.0), used.0, reserved.0, unsettled.0);
+        self.metrics.unmeasured(unmeasured);
     }
 
     /// Whose it is.

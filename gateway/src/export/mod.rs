@@ -4,7 +4,8 @@
 //! its backend as they are where it can, and over the `bridge` where the backend's limits differ from the client's.
 //! Writes past the end wait in `grow` for the coordinator, which changes the [`View`] that everyone reads. What lies
 //! between that end and a ceiling is `ceiling`'s.
-//! How many of a tenant's are open is bounded by its `crowd`; what an operator has yet to publish is `held_back`.
+//! How many of a tenant's are open is bounded by its `crowd`; what an operator has yet to publish is `held_back`; what counts
+//! nothing until it is measured is `unmeasured`.
 //! Keeps: several lanes only if a FLUSH covers them (9), no overtaking of requests whose session is gone (14).
 
 mod adjust;
@@ -13,6 +14,7 @@ mod bridge;
 mod ceiling;
 mod core;
 mod crowd;
+mod failures;
 mod gate;
 mod grow;
 mod held_back;
@@ -27,6 +29,7 @@ mod returns;
 mod settings;
 mod start;
 mod swap;
+mod unmeasured;
 mod view;
 
 use std::sync::Arc;

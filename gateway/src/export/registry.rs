@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::crowd::{Crowd, Room};
+use super::failures::Failures;
 use super::held_back::HeldBack;
 use super::in_force::InForce;
 use super::probes::Probes;
@@ -208,6 +209,24 @@ impl Entry {
     }
 }
 
+/// Whether an export that was opened for a look stays open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// Until its idle time is over: something may have to be settled.
+    UntilIdle,
+    /// No longer than it takes, unless a client came.
+    No,
+}
+
+/// Who wants an export open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opener {
+    /// A client, or an operator: it takes its place among its tenant's.
+    Somebody,
+    /// The gateway, for a look.
+    Look,
+}
+
 /// All exports.
 #[derive(Debug)]
 pub struct Registry {
@@ -215,6 +234,9 @@ pub struct Registry {
     pub(super) entries: DashMap<String, Arc<Entry>>,
     pub(super) budgets: DashMap<String, Arc<TenantBudget>>,
     allowances: Allowances,
+    failures: Failures,
+    /// Told when there can be exports that nobody has measured.
+    pub(super) to_look_at: Notify,
     pub(super) shared: Shared,
 }
 
@@ -261,7 +283,15 @@ impl Registry {
             held_back: HeldBack::default(),
         };
         let in_force = RwLock::new(Arc::new(in_force));
-        Arc::new(Self { in_force, entries: DashMap::new(), budgets: DashMap::new(), allowances, shared })
+        Arc::new(Self {
+            in_force,
+            entries: DashMap::new(),
+            budgets: DashMap::new(),
+            allowances,
+            failures: Failures::default(),
+            to_look_at: Notify::new(),
+            shared,
+        })
     }
 
     pub(super) fn in_force(&self) -> Arc<InForce> {
@@ -329,6 +359,23 @@ impl Registry {
 
     /// Opens an export, or joins those who have it open. Cancel-safe: yes; an attempt that nobody waits for is dropped.
     pub async fn open(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
+        self.open_for(name, Opener::Somebody).await
+    }
+
+    /// Opens an export for a look at its size, which counts from then on. It takes no place that a client could have.
+    /// Cancel-safe: yes; then it is closed when idle.
+    pub(super) async fn look(self: &Arc<Self>, name: &str, stay: Stay) -> Result<(), OpenError> {
+        let lease = self.open_for(name, Opener::Look).await?;
+        let entry = Arc::clone(&lease.entry);
+        let leased = entry.leased.load(Ordering::Acquire);
+        drop(lease);
+        if stay == Stay::No {
+            self.close_idle(&entry, leased).await;
+        }
+        Ok(())
+    }
+
+    async fn open_for(self: &Arc<Self>, name: &str, opener: Opener) -> Result<Lease, OpenError> {
         let asked = Instant::now();
         loop {
             let entry = self.entry(name)?;
@@ -336,15 +383,18 @@ impl Registry {
             if state.retired {
                 continue;
             }
-            if let Some(export) = &state.export {
-                return Ok(Lease::new(self, &entry, export));
+            if let Some(export) = state.export.clone() {
+                if state.room.is_none() {
+                    state.room = self.room(&entry.config(), opener)?;
+                }
+                return Ok(Lease::new(self, &entry, &export));
             }
             if let Some((at, error)) = &state.failed
                 && *at >= asked
             {
                 return Err(error.clone());
             }
-            match self.make(&entry.config()).await {
+            match self.make(&entry.config(), opener).await {
                 Ok((export, room)) => {
                     let export = Arc::new(export);
                     state.holds(Arc::clone(&export), room);
@@ -352,8 +402,10 @@ impl Registry {
                 }
                 Err(error) => {
                     // What a tenant has no room for is told with the refusal of its client.
-                    if !matches!(error, OpenError::Crowded(_)) {
-                        tracing::warn!(export = name, %error, "export can't be opened");
+                    if opener == Opener::Somebody && !matches!(error, OpenError::Crowded(_)) {
+                        if let Some(not_shown) = self.failures.admit(name) {
+                            tracing::warn!(export = name, %error, not_shown, "export can't be opened");
+                        }
                         self.shared.metrics.open_failed(name);
                     }
                     state.failed = Some((Instant::now(), error.clone()));
@@ -386,11 +438,17 @@ impl Registry {
         Ok(Arc::clone(&self.entries.entry(name.to_owned()).or_insert_with(|| Entry::new(config))))
     }
 
-    async fn make(&self, config: &Resolved) -> Result<(Export, Option<Room>), OpenError> {
-        let in_force = self.in_force();
-        let crowd = in_force.crowd(&config.tenant);
-        let room = crowd.map(|crowd| crowd.open(&config.name)).transpose().map_err(OpenError::Crowded)?;
+    async fn make(&self, config: &Resolved, opener: Opener) -> Result<(Export, Option<Room>), OpenError> {
+        let room = self.room(config, opener)?;
         Ok((self.open_backend(config).await?, room))
+    }
+
+    /// A place among its tenant's, if somebody wants it.
+    fn room(&self, config: &Resolved, opener: Opener) -> Result<Option<Room>, OpenError> {
+        match (opener, self.in_force().crowd(&config.tenant)) {
+            (Opener::Somebody, Some(crowd)) => crowd.open(&config.name).map(Some).map_err(OpenError::Crowded),
+            (Opener::Somebody, None) | (Opener::Look, _) => Ok(None),
+        }
     }
 
     /// Opens what an entry stands for, whatever else its tenant has open.
@@ -458,7 +516,11 @@ impl Registry {
 
     /// Shows in the metrics what every tenant has.
     pub fn tell_usage(&self) {
-        let tell = |crowd: &Arc<Crowd>| self.usage(crowd.tenant()).iter().for_each(|usage| crowd.tell(usage));
+        let unmeasured = self.unmeasured_exports();
+        let tell = |crowd: &Arc<Crowd>| {
+            let unmeasured = unmeasured.get(crowd.tenant()).copied().unwrap_or(0);
+            self.usage(crowd.tenant()).iter().for_each(|usage| crowd.tell(usage, unmeasured));
+        };
         self.in_force().crowds().for_each(tell);
     }
 

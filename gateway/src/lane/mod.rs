@@ -4,7 +4,6 @@
 //! or failed by one set of rules (`lost`). Whoever appends requests writes them; the lane's own task ([`run`]) reads the
 //! replies and finishes the jobs. Keeps: exactly one reply (8), replay (7), several lanes only with CAN_MULTI_CONN (9).
 
-mod complaints;
 mod decode;
 mod dial;
 mod fuzz;
@@ -19,6 +18,7 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -30,13 +30,16 @@ pub use look::Look;
 pub use lost::OnLoss;
 pub use run::{Connected, Life, Owner, run};
 
+use crate::complaints::Complaints;
 use crate::net::{Outbox, Written};
 use crate::proto::{Cookie, Errno};
 use crate::work::{Failure, Finished, Job};
 
 pub use crate::work::Heard;
-use complaints::Complaints;
 use table::Table;
+
+/// The least time between two complaints about a backend's answers.
+const COMPLAINTS: Duration = Duration::from_secs(1);
 
 /// What the lanes of one export share: a clock of events, and what is answered but not yet known durable.
 #[derive(Debug, Default)]
@@ -107,7 +110,7 @@ impl Lane {
             out: Outbox::default(),
             durability,
             task: Mutex::new(None),
-            complaints: Mutex::default(),
+            complaints: Mutex::new(Complaints::new(COMPLAINTS)),
             diary: Mutex::default(),
             renew: AtomicBool::new(false),
             ups: watch::channel(0).0,

@@ -16,6 +16,7 @@ use crate::admin::TokenFile;
 use crate::app::look_at_backend_certificates;
 use crate::export::{Lease, Opened, Registry};
 use crate::service::Service;
+use crate::tls::BackendTls;
 
 /// Everything that goes by the configuration.
 pub struct InRun {
@@ -33,6 +34,8 @@ pub struct InRun {
     pub token_file: TokenFile,
     /// Embedded exports with a name of their own are open as long as the configuration has them.
     pub embedded: Embedded,
+    /// Of backends, for the metrics.
+    pub certificates: Vec<BackendTls>,
     /// Who is told that it reloads.
     pub service: Service,
 }
@@ -170,7 +173,7 @@ impl InRun {
             set(config.log.level);
         }
         self.token_file.set(config.token_file.clone());
-        look_at_backend_certificates(&config, Some(&before), &self.metrics);
+        self.certificates = look_at_backend_certificates(&config, Some(&before), &self.metrics);
         let over = Instant::now() + config.limits.drain_timeout;
         let replaced = self.registry.replace(Arc::clone(&config), opened, over);
         for uri in listeners.iter().flat_map(Planned::uris) {

@@ -14,6 +14,7 @@ use nbd_gateway_policy::types::{Bytes, ExportName, Moment, Size, TenantId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::first_look::FirstLook;
 use super::pace::{Early, Pace, pass};
 
 /// How fast one tenant may go.
@@ -29,13 +30,20 @@ struct Limiters {
 pub struct Book {
     quota: Mutex<Ledger>,
     limiters: Mutex<HashMap<TenantId, Limiters>>,
+    /// What counts nothing before it was looked at.
+    pub(crate) first_look: FirstLook,
     /// The beginning that limiters count from.
     start: Instant,
 }
 
 impl Default for Book {
     fn default() -> Self {
-        Self { quota: Mutex::default(), limiters: Mutex::default(), start: Instant::now() }
+        Self {
+            quota: Mutex::default(),
+            limiters: Mutex::default(),
+            first_look: FirstLook::default(),
+            start: Instant::now(),
+        }
     }
 }
 
@@ -121,6 +129,7 @@ impl Book {
     /// Counts an export that has been opened, at its measured size. What was unknown is settled by that: the connections
     /// that could have changed it are gone. Whether that is news to the ledger.
     pub fn open(&self, export: &ExportName, tenant: &TenantId, measured: Size) -> bool {
+        self.first_look.done(export, tenant);
         let mut quota = self.quota.lock();
         let known = quota.is_settled_at(export, tenant, measured);
         if quota.size(export).is_some() {
@@ -173,7 +182,7 @@ impl Book {
         self.quota.lock().headroom(export)
     }
 
-    /// Holds quota for a grow to `to`.
+    /// Holds quota for a grow to `to`, once its tenant's exports count what they have. Cancel-safe: yes.
     pub async fn reserve(
         &self,
         export: &ExportName,
@@ -181,6 +190,7 @@ impl Book {
         to: Size,
         bytes: Bytes,
     ) -> Result<Reservation, Reason> {
+        self.first_look.over(tenant).await;
         let grant = self.quota.lock().reserve(export, to)?;
         // Only what the quota allows costs anything of the rate.
         if let Err(again_after) = self.take(tenant, |l| &mut l.growth, bytes.0) {

@@ -10,6 +10,7 @@ pub mod audience;
 pub mod book;
 pub mod coordinator;
 pub mod entry;
+pub mod first_look;
 pub mod follow;
 pub(crate) mod fuzz;
 pub mod glance;

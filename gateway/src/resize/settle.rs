@@ -176,7 +176,10 @@ impl<H: Hands> Coordinator<H> {
         let detail = format!("the backend has {} bytes", self.at.disk.bytes());
         let kind = match was {
             Standing::Unsettled { .. } if self.standing == Standing::Ready => Kind::Settled,
-            _ if self.at.size != from => Kind::Outside,
+            _ if self.at.size != from => {
+                self.told.adopted();
+                Kind::Outside
+            }
             _ => return,
         };
         self.hands.tell(Happened { kind, from, to: self.at.size, detail });

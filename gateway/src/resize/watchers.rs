@@ -26,6 +26,11 @@ impl Told {
         self.0.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
     }
 
+    /// Another hand resized the backend, and clients see it.
+    pub(super) fn adopted(&self) {
+        self.0.ended(ResizeStyle::Backend, ResizeResult::Ok);
+    }
+
     pub(super) fn quarantined(&self) {
         self.0.ended(ResizeStyle::Backend, ResizeResult::Quarantined);
     }

@@ -53,6 +53,12 @@ impl BackendTls {
         Ok(Self { kept: Kept::open(Directory::new(directory), NAMES, metrics, make)?, name: server })
     }
 
+    /// Has its certificates looked at before each page of metrics, as long as this is there: one for each directory is
+    /// enough, however many exports use it.
+    pub fn watch(&self) {
+        self.kept.watch();
+    }
+
     /// The settings for the next handshake, and the name to hold the server's certificate against.
     pub fn settings(&self) -> (Arc<ClientConfig>, ServerName<'static>) {
         (self.kept.now(), self.name.clone())

@@ -33,7 +33,9 @@ impl ListenerTls {
     ) -> Result<Self, CertificateFault> {
         let names = if verify { &[SERVER, SERVER_KEY, CA, REVOKED][..] } else { &[SERVER, SERVER_KEY] };
         let make = Box::new(move |directory: &Directory| settings(directory, verify));
-        Ok(Self { kept: Kept::open(Directory::new(Some(directory)), names, metrics, make)?, require })
+        let kept = Kept::open(Directory::new(Some(directory)), names, metrics, make)?;
+        kept.watch();
+        Ok(Self { kept, require })
     }
 
     /// The settings for the next handshake. What has changed on disk is in force from here on; sessions that could be

@@ -305,3 +305,20 @@ fn the_interface_describes_itself() -> Result<(), Trouble> {
     }
     gateway.end()
 }
+
+/// `nbd://host` without a path means it, so an operator has to be able to.
+#[test]
+fn the_export_with_the_empty_name_can_be_spoken_of() -> Result<(), Trouble> {
+    let gateway = Gateway::start(&export("", "memory:", "size = \"1MiB\"\nmax-size = \"4MiB\""))?;
+    assert_eq!(said(&gateway, &["resize", "", "2MiB"])?, "\"\" is now 2 MiB\n");
+    assert_eq!(json(&gateway, &["exports", ""])?["size"], 2 * MIB);
+    assert_eq!(said(&gateway, &["publish", ""])?, "\"\" is now 2 MiB\n");
+    refused(&gateway, &["resize", "", "8MiB"], &["its max-size is 4 MiB"])?;
+    // As the tables show it.
+    assert_eq!(said(&gateway, &["resize", "\"\"", "+1MiB"])?, "\"\" is now 3 MiB\n");
+    eventually("it is told", || {
+        json(&gateway, &["events", "--export", ""])
+            .is_ok_and(|events| events.as_array().is_some_and(|events| events.len() == 3))
+    })?;
+    gateway.end()
+}

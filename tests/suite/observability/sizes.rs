@@ -58,6 +58,23 @@ fn what_another_hand_added_and_is_not_shown_is_drift_until_it_is_published() -> 
 }
 
 #[test]
+fn what_another_hand_added_and_clients_see_is_a_resize_of_the_backends() -> Result<(), Trouble> {
+    let (backend, gateway, client) = scene(None, "")?;
+    let by_the_backend = ["export=\"vm\"", "style=\"backend\"", "result=\"ok\""];
+    says(&gateway, "resize_requests_total", &by_the_backend, 0.0)?;
+    let size = gateway.metric("nbd_gateway_export_size_bytes", &["export=\"vm\""])?;
+    backend.meddle(|bytes| bytes.resize(bytes.len() + 4096, 0));
+    says(&gateway, "export_size_bytes", &["export=\"vm\""], size + 4096.0)?;
+    says(&gateway, "resize_requests_total", &by_the_backend, 1.0)?;
+    // Each is counted once, and an operator's own is none.
+    gateway.operator(&["resize", "vm", "+1MiB"])?.run()?.success()?;
+    backend.meddle(|bytes| bytes.resize(bytes.len() + 4096, 0));
+    says(&gateway, "resize_requests_total", &by_the_backend, 2.0)?;
+    client.leave()?;
+    gateway.end()
+}
+
+#[test]
 fn lost_bytes_are_drift_below_nothing_and_a_quarantine_until_they_are_back() -> Result<(), Trouble> {
     let (backend, gateway, client) = scene(None, "")?;
     let (gateway, vm) = (gateway.expecting_errors(), ["export=\"vm\""]);

@@ -58,3 +58,34 @@ fn a_file_that_is_wrong_is_reported_and_the_one_before_stays_in_use() -> Result<
     ensure(gateway.log().contains("certificates read again"), || gateway.log())?;
     gateway.end()
 }
+
+/// An alert that a certificate ends soon is over when there is a new one, also where no client comes.
+#[test]
+fn what_is_told_of_certificates_is_true_also_when_nobody_shakes_hands() -> Result<(), Trouble> {
+    let pki = Pki::new()?;
+    let certificates = pki.client().display().to_string();
+    let away = format!("nbds+unix:///x?socket=/nonexistent/s&tls-certificates={certificates}&tls-hostname=localhost");
+    let gateway = pki.gateway("require", "", &export("disk", &away, ""))?;
+    let year = |file: std::path::PathBuf| -> Result<f64, Trouble> {
+        let label = format!("file={:?}", file.display().to_string());
+        let seconds = gateway.metric("nbd_gateway_certificate_expiry_seconds", &[&label])?;
+        Ok((1970.0 + seconds / (365.2425 * 86_400.0)).round())
+    };
+    let (server, client) = (pki.server().join("server-cert.pem"), pki.client().join("client-cert.pem"));
+    assert_eq!((year(server.clone())?, year(client.clone())?), (2120.0, 2120.0));
+    let pair = |directory: &std::path::Path, whose: &str, wish: Wish<'_>| {
+        let issued = pki.ca.issue(&Wish { years: (2020, 2140), ..wish });
+        put(directory, &format!("{whose}-cert.pem"), &issued.certificate);
+        put(directory, &format!("{whose}-key.pem"), &issued.key);
+    };
+    pair(&pki.server(), "server", Wish::server(NAMES));
+    pair(&pki.client(), "client", Wish::client("blue"));
+    assert_eq!((year(server)?, year(client)?), (2140.0, 2140.0));
+    // A list that is taken away has no end any more.
+    let revoked = pki.server().join("ca-crl.pem");
+    put(&pki.server(), "ca-crl.pem", &pki.ca.revoke(&[7]));
+    year(revoked.clone())?;
+    std::fs::remove_file(&revoked)?;
+    ensure(year(revoked).is_err(), || "a file that is gone still has an end".into())?;
+    gateway.end()
+}

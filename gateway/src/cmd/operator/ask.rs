@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
+use crate::admin::in_a_path;
 use crate::admin::view::Refused;
 use crate::http::{self, Answer, Method, Request, StatusCode, Target};
 
@@ -76,7 +77,12 @@ pub(super) struct Told {
     target: Target,
 }
 
-/// A name as a part of a path.
+/// An export's name as a part of a path.
+pub(super) fn part(name: &str) -> String {
+    escaped(in_a_path(name))
+}
+
+/// A value in a query.
 pub(super) fn escaped(name: &str) -> String {
     utf8_percent_encode(name, ESCAPED).to_string()
 }

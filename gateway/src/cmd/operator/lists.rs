@@ -83,12 +83,22 @@ pub(super) fn tenants(list: &[TenantView], screen: Screen) -> String {
         ]
     };
     let mut text = render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen);
-    let noted = list.iter().filter_map(|tenant| Some((tenant, tenant.note.as_ref()?)));
-    for (at, (tenant, note)) in noted.enumerate() {
+    let unmeasured = list.iter().filter(|tenant| tenant.unmeasured_exports > 0).map(|tenant| {
+        let count = tenant.unmeasured_exports;
+        let line = format!(
+            "{}: unmeasured exports: {count}; they count nothing until their servers answer",
+            plain(&tenant.name)
+        );
+        painted(&line, Mood::Odd, screen.colours)
+    });
+    let noted =
+        list.iter().filter_map(|tenant| Some(format!("{}: {}", plain(&tenant.name), plain(tenant.note.as_ref()?))));
+    for (at, line) in unmeasured.chain(noted).enumerate() {
         if at == 0 {
             text.push('\n');
         }
-        text.push_str(&format!("{}: {}\n", plain(&tenant.name), plain(note)));
+        text.push_str(&line);
+        text.push('\n');
     }
     text
 }

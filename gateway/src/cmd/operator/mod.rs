@@ -20,7 +20,7 @@ mod shown;
 mod stream;
 mod table;
 
-use ask::{Ask, AskFault, escaped};
+use ask::{Ask, AskFault, escaped, part};
 use table::Screen;
 
 use crate::admin::view::{
@@ -33,7 +33,7 @@ pub fn exports(args: &Exports) -> ExitCode {
     match &args.name {
         None => ended(looked(&args.admin, "/api/v1/exports", |list: Vec<ExportView>| lists::exports(&list, screen))),
         Some(name) => {
-            let path = format!("/api/v1/exports/{}", escaped(name));
+            let path = format!("/api/v1/exports/{}", part(name));
             ended(looked(&args.admin, &path, |export: ExportView| one::export(&export, screen)))
         }
     }
@@ -67,14 +67,14 @@ pub fn resize(args: &Order) -> ExitCode {
         Change::To(size) => Wanted::Bytes(size.bytes()),
         Change::By(_) => Wanted::Text(args.size.to_string()),
     };
-    let path = format!("/api/v1/exports/{}/resize", escaped(&args.name));
+    let path = format!("/api/v1/exports/{}/resize", part(&args.name));
     let order = Resize { size, adopt: args.adopt };
     ended(ordered(&args.admin, &path, Some(&order), |done: Resized| now(&args.name, &done)))
 }
 
 /// All that the backend has.
 pub fn publish(args: &Publish) -> ExitCode {
-    let path = format!("/api/v1/exports/{}/publish", escaped(&args.name));
+    let path = format!("/api/v1/exports/{}/publish", part(&args.name));
     ended(ordered(&args.admin, &path, None, |done: Resized| now(&args.name, &done)))
 }
 

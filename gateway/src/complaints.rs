@@ -1,23 +1,31 @@
-//! How often a lane complains about its backend's answers: a backend that floods must not fill the log.
+//! How often one thing is complained of: a backend that floods, or clients that hammer, must not fill the log.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The least time between two complaints.
-const PACE: Duration = Duration::from_secs(1);
-
-/// One lane's complaints.
-#[derive(Debug, Default)]
-pub(super) struct Complaints {
+/// The complaints about one thing.
+#[derive(Debug)]
+pub(crate) struct Complaints {
+    pace: Duration,
     last: Option<Instant>,
     not_shown: u64,
 }
 
 impl Complaints {
+    /// None yet, and no two within `pace`.
+    pub(crate) const fn new(pace: Duration) -> Self {
+        Self { pace, last: None, not_shown: 0 }
+    }
+
+    /// Whether it would be shown: the pace has passed.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        self.last.is_none_or(|last| now.saturating_duration_since(last) >= self.pace)
+    }
+
     /// Whether to complain now; if so, how many complaints were not shown since the last one that was.
-    pub(super) fn admit(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) < PACE) {
+    pub(crate) fn admit(&mut self, now: Instant) -> Option<u64> {
+        if !self.is_over(now) {
             self.not_shown = self.not_shown.saturating_add(1);
             return None;
         }
@@ -31,8 +39,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_a_second_is_shown_and_the_next_tells_how_many_were_not() {
-        let mut complaints = Complaints::default();
+    fn one_for_each_pace_is_shown_and_the_next_tells_how_many_were_not() {
+        let mut complaints = Complaints::new(Duration::from_secs(1));
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         assert_eq!(complaints.admit(at(0)), Some(0));

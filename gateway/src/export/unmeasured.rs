@@ -1,0 +1,121 @@
+//! Exports that count as nothing because no gateway has ever opened them, and those whose last grow nobody knows the outcome
+//! of: they are looked at from the start on, without a client.
+//!
+//! The first are those that the configuration names, of a tenant with a quota that has others which could grow into their
+//! room. A name that only fits a template is nobody's before a client makes it up. One whose server can't be reached is told
+//! once, asked again and again, and shown with its tenant; meanwhile it counts nothing. Counting its `max-size` instead was
+//! weighed: most quotas are smaller than the sum of those, so that one dead server could keep its tenant from growing for
+//! ever, for bytes that may not be there. What it has is counted when it is back, and stops further growth then.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nbd_gateway_policy::backoff::Backoff;
+use nbd_gateway_policy::types::{ExportName, TenantId};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::Registry;
+use super::registry::Stay;
+
+/// How many exports are looked at at a time.
+const AT_A_TIME: usize = 8;
+/// How long to wait before those that failed are looked at again: at first, and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+impl Registry {
+    /// The exports that count nothing and should.
+    fn unmeasured(&self) -> Vec<(ExportName, TenantId)> {
+        let config = self.config();
+        let mut owned: HashMap<&TenantId, u32> = HashMap::new();
+        for owner in config.listable().chain(config.templates()).filter_map(|name| config.owner_of(name)) {
+            let count = owned.entry(owner).or_default();
+            *count = count.saturating_add(1);
+        }
+        let bounded = |tenant: &TenantId| {
+            owned.get(tenant).is_some_and(|count| *count > 1)
+                && config.tenant(tenant.as_str()).is_some_and(|tenant| tenant.allowance.quota.is_some())
+        };
+        let named = config.listable().filter_map(|name| Some((ExportName::new(name).ok()?, config.owner_of(name)?)));
+        named
+            .filter(|(export, tenant)| bounded(tenant) && self.shared.book.size(export).is_none())
+            .map(|(export, tenant)| (export, tenant.clone()))
+            .collect()
+    }
+
+    /// How many of each tenant's count nothing because they could not be measured yet; tenants that have none are left out.
+    pub fn unmeasured_exports(&self) -> HashMap<TenantId, u32> {
+        let mut counts: HashMap<TenantId, u32> = HashMap::new();
+        for (_, tenant) in self.unmeasured() {
+            let count = counts.entry(tenant).or_default();
+            *count = count.saturating_add(1);
+        }
+        counts
+    }
+
+    /// Before anybody can grow: whose growth is to wait for the first look.
+    pub fn expect_looks(&self) {
+        self.unmeasured().iter().for_each(|(export, tenant)| self.shared.book.first_look.expect(export, tenant));
+    }
+
+    /// Measures `remembered` and every export that counts nothing, until each has been measured once; then waits for those
+    /// that another configuration brings, for ever. Cancel-safe: yes.
+    pub async fn measure_all(self: Arc<Self>, remembered: Vec<String>) {
+        let patience = || Backoff::new(AGAIN.0, AGAIN.1, RandomState::new().hash_one(0));
+        let mut backoff = patience();
+        let mut told = HashSet::new();
+        let mut left: HashSet<String> = remembered.into_iter().collect();
+        loop {
+            let new = self.unmeasured();
+            let due = new.iter().map(|(export, _)| export.as_str().to_owned());
+            let due: Vec<(String, Stay)> = left
+                .iter()
+                .cloned()
+                .map(|name| (name, Stay::UntilIdle))
+                .chain(due.map(|name| (name, Stay::No)))
+                .collect();
+            if due.is_empty() {
+                self.to_look_at.notified().await;
+                backoff = patience();
+                continue;
+            }
+            let turns = Arc::new(Semaphore::new(AT_A_TIME));
+            let mut looking = JoinSet::new();
+            for (name, stay) in due {
+                let (registry, turns) = (Arc::clone(&self), Arc::clone(&turns));
+                looking.spawn(async move {
+                    let _turn = turns.acquire_owned().await;
+                    let looked = registry.look(&name, stay).await;
+                    if let (Ok(export), Some(tenant)) = (ExportName::new(&name), registry.config().owner_of(&name)) {
+                        registry.shared.book.first_look.done(&export, tenant);
+                    }
+                    (name, looked)
+                });
+            }
+            while let Some(looked) = looking.join_next().await {
+                match looked {
+                    Ok((name, Ok(()))) => {
+                        if told.remove(&name) {
+                            tracing::info!(export = name, "an export has been measured at last");
+                        }
+                        left.remove(&name);
+                    }
+                    Ok((name, Err(error))) => {
+                        if told.insert(name.clone()) {
+                            let counts = if left.contains(&name) { "at its last size" } else { "nothing" };
+                            tracing::warn!(export = name, %error, counts, "an export can't be measured; it is asked again until it can");
+                        }
+                    }
+                    Err(_) => {}
+                }
+            }
+            let next = backoff.next_delay();
+            tokio::select! {
+                () = tokio::time::sleep(next) => {}
+                () = self.to_look_at.notified() => backoff = patience(),
+            }
+        }
+    }
+}
