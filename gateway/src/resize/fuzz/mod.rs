@@ -177,7 +177,7 @@ impl Play {
     /// An operator changes what it goes by while it is open: the quota, or the export's policy.
     fn adjust(&mut self, which: u8, value: u64) {
         if which & 4 != 0 {
-            let quota = (value & 1 == 0).then_some(Bytes((value >> 1).min(QUOTA))).unwrap_or(Bytes(QUOTA));
+            let quota = if value & 1 == 0 { Bytes((value >> 1).min(QUOTA)) } else { Bytes(QUOTA) };
             self.state.lock().check_quota();
             self.book.allow(&self.tenant, TenantLimits { quota: Some(quota), ..TenantLimits::NONE });
             return;
