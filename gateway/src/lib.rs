@@ -171,8 +171,13 @@
 //!
 //! A lane's table is never held while a job is finished: replies are collected under the lock and given out after it. A
 //! session's or a lane's waker, the pool and the metrics are taken last and alone. Guards of a DashMap (the registry,
-//! the session table) are let go before any await. The exception: an export's entry in the registry has an async lock,
-//! held while its backend is opened or closed, so that it is opened once however many clients ask.
+//! the session table) are let go before any await. Two exceptions: an export's entry in the registry has an async lock,
+//! held while its backend is opened or closed, so that it is opened once however many clients ask; and changes of quotas
+//! take turns, each until the ledger has it, so that the books take them in the ledger's order.
+//!
+//! What can be changed under those who use it has no lock of its own on the way of a request: a bound on reading and
+//! writing tells by an atomic number that it was changed ([`session::Speed`]), and a coordinator takes new rules before it
+//! does anything else ([`resize::rules`]).
 //!
 //! # Promises
 //!
@@ -216,6 +221,7 @@
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
 //! | **What was never opened counts too**: a named export of a tenant with a quota and other exports is measured at the start, before anything of that tenant's grows; one whose server is away holds nobody up, is shown, and asked until it was measured once. | `export/unmeasured.rs`, `resize/first_look.rs` | `unmeasured` |
 //! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `resize/accounts.rs`, `resize/entry.rs`, `resize/book.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/tests` |
+//! | **An order about a quota is kept**: it is in the ledger before it holds, holds over restarts, and ends where the configuration says something else than it did. A quota or a rate that is changed shrinks nothing, and gives nobody a burst. | `resize/allowance.rs`, `export/adjust.rs`, policy's `rate` | there, `quota.rs` |
 //! | **A window shows nobody else's data**, and goes on record before it is shown; without a record it goes nowhere over a disk that is not zero past it. | `resize/window.rs`, `resize/zeroing.rs`, `resize/accounts.rs` | `resize/tests.rs`, `window.rs`, policy's `plan` |
 //!
 //! A lane has no permits of its own: what its sessions hold is its bound.

@@ -107,6 +107,24 @@ fn an_order_holds_over_a_crash_and_until_the_file_says_something_else() -> Resul
 }
 
 #[test]
+fn an_order_stands_over_a_reload_that_is_not_about_it_and_falls_with_one_that_is() -> Result<(), Trouble> {
+    let (gateway, config) = started("quota = \"8MiB\"")?;
+    said(&gateway, &["quota", "blue", "16MiB"])?;
+    rewrite(&config, "quota = \"8MiB\"", "quota = \"8MiB\"\nlargest-export = \"15MiB\"\nmax-sessions = 7")?;
+    said(&gateway, &["reload"])?;
+    assert_eq!((quota(&gateway)?, &tenant(&gateway)?["quota_ordered"]), ((16 * MIB) as f64, &json!(true)));
+    refused(&gateway, &["resize", "disk", "16MiB"], "the largest export of tenant `blue` is 15 MiB")?;
+    said(&gateway, &["resize", "disk", "15MiB"])?;
+    rewrite(&config, "quota = \"8MiB\"", "quota = \"12MiB\"")?;
+    said(&gateway, &["reload"])?;
+    let now = tenant(&gateway)?;
+    assert_eq!((&now["quota"], &now["quota_ordered"]), (&json!(12 * MIB), &json!(false)), "{now}");
+    assert_eq!((&now["used"], &now["over_quota"]), (&json!(15 * MIB), &json!(true)), "nothing shrinks");
+    ensure(gateway.whole_log().contains("the order is dropped"), || gateway.log())?;
+    gateway.end()
+}
+
+#[test]
 fn a_quota_below_what_is_used_shrinks_nothing_and_stops_growth() -> Result<(), Trouble> {
     let (gateway, _) = started("")?;
     assert_eq!(said(&gateway, &["resize", "disk", "12MiB"])?, "disk is now 12 MiB\n");

@@ -26,6 +26,7 @@ use super::audience::Audience;
 use super::book::Book;
 use super::coordinator::{Act, Answer, Coordinator, Start};
 use super::jobs::{Job, Jobs};
+use super::rules::{Latest, Rules};
 use super::watchers::Told;
 use world::{Fake, Fault, LARGEST, State};
 
@@ -39,6 +40,9 @@ struct Play {
     book: Arc<Book>,
     jobs: Arc<Jobs>,
     audience: Arc<Audience>,
+    rules: Arc<Latest>,
+    /// What the export began with.
+    policy: ExportPolicy,
     tenant: TenantId,
     /// Another export of the same tenant.
     other: ExportName,
@@ -122,7 +126,7 @@ impl Play {
         let start = Start {
             export: export.clone(),
             tenant: tenant.clone(),
-            policy,
+            policy: policy.clone(),
             size,
             disk,
             backend: BackendStyle { grows, tells: Tells::Query },
@@ -137,7 +141,9 @@ impl Play {
         let told = Told(Metrics::new("0").ok()?.resize("e", "t", ResizeDriver::Wire));
         let coordinator =
             Coordinator::new(start, hands, Arc::clone(&book), Arc::clone(&jobs), Arc::clone(&audience), told);
-        Some(Self { coordinator, state, book, jobs, audience, tenant, other, wishes: 0 })
+        let rules = Arc::<Latest>::default();
+        let coordinator = coordinator.ruled_by(Arc::clone(&rules));
+        Some(Self { coordinator, state, book, jobs, audience, rules, policy, tenant, other, wishes: 0 })
     }
 
     fn step(&mut self, kind: u8, value: u64) {
@@ -161,9 +167,45 @@ impl Play {
             10 => self.state.lock().land(),
             11 => self.state.lock().in_doubt = None,
             12 => self.other_grows(size),
+            13 if kind & 0x80 != 0 => self.adjust(kind >> 4, value),
             13 => drop(now(self.book.measure(&self.other, Size::ZERO))),
             14 => self.seen(u64::MAX - value),
             _ => drop(self.explicit(client, shown, if value & 1 == 0 { 0 } else { u64::MAX - value })),
+        }
+    }
+
+    /// An operator changes what it goes by while it is open: the quota, or the export's policy.
+    fn adjust(&mut self, which: u8, value: u64) {
+        if which & 4 != 0 {
+            let quota = if value & 1 == 0 { Bytes((value >> 1).min(QUOTA)) } else { Bytes(QUOTA) };
+            self.state.lock().check_quota();
+            self.book.allow(&self.tenant, TenantLimits { quota: Some(quota), ..TenantLimits::NONE });
+            return;
+        }
+        let policy = ExportPolicy {
+            over_quota: if value & 1 == 0 { OverQuota::Reject } else { OverQuota::Clamp },
+            external: match value >> 1 & 3 {
+                0 | 1 => External::Adopt,
+                2 => External::Ignore,
+                _ => External::Manual,
+            },
+            shrink: value & 8 == 0,
+            max_size: Size::new(if value & 16 == 0 { LARGEST } else { value >> 2 }).unwrap_or(Size::MAX),
+            step: Bytes(value >> 6),
+            ..self.policy.clone()
+        };
+        self.go_by(policy, which & 1 == 0);
+    }
+
+    /// Other rules, and the word that there are; that is lost where too many wishes wait.
+    fn go_by(&mut self, policy: ExportPolicy, told: bool) {
+        self.rules.put(Rules { policy, timeout: Duration::from_secs(1) });
+        if told {
+            let going_on = now(self.coordinator.apply(Act::Adjusted));
+            assert!(
+                going_on == Some(true) || going_on.is_none() && self.came_back(),
+                "new rules wait, or end everything"
+            );
         }
     }
 
@@ -284,7 +326,8 @@ impl Play {
         self.jobs = Arc::default();
         let (jobs, audience) = (Arc::clone(&self.jobs), Arc::clone(&self.audience));
         let told = self.coordinator.told.clone();
-        self.coordinator = Coordinator::new(start, hands, Arc::clone(&self.book), jobs, audience, told);
+        let coordinator = Coordinator::new(start, hands, Arc::clone(&self.book), jobs, audience, told);
+        self.coordinator = coordinator.ruled_by(Arc::clone(&self.rules));
         true
     }
 
@@ -297,7 +340,7 @@ impl Play {
     }
 
     fn check(&self) {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         state.check_quota();
         assert!(!state.aside, "the lanes are left without a connection");
         assert!(state.end <= state.shown, "admitted up to {} of {}", state.end, state.shown);
