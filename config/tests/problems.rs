@@ -546,3 +546,18 @@ proptest! {
         }
     }
 }
+
+/// The one's file was the other's as soon as nobody had it open.
+#[test]
+fn templates_that_lead_two_names_to_one_file_are_told() {
+    let two = |first: (&str, &str), second: (&str, &str)| {
+        let export =
+            |(name, file)| format!("[[export]]\nname = \"{name}\"\nbackend = \"file:{file}\"\nsize = \"1MiB\"\n");
+        Config::parse(&format!("{LISTENER}{}{}", export(first), export(second)), Path::new("gateway.toml"))
+    };
+    let told = two(("red/*", "/d/{}.img"), ("blue/*", "/d/blue-{}.img")).unwrap_err().to_string();
+    let words = "export[1].backend: `file:/d/blue-{}.img` is the backend of export[0] too";
+    assert!(told.contains(words), "{told}");
+    two(("*", "/d/{}.img"), ("blue-*", "/d/blue-{}.img")).unwrap();
+    two(("red/*", "/d/red/{}.img"), ("blue/*", "/d/{}.img")).unwrap();
+}

@@ -2,7 +2,7 @@
 
 use crate::gateway::{Gateway, export};
 use crate::scripted::backend::{Backend, Fault, Script};
-use crate::scripted::numbers::{cmd, flag, opt};
+use crate::scripted::numbers::{cmd, cmd_flag, flag, info, opt};
 use crate::scripted::{Ask, Framing, RawClient, go_request};
 use crate::trouble::{Trouble, ensure, eventually};
 
@@ -73,6 +73,36 @@ fn a_backend_that_does_not_answer_holds_up_no_other_export() -> Result<(), Troub
     other.read(0, 512)?;
     slow.release();
     waiting.reply()?.success()?;
+    gateway.end()
+}
+
+/// A client gives up on a backend that hangs, connects again and writes the same place anew: three times.
+#[test]
+fn what_a_client_left_with_the_backend_is_answered_before_anything_else_is_sent_there() -> Result<(), Trouble> {
+    let backend = Backend::start(Script::default())?;
+    let gateway = Gateway::start(&export("vm", &backend.uri(), ""))?;
+    backend.hold();
+    let mut left = Vec::new();
+    for turn in 1..=3_u8 {
+        let mut client = RawClient::connect(gateway.socket())?;
+        client.upgrade(Framing::Structured)?;
+        client.learn(opt::GO, "vm", &[info::RESIZE])?;
+        client.send(Ask { command: cmd::RESIZE, cookie: 9, flags: cmd_flag::NOTIFY, ..Ask::default() }, &[])?;
+        client.next_size(9)?;
+        client.send(Ask { command: cmd::WRITE, cookie: 1, offset: 0, length: 1024, flags: 0 }, &[turn; 1024])?;
+        // What does not overlap goes its way, and shows that all before it was looked at.
+        let apart = Ask { command: cmd::WRITE, cookie: 2, offset: 4096 * u64::from(turn), length: 512, flags: 0 };
+        client.send(apart, &[turn; 512])?;
+        backend.await_that("one of them, or both", |story| story.count(cmd::WRITE) == usize::from(turn) + 1)?;
+        client.link().finish_sending()?;
+        // The gateway has seen its end: no more notices come.
+        assert_eq!(client.reply()?.cookie, 9);
+        left.push(client);
+    }
+    backend.release();
+    let (mut last, _) = RawClient::open(gateway.socket(), "vm", Framing::Structured)?;
+    last.write(512, &[4; 512])?.success()?;
+    assert_eq!(last.read(0, 1024)?, [[3; 512], [4; 512]].concat());
     gateway.end()
 }
 

@@ -7,7 +7,7 @@ use crate::gateway::{Gateway, binary, configuration, export};
 use crate::image::Image;
 use crate::place::Place;
 use crate::process::Call;
-use crate::scripted::numbers::{cmd, errno};
+use crate::scripted::numbers::{cmd, cmd_flag, errno, info, opt};
 use crate::scripted::{Ask, Framing, RawClient};
 use crate::trouble::{Trouble, ensure};
 
@@ -56,13 +56,8 @@ fn a_full_file_system_is_enospc_for_the_write_and_no_end_for_anything() -> Resul
         client.write(0, &[5; 4096])?.success()?;
         let full = client.write(16 << 20, &vec![6; 8 << 20])?;
         assert_eq!(full.error, errno::ENOSPC, "{framing:?}");
-        let zeroes = Ask {
-            command: cmd::WRITE_ZEROES,
-            flags: crate::scripted::numbers::cmd_flag::NO_HOLE,
-            cookie: 5,
-            offset: 32 << 20,
-            length: 8 << 20,
-        };
+        let zeroes =
+            Ask { command: cmd::WRITE_ZEROES, flags: cmd_flag::NO_HOLE, cookie: 5, offset: 32 << 20, length: 8 << 20 };
         assert_eq!(client.ask(zeroes, &[])?.error, errno::ENOSPC, "{framing:?}");
         // What is there can be read, and with room again it can be written.
         assert_eq!(client.read(0, 4096)?, [5; 4096]);
@@ -165,4 +160,32 @@ fn a_template_of_files_is_opened_when_asked_for_and_one_that_is_taken_is_told() 
     first.expecting_warnings().end()?;
     second.end()?;
     third.end()
+}
+
+/// A disk of the gateway's own did what a client had left behind after what another was told is done.
+#[test]
+fn what_a_client_left_behind_is_done_before_another_writes_there() -> Result<(), Trouble> {
+    const SIZE: u64 = 256 << 20;
+    const PART: u64 = 64 << 10;
+    let gateway = Gateway::start(&export("vm", "memory:", &format!("size = {SIZE}")))?;
+    let (mut client, _) = RawClient::open(gateway.socket(), "vm", Framing::Structured)?;
+    for round in 0..3 {
+        client.write(SIZE - 2 * PART, &[6; 2 * PART as usize])?.success()?;
+        let mut other = RawClient::connect(gateway.socket())?;
+        other.upgrade(Framing::Extended)?;
+        other.learn(opt::GO, "vm", &[info::RESIZE])?;
+        other.send(Ask { command: cmd::RESIZE, cookie: 9, flags: cmd_flag::NOTIFY, ..Ask::default() }, &[])?;
+        assert_eq!(other.next_size(9)?, SIZE);
+        let flags = cmd_flag::NO_HOLE;
+        other.send(Ask { command: cmd::WRITE_ZEROES, cookie: 1, offset: 0, length: SIZE, flags }, &[])?;
+        other.link().finish_sending()?;
+        // The gateway has seen its end: no more notices come.
+        assert_eq!(other.reply()?.cookie, 9);
+        // One of the two parts that are to be zeroed is written: so it was zeroed before, and with it the other.
+        client.write(SIZE - PART, &[7; PART as usize])?.success()?;
+        assert_eq!(client.read(SIZE - 2 * PART, 1)?, [0], "in round {round}");
+        assert_eq!(client.read(SIZE - 1, 1)?, [7]);
+    }
+    client.leave()?;
+    gateway.end()
 }

@@ -19,7 +19,11 @@ const DISK: u64 = SIZE as u64;
 
 /// A window of `size` bytes at first.
 fn window(name: &str, backend: &str, size: u64) -> String {
-    export(name, backend, &format!("size = {size}\n[export.resize]\ndriver = \"window\"\nshrink = true\n"))
+    export(
+        name,
+        backend,
+        &format!("size = {size}\n[export.resize]\ndriver = \"window\"\nshrink = true\nshrink-grace = \"0s\"\n"),
+    )
 }
 
 fn gateway(served: &Served, size: u64) -> Result<Gateway, Trouble> {

@@ -94,6 +94,14 @@ pub(super) fn files(entries: &[(usize, Entry)], report: &mut Report) {
         (Name::Template(name), Target::File { path, .. }) => Some((*index, name, path)),
         _ => None,
     });
+    let templates: Vec<_> = templates.collect();
+    for (at, (index, name, blanks)) in templates.iter().enumerate() {
+        for (first, before, others) in templates.iter().take(at).filter(|(_, _, others)| others != blanks) {
+            if name.shares(blanks, before, others) {
+                shared(*index, *first, &format!("file:{}", blanks.fill("{}")));
+            }
+        }
+    }
     for (index, name, blanks) in templates {
         for (other, entry) in entries {
             let (Name::Exact(exact), Target::Fixed(Backend::File { path, .. })) = (&entry.name, &entry.target) else {

@@ -36,6 +36,33 @@ impl Template {
         self.prefix.chars().count() + self.suffix.chars().count()
     }
 
+    /// Whether two names, one of each template's, make the same of the one's and the other's blanks, where what stands in
+    /// a blank is not empty and has no slash. Looked at where both have one blank.
+    pub(super) fn shares(&self, own: &Blanks, other: &Self, others: &Blanks) -> bool {
+        let (Some(own_ends), Some(others_ends)) = (own.ends(), others.ends()) else { return false };
+        if own_ends.0.len() > others_ends.0.len() {
+            return other.shares(others, self, own);
+        }
+        let Some(begin) = others_ends.0.strip_prefix(own_ends.0) else { return false };
+        let longer = |end: &str| !begin.contains('/') && !end.contains('/');
+        // The same name leads to one export only.
+        let prefixes = other.prefix == format!("{}{begin}", self.prefix);
+        if let Some(end) = others_ends.1.strip_suffix(own_ends.1) {
+            // What stands for the one's star is what stands for the other's, between `begin` and `end`.
+            return longer(end) && !(prefixes && other.suffix == format!("{end}{}", self.suffix));
+        }
+        let Some(end) = own_ends.1.strip_suffix(others_ends.1) else { return false };
+        // The one's begins with `begin`, the other's ends with `end`, and what else they have is the same;
+        let whole = longer(end) && !(prefixes && self.suffix == format!("{end}{}", other.suffix));
+        // or the one's is all of `begin` but what `end` begins with, the other's the rest of that.
+        let parted = begin.char_indices().skip(1).any(|(at, _)| {
+            let Some((one, both)) = begin.split_at_checked(at) else { return false };
+            let rest = end.strip_prefix(both).filter(|rest| !rest.is_empty() && !rest.contains('/'));
+            !one.contains('/') && rest.is_some_and(|rest| self.name_of(one) != other.name_of(rest))
+        });
+        whole || parted
+    }
+
     /// Whether some name fits both.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         let starts = self.prefix.starts_with(&other.prefix) || other.prefix.starts_with(&self.prefix);
@@ -52,6 +79,14 @@ impl Blanks {
     /// Parts a text at its blanks and reads each piece, so that what the pieces mean is settled before a name comes in.
     pub(super) fn read<E>(text: &str, piece: impl FnMut(&str) -> Result<String, E>) -> Result<Self, E> {
         text.split("{}").map(piece).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// What stands before and after the blank, if there is exactly one.
+    fn ends(&self) -> Option<(&str, &str)> {
+        match self.0.as_slice() {
+            [before, after] => Some((before, after)),
+            _ => None,
+        }
     }
 
     /// Whether there is a blank.
@@ -107,7 +142,47 @@ mod tests {
         assert!(!template("*.raw").overlaps(&template("*.img")));
     }
 
+    #[test]
+    fn templates_share_a_file_where_two_names_lead_to_it() {
+        let shares = |a: (&str, &str), b: (&str, &str)| {
+            let (one, other) = (template(a.0).shares(&blanks(a.1), &template(b.0), &blanks(b.1)), (b, a));
+            let ((b, a), back) = (other, template(b.0).shares(&blanks(b.1), &template(a.0), &blanks(a.1)));
+            assert_eq!(one, back, "{a:?} {b:?}");
+            one
+        };
+        // a-b-x and b-x.
+        assert!(shares(("a-*", "/d/{}.img"), ("b-*", "/d/b-{}.img")));
+        assert!(shares(("*", "/d/{}.img"), ("blue/*", "/d/blue-{}.img")));
+        assert!(shares(("a-*", "/d/a-{}"), ("b-*", "/d/{}.img")));
+        // One entry for the name blue-x and another for the rest.
+        assert!(!shares(("*", "/d/{}.img"), ("blue-*", "/d/blue-{}.img")));
+        assert!(!shares(("*", "/d/{}"), ("*.raw", "/d/{}.raw")));
+        assert!(!shares(("a/*", "/d/a/{}.img"), ("b/*", "/d/{}.img")));
+        assert!(!shares(("a/*", "/d/{}/a.img"), ("b/*", "/d/{}/b.img")));
+        assert!(!shares(("a/*", "/d/a-{}.img"), ("b/*", "/d/b-{}.img")));
+    }
+
     proptest! {
+        #[test]
+        fn two_names_share_a_file_if_trying_finds_them(
+            names in proptest::collection::vec("[ab]{0,2}\\*[ab]{0,2}", 2),
+            files in proptest::collection::vec("[ab/]{0,2}\\{\\}[ab/]{0,2}", 2),
+        ) {
+            let (one, other) = (template(&names[0]), template(&names[1]));
+            let (own, others) = (blanks(&files[0]), blanks(&files[1]));
+            let mut words = Vec::new();
+            let mut last = vec![String::new()];
+            for _ in 0..6 {
+                last = last.iter().flat_map(|word| [format!("{word}a"), format!("{word}b")]).collect();
+                words.extend(last.iter().cloned());
+            }
+            let found = words.iter().any(|a| {
+                let file = own.fill(a);
+                others.matched(&file).is_some_and(|b| !b.is_empty() && !b.contains('/') && other.name_of(b) != one.name_of(a))
+            });
+            prop_assert_eq!(one.shares(&own, &other, &others), found);
+        }
+
         #[test]
         fn a_match_and_its_name_belong_together(prefix in "[ab/]{0,3}", suffix in "[ab/]{0,3}", star in "[ab/*]{0,4}") {
             let template = template(&format!("{prefix}*{suffix}"));

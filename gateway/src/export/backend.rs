@@ -328,11 +328,10 @@ impl Backend {
         }
     }
 
-    /// The ranges of a session's requests in flight that may change data. The origin's are finished in bounded time by
-    /// this process and are not tracked.
+    /// The ranges of a session's requests in flight that may change data.
     pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
         match self {
-            Backend::Origin(_) => Vec::new(),
+            Backend::Origin(origin) => origin.ranges_of(session),
             Backend::Lanes(lanes) => lanes.lanes.iter().flat_map(|(lane, _)| lane.ranges_of(session)).collect(),
         }
     }

@@ -46,10 +46,12 @@ pub(super) fn spawn(export: Arc<Export>, lane: u64, job: Job) {
     let ends = job.request.end();
     let sight = export.core.gate.keep(&export.core, ends);
     let waits = export.wait(lane, &job);
+    // Only for what was left behind before this was admitted: what comes later waits for this.
+    let ahead = export.orphans.ahead(job.request.offset, ends, lane);
     tokio::spawn(async move {
         let _sight = sight;
         let request = job.request.clone();
-        export.orphans.clear_of(request.offset, request.end(), lane).await;
+        export.orphans.clear_of(ahead).await;
         let outcome = if export.needs_bridge(&request) {
             Bridge { export: &export, lane }.carry(&job).await
         } else {

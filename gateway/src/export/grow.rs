@@ -34,7 +34,7 @@ pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
             )),
             false => grown(&export, job.request.end()).await,
         };
-        if session.is_gone() || (cuts && session.is_parting()) {
+        if session.is_left() || (cuts && session.is_parting()) {
             // Its client may have sent it again on another connection: it must not land now.
             return job.forget();
         }

@@ -78,17 +78,35 @@ impl Orphans {
         waiting.iter().filter(|(_, o)| o.session == session).map(|(_, o)| (o.cookie, o.offset, o.end)).collect()
     }
 
-    /// Waits until no other session's overlaps `offset..end`: a session's own requests are in no order. Cancel-safe: yes.
-    pub(super) async fn clear_of(&self, offset: u64, end: u64, session: u64) {
+    /// Those of other sessions that overlap `offset..end` now: a session's own requests are in no order.
+    pub(super) fn ahead(&self, offset: u64, end: u64, session: u64) -> Ahead {
+        if !self.any() {
+            return Ahead(Vec::new());
+        }
+        let overlaps = |o: &&Orphan| o.session != session && o.offset < end && offset < o.end;
+        Ahead(self.list.lock().iter().filter(overlaps).copied().collect())
+    }
+
+    /// Waits until these have been answered. Not for any that have come since: one that waits for this request, and is left
+    /// behind by its client too, would never be. Cancel-safe: yes.
+    pub(super) async fn clear_of(&self, Ahead(mut ahead): Ahead) {
         loop {
             let settled = self.settled.notified();
-            if !self.list.lock().iter().any(|o| o.session != session && o.offset < end && offset < o.end) {
+            if !ahead.is_empty() {
+                let list = self.list.lock();
+                ahead.retain(|orphan| list.contains(orphan));
+            }
+            if ahead.is_empty() {
                 return;
             }
             settled.await;
         }
     }
 }
+
+/// What a request has to wait for.
+#[derive(Debug)]
+pub(super) struct Ahead(Vec<Orphan>);
 
 #[cfg(test)]
 mod tests {
@@ -99,10 +117,10 @@ mod tests {
         let orphans = Orphans::default();
         orphans.adopt(7, || vec![(Cookie(1), 100, 200)]);
         assert!(orphans.any());
-        orphans.clear_of(200, 300, 1).await;
-        orphans.clear_of(150, 160, 7).await;
+        orphans.clear_of(orphans.ahead(200, 300, 1)).await;
+        orphans.clear_of(orphans.ahead(150, 160, 7)).await;
         orphans.settle(8, Cookie(1));
-        let waiting = orphans.clear_of(150, 160, 1);
+        let waiting = orphans.clear_of(orphans.ahead(150, 160, 1));
         tokio::pin!(waiting);
         assert!(futures_pending(waiting.as_mut()).await, "another session's answer settles nothing");
         orphans.settle(7, Cookie(1));
@@ -119,13 +137,34 @@ mod tests {
         orphans.adopt(7, || [vec![(Cookie(1), 100, 200)], orphans.waiting_of(7)].concat());
         orphans.waits_no_more(id);
         assert!(orphans.waiting_of(7).is_empty());
-        orphans.clear_of(300, 400, 1).await;
-        let waiting = orphans.clear_of(150, 160, 1);
+        orphans.clear_of(orphans.ahead(300, 400, 1)).await;
+        let waiting = orphans.clear_of(orphans.ahead(150, 160, 1));
         tokio::pin!(waiting);
         assert!(futures_pending(waiting.as_mut()).await);
         orphans.settle(7, Cookie(1));
         waiting.await;
         assert!(!orphans.any());
+    }
+
+    /// A client that gave up and sent the same again, twice: the two waited for each other for ever.
+    #[tokio::test]
+    async fn what_waits_for_an_orphan_does_not_wait_for_what_waits_for_it() {
+        let orphans = Orphans::default();
+        orphans.adopt(1, || vec![(Cookie(1), 100, 200)]);
+        orphans.wait(2, Cookie(1), 100, 200);
+        let second = orphans.clear_of(orphans.ahead(100, 200, 2));
+        tokio::pin!(second);
+        assert!(futures_pending(second.as_mut()).await);
+        orphans.adopt(2, || orphans.waiting_of(2));
+        orphans.wait(3, Cookie(1), 100, 200);
+        let third = orphans.clear_of(orphans.ahead(100, 200, 3));
+        tokio::pin!(third);
+        orphans.adopt(3, || orphans.waiting_of(3));
+        orphans.settle(1, Cookie(1));
+        assert!(futures_pending(third.as_mut()).await, "the second is still there");
+        second.await;
+        orphans.settle(2, Cookie(1));
+        third.await;
     }
 
     async fn futures_pending(mut future: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {

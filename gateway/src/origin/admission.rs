@@ -1,11 +1,17 @@
 //! Counts the jobs inside an origin, and lets the last one out close the door.
 //!
 //! Owns the count and whether new jobs are taken. Both are one number, so that no job slips in after a close saw none.
+//! Knows which ranges clients' jobs inside may still change, for whoever must not be overtaken by one whose client is gone.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use crate::proto::Cookie;
+use crate::work::Job;
 
 /// Set once no more jobs are taken; the bits below count those inside.
 const CLOSED: u64 = 1 << 63;
@@ -16,18 +22,63 @@ pub(super) struct Admission {
     id: u64,
     state: AtomicU64,
     emptied: Notify,
+    changing: Mutex<Changing>,
+}
+
+/// Clients' jobs inside that may change data.
+#[derive(Debug, Default)]
+struct Changing {
+    next: u64,
+    jobs: HashMap<u64, Range>,
+}
+
+#[derive(Debug)]
+struct Range {
+    session: u64,
+    cookie: Cookie,
+    offset: u64,
+    end: u64,
 }
 
 impl Admission {
     /// An open door with a number that no other in this process has.
     pub(super) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), state: AtomicU64::new(0), emptied: Notify::new() }
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            state: AtomicU64::new(0),
+            emptied: Notify::new(),
+            changing: Mutex::default(),
+        }
     }
 
     /// Tells origins apart.
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Notes what a job may change, if it is a client's: until [`Admission::changed`], which is before it is answered.
+    pub(super) fn changes(&self, job: &Job) -> Option<u64> {
+        let ticket = job.ticket().filter(|_| job.request.changes_data())?;
+        let (session, cookie) = (ticket.session().id(), ticket.cookie());
+        let range = Range { session, cookie, offset: job.request.offset, end: job.request.end() };
+        let mut changing = self.changing.lock();
+        let id = changing.next;
+        changing.next = id.wrapping_add(1);
+        changing.jobs.insert(id, range);
+        Some(id)
+    }
+
+    /// It changes nothing any more.
+    pub(super) fn changed(&self, id: u64) {
+        self.changing.lock().jobs.remove(&id);
+    }
+
+    /// What a session's jobs inside may still change: cookie, first byte, first byte after.
+    pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+        let changing = self.changing.lock();
+        let own = changing.jobs.values().filter(|range| range.session == session);
+        own.map(|range| (range.cookie, range.offset, range.end)).collect()
     }
 
     /// Counts one in; false if the door is closed. Each true needs one [`Admission::leave`].

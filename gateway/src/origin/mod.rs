@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::proto::{Errno, ExportFlags};
+use crate::proto::{Cookie, Errno, ExportFlags};
 use crate::work::{Failure, Finished, Job};
 
 mod admission;
@@ -112,6 +112,11 @@ impl Origin {
             pool.submit(self.store.admission().id(), queued);
         }
         finished.flush();
+    }
+
+    /// What a session's requests in flight may still change: cookie, first byte, first byte after.
+    pub fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+        self.store.admission().ranges_of(session)
     }
 
     /// Size in bytes.

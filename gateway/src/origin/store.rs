@@ -54,10 +54,21 @@ impl Drop for Admitted {
     }
 }
 
+/// What a job may still change, as others see it; no more when this is dropped.
+#[derive(Debug)]
+struct Changing(Arc<dyn Store>, u64);
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.0.admission().changed(self.1);
+    }
+}
+
 /// A job and its place. Dropped unfinished, it ends with EIO and then leaves.
 #[derive(Debug)]
 pub(super) struct Task {
-    // In this order: the job is finished before it is counted out.
+    // In this order: what is answered changes nothing any more, and the job is finished before it is counted out.
+    changing: Option<Changing>,
     job: Job,
     admitted: Admitted,
 }
@@ -65,7 +76,9 @@ pub(super) struct Task {
 impl Task {
     /// A job that has entered.
     pub(super) fn new(job: Job, admitted: Admitted) -> Self {
-        Self { job, admitted }
+        let store = &admitted.0;
+        let changing = store.admission().changes(&job).map(|id| Changing(Arc::clone(store), id));
+        Self { changing, job, admitted }
     }
 
     /// Whether it has to wait for the disk itself, whatever is cached.
@@ -83,6 +96,7 @@ impl Task {
 
     /// Tells the outcome, then leaves.
     pub(super) fn answer(self, outcome: Outcome, finished: &mut Finished) {
+        drop(self.changing);
         self.job.finish(outcome, finished);
     }
 }

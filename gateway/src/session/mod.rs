@@ -113,6 +113,8 @@ pub struct Session {
     task: Mutex<Option<Waker>>,
     broken: AtomicBool,
     gone: AtomicBool,
+    /// What it has in flight counts as left behind.
+    leaves: AtomicBool,
     /// Where refusals are told.
     refusals: Arc<Refusals>,
     /// How many losses of answered writes this session's client knows of (promise 7).
@@ -263,5 +265,10 @@ impl Session {
     /// Whether its task has ended: replies have nowhere to go.
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
+    }
+
+    /// Whether its client has said its last, and may be back on another connection.
+    pub fn is_left(&self) -> bool {
+        self.leaves.load(Ordering::Acquire)
     }
 }

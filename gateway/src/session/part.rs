@@ -55,9 +55,17 @@ impl Session {
         !self.is_parting() || self.out.is_empty()
     }
 
-    /// Nothing more is read: who waits for something of its client need not wait any more.
+    /// Nothing more is read: who waits for something of its client need not wait any more. What it has in flight is answered,
+    /// if anybody is there to hear it; its client may be gone already, or back on another connection, and must not be
+    /// overtaken there (promise 14).
     pub(super) fn stops_reading(&self) {
-        self.life.send_if_modified(|life| core::mem::replace(life, Life::Closing) == Life::Open);
+        let first = self.life.send_if_modified(|life| core::mem::replace(life, Life::Closing) == Life::Open);
+        // Who is cut comes back when all is answered.
+        if first && !self.is_parting() {
+            // In this order: whoever answers one of those that are found sees it.
+            self.leaves.store(true, Ordering::Release);
+            self.export.leave(self);
+        }
     }
 }
 

@@ -42,7 +42,7 @@ impl Ticket {
     pub fn forget(self) {
         let session = &self.session;
         session.export.forget();
-        if session.is_gone() {
+        if session.is_left() {
             session.export.settle_orphan(session.id, self.cookie);
         }
         session.release(Released { requests: u32::from(self.permit), bytes: self.bytes, notices: 0 });
@@ -54,8 +54,10 @@ impl Ticket {
         let session = &self.session;
         session.export.count(request, &outcome, finished.now(request).saturating_duration_since(self.since));
         let released = Released { requests: u32::from(self.permit), bytes: self.bytes, notices: 0 };
-        if session.gone.load(Ordering::Acquire) {
+        if session.is_left() {
             session.export.settle_orphan(session.id, self.cookie);
+        }
+        if session.gone.load(Ordering::Acquire) {
             session.release(released);
             return;
         }

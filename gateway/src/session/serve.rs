@@ -136,6 +136,7 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
         task: Mutex::new(None),
         broken: AtomicBool::new(false),
         gone: AtomicBool::new(false),
+        leaves: AtomicBool::new(false),
         refusals: Arc::clone(&front.refusals),
         losses: AtomicU64::new(export.losses()),
     });

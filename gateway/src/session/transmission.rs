@@ -156,6 +156,7 @@ impl Transmission {
         if matches!(end, End::Parted) {
             self.linger().await;
         }
+        self.session.leaves.store(true, Ordering::Release);
         self.session.gone.store(true, Ordering::Release);
         *self.session.task.lock() = None;
         end
@@ -183,6 +184,9 @@ impl Transmission {
                 self.session.export.submit(&self.session, &mut self.jobs, &mut self.finished);
             }
             self.finished.flush();
+            if matches!(pause, Pause::Closing) {
+                self.session.stops_reading();
+            }
             let ending = self.draining || matches!(pause, Pause::Closing);
             if ending {
                 let why =
@@ -191,9 +195,6 @@ impl Transmission {
             }
             // What TLS keeps back has no permits any more, and is owed all the same.
             let written = !self.session.out.is_blocked();
-            if matches!(pause, Pause::Closing) {
-                self.session.stops_reading();
-            }
             let done = ending
                 && written
                 && self.session.permits.is_idle()
