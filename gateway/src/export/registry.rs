@@ -19,9 +19,8 @@ use tokio::time::Instant;
 
 use super::crowd::{Crowd, Room};
 use super::failures::Failures;
-use super::held_back::HeldBack;
 use super::probes::Probes;
-use super::{Export, start};
+use super::{Export, held_back, start};
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::net::Pool;
 use crate::resize::book::Book;
@@ -169,7 +168,6 @@ pub(super) struct Shared {
     /// The state directory.
     pub(super) state: PathBuf,
     pub(super) sessions: Arc<SessionTable>,
-    pub(super) held_back: HeldBack,
 }
 
 impl Registry {
@@ -206,7 +204,6 @@ impl Registry {
             probes: Arc::default(),
             state: config.state.clone(),
             sessions: Arc::default(),
-            held_back: HeldBack::default(),
         };
         Arc::new(Self {
             config,
@@ -410,7 +407,7 @@ impl Registry {
     async fn retire(&self, entry: &Arc<Entry>, state: &mut State) {
         if let Some(export) = state.export.take() {
             export.close().await;
-            self.shared.held_back.remember(&export);
+            held_back::remember(&self.shared.notes, &export);
         }
         state.room = None;
         state.retired = true;

@@ -313,6 +313,8 @@ impl<H: Hands> Coordinator<H> {
         }
         self.adopt(adopt).await;
         match adopt.publish {
+            // Nor is what the ledger does not take.
+            Some(size) if size != self.at.size && self.at.unwritten => Err(self.refusal(Reason::LedgerUnavailable)),
             // What could not be zeroed is not shown yet.
             Some(size) if size != self.at.size => Err(self.refusal(Reason::BackendFailed)),
             Some(_) | None => Ok(self.at.size),

@@ -202,7 +202,7 @@ impl Hands for World {
     }
 
     async fn keep(&mut self, entry: Entry) -> Result<(), String> {
-        let generation = self.core.view().shown().generation;
-        self.clerk.write(entry, generation).await.map_err(|error| error.to_string())
+        let shown = self.core.view().shown();
+        self.clerk.write(entry, shown).await.map_err(|error| error.to_string())
     }
 }
