@@ -53,6 +53,7 @@ mod resize_hostile;
 mod route;
 mod scripted;
 mod shipped;
+mod shown_table;
 mod templates;
 mod tenant_bounds;
 mod tls;
