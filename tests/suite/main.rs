@@ -59,6 +59,7 @@ mod resize_hostile;
 mod route;
 mod scripted;
 mod shipped;
+mod shown_table;
 mod systemd;
 mod templates;
 mod tenant_bounds;

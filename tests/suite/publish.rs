@@ -132,3 +132,50 @@ fn what_waits_to_be_published_waits_also_when_the_export_is_closed_meanwhile() -
     client.leave()?;
     gateway.end()
 }
+
+/// A kill must not publish for the operator, and must not take back what was published.
+#[test]
+fn what_waits_to_be_published_waits_also_when_the_gateway_is_killed_meanwhile() -> Result<(), Trouble> {
+    let backend = Backend::start(Script { resizing: Resizing::No, ..Script::default() })?;
+    let more = "[export.resize]\npublish = \"manual\"\npoll = \"20ms\"\n";
+    let mut gateway = Gateway::start(&export("vm", &backend.uri(), more))?;
+    let grown = |gateway: &Gateway, to: u64| {
+        backend.meddle(|disk| disk.resize(usize::try_from(to).unwrap(), 7));
+        eventually("the poll", || json(gateway, &["exports", "vm"]).is_ok_and(|export| export["disk"] == to))
+    };
+    let (client, told) = opted_in(&gateway)?;
+    grown(&gateway, 9 * MIB)?;
+    gateway.kill_and_restart()?;
+    drop(client);
+    let (client, again) = opted_in(&gateway)?;
+    assert_eq!((again.size, json(&gateway, &["exports", "vm"])?["disk"].as_u64()), (told.size, Some(9 * MIB)));
+    assert_eq!(said(&gateway, &["publish", "vm"])?, "vm is now 9 MiB\n");
+    gateway.kill_and_restart()?;
+    drop(client);
+    let (client, again) = opted_in(&gateway)?;
+    assert_eq!(again.size, 9 * MIB);
+    grown(&gateway, 10 * MIB)?;
+    gateway.kill_and_restart()?;
+    drop(client);
+    let (client, again) = opted_in(&gateway)?;
+    assert_eq!(again.size, 9 * MIB);
+    client.leave()?;
+    gateway.end()
+}
+
+#[test]
+fn what_the_ledger_does_not_take_is_not_published() -> Result<(), Trouble> {
+    let backend = Backend::start(Script { resizing: Resizing::No, ..Script::default() })?;
+    let more = "[export.resize]\npublish = \"manual\"\npoll = \"20ms\"\n";
+    let mut gateway = Gateway::start(&export("vm", &backend.uri(), more))?.expecting_errors();
+    let (client, told) = opted_in(&gateway)?;
+    backend.meddle(|disk| disk.resize(9 << 20, 7));
+    eventually("the poll", || json(&gateway, &["exports", "vm"]).is_ok_and(|export| export["disk"] == 9 * MIB))?;
+    gateway.may_write(Some(0))?;
+    refused(&gateway, &["publish", "vm"], "the ledger can't record it")?;
+    assert_eq!(json(&gateway, &["exports", "vm"])?["size"], told.size);
+    gateway.may_write(None)?;
+    assert_eq!(said(&gateway, &["publish", "vm"])?, "vm is now 9 MiB\n");
+    client.leave()?;
+    gateway.end()
+}

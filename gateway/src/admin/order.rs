@@ -101,7 +101,10 @@ pub(super) async fn quota(
     // A name that can't be one is nobody's.
     let Ok(id) = TenantId::new(&name) else { return refuse(StatusCode::NOT_FOUND, NotOrdered::Unknown(name)) };
     match shared.registry.allowances().order(&id, wanted).await {
-        Ok(_) => tell(tenant(&shared, &id)),
+        Ok(_) => {
+            shared.registry.look_anew();
+            tell(tenant(&shared, &id))
+        }
         Err(error) => refuse(
             match error {
                 NotOrdered::Unknown(_) => StatusCode::NOT_FOUND,

@@ -42,6 +42,13 @@ pub struct Call<'a> {
     pub left: Left,
 }
 
+impl<'a> Call<'a> {
+    /// A program that is told of `occasion`, in its environment and as JSON on its standard input.
+    pub fn telling(words: &'a [String], occasion: &Occasion, limit: Duration, left: Left) -> Self {
+        Self { words, environment: occasion.environment(), input: occasion.json(), limit, left }
+    }
+}
+
 /// What becomes of a program's own processes after it has succeeded. After a failure they are killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {

@@ -29,14 +29,7 @@ impl Exec {
 
     /// Carries an order out. Cancel-safe: dropped, the program is ended.
     pub(super) async fn resize(&self, order: &Order) -> Result<(), Undone> {
-        let occasion = order.occasion();
-        let call = Call {
-            words: &self.words,
-            environment: occasion.environment(),
-            input: occasion.json(),
-            limit: self.limit,
-            left: Left::Killed,
-        };
+        let call = Call::telling(&self.words, &order.occasion(), self.limit, Left::Killed);
         let output = command::run(call).await.map_err(|error| match error {
             command::Error::NotRun { .. } | command::Error::Failed { .. } => {
                 Undone::refused(Errno::EIO, error.to_string())

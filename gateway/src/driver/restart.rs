@@ -54,15 +54,8 @@ impl Restart {
         if let Some(file) = &self.file {
             file.resize(order).await?;
         }
-        let occasion = order.occasion();
-        let call = Call {
-            words: &self.words,
-            environment: occasion.environment(),
-            input: occasion.json(),
-            limit: self.limit.saturating_sub(since.elapsed()),
-            left: Left::Alone,
-        };
-        match command::run(call).await {
+        let left = self.limit.saturating_sub(since.elapsed());
+        match command::run(Call::telling(&self.words, &order.occasion(), left, Left::Alone)).await {
             Ok(_) => Ok(()),
             // Nothing was touched.
             Err(error @ command::Error::NotRun { .. }) if self.file.is_none() => {

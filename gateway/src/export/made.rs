@@ -27,7 +27,7 @@ impl Registry {
                 book.settle(export, Size::ZERO).await;
                 Size::new(size.bytes()).unwrap_or(Size::MAX)
             }
-            (_, Driver::Window { size }) if notes.window(export).is_none() && book.size(export).is_none() => *size,
+            (_, Driver::Window { size }) if notes.shown(export).is_none() && book.size(export).is_none() => *size,
             _ => return Ok(false),
         };
         let refusal = |reason| Refusal { export: export.clone(), tenant: tenant.clone(), reason };

@@ -22,10 +22,9 @@ use tokio::time::{Instant, timeout};
 use super::audiences::Audiences;
 use super::crowd::{Crowd, Room};
 use super::failures::Failures;
-use super::held_back::HeldBack;
 use super::in_force::InForce;
 use super::probes::Probes;
-use super::{Export, start};
+use super::{Export, held_back, start};
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::net::Pool;
 use crate::resize::allowance::Allowances;
@@ -250,7 +249,6 @@ pub(super) struct Shared {
     /// The state directory.
     pub(super) state: PathBuf,
     pub(super) sessions: Arc<SessionTable>,
-    pub(super) held_back: HeldBack,
     pub(super) audiences: Audiences,
 }
 
@@ -279,7 +277,6 @@ impl Registry {
             probes: Arc::default(),
             state,
             sessions: Arc::default(),
-            held_back: HeldBack::default(),
             audiences: Audiences::default(),
         };
         let in_force = RwLock::new(Arc::new(in_force));
@@ -488,7 +485,7 @@ impl Registry {
     pub(super) async fn retire(&self, entry: &Arc<Entry>, state: &mut State) {
         if let Some(export) = state.export.take() {
             export.close().await;
-            self.shared.held_back.remember(&export);
+            held_back::remember(&self.shared.notes, &export);
             self.shared.audiences.remember(export.resizer());
         }
         self.discard(entry, state);

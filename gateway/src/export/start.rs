@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nbd_gateway_config::{self as config, Resolved};
 use nbd_gateway_metrics::ExportMetrics;
+use nbd_gateway_policy::export::Publish;
 use nbd_gateway_policy::types::Size;
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -12,13 +13,13 @@ use tracing::Instrument;
 use super::backend::Backend;
 use super::registry::Shared;
 use super::settings::Settings;
-use super::{Core, Export, Parts, Shown};
+use super::{Core, Export, Parts, Shown, held_back};
 use crate::driver::{Driver, Healed, Qmp};
 use crate::hooks::Hooks;
 use crate::proto::Features;
 use crate::resize::Resizer;
 use crate::resize::coordinator::{Coordinator, Start};
-use crate::resize::entry::{Clerk, Window};
+use crate::resize::entry::{Clerk, Shows};
 use crate::resize::follow::{Patience, follow};
 use crate::resize::watchers::{self, Told};
 use crate::resize::window::Opened;
@@ -60,7 +61,7 @@ pub(super) async fn open(
     };
     // What an earlier life exposed and did not get to zero is not shown before it is zero.
     let unzeroed = shared.notes.owed(&export);
-    let shown = shared.held_back.shown(&export, policy.publish, disk);
+    let shown = held_back::shown(&shared.notes, &export, policy.publish, disk);
     let end = window.map_or(shown, |window| window.size);
     let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
     view.publish(Shown { size: size.bytes(), generation: 0 });
@@ -72,6 +73,8 @@ pub(super) async fn open(
     // What there is counts, also in a file that its server has not looked at again; and of a window what it shows.
     let count = if window.is_some() { size } else { length.map_or(disk, |length| length.max(disk)) };
     let news = shared.book.open(&export, &tenant, count);
+    // What was held back is shown now, and not to be held back again.
+    let let_go = window.is_none() && policy.publish != Publish::Manual && shared.notes.shown(&export).is_some();
     let style = facts.style;
     // A window shows what another may have written, whatever its disk promises of its own grows.
     let zeroed = window.is_none() && facts.resize.is_some_and(|info| info.features.has(Features::ZEROED));
@@ -87,6 +90,7 @@ pub(super) async fn open(
     };
     let told = Told(shared.metrics.resize(name, tenant.as_str(), watchers::label(&resize.driver)));
     told.size_at_start(size);
+    let publish = policy.publish;
     let mut start = Start {
         export,
         tenant,
@@ -100,9 +104,14 @@ pub(super) async fn open(
         unrecorded,
         unwritten: false,
     };
-    let record = window.map(|_| if unrecorded { Window::Unrecorded } else { Window::OnRecord });
-    let mut clerk = Clerk::new(Arc::clone(&shared.notes), config.name.clone(), config.tenant.clone(), record);
-    if news && let Err(error) = clerk.open(count).await {
+    let shows = match window {
+        Some(_) => Shows::Window { recorded: !unrecorded },
+        None => Shows::of(publish),
+    };
+    let mut clerk = Clerk::new(Arc::clone(&shared.notes), config.name.clone(), config.tenant.clone(), shows);
+    if (news || let_go)
+        && let Err(error) = clerk.open(count, core.view().shown()).await
+    {
         tracing::warn!(export = name, %error, "the ledger does not take the size of an export; nothing of it grows until it does");
         start.unwritten = true;
     }

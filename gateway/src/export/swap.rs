@@ -202,8 +202,7 @@ impl Registry {
             (before, now)
         };
         self.tell_bounds(&now.config);
-        self.expect_looks();
-        self.to_look_at.notify_one();
+        self.look_anew();
         let replaced = Replaced { leases, leaving: leaving.len(), judged_anew: self.judge_anew(&now) };
         self.see_all_off(leaving, &before.config, over);
         replaced

@@ -35,7 +35,7 @@ impl Registry {
         }
         let bounded = |tenant: &TenantId| {
             owned.get(tenant).is_some_and(|count| *count > 1)
-                && config.tenant(tenant.as_str()).is_some_and(|tenant| tenant.allowance.quota.is_some())
+                && self.allowances().allowed(tenant).is_some_and(|allowed| allowed.effective().quota.is_some())
         };
         let named = config.listable().filter_map(|name| Some((ExportName::new(name).ok()?, config.owner_of(name)?)));
         named
@@ -57,6 +57,12 @@ impl Registry {
     /// Before anybody can grow: whose growth is to wait for the first look.
     pub fn expect_looks(&self) {
         self.unmeasured().iter().for_each(|(export, tenant)| self.shared.book.first_look.expect(export, tenant));
+    }
+
+    /// Looks again at once: a tenant's exports, or its quota, are others now.
+    pub fn look_anew(&self) {
+        self.expect_looks();
+        self.to_look_at.notify_one();
     }
 
     /// Measures `remembered` and every export that counts nothing, until each has been measured once; then waits for those

@@ -17,13 +17,7 @@ impl Exec {
     }
 
     pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), String> {
-        let call = Call {
-            words: &self.words,
-            environment: occasion.environment(),
-            input: occasion.json(),
-            limit: self.limit,
-            left: Left::Killed,
-        };
+        let call = Call::telling(&self.words, occasion, self.limit, Left::Killed);
         command::run(call).await.map(drop).map_err(|error| error.to_string())
     }
 }

@@ -15,7 +15,7 @@ pub struct ReservationId(pub(super) i64);
 pub struct Known {
     /// The size that counts against the quota.
     pub size: Size,
-    /// The end that clients are shown, where only the ledger has it: a window's.
+    /// The end that clients are shown, where only the ledger has it: a window's, and where an operator has not published all.
     pub shown: Option<Size>,
     /// Where the bytes end that there may be, if that is further: notes about bytes before it stay. Not remembered.
     pub reach: Option<Size>,

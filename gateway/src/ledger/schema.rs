@@ -29,7 +29,7 @@ CREATE TABLE export (
     name       TEXT NOT NULL PRIMARY KEY,
     tenant     TEXT NOT NULL,
     size       INTEGER NOT NULL, -- bytes that count against the quota
-    shown      INTEGER,          -- bytes that clients see of a window; null: it is none
+    shown      INTEGER,          -- bytes that clients see: of a window, or where more is not published yet; null: all
     generation INTEGER NOT NULL,
     quarantine TEXT,             -- why; null: it is not in quarantine
     updated_at INTEGER NOT NULL  -- milliseconds since 1970

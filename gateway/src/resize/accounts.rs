@@ -3,6 +3,7 @@
 //! The ledger knows of a grow before the backend does, and of a window's size before anyone sees it. Everything else that
 //! it does not take is counted in memory, and written when it can be: until then the ledger counts too much.
 
+use nbd_gateway_policy::export::Publish;
 use nbd_gateway_policy::plan::Standing;
 use nbd_gateway_policy::quota::Reservation;
 use nbd_gateway_policy::refusal::Reason;
@@ -25,7 +26,7 @@ impl<H: Hands> Coordinator<H> {
         let written = self.hands.keep(entry).await;
         match (&written, entry) {
             (Ok(()), Entry::Commit { .. } | Entry::Settle { .. } | Entry::Measure { .. }) => self.at.unwritten = false,
-            (Ok(()), Entry::Hold { .. } | Entry::RollBack | Entry::Unsettle) => {}
+            (Ok(()), Entry::Hold { .. } | Entry::RollBack | Entry::Unsettle | Entry::Show { .. }) => {}
             (Err(why), _) => {
                 // Of a hold that is refused the ledger's own complaint is enough: whoever is refused may ask often.
                 if !self.at.unwritten && !matches!(entry, Entry::Hold { .. }) {
@@ -111,6 +112,16 @@ impl<H: Hands> Coordinator<H> {
             self.book.settle(&self.at.export, count).await;
         }
         written
+    }
+
+    /// Clients are about to see more: of what an operator holds back that is on record first, or the next life would take it
+    /// from them. False: the ledger has not taken it.
+    pub(super) async fn will_show(&mut self, shown: Size) -> bool {
+        if self.at.policy.publish != Publish::Manual || self.is_window() || shown <= self.at.size {
+            return true;
+        }
+        let count = self.book.size(&self.at.export).unwrap_or(self.at.disk);
+        self.write(Entry::Show { count, shown }).await
     }
 
     /// A size was read.

@@ -56,7 +56,7 @@ pub struct Allowed {
 
 impl Allowed {
     /// What is in force.
-    fn effective(&self) -> Quotas {
+    pub fn effective(&self) -> Quotas {
         self.ordered.unwrap_or(self.configured)
     }
 

@@ -24,7 +24,7 @@ use super::glance::{Glance, Seen};
 use super::hands::{Answered, Hands};
 use super::history::{Happened, Kind};
 use super::jobs::{JobState, Jobs};
-use super::rules::{Latest, Rules};
+use super::rules::Latest;
 use super::settle::{Exposed, Read};
 use super::watchers::{Told, is_unsettled};
 
@@ -150,9 +150,9 @@ impl<H: Hands> Coordinator<H> {
     }
 
     fn keep_rules(&mut self) {
-        if let Some(Rules { policy, timeout }) = self.rules.take() {
-            (self.at.policy, self.at.timeout) = (policy, timeout);
-            self.hands.keep_within(timeout);
+        if let Some(rules) = self.rules.take() {
+            self.hands.keep_rules(&rules);
+            (self.at.policy, self.at.timeout) = (rules.policy, rules.timeout);
         }
     }
 
@@ -350,6 +350,8 @@ impl<H: Hands> Coordinator<H> {
         }
         self.adopt(adopt).await;
         match adopt.publish {
+            // Nor is what the ledger does not take.
+            Some(size) if size != self.at.size && self.at.unwritten => Err(self.refusal(Reason::LedgerUnavailable)),
             // What could not be zeroed is not shown yet.
             Some(size) if size != self.at.size => Err(self.refusal(Reason::BackendFailed)),
             Some(_) | None => Ok(self.at.size),

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+use nbd_gateway_policy::export::Publish;
 use nbd_gateway_policy::types::{Bytes, ExportName, Size, TenantId};
 
 use super::history::Teller;
-use super::notes::{Notes, measured, now};
+use super::notes::{self, Notes, measured};
+use crate::export::Shown;
 use crate::ledger::{Commit, Known, LedgerError, RecordSize, ReservationId, Reserve, Settle, Zeroes};
 
 /// One line of an export's account.
@@ -42,15 +44,27 @@ pub enum Entry {
         /// What counts from now on.
         count: Size,
     },
+    /// More is about to be shown of what was held back.
+    Show {
+        /// What counts, as before.
+        count: Size,
+        /// What is shown from now on.
+        shown: Size,
+    },
 }
 
-/// Whether anybody knows how far a window goes.
+/// What clients see of an export, and who knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
-    /// The ledger does.
-    OnRecord,
-    /// Nobody.
-    Unrecorded,
+pub enum Shows {
+    /// All that there is.
+    All,
+    /// What an operator has published: the ledger has it where that is less than there is.
+    HeldBack,
+    /// A part, and only the ledger knows which.
+    Window {
+        /// It does.
+        recorded: bool,
+    },
 }
 
 /// Writes the entries of one export.
@@ -59,10 +73,8 @@ pub struct Clerk {
     notes: Arc<Notes>,
     export: ExportName,
     tenant: TenantId,
-    /// What counts is what is shown, and nobody else knows.
-    window: bool,
-    /// That is, or is about to be, on record.
-    recorded: bool,
+    /// What is on record of that; a window's is, too, when it is about to be.
+    shows: Shows,
     /// The grow in flight.
     held: Option<ReservationId>,
     /// Grows that are over, and not in the ledger.
@@ -71,19 +83,26 @@ pub struct Clerk {
     unsettled: Vec<ReservationId>,
 }
 
+impl Shows {
+    /// What there is to record of an export that is no window.
+    pub const fn of(publish: Publish) -> Self {
+        match publish {
+            Publish::Manual => Self::HeldBack,
+            Publish::Auto | Publish::Never => Self::All,
+        }
+    }
+}
+
 impl Clerk {
     /// For one export.
-    pub fn new(notes: Arc<Notes>, export: ExportName, tenant: TenantId, window: Option<Window>) -> Self {
-        let recorded = window == Some(Window::OnRecord);
-        Self {
-            notes,
-            export,
-            tenant,
-            window: window.is_some(),
-            recorded,
-            held: None,
-            over: Vec::new(),
-            unsettled: Vec::new(),
+    pub const fn new(notes: Arc<Notes>, export: ExportName, tenant: TenantId, shows: Shows) -> Self {
+        Self { notes, export, tenant, shows, held: None, over: Vec::new(), unsettled: Vec::new() }
+    }
+
+    /// Sizes are published so from now on; of a window that changes nothing.
+    pub fn published_by(&mut self, publish: Publish) {
+        if !matches!(self.shows, Shows::Window { .. }) {
+            self.shows = Shows::of(publish);
         }
     }
 
@@ -96,30 +115,31 @@ impl Clerk {
     ///
     /// # Errors
     /// The ledger's.
-    pub async fn open(&mut self, count: Size) -> Result<(), LedgerError> {
+    pub async fn open(&mut self, count: Size, shown: Shown) -> Result<(), LedgerError> {
         // Its tenant may be another one now.
-        self.record(count, 0).await?;
-        self.settle(count, 0).await
+        self.record(count, shown).await?;
+        self.settle(count, shown).await
     }
 
-    /// Writes one; durable when it returns. Cancel-safe: no.
+    /// Writes one, with what clients see now; durable when it returns. Cancel-safe: no.
     ///
     /// # Errors
     /// The ledger's. A hold is not there then; everything else is made good by the next entry that can be written.
-    pub async fn write(&mut self, entry: Entry, generation: u64) -> Result<(), LedgerError> {
+    pub async fn write(&mut self, entry: Entry, now: Shown) -> Result<(), LedgerError> {
         match entry {
             Entry::Hold { from, to, bytes } => self.hold(from, to, bytes).await,
-            Entry::Commit { count } => self.commit(count, generation).await,
+            Entry::Commit { count } => self.commit(count, now).await,
             Entry::RollBack => {
                 self.over.extend(self.held.take());
                 self.end().await
             }
             Entry::Unsettle => self.unsettle().await,
-            Entry::Settle { count } => self.settle(count, generation).await,
+            Entry::Settle { count } => self.settle(count, now).await,
             Entry::Measure { count } => {
-                self.record(count, generation).await?;
+                self.record(count, now).await?;
                 self.end().await
             }
+            Entry::Show { count, shown } => self.record(count, Shown { size: shown.bytes(), ..now }).await,
         }
     }
 
@@ -127,23 +147,28 @@ impl Clerk {
         // One that was left would be taken for this one.
         self.end().await?;
         let (export, tenant) = (self.export.clone(), self.tenant.clone());
-        let reserve = Reserve { export, tenant, bytes, from, to, zeroes: None, at: now(), event: None };
+        let reserve = Reserve { export, tenant, bytes, from, to, zeroes: None, at: notes::now(), event: None };
         self.held = Some(self.notes.ledger().reserve(reserve).await?);
         Ok(())
     }
 
-    async fn commit(&mut self, count: Size, generation: u64) -> Result<(), LedgerError> {
-        let before = std::mem::replace(&mut self.recorded, true);
-        let committed = self.commit_as_recorded(count, generation).await;
-        self.recorded = before || committed.is_ok();
+    async fn commit(&mut self, count: Size, now: Shown) -> Result<(), LedgerError> {
+        let before = self.shows;
+        if let Shows::Window { recorded } = &mut self.shows {
+            *recorded = true;
+        }
+        let committed = self.commit_as_recorded(count, now).await;
+        if committed.is_err() {
+            self.shows = before;
+        }
         committed
     }
 
-    async fn commit_as_recorded(&mut self, count: Size, generation: u64) -> Result<(), LedgerError> {
+    async fn commit_as_recorded(&mut self, count: Size, now: Shown) -> Result<(), LedgerError> {
         let Some(id) = self.held.take() else {
-            return self.record(count, generation).await;
+            return self.record(count, now).await;
         };
-        let known = self.known(count, generation);
+        let known = self.known(count, now);
         let committed = self.notes.ledger().commit(Commit { id, known, zeroes: Zeroes::Done, event: None }).await;
         match committed {
             Ok(()) => self.shown(count),
@@ -159,13 +184,13 @@ impl Clerk {
         self.notes.ledger().unsettle(id, None).await
     }
 
-    async fn settle(&mut self, count: Size, generation: u64) -> Result<(), LedgerError> {
+    async fn settle(&mut self, count: Size, now: Shown) -> Result<(), LedgerError> {
         self.over.append(&mut self.unsettled);
         self.over.extend(self.held.take());
-        let known = self.known(count, generation);
+        let known = self.known(count, now);
         let settle = Settle { export: self.export.clone(), known, event: None };
         match self.notes.ledger().settle(settle).await {
-            Err(LedgerError::NoExport { .. }) => self.record(count, generation).await?,
+            Err(LedgerError::NoExport { .. }) => self.record(count, now).await?,
             outcome => {
                 outcome?;
                 self.shown(count);
@@ -174,8 +199,8 @@ impl Clerk {
         self.end().await
     }
 
-    async fn record(&mut self, count: Size, generation: u64) -> Result<(), LedgerError> {
-        let (export, tenant, known) = (self.export.clone(), self.tenant.clone(), self.known(count, generation));
+    async fn record(&mut self, count: Size, now: Shown) -> Result<(), LedgerError> {
+        let (export, tenant, known) = (self.export.clone(), self.tenant.clone(), self.known(count, now));
         self.notes.ledger().record_size(RecordSize { export, tenant, known, event: None }).await?;
         self.shown(count);
         Ok(())
@@ -192,13 +217,21 @@ impl Clerk {
         Ok(())
     }
 
-    fn known(&self, count: Size, generation: u64) -> Known {
-        Known { shown: (self.window && self.recorded).then_some(count), ..measured(count, generation) }
+    fn known(&self, count: Size, now: Shown) -> Known {
+        let shown = match self.shows {
+            Shows::Window { recorded } => recorded.then_some(count),
+            Shows::HeldBack => Size::new(now.size).ok().filter(|shown| *shown < count),
+            Shows::All => None,
+        };
+        Known { shown, ..measured(count, now.generation) }
     }
 
+    /// The ledger has it. What others than windows show is noted when they close.
     fn shown(&self, count: Size) {
-        if self.window && self.recorded {
-            self.notes.know_window(&self.export, count);
+        match self.shows {
+            Shows::Window { recorded: true } => self.notes.know_shown(&self.export, Some(count)),
+            Shows::All => self.notes.know_shown(&self.export, None),
+            Shows::Window { recorded: false } | Shows::HeldBack => {}
         }
     }
 }

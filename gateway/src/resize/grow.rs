@@ -150,6 +150,9 @@ impl<H: Hands> Coordinator<H> {
             }
             self.at.unrecorded = false;
         }
+        if !self.will_show(publish).await {
+            return Err(self.refusal(Reason::LedgerUnavailable));
+        }
         self.publish(publish);
         match short {
             Some(reason) => Err(self.refusal(reason)),

@@ -9,6 +9,7 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::entry::Entry;
 use super::history::Happened;
+use super::rules::Rules;
 
 /// How the backend answered when it was asked for a size. Not believed either way: the size is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +63,8 @@ pub trait Hands: Send {
     fn clear_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
     /// Writes an entry of the export's account down, durably.
     fn keep(&mut self, entry: Entry) -> impl Future<Output = Result<(), String>> + Send;
-    /// How long the backend has to answer, from now on.
-    fn keep_within(&mut self, timeout: Duration);
+    /// How long the backend has to answer from now on, and who publishes sizes.
+    fn keep_rules(&mut self, rules: &Rules);
     /// Tells the history; waits for nothing.
     fn tell(&mut self, happened: Happened);
 }

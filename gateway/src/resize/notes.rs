@@ -1,5 +1,5 @@
 //! What must not be forgotten across a restart: ranges that a grow has exposed and that are not yet zero (promise 5), and
-//! how far each window goes, which nobody but the ledger knows.
+//! how far each window goes and what an operator has not published yet, which nobody but the ledger knows.
 //!
 //! A range is written down, durably, before the backend is asked, and struck out, durably, after zeroing and before anyone
 //! is shown the new size. A window's size is written down before it is shown. Here is what an export finds when it is
@@ -20,8 +20,8 @@ pub struct Notes {
     ledger: Ledger,
     /// What is still to be zeroed; taken by the exports as they are opened.
     owed: Mutex<Vec<Zeroing>>,
-    /// How far windows go.
-    windows: Mutex<HashMap<ExportName, Size>>,
+    /// How far windows go, and what is shown of exports that have more.
+    shown: Mutex<HashMap<ExportName, Size>>,
 }
 
 impl Notes {
@@ -44,9 +44,9 @@ impl Notes {
 
     fn of(ledger: Ledger, snapshot: &Snapshot) -> Self {
         // An earlier version wrote the largest size there is where it meant none.
-        let window = |known: Known| known.shown.filter(|shown| *shown != Size::MAX);
-        let windows = snapshot.exports.iter().filter_map(|row| Some((row.name.clone(), window(row.known)?))).collect();
-        Self { ledger, owed: Mutex::new(snapshot.zeroing.clone()), windows: Mutex::new(windows) }
+        let shown = |known: Known| known.shown.filter(|shown| *shown != Size::MAX);
+        let shown = snapshot.exports.iter().filter_map(|row| Some((row.name.clone(), shown(row.known)?))).collect();
+        Self { ledger, owed: Mutex::new(snapshot.zeroing.clone()), shown: Mutex::new(shown) }
     }
 
     /// The ledger.
@@ -94,14 +94,17 @@ impl Notes {
         Ok(())
     }
 
-    /// How far a window goes; none: nobody has it on record.
-    pub fn window(&self, export: &ExportName) -> Option<Size> {
-        self.windows.lock().get(export).copied()
+    /// How far a window goes; none: nobody has it on record. Of others what was shown last; none: all that there was.
+    pub fn shown(&self, export: &ExportName) -> Option<Size> {
+        self.shown.lock().get(export).copied()
     }
 
-    /// The ledger has it on record now.
-    pub(super) fn know_window(&self, export: &ExportName, size: Size) {
-        self.windows.lock().insert(export.clone(), size);
+    /// That is known now.
+    pub(crate) fn know_shown(&self, export: &ExportName, size: Option<Size>) {
+        match size {
+            Some(size) => drop(self.shown.lock().insert(export.clone(), size)),
+            None => drop(self.shown.lock().remove(export)),
+        }
     }
 
     /// Puts the size of a window on record; durable when it returns.
@@ -111,7 +114,7 @@ impl Notes {
     pub async fn record_window(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), LedgerError> {
         let known = Known { shown: Some(size), ..measured(size, 0) };
         self.ledger.record_size(record(export, tenant, known)).await?;
-        self.know_window(export, size);
+        self.know_shown(export, Some(size));
         Ok(())
     }
 
@@ -130,7 +133,7 @@ impl Notes {
             new_size: None,
         };
         self.ledger.forget(export, Some(event)).await?;
-        self.windows.lock().remove(export);
+        self.shown.lock().remove(export);
         Ok(())
     }
 
@@ -174,7 +177,7 @@ mod tests {
         let (export, window, tenant) =
             (ExportName::new("vm1").unwrap(), ExportName::new("w").unwrap(), TenantId::default());
         let (notes, _) = Notes::open(&state).unwrap();
-        assert_eq!(notes.window(&window), None);
+        assert_eq!(notes.shown(&window), None);
         for range in [range(8192, 9216), range(512, 4096), range(16384, 20480)] {
             notes.note(&export, &tenant, range).await.unwrap();
         }
@@ -187,7 +190,7 @@ mod tests {
         assert_eq!(snapshot.exports.len(), 2);
         assert_eq!(again.owed(&export), [range(512, 4096), range(16384, 20480)]);
         assert_eq!(again.owed(&ExportName::new("vm2").unwrap()), []);
-        assert_eq!((again.window(&window), again.window(&export)), (Some(size(512)), None));
+        assert_eq!((again.shown(&window), again.shown(&export)), (Some(size(512)), None));
         // A smaller window does not let go of what is owed beyond it.
         again.record_window(&window, &tenant, size(256)).await.unwrap();
         assert_eq!(again.ledger().snapshot().await.unwrap().zeroing.len(), 3);

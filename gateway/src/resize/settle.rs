@@ -236,9 +236,9 @@ impl<H: Hands> Coordinator<H> {
             return;
         }
         match adopt.publish {
-            Some(size) => self.publish(size),
+            Some(size) if self.will_show(size).await => self.publish(size),
             // A lowered end goes back up to what is shown.
-            None => self.restore(),
+            Some(_) | None => self.restore(),
         }
     }
 

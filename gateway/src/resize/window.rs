@@ -35,7 +35,7 @@ impl Opened {
         block: u64,
     ) -> Result<Option<Self>, String> {
         let Driver::Window { size } = driver else { return Ok(None) };
-        let record = notes.window(export);
+        let record = notes.shown(export);
         let found = Self { size: record.unwrap_or(*size), recorded: record.is_some() };
         let (size, disk) = (found.size.bytes(), disk.bytes());
         if size > disk {

@@ -9,6 +9,7 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 use super::entry::{Clerk, Entry};
 use super::hands::{Answered, Hands};
 use super::history::{Happened, Teller};
+use super::rules::Rules;
 use super::zeroing;
 use crate::command;
 use crate::driver::Driver;
@@ -197,9 +198,10 @@ impl Hands for World {
         self.core.clear_zeroes(range).await
     }
 
-    fn keep_within(&mut self, timeout: Duration) {
-        self.timeout = timeout;
-        self.driver = self.driver.take().map(|driver| driver.within(timeout));
+    fn keep_rules(&mut self, rules: &Rules) {
+        self.timeout = rules.timeout;
+        self.driver = self.driver.take().map(|driver| driver.within(rules.timeout));
+        self.clerk.published_by(rules.policy.publish);
     }
 
     fn tell(&mut self, happened: Happened) {
@@ -207,7 +209,7 @@ impl Hands for World {
     }
 
     async fn keep(&mut self, entry: Entry) -> Result<(), String> {
-        let generation = self.core.view().shown().generation;
-        self.clerk.write(entry, generation).await.map_err(|error| error.to_string())
+        let shown = self.core.view().shown();
+        self.clerk.write(entry, shown).await.map_err(|error| error.to_string())
     }
 }

@@ -1,24 +1,15 @@
 //! The table of pairs, as it is and as the README shows it.
 
 use std::fmt::Write;
-use std::fs;
-use std::path::Path;
 
 use super::cell::{outcome, unable};
 use crate::client::Client;
 use crate::peer::Server;
-
-const BEGIN: &str = "<!-- interop -->\n";
-const END: &str = "<!-- /interop -->";
+use crate::shown_table::is_in_the_readme;
 
 #[test]
 fn the_table_in_the_readme_is_the_table_of_pairs_that_pass() {
-    let table = draw();
-    println!("{table}");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = fs::read_to_string(&path).unwrap();
-    let shown = readme.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).map(|(shown, _)| shown.trim());
-    assert_eq!(shown, Some(table.trim()), "README.md shows another table between {BEGIN:?} and {END:?}");
+    is_in_the_readme("interop", &draw());
 }
 
 /// Servers down, clients across; what cannot be is explained below.

@@ -1,8 +1,6 @@
 //! The table of cells, as it is and as the README shows it.
 
 use std::fmt::Write;
-use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -11,18 +9,11 @@ use super::cell::outcome;
 use super::event::Event;
 use super::expect::{Unable, unable};
 use super::style::Style;
-
-const BEGIN: &str = "<!-- resize -->\n";
-const END: &str = "<!-- /resize -->";
+use crate::shown_table::is_in_the_readme;
 
 #[test]
 fn the_table_in_the_readme_is_the_table_of_cells_that_pass() {
-    let table = draw();
-    println!("{table}");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = fs::read_to_string(&path).unwrap();
-    let shown = readme.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).map(|(shown, _)| shown.trim());
-    assert_eq!(shown, Some(table.trim()), "README.md shows another table between {BEGIN:?} and {END:?}");
+    is_in_the_readme("resize", &draw());
 }
 
 /// Runs the cells that nobody has run yet, several at once: each mostly waits for processes to start and end.

@@ -48,6 +48,8 @@ impl Rows {
             Entry::RollBack => self.held.retain(|(_, held)| *held != Held::InFlight),
             Entry::Unsettle => self.mark(Held::Unsettled),
             Entry::Settle { count } => self.open(count.bytes()),
+            // Of what is shown the rows know nothing.
+            Entry::Show { .. } => {}
             Entry::Measure { count } => {
                 self.size = count.bytes();
                 self.held.retain(|(_, held)| *held != Held::Over);
@@ -60,7 +62,7 @@ impl Rows {
         match entry {
             Entry::Commit { .. } | Entry::RollBack => self.mark(Held::Over),
             Entry::Unsettle => self.mark(Held::Unsettled),
-            Entry::Hold { .. } | Entry::Settle { .. } | Entry::Measure { .. } => {}
+            Entry::Hold { .. } | Entry::Settle { .. } | Entry::Measure { .. } | Entry::Show { .. } => {}
         }
     }
 

@@ -15,6 +15,7 @@ use crate::resize::book::Book;
 use crate::resize::entry::Entry;
 use crate::resize::hands::{Answered, Hands};
 use crate::resize::history::Happened;
+use crate::resize::rules::Rules;
 
 /// The largest size that anything has here, in bytes.
 pub(super) const LARGEST: u64 = 64;
@@ -512,7 +513,7 @@ impl Hands for Fake {
         Ok(())
     }
 
-    fn keep_within(&mut self, _: Duration) {}
+    fn keep_rules(&mut self, _: &Rules) {}
 
     fn tell(&mut self, _happened: Happened) {}
 
