@@ -1,15 +1,14 @@
 //! `serve`: reads the configuration, builds the gateway, and runs it until a signal.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
-use nbd_gateway_config::{Config, LogFormat};
+use nbd_gateway_config::Config;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
-use super::{DONE, USAGE, failed};
+use super::{DONE, USAGE, failed, log};
 use crate::app::App;
 use crate::shards::Shards;
 
@@ -29,7 +28,14 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    log(&config);
+    // Spans that wait are posted when it is dropped, after everything else has ended.
+    let _log = match log::start(&config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("nbd-gateway: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
     let threads = config.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     // Requests are the shards' work; this runtime accepts, shakes hands, dials and administers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -110,21 +116,6 @@ fn typed(program: Option<&Path>, here: Option<&Path>) -> Option<String> {
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
     if word.chars().all(plain) { Some(word) } else { Some(format!("'{}'", word.replace('\'', "'\\''"))) }
-}
-
-fn log(config: &Config) {
-    let filter = EnvFilter::new(config.log.level.as_str());
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // A line that can't be written is lost. Complaining of it there would panic, in whichever task wanted to tell something:
-    // a full disk under a log must not end what a client or a size relies on.
-    let logger = logger.log_internal_errors(false);
-    let set = match config.log.format {
-        LogFormat::Human => logger.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => logger.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
-    };
-    if let Err(error) = set {
-        eprintln!("nbd-gateway: logging can't be set up: {error}");
-    }
 }
 
 #[cfg(test)]

@@ -44,6 +44,8 @@ use coordinator::{Act, Answer};
 use glance::Glance;
 use jobs::Jobs;
 
+/// The target of spans that are for a collector of traces, not for the lines of a log.
+pub const TRACES: &str = "nbd_gateway::traces";
 /// How many wishes may wait for one export; more are refused.
 const WAITING: usize = 1024;
 
