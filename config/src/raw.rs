@@ -343,6 +343,10 @@ pub(crate) struct RawLog {
     /// The least severe level that is logged.
     #[schemars(extend("default" = "info", "examples" = ["info"]))]
     pub(crate) level: Option<RawLevel>,
+    /// An OpenTelemetry collector that is sent a span for each session and each resize, by OTLP over HTTP (`POST
+    /// /v1/traces`, protobuf). Only where the program was built with `--features otel`. Absent: none is.
+    #[schemars(extend("examples" = ["http://127.0.0.1:4318"]))]
+    pub(crate) otlp: Option<String>,
 }
 
 #[derive(Deserialize, JsonSchema, Clone, Copy)]

@@ -84,7 +84,7 @@ fn an_unknown_key_is_told_with_what_was_meant_or_where_it_belongs_or_what_there_
     );
     with_both(
         "[log]\n\"colour of it\" = 1",
-        &["log.\"colour of it\": this key is not known; known here: format, level"],
+        &["log.\"colour of it\": this key is not known; known here: format, level, otlp"],
     );
     with_both(
         "on-backend-loss = { hold = \"1s\", durabel = true }",

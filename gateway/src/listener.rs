@@ -1,7 +1,7 @@
 //! Where clients arrive: binding, and accepting for ever.
 //!
 //! Accepting never ends because of an error (promise 17): it is logged, and after a pause tried again. A connection beyond
-//! the limit is closed before the handshake. What a listener's connections go by can change while it accepts; those that
+//! the limit is closed before the handshake; the limit is a tower stack, because accepting is rare and made of policies. What a listener's connections go by can change while it accepts; those that
 //! are there keep what they came by.
 
 use std::collections::HashMap;
@@ -9,15 +9,16 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use listenfd::ListenFd;
 use nbd_gateway_config::{ExportName, ListenAddress, NbdUri};
 use nbd_gateway_metrics::{ListenerMetrics, Open};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::net::{Listening, Stream};
 use crate::session::{Front, serve};
@@ -198,7 +199,17 @@ impl Bound {
         metrics: ListenerMetrics,
         mut drain: watch::Receiver<bool>,
     ) {
-        let seats = Arc::<AtomicU32>::default();
+        let first = Arc::clone(&front.borrow());
+        let mut places = Places::new(first.most);
+        let stack =
+            ServiceBuilder::new().load_shed().layer(places.bound()).service(service_fn(move |arrival: Arrival| {
+                let Arrival { front, stream, open } = arrival;
+                async move {
+                    serve(front, stream).await;
+                    drop(open);
+                    Ok::<(), std::convert::Infallible>(())
+                }
+            }));
         let (mut pause, mut told) = (SHORTEST_PAUSE, None::<Instant>);
         loop {
             let accepted = tokio::select! {
@@ -210,7 +221,9 @@ impl Bound {
                 Ok(stream) => {
                     pause = SHORTEST_PAUSE;
                     let front = Arc::clone(&front.borrow_and_update());
-                    self.admit(front, stream, Seat::take(&seats), Open::new(&metrics.sessions));
+                    places.change(front.most);
+                    admit(stack.clone(), Arrival { front, stream, open: Open::new(&metrics.sessions) }, &self.label)
+                        .await;
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: others will close theirs.
@@ -227,38 +240,62 @@ impl Bound {
             }
         }
     }
+}
 
-    fn admit(&self, front: Arc<Front>, stream: Stream, seat: Seat, open: Open) {
-        let most = front.most;
-        if seat.number > most {
-            let peer = stream.peer();
-            tracing::warn!(listener = self.label, %peer, limit = most, "connection refused: the listener is at sessions-per-listener");
-            return;
+/// A connection that has just come.
+struct Arrival {
+    /// What it goes by.
+    front: Arc<Front>,
+    stream: Stream,
+    open: Open,
+}
+
+async fn admit<S>(mut stack: S, arrival: Arrival, label: &str)
+where
+    S: Service<Arrival, Response = (), Error = tower::BoxError> + Send + 'static,
+    S::Future: Send,
+{
+    let (peer, most, label) = (arrival.stream.peer(), arrival.front.most, label.to_owned());
+    let Ok(ready) = stack.ready().await else { return };
+    let served = ready.call(arrival);
+    tokio::spawn(async move {
+        // The one way to fail is to be over the limit; then the stream is already dropped, and so closed.
+        if served.await.is_err() {
+            tracing::warn!(listener = label, %peer, limit = most, "connection refused: the listener is at sessions-per-listener");
         }
-        tokio::spawn(async move {
-            serve(front, stream).await;
-            drop((seat, open));
-        });
+    });
+}
+
+/// How many connections there may be at a time; that can change while some are there.
+struct Places {
+    free: Arc<Semaphore>,
+    most: u32,
+}
+
+impl Places {
+    fn new(most: u32) -> Self {
+        Self { free: Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS))), most }
     }
-}
 
-/// The place of one connection among its listener's; given up when it is dropped.
-struct Seat {
-    seats: Arc<AtomicU32>,
-    /// How many there were with it.
-    number: u32,
-}
-
-impl Seat {
-    fn take(seats: &Arc<AtomicU32>) -> Self {
-        let number = seats.fetch_add(1, Ordering::AcqRel).saturating_add(1);
-        Self { seats: Arc::clone(seats), number }
+    /// The layer that keeps to it.
+    fn bound(&self) -> GlobalConcurrencyLimitLayer {
+        GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&self.free))
     }
-}
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.seats.fetch_sub(1, Ordering::AcqRel);
+    /// So many from now on. Those who are there stay; of fewer places the next ones that get free are taken away first.
+    fn change(&mut self, most: u32) {
+        let (more, fewer) = (most.saturating_sub(self.most), self.most.saturating_sub(most));
+        self.most = most;
+        self.free.add_permits(usize::try_from(more).unwrap_or_default());
+        if fewer > 0 {
+            let free = Arc::clone(&self.free);
+            tokio::spawn(async move {
+                // It is never closed.
+                if let Ok(taken) = free.acquire_many_owned(fewer).await {
+                    taken.forget();
+                }
+            });
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use super::backend::{BackendFault, Target};
 use super::clients::Listeners;
 use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
 use super::limits::{LimitOverrides, Limits};
-use super::notify::Hook;
+use super::notify::{Hook, url_fault};
 use super::resize::{Facts, Resize};
 use super::section::Section;
 use super::template::Template;
@@ -38,7 +38,7 @@ pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
     let exports = exports(raw.export.unwrap_or_default(), &tenants, &state, report);
     let threads = raw.runtime.unwrap_or_default().threads;
     let threads = Section::new("runtime", report).count("threads", threads, 1..=1024).and_then(nonzero);
-    let log = log(&raw.log.unwrap_or_default());
+    let log = log(&raw.log.unwrap_or_default(), &mut Section::new("log", report));
     report.is_empty().then_some(Config {
         state,
         listeners,
@@ -274,8 +274,15 @@ fn loss(raw: Option<RawLoss>, section: &mut Section<'_>) -> OnBackendLoss {
     }
 }
 
-fn log(raw: &RawLog) -> Log {
+fn log(raw: &RawLog, section: &mut Section<'_>) -> Log {
+    if let Some(url) = &raw.otlp
+        && let Some(why) = url_fault(url)
+    {
+        let what = format_args!("`{url}` is not a collector that can be told: {why}; as http://HOST[:PORT]");
+        section.note("otlp", what);
+    }
     Log {
+        otlp: raw.otlp.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
         format: match raw.format {
             None | Some(RawFormat::Human) => LogFormat::Human,
             Some(RawFormat::Json) => LogFormat::Json,

@@ -68,13 +68,15 @@ pub struct Config {
 }
 
 /// What is logged, to standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Log {
     /// For people or for programs.
     pub format: LogFormat,
     /// The least severe level.
     pub level: LogLevel,
+    /// The OpenTelemetry collector that is sent spans: `http://HOST[:PORT]`, with no slash at its end.
+    pub otlp: Option<String>,
 }
 
 /// The form of a log line.

@@ -85,7 +85,7 @@ impl Hook {
 }
 
 /// What keeps a URL from being told, if anything does.
-fn url_fault(url: &str) -> Option<&'static str> {
+pub(super) fn url_fault(url: &str) -> Option<&'static str> {
     let Some(rest) = url.strip_prefix("http://") else {
         return Some(if url.starts_with("https://") {
             "TLS is not spoken here"

@@ -8,12 +8,16 @@ use clap::CommandFactory;
 use nbd_gateway_config::Config;
 use nbd_gateway_config::cli::Cli;
 
-use super::{DONE, USAGE, failed};
+use super::{DONE, USAGE, failed, log};
 
 /// Reads a configuration as `serve` would, and prints every problem at once.
 pub fn check(path: &Path) -> ExitCode {
     match Config::load(path) {
         Ok(config) => {
+            if let Err(error) = log::can(&config.log) {
+                eprintln!("{}: {error}", path.display());
+                return ExitCode::from(USAGE);
+            }
             let (exact, templates) = (config.listable().count(), config.templates().count());
             let listeners = config.listeners.len();
             println!(

@@ -1,19 +1,16 @@
 //! `serve`: reads the configuration, builds the gateway, and runs it until a signal.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
-use nbd_gateway_config::{Config, LogFormat, LogLevel};
+use nbd_gateway_config::Config;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, reload};
 
-use super::{DONE, USAGE, failed};
+use super::{DONE, USAGE, failed, log};
 use crate::app::App;
-use crate::reload::{NotReloaded, Reload, SetLevel, Source};
+use crate::reload::{NotReloaded, Reload, Source};
 use crate::service::Service;
 use crate::shards::Shards;
 
@@ -33,8 +30,15 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let level = log(&config);
-    let source = Source { file: path.map(Path::to_owned), level };
+    // Spans that wait are posted when it is dropped, after everything else has ended.
+    let mut log = match log::start(&config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("nbd-gateway: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let source = Source { file: path.map(Path::to_owned), level: log.set_level.take() };
     let threads = config.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     // Requests are the shards' work; this runtime accepts, shakes hands, dials and administers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -131,34 +135,6 @@ fn typed(program: Option<&Path>, here: Option<&Path>) -> Option<String> {
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
     if word.chars().all(plain) { Some(word) } else { Some(format!("'{}'", word.replace('\'', "'\\''"))) }
-}
-
-/// Answers how to set another level later.
-fn log(config: &Config) -> Option<SetLevel> {
-    let (filter, level) = reload::Layer::new(filter(config.log.level));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    // A line that can't be written is lost. Complaining of it there would panic, in whichever task wanted to tell something:
-    // a full disk under a log must not end what a client or a size relies on.
-    let lines = lines.log_internal_errors(false);
-    let logger = tracing_subscriber::registry().with(filter);
-    let set = match config.log.format {
-        LogFormat::Human => logger.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
-        LogFormat::Json => {
-            logger.with(lines.json().flatten_event(true).with_current_span(true).with_span_list(false)).try_init()
-        }
-    };
-    match set {
-        // An error would mean that there is no log any more.
-        Ok(()) => Some(Box::new(move |to| drop(level.reload(self::filter(to))))),
-        Err(error) => {
-            eprintln!("nbd-gateway: logging can't be set up: {error}");
-            None
-        }
-    }
-}
-
-fn filter(level: LogLevel) -> EnvFilter {
-    EnvFilter::new(level.as_str())
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use super::jobs::{JobState, Jobs};
 use super::rules::Latest;
 use super::settle::{Exposed, Read};
 use super::watchers::{Told, is_unsettled};
+use super::{TRACES, describe};
 
 /// How often a size of unknown outcome is asked for until somebody knows.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
@@ -191,7 +192,11 @@ impl<H: Hands> Coordinator<H> {
         self.keep_rules();
         match act {
             Act::Wish { wish, asking, job, span, reply } => {
-                let answer = self.answer(&wish, asking, job).instrument(span).await;
+                let resize = span.in_scope(|| {
+                    let (export, tenant) = (self.at.export.as_str(), self.at.tenant.as_str());
+                    tracing::debug_span!(target: TRACES, "resize", export, tenant, wish = describe(&wish))
+                });
+                let answer = self.answer(&wish, asking, job).instrument(resize).instrument(span).await;
                 // Whoever asked may be gone; what was done stays done.
                 let _ = reply.send(answer);
                 true

@@ -48,6 +48,8 @@ use glance::Glance;
 use jobs::Jobs;
 use rules::{Latest, Rules};
 
+/// The target of spans that are for a collector of traces, not for the lines of a log.
+pub const TRACES: &str = "nbd_gateway::traces";
 /// How many wishes may wait for one export; more are refused.
 const WAITING: usize = 1024;
 

@@ -1,8 +1,9 @@
 //! Promise: the log tells of a session when it opened, what it resized, what it was refused and when it closed, each with
 //! whose it is, and nothing of its ordinary requests.
 
-use crate::gateway::{Gateway, export};
+use crate::gateway::{Gateway, binary, export};
 use crate::place::Place;
+use crate::process::Call;
 use crate::scripted::numbers::{cmd, errno, info, opt};
 use crate::scripted::{Ask, Framing, RawClient};
 use crate::trouble::{Trouble, ensure};
@@ -61,6 +62,20 @@ fn a_session_can_be_followed_through_the_json_log() -> Result<(), Trouble> {
     assert_eq!(of_it[3]["why"], "client disconnected");
     // Two sessions, and a few lines of the gateway's own: nothing for each of the 200 requests.
     ensure(lines.len() < 20, || format!("{} lines:\n{log}", lines.len()))
+}
+
+#[test]
+fn spans_are_refused_by_a_program_that_can_not_send_them() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    let config = place.path("config.toml");
+    let tables = "[[listener]]\naddress = \"127.0.0.1:0\"\n\n[log]\notlp = \"http://127.0.0.1:4318\"\n\n";
+    std::fs::write(&config, tables.to_owned() + &export("disk", "memory:", "size = \"1MiB\""))?;
+    for command in ["check", "serve"] {
+        let said = Call::new(&binary()?.display().to_string()).args([command, "--config"]).arg(&config).run()?;
+        let why = "log.otlp: this program was built without OpenTelemetry";
+        ensure(said.status.code() == Some(2) && said.stderr.contains(why), || format!("{command}: {}", said.stderr))?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -54,10 +54,11 @@ pub(super) fn admin(config: &Config) -> Facts {
 }
 
 pub(super) fn log(log: &Log) -> Facts {
-    let Log { format, level } = log;
+    let Log { format, level, otlp } = log;
     let mut facts = Facts::new();
     facts.say("format", if *format == LogFormat::Json { "json" } else { "human" }.to_owned());
     facts.say("level", level.as_str().to_owned());
+    facts.say("otlp", otlp.as_deref().map(text));
     facts
 }
 

@@ -97,7 +97,7 @@ impl Changes {
         let fixed = |what: &Thing, key: &str| match what {
             Thing::State | Thing::Runtime => true,
             Thing::Admin => key == "address",
-            Thing::Log => key == "format",
+            Thing::Log => matches!(key, "format" | "otlp"),
             Thing::Limits | Thing::Listener(_) | Thing::Tenant(_) | Thing::Export(_) => false,
         };
         self.0.iter().flat_map(move |Change { what, how }| {
