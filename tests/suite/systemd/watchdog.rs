@@ -13,7 +13,7 @@ use crate::process::Running;
 use crate::trouble::{Trouble, ensure};
 
 /// What the manager waits for.
-const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_secs(1);
 const DISK: &str = "[runtime]\nthreads = 2\n\n[[export]]\nname = \"disk\"\nbackend = \"memory:\"\nsize = \"3MiB\"\n";
 
 fn watched(manager: &Manager, place: Place) -> Result<Gateway, Trouble> {
