@@ -79,8 +79,8 @@ pub(crate) enum RawTls {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct RawAdmin {
     /// `IP:PORT`, `unix:PATH` for a Unix socket, or `off`. An address that is not a loopback address needs `token-file`, and
-    /// there everything but /livez and /readyz needs the token. It is plain HTTP: let it be reached only in a network that
-    /// you trust.
+    /// there everything but /livez, /readyz and the page without what it shows needs the token. It is plain HTTP: let it be
+    /// reached only in a network that you trust.
     #[schemars(extend("default" = "127.0.0.1:9809", "examples" = ["127.0.0.1:9809", "unix:/run/nbd-gateway-admin.sock", "off"]))]
     pub(crate) address: Option<String>,
     /// A file whose first line is the token that every request that changes something must bring, as

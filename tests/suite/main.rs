@@ -42,6 +42,7 @@ mod observability;
 mod outage;
 mod own_disk;
 mod package;
+mod page;
 mod peer;
 mod place;
 mod process;

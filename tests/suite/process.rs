@@ -26,6 +26,7 @@ const PACE: Duration = Duration::from_millis(5);
 
 /// Which Debian package brings a program.
 const PACKAGES: &[(&str, &str)] = &[
+    ("chromedriver", "chromium-driver"),
     ("fio", "fio"),
     ("groff", "groff-base"),
     ("nbd-client", "nbd-client"),

@@ -1,8 +1,8 @@
 //! The admin interface: HTTP on an address of its own, for operators and Prometheus.
 //!
 //! What there is to ask for is in `routes`; what is answered in [`view`]. What changes something needs the token of
-//! `admin.token-file`, and everything does but `/livez` and `/readyz` where the address can be reached from other hosts.
-//! Bodies are bounded. The interface ends last, so that a drain can be watched.
+//! `admin.token-file`, and everything does but `/livez`, `/readyz` and the page without what it shows where the address can be
+//! reached from other hosts. Bodies are bounded. The interface ends last, so that a drain can be watched.
 
 mod answer;
 mod events;
@@ -10,6 +10,7 @@ mod look;
 mod name;
 mod openapi;
 mod order;
+mod page;
 mod routes;
 mod state;
 mod stream;

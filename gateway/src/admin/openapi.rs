@@ -29,6 +29,7 @@ pub(super) fn document(table: &[Route]) -> Value {
             })
         }
         Shape::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
+        Shape::File(kind) => json!({ (*kind): {} }),
     };
     let error = content(&Shape::Json(|generator| generator.subschema_for::<Refused>()));
     let mut paths = Map::new();

@@ -15,7 +15,7 @@ use super::view::{
     Draining, EventView, ExportView, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView,
     TenantView,
 };
-use super::{Shared, events, look, openapi, order, state};
+use super::{Shared, events, look, openapi, order, page, state};
 
 /// The longest body taken, in bytes.
 const LONGEST_BODY: usize = 16 * 1024;
@@ -23,7 +23,7 @@ const LONGEST_BODY: usize = 16 * 1024;
 /// Who may ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asks {
-    /// Everybody: whether the process lives says nothing else.
+    /// Everybody: whether the process lives, and the page without what it shows, say nothing else.
     Anyone,
     /// Whoever reaches the address, if that is on this host; else whoever brings the token.
     Reader,
@@ -40,6 +40,8 @@ pub(super) enum Shape {
     Listed(fn(&mut SchemaGenerator) -> Schema),
     /// Plain text.
     Text,
+    /// A file of this type.
+    File(&'static str),
 }
 
 /// One thing that can be asked for.
@@ -98,6 +100,15 @@ pub(super) fn table() -> Vec<Route> {
             asks: Asks::Anyone,
             fails: not_ready,
             ..seen("/readyz", "whether it takes clients", Shape::Text, get(state::readyz))
+        },
+        Route {
+            asks: Asks::Anyone,
+            ..seen("/", "a page that shows all of this to people", Shape::File("text/html"), get(page::document))
+        },
+        Route {
+            asks: Asks::Anyone,
+            fails: missing,
+            ..seen("/page/{file}", "what that page is made of", Shape::File("*/*"), get(page::part))
         },
         seen("/metrics", "the metrics, in Prometheus' text format", Shape::Text, get(state::metrics)),
         seen("/api/v1/exports", "the exports that are open", json::<Vec<ExportView>>(), get(look::exports)),

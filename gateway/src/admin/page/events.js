@@ -1,0 +1,69 @@
+// Events: what has become of sizes, newest first, and the story of each export's size that they tell.
+'use strict';
+
+import { keep, make, since } from './make.js';
+import { Story } from './plot.js';
+import { change, plain, size, spoken } from './words.js';
+
+/** As many as are kept, and as many as are shown at once. */
+const KEPT = 1000;
+const SHOWN = 150;
+
+let all = [];
+const stories = new Map();
+
+/** The number of the newest one. */
+export function last() {
+  return all.at(-1)?.id ?? 0;
+}
+
+/** When the newest one was; undefined: never. */
+export function newest() {
+  return all.at(-1);
+}
+
+/** One more; told twice is told once. Says whether it was new. */
+export function hear(event) {
+  if (event.id <= last()) return false;
+  all.push(event);
+  if (all.length > KEPT) all.shift();
+  // A soft quota is passed before the size is another.
+  if (event.export !== undefined && event.kind !== 'soft-quota') story(event.export).tell(event);
+  return true;
+}
+
+/** Another ledger, another history. */
+export function forget() {
+  all = [];
+  stories.clear();
+}
+
+/** What is known of an export's size over time. */
+export function story(name) {
+  let found = stories.get(name);
+  if (found === undefined) stories.set(name, found = new Story());
+  return found;
+}
+
+/** Shows the newest of those that `wanted` lets pass; how many there are. `fresh`: those after this number just came. */
+export function show(list, wanted, fresh) {
+  const passed = all.filter((event) => wanted(event.tenant ?? '', event.export ?? ''));
+  const shown = passed.slice(-SHOWN).reverse();
+  keep(list, shown, (event) => event.id, (event) => begin(event, event.id > fresh), () => {});
+  return passed.length;
+}
+
+function begin(event, fresh) {
+  const what = make('p', { class: 'what' }, make('span', { class: `kind ${event.kind}`, text: event.kind }));
+  const of = event.export ?? event.tenant;
+  if (of !== undefined) what.append(make('span', { class: 'name', text: plain(of) }));
+  const element = make('li', { 'data-event': event.id, class: fresh ? 'fresh' : undefined }, what, since(event.at));
+  const { old_size: from, new_size: to } = event;
+  // The change that took a tenant over its soft quota has an event of its own.
+  if (from !== undefined && to !== undefined && from !== to && event.kind !== 'soft-quota') {
+    element.append(make('p', { class: 'sizes' }, `${size(from)} → `, make('strong', { text: size(to) }),
+      make('span', { class: 'faint', text: ` ${change(from, to)}` })));
+  }
+  element.append(make('p', { class: 'detail', text: spoken(plain(event.detail)) }));
+  return { element };
+}
