@@ -2,9 +2,10 @@
 //!
 //! What there is to ask for is in `routes`; what is answered in [`view`]. What changes something needs the token of
 //! `admin.token-file`, and everything does but `/livez`, `/readyz` and the page without what it shows where the address can be
-//! reached from other hosts. Where it can't, only names of this host are answered (`host`). Bodies are bounded. The interface ends last, so that a drain can be watched.
+//! reached from other hosts. Where it can't, only names of this host are answered (`host`). Bodies and connections are bounded. The interface ends last, so that a drain can be watched.
 
 mod answer;
+mod door;
 mod events;
 mod host;
 mod look;
@@ -12,6 +13,7 @@ mod name;
 mod openapi;
 mod order;
 mod page;
+mod patience;
 mod routes;
 mod state;
 mod stream;
@@ -123,21 +125,11 @@ impl Admin {
     }
 
     /// Serves until `end` is true.
-    pub async fn run(self, inside: Inside, phase: watch::Receiver<Phase>, mut end: watch::Receiver<bool>) {
+    pub async fn run(self, inside: Inside, phase: watch::Receiver<Phase>, end: watch::Receiver<bool>) {
         let Inside { metrics, registry, sessions, token_file, reload, drain } = inside;
         let streams = Arc::new(Semaphore::new(stream::STREAMS));
         let shared = Shared { metrics, registry, sessions, phase, reload, drain, streams };
-        let router = routes::router(&token_file, self.reach, shared);
-        let ended = async move {
-            // An error means that nobody is left to say so.
-            let _ = end.wait_for(|e| *e).await;
-        };
-        let served = match self.listening {
-            Listening::Tcp(listener) => axum::serve(listener, router).with_graceful_shutdown(ended).await,
-            Listening::Unix(listener) => axum::serve(listener, router).with_graceful_shutdown(ended).await,
-        };
-        if let Err(error) = served {
-            tracing::error!(%error, "the admin interface ended");
-        }
+        let Self { _file, reach, listening, .. } = self;
+        door::serve(listening, routes::router(&token_file, reach, shared), end).await;
     }
 }
