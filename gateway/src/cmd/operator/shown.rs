@@ -1,5 +1,7 @@
 //! How sizes and names are shown in tables: short, and harmless to a terminal.
 
+use crate::command::is_harmful;
+
 const UNITS: [(u32, &str); 6] = [(60, "EiB"), (50, "PiB"), (40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
 
 /// A size in its largest unit, with a digit after the point where that says more: `1.5GiB`. Rounded down, so that what is
@@ -50,13 +52,12 @@ pub(super) fn plain(text: &str) -> String {
     if text.is_empty() {
         return "\"\"".to_owned();
     }
-    text.chars().map(|c| if c.is_control() || is_hidden(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_harmful(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// Marks of direction, joiners, line separators, tags: the page has the same (`plain` in words.js).
-fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+/// The same of a sentence of the gateway's, which may have lines.
+pub(super) fn plain_lines(text: &str) -> String {
+    text.lines().map(|line| if line.is_empty() { String::new() } else { plain(line) }).collect::<Vec<_>>().join("\n")
 }
 
 /// How many columns of a terminal a text takes.
@@ -127,6 +128,12 @@ mod tests {
         for hidden in ['\u{61c}', '\u{2060}', '\u{2066}', '\u{ad}', '\u{fffa}', '\u{e0041}', '\u{9b}'] {
             assert_eq!(plain(&format!("a{hidden}b")), "a\u{fffd}b");
         }
+    }
+
+    #[test]
+    fn a_sentence_of_many_lines_keeps_them() {
+        assert_eq!(plain_lines("a\n\n\u{1b}b\n"), "a\n\n\u{fffd}b");
+        assert_eq!(plain_lines(""), "");
     }
 
     #[test]

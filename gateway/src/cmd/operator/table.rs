@@ -210,7 +210,7 @@ mod tests {
         let screen = Screen { width: Some(24), colours: false };
         assert_eq!(
             render(COLUMNS, &rows(&["仮想ディスク"]), screen),
-            "NAME         SIZE  STATE\n仮想ディ…  10GiB  ready\n"
+            "NAME         SIZE  STATE\n仮想ディ…   10GiB  ready\n"
         );
     }
 
