@@ -165,7 +165,7 @@ fn the_pictures_of_the_readme_can_be_taken() -> Result<(), Trouble> {
     browser.click("[data-export='db/primary'] .more")?;
     browser.until_says("[data-export='db/primary'] .jobs", "2304 GiB")?;
     browser.picture(&folder.join("page-detail.png"))?;
-    for (width, height) in [(360, 5600), (900, 3000), (1600, 1260)] {
+    for (width, height) in [(360, 1500), (900, 1100), (1600, 1260)] {
         for theme in ["light", "dark"] {
             browser.prefers(&[("prefers-color-scheme", theme), ("prefers-reduced-motion", "reduce")])?;
             browser.screen(width, height, 1)?;
