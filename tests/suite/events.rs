@@ -139,7 +139,7 @@ fn no_more_may_follow_than_there_are_places() -> Result<(), Trouble> {
     let address = gateway.told("admin on http://").to_owned();
     let follow = || -> Result<(TcpStream, String), Trouble> {
         let mut stream = TcpStream::connect(&address)?;
-        stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n")?;
+        stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n")?;
         let mut start = String::new();
         BufReader::new(&stream).read_line(&mut start)?;
         Ok((stream, start))

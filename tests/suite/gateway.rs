@@ -23,7 +23,7 @@ use crate::trouble::{Trouble, ensure};
 const BOUNDED_END: Duration = Duration::from_secs(20);
 
 /// What an operator has to bring to change something.
-const TOKEN: &str = "a-token-of-this-suite";
+pub(crate) const TOKEN: &str = "a-token-of-this-suite";
 
 /// A gateway that says it is ready.
 pub(crate) struct Gateway {
