@@ -36,13 +36,11 @@ pub(super) async fn open(
     let name = config.name.as_str();
     let (export, tenant) = (config.name.clone(), config.tenant.clone());
     let resize = config.resize.clone();
-    let told = Told(shared.metrics.resize(name, tenant.as_str(), watchers::label(&resize.driver)));
     let (resizer, acts) = Resizer::new(
         export.clone(),
         tenant.clone(),
         shared.audiences.of(&export, resize.shrink_grace),
         Arc::clone(&shared.book),
-        told.clone(),
     );
     let (backend, facts, view) = match Backend::open(config, shared, &metrics, &resizer).await {
         Ok(opened) => opened,
@@ -90,7 +88,9 @@ pub(super) async fn open(
         Some(window) => !window.is_settled(&core, &shared.notes, &tenant, disk, resize.timeout).await,
         None => false,
     };
+    let told = Told(shared.metrics.resize(name, tenant.as_str(), watchers::label(&resize.driver)));
     told.size_at_start(size);
+    resizer.counted_by(told.clone());
     let publish = policy.publish;
     let mut start = Start {
         export,

@@ -32,7 +32,7 @@ pub(crate) mod zeroing;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nbd_gateway_policy::access::Verb;
@@ -75,7 +75,8 @@ pub struct Resizer {
     export: ExportName,
     tenant: TenantId,
     book: Arc<Book>,
-    told: Told,
+    /// Who counts what is turned away, once the export is open.
+    told: Arc<OnceLock<Told>>,
     away: Arc<Mutex<Complaints>>,
 }
 
@@ -86,7 +87,6 @@ impl Resizer {
         tenant: TenantId,
         audience: Arc<Audience>,
         book: Arc<Book>,
-        told: Told,
     ) -> (Self, mpsc::Receiver<Act>) {
         let (acts, rx) = mpsc::channel(WAITING);
         (
@@ -99,11 +99,17 @@ impl Resizer {
                 export,
                 tenant,
                 book,
-                told,
+                told: Arc::default(),
                 away: Arc::new(Mutex::new(Complaints::new(TURNED_AWAY))),
             },
             rx,
         )
+    }
+
+    /// The export is open: what is turned away is counted there. Not before, for a name that does not open has no series.
+    pub fn counted_by(&self, told: Told) {
+        // It is opened once.
+        let _ = self.told.set(told);
     }
 
     /// Carries a wish out. Cancel-safe: yes; dropped, the wish is still carried out or refused, never half.
@@ -156,7 +162,9 @@ impl Resizer {
     /// for who is over its rate is likely to hammer.
     fn turn_away(&self, wish: &Wish, reason: Reason) -> Refusal {
         let refusal = self.refusal(reason);
-        self.told.turned_away(wish, &refusal);
+        if let Some(told) = self.told.get() {
+            told.turned_away(wish, &refusal);
+        }
         if let Some(not_shown) = self.away.lock().admit(Instant::now()) {
             let style = watchers::style(wish).as_str();
             tracing::info!(style, not_shown, why = %refusal, "resize refused");
