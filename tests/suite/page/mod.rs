@@ -6,6 +6,7 @@ mod door;
 mod hands;
 mod live;
 mod lost;
+mod newcomer;
 mod picture;
 mod scene;
 
