@@ -3,7 +3,7 @@
 //! Whoever asks ([`Reload::ask`]: a signal, an operator) waits for one outcome; those who ask while it is under way share
 //! the next. In this order: the file is read and checked, and compared with what is in force; what needs a restart refuses
 //! all of it; new listeners are bound, certificates and the token are read, new disks of the gateway's own are opened. Only
-//! when all of that has gone well is anything changed, and from there on nothing can fail ([`apply`](apply::InRun::apply)).
+//! when all of that has gone well is anything changed, and from there on nothing can fail (`apply`).
 //! Refused, everything is as it was, and whoever asked is told every reason.
 
 mod apply;

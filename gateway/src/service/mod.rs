@@ -4,7 +4,7 @@
 //! `STATUS=` a sentence for people, looked at every two seconds and sent when it is another; `RELOADING=1` with
 //! `MONOTONIC_USEC=`, and `READY=1` again, around a reload; `STOPPING=1` when the drain begins, with
 //! `EXTEND_TIMEOUT_USEC=` so that no drain-timeout is cut short; and, at half of `$WATCHDOG_USEC`, `WATCHDOG=1`, only if
-//! the gateway makes progress ([`pulse`] says what that is).
+//! the gateway makes progress (`pulse` says what that is).
 //!
 //! Without a manager nothing is sent and nothing is looked at. Never decides anything: a manager that does not listen is
 //! complained of once, and changes nothing.
