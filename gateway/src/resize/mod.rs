@@ -38,7 +38,7 @@ use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::style::ClientStyle;
-use nbd_gateway_policy::types::{ExportName, Size, TenantId};
+use nbd_gateway_policy::types::{Bytes, ExportName, Size, TenantId};
 use tokio::sync::{mpsc, oneshot};
 
 use audience::Audience;
@@ -188,15 +188,16 @@ impl Resizer {
 }
 
 fn describe(wish: &Wish) -> String {
+    let size = |bytes: &u64| Bytes(*bytes);
     match wish {
         Wish::Explicit { client: ClientStyle::ExplicitSimple | ClientStyle::Kernel, target, .. } => {
-            format!("a client (simple replies) asks for {target} bytes")
+            format!("a client (simple replies) asks for {}", size(target))
         }
-        Wish::Explicit { target, .. } => format!("a client asks for {target} bytes"),
-        Wish::Automatic { end } => format!("a write ends at {end}"),
-        Wish::Operator { target } => format!("an operator asks for {target} bytes"),
+        Wish::Explicit { target, .. } => format!("a client asks for {}", size(target)),
+        Wish::Automatic { end } => format!("a write ends at {}", size(end)),
+        Wish::Operator { target } => format!("an operator asks for {}", size(target)),
         Wish::Publish => "an operator shows all that the backend has".to_owned(),
-        Wish::Adopt { target } => format!("an operator adopts {target} bytes"),
-        Wish::Backend { size } => format!("the backend has {size} bytes"),
+        Wish::Adopt { target } => format!("an operator adopts {}", size(target)),
+        Wish::Backend { size: has } => format!("the backend has {}", size(has)),
     }
 }
