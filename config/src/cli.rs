@@ -599,7 +599,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 25);
+        assert_eq!(count, 26);
     }
 
     #[test]
