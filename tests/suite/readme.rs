@@ -1,5 +1,5 @@
 //! Promise: what the README and `serve` tell a newcomer to type works as printed. (The README's first lines are for more
-//! than one terminal, and a browser: see `page/newcomer.rs`.)
+//! than one terminal, and a browser: see `page/first.rs`.)
 //!
 //! All use the embedded default's fixed ports, so each runs in a network namespace of its own where the kernel lets us.
 

@@ -24,7 +24,7 @@ use nbd_gateway_metrics::Metrics;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
-pub use token::{TokenFile, write_fresh_token};
+pub use token::TokenFile;
 
 pub(crate) use self::name::in_a_path;
 

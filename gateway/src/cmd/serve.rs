@@ -8,8 +8,7 @@ use std::process::ExitCode;
 use nbd_gateway_config::Config;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{DONE, USAGE, failed, log};
-use crate::admin::write_fresh_token;
+use super::{DONE, USAGE, failed, log, token};
 use crate::app::App;
 use crate::reload::{NotReloaded, Reload, Source};
 use crate::service::Service;
@@ -78,7 +77,7 @@ async fn serve(config: Config, shards: Shards, source: Source) -> ExitCode {
         Err(error) => return failed(&error),
     };
     if let Some(path) = &own_token
-        && let Err(error) = write_fresh_token(path)
+        && let Err(error) = token::write_fresh(path)
     {
         return failed(&format!("can't write an operator's token to {}: {error}", path.display()));
     }

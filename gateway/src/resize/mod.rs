@@ -38,7 +38,7 @@ use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::style::ClientStyle;
-use nbd_gateway_policy::types::{Bytes, ExportName, Size, TenantId};
+use nbd_gateway_policy::types::{ExportName, Size, TenantId};
 use tokio::sync::{mpsc, oneshot};
 
 use audience::Audience;
@@ -188,7 +188,7 @@ impl Resizer {
 }
 
 fn describe(wish: &Wish) -> String {
-    let size = |bytes: &u64| Bytes(*bytes);
+    let size = |bytes: &u64| nbd_gateway_policy::types::Bytes(*bytes);
     match wish {
         Wish::Explicit { client: ClientStyle::ExplicitSimple | ClientStyle::Kernel, target, .. } => {
             format!("a client (simple replies) asks for {}", size(target))

@@ -3,10 +3,10 @@
 
 mod browser;
 mod door;
+mod first;
 mod hands;
 mod live;
 mod lost;
-mod newcomer;
 mod picture;
 mod scene;
 
