@@ -45,7 +45,8 @@ pub enum Command {
     /// Run the gateway until it is told to end (SIGTERM or SIGINT)
     ///
     /// Without a configuration it serves one disk, `nbd://127.0.0.1/demo`, to this host only: a sparse file of 1 GiB,
-    /// which may grow to 4 GiB, in `nbd-gateway-data/` under the current directory. It prints commands to try.
+    /// which may grow to 4 GiB, in `nbd-gateway-data/` under the current directory. An operator's token is made anew there at
+    /// each start. It prints commands to try.
     #[command(after_help = EXIT_CODES)]
     Serve {
         /// The configuration file (TOML)
@@ -107,7 +108,7 @@ pub enum Command {
     /// first.
     #[command(after_help = EXIT_CODES)]
     Resize(Order),
-    /// Show clients all that another hand gave a backend, where `external = "manual"` keeps it back
+    /// Show clients all that a backend has, where `publish` or `external` is "manual"
     #[command(after_help = EXIT_CODES)]
     Publish(Publish),
     /// Give a tenant of a running gateway another quota
@@ -598,7 +599,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 25);
+        assert_eq!(count, 26);
     }
 
     #[test]

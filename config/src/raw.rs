@@ -120,8 +120,9 @@ pub(crate) struct RawTenant {
     /// is no such bound.
     #[schemars(extend("examples" = ["500GiB"]))]
     pub(crate) largest_export: Option<RawSize>,
-    /// How many of its exports may be open at once, 1 to 1000000; one is open from its first client until `idle-timeout`
-    /// after its last, or from the start if it is a `file:` or `memory:` one with a name of its own. If absent there is no such bound.
+    /// How many of its exports may be in use at once, 1 to 1000000; one that nobody uses is closed before its `idle-timeout`
+    /// where another needs its place. One that is `file:` or `memory:` and has a name of its own is in use from the start. If
+    /// absent there is no such bound.
     #[schemars(range(min = 1, max = 1_000_000), extend("examples" = [100]))]
     pub(crate) max_exports: Option<i64>,
     /// How many sessions may be open at once on all its exports together, 1 to 1000000. If absent there is no such bound
@@ -196,7 +197,8 @@ pub(crate) struct RawExport {
     /// How long connecting to the NBD server, handshake included, may take.
     #[schemars(extend("default" = "10s", "examples" = ["10s"]))]
     pub(crate) dial_timeout: Option<String>,
-    /// How long after the last session left the connections to the NBD server are let go; `0s` is at once.
+    /// How long after the last session left the connections to the NBD server, or the file of a template, are let go; `0s`
+    /// is at once.
     #[schemars(extend("default" = "60s", "examples" = ["60s"]))]
     pub(crate) idle_timeout: Option<String>,
     /// How the export grows and shrinks. Without it, it grows for those who ask, and never shrinks.

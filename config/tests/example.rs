@@ -152,6 +152,7 @@ fn without_a_configuration_there_is_one_disk_on_this_host_only() {
     assert_eq!(config.listeners.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:10809"]);
     assert_eq!(config.admin.as_ref().unwrap().to_string(), "127.0.0.1:9809");
     assert_eq!(config.state, Path::new("/home/me/nbd-gateway-data"));
+    assert_eq!(config.token_file.as_deref(), Some(Path::new("/home/me/nbd-gateway-data/token")));
     assert_eq!(config.listable().collect::<Vec<_>>(), ["demo"]);
     assert_eq!(config.export_for(""), Err(NoExport::Unknown));
     let demo = config.export_for("demo").unwrap();

@@ -46,11 +46,11 @@
 //!
 //! On this way nothing is allocated per request but what its payload needs, no task is spawned, no channel is used, no
 //! lock is held across an await, and no payload byte is copied between the two sockets; a batch shares its looks at the
-//! clock ([`stamp`]). An outgoing queue is written by
-//! whoever appended to it, not by a task that would have to be woken; only a socket that is full wakes its connection's
-//! own task. A client that does not read its replies runs out of permits, and is read no further; nobody else on its
-//! lane waits for it. Requests that the backend can't take as they are (too large, too long, not on its blocks), and
-//! those that must wait for an orphan, leave this way for a task of their own in `export/bridge.rs`.
+//! clock ([`stamp`]). An outgoing queue is written by whoever appended to it, not by a task that would have to be woken;
+//! only a socket that is full wakes its connection's own task. A client that does not read its replies runs out of permits,
+//! and is read no further; nobody else on its lane waits for it. Requests that the backend can't take as they are (too large,
+//! too long, not on its blocks), and those that must wait for an orphan, leave this way for a task of their own in
+//! `export/bridge.rs`.
 //!
 //! The embedded [`origin`] takes the same jobs: what needs no disk is answered in the thread that submits, the rest by
 //! a pool.
@@ -114,7 +114,7 @@
 //!    |                (export/swap.rs), listeners bound and certificates read (reload/doors.rs), the token read,
 //!    |                new disks opened. Any of it fails: all reasons are told, and what was made ready is let go
 //!    v
-//!  export/swap.rs     `InForce` is replaced, under one lock and in one go. Of each open export:
+//!  export/swap.rs     what is in force (export/in_force.rs) is replaced, under one lock and in one go. Of each open export:
 //!    |                stays | adjusted in place (export/adjust.rs) | reopened | ended
 //!    +-> export/leaving.rs   ended: its sessions drain; reopened: they part; then the backend is let go. The entry is locked
 //!    |                       until then, so that no name ever has two coordinators
@@ -125,7 +125,29 @@
 //! Nothing on the way of a request reads the configuration. Whoever begins something (a handshake's option, an opening) takes
 //! what is in force then, once; a session that was judged by what was in force before and enters the table after the swap
 //! is judged again when it has entered, so that none slips between. What only a restart can bring refuses the whole file
-//! rather than being warned of: after a reload that succeeded, what runs is what the file says.
+//! rather than being warned of: after a reload that succeeded, what runs is what the file says, but for quotas that an operator
+//! ordered (`resize/allowance.rs`) while it says the same of them.
+//!
+//! # How it is watched
+//!
+//! ```text
+//!  a coordinator, the books      what has become of a size or a quota
+//!    v  resize/history.rs        in words
+//!  ledger/                       on the disk; then whoever waits for it is told that there is more
+//!    v  admin/stream.rs          a page of events at a time, as fast as this reader takes them
+//!  `events --follow`, the page
+//!
+//!  the registry, the session table, the books, the metrics
+//!    ^  admin/look.rs, admin/state.rs      as they are now, each time that somebody asks
+//!  the page, Prometheus, `exports`, `tenants`, `sessions`
+//!
+//!  service/status.rs, service/pulse.rs --> systemd: how it is, in a sentence; a sign of life if every shard has one
+//! ```
+//!
+//! `admin/routes.rs` is the one table of what can be asked for: the router and the OpenAPI document are made from it. Nobody
+//! waits for who looks. Orders (`admin/order.rs`) take the same ways as everything else: an operator's size is a wish of the
+//! coordinator's, a quota an order of `resize/allowance.rs`. The page (`admin/page/`) is some files in the program, and
+//! knows no more than the interface answers to anyone.
 //!
 //! # Why one thread for a lane and its sessions
 //!
@@ -222,6 +244,10 @@
 //! | **What was never opened counts too**: a named export of a tenant with a quota and other exports is measured at the start, before anything of that tenant's grows; one whose server is away holds nobody up, is shown, and asked until it was measured once. | `export/unmeasured.rs`, `resize/first_look.rs` | `unmeasured` |
 //! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `resize/accounts.rs`, `resize/entry.rs`, `resize/book.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/tests` |
 //! | **An order about a quota is kept**: it is in the ledger before it holds, holds over restarts, and ends where the configuration says something else than it did. A quota or a rate that is changed shrinks nothing, and gives nobody a burst. | `resize/allowance.rs`, `export/adjust.rs`, policy's `rate` | there, `quota.rs` |
+//! | **Who may come back is not forgotten**: a client that broke off finds no less than it left for `shrink-grace`, also when its export was closed, or the gateway started anew, meanwhile. | `resize/audience.rs`, `export/audiences.rs` | there, `comebacks` |
+//! | **What is held back stays so** until it is published, while the export is closed and over a restart too. | `export/held_back.rs` | `publish.rs` |
+//! | **Each event once**: it is on the disk before it is told, and who comes back with the number of the last one misses none. | `admin/stream.rs`, `ledger` | `events.rs` |
+//! | **The page reaches nobody else**: it may load and ask nothing but this interface, and no client's words become markup. | `admin/page` | `page` |
 //! | **A window shows nobody else's data**, and goes on record before it is shown; without a record it goes nowhere over a disk that is not zero past it. | `resize/window.rs`, `resize/zeroing.rs`, `resize/accounts.rs` | `resize/tests.rs`, `window.rs`, policy's `plan` |
 //!
 //! A lane has no permits of its own: what its sessions hold is its bound.

@@ -215,7 +215,7 @@ fn an_operator_sees_what_has_become_of_sizes_and_by_whom() -> Result<(), Trouble
     let refusals = said(&gateway, &["--kind", "refused"])?;
     for words in [
         "WHEN (UTC)           WHAT     EXPORT  TENANT  FROM    TO  WHY\n",
-        "refused  a&b     blue    2MiB  2MiB  a client asks for 8388608 bytes: ",
+        "refused  a&b     blue    2MiB  2MiB  a client asks for 8 MiB: ",
         "its max-size is 4 MiB",
     ] {
         ensure(refusals.contains(words), || refusals.clone())?;

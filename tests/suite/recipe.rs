@@ -27,9 +27,9 @@ out=$PWD/out log=$PWD/log
 trap 'status=$?; [ $status = 0 ] || cat "$log"; kill $(jobs -p) 2>/dev/null || true; wait; exit $status' EXIT
 while IFS= read -r line <&3; do
     echo "\$ $line"
+    case $line in *gateway.toml*) cp "$config" . 2>/dev/null || true ;; esac
     case $line in
     "nbd-gateway serve"*)
-        cp "$config" . 2>/dev/null || true
         $line >"$out" 2>"$log" 3<&- &
         until grep -qx ready "$out"; do kill -0 $!; sleep 0.02; done
         ;;
@@ -152,6 +152,12 @@ fn a_disk_behind_qemu_nbd_grows_under_load_as_the_readme_says() -> Result<(), Tr
 fn a_window_over_a_disk_that_was_used_before_grows_as_the_readme_says() -> Result<(), Trouble> {
     let said = Recipe::named("window")?.run("/tmp/nbd-window")?;
     ensure(said.contains("134217728") && said.contains("201326592"), || format!("it did not grow twice: {said}"))
+}
+
+#[test]
+fn a_first_configuration_works_as_the_readme_says() -> Result<(), Trouble> {
+    let said = Recipe::named("first")?.run_by(isolated()?, "/tmp/nbd-try")?;
+    ensure(said.contains("no problems") && said.lines().any(|line| line == "hello"), || said.clone())
 }
 
 #[test]

@@ -13,7 +13,8 @@ pub struct Admin {
     /// The gateway's admin interface: http://HOST:PORT, or unix:PATH
     #[arg(long = "admin", value_name = "URL", env = "NBD_GATEWAY_ADMIN", default_value = "http://127.0.0.1:9809")]
     pub url: String,
-    /// The file with the token of admin.token-file; needed for what changes something
+    /// The file with the token of admin.token-file; needed for what changes something. A gateway without a configuration
+    /// has made one where it was started, nbd-gateway-data/token
     #[arg(long, value_name = "FILE", env = "NBD_GATEWAY_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
     /// Print the gateway's JSON, for programs; sizes are whole numbers, in bytes

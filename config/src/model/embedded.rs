@@ -23,6 +23,9 @@ use super::{Config, Log};
 /// The state directory if nothing else is said.
 pub(super) const STATE: &str = "nbd-gateway-data";
 
+/// The file of the operator's token in it. Only `serve` without a configuration writes it.
+const TOKEN: &str = "token";
+
 /// What the tenant and the export of the embedded default are called.
 const DEMO: &str = "demo";
 
@@ -39,8 +42,8 @@ impl Config {
     /// The configuration of a gateway that was given none: clients at 127.0.0.1:10809, the admin interface at
     /// 127.0.0.1:9809, and one export, `demo` of the tenant `demo`: a sparse file of 1 GiB, made when it is first
     /// needed, at `nbd-gateway-data/demo.img` under `cwd`. It may grow to 4 GiB, the tenant's quota, so that a newcomer can
-    /// see a resize refused. There is no default export `""`: the URI to try is
-    /// `nbd://127.0.0.1/demo`.
+    /// see a resize refused. The operator's token is to be in `token` beside it. There is no default export `""`: the URI
+    /// to try is `nbd://127.0.0.1/demo`.
     pub fn embedded_default(cwd: &Path) -> Self {
         let state = cwd.join(STATE);
         // Both are names, so the defaults never take their place; nothing here may be able to end the process.
@@ -66,10 +69,10 @@ impl Config {
             limits,
         };
         Self {
-            state,
             listeners: vec![Listener::plain(ListenAddress::Tcp(loopback(DEFAULT_PORT)))],
             admin: Some(admin()),
-            token_file: None,
+            token_file: Some(state.join(TOKEN)),
+            state,
             limits,
             log: Log::default(),
             threads: None,

@@ -70,7 +70,7 @@ pub(crate) struct RawResize {
     #[schemars(extend("default" = false, "examples" = [true]))]
     pub(crate) shrink: Option<bool>,
     /// How long a client that knows nothing of resizing and whose connection broke may come back to the size that it
-    /// knew: no shrink before that.
+    /// knew: no shrink before that. Whom the gateway served before it was started anew counts as broken off then.
     #[schemars(extend("default" = "60s", "examples" = ["60s"]))]
     pub(crate) shrink_grace: Option<String>,
     /// What a client gets that asks for more than its tenant's quota or `max-size` has left. `reject`: an error. `clamp`:

@@ -1,6 +1,7 @@
 //! JSON answers. Sizes are integers in bytes; an error is `{"error": "a sentence"}`.
 
 use axum::Json;
+use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use nbd_gateway_policy::refusal::{Asked, Errno, Reason, Refusal};
@@ -12,6 +13,18 @@ use crate::export::OpenError;
 /// An error with its sentence.
 pub(super) fn refuse(status: StatusCode, error: impl ToString) -> Response {
     (status, Json(Refused { error: error.to_string() })).into_response()
+}
+
+/// A body that says nothing, and one that would.
+pub(super) fn unread(error: &JsonRejection, example: &str) -> Response {
+    refuse(StatusCode::BAD_REQUEST, format!("{}; {example}", lowered(&error.to_string())))
+}
+
+/// A sentence of somebody else's as ours begin.
+pub(super) fn lowered(said: &str) -> String {
+    let mut letters = said.chars();
+    let first = letters.next().into_iter().flat_map(char::to_lowercase);
+    first.chain(letters).collect()
 }
 
 /// A value.

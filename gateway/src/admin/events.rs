@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Shared;
-use super::answer::{refuse, tell};
+use super::answer::{lowered, refuse, tell};
 use super::stream::stream;
 use super::view::EventView;
 use crate::ledger::{EventFilter, UnixMillis};
@@ -74,7 +74,7 @@ pub(super) async fn events(
     headers: HeaderMap,
     which: Result<Query<Which>, QueryRejection>,
 ) -> Response {
-    let filter = match which.map_err(|error| error.body_text()).and_then(|Query(which)| which.filter()) {
+    let filter = match which.map_err(|error| lowered(&error.body_text())).and_then(|Query(which)| which.filter()) {
         Ok(filter) => filter,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
     };

@@ -12,7 +12,7 @@ use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::types::{Size, TenantId};
 
 use super::Shared;
-use super::answer::{refuse, refused, tell, unopened};
+use super::answer::{refuse, refused, tell, unopened, unread};
 use super::look::{one, open_now, tenant};
 use super::name::Name;
 use super::view::{Draining, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, Wanted};
@@ -27,7 +27,7 @@ pub(super) async fn resize(
 ) -> Response {
     let (wanted, adopt) = match body {
         Ok(Json(Resize { size, adopt })) => (size, adopt),
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("{error}; send {{\"size\": \"8GiB\"}}")),
+        Err(error) => return unread(&error, "send {\"size\": \"8GiB\"}"),
     };
     let change = match wanted {
         // Any number of bytes is judged with the rest.
@@ -96,7 +96,7 @@ pub(super) async fn quota(
                 (Err(error), _) | (_, Err(error)) => return refuse(StatusCode::BAD_REQUEST, error),
             }
         }
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("{error}; {EXAMPLE}")),
+        Err(error) => return unread(&error, EXAMPLE),
     };
     // A name that can't be one is nobody's.
     let Ok(id) = TenantId::new(&name) else { return refuse(StatusCode::NOT_FOUND, NotOrdered::Unknown(name)) };
@@ -129,7 +129,7 @@ fn bound(wanted: Wanted) -> Result<Size, String> {
 pub(super) async fn reconcile(State(shared): State<Shared>, body: Result<Json<Reconcile>, JsonRejection>) -> Response {
     let apply = match body {
         Ok(Json(Reconcile { apply })) => apply,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("{error}; send {{\"apply\": false}}")),
+        Err(error) => return unread(&error, "send {\"apply\": false}"),
     };
     match shared.registry.reconcile(apply).await {
         Ok(audited) => tell(Reconciled::of(apply, &audited)),

@@ -10,6 +10,7 @@ pub mod operator;
 #[cfg(feature = "otel")]
 mod otlp;
 pub mod serve;
+mod token;
 
 use std::process::ExitCode;
 

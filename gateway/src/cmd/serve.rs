@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use nbd_gateway_config::Config;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{DONE, USAGE, failed, log};
+use super::{DONE, USAGE, failed, log, token};
 use crate::app::App;
 use crate::reload::{NotReloaded, Reload, Source};
 use crate::service::Service;
@@ -70,11 +70,18 @@ async fn serve(config: Config, shards: Shards, source: Source) -> ExitCode {
     let service = Service::from_env();
     // Caught from here on too: until the gateway runs it would be the end of the process.
     let hangups = signal(SignalKind::hangup());
+    // A newcomer brings none; everybody else says where theirs is.
+    let own_token = config.token_file.clone().filter(|_| source.file.is_none());
     let app = match App::build(config, shards).await {
         Ok(app) => app,
         Err(error) => return failed(&error),
     };
-    announce(&app, source.file.is_none());
+    if let Some(path) = &own_token
+        && let Err(error) = token::write_fresh(path)
+    {
+        return failed(&format!("can't write an operator's token to {}: {error}", path.display()));
+    }
+    announce(&app, own_token.as_deref());
     if let Ok(hangups) = hangups {
         tokio::spawn(read_anew(hangups, app.reload()));
     }
@@ -93,7 +100,7 @@ async fn read_anew(mut hangups: Signal, reload: Reload) {
 }
 
 /// Tells, on standard output, where the gateway is; logs go to standard error.
-fn announce(app: &App, embedded: bool) {
+fn announce(app: &App, own_token: Option<&Path>) {
     let mut text = String::new();
     for uri in app.listening() {
         text.push_str(&format!("listening on {uri}\n"));
@@ -101,15 +108,17 @@ fn announce(app: &App, embedded: bool) {
     if let Some(url) = app.admin() {
         text.push_str(&format!("admin on {url}\n"));
     }
-    if embedded && let Some(uri) = app.listening().next() {
-        let program = program();
+    if let (Some(token), Some(uri), Some(admin)) = (own_token, app.listening().next(), app.admin()) {
+        let program = here(std::env::current_exe().ok().as_deref()).unwrap_or_else(|| "nbd-gateway".to_owned());
+        let token = here(Some(token)).unwrap_or_else(|| token.display().to_string());
         text.push_str(&format!(
-            "\nThe disk `demo` is a sparse file in ./nbd-gateway-data. Try, in another terminal:\n  \
+            "\nThe disk `demo` is a sparse file in ./nbd-gateway-data, and {admin}/ shows what becomes of it.\n\
+             Try, in another terminal, in this directory:\n  \
              {program} client info {uri}/demo\n  \
              qemu-img info {uri}/demo\n  \
+             {program} resize demo 2GiB --token-file {token}\n  \
              {program} exports\n  \
-             curl {}/metrics\n\nStop with Ctrl-C.\n\n",
-            app.admin().unwrap_or("http://127.0.0.1:9809"),
+             curl {admin}/metrics\n\nStop with Ctrl-C.\n\n",
         ));
     }
     text.push_str("ready\n");
@@ -118,17 +127,16 @@ fn announce(app: &App, embedded: bool) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// What to type in a shell, in this directory, to run this program again: it need not be on the path.
-fn program() -> String {
-    let (program, here) = (std::env::current_exe(), std::env::current_dir());
-    typed(program.ok().as_deref(), here.ok().as_deref()).unwrap_or_else(|| "nbd-gateway".to_owned())
+/// A file as one types it in a shell in this directory: a program need not be on the path.
+fn here(file: Option<&Path>) -> Option<String> {
+    typed(file, std::env::current_dir().ok().as_deref())
 }
 
-/// `program` as a word for a shell, short if it is below `here`.
-fn typed(program: Option<&Path>, here: Option<&Path>) -> Option<String> {
-    let program = program?;
-    let below = here.and_then(|here| program.strip_prefix(here).ok());
-    let word = match below.unwrap_or(program).to_str()? {
+/// `file` as a word for a shell, short if it is below `here`.
+fn typed(file: Option<&Path>, here: Option<&Path>) -> Option<String> {
+    let file = file?;
+    let below = here.and_then(|here| file.strip_prefix(here).ok());
+    let word = match below.unwrap_or(file).to_str()? {
         // Without a slash a shell would look on the path.
         bare if !bare.contains('/') => format!("./{bare}"),
         path => path.to_owned(),

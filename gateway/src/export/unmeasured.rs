@@ -90,7 +90,7 @@ impl Registry {
                 looking.spawn(async move {
                     let _turn = turns.acquire_owned().await;
                     let looked = if registry.forget_unmade(&name).await {
-                        tracing::info!(export = name, "the file of an export is gone; it is counted no more");
+                        tracing::info!(export = name, "the file of an export is gone; the export is counted no more");
                         Ok(())
                     } else {
                         match registry.look(&name).await {

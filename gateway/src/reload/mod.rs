@@ -25,7 +25,7 @@ const WAITING: usize = 64;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NotReloaded {
     /// The gateway was started without a file.
-    #[error("there is no file to read: the gateway was started without --config")]
+    #[error("there is no file to read: the gateway was started without --config; start it with one")]
     NoFile,
     /// It ends, or begins.
     #[error("the gateway is not running, or drains: the configuration is not read")]

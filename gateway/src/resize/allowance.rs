@@ -135,7 +135,11 @@ impl Allowances {
             if configured == Some(order.configured) {
                 self.set(&order.tenant, Some(order.ordered));
                 let QuotaOrder { tenant, ordered: Quotas { quota, .. }, .. } = order;
-                tracing::info!(tenant = tenant.as_str(), quota = ?quota.map(Size::bytes), "a quota that an operator ordered holds");
+                tracing::info!(
+                    tenant = tenant.as_str(),
+                    quota = told(*quota),
+                    "a quota that an operator ordered holds"
+                );
             } else {
                 self.void(&order.tenant, order.ordered, configured).await;
             }
@@ -211,12 +215,11 @@ impl Allowances {
             }
             None => ledger.drop_quota_order(tenant, Some(event)).await?,
         }
-        let bytes = |size: Option<Size>| size.map(Size::bytes);
         tracing::info!(
             tenant = tenant.as_str(),
-            from = ?bytes(now_is.quota),
-            quota = ?bytes(ordered.quota),
-            soft_quota = ?bytes(ordered.soft),
+            from = told(now_is.quota),
+            quota = told(ordered.quota),
+            soft_quota = told(ordered.soft),
             "an operator changed a tenant's quota"
         );
         self.set(tenant, stands).ok_or_else(unknown)
@@ -233,21 +236,25 @@ impl Allowances {
     /// The configuration has won. In the books it has already; were it not to reach the ledger, the next start would find the
     /// same. None: it has no such tenant any more.
     async fn void(&self, tenant: &TenantId, ordered: Quotas, configured: Option<Quotas>) {
-        let (name, was) = (tenant.as_str(), ordered.quota.map(Size::bytes));
-        let is = configured.and_then(|configured| configured.quota).map(Size::bytes);
+        let (name, was) = (tenant.as_str(), told(ordered.quota));
+        let is = told(configured.and_then(|configured| configured.quota));
         match configured {
             Some(configured) if configured == ordered => {
-                tracing::info!(tenant = name, quota = ?is, "the configuration says now what an operator ordered; the order is done with");
+                tracing::info!(
+                    tenant = name,
+                    quota = is,
+                    "the configuration says now what an operator ordered; the order is done with"
+                );
             }
             Some(_) => tracing::info!(
                 tenant = name,
-                ordered = ?was,
-                quota = ?is,
+                ordered = was,
+                quota = is,
                 "the configuration says another quota than when an operator ordered one; the order is dropped"
             ),
             None => tracing::info!(
                 tenant = name,
-                ordered = ?was,
+                ordered = was,
                 "the tenant is not in the configuration any more; the quota that an operator ordered for it is dropped"
             ),
         }
@@ -272,8 +279,12 @@ fn written(size: Size) -> Written {
     Written::from_bytes(size.bytes())
 }
 
+/// The same, for people.
+fn told(size: Option<Size>) -> String {
+    size.map_or_else(|| "none".to_owned(), |size| written(size).to_string())
+}
+
 fn event(tenant: &TenantId, from: Quotas, to: Quotas, why: &str) -> NewEvent {
-    let told = |size: Option<Size>| size.map_or_else(|| "none".to_owned(), |size| written(size).to_string());
     let mut detail = format!("{why}: quota {} -> {}", told(from.quota), told(to.quota));
     if from.soft != to.soft {
         detail.push_str(&format!(", soft-quota {} -> {}", told(from.soft), told(to.soft)));

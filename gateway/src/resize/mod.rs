@@ -222,15 +222,16 @@ impl Resizer {
 }
 
 fn describe(wish: &Wish) -> String {
+    let size = |bytes: &u64| nbd_gateway_policy::types::Bytes(*bytes);
     match wish {
         Wish::Explicit { client: ClientStyle::ExplicitSimple | ClientStyle::Kernel, target, .. } => {
-            format!("a client (simple replies) asks for {target} bytes")
+            format!("a client (simple replies) asks for {}", size(target))
         }
-        Wish::Explicit { target, .. } => format!("a client asks for {target} bytes"),
-        Wish::Automatic { end } => format!("a write ends at {end}"),
-        Wish::Operator { target } => format!("an operator asks for {target} bytes"),
+        Wish::Explicit { target, .. } => format!("a client asks for {}", size(target)),
+        Wish::Automatic { end } => format!("a write ends at {}", size(end)),
+        Wish::Operator { target } => format!("an operator asks for {}", size(target)),
         Wish::Publish => "an operator shows all that the backend has".to_owned(),
-        Wish::Adopt { target } => format!("an operator adopts {target} bytes"),
-        Wish::Backend { size } => format!("the backend has {size} bytes"),
+        Wish::Adopt { target } => format!("an operator adopts {}", size(target)),
+        Wish::Backend { size: has } => format!("the backend has {}", size(has)),
     }
 }

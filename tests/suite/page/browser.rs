@@ -1,6 +1,7 @@
 //! A headless Chromium of one's own, driven over WebDriver (W3C) by chromedriver, on a port that the kernel picks. Nothing
 //! that it does goes unseen: it keeps what the console complains of and every address that was asked.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Stdio;
@@ -19,12 +20,19 @@ pub(super) struct Browser {
     /// The driver's address, and the session's below it.
     url: String,
     session: String,
+    /// What a command begins with to be where the driver is.
+    within: Vec<String>,
     _place: Place,
 }
 
 impl Browser {
     /// A browser with an empty profile, `width` by `height`.
     pub(super) fn start(width: u32, height: u32) -> Result<Self, Trouble> {
+        Self::start_within(Vec::new(), width, height)
+    }
+
+    /// The same, by a command that brings it where it has to be, like into a network of its own.
+    pub(super) fn start_within(within: Vec<String>, width: u32, height: u32) -> Result<Self, Trouble> {
         let place = Place::fresh()?;
         let chromium = installed("chromium")?;
         let out = place.path("out");
@@ -32,7 +40,8 @@ impl Browser {
         // Whatever it keeps beside its profile goes the way of the place, too.
         let home = format!("HOME={}", place.root().display());
         let driver = installed("chromedriver")?;
-        let words = [home.as_ref(), driver.as_os_str(), "--port=0".as_ref()];
+        let words = within.iter().map(OsStr::new);
+        let words = words.chain(["env".as_ref(), home.as_ref(), driver.as_os_str(), "--port=0".as_ref()]);
         let mut driver =
             Running::start_with(Path::new("/usr/bin/env"), words, place.path("log"), Stdio::null(), output)?;
         let port = || -> Option<u16> {
@@ -60,7 +69,7 @@ impl Browser {
             "goog:chromeOptions": { "binary": chromium, "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
         } } });
-        let mut browser = Self { driver, url, session: String::new(), _place: place };
+        let mut browser = Self { driver, url, session: String::new(), within, _place: place };
         let begun = browser.ask("POST", "/session", &wishes)?;
         let id = begun["sessionId"].as_str().ok_or_else(|| Trouble::new(format!("no session: {begun}")))?;
         browser.session = format!("/session/{id}");
@@ -68,7 +77,8 @@ impl Browser {
     }
 
     fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, Trouble> {
-        let call = Call::new("curl").args(["--silent", "--show-error", "--request", method]);
+        let call = Call::new("env").args(&self.within).arg("curl");
+        let call = call.args(["--silent", "--show-error", "--request", method]);
         let call = match method {
             "POST" => call.args(["--header", "Content-Type: application/json", "--data", &body.to_string()]),
             _ => call,

@@ -3,6 +3,7 @@
 
 mod browser;
 mod door;
+mod first;
 mod hands;
 mod live;
 mod lost;

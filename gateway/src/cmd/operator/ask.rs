@@ -42,7 +42,10 @@ pub(super) enum AskFault {
     #[error("can't read the token in {}: {error}", path.display())]
     Token { path: PathBuf, error: std::io::Error },
     /// No token was brought where one is needed.
-    #[error("this needs the token of the gateway's admin.token-file: give it with --token-file FILE")]
+    #[error(
+        "this needs the token of the gateway's admin.token-file: give it with --token-file FILE (a gateway without a \
+         configuration has made one where it was started, nbd-gateway-data/token)"
+    )]
     NoToken,
     /// The wrong one was.
     #[error("the gateway does not take the token in {}", path.display())]
