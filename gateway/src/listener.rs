@@ -287,6 +287,9 @@ impl Places {
         let (more, fewer) = (most.saturating_sub(self.most), self.most.saturating_sub(most));
         self.most = most;
         self.free.add_permits(usize::try_from(more).unwrap_or_default());
+        // Those that are free at once, before whoever comes next has one.
+        let free = self.free.forget_permits(usize::try_from(fewer).unwrap_or(Semaphore::MAX_PERMITS));
+        let fewer = fewer.saturating_sub(u32::try_from(free).unwrap_or(u32::MAX));
         if fewer > 0 {
             let free = Arc::clone(&self.free);
             tokio::spawn(async move {
@@ -314,5 +317,34 @@ pub(crate) async fn clear_way(path: &Path) -> Result<(), BindError> {
             // A queue that is full, or a socket that others may not use, has an owner too.
             Ok(_) | Err(_) => Err(BindError::Busy(shown)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Places that were free were taken away a moment later, and whoever came first in that moment had one of them.
+    #[tokio::test]
+    async fn fewer_places_are_fewer_at_once_and_those_that_are_taken_are_the_first_to_go() {
+        let mut places = Places::new(3);
+        let free = Arc::clone(&places.free);
+        let one = free.clone().try_acquire_owned().unwrap();
+        places.change(1);
+        assert_eq!(free.available_permits(), 0);
+        drop(one);
+        assert_eq!(free.available_permits(), 1);
+        let one = free.clone().try_acquire_owned().unwrap();
+        places.change(4);
+        let more: Vec<_> = (0..3).map(|_| free.clone().try_acquire_owned().unwrap()).collect();
+        places.change(2);
+        tokio::task::yield_now().await;
+        places.change(3);
+        drop(one);
+        tokio::task::yield_now().await;
+        assert_eq!(free.available_permits(), 0, "three are there, and three may be");
+        drop(more);
+        tokio::task::yield_now().await;
+        assert_eq!(free.available_permits(), 3);
     }
 }
