@@ -17,7 +17,7 @@ use crate::resize::audience::Audience;
 /// So many are kept without looking whether they still matter.
 const FEW: usize = 256;
 
-/// By export; those of closed ones.
+/// By export.
 #[derive(Debug)]
 pub(super) struct Audiences {
     start: Instant,
@@ -28,7 +28,8 @@ pub(super) struct Audiences {
 struct Kept {
     /// Exports of an earlier life.
     earlier: HashSet<ExportName>,
-    closed: HashMap<ExportName, Arc<Audience>>,
+    /// Those of closed ones; and of those that were opened again, for an opening can come to nothing.
+    known: HashMap<ExportName, Arc<Audience>>,
     /// With more than so many it is looked which still matter.
     enough: usize,
 }
@@ -52,24 +53,26 @@ impl Audiences {
 
     fn keep(&self, export: &ExportName, audience: &Arc<Audience>) {
         let mut kept = self.kept.lock();
-        kept.closed.insert(export.clone(), Arc::clone(audience));
-        if kept.closed.len() > kept.enough.max(FEW) {
-            kept.closed.retain(|_, audience| !audience.is_over());
-            kept.enough = kept.closed.len().saturating_mul(2);
+        kept.known.insert(export.clone(), Arc::clone(audience));
+        if kept.known.len() > kept.enough.max(FEW) {
+            kept.known.retain(|_, audience| !audience.is_over());
+            kept.enough = kept.known.len().saturating_mul(2);
         }
     }
 
     /// That of an export that opens. Those who left without a goodbye count for `grace`.
     pub(super) fn of(&self, export: &ExportName, grace: Duration) -> Arc<Audience> {
         let mut kept = self.kept.lock();
-        if let Some(known) = kept.closed.remove(export) {
+        if let Some(known) = kept.known.get(export) {
             known.adjust(grace);
-            return known;
+            return Arc::clone(known);
         }
-        Arc::new(match kept.earlier.remove(export) {
-            true => Audience::haunted(grace, self.start),
-            false => Audience::new(grace),
-        })
+        if !kept.earlier.remove(export) {
+            return Arc::new(Audience::new(grace));
+        }
+        let haunted = Arc::new(Audience::haunted(grace, self.start));
+        kept.known.insert(export.clone(), Arc::clone(&haunted));
+        haunted
     }
 }
 
@@ -110,6 +113,21 @@ mod tests {
         assert_eq!(opened.others(None).lost, 0, "counted from the start, not from the opening");
     }
 
+    /// It was taken out by the attempt, and gone with it: the next opening knew of nobody.
+    #[tokio::test(start_paused = true)]
+    async fn an_opening_that_comes_to_nothing_forgets_nobody() {
+        let audiences = Audiences::default();
+        let audience = Arc::new(Audience::new(GRACE));
+        audience.enter(ClientStyle::Stock).leave(false);
+        audiences.keep(&name("a"), &audience);
+        audiences.haunt(&name("b"));
+        drop(audience);
+        for export in ["a", "b"] {
+            drop(audiences.of(&name(export), GRACE));
+            assert_eq!(audiences.of(&name(export), GRACE).others(None).lost, 1, "{export}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn names_that_are_made_up_are_not_kept_for_ever() {
         let audiences = Audiences::default();
@@ -121,7 +139,7 @@ mod tests {
             }
             tokio::time::advance(GRACE).await;
         }
-        let kept = audiences.kept.lock().closed.len();
+        let kept = audiences.kept.lock().known.len();
         assert!(kept < 5000, "{kept}");
     }
 }

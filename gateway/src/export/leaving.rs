@@ -59,6 +59,11 @@ impl Registry {
         self.retire(&entry, &mut state).await;
         drop(state);
         self.forget_series(&entry);
+        let (was, now) = (entry.config(), self.config());
+        if let Some(owner) = now.owner_of(&name).filter(|owner| **owner != was.tenant) {
+            // Its coordinator may have written the other one's name meanwhile.
+            Arc::clone(&self.shared.notes).give_all(vec![(was.name.clone(), owner.clone())]).await;
+        }
         tracing::info!(export = name, "an export is closed, for its configuration has changed");
     }
 }

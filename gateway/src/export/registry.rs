@@ -3,6 +3,7 @@
 //! The first client that asks opens an export, once, however many ask at the same time; the last one to leave starts its
 //! idle time. No guard of the map is held across an await; each entry has its own lock for opening and closing.
 
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -224,6 +225,36 @@ enum Opener {
     Look,
 }
 
+/// An entry that is locked to be opened. Nobody may wait for that any more, and then nothing of it stays.
+struct Attempt<'a> {
+    registry: &'a Registry,
+    entry: &'a Arc<Entry>,
+    state: tokio::sync::MutexGuard<'a, State>,
+}
+
+impl Deref for Attempt<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Attempt<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        // One that failed is out of the map already, and answers those who wait.
+        if self.state.export.is_none() && self.state.failed.is_none() {
+            self.registry.discard(self.entry, &mut self.state);
+        }
+    }
+}
+
 /// All exports.
 #[derive(Debug)]
 pub struct Registry {
@@ -313,9 +344,9 @@ impl Registry {
     /// Counts what an earlier life has left in the ledger: each export at its last size, and what was held for grows of
     /// unknown outcome, until it is opened and measured. One that has left the configuration goes on counting against its
     /// tenant, for its bytes are still there. Answers those that are to be measured now: embedded ones, which is cheap, and
-    /// those with a grow of unknown outcome.
+    /// those with a grow of unknown outcome. Within a runtime.
     pub fn remember(&self, snapshot: &Snapshot) -> Vec<String> {
-        let (mut measure, mut gone) = (Vec::new(), 0_u32);
+        let (mut measure, mut given, mut gone) = (Vec::new(), Vec::new(), 0_u32);
         let in_force = self.config();
         for row in &snapshot.exports {
             let name = row.name.as_str();
@@ -324,12 +355,18 @@ impl Registry {
             let config = in_force.export_for(name).ok();
             let tenant = config.as_ref().map_or(&row.tenant, |config| &config.tenant);
             self.shared.book.restore(&row.name, tenant, row.known.size, pending);
+            if *tenant != row.tenant {
+                given.push((row.name.clone(), tenant.clone()));
+            }
             self.shared.audiences.haunt(&row.name);
             match config {
                 Some(config) if pending.is_some() || config.backend.is_embedded() => measure.push(name.to_owned()),
                 Some(_) => {}
                 None => gone += 1,
             }
+        }
+        if !given.is_empty() {
+            tokio::spawn(Arc::clone(&self.shared.notes).give_all(given));
         }
         if gone > 0 {
             tracing::info!(
@@ -379,10 +416,11 @@ impl Registry {
         let asked = Instant::now();
         loop {
             let entry = self.entry(name)?;
-            let mut state = if entry.is_leaving() { self.wait_for(&entry).await? } else { entry.state.lock().await };
+            let state = if entry.is_leaving() { self.wait_for(&entry).await? } else { entry.state.lock().await };
             if state.retired {
                 continue;
             }
+            let mut state = Attempt { registry: self, entry: &entry, state };
             if let Some(export) = state.export.clone() {
                 if opener == Opener::Somebody && state.room.is_none() {
                     // It was opened for a look.
@@ -444,22 +482,22 @@ impl Registry {
             Opener::Somebody => self.room_for(config).await.map_err(OpenError::Crowded)?,
             Opener::Look => None,
         };
-        Ok((self.open_backend(config).await?, room))
+        let created = self.make_room(config).await.map_err(OpenError::Crowded)?;
+        let opened = self.open_backend(config).await;
+        if created && opened.is_err() {
+            self.unmake(config).await;
+        }
+        Ok((opened?, room))
     }
 
-    /// Opens what an entry stands for, whatever else its tenant has open.
+    /// Opens what an entry stands for, whatever else its tenant has, or has open.
     pub(super) async fn open_backend(&self, config: &Resolved) -> Result<Export, OpenError> {
         // Not before it is open: clients make up names that fit a template, and the series are bounded.
         let metrics = || self.shared.metrics.export(config.name.as_str());
         let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
         let budget = || TenantBudget::new(config.limits.tenant_bytes, config.limits.tenant_io);
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
-        let created = self.make_room(config).await.map_err(OpenError::Crowded)?;
-        let opened = start::open(config, &self.shared, budget, metrics).await.map_err(failed);
-        if created && opened.is_err() {
-            self.unmake(config).await;
-        }
-        opened
+        start::open(config, &self.shared, budget, metrics).await.map_err(failed)
     }
 
     /// Closes what is idle since `leased`.
@@ -624,10 +662,35 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
 "#;
 
     fn registry() -> Arc<Registry> {
-        let config = Config::parse(CONFIG, std::path::Path::new("config.toml")).unwrap();
+        registry_of(CONFIG)
+    }
+
+    fn registry_of(config: &str) -> Arc<Registry> {
+        let config = Config::parse(config, std::path::Path::new("config.toml")).unwrap();
         let metrics = Arc::new(Metrics::new("0").unwrap());
         let notes = Arc::new(Notes::in_memory().unwrap());
         Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes)
+    }
+
+    /// Its entry stayed for good, one for each name that somebody makes up.
+    #[tokio::test]
+    async fn an_opening_that_nobody_waits_for_any_more_leaves_nothing() {
+        let socket = std::env::temp_dir().join(format!("nbd-gateway-silent-{}", std::process::id()));
+        let silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let config = CONFIG.replace("/nonexistent/socket", &socket.display().to_string());
+        let registry = registry_of(&config);
+        for name in ["any/1", "any/2"] {
+            let opening = registry.open(name);
+            tokio::select! {
+                biased;
+                _ = opening => panic!("it does not answer"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert_eq!(registry.open_exports(), 0);
+        std::fs::remove_file(&socket).unwrap();
+        drop(silent);
+        registry.open("any/1").await.unwrap_err();
     }
 
     #[tokio::test]

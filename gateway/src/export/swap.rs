@@ -190,6 +190,10 @@ impl Registry {
                     );
                 }
                 if entry.closes() {
+                    // At once, so that its sessions are judged no more. One that is being opened is told when it is open.
+                    if let Some(export) = entry.now_open() {
+                        export.end_sessions(how);
+                    }
                     leaving.push((Arc::clone(entry.value()), how));
                 }
             }
@@ -220,14 +224,13 @@ impl Registry {
         Lease::new(self, entry, export)
     }
 
-    /// What tenants may have open and in flight, and how fast they may go; and whose the exports are that are not open.
+    /// What tenants may have open and in flight, and how fast they may go; and whose the exports are.
     fn tell_bounds(&self, now: &Config) {
         now.tenants().iter().for_each(|tenant| self.adjust_tenant(tenant));
-        for export in now.listable().filter_map(|name| now.export_for(name).ok()) {
-            // Of one that is open, its next opening does it.
-            if !self.entries.contains_key(export.name.as_str()) {
-                self.shared.book.give(&export.name, &export.tenant);
-            }
+        // At once, also of those that are open and leave: who has them now must not grow into their room.
+        let given = self.shared.book.give_all(|export| now.owner_of(export.as_str()));
+        if !given.is_empty() {
+            tokio::spawn(Arc::clone(&self.shared.notes).give_all(given));
         }
     }
 
@@ -283,5 +286,99 @@ impl Registry {
         if in_force.config.listable().any(|name| name == config.name.as_str()) {
             in_force.show(&self.shared.metrics);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use nbd_gateway_metrics::Metrics;
+    use nbd_gateway_policy::types::TenantId;
+
+    use super::*;
+    use crate::net::Pool;
+    use crate::resize::notes::Notes;
+    use crate::shards::Shards;
+
+    const MIB: u64 = 1 << 20;
+
+    fn config(tables: &str) -> Arc<Config> {
+        let tenants = "[[tenant]]\nname = \"t\"\nquota = \"2MiB\"\n[[tenant]]\nname = \"u\"\n\
+                       [[export]]\nname = \"served\"\ntenant = \"u\"\nbackend = \"nbd://127.0.0.1/x\"\n";
+        let text = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{tenants}{tables}");
+        Arc::new(Config::parse(&text, Path::new("config.toml")).unwrap_or_else(|why| panic!("{why}")))
+    }
+
+    /// A directory of a test's own, gone with it.
+    struct Scratch(std::path::PathBuf);
+
+    impl Scratch {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("nbd-gateway-swap-{test}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&path);
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn disk(&self, name: &str, tenant: &str, file: &str) -> String {
+            let file = self.0.join(file);
+            format!(
+                "[[export]]\nname = \"{name}\"\ntenant = \"{tenant}\"\nbackend = \"file:{}\"\nsize = \"1MiB\"\n",
+                file.display()
+            )
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn registry(config: Arc<Config>) -> Arc<Registry> {
+        let metrics = Arc::new(Metrics::new("0").unwrap());
+        let notes = Arc::new(Notes::in_memory().unwrap());
+        Registry::new(config, Arc::new(Pool::new(1)), Shards::here(), metrics, notes)
+    }
+
+    fn used(registry: &Registry, tenant: &str) -> u64 {
+        registry.usage(&TenantId::new(tenant).unwrap()).map_or(0, |usage| usage.used.0)
+    }
+
+    /// Those that only fit a template, and those that were open, went on counting for the tenant that had them before until
+    /// somebody opened them again: whoever has them could grow into their room.
+    #[tokio::test]
+    async fn what_is_another_tenants_counts_for_it_at_once_open_or_not() {
+        let scratch = Scratch::new("given");
+        let disks = |tenant| config(&scratch.disk("t/*", tenant, "{}.img"));
+        let registry = registry(disks("t"));
+        let closed = registry.look("t/closed").await.unwrap();
+        registry.looked(closed).await;
+        let open = registry.open("t/open").await.unwrap();
+        registry.replace(disks("u"), Vec::new(), Instant::now());
+        assert_eq!((used(&registry, "t"), used(&registry, "u")), (0, 2 * MIB));
+        drop(open);
+        // Whoever sees it off has its turn first.
+        tokio::task::yield_now().await;
+        let _again = registry.open("t/open").await.unwrap();
+        assert_eq!((used(&registry, "t"), used(&registry, "u")), (0, 2 * MIB));
+        let rows = registry.ledger().snapshot().await.unwrap().exports;
+        assert!(rows.iter().all(|row| row.tenant.as_str() == "u"), "{rows:?}");
+    }
+
+    /// It was taken for one that a client's name makes up, and judged by the quota of before.
+    #[tokio::test]
+    async fn a_disk_that_is_added_is_the_operators_own_doing_whatever_its_tenant_has_left() {
+        let scratch = Scratch::new("added");
+        let registry = registry(config(""));
+        let disk = |name| scratch.disk(name, "t", name);
+        let next = config(&[disk("disk1"), disk("disk2"), disk("disk3")].concat());
+        let mut opened = Vec::new();
+        for name in ["disk1", "disk2", "disk3"] {
+            opened.push(registry.open_beforehand(next.export_for(name).unwrap()).await.unwrap());
+        }
+        let replaced = registry.replace(next, opened, Instant::now());
+        assert_eq!((replaced.leases.len(), used(&registry, "t")), (3, 3 * MIB));
     }
 }

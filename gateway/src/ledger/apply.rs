@@ -63,6 +63,13 @@ pub(super) fn apply(sql: &Connection, change: &Change, history: i64) -> Result<i
             (0, event)
         }
         Change::Event(event) => return tell(sql, event, history),
+        Change::Give(given) => {
+            let mut give = sql.prepare_cached("UPDATE export SET tenant = ?2 WHERE name = ?1 AND tenant <> ?2")?;
+            for (export, tenant) in given {
+                give.execute([export.as_str(), tenant.as_str()])?;
+            }
+            return Ok(0);
+        }
         Change::Forget { export, event } => (forget(sql, export)?, event),
         Change::OrderQuota { order, event } => (keep_order(sql, order)?, event),
         Change::DropQuotaOrder { tenant, event } => {

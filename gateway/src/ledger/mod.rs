@@ -194,6 +194,14 @@ impl Ledger {
         self.write(Change::DropQuotaOrder { tenant: tenant.clone(), event }).await.map(drop)
     }
 
+    /// Notes whose exports are from now on. Those that are not known are fine.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub async fn give(&self, given: Vec<(ExportName, TenantId)>) -> Result<(), LedgerError> {
+        self.write(Change::Give(given)).await.map(drop)
+    }
+
     /// Removes an export that is no longer this gateway's to count. One that is not known is fine.
     ///
     /// # Errors

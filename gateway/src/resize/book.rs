@@ -63,9 +63,10 @@ impl Book {
         adjust(&mut limiters.notice, rates.notice, now);
     }
 
-    /// What is counted of an export is another tenant's from now on.
-    pub fn give(&self, export: &ExportName, tenant: &TenantId) {
-        self.quota.lock().give(export, tenant);
+    /// What is counted of an export is from now on whose it is by `owner`, open or not; of what is nobody's it stays as it
+    /// was. Answers what was another's.
+    pub fn give_all<'a>(&self, owner: impl Fn(&ExportName) -> Option<&'a TenantId>) -> Vec<(ExportName, TenantId)> {
+        self.quota.lock().give_all(owner)
     }
 
     fn now(&self) -> Moment {

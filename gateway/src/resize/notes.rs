@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use parking_lot::Mutex;
@@ -135,6 +136,13 @@ impl Notes {
         self.ledger.forget(export, Some(event)).await?;
         self.shown.lock().remove(export);
         Ok(())
+    }
+
+    /// Has the ledger know whose these exports are now, for when the configuration does not say it any more. Cancel-safe: no.
+    pub async fn give_all(self: Arc<Self>, given: Vec<(ExportName, TenantId)>) {
+        if let Err(error) = self.ledger.give(given).await {
+            tracing::warn!(%error, "the ledger does not take whose exports are now");
+        }
     }
 
     /// Writes out what is on its way.

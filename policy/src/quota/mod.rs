@@ -193,6 +193,18 @@ impl Ledger {
         true
     }
 
+    /// Gives every export to whom it belongs by `owner`; what belongs to nobody stays where it is. Answers those that were
+    /// another's.
+    pub fn give_all<'a>(&mut self, owner: impl Fn(&ExportName) -> Option<&'a TenantId>) -> Vec<(ExportName, TenantId)> {
+        let others = self.exports.iter().filter_map(|(export, entry)| {
+            let owner = owner(export).filter(|owner| **owner != entry.tenant)?;
+            Some((export.clone(), owner.clone()))
+        });
+        let others: Vec<_> = others.collect();
+        others.iter().for_each(|(export, owner)| _ = self.give(export, owner));
+        others
+    }
+
     /// Holds quota for growing an export to `to`, before its backend is asked. A size that is not larger holds nothing.
     ///
     /// # Errors

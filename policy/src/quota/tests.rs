@@ -137,6 +137,23 @@ fn what_a_restart_brings_back_is_counted_and_grows_only_after_a_measurement() {
 }
 
 #[test]
+fn what_belongs_to_others_now_is_given_to_them_and_what_is_nobodys_stays() {
+    let mut ledger = ledger();
+    let (blue, red) = (ledger.exports[&export("a")].tenant.clone(), TenantId::new("red").unwrap());
+    for name in ["b", "c"] {
+        ledger.add(&export(name), &blue, size(1)).unwrap();
+    }
+    let owner = |export: &ExportName| match export.as_str() {
+        "a" => Some(&red),
+        "b" => Some(&blue),
+        _ => None,
+    };
+    assert_eq!(ledger.give_all(owner), [(export("a"), red.clone())]);
+    assert_eq!(ledger.give_all(owner), []);
+    assert_eq!((ledger.usage(&red).unwrap().used, ledger.usage(&blue).unwrap().used), (Bytes(40), Bytes(2)));
+}
+
+#[test]
 fn an_export_takes_all_that_it_counts_to_another_tenant() {
     let mut ledger = ledger();
     let red = TenantId::new("red").unwrap();

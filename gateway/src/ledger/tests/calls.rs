@@ -287,3 +287,14 @@ async fn the_largest_numbers_and_the_longest_names_come_back() {
     assert_eq!(snapshot.exports[1].known, Known { generation: most, at: UnixMillis(most), ..known });
     assert_eq!(snapshot.zeroing, [Zeroing { export: export(&name), range: all }]);
 }
+
+#[tokio::test]
+async fn an_export_is_given_to_another_tenant_and_one_that_is_not_known_is_not_made() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    let red = TenantId::new("red").unwrap();
+    ledger.give(vec![(export("vm1"), red.clone()), (export("vm2"), red.clone())]).await.unwrap();
+    let rows = ledger.snapshot().await.unwrap().exports;
+    assert_eq!(rows.iter().map(|row| (row.name.as_str(), &row.tenant)).collect::<Vec<_>>(), [("vm1", &red)]);
+}
