@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::{Admin, Inside, Phase, TokenFile};
-use crate::export::Registry;
+use crate::export::{Registry, twins};
 use crate::ledger::LedgerError;
 use crate::listener::{BindError, Inherited};
 use crate::net::Pool;
@@ -90,6 +90,7 @@ impl App {
             Err(error) => return Err(error.first),
         };
         let certificates = look_at_backend_certificates(&config, None, &metrics);
+        twins::warn(&config, &[]);
         let admin = match &config.admin {
             Some(address) => Some(Admin::bind(address).await.map_err(StartError::Admin)?),
             None => None,

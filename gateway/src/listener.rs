@@ -287,11 +287,13 @@ impl Places {
         let (more, fewer) = (most.saturating_sub(self.most), self.most.saturating_sub(most));
         self.most = most;
         self.free.add_permits(usize::try_from(more).unwrap_or_default());
-        if fewer > 0 {
+        let gone = self.free.forget_permits(usize::try_from(fewer).unwrap_or_default());
+        let in_use = fewer.saturating_sub(u32::try_from(gone).unwrap_or(fewer));
+        if in_use > 0 {
             let free = Arc::clone(&self.free);
             tokio::spawn(async move {
                 // It is never closed.
-                if let Ok(taken) = free.acquire_many_owned(fewer).await {
+                if let Ok(taken) = free.acquire_many_owned(in_use).await {
                     taken.forget();
                 }
             });
@@ -314,5 +316,36 @@ pub(crate) async fn clear_way(path: &Path) -> Result<(), BindError> {
             // A queue that is full, or a socket that others may not use, has an owner too.
             Ok(_) | Err(_) => Err(BindError::Busy(shown)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn settled() {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn places_that_are_taken_away_are_free_ones_first_and_then_those_that_get_free() {
+        let mut places = Places::new(8);
+        let three = Arc::clone(&places.free).acquire_many_owned(3).await.unwrap();
+        places.change(4);
+        assert_eq!(places.free.available_permits(), 1);
+        places.change(1);
+        assert_eq!(places.free.available_permits(), 0);
+        settled().await;
+        drop(three);
+        settled().await;
+        assert_eq!(places.free.available_permits(), 1);
+        // As many again, however often it was changed.
+        places.change(0);
+        places.change(u32::MAX);
+        places.change(8);
+        settled().await;
+        assert_eq!(places.free.available_permits(), 8);
     }
 }

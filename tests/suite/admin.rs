@@ -142,12 +142,44 @@ fn the_admin_interface_can_be_a_unix_socket_or_off() -> Result<(), Trouble> {
     says(&["--unix-socket", &path, "http://localhost/readyz"], "ready\n 200")?;
     let metrics = page(&["--unix-socket", &path, "http://localhost/metrics"])?.stdout;
     ensure(metrics.contains("nbd_gateway_build_info"), || metrics.clone())?;
+    // Whom the file system lets in may call it what they like.
+    ensure(page(&["--unix-socket", &path, "http://any.name/"])?.stdout.ends_with(" 200"), || "by its name".into())?;
     gateway.end_with(|| ensure(!admin.exists(), || "the admin socket was left behind".into()))?;
     let place = Place::fresh()?;
     let tables = tables("off").replace(&socket.display().to_string(), &place.path("g").display().to_string());
     let gateway = Gateway::start_in(place, &tables)?;
     ensure(!gateway.says("admin on "), || "an admin interface that is off has an address".into())?;
     RawClient::open(gateway.socket(), "a", Framing::Simple)?.0.leave()?;
+    gateway.end()
+}
+
+/// DNS rebinding: a stranger's name leads here, and the browser of somebody on this host asks by it.
+#[test]
+fn on_this_host_only_its_own_names_are_answered() -> Result<(), Trouble> {
+    let gateway = Gateway::start(&export("a", "memory:", "size = \"1MiB\""))?;
+    let url = gateway.told("admin on ").to_owned();
+    let asked = |host: &str, path: &str| page(&["--header", &format!("Host:{host}"), &format!("{url}{path}")]);
+    let data = ["/", "/page/page.js", "/api/v1/exports", "/api/v1/sessions", "/api/v1/events", "/api/v1/openapi.json"];
+    for path in data {
+        for host in ["127.0.0.1", "localhost:80", "a.localhost", "[::1]:9809"] {
+            let output = asked(host, path)?;
+            ensure(output.stdout.ends_with(" 200"), || output.trouble(&format!("{host} {path}")).to_string())?;
+        }
+        for host in ["evil.example", "evil.example:9809", "localhost.evil.example"] {
+            let said = asked(host, path)?.stdout;
+            ensure(said.ends_with(" 421") && said.contains("http://localhost"), || format!("{host} {path}: {said}"))?;
+        }
+    }
+    // Who brings the token gets no further.
+    let order = ["--request", "POST", "--header", "Host: evil.example", &format!("{url}/api/v1/drain")];
+    ensure(page(&order)?.stdout.ends_with(" 421"), || "an order was taken".into())?;
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let output = asked("gateway.example", path)?;
+        ensure(output.stdout.ends_with(" 200"), || output.trouble(path).to_string())?;
+    }
+    // HTTP/1.0 says no name.
+    let output = page(&["--http1.0", "--header", "Host:", &format!("{url}/api/v1/exports")])?;
+    ensure(output.stdout.ends_with(" 200"), || output.trouble("HTTP/1.0").to_string())?;
     gateway.end()
 }
 

@@ -247,3 +247,25 @@ fn a_file_that_has_grown_counts_although_its_server_was_not_restarted() -> Resul
     client.leave()?;
     gateway.end()
 }
+
+#[test]
+fn a_ledger_that_is_gone_or_empty_is_told_at_the_start_with_what_that_means_and_a_first_one_is_not()
+-> Result<(), Trouble> {
+    for empty in [false, true] {
+        let mut gateway = Gateway::start(&export("disk", "memory:", "size = \"1MiB\""))?.expecting_warnings();
+        let told = |gateway: &Gateway| gateway.whole_log().contains("nothing is remembered");
+        gateway.kill_and_restart()?;
+        ensure(!told(&gateway), || gateway.log_tail(9))?;
+        gateway.kill()?;
+        for file in ["ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"] {
+            fs::remove_file(gateway.path(&format!("state/{file}")))?;
+        }
+        if empty {
+            fs::write(gateway.path("state/ledger.sqlite"), "")?;
+        }
+        gateway.start_again()?;
+        ensure(told(&gateway), || gateway.log_tail(9))?;
+        gateway.end()?;
+    }
+    Ok(())
+}

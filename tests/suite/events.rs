@@ -62,16 +62,14 @@ fn who_follows_the_events_sees_each_new_one_once_and_at_once() -> Result<(), Tro
     resize(&gateway, 2)?;
     let mut follower = Follower::start(&gateway, &[])?;
     assert_eq!(follower.next()?, (1, 2));
-    let mut waited = Vec::new();
-    for number in 2..8 {
-        let began = Instant::now();
+    let began = Instant::now();
+    for number in 2..32 {
         resize(&gateway, number + 1)?;
         assert_eq!(follower.next()?, (number, number + 1));
-        waited.push(began.elapsed());
     }
-    // Who asked each second would have waited for some of them.
-    let longest = waited.iter().sum::<Duration>();
-    ensure(longest < Duration::from_secs(2), || format!("not at once: {waited:?}"))?;
+    // Each happens after the one before it was seen, so who asked each second would have seen one each second.
+    let waited = began.elapsed();
+    ensure(waited < Duration::from_secs(20), || format!("not at once: {waited:?}"))?;
     follower.process.kill()?;
     gateway.end()
 }
@@ -139,7 +137,7 @@ fn no_more_may_follow_than_there_are_places() -> Result<(), Trouble> {
     let address = gateway.told("admin on http://").to_owned();
     let follow = || -> Result<(TcpStream, String), Trouble> {
         let mut stream = TcpStream::connect(&address)?;
-        stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n")?;
+        stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n")?;
         let mut start = String::new();
         BufReader::new(&stream).read_line(&mut start)?;
         Ok((stream, start))

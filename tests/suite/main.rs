@@ -39,6 +39,7 @@ mod limits;
 mod listeners;
 mod multiplex;
 mod observability;
+mod openapi;
 mod outage;
 mod own_disk;
 mod package;

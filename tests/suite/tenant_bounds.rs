@@ -2,6 +2,7 @@
 //! who is refused is told why and when to try again.
 
 use crate::gateway::{Gateway, export};
+use crate::process::Call;
 use crate::scripted::backend::{Backend, Script};
 use crate::scripted::numbers::{cmd, cmd_flag, errno, info, opt, rep};
 use crate::scripted::{Ask, Framing, Opened, RawClient, go_request};
@@ -114,6 +115,15 @@ fn a_resize_over_the_rate_is_refused_with_eperm_and_when_to_try_again() -> Resul
     let reply = client.ask(resize(4, 4 * MIB), &[])?;
     assert_eq!(reply.error, errno::EPERM);
     ensure(reply.message.contains("at its resize-rate; try again in 4"), || reply.message.clone())?;
+    // As told as any other refusal; who hammers does not fill the log and the history.
+    let again = client.ask(resize(6, 4 * MIB), &[])?;
+    assert_eq!(again.error, errno::EPERM);
+    eventually("it is told", || {
+        let events = gateway.operator(&["events", "--export", "a", "--kind", "refused", "--json"]).and_then(Call::run);
+        events.is_ok_and(|events| events.stdout.contains("at its resize-rate"))
+    })?;
+    ensure(gateway.whole_log().contains("at its resize-rate"), || gateway.log_tail(20))?;
+    assert_eq!(gateway.metric("nbd_gateway_quota_denials_total", &["reason=\"rate\""])?, 2.0);
     // A write that would need one more has the same bound.
     let write = Ask { command: cmd::WRITE, cookie: 5, offset: 3 * MIB, length: 512, flags: 0 };
     let reply = client.ask(write, &[1; 512])?;

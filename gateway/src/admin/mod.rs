@@ -2,15 +2,18 @@
 //!
 //! What there is to ask for is in `routes`; what is answered in [`view`]. What changes something needs the token of
 //! `admin.token-file`, and everything does but `/livez`, `/readyz` and the page without what it shows where the address can be
-//! reached from other hosts. Bodies are bounded. The interface ends last, so that a drain can be watched.
+//! reached from other hosts. Where it can't, only names of this host are answered (`host`). Bodies and connections are bounded. The interface ends last, so that a drain can be watched.
 
 mod answer;
+mod door;
 mod events;
+mod host;
 mod look;
 mod name;
 mod openapi;
 mod order;
 mod page;
+mod patience;
 mod routes;
 mod state;
 mod stream;
@@ -79,9 +82,19 @@ pub struct Admin {
     /// Where it listens, as a URL or as `unix:PATH`.
     pub url: String,
     _file: Option<SocketFile>,
-    /// Other hosts can reach it.
-    guarded: bool,
+    reach: Reach,
     listening: Listening,
+}
+
+/// Who can reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Whom the file system lets.
+    Socket,
+    /// Everybody on this host, and whatever their browsers show.
+    Host,
+    /// Other hosts.
+    Others,
 }
 
 #[derive(Debug)]
@@ -98,33 +111,25 @@ impl Admin {
             AdminAddress::Tcp(tcp) => {
                 let listener = TcpListener::bind(tcp).await.map_err(failed)?;
                 let url = format!("http://{}", listener.local_addr().map_err(failed)?);
-                Ok(Self { url, _file: None, guarded: !tcp.ip().is_loopback(), listening: Listening::Tcp(listener) })
+                let reach = if tcp.ip().is_loopback() { Reach::Host } else { Reach::Others };
+                Ok(Self { url, _file: None, reach, listening: Listening::Tcp(listener) })
             }
             AdminAddress::Unix(path) => {
                 clear_way(path).await.map_err(|e| e.to_string())?;
                 let listener = UnixListener::bind(path).map_err(failed)?;
                 let file = Some(SocketFile::of(path));
-                Ok(Self { url: address.to_string(), _file: file, guarded: false, listening: Listening::Unix(listener) })
+                let listening = Listening::Unix(listener);
+                Ok(Self { url: address.to_string(), _file: file, reach: Reach::Socket, listening })
             }
         }
     }
 
     /// Serves until `end` is true.
-    pub async fn run(self, inside: Inside, phase: watch::Receiver<Phase>, mut end: watch::Receiver<bool>) {
+    pub async fn run(self, inside: Inside, phase: watch::Receiver<Phase>, end: watch::Receiver<bool>) {
         let Inside { metrics, registry, sessions, token_file, reload, drain } = inside;
         let streams = Arc::new(Semaphore::new(stream::STREAMS));
         let shared = Shared { metrics, registry, sessions, phase, reload, drain, streams };
-        let router = routes::router(&token_file, self.guarded, shared);
-        let ended = async move {
-            // An error means that nobody is left to say so.
-            let _ = end.wait_for(|e| *e).await;
-        };
-        let served = match self.listening {
-            Listening::Tcp(listener) => axum::serve(listener, router).with_graceful_shutdown(ended).await,
-            Listening::Unix(listener) => axum::serve(listener, router).with_graceful_shutdown(ended).await,
-        };
-        if let Err(error) = served {
-            tracing::error!(%error, "the admin interface ended");
-        }
+        let Self { _file, reach, listening, .. } = self;
+        door::serve(listening, routes::router(&token_file, reach, shared), end).await;
     }
 }

@@ -37,8 +37,11 @@ pub(super) fn document(table: &[Route]) -> Value {
         let mut answers = Map::new();
         let (status, shape) = &route.answers;
         let mut fails = route.fails.to_vec();
-        if route.asks == Asks::Operator {
+        if route.asks != Asks::Anyone {
             fails.extend([StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN]);
+        }
+        if !route.any_name {
+            fails.push(StatusCode::MISDIRECTED_REQUEST);
         }
         if route.takes.is_some() || route.filters.is_some() {
             fails.push(StatusCode::BAD_REQUEST);
@@ -56,9 +59,13 @@ pub(super) fn document(table: &[Route]) -> Value {
         if let Some(takes) = &route.takes {
             operation.insert("requestBody".into(), json!({ "required": true, "content": content(takes) }));
         }
-        if route.asks == Asks::Operator {
-            operation.insert("security".into(), json!([{ "token": [] }]));
-        }
+        let security = match route.asks {
+            Asks::Anyone => json!([]),
+            // Only where the address can be reached from other hosts.
+            Asks::Reader => json!([{}, { "token": [] }]),
+            Asks::Operator => json!([{ "token": [] }]),
+        };
+        operation.insert("security".into(), security);
         let filters = route.filters.map(|schema| schema(&mut SchemaGenerator::default()).to_value());
         let in_query = filters.iter().flat_map(in_the_query);
         let seen = matches!(shape, Shape::Listed(_)).then(|| {
@@ -131,7 +138,10 @@ mod tests {
         for route in &table {
             let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
             assert!(operation["summary"].is_string(), "{} {}", route.method, route.path);
-            assert_eq!(operation["security"].is_array(), route.asks == Asks::Operator, "{}", route.path);
+            let needs_token = operation["security"] == json!([{ "token": [] }]);
+            assert_eq!(needs_token, route.asks == Asks::Operator, "{}", route.path);
+            let (may, refused) = (operation["security"].as_array().unwrap(), &operation["responses"]["401"]);
+            assert_eq!(may.is_empty(), refused.is_null(), "{}", route.path);
         }
         let mut found = Vec::new();
         references(&document, &mut found);

@@ -3,7 +3,7 @@
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, delete, get, patch, post};
 use axum::{Json, Router};
@@ -15,7 +15,7 @@ use super::view::{
     Draining, EventView, ExportView, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView,
     TenantView,
 };
-use super::{Shared, events, look, openapi, order, page, state};
+use super::{Reach, Shared, events, host, look, openapi, order, page, state};
 
 /// The longest body taken, in bytes.
 const LONGEST_BODY: usize = 16 * 1024;
@@ -52,6 +52,8 @@ pub(super) struct Route {
     /// What it does, for people.
     pub(super) does: &'static str,
     pub(super) asks: Asks,
+    /// Whether it may be asked by any name of the address, where readers need no token: what says nothing of clients.
+    pub(super) any_name: bool,
     /// What may stand after a `?`: the fields of an object.
     pub(super) filters: Option<fn(&mut SchemaGenerator) -> Schema>,
     /// The body that it takes.
@@ -73,6 +75,7 @@ fn seen(path: &'static str, does: &'static str, shape: Shape, serves: MethodRout
         path,
         does,
         asks: Asks::Reader,
+        any_name: false,
         filters: None,
         takes: None,
         answers: (StatusCode::OK, shape),
@@ -94,10 +97,12 @@ pub(super) fn table() -> Vec<Route> {
     vec![
         Route {
             asks: Asks::Anyone,
+            any_name: true,
             ..seen("/livez", "whether the process runs", Shape::Text, get(|| async { "alive\n" }))
         },
         Route {
             asks: Asks::Anyone,
+            any_name: true,
             fails: not_ready,
             ..seen("/readyz", "whether it takes clients", Shape::Text, get(state::readyz))
         },
@@ -110,7 +115,10 @@ pub(super) fn table() -> Vec<Route> {
             fails: missing,
             ..seen("/page/{file}", "what that page is made of", Shape::File("*/*"), get(page::part))
         },
-        seen("/metrics", "the metrics, in Prometheus' text format", Shape::Text, get(state::metrics)),
+        Route {
+            any_name: true,
+            ..seen("/metrics", "the metrics, in Prometheus' text format", Shape::Text, get(state::metrics))
+        },
         seen("/api/v1/exports", "the exports that are open", json::<Vec<ExportView>>(), get(look::exports)),
         Route {
             fails: missing,
@@ -202,16 +210,19 @@ pub(super) fn table() -> Vec<Route> {
     ]
 }
 
-/// The router. `guarded`: the address can be reached from other hosts, so that readers need the token too.
-pub(super) fn router(token: &TokenFile, guarded: bool, shared: Shared) -> Router {
+/// The router. Readers need the token too where the address is for others than this host, and where anybody of this host may
+/// look, a browser of theirs must not do it for somebody else.
+pub(super) fn router(token: &TokenFile, reach: Reach, shared: Shared) -> Router {
     let mut router = Router::new();
-    for Route { path, asks, serves, .. } in table() {
+    for Route { path, asks, any_name, serves, .. } in table() {
         let open = match asks {
             Asks::Anyone => true,
-            Asks::Reader => !guarded,
+            Asks::Reader => reach != Reach::Others,
             Asks::Operator => false,
         };
         let serves = if open { serves } else { serves.route_layer(from_fn_with_state(token.clone(), token::require)) };
+        let named = any_name || reach != Reach::Host;
+        let serves = if named { serves } else { serves.route_layer(from_fn(host::require)) };
         router = router.route(path, serves);
     }
     router.layer(DefaultBodyLimit::max(LONGEST_BODY)).with_state(shared)

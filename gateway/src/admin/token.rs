@@ -46,12 +46,17 @@ pub(super) async fn require(State(token): State<TokenFile>, request: Request, ne
         .headers()
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
+        .and_then(bearer)
         .unwrap_or("");
     if wanted.is_empty() || !same(wanted.as_bytes(), brought.trim().as_bytes()) {
         return refuse(StatusCode::UNAUTHORIZED, "bring the token: Authorization: Bearer TOKEN");
     }
     next.run(request).await
+}
+
+/// The token of a header's value. The scheme's case does not matter (RFC 9110, section 11.1).
+fn bearer(value: &str) -> Option<&str> {
+    value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token)
 }
 
 /// Compares in a time that depends on the lengths alone.
@@ -62,7 +67,17 @@ fn same(wanted: &[u8], brought: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::same;
+    use super::{bearer, same};
+
+    #[test]
+    fn a_token_is_brought_by_its_scheme() {
+        for value in ["Bearer a b", "bearer a b", "BEARER a b"] {
+            assert_eq!(bearer(value), Some("a b"));
+        }
+        for value in ["", "Bearer", "Basic a b", "a b"] {
+            assert_eq!(bearer(value), None);
+        }
+    }
 
     #[test]
     fn only_the_whole_token_is_the_token() {

@@ -22,6 +22,7 @@ use super::event::{Event, Teller};
 use super::link::{Link, ended};
 use super::listen::{Heard, Listener};
 use super::netlink::{Events, Request, number};
+use super::readiness::Readiness;
 use super::size::{Verdict, judge};
 use crate::cmd::client::parts::Part;
 
@@ -40,6 +41,7 @@ pub(super) struct Follower<'a> {
     pub(super) listener: Listener,
     pub(super) teller: Teller<'a>,
     pub(super) metrics: AgentMetrics,
+    pub(super) readiness: Readiness,
     pub(super) state: State,
 }
 
@@ -161,6 +163,10 @@ impl Follower<'_> {
             && let Some(told) = self.state.told.take()
         {
             self.size(told)?;
+            if self.state.sizing.is_none() && !self.state.renewing {
+                // It has it, or is not to have it.
+                self.readiness.is_right();
+            }
         }
         Ok(())
     }
@@ -294,6 +300,7 @@ impl Follower<'_> {
         match outcome {
             Ok(to) => {
                 self.state.said.refused = None;
+                self.readiness.is_right();
                 self.metrics.resized(AgentResize::Ok);
                 self.teller.tell(&Event::Resized { from, to, told });
             }

@@ -23,6 +23,7 @@ mod link;
 mod listen;
 mod netlink;
 mod page;
+mod readiness;
 mod size;
 
 pub use fault::AgentFault;
@@ -33,11 +34,16 @@ use event::Teller;
 use follow::{Follower, State};
 use listen::Listener;
 use netlink::Driver;
+use readiness::Readiness;
 
-/// Does as ordered until `stop`, and tells `out` of it, a line for each thing done.
+use crate::service::Service;
+
+/// Does as ordered until `stop`, and tells `out` of it, a line for each thing done; and `service` when the device is there,
+/// with the size that it should have.
 pub async fn run(
     order: &cli::Agent,
     out: &mut (dyn Write + Send),
+    service: Service,
     stop: impl Future<Output = ()>,
 ) -> Result<(), AgentFault> {
     let device = Device::named(&order.device)?;
@@ -52,7 +58,8 @@ pub async fn run(
         teller.tell(&event::Event::Metrics { address });
     }
     let attached = attach(order, &device, driver, &mut teller).await?;
+    let readiness = Readiness::of(service, attached.flags.is_some());
     let state = State::new(if attached.flags.is_some() { 0 } else { order.connections });
     let listener = Listener::start(order.uri.clone(), order.poll.duration());
-    Follower { order, device, attached, events, listener, teller, metrics, state }.run(stop).await
+    Follower { order, device, attached, events, listener, teller, metrics, readiness, state }.run(stop).await
 }

@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{DONE, failed};
 use crate::agent::run;
+use crate::service::Service;
 
 /// Runs it on a runtime of its own.
 pub fn main(order: &Agent) -> ExitCode {
@@ -20,7 +21,7 @@ pub fn main(order: &Agent) -> ExitCode {
         let stop = async move {
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
         };
-        Ok::<_, std::io::Error>(run(order, &mut std::io::stdout(), stop).await)
+        Ok::<_, std::io::Error>(run(order, &mut std::io::stdout(), Service::from_env(), stop).await)
     });
     // A request that the kernel holds must not hold up the end.
     runtime.shutdown_background();

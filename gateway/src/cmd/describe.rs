@@ -9,6 +9,7 @@ use nbd_gateway_config::Config;
 use nbd_gateway_config::cli::Cli;
 
 use super::{DONE, USAGE, failed, log};
+use crate::export::twins;
 
 /// Reads a configuration as `serve` would, and prints every problem at once.
 pub fn check(path: &Path) -> ExitCode {
@@ -17,6 +18,10 @@ pub fn check(path: &Path) -> ExitCode {
             if let Err(error) = log::can(&config.log) {
                 eprintln!("{}: {error}", path.display());
                 return ExitCode::from(USAGE);
+            }
+            // No problem, and yet seldom meant.
+            for twins in twins::twins(&config) {
+                eprintln!("{}: warning: {twins}", path.display());
             }
             let (exact, templates) = (config.listable().count(), config.templates().count());
             let listeners = config.listeners.len();

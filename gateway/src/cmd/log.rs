@@ -3,10 +3,14 @@
 //! A span for each session and each export stands in every line that is told within it. Those of [`TRACES`] are for a
 //! collector alone: a line within one shows the span around it.
 
+use std::fmt::{self, Write};
 use std::io::IsTerminal;
 
 use nbd_gateway_config::{Log, LogFormat, LogLevel};
 use tracing::Subscriber;
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -14,6 +18,7 @@ use tracing_subscriber::{EnvFilter, Layer, reload};
 
 #[cfg(feature = "otel")]
 use super::otlp::Spans;
+use crate::command::is_harmful;
 use crate::reload::SetLevel;
 use crate::resize::TRACES;
 
@@ -83,11 +88,73 @@ where
     // a full disk under a log must not end what a client or a size relies on.
     let lines = lines.log_internal_errors(false);
     let lines = match log.format {
-        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).with_filter(wanted).boxed(),
+        LogFormat::Human => {
+            let lines = lines.with_ansi(std::io::stderr().is_terminal());
+            lines.fmt_fields(debug_fn(said).delimited(" ")).with_filter(wanted).boxed()
+        }
         LogFormat::Json => {
             let json = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
             json.with_filter(wanted).boxed()
         }
     };
     (lines, set_level)
+}
+
+/// One field of a line; of the message only what it says. Its value may have a name in it that a client made up: none ends the
+/// line, and begins another that nobody told, or commands a terminal. Messages are the program's own, and may have lines.
+fn said(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let name = field.name();
+    if name == "message" {
+        return write!(Fit { to, lines: true }, "{value:?}");
+    }
+    if to.has_ansi_escapes() {
+        write!(to, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?;
+    } else {
+        write!(to, "{name}=")?;
+    }
+    write!(Fit { to, lines: false }, "{value:?}")
+}
+
+/// Writes a text of which nothing is obeyed.
+struct Fit<'a, 'w> {
+    to: &'a mut Writer<'w>,
+    /// It may have lines.
+    lines: bool,
+}
+
+impl Write for Fit<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(is_harmful) {
+            let last = part.chars().next_back().filter(|c| is_harmful(*c) && !(self.lines && *c == '\n'));
+            match last {
+                None => self.to.write_str(part)?,
+                Some(harmful) => {
+                    self.to.write_str(part.strip_suffix(harmful).unwrap_or(part))?;
+                    write!(self.to, "{}", harmful.escape_default())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fit(text: &str, lines: bool) -> String {
+        let mut out = String::new();
+        Fit { to: &mut Writer::new(&mut out), lines }.write_str(text).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_value_is_a_part_of_its_line_whatever_is_in_it() {
+        assert_eq!(
+            fit("export `a\nINFO x\u{1b}[31m\u{202e}\u{9b}é\t`", false),
+            "export `a\\nINFO x\\u{1b}[31m\\u{202e}\\u{9b}é\\t`"
+        );
+        assert_eq!(fit("", false), "");
+        assert_eq!(fit("one\ntwo\u{1b}", true), "one\ntwo\\u{1b}");
+    }
 }

@@ -13,15 +13,20 @@ pub(crate) fn clean(bytes: &[u8]) -> String {
         for character in line.chars() {
             match character {
                 '\t' => out.push(' '),
-                // Also what turns the direction of writing around.
-                c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
-                    out.extend(c.escape_unicode());
-                }
+                c if is_harmful(c) => out.extend(c.escape_unicode()),
                 c => out.push(c),
             }
         }
     }
     out
+}
+
+/// Whether a terminal obeys a character, or people are led astray by it: what turns the direction of writing around, and
+/// what is not to be seen at all (joiners, tags, separators of lines). The page has the same (`plain` in words.js).
+pub(crate) fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! Writes past the end wait in `grow` for the coordinator, which changes the [`View`] that everyone reads. What lies
 //! between that end and a ceiling is `ceiling`'s.
 //! How many of a tenant's are open is bounded by its `crowd`; what an operator has yet to publish is `held_back`; what counts
-//! nothing until it is measured is `unmeasured`.
+//! nothing until it is measured is `unmeasured`; exports that have one disk behind them are `twins`.
 //! Keeps: several lanes only if a FLUSH covers them (9), no overtaking of requests whose session is gone (14).
 
 mod adjust;
@@ -32,6 +32,7 @@ mod room;
 mod settings;
 mod start;
 mod swap;
+pub mod twins;
 mod unmeasured;
 mod view;
 

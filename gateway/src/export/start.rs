@@ -90,6 +90,7 @@ pub(super) async fn open(
     };
     let told = Told(shared.metrics.resize(name, tenant.as_str(), watchers::label(&resize.driver)));
     told.size_at_start(size);
+    resizer.counted_by(told.clone());
     let publish = policy.publish;
     let mut start = Start {
         export,

@@ -84,6 +84,18 @@ pub enum LedgerError {
         /// What SQLite said.
         cause: Arc<rusqlite::Error>,
     },
+    /// A file of which a part is not what SQLite wrote.
+    #[error(
+        "the ledger {} is damaged: {why}; restore a copy, or move it and the files beside it away: then exports count when \
+         they are measured, and what operators ordered, sizes that are held back and what has to be zeroed is forgotten",
+        path.display()
+    )]
+    Broken {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says of it.
+        why: String,
+    },
     /// A row that this program did not write.
     #[error(
         "the ledger {} has a row in table `{table}` that can't be: {why}; stop the gateway and correct it with sqlite3, \

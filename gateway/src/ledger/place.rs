@@ -21,6 +21,8 @@ const LOCK: &str = "ledger.lock";
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) database: PathBuf,
+    /// A gateway has been here before, or something else has made the database's file.
+    pub(super) used: bool,
     _lock: File,
     _directory: File,
 }
@@ -36,6 +38,7 @@ impl Place {
         // Absolute: to SQLite, a name that begins with `file:` is a URI.
         let state = fs::canonicalize(state).map_err(at(state, "find the state directory"))?;
         let (database, lock) = (state.join(DATABASE), state.join(LOCK));
+        let used = lock.exists() || database.exists();
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -59,7 +62,7 @@ impl Place {
         }
         // For the message above and nothing else, so that a full disk is no reason to stop here.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { database, _lock: file, _directory: directory })
+        Ok(Self { database, used, _lock: file, _directory: directory })
     }
 }
 

@@ -42,7 +42,7 @@ impl Store {
     pub(super) fn open(state: &Path) -> Result<Self, LedgerError> {
         let place = Place::take(state)?;
         let path = place.database.clone();
-        let connection = match connect(&path, Sharing::Readers) {
+        let (connection, new) = match connect(&path, Sharing::Readers) {
             Err(error) if error.is_trouble() => {
                 let alone = connect(&path, Sharing::Nobody).map_err(|_| error.clone())?;
                 tracing::warn!(%error, "the ledger is open, but nobody else can look into it until the next start");
@@ -50,6 +50,14 @@ impl Store {
             }
             outcome => outcome?,
         };
+        if new && place.used {
+            tracing::warn!(
+                ledger = %path.display(),
+                "the ledger was gone or empty, and a new one is begun: nothing is remembered. Exports count when they are \
+                 measured; quotas that operators ordered, sizes that were held back and ranges that had to be zeroed are \
+                 forgotten"
+            );
+        }
         Ok(Self::new(connection, path, Some(place)))
     }
 
@@ -139,15 +147,16 @@ enum Sharing {
     Nobody,
 }
 
-fn connect(path: &Path, sharing: Sharing) -> Result<Connection, LedgerError> {
+/// The connection, and whether the database is new.
+fn connect(path: &Path, sharing: Sharing) -> Result<(Connection, bool), LedgerError> {
     let fail = |cause| trouble(path, "be opened", cause);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(fail)?;
     if sharing == Sharing::Nobody {
         connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(())).map_err(fail)?;
     }
-    schema::prepare(&mut connection, path, "wal")?;
-    Ok(connection)
+    let new = schema::prepare(&mut connection, path, "wal")?;
+    Ok((connection, new))
 }
 
 fn trouble(path: &Path, doing: &str, cause: rusqlite::Error) -> LedgerError {

@@ -14,7 +14,7 @@ use super::doors::Planned;
 use super::{Ask, Doors, House, NotReloaded, Outcome, Source};
 use crate::admin::TokenFile;
 use crate::app::look_at_backend_certificates;
-use crate::export::{Lease, Opened, Registry};
+use crate::export::{Lease, Opened, Registry, twins};
 use crate::service::Service;
 use crate::tls::BackendTls;
 
@@ -109,9 +109,15 @@ impl InRun {
     async fn read_anew(&mut self) -> Outcome {
         let config = self.source.load().await?;
         let ready = self.make_ready(&config).await?;
+        let config = Arc::new(config);
+        // Nobody waits for a look at files: one of them may hang.
+        tokio::task::spawn_blocking({
+            let (before, now) = (self.registry.config(), Arc::clone(&config));
+            move || twins::warn(&now, &twins::twins(&before))
+        });
         // Before anything goes by it, so that what comes to be open has its bounds from the start. It can't fail.
         self.registry.allowances().configure_all(config.tenants()).await;
-        Ok(self.apply(Arc::new(config), ready))
+        Ok(self.apply(config, ready))
     }
 
     /// Everything that can fail. Changes nothing; in vain, nothing of it is left.

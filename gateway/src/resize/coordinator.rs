@@ -53,6 +53,13 @@ pub enum Act {
         /// Who waits; gone means that the wish is still carried out.
         reply: oneshot::Sender<Answer>,
     },
+    /// A wish that was refused before it came here, for the history.
+    TurnedAway {
+        /// What.
+        wish: Wish,
+        /// Why.
+        refusal: Refusal,
+    },
     /// A size that the backend told somebody, who knows when. A hint: it is read again before anything is made of it.
     Seen(u64),
     /// There are other rules: what was not shown by the old ones may be now.
@@ -199,6 +206,12 @@ impl<H: Hands> Coordinator<H> {
                 let answer = self.answer(&wish, asking, job).instrument(resize).instrument(span).await;
                 // Whoever asked may be gone; what was done stays done.
                 let _ = reply.send(answer);
+                true
+            }
+            Act::TurnedAway { wish, refusal } => {
+                let size = self.at.size;
+                let happened = Happened::to_wish(&wish, size, size, Some(&refusal), false);
+                happened.into_iter().for_each(|happened| self.hands.tell(happened));
                 true
             }
             Act::Seen(size) => {

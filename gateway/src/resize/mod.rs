@@ -32,26 +32,33 @@ pub(crate) mod zeroing;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::style::ClientStyle;
 use nbd_gateway_policy::types::{ExportName, Size, TenantId};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
+use crate::complaints::Complaints;
 use audience::Audience;
 use book::Book;
 use coordinator::{Act, Answer};
 use glance::Glance;
 use jobs::Jobs;
 use rules::{Latest, Rules};
+use watchers::Told;
 
 /// The target of spans that are for a collector of traces, not for the lines of a log.
 pub const TRACES: &str = "nbd_gateway::traces";
 /// How many wishes may wait for one export; more are refused.
 const WAITING: usize = 1024;
+/// The least time between two lines about wishes that do not even come into the queue.
+const TURNED_AWAY: Duration = Duration::from_secs(1);
 
 /// The way to an export's coordinator; cheap to clone.
 #[derive(Clone, Debug)]
@@ -68,6 +75,9 @@ pub struct Resizer {
     export: ExportName,
     tenant: TenantId,
     book: Arc<Book>,
+    /// Who counts what is turned away, once the export is open.
+    told: Arc<OnceLock<Told>>,
+    away: Arc<Mutex<Complaints>>,
 }
 
 impl Resizer {
@@ -89,9 +99,17 @@ impl Resizer {
                 export,
                 tenant,
                 book,
+                told: Arc::default(),
+                away: Arc::new(Mutex::new(Complaints::new(TURNED_AWAY))),
             },
             rx,
         )
+    }
+
+    /// The export is open: what is turned away is counted there. Not before, for a name that does not open has no series.
+    pub fn counted_by(&self, told: Told) {
+        // It is opened once.
+        let _ = self.told.set(told);
     }
 
     /// Carries a wish out. Cancel-safe: yes; dropped, the wish is still carried out or refused, never half.
@@ -122,7 +140,7 @@ impl Resizer {
         if asking.is_some()
             && let Err(reason) = self.book.take_resize(&self.tenant)
         {
-            return (Err(self.refusal(reason)), None);
+            return (Err(self.turn_away(&wish, reason)), None);
         }
         let job = self.jobs.begin(describe(&wish));
         let (reply, answer) = oneshot::channel();
@@ -135,9 +153,25 @@ impl Resizer {
                 0,
                 Some("too many resizes wait, or the export is closing".to_owned()),
             );
-            return (Err(self.refusal(Reason::Busy)), Some(job));
+            return (Err(self.turn_away(&wish, Reason::Busy)), Some(job));
         }
         (answer.await.unwrap_or_else(|_| Err(self.refusal(Reason::Draining))), Some(job))
+    }
+
+    /// Refuses a wish that its coordinator never hears of. All are counted; the log and the history are told once in a while,
+    /// for who is over its rate is likely to hammer.
+    fn turn_away(&self, wish: &Wish, reason: Reason) -> Refusal {
+        let refusal = self.refusal(reason);
+        if let Some(told) = self.told.get() {
+            told.turned_away(wish, &refusal);
+        }
+        if let Some(not_shown) = self.away.lock().admit(Instant::now()) {
+            let style = watchers::style(wish).as_str();
+            tracing::info!(style, not_shown, why = %refusal, "resize refused");
+            // Lost to the history only if a thousand wishes wait.
+            let _ = self.acts.try_send(Act::TurnedAway { wish: *wish, refusal: refusal.clone() });
+        }
+        refusal
     }
 
     /// The refusal of a resize that a client has no verb for: `resize` or `shrink`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nbd_gateway_config::Driver;
 use nbd_gateway_metrics::{ResizeDriver, ResizeMetrics, ResizeResult, ResizeStyle};
 use nbd_gateway_policy::plan::{Standing, Wish};
-use nbd_gateway_policy::refusal::Reason;
+use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::style::ClientStyle;
 use nbd_gateway_policy::types::Size;
 
@@ -58,13 +58,7 @@ impl Told {
 
     /// A wish is answered, so long after its turn came.
     pub(super) fn ended(&self, wish: &Wish, answer: &Answer, size: Size, standing: Standing, took: Duration) {
-        let style = match wish {
-            Wish::Explicit { client: ClientStyle::ExplicitSimple | ClientStyle::Kernel, .. } => ResizeStyle::Simple,
-            Wish::Explicit { .. } => ResizeStyle::Structured,
-            Wish::Automatic { .. } => ResizeStyle::Automatic,
-            Wish::Operator { .. } | Wish::Publish | Wish::Adopt { .. } => ResizeStyle::Operator,
-            Wish::Backend { .. } => ResizeStyle::Backend,
-        };
+        let style = style(wish);
         let result = match answer {
             Ok(_) => ResizeResult::Ok,
             Err(refusal) if is_unsettled(&refusal.reason, standing) => ResizeResult::Unsettled,
@@ -76,6 +70,23 @@ impl Told {
             self.0.denied(refusal.reason.label());
             tracing::info!(style = style.as_str(), size = size.bytes(), why = %refusal, "resize refused");
         }
+    }
+
+    /// A wish is refused whose turn never came.
+    pub(super) fn turned_away(&self, wish: &Wish, refusal: &Refusal) {
+        self.0.ended(style(wish), ResizeResult::Refused);
+        self.0.denied(refusal.reason.label());
+    }
+}
+
+/// The label of who wishes, and how.
+pub(super) const fn style(wish: &Wish) -> ResizeStyle {
+    match wish {
+        Wish::Explicit { client: ClientStyle::ExplicitSimple | ClientStyle::Kernel, .. } => ResizeStyle::Simple,
+        Wish::Explicit { .. } => ResizeStyle::Structured,
+        Wish::Automatic { .. } => ResizeStyle::Automatic,
+        Wish::Operator { .. } | Wish::Publish | Wish::Adopt { .. } => ResizeStyle::Operator,
+        Wish::Backend { .. } => ResizeStyle::Backend,
     }
 }
 

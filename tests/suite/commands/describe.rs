@@ -7,9 +7,11 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{fails, gateway};
+use crate::gateway::{Gateway, export};
 use crate::place::Place;
 use crate::process::Call;
-use crate::trouble::{Trouble, ensure};
+use crate::scripted::backend::{Backend, Script};
+use crate::trouble::{Trouble, ensure, eventually};
 
 fn example() -> Result<String, Trouble> {
     Ok(fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/example.toml"))?)
@@ -26,6 +28,30 @@ fn check(text: &str) -> Result<crate::process::Output, Trouble> {
 fn check_accepts_the_reference_configuration() -> Result<(), Trouble> {
     let said = check(&example()?)?.success()?;
     ensure(said.stdout.contains("no problems") && said.stderr.is_empty(), || said.trouble("said").to_string())
+}
+
+#[test]
+fn check_and_the_start_and_a_reload_warn_of_two_exports_of_one_disk_with_both_names() -> Result<(), Trouble> {
+    let backend = Backend::start(Script::default())?;
+    let other = backend.uri().replace("nbd+unix:///?", "nbd+unix:///%3F?");
+    let (one, same) =
+        (export("one", &backend.uri(), ""), export("same", &backend.uri().replace("?socket=/", "?socket=/./%2F"), ""));
+    let listener = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    let said = check(&[listener, &one, &same].concat())?.success()?;
+    let words = ["warning: exports \"one\", \"same\" have one disk", "quotas", "zero"];
+    ensure(words.iter().all(|word| said.stderr.contains(word)), || said.trouble("said").to_string())?;
+    let quiet = check(&[listener, &one, &export("other", &other, "")].concat())?.success()?;
+    ensure(quiet.stderr.is_empty(), || quiet.trouble("said").to_string())?;
+    let gateway = Gateway::start(&one)?;
+    ensure(!gateway.whole_log().contains("share a disk"), || gateway.log_tail(9))?;
+    gateway.write_down(&[&*one, &same].concat())?;
+    gateway.operator(&["reload"])?.run()?.success()?;
+    let told = |gateway: &Gateway| gateway.whole_log().contains("exports share a disk twins=exports \"one\", \"same\"");
+    eventually("a warning of what is new", || told(&gateway))?;
+    gateway.end()?;
+    let gateway = Gateway::start(&[&*one, &same].concat())?;
+    ensure(told(&gateway), || gateway.log_tail(9))?;
+    gateway.end()
 }
 
 #[test]

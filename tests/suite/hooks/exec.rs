@@ -91,12 +91,12 @@ fn a_program_that_hangs_is_ended_after_its_timeout_and_nobody_else_waits_for_it(
     let place = Place::fresh()?;
     let script =
         "cd \"$1\" && { cat; echo; } >>input && [ $(wc -l <input) -gt 1 ] || { echo $$ >pid; sleep 1000 & wait; }";
-    let hooks = hook(&place, script)? + "timeout = \"200ms\"\n";
+    let hooks = hook(&place, script)? + "timeout = \"2s\"\n";
     let gateway = gateway(&place, &hooks)?.expecting_warnings();
     resize(&gateway, 2 * MIB)?;
     heard(&gateway, 1)?;
     let log = gateway.log();
-    ensure(log.contains("did not end within 200ms and was killed"), || format!("the log does not say why:\n{log}"))?;
+    ensure(log.contains("did not end within 2s and was killed"), || format!("the log does not say why:\n{log}"))?;
     let pid = fs::read_to_string(place.path("pid")).unwrap_or_default();
     let process = Path::new("/proc").join(pid.trim());
     ensure(pid.is_empty() || !process.exists(), || format!("{} is still there", process.display()))?;

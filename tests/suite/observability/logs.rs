@@ -96,3 +96,22 @@ fn a_log_of_warnings_alone_has_none_of_it() -> Result<(), Trouble> {
     let log = log_of_a_run("[log]\nlevel = \"warn\"\n\n")?;
     ensure(log.is_empty(), || log.clone())
 }
+
+/// Clients make names up where a template takes any: none begins a line that nobody told, or commands a terminal.
+#[test]
+fn a_name_that_a_client_made_up_stays_within_its_line() -> Result<(), Trouble> {
+    const NAME: &str = "a\n2026-01-01T00:00:00Z FATAL forged\u{1b}[31m\u{202e}";
+    let place = Place::fresh()?;
+    let backend = format!("file:{}/{{}}", place.root().display());
+    let mut gateway = Gateway::start(&export("*", &backend, "size = \"1MiB\""))?;
+    let refused = gateway.operator(&["resize", NAME, "512"])?.run()?;
+    ensure(refused.stderr.contains("may not shrink"), || refused.stderr.clone())?;
+    ensure(!refused.stderr.contains(['\u{1b}', '\u{202e}']), || format!("it is printed: {:?}", refused.stderr))?;
+    gateway.ask_to_end();
+    gateway.await_end()?;
+    let log = gateway.whole_log();
+    let told = log.lines().find(|line| line.contains("resize refused")).unwrap_or_default();
+    ensure(told.contains("why=export `a\\n2026") && told.contains("may not shrink"), || log.clone())?;
+    ensure(!log.lines().any(|line| line.starts_with("2026-01-01")), || log.clone())?;
+    ensure(!log.contains(['\u{1b}', '\u{202e}']), || format!("{log:?}"))
+}

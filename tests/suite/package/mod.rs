@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use crate::gateway::{binary, said_until_ready};
 use crate::place::Place;
 use crate::process::{Call, Output, Running};
-use crate::trouble::{Trouble, ensure};
+use crate::trouble::{Trouble, ensure, eventually};
 
 /// What dpkg has to put there, without folders.
 const FILES: &[&str] = &[
@@ -95,15 +95,32 @@ impl Root {
         self.path(inside).exists()
     }
 
-    /// The words of a line of the service's unit, as systemd would run them if this were its root.
-    fn command(&self, key: &str, config: &Path) -> Result<(PathBuf, Vec<String>), Trouble> {
+    /// The words of these lines of the service's unit, in their order, as systemd would run them if this were its root.
+    fn commands(&self, key: &str, config: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, Trouble> {
         let unit = self.read("lib/systemd/system/nbd-gateway.service")?;
-        let line = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        let line = line.ok_or_else(|| Trouble::new(format!("the unit has no {key}=")))?;
         let config = config.display().to_string();
-        let mut words = line.split(' ').map(|word| word.replace("/etc/nbd-gateway/config.toml", &config));
-        // Without a path it is looked for in /usr/bin, among others.
-        Ok((self.path("usr/bin").join(words.next().unwrap_or_default()), words.collect()))
+        let lines = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        let commands = lines.map(|line| {
+            let mut words = line.split(' ').map(|word| word.replace("/etc/nbd-gateway/config.toml", &config));
+            // Without a path it is looked for in /usr/bin, among others.
+            (self.path("usr/bin").join(words.next().unwrap_or_default()), words.collect())
+        });
+        Ok(commands.collect())
+    }
+
+    /// `systemctl reload`, as systemd does it: one after the other, until one fails.
+    fn reload(&self, config: &Path, main: u32) -> Result<Output, Trouble> {
+        let mut last = None;
+        for (program, words) in self.commands("ExecReload", config)? {
+            let words = words.into_iter().map(|word| word.replace("$MAINPID", &main.to_string()));
+            let output = Call::new(&program.display().to_string()).args(words).run()?;
+            let failed = !output.status.success();
+            last = Some(output);
+            if failed {
+                break;
+            }
+        }
+        last.ok_or_else(|| Trouble::new("the unit has no ExecReload="))
     }
 
     /// What was installed, with its addresses and its state where this test can have them.
@@ -157,9 +174,7 @@ fn its_units_are_sound_and_its_service_is_confined() -> Result<(), Trouble> {
 fn installed_it_serves_and_when_it_goes_takes_the_ledger_and_leaves_the_disks() -> Result<(), Trouble> {
     let root = Root::with_the_package()?;
     let config = root.configuration()?;
-    let (check, words) = root.command("ExecReload", &config)?;
-    Call::new(&check.display().to_string()).args(words).run()?.success()?;
-    let (serve, words) = root.command("ExecStart", &config)?;
+    let (serve, words) = root.commands("ExecStart", &config)?.pop().expect("the unit has one");
     let mut process = Running::start_with(&serve, words, root.path("log"), Stdio::null(), Stdio::piped())?;
     let said = said_until_ready(&mut process)?;
     let uri = said.iter().find_map(|line| line.strip_prefix("listening on "));
@@ -168,6 +183,22 @@ fn installed_it_serves_and_when_it_goes_takes_the_ledger_and_leaves_the_disks() 
     let qemu = Call::new("qemu-io").args(["-f", "raw"]).args(commands.iter().flat_map(|&one| ["-c", one])).arg(&uri);
     let output = qemu.run()?.success()?;
     ensure(!output.stdout.contains("verification failed"), || output.stdout.clone())?;
+    // A file with problems fails the reload, and the gateway has heard of it; so it does of one in order again.
+    let admin = said.iter().find_map(|line| line.strip_prefix("admin on "));
+    let admin = admin.ok_or_else(|| process.trouble(&format!("says {said:?}")))?;
+    let in_order = |value: &str| {
+        let page = Call::new("curl").args(["--silent", "--fail", &format!("{admin}/metrics")]).run();
+        page.is_ok_and(|page| page.stdout.contains(&format!("\nnbd_gateway_config_reload_success {value}\n")))
+    };
+    let right = fs::read_to_string(&config)?;
+    fs::write(&config, format!("nonsense = 1\n{right}"))?;
+    let pid = process.child().id();
+    let refused = root.reload(&config, pid)?;
+    ensure(!refused.status.success() && refused.stderr.contains("nonsense"), || refused.stderr.clone())?;
+    eventually("a reload that changed nothing", || in_order("0"))?;
+    fs::write(&config, right)?;
+    root.reload(&config, pid)?.success()?;
+    eventually("a reload", || in_order("1"))?;
     let status = process.stop()?;
     ensure(status.success(), || format!("ended with {status}"))?;
 

@@ -79,10 +79,16 @@ fn a_phone_shows_all_of_it_without_scrolling_sideways() -> Result<(), Trouble> {
     let outside = "[...document.querySelectorAll('main *')].filter((it) => it.checkVisibility() && !it.closest('.unseen, thead') && it.getBoundingClientRect().right > 361).map((it) => it.outerHTML.slice(0, 99)).join('\\n')";
     assert_eq!(browser.value(outside)?, "");
     assert_eq!(browser.value(fits)?, true);
+    // No name is broken that has room.
+    let whole = "document.querySelector('[data-tenant=blue] th').getBoundingClientRect().width > 200";
+    assert_eq!(browser.value(whole)?, true);
     // Rows that are cards are rows for who hears them, and every cell says what it is.
     assert_eq!(browser.value("getComputedStyle(document.querySelector('[data-export=vm] tr')).display")?, "grid");
     let label = "getComputedStyle(document.querySelector('[data-export=vm] td.number'), '::before').content";
     assert_eq!(browser.value(label)?, "attr(data-label)".replace("attr(data-label)", "\"Size\""));
+    // On a tablet no number stands alone in a row of its own.
+    browser.screen(900, 780, 1)?;
+    assert_eq!(browser.value("new Set([...document.querySelectorAll('.tile')].map((it) => it.offsetTop)).size")?, 1);
     drop(clients);
     browser.end(&url, &[])?;
     gateway.end()

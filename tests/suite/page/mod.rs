@@ -7,6 +7,7 @@ mod first;
 mod hands;
 mod live;
 mod lost;
+mod order;
 mod picture;
 mod scene;
 

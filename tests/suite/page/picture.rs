@@ -11,13 +11,10 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::Browser;
-use super::scene::{MIB, automatic, explicit, order, stock};
+use super::scene::{MIB, ask, automatic, explicit, order, slow, stock};
 use crate::gateway::{Gateway, export};
 use crate::peer::nbdkit_on;
 use crate::place::Place;
-use crate::scripted::backend::{Backend, Resizing, Script};
-use crate::scripted::numbers::{cmd, flag};
-use crate::scripted::{Ask, RawClient};
 use crate::trouble::{Trouble, ensure};
 
 const GIB: u64 = 1 << 30;
@@ -63,21 +60,9 @@ const TENANTS: &str = "\
 [[tenant]]\nname = \"cygnus\"\nquota = \"384MiB\"\n\n\
 [[tenant]]\nname = \"delta\"\nquota = \"256GiB\"\nsoft-quota = \"192GiB\"\n\n";
 
-/// A server that does as it is told, in its own time. It has what it grows by in memory.
-fn slow() -> Result<Backend, Trouble> {
-    let script = Script::default();
-    let resizing = Resizing::Explicit { exposes: 0 };
-    Backend::start(Script { flags: script.flags | flag::SEND_RESIZE, resizing, ..script })
-}
-
 /// A sparse file, so that a TiB costs nothing.
 fn sparse(path: &Path, size: u64) -> Result<(), Trouble> {
     Ok(File::create(path)?.set_len(size)?)
-}
-
-/// A client asks, and does not wait for the answer.
-fn ask(client: &mut RawClient, size: u64) -> Result<(), Trouble> {
-    client.send(Ask { command: cmd::RESIZE, cookie: 9, offset: size, ..Ask::default() }, &[])
 }
 
 /// Lets the past be longer ago.
@@ -180,8 +165,13 @@ fn the_pictures_of_the_readme_can_be_taken() -> Result<(), Trouble> {
     browser.click("[data-export='db/primary'] .more")?;
     browser.until_says("[data-export='db/primary'] .jobs", "2304 GiB")?;
     browser.picture(&folder.join("page-detail.png"))?;
-    browser.screen(390, 5000, 1)?;
-    browser.picture(&folder.join("page-phone.png"))?;
+    for (width, height) in [(360, 1500), (900, 1100), (1600, 1260)] {
+        for theme in ["light", "dark"] {
+            browser.prefers(&[("prefers-color-scheme", theme), ("prefers-reduced-motion", "reduce")])?;
+            browser.screen(width, height, 1)?;
+            browser.picture(&folder.join(format!("page-{width}-{theme}.png")))?;
+        }
+    }
     browser.end(&url, &[])?;
     slow.release();
     lazy.release();

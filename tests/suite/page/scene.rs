@@ -8,7 +8,8 @@ use std::thread;
 use parking_lot::Mutex;
 
 use crate::gateway::{Gateway, export};
-use crate::scripted::numbers::{cmd, cmd_flag, info, opt};
+use crate::scripted::backend::{Backend, Resizing, Script};
+use crate::scripted::numbers::{cmd, cmd_flag, flag, info, opt};
 use crate::scripted::{Ask, Framing, RawClient};
 use crate::trouble::Trouble;
 
@@ -50,6 +51,18 @@ pub(super) fn stock(gateway: &Gateway, export: &str) -> Result<RawClient, Troubl
 /// An operator's order, which is carried out.
 pub(super) fn order(gateway: &Gateway, export: &str, size: &str) -> Result<(), Trouble> {
     gateway.operator(&["resize", export, size])?.run()?.success().map(drop)
+}
+
+/// A server that does as it is told, in its own time. It has what it grows by in memory.
+pub(super) fn slow() -> Result<Backend, Trouble> {
+    let script = Script::default();
+    let resizing = Resizing::Explicit { exposes: 0 };
+    Backend::start(Script { flags: script.flags | flag::SEND_RESIZE, resizing, ..script })
+}
+
+/// A client asks, and does not wait for the answer.
+pub(super) fn ask(client: &mut RawClient, size: u64) -> Result<(), Trouble> {
+    client.send(Ask { command: cmd::RESIZE, cookie: 9, offset: size, ..Ask::default() }, &[])
 }
 
 /// An address in front of a gateway whose own changes when it starts again.

@@ -187,7 +187,7 @@ fn an_export_comes_back_when_qmp_breaks_off_in_the_middle() -> Result<(), Troubl
 fn an_export_that_is_off_when_the_gateway_is_killed_is_put_back_by_the_next_one() -> Result<(), Trouble> {
     let mut daemon = Daemon::start("raw", "writable=on")?;
     let relay = Relay::start(&daemon.place.path("qmp"), daemon.place.path("relay"))?;
-    let keys = driver(&daemon.place.path("relay"), "node", "id") + "timeout = \"1s\"\n";
+    let keys = driver(&daemon.place.path("relay"), "node", "id") + "timeout = \"5s\"\n";
     let mut gateway = Gateway::start(&export("disk", &daemon.uri(), &keys))?.expecting_warnings();
     use_the_end(&gateway, SIZE, 0xb1)?;
     // From the resize on, qemu is out of reach: the export is off, and stays so.

@@ -8,7 +8,9 @@ use crate::trouble::{ensure, eventually};
 /// A gateway that may warn, a client, and the export's first size.
 fn scene(fault: Fault) -> Result<(Backend, Gateway, RawClient, u64), Trouble> {
     let backend = backend(Some(fault))?;
-    let gateway = Gateway::start(&table(&backend.uri()))?.expecting_warnings();
+    // What is never answered is waited for all that time; the rest has it on a busy machine.
+    let timeout = if fault == Fault::ResizeLate { "2s" } else { "30s" };
+    let gateway = Gateway::start(&patient(&backend.uri(), timeout))?.expecting_warnings();
     let (client, opened) = opted_in(&gateway, Framing::Structured)?;
     Ok((backend, gateway, client, opened.size))
 }

@@ -112,7 +112,7 @@ fn what_comes_in_the_clear_behind_starttls_is_never_taken_for_what_comes_through
 #[test]
 fn a_client_that_never_finishes_tls_is_let_go_at_the_handshake_deadline() -> Result<(), Trouble> {
     let pki = Pki::new()?;
-    let tables = memory() + "[limits]\nhandshake-timeout = \"500ms\"\n";
+    let tables = memory() + "[limits]\nhandshake-timeout = \"3s\"\n";
     let gateway = pki.gateway("require", "", &tables)?;
     let mut client = RawClient::connect(gateway.socket())?;
     assert_eq!(client.verdict(STARTTLS, &[])?, rep::ACK);

@@ -65,14 +65,29 @@ export async function phase() {
   return (await answer.text()).trim();
 }
 
-/** Asks for another size, and says the one that is in force then. */
-export async function resize(name, wanted) {
-  const answer = await request(`/api/v1/exports/${encodeURIComponent(name)}/resize`, {
-    method: 'POST',
-    headers: { 'Content-Type': 'application/json' },
-    body: JSON.stringify({ size: wanted }),
+/** Orders something of an export; what the gateway answers. */
+async function order(name, method, what, body) {
+  const answer = await request(`/api/v1/exports/${encodeURIComponent(name === '' ? '""' : name)}/${what}`, {
+    method,
+    headers: body === undefined ? {} : { 'Content-Type': 'application/json' },
+    body: body === undefined ? undefined : JSON.stringify(body),
   });
   return answer.json();
+}
+
+/** Asks for another size: the one that clients see then, and with `unpublished` the one that the backend has. */
+export function resize(name, wanted) {
+  return order(name, 'POST', 'resize', { size: wanted });
+}
+
+/** Shows clients all that the backend has; the answer is as that to a resize. */
+export function publish(name) {
+  return order(name, 'POST', 'publish');
+}
+
+/** Calls off a resize that still waits for others. */
+export function callOff(name, job) {
+  return order(name, 'DELETE', `jobs/${job}`);
 }
 
 /**

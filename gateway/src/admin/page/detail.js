@@ -1,9 +1,10 @@
 // All there is to know of one export: its size over time with scales, how it is resized, the lanes to its backend, its last
-// resizes; and, for who has the token, another size.
+// resizes; and what who has the token may order of it.
 'use strict';
 
-import { resize, token } from './ask.js';
+import { token } from './ask.js';
 import { keep, make, mark, say, since } from './make.js';
+import { Order } from './order.js';
 import { Plot } from './plot.js';
 import { count, exactly, plain, size, spoken } from './words.js';
 
@@ -38,8 +39,8 @@ export class Detail {
     this.lanesPart.hidden = it.lanes.length === 0;
     keep(this.lanes, it.lanes, laneKey, beginLane, refreshLane);
     this.jobsPart.hidden = it.jobs.length === 0;
-    keep(this.jobs, it.jobs.slice(-6).reverse(), ({ id }) => id, beginJob, refreshJob);
-    this.order.show();
+    keep(this.jobs, it.jobs.slice(-6).reverse(), ({ id }) => id, (job) => beginJob(job, this.order), refreshJob);
+    this.order.show(it);
   }
 }
 
@@ -79,9 +80,9 @@ function refreshLane({ more }, lane) {
   say(more, parts.join(' · '));
 }
 
-function beginJob() {
-  const row = { state: make('span'), wish: make('span'), error: make('span', { class: 'under' }) };
-  row.element = make('li', {}, row.state, row.wish, row.error);
+function beginJob({ id }, order) {
+  const row = { state: make('span'), wish: make('span'), error: make('span', { class: 'under' }), off: order.off(id) };
+  row.element = make('li', {}, row.state, row.wish, row.off, row.error);
   return row;
 }
 
@@ -90,39 +91,6 @@ function refreshJob(row, job) {
   mark(row.state, 'class', `kind ${kinds[job.state] ?? 'waiting'}`);
   say(row.state, job.state.replaceAll('-', ' '));
   say(row.wish, spoken(plain(job.wish)));
+  row.off.hidden = job.state !== 'waiting' || token() === '';
   say(row.error, job.error ? spoken(plain(job.error)) : '');
-}
-
-/** Another size, for who has the token. */
-class Order {
-  constructor(name) {
-    const id = `size-${crypto.randomUUID?.() ?? Math.random()}`;
-    this.wanted = make('input', { id, placeholder: '+1GiB', size: 10, autocomplete: 'off', spellcheck: 'false', required: '' });
-    this.send = make('button', { type: 'submit', text: 'Resize' });
-    this.said = make('p', { role: 'status' });
-    this.element = make('form', { class: 'order' }, make('label', { for: id, text: 'Resize to, or by' }), this.wanted, this.send, this.said);
-    this.element.addEventListener('submit', (event) => {
-      event.preventDefault();
-      this.place(name);
-    });
-  }
-
-  show() {
-    this.element.hidden = token() === '';
-  }
-
-  async place(name) {
-    this.send.disabled = true;
-    mark(this.said, 'class', undefined);
-    say(this.said, 'asked …');
-    try {
-      const { size: reached } = await resize(name, this.wanted.value.trim());
-      say(this.said, `It has ${size(reached)} now.`);
-      this.wanted.value = '';
-    } catch (error) {
-      mark(this.said, 'class', 'wrong');
-      say(this.said, error.status === 401 ? 'That is not the token of this gateway.' : spoken(plain(error.message)));
-    }
-    this.send.disabled = false;
-  }
 }

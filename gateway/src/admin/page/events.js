@@ -1,6 +1,7 @@
 // Events: what has become of sizes, newest first, and the story of each export's size that they tell.
 'use strict';
 
+import { see } from './ask.js';
 import { keep, make, since } from './make.js';
 import { Story } from './plot.js';
 import { change, plain, size, spoken } from './words.js';
@@ -27,8 +28,7 @@ export function hear(event) {
   if (event.id <= last()) return false;
   all.push(event);
   if (all.length > KEPT) all.shift();
-  // A soft quota is passed before the size is another.
-  if (event.export !== undefined && event.kind !== 'soft-quota') story(event.export).tell(event);
+  if (event.export !== undefined) story(event.export).tell(event);
   return true;
 }
 
@@ -43,6 +43,18 @@ export function story(name) {
   let found = stories.get(name);
   if (found === undefined) stories.set(name, found = new Story());
   return found;
+}
+
+/** Asks what became of one export alone: what changed it last may be long past among what became of all. */
+export async function learn(name) {
+  const past = await see(`/api/v1/events?export=${encodeURIComponent(name)}&limit=${KEPT}`);
+  const [had, whole] = [story(name), new Story()];
+  past.forEach((event) => whole.tell(event));
+  // Events that came meanwhile, and sizes that nobody told but were seen.
+  all.filter((event) => event.export === name).forEach((event) => whole.tell(event));
+  const until = whole.steps.at(-1)?.[0] ?? -Infinity;
+  had.steps.filter(([at, , seen]) => seen && at > until).forEach(([at, to]) => whole.look(at, to));
+  stories.set(name, whole);
 }
 
 /** Shows the newest of those that `wanted` lets pass; how many there are. `fresh`: those after this number just came. */

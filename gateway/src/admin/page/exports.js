@@ -3,8 +3,9 @@
 'use strict';
 
 import { Detail } from './detail.js';
-import { story } from './events.js';
+import { learn, story } from './events.js';
 import { cell, keep, make, mark, say } from './make.js';
+import { unshown } from './order.js';
 import { Line } from './plot.js';
 import { count, exactly, plain, size } from './words.js';
 
@@ -15,6 +16,14 @@ const GROWS = {
 
 /** The names of those whose details are open. */
 const open = new Set();
+
+/** How often the gateway was reached; then what was learned before may lack something. */
+let reached = 0;
+
+/** The gateway was reached, again or for the first time. */
+export function anew() {
+  reached += 1;
+}
 
 /** Shows exports below a table's head. */
 export function show(table, exports) {
@@ -31,7 +40,7 @@ export function health({ backend, health: { state }, lanes }) {
 }
 
 function begin(it) {
-  const row = { line: new Line(180, 40), detail: undefined };
+  const row = { line: new Line(180, 40), detail: undefined, learned: undefined };
   row.more = make('button', { type: 'button', class: 'more', 'aria-expanded': 'false' }, make('span', { class: 'name', text: plain(it.name) }));
   row.tenant = make('span', { class: 'under', text: it.tenant });
   row.size = make('strong');
@@ -81,7 +90,7 @@ function refresh(row, it) {
 
 /** What stands below a size: what the backend has that nobody sees, or else how far it may go. */
 function bound(it) {
-  if (it.grows !== 'window' && it.disk > it.size) return `${size(it.disk - it.size)} not shown`;
+  if (unshown(it) > 0) return `${size(unshown(it))} not shown`;
   if (it.disk < it.size) return `backend has ${size(it.disk)}`;
   return it.max_size === undefined ? '' : `at most ${size(it.max_size)}`;
 }
@@ -95,4 +104,12 @@ function unfold(row, wanted) {
   }
   // What nobody sees is not kept up.
   if (wanted) row.detail.show(row.it, story(row.it.name));
+  if (wanted && row.learned !== reached) recall(row);
+  if (!wanted) row.learned = undefined;
+}
+
+/** Its own history, each time that somebody opens it. Without it the plot has what the page has heard. */
+function recall(row) {
+  row.learned = reached;
+  learn(row.it.name).then(() => refresh(row, row.it), () => {});
 }

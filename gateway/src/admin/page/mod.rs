@@ -19,7 +19,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const PICTURE: &str = "image/svg+xml";
 
 /// Name, type and content of what the page is made of.
-const PARTS: [(&str, &str, &str); 15] = [
+const PARTS: [(&str, &str, &str); 16] = [
     ("icon.svg", PICTURE, include_str!("icon.svg")),
     ("look.css", CSS, include_str!("look.css")),
     ("parts.css", CSS, include_str!("parts.css")),
@@ -30,6 +30,7 @@ const PARTS: [(&str, &str, &str); 15] = [
     ("exports.js", SCRIPT, include_str!("exports.js")),
     ("glance.js", SCRIPT, include_str!("glance.js")),
     ("make.js", SCRIPT, include_str!("make.js")),
+    ("order.js", SCRIPT, include_str!("order.js")),
     ("page.js", SCRIPT, include_str!("page.js")),
     ("plot.js", SCRIPT, include_str!("plot.js")),
     ("sessions.js", SCRIPT, include_str!("sessions.js")),

@@ -180,6 +180,7 @@ async function recall() {
   }
   past.forEach(events.hear);
   if (old === 0) old = events.last();
+  exports.anew();
 }
 
 /** Hears the gateway until it is lost; throws why it was. */

@@ -14,10 +14,13 @@ const SHORTEST = 60_000;
 export class Story {
   /** `[at, size, seen]`, oldest first: from then on it has that size. The first may be from for ever. */
   steps = [];
+  /** The number of the last event that told something. */
+  told = 0;
 
-  /** An event told it. */
-  tell({ at, old_size: from, new_size: to }) {
-    if (to === undefined) return;
+  /** An event told it; told twice is told once. A soft quota is passed before the size is another. */
+  tell({ id, kind, at, old_size: from, new_size: to }) {
+    if (to === undefined || kind === 'soft-quota' || id <= this.told) return;
+    this.told = id;
     // What was only seen is known better now.
     while (this.steps.at(-1)?.[2] && this.steps.at(-1)[0] >= at) this.steps.pop();
     // Since when it had been what it was before, nobody says.

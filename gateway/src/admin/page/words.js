@@ -72,5 +72,5 @@ export function moment(millis) {
 /** A name that others chose, without what would reverse or hide the text around it. */
 export function plain(name) {
   if (name === '') return '(no name)';
-  return name.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, '\ufffd');
+  return name.replace(/[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e0fff}]/gu, '\ufffd');
 }

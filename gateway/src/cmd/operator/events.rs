@@ -39,7 +39,7 @@ pub(super) fn follow(args: &Events, screen: Screen) -> Result<(), AskFault> {
                 Ended::For(fault) if !follower.begun => return Err(fault),
                 Ended::For(fault) if let Some(why) = lost(&fault) => {
                     if !std::mem::replace(&mut follower.away, true) {
-                        eprintln!("nbd-gateway: the gateway is lost: {why}; waiting until it is back");
+                        eprintln!("nbd-gateway: the gateway is lost: {}; waiting until it is back", plain(&why));
                     }
                 }
                 Ended::For(fault) => return Err(fault),

@@ -149,7 +149,8 @@ fn ended(done: Result<(), AskFault>) -> ExitCode {
             eprintln!("nbd-gateway: {error}");
             ExitCode::from(super::USAGE)
         }
-        Err(fault) => super::failed(&fault),
+        // The gateway's own sentences have names in them that its clients made up.
+        Err(fault) => super::failed(&shown::plain_lines(&fault.to_string())),
     }
 }
 

@@ -1,5 +1,7 @@
 //! How sizes and names are shown in tables: short, and harmless to a terminal.
 
+use crate::command::is_harmful;
+
 const UNITS: [(u32, &str); 6] = [(60, "EiB"), (50, "PiB"), (40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
 
 /// A size in its largest unit, with a digit after the point where that says more: `1.5GiB`. Rounded down, so that what is
@@ -45,16 +47,38 @@ pub(super) fn moment(millis: u64) -> String {
     format!("{year}-{month:02}-{:02} {:02}:{:02}:{:02}", days + 1, clock / 3600, clock / 60 % 60, clock % 60)
 }
 
-/// A text that others chose, without what would move a terminal's cursor, colour it or reverse it.
+/// A text that others chose, without what would move a terminal's cursor, colour it, reverse it or not be seen at all.
 pub(super) fn plain(text: &str) -> String {
-    let harmless = |c: char| {
-        !c.is_control()
-            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
     if text.is_empty() {
         return "\"\"".to_owned();
     }
-    text.chars().map(|c| if harmless(c) { c } else { '\u{fffd}' }).collect()
+    text.chars().map(|c| if is_harmful(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same of a sentence of the gateway's, which may have lines.
+pub(super) fn plain_lines(text: &str) -> String {
+    text.lines().map(|line| if line.is_empty() { String::new() } else { plain(line) }).collect::<Vec<_>>().join("\n")
+}
+
+/// How many columns of a terminal a text takes.
+pub(super) fn length(text: &str) -> usize {
+    text.chars().map(columns).sum()
+}
+
+/// How many one character does: ideographs, syllables and pictures two, accents on what stands before them none (Unicode's
+/// UAX #11, by blocks).
+pub(super) fn columns(c: char) -> usize {
+    match c {
+        '\u{300}'..='\u{36f}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' => 0,
+        '\u{fe00}'..='\u{fe0f}' | '\u{fe20}'..='\u{fe2f}' => 0,
+        '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{303e}' | '\u{3041}'..='\u{a4cf}' | '\u{a960}'..='\u{a97f}' => 2,
+        '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{fe30}'..='\u{fe6f}' | '\u{ff01}'..='\u{ff60}' => 2,
+        '\u{ffe0}'..='\u{ffe6}' | '\u{1f300}'..='\u{1f64f}' | '\u{1f680}'..='\u{1f6ff}' | '\u{1f900}'..='\u{1f9ff}' => {
+            2
+        }
+        '\u{20000}'..='\u{3fffd}' => 2,
+        _ => 1,
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +125,24 @@ mod tests {
         assert_eq!(plain("a/b"), "a/b");
         assert_eq!(plain("é\u{1b}[31m\n\u{202e}x"), "é\u{fffd}[31m\u{fffd}\u{fffd}x");
         assert_eq!(plain(""), "\"\"");
+        for hidden in ['\u{61c}', '\u{2060}', '\u{2066}', '\u{ad}', '\u{fffa}', '\u{e0041}', '\u{9b}'] {
+            assert_eq!(plain(&format!("a{hidden}b")), "a\u{fffd}b");
+        }
+    }
+
+    #[test]
+    fn a_sentence_of_many_lines_keeps_them() {
+        assert_eq!(plain_lines("a\n\n\u{1b}b\n"), "a\n\n\u{fffd}b");
+        assert_eq!(plain_lines(""), "");
+    }
+
+    #[test]
+    fn a_character_takes_the_columns_that_a_terminal_gives_it() {
+        for (text, columns) in
+            [("a/b", 3), ("é", 1), ("e\u{301}", 1), ("ディスク", 8), ("한글", 4), ("📦", 2), ("…", 1)]
+        {
+            assert_eq!(length(text), columns, "{text}");
+        }
     }
 
     proptest! {

@@ -3,6 +3,8 @@
 
 use std::io::IsTerminal;
 
+use super::shown::{columns, length};
+
 /// The least that a column of names is cut to.
 const NARROWEST: usize = 8;
 const GAP: usize = 2;
@@ -138,15 +140,20 @@ fn narrow<const N: usize>(columns: &[Column; N], widths: &mut [usize; N], most: 
     }
 }
 
-fn length(text: &str) -> usize {
-    text.chars().count()
-}
-
 fn cut(text: &str, width: usize) -> String {
     if length(text) <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let (mut kept, mut taken) = (String::new(), 1);
+    for c in text.chars() {
+        taken += columns(c);
+        if taken > width {
+            break;
+        }
+        kept.push(c);
+    }
+    kept.push('…');
+    kept
 }
 
 #[cfg(test)]
@@ -189,6 +196,22 @@ mod tests {
         let table = render(COLUMNS, &row, Screen { width: Some(80), colours: true });
         assert!(table.ends_with("a       1B  \x1b[31mquarantined\x1b[0m\n"), "{table:?}");
         assert!(!render(COLUMNS, &row, PAPER).contains('\x1b'));
+    }
+
+    #[test]
+    fn what_takes_two_columns_of_a_terminal_is_counted_as_two() {
+        let table = render(COLUMNS, &rows(&["仮想ディスク", "e\u{301}te\u{301}"]), PAPER);
+        assert_eq!(
+            table,
+            "NAME           SIZE  STATE\n\
+             仮想ディスク  10GiB  ready\n\
+             e\u{301}te\u{301}           10GiB  ready\n"
+        );
+        let screen = Screen { width: Some(24), colours: false };
+        assert_eq!(
+            render(COLUMNS, &rows(&["仮想ディスク"]), screen),
+            "NAME         SIZE  STATE\n仮想ディ…   10GiB  ready\n"
+        );
     }
 
     proptest! {

@@ -257,6 +257,47 @@ async fn a_row_that_can_not_be_is_named() {
     assert_eq!(Ledger::open(&scratch.0).unwrap().1.exports[0].known.size, size(5));
 }
 
+/// SQLite reads a page when it needs it: what was damaged in the history used to be found by the first who asked for that.
+#[tokio::test]
+async fn a_damaged_page_is_found_at_the_start_and_refused_with_what_to_do() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    for _ in 0..100 {
+        let detail = "x".repeat(1000);
+        let event = NewEvent { at: UnixMillis(1), kind: "resized", detail, ..NewEvent::default() };
+        ledger.event(event).await.unwrap();
+    }
+    ledger.close().await;
+    let database = scratch.0.join("ledger.sqlite");
+    let mut bytes = fs::read(&database).unwrap();
+    let whole = bytes.clone();
+    let middle = bytes.len() / 4096 / 2 * 4096;
+    bytes[middle..middle + 64].fill(0xff);
+    fs::write(&database, &bytes).unwrap();
+    let error = open_error(&scratch.0);
+    assert!(matches!(error, LedgerError::Broken { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("ledger.sqlite is damaged: ") && text.contains("; restore a copy, or move it"), "{text}");
+    assert!(!text.contains('\n'), "{text}");
+    fs::write(&database, whole).unwrap();
+    Ledger::open(&scratch.0).unwrap();
+}
+
+/// Of what a person did to it, and of no first start.
+#[tokio::test]
+async fn a_place_that_was_used_before_is_known_from_one_that_is_new() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.0.join("lost+found")).unwrap();
+    let used = || place::Place::take(&scratch.0).unwrap().used;
+    assert!(!used());
+    assert!(used());
+    fs::remove_file(scratch.0.join("ledger.lock")).unwrap();
+    assert!(!used());
+    fs::remove_file(scratch.0.join("ledger.lock")).unwrap();
+    fs::write(scratch.0.join("ledger.sqlite"), "").unwrap();
+    assert!(used());
+}
+
 #[tokio::test]
 async fn a_closed_ledger_says_so() {
     let ledger = Ledger::in_memory().unwrap();
