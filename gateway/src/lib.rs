@@ -144,8 +144,9 @@
 //!  service/status.rs, service/pulse.rs --> systemd: how it is, in a sentence; a sign of life if every shard has one
 //! ```
 //!
-//! `admin/routes.rs` is the one table of what can be asked for: the router and the OpenAPI document are made from it. Nobody
-//! waits for who looks. Orders (`admin/order.rs`) take the same ways as everything else: an operator's size is a wish of the
+//! `admin/routes.rs` is the one table of what can be asked for: the router and the OpenAPI document are made from it. Who comes
+//! in is bounded (`admin/door.rs`, `admin/patience.rs`) and has to call this host by its name (`admin/host.rs`). Nobody waits
+//! for who looks. Orders (`admin/order.rs`) take the same ways as everything else: an operator's size is a wish of the
 //! coordinator's, a quota an order of `resize/allowance.rs`. The page (`admin/page/`) is some files in the program, and
 //! knows no more than the interface answers to anyone.
 //!

@@ -68,7 +68,7 @@ pub(super) async fn serve(listening: Listening, router: Router, mut end: watch::
 }
 
 async fn shut(error: &std::io::Error) {
-    tracing::warn!(%error, "nobody can be let in to the admin interface");
+    tracing::warn!(%error, "can't accept a connection to the admin interface; trying again");
     tokio::time::sleep(PAUSE).await;
 }
 
