@@ -270,3 +270,20 @@ fn names_have_up_to_4096_bytes_and_a_longer_one_is_refused_in_step() -> Result<(
     assert_eq!(client.read(0, 4096)?, name.as_bytes());
     gateway.end()
 }
+
+/// It was open from the start, and stayed so although nobody used it any more.
+#[test]
+fn a_disk_whose_own_entry_goes_is_closed_when_idle_if_a_template_has_it() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    let any = |name: &str| format!("file:{}", place.path(name).display());
+    let template = export("disks/*", &any("{}.img"), "size = \"1MiB\"");
+    let named = export("disks/1", &any("1.img"), "size = \"1MiB\"");
+    let gateway = Gateway::start(&[template.clone(), named].concat())?;
+    let open = || gateway.metric("nbd_gateway_export_open", &["export=\"disks/1\""]).unwrap_or(0.0);
+    assert_eq!(open(), 1.0);
+    let more = template.replace("size = \"1MiB\"", "size = \"1MiB\"\nidle-timeout = \"0s\"");
+    gateway.write_down(&more)?;
+    gateway.operator(&["reload"])?.run()?.success()?;
+    eventually("it is closed", || open() == 0.0)?;
+    gateway.end()
+}

@@ -56,7 +56,9 @@ impl Registry {
 
     /// Before anybody can grow: whose growth is to wait for the first look.
     pub fn expect_looks(&self) {
-        self.unmeasured().iter().for_each(|(export, tenant)| self.shared.book.first_look.expect(export, tenant));
+        let (unmeasured, first_look) = (self.unmeasured(), &self.shared.book.first_look);
+        first_look.only(&unmeasured);
+        unmeasured.iter().for_each(|(export, tenant)| first_look.expect(export, tenant));
     }
 
     /// Looks again at once: a tenant's exports, or its quota, are others now.

@@ -1,6 +1,6 @@
 //! What is in force while the gateway runs, and how something else comes to be.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -187,10 +187,12 @@ impl InRun {
         }
         self.doors.open(listeners, &config.limits, &self.house);
         let mut embedded = self.embedded.lock();
-        let left: Vec<Lease> = embedded.extract_if(|_, lease| lease.is_leaving()).map(|(_, lease)| lease).collect();
+        let named: HashSet<String> = named_embedded(&config).map(|export| export.name.as_str().to_owned()).collect();
+        // One whose name only fits a template now stays open as long as somebody uses it.
+        let left = embedded.extract_if(|name, lease| lease.is_leaving() || !named.contains(name));
+        let left: Vec<Lease> = left.map(|(_, lease)| lease).collect();
         embedded.extend(replaced.leases.into_iter().map(|lease| (lease.export().name().to_owned(), lease)));
-        let later = named_embedded(&config).filter(|export| !embedded.contains_key(export.name.as_str()));
-        let later: Vec<String> = later.map(|export| export.name.as_str().to_owned()).collect();
+        let later: Vec<String> = named.into_iter().filter(|name| !embedded.contains_key(name)).collect();
         drop(embedded);
         drop(left);
         later.into_iter().for_each(|name| self.open_later(name));
@@ -213,7 +215,8 @@ impl InRun {
                 Ok(lease) => {
                     let mut embedded = embedded.lock();
                     // Another reload can have come between.
-                    if !lease.is_leaving() {
+                    let is_named = registry.config().listable().any(|listed| listed == name);
+                    if is_named && !lease.is_leaving() {
                         embedded.insert(name, lease);
                     }
                 }

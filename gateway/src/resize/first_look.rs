@@ -38,6 +38,16 @@ impl FirstLook {
         }
     }
 
+    /// No others than these are looked at any more: they are nobody's, or another tenant's, now.
+    pub fn only(&self, still: &[(ExportName, TenantId)]) {
+        let still: HashSet<_> = still.iter().map(|(export, tenant)| (export, tenant)).collect();
+        self.due.lock().retain(|tenant, due| {
+            due.exports.retain(|export| still.contains(&(export, tenant)));
+            !due.exports.is_empty()
+        });
+        self.looked.notify_waiters();
+    }
+
     /// It was, whatever came of it.
     pub fn done(&self, export: &ExportName, tenant: &TenantId) {
         let mut due = self.due.lock();
@@ -83,6 +93,23 @@ mod tests {
         assert_eq!(start.elapsed(), Duration::from_secs(1));
         looks.over(&red).await;
         assert_eq!(start.elapsed(), PATIENCE);
+        looks.over(&red).await;
+        assert_eq!(start.elapsed(), PATIENCE);
+    }
+
+    /// Those that a reload took away were waited for whenever others came.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_looked_at_any_more_is_not_waited_for() {
+        let (looks, start) = (FirstLook::default(), Instant::now());
+        let export = |name| ExportName::new(name).unwrap();
+        let (blue, red) = (TenantId::new("blue").unwrap(), TenantId::new("red").unwrap());
+        looks.expect(&export("gone"), &blue);
+        looks.expect(&export("moved"), &blue);
+        let still = [(export("moved"), red.clone())];
+        looks.only(&still);
+        looks.expect(&export("moved"), &red);
+        looks.over(&blue).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
         looks.over(&red).await;
         assert_eq!(start.elapsed(), PATIENCE);
     }
