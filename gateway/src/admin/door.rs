@@ -178,7 +178,11 @@ mod tests {
     struct Near(DuplexStream, JoinHandle<()>, watch::Sender<bool>);
 
     fn connected() -> Near {
-        let router = Router::new().route("/", get(|| async { "x".repeat(100_000) }));
+        let late = || async {
+            tokio::time::sleep(3 * SILENCE).await;
+            "late"
+        };
+        let router = Router::new().route("/", get(|| async { "x".repeat(100_000) })).route("/late", get(late));
         let (near, far) = duplex(1024);
         let (ending, end) = watch::channel(false);
         let place = Place { _one: one(&Places::default()), peer: None };
@@ -209,6 +213,22 @@ mod tests {
         let began = Instant::now();
         connection.await.unwrap();
         assert_eq!(began.elapsed(), UNTAKEN);
+    }
+
+    /// A resize may take minutes.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_answer_may_be_silent_and_then_ask_again() {
+        let Near(mut near, connection, _ending) = connected();
+        for _ in 0..2 {
+            near.write_all(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            let mut read = Vec::new();
+            while !read.ends_with(b"late") {
+                read.push(near.read_u8().await.unwrap());
+            }
+        }
+        let began = Instant::now();
+        connection.await.unwrap();
+        assert_eq!(began.elapsed(), SILENCE);
     }
 
     #[tokio::test]
