@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::Export;
-use super::registry::{Entry, Registry};
+use super::Registry;
+use super::entry::Entry;
 
 /// How long sessions that are cut have to be gone.
 const LET_GO: Duration = Duration::from_secs(1);

@@ -6,15 +6,13 @@
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dashmap::DashMap;
 use nbd_gateway_config::{Config, NoExport, Resolved};
 use nbd_gateway_metrics::Metrics;
-use nbd_gateway_policy::access::{Rule, Verb};
 use nbd_gateway_policy::quota::Usage;
-use nbd_gateway_policy::refusal::Refusal;
 use nbd_gateway_policy::types::TenantId;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
@@ -22,10 +20,11 @@ use tokio::time::{Instant, timeout};
 
 use super::audiences::Audiences;
 use super::crowd::{Crowd, Room};
+use super::entry::{Entry, State};
 use super::failures::Failures;
 use super::in_force::InForce;
 use super::probes::Probes;
-use super::{Export, held_back, start};
+use super::{Export, Lease, OpenError, held_back, start};
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::net::Pool;
 use crate::resize::allowance::Allowances;
@@ -36,185 +35,6 @@ use crate::shards::Shards;
 
 /// How long after `drain-timeout` a backend has to be let go before whoever waits for that is told.
 const CLOSING: Duration = Duration::from_secs(5);
-
-/// Why an export can't be opened.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The configuration has no such name.
-    #[error("there is no export {export:?}: {why}")]
-    Unknown {
-        /// What was asked for.
-        export: String,
-        /// Nothing fits, or a template refuses it: with the template's name, for operators.
-        why: NoExport,
-    },
-    /// It is there, and this client may not know of it.
-    #[error("the client may not list export {export:?}: {rule}")]
-    Hidden {
-        /// What was asked for.
-        export: String,
-        /// What decided.
-        rule: Rule,
-    },
-    /// It is there, and this client may not open it.
-    #[error("the client may not {verb} export {export:?}: {rule}")]
-    Forbidden {
-        /// What was asked for.
-        export: String,
-        /// What it may not.
-        verb: Verb,
-        /// What decided.
-        rule: Rule,
-    },
-    /// The gateway is going away.
-    #[error("the gateway is shutting down")]
-    Draining,
-    /// Its tenant has as much open as it may have.
-    #[error("{0}")]
-    Crowded(Refusal),
-    /// Its backend can't be reached or opened.
-    #[error("export {export:?} can't be opened: {why}")]
-    Backend {
-        /// Which export.
-        export: String,
-        /// Why not: with the backend's address, for operators.
-        why: String,
-    },
-}
-
-impl OpenError {
-    /// The export that was asked for.
-    pub fn export(&self) -> &str {
-        match self {
-            OpenError::Unknown { export, .. }
-            | OpenError::Hidden { export, .. }
-            | OpenError::Forbidden { export, .. }
-            | OpenError::Backend { export, .. } => export,
-            OpenError::Crowded(refusal) => refusal.export.as_str(),
-            OpenError::Draining => "",
-        }
-    }
-
-    /// The sentence for a client: without addresses and other names of the inside.
-    pub fn for_client(&self) -> String {
-        match self {
-            OpenError::Unknown { export, .. } | OpenError::Hidden { export, .. } => {
-                format!("there is no export {export:?}")
-            }
-            OpenError::Forbidden { export, verb, .. } => {
-                format!("you may not {verb} export {export:?}; ask the operator for the verb `{verb}`")
-            }
-            OpenError::Draining | OpenError::Crowded(_) => self.to_string(),
-            OpenError::Backend { export, .. } => {
-                format!(
-                    "export {export:?} can't be opened now: its backend does not answer as it should; the gateway's log says why"
-                )
-            }
-        }
-    }
-}
-
-/// One name that is open, or is being opened or closed.
-#[derive(Debug)]
-pub(super) struct Entry {
-    config: RwLock<Arc<Resolved>>,
-    pub(super) state: tokio::sync::Mutex<State>,
-    /// Leases.
-    users: AtomicUsize,
-    /// Told when there is none.
-    empty: Notify,
-    /// Rises whenever a lease is made: an idle time that began before it is void.
-    leased: AtomicU64,
-    /// Nobody joins it any more.
-    leaving: AtomicBool,
-}
-
-/// What is behind an entry's lock.
-#[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) export: Option<Arc<Export>>,
-    /// Its place among those of its tenant's.
-    room: Option<Room>,
-    /// When the last attempt to open failed, and why: those who were waiting then get the same answer.
-    failed: Option<(Instant, OpenError)>,
-    /// Taken out of the map: ask the map again.
-    pub(super) retired: bool,
-}
-
-impl State {
-    /// It is open.
-    pub(super) fn holds(&mut self, export: Arc<Export>, room: Option<Room>) {
-        (self.export, self.room, self.failed) = (Some(export), room, None);
-    }
-}
-
-impl Entry {
-    pub(super) fn new(config: Resolved) -> Arc<Self> {
-        Arc::new(Self {
-            config: RwLock::new(Arc::new(config)),
-            state: tokio::sync::Mutex::default(),
-            users: AtomicUsize::new(0),
-            empty: Notify::new(),
-            leased: AtomicU64::new(0),
-            leaving: AtomicBool::new(false),
-        })
-    }
-
-    /// What it is, or is to be, opened with.
-    pub(super) fn config(&self) -> Arc<Resolved> {
-        Arc::clone(&self.config.read())
-    }
-
-    /// What it has open; None also while it is being opened or closed.
-    pub(super) fn now_open(&self) -> Option<Arc<Export>> {
-        self.state.try_lock().ok().and_then(|state| state.export.clone())
-    }
-
-    /// What is open goes by its settings of `config` from now on. False: it can't as it is.
-    pub(super) fn adjusts(&self, config: &Config) -> bool {
-        let (Some(export), Ok(next)) = (self.now_open(), config.export_for(&self.name())) else { return false };
-        let adjusted = export.adjust(&next).is_ok();
-        if adjusted {
-            *self.config.write() = Arc::new(next);
-        }
-        adjusted
-    }
-
-    /// Why what is open can't go by these settings as it is, for operators.
-    pub(super) fn why_reopened(&self, next: &Resolved) -> String {
-        let why = self.now_open().and_then(|export| export.may_adjust(next).err());
-        why.map_or_else(|| "it is being opened or closed just now".to_owned(), |needs| needs.to_string())
-    }
-
-    pub(super) fn name(&self) -> String {
-        self.config.read().name.as_str().to_owned()
-    }
-
-    /// How many leases there are.
-    pub(super) fn users(&self) -> usize {
-        self.users.load(Ordering::Acquire)
-    }
-
-    /// Waits until there is no lease. Cancel-safe: yes.
-    pub(super) async fn unused(&self) {
-        loop {
-            let empty = self.empty.notified();
-            if self.users() == 0 {
-                return;
-            }
-            empty.await;
-        }
-    }
-
-    /// Lets nobody join it any more. False: it was leaving already.
-    pub(super) fn closes(&self) -> bool {
-        !self.leaving.swap(true, Ordering::AcqRel)
-    }
-
-    pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Acquire)
-    }
-}
 
 /// Who wants an export open.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -501,7 +321,7 @@ impl Registry {
     }
 
     /// Closes what is idle since `leased`.
-    async fn close_idle(&self, entry: &Arc<Entry>, leased: u64) {
+    pub(super) async fn close_idle(&self, entry: &Arc<Entry>, leased: u64) {
         let mut state = entry.state.lock().await;
         if entry.users.load(Ordering::Acquire) > 0 || entry.leased.load(Ordering::Acquire) != leased {
             return;
@@ -577,64 +397,6 @@ impl Registry {
             });
         }
         while closing.join_next().await.is_some() {}
-    }
-}
-
-/// The right to use an open export; the last one dropped starts its idle time.
-#[derive(Debug)]
-pub struct Lease {
-    registry: Arc<Registry>,
-    entry: Arc<Entry>,
-    export: Arc<Export>,
-    /// Its place among the sessions of its tenant's, if it is one.
-    room: Option<Room>,
-}
-
-impl Lease {
-    /// Called with the entry's lock held: nothing closes it meanwhile.
-    pub(super) fn new(registry: &Arc<Registry>, entry: &Arc<Entry>, export: &Arc<Export>) -> Self {
-        entry.users.fetch_add(1, Ordering::AcqRel);
-        entry.leased.fetch_add(1, Ordering::AcqRel);
-        Self { registry: Arc::clone(registry), entry: Arc::clone(entry), export: Arc::clone(export), room: None }
-    }
-
-    /// For a session: refused where its tenant has as many as it may have.
-    pub fn for_session(mut self) -> Result<Self, OpenError> {
-        let settings = self.export.settings();
-        if let Some(crowd) = self.registry.in_force().crowd(&settings.config.tenant) {
-            self.room = Some(crowd.enter(&settings.config.name).map_err(OpenError::Crowded)?);
-        }
-        Ok(self)
-    }
-
-    /// Whether the export is being closed, whoever uses it.
-    pub fn is_leaving(&self) -> bool {
-        self.entry.is_leaving()
-    }
-
-    /// The export.
-    pub fn export(&self) -> &Arc<Export> {
-        &self.export
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.entry.users.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return;
-        }
-        self.entry.empty.notify_waiters();
-        if self.entry.is_leaving() {
-            return;
-        }
-        let leased = self.entry.leased.load(Ordering::Acquire);
-        let (registry, entry) = (Arc::clone(&self.registry), Arc::clone(&self.entry));
-        let idle = self.export.settings().config.idle_timeout;
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            tokio::time::sleep(idle).await;
-            registry.close_idle(&entry, leased).await;
-        });
     }
 }
 

@@ -11,7 +11,7 @@ use nbd_gateway_policy::types::TenantId;
 
 use super::Registry;
 use super::crowd::Room;
-use super::registry::Entry;
+use super::entry::Entry;
 
 impl Registry {
     /// A place for an export that is about to be opened. Cancel-safe: yes; what is being closed is closed.

@@ -12,9 +12,9 @@ use nbd_gateway_policy::types::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::entry::Entry;
 use super::in_force::InForce;
-use super::registry::{Entry, Lease, OpenError, Registry};
-use super::{Export, Leaving};
+use super::{Export, Lease, Leaving, OpenError, Registry};
 
 /// What becomes of an open export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

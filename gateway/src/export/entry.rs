@@ -1,0 +1,114 @@
+//! One name of the registry's: who has it open, whether it is being opened or closed, and whether it leaves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use nbd_gateway_config::{Config, Resolved};
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::crowd::Room;
+use super::{Export, OpenError};
+
+/// One name that is open, or is being opened or closed.
+#[derive(Debug)]
+pub(super) struct Entry {
+    config: RwLock<Arc<Resolved>>,
+    pub(super) state: tokio::sync::Mutex<State>,
+    /// Leases.
+    pub(super) users: AtomicUsize,
+    /// Told when there is none.
+    pub(super) empty: Notify,
+    /// Rises whenever a lease is made: an idle time that began before it is void.
+    pub(super) leased: AtomicU64,
+    /// Nobody joins it any more.
+    leaving: AtomicBool,
+}
+
+/// What is behind an entry's lock.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) export: Option<Arc<Export>>,
+    /// Its place among those of its tenant's.
+    pub(super) room: Option<Room>,
+    /// When the last attempt to open failed, and why: those who were waiting then get the same answer.
+    pub(super) failed: Option<(Instant, OpenError)>,
+    /// Taken out of the map: ask the map again.
+    pub(super) retired: bool,
+}
+
+impl State {
+    /// It is open.
+    pub(super) fn holds(&mut self, export: Arc<Export>, room: Option<Room>) {
+        (self.export, self.room, self.failed) = (Some(export), room, None);
+    }
+}
+
+impl Entry {
+    pub(super) fn new(config: Resolved) -> Arc<Self> {
+        Arc::new(Self {
+            config: RwLock::new(Arc::new(config)),
+            state: tokio::sync::Mutex::default(),
+            users: AtomicUsize::new(0),
+            empty: Notify::new(),
+            leased: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+        })
+    }
+
+    /// What it is, or is to be, opened with.
+    pub(super) fn config(&self) -> Arc<Resolved> {
+        Arc::clone(&self.config.read())
+    }
+
+    /// What it has open; None also while it is being opened or closed.
+    pub(super) fn now_open(&self) -> Option<Arc<Export>> {
+        self.state.try_lock().ok().and_then(|state| state.export.clone())
+    }
+
+    /// What is open goes by its settings of `config` from now on. False: it can't as it is.
+    pub(super) fn adjusts(&self, config: &Config) -> bool {
+        let (Some(export), Ok(next)) = (self.now_open(), config.export_for(&self.name())) else { return false };
+        let adjusted = export.adjust(&next).is_ok();
+        if adjusted {
+            *self.config.write() = Arc::new(next);
+        }
+        adjusted
+    }
+
+    /// Why what is open can't go by these settings as it is, for operators.
+    pub(super) fn why_reopened(&self, next: &Resolved) -> String {
+        let why = self.now_open().and_then(|export| export.may_adjust(next).err());
+        why.map_or_else(|| "it is being opened or closed just now".to_owned(), |needs| needs.to_string())
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.config.read().name.as_str().to_owned()
+    }
+
+    /// How many leases there are.
+    pub(super) fn users(&self) -> usize {
+        self.users.load(Ordering::Acquire)
+    }
+
+    /// Waits until there is no lease. Cancel-safe: yes.
+    pub(super) async fn unused(&self) {
+        loop {
+            let empty = self.empty.notified();
+            if self.users() == 0 {
+                return;
+            }
+            empty.await;
+        }
+    }
+
+    /// Lets nobody join it any more. False: it was leaving already.
+    pub(super) fn closes(&self) -> bool {
+        !self.leaving.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,82 @@
+//! Why an export is not opened, for the log and for the client: what a client is told names nothing of the inside.
+
+use nbd_gateway_config::NoExport;
+use nbd_gateway_policy::access::{Rule, Verb};
+use nbd_gateway_policy::refusal::Refusal;
+
+/// Why an export can't be opened.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The configuration has no such name.
+    #[error("there is no export {export:?}: {why}")]
+    Unknown {
+        /// What was asked for.
+        export: String,
+        /// Nothing fits, or a template refuses it: with the template's name, for operators.
+        why: NoExport,
+    },
+    /// It is there, and this client may not know of it.
+    #[error("the client may not list export {export:?}: {rule}")]
+    Hidden {
+        /// What was asked for.
+        export: String,
+        /// What decided.
+        rule: Rule,
+    },
+    /// It is there, and this client may not open it.
+    #[error("the client may not {verb} export {export:?}: {rule}")]
+    Forbidden {
+        /// What was asked for.
+        export: String,
+        /// What it may not.
+        verb: Verb,
+        /// What decided.
+        rule: Rule,
+    },
+    /// The gateway is going away.
+    #[error("the gateway is shutting down")]
+    Draining,
+    /// Its tenant has as much open as it may have.
+    #[error("{0}")]
+    Crowded(Refusal),
+    /// Its backend can't be reached or opened.
+    #[error("export {export:?} can't be opened: {why}")]
+    Backend {
+        /// Which export.
+        export: String,
+        /// Why not: with the backend's address, for operators.
+        why: String,
+    },
+}
+
+impl OpenError {
+    /// The export that was asked for.
+    pub fn export(&self) -> &str {
+        match self {
+            OpenError::Unknown { export, .. }
+            | OpenError::Hidden { export, .. }
+            | OpenError::Forbidden { export, .. }
+            | OpenError::Backend { export, .. } => export,
+            OpenError::Crowded(refusal) => refusal.export.as_str(),
+            OpenError::Draining => "",
+        }
+    }
+
+    /// The sentence for a client: without addresses and other names of the inside.
+    pub fn for_client(&self) -> String {
+        match self {
+            OpenError::Unknown { export, .. } | OpenError::Hidden { export, .. } => {
+                format!("there is no export {export:?}")
+            }
+            OpenError::Forbidden { export, verb, .. } => {
+                format!("you may not {verb} export {export:?}; ask the operator for the verb `{verb}`")
+            }
+            OpenError::Draining | OpenError::Crowded(_) => self.to_string(),
+            OpenError::Backend { export, .. } => {
+                format!(
+                    "export {export:?} can't be opened now: its backend does not answer as it should; the gateway's log says why"
+                )
+            }
+        }
+    }
+}
