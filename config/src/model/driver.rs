@@ -51,6 +51,23 @@ pub enum Driver {
     None,
 }
 
+impl Driver {
+    /// The word for it in a configuration; None: nobody writes it, it is the gateway's own disk.
+    pub const fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Origin => None,
+            Self::Wire => Some("wire"),
+            Self::Automatic => Some("automatic"),
+            Self::Window { .. } => Some("window"),
+            Self::File { .. } => Some("file"),
+            Self::Qmp(_) => Some("qmp"),
+            Self::Restart { .. } => Some("restart"),
+            Self::Exec { .. } => Some("exec"),
+            Self::None => Some("none"),
+        }
+    }
+}
+
 /// Where a node of qemu's is, and its NBD export.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Qmp {

@@ -5,7 +5,7 @@
 mod lanes;
 mod ledger;
 
-use nbd_gateway_config::{Backend, Driver};
+use nbd_gateway_config::Backend;
 use nbd_gateway_policy::plan::Standing;
 use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::style::{ClientStyle, Grows, Tells};
@@ -88,7 +88,7 @@ impl ExportView {
             standing: word(standing).to_owned(),
             note: note(standing, shown.size, if window { shown.size } else { disk }),
             backend: kind(&config.backend).to_owned(),
-            driver: driver(&config.resize.driver).to_owned(),
+            driver: config.resize.driver.key().unwrap_or("embedded").to_owned(),
             grows: style.map_or("fixed", |style| grows(style.grows)).to_owned(),
             tells: style.map_or("handshake", |style| tells(style.tells)).to_owned(),
             read_only: policy.read_only,
@@ -326,20 +326,6 @@ fn kind(backend: &Backend) -> &'static str {
         Backend::Nbd(_) => "nbd",
         Backend::File { .. } => "file",
         Backend::Memory { .. } => "memory",
-    }
-}
-
-fn driver(driver: &Driver) -> &'static str {
-    match driver {
-        Driver::Origin => "embedded",
-        Driver::Wire => "wire",
-        Driver::Automatic => "automatic",
-        Driver::Window { .. } => "window",
-        Driver::File { .. } => "file",
-        Driver::Qmp(_) => "qmp",
-        Driver::Restart { .. } => "restart",
-        Driver::Exec { .. } => "exec",
-        Driver::None => "none",
     }
 }
 

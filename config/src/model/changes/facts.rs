@@ -275,18 +275,7 @@ fn sizes(resize: &Resize, facts: &mut Facts) {
 }
 
 fn how(driver: &Driver, facts: &mut Facts) {
-    let word = match driver {
-        Driver::Origin => "the gateway's own",
-        Driver::Wire => "wire",
-        Driver::Automatic => "automatic",
-        Driver::Window { .. } => "window",
-        Driver::File { .. } => "file",
-        Driver::Qmp(_) => "qmp",
-        Driver::Restart { .. } => "restart",
-        Driver::Exec { .. } => "exec",
-        Driver::None => "none",
-    };
-    facts.say("resize.driver", word.to_owned());
+    facts.say("resize.driver", driver.key().unwrap_or("the gateway's own").to_owned());
     let path = |path: &std::path::Path| text(path.to_string_lossy());
     match driver {
         Driver::Origin | Driver::Wire | Driver::Automatic | Driver::None => {}
