@@ -28,6 +28,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 pub use token::TokenFile;
+pub(crate) use token::token_in;
 
 pub(crate) use self::name::in_a_path;
 

@@ -41,7 +41,7 @@ pub(super) async fn require(State(token): State<TokenFile>, request: Request, ne
             return refuse(StatusCode::FORBIDDEN, "the token file can't be read; the gateway's log says why");
         }
     };
-    let wanted = text.lines().next().unwrap_or("").trim();
+    let wanted = token_in(&text);
     let brought = request
         .headers()
         .get(header::AUTHORIZATION)
@@ -52,6 +52,11 @@ pub(super) async fn require(State(token): State<TokenFile>, request: Request, ne
         return refuse(StatusCode::UNAUTHORIZED, "bring the token: Authorization: Bearer TOKEN");
     }
     next.run(request).await
+}
+
+/// The token of a file's text: its first line, without the space around it; empty if there is none.
+pub(crate) fn token_in(text: &str) -> &str {
+    text.lines().next().unwrap_or("").trim()
 }
 
 /// The token of a header's value. The scheme's case does not matter (RFC 9110, section 11.1).

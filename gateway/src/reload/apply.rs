@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::doors::Planned;
 use super::{Ask, Doors, House, NotReloaded, Outcome, Source};
-use crate::admin::TokenFile;
+use crate::admin::{TokenFile, token_in};
 use crate::app::look_at_backend_certificates;
 use crate::export::{Lease, Opened, Registry, twins};
 use crate::service::Service;
@@ -237,7 +237,7 @@ fn named_embedded(config: &Config) -> impl Iterator<Item = Resolved> {
 /// What is wrong with a token's file.
 async fn no_token(file: &Path) -> Option<String> {
     match tokio::fs::read_to_string(file).await {
-        Ok(text) if text.lines().next().is_some_and(|line| !line.trim().is_empty()) => None,
+        Ok(text) if !token_in(&text).is_empty() => None,
         Ok(_) => Some(format!("[admin]: token-file {} has no token in its first line", file.display())),
         Err(error) => Some(format!("[admin]: token-file {} can't be read: {error}", file.display())),
     }

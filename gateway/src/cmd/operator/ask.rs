@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
-use crate::admin::in_a_path;
 use crate::admin::view::Refused;
+use crate::admin::{in_a_path, token_in};
 use crate::http::{self, Answer, Method, Request, StatusCode, Target};
 
 /// What a name in a path may have besides letters and digits.
@@ -99,7 +99,7 @@ impl<'a> Ask<'a> {
             Some(path) => {
                 let text =
                     std::fs::read_to_string(path).map_err(|error| AskFault::Token { path: path.clone(), error })?;
-                Some(format!("Bearer {}", text.lines().next().unwrap_or("").trim()))
+                Some(format!("Bearer {}", token_in(&text)))
             }
         };
         Ok(Self { target, below: path.trim_end_matches('/').to_owned(), admin, bearer })
