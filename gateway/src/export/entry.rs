@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use nbd_gateway_config::{Config, Resolved};
+use nbd_gateway_config::Resolved;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::crowd::Room;
-use super::{Export, OpenError};
+use super::{Export, NeedsReopening, OpenError};
 
 /// One name that is open, or is being opened or closed.
 #[derive(Debug)]
@@ -67,20 +67,11 @@ impl Entry {
         self.state.try_lock().ok().and_then(|state| state.export.clone())
     }
 
-    /// What is open goes by its settings of `config` from now on. False: it can't as it is.
-    pub(super) fn adjusts(&self, config: &Config) -> bool {
-        let (Some(export), Ok(next)) = (self.now_open(), config.export_for(&self.name())) else { return false };
-        let adjusted = export.adjust(&next).is_ok();
-        if adjusted {
-            *self.config.write() = Arc::new(next);
-        }
-        adjusted
-    }
-
-    /// Why what is open can't go by these settings as it is, for operators.
-    pub(super) fn why_reopened(&self, next: &Resolved) -> String {
-        let why = self.now_open().and_then(|export| export.may_adjust(next).err());
-        why.map_or_else(|| "it is being opened or closed just now".to_owned(), |needs| needs.to_string())
+    /// What is open goes by these settings from now on.
+    pub(super) fn adjust(&self, export: &Export, next: Resolved) -> Result<(), NeedsReopening> {
+        export.adjust(&next)?;
+        *self.config.write() = Arc::new(next);
+        Ok(())
     }
 
     pub(super) fn name(&self) -> String {

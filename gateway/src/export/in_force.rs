@@ -23,6 +23,16 @@ pub(super) struct InForce {
     crowds: HashMap<TenantId, Arc<Crowd>>,
 }
 
+/// The series of one export exist from now on.
+pub(super) fn show(export: &Resolved, metrics: &Metrics) {
+    let (name, tenant) = (export.name.as_str(), export.tenant.as_str());
+    drop(metrics.export(name));
+    drop(metrics.resize(name, tenant, watchers::label(&export.resize.driver)));
+    if !export.notify.is_empty() {
+        drop(metrics.hooks(name));
+    }
+}
+
 impl InForce {
     /// A tenant that was there before keeps what is counted of it, and its bounds until it is adjusted.
     pub(super) fn new(config: Arc<Config>, before: Option<&Self>, metrics: &Metrics) -> Self {
@@ -45,14 +55,7 @@ impl InForce {
 
     /// The series of exports that are named exist from the start.
     pub(super) fn show(&self, metrics: &Metrics) {
-        for export in self.named() {
-            let (name, tenant) = (export.name.as_str(), export.tenant.as_str());
-            drop(metrics.export(name));
-            drop(metrics.resize(name, tenant, watchers::label(&export.resize.driver)));
-            if !export.notify.is_empty() {
-                drop(metrics.hooks(name));
-            }
-        }
+        self.named().for_each(|export| show(&export, metrics));
     }
 
     /// What is open of a tenant; None: it has left the configuration.

@@ -13,20 +13,20 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::entry::Entry;
-use super::in_force::InForce;
+use super::in_force::{InForce, show};
 use super::{Export, Lease, Leaving, OpenError, Registry};
 
 /// What becomes of an open export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Fate {
     /// Nothing: its sessions never notice.
     Stays,
     /// It goes by its new settings as it is, and its sessions stay.
-    Adjusts,
+    Adjusts(Arc<Export>, Box<Resolved>),
     /// It is there no more, and its sessions drain.
     Ends,
-    /// Its sessions part, and the first that comes back opens it anew.
-    Reopens,
+    /// Its sessions part, and the first that comes back opens it anew; why, for operators.
+    Reopens(String),
 }
 
 impl Fate {
@@ -35,10 +35,12 @@ impl Fate {
         match config.export_for(open.name.as_str()) {
             Err(_) => Self::Ends,
             Ok(next) if is_same(&open, &next) => Self::Stays,
-            // One that is being opened or closed just now is opened anew.
             Ok(next) => match entry.now_open() {
-                Some(export) if export.may_adjust(&next).is_ok() => Self::Adjusts,
-                _ => Self::Reopens,
+                None => Self::Reopens("it is being opened or closed just now".to_owned()),
+                Some(export) => match export.may_adjust(&next) {
+                    Ok(()) => Self::Adjusts(export, Box::new(next)),
+                    Err(needs) => Self::Reopens(needs.to_string()),
+                },
             },
         }
     }
@@ -90,11 +92,12 @@ impl Registry {
         for entry in entries.iter().filter(|entry| !entry.is_leaving()) {
             let (open, name) = (entry.config(), entry.name());
             let Ok(next) = config.export_for(&name) else { continue };
-            if matches!(open.backend, Backend::Memory { .. }) && Fate::of(entry, config) == Fate::Reopens {
+            if matches!(open.backend, Backend::Memory { .. })
+                && let Fate::Reopens(why) = Fate::of(entry, config)
+            {
                 objections.push(format!(
-                    "export {name:?} is in memory, and would have to be opened anew ({}): its data would be gone; leave it as \
-                     it was, or take it out with one reload and add it with another",
-                    entry.why_reopened(&next)
+                    "export {name:?} is in memory, and would have to be opened anew ({why}): its data would be gone; leave it \
+                     as it was, or take it out with one reload and add it with another"
                 ));
             }
             let policy = &next.resize.policy;
@@ -122,10 +125,9 @@ impl Registry {
         next.backend.is_embedded()
             && self.config().export_for(next.name.as_str()).is_err()
             && self.entries.iter().all(|entry| {
-                let open = entry.config();
-                let fate = Fate::of(entry.value(), config);
-                let leaves = entry.is_leaving() || matches!(fate, Fate::Ends | Fate::Reopens);
-                open.name != next.name && !(leaves && has_same_file(&open, next))
+                let (open, entry) = (entry.config(), entry.value());
+                let leaves = || entry.is_leaving() || matches!(Fate::of(entry, config), Fate::Ends | Fate::Reopens(_));
+                open.name != next.name && !(has_same_file(&open, next) && leaves())
             })
     }
 
@@ -174,21 +176,19 @@ impl Registry {
             let before = Arc::clone(&in_force);
             let now = InForce::new(config, Some(&before), &self.shared.metrics);
             for entry in &self.entries {
+                let parted = |why: String| {
+                    tracing::info!(export = entry.name(), why, "an export has to be opened anew");
+                    Leaving::Parted
+                };
                 let how = match Fate::of(entry.value(), &now.config) {
                     Fate::Stays => continue,
-                    Fate::Adjusts if entry.adjusts(&now.config) => continue,
+                    Fate::Adjusts(export, next) => match entry.adjust(&export, *next) {
+                        Ok(()) => continue,
+                        Err(needs) => parted(needs.to_string()),
+                    },
                     Fate::Ends => Leaving::Drained,
-                    Fate::Adjusts | Fate::Reopens => Leaving::Parted,
+                    Fate::Reopens(why) => parted(why),
                 };
-                if how == Leaving::Parted
-                    && let Ok(next) = now.config.export_for(&entry.name())
-                {
-                    tracing::info!(
-                        export = entry.name(),
-                        why = entry.why_reopened(&next),
-                        "an export has to be opened anew"
-                    );
-                }
                 if entry.closes() {
                     // At once, so that its sessions are judged no more. One that is being opened is told when it is open.
                     if let Some(export) = entry.now_open() {
@@ -279,12 +279,14 @@ impl Registry {
         // Held to the end: whoever replaces it makes the series of what is there again.
         let in_force = self.in_force.read();
         let next = in_force.config.export_for(config.name.as_str());
-        if next.is_ok_and(|next| next.tenant == config.tenant) {
+        if next.as_ref().is_ok_and(|next| next.tenant == config.tenant) {
             return;
         }
         self.shared.metrics.forget_export(config.name.as_str(), config.tenant.as_str());
-        if in_force.config.listable().any(|name| name == config.name.as_str()) {
-            in_force.show(&self.shared.metrics);
+        if let Ok(next) = next
+            && in_force.config.listable().any(|name| name == config.name.as_str())
+        {
+            show(&next, &self.shared.metrics);
         }
     }
 }
