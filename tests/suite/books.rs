@@ -11,23 +11,13 @@ use crate::image::Image;
 use crate::peer::Server;
 use crate::place::Place;
 use crate::process::{Call, Running};
-use crate::scripted::backend::{Backend, Resizing, Script};
-use crate::scripted::numbers::{cmd, errno, flag, info, opt};
+use crate::scripted::backend::Backend;
+use crate::scripted::numbers::{cmd, errno, info, opt};
 use crate::scripted::{Ask, Framing, RawClient, Reply};
 use crate::trouble::{Trouble, ensure, eventually};
 
 const MIB: u64 = 1 << 20;
 const DISK: u64 = 8 * MIB;
-
-/// A backend that grows for those who ask.
-fn growing() -> Result<Backend, Trouble> {
-    let script = Script::default();
-    Backend::start(Script {
-        flags: script.flags | flag::SEND_RESIZE,
-        resizing: Resizing::Explicit { exposes: 0 },
-        ..script
-    })
-}
 
 fn size_of(backend: &Backend) -> u64 {
     backend.story(|story| story.disk.len() as u64)
@@ -62,7 +52,7 @@ fn used(gateway: &Gateway) -> Result<(u64, u64, u64), Trouble> {
 
 #[test]
 fn an_export_that_nobody_has_opened_yet_counts_at_its_last_size() -> Result<(), Trouble> {
-    let (one, two) = (growing()?, growing()?);
+    let (one, two) = (Backend::growing()?, Backend::growing()?);
     let tables = tenant(20 * MIB) + &of_blue("one", &one.uri(), "") + &of_blue("two", &two.uri(), "");
     let mut gateway = Gateway::start(&tables)?;
     let (mut client, _) = enter(&gateway, "one")?;
@@ -82,7 +72,7 @@ fn an_export_that_nobody_has_opened_yet_counts_at_its_last_size() -> Result<(), 
 
 #[test]
 fn a_grow_that_a_kill_left_unknown_counts_until_it_is_measured() -> Result<(), Trouble> {
-    let backend = growing()?;
+    let backend = Backend::growing()?;
     let tables = tenant(100 * MIB) + &of_blue("disk", &backend.uri(), "");
     let mut gateway = Gateway::start(&tables)?.expecting_warnings();
     let (mut client, _) = enter(&gateway, "disk")?;
@@ -122,7 +112,7 @@ fn what_cannot_be_written_down_is_not_grown_and_everything_else_goes_on() -> Res
     let place = Place::fresh()?;
     let ledger: PathBuf = place.path("state/ledger.sqlite");
     let log = place.path("python");
-    let backend = growing()?;
+    let backend = Backend::growing()?;
     let listener = format!(
         "[[listener]]\naddress = \"unix:{}\"\n\n[admin]\naddress = \"127.0.0.1:0\"\n\n",
         place.path("g").display()

@@ -7,22 +7,12 @@ use serde_json::Value;
 use crate::gateway::{Gateway, export};
 use crate::place::Place;
 use crate::process::Output;
-use crate::scripted::backend::{Backend, Resizing, Script};
-use crate::scripted::numbers::{cmd, flag, info, opt};
+use crate::scripted::backend::Backend;
+use crate::scripted::numbers::{cmd, info, opt};
 use crate::scripted::{Ask, Framing, RawClient};
 use crate::trouble::{Trouble, ensure};
 
 const MIB: u64 = 1 << 20;
-
-/// A backend that grows for those who ask.
-fn growing() -> Result<Backend, Trouble> {
-    let script = Script::default();
-    Backend::start(Script {
-        flags: script.flags | flag::SEND_RESIZE,
-        resizing: Resizing::Explicit { exposes: 0 },
-        ..script
-    })
-}
 
 fn enter(gateway: &Gateway, name: &str) -> Result<RawClient, Trouble> {
     let mut client = RawClient::connect(gateway.socket())?;
@@ -57,7 +47,7 @@ fn in_words(gateway: &Gateway, how: &str) -> Result<Output, Trouble> {
 
 #[test]
 fn what_another_hand_did_to_a_backend_is_drift_until_it_is_applied() -> Result<(), Trouble> {
-    let backend = growing()?;
+    let backend = Backend::growing()?;
     let more = "tenant = \"blue\"\n[export.resize]\npoll = \"1h\"\n";
     let tables = "[[tenant]]\nname = \"blue\"\n\n".to_owned() + &export("disk", &backend.uri(), more);
     let gateway = Gateway::start(&tables)?;
@@ -88,7 +78,7 @@ fn what_another_hand_did_to_a_backend_is_drift_until_it_is_applied() -> Result<(
 
 #[test]
 fn an_export_that_nobody_has_open_is_opened_to_be_measured() -> Result<(), Trouble> {
-    let backend = growing()?;
+    let backend = Backend::growing()?;
     let tables = "[[tenant]]\nname = \"blue\"\n\n".to_owned()
         + &export("disk", &backend.uri(), "tenant = \"blue\"\n[export.resize]\npoll = \"1h\"\n");
     let mut gateway = Gateway::start(&tables)?;
@@ -106,7 +96,7 @@ fn an_export_that_nobody_has_open_is_opened_to_be_measured() -> Result<(), Troub
 
 #[test]
 fn what_left_the_configuration_is_forgotten_when_an_operator_says_so_and_nothing_is_owed() -> Result<(), Trouble> {
-    let (here, gone, unknown) = (growing()?, growing()?, growing()?);
+    let (here, gone, unknown) = (Backend::growing()?, Backend::growing()?, Backend::growing()?);
     let place = Place::fresh()?;
     fs::write(place.path("token"), "a-token-of-this-suite")?;
     let top = format!(

@@ -4,20 +4,14 @@ use crate::gateway::{Gateway, export};
 use crate::image::Image;
 use crate::peer::nbdkit::nbdkit_as_it_is;
 use crate::peer::{Served, Server};
-use crate::scripted::backend::{Backend, Resizing, Script};
-use crate::scripted::numbers::{cmd, errno, flag, info, opt};
+use crate::scripted::backend::Backend;
+use crate::scripted::numbers::{cmd, errno, info, opt};
 use crate::scripted::{Ask, Framing, RawClient, Reply};
 use crate::trouble::{Trouble, ensure, eventually};
 
 const MIB: u64 = 1 << 20;
 /// What each server has.
 const DISK: u64 = 8 * MIB;
-
-fn growing() -> Result<Backend, Trouble> {
-    let script = Script::default();
-    let resizing = Resizing::Explicit { exposes: 0 };
-    Backend::start(Script { flags: script.flags | flag::SEND_RESIZE, resizing, ..script })
-}
 
 fn served() -> Result<Served, Trouble> {
     nbdkit_as_it_is(&[], &["memory", "8M"])
@@ -47,7 +41,7 @@ fn counted(gateway: &Gateway) -> Result<(f64, f64), Trouble> {
 
 #[test]
 fn exports_that_no_client_ever_opens_count_before_anything_grows() -> Result<(), Trouble> {
-    let (one, two, other) = (served()?, served()?, growing()?);
+    let (one, two, other) = (served()?, served()?, Backend::growing()?);
     let tables = blue(30 * MIB, "", &[("one", &one.uri()), ("two", &two.uri()), ("other", &other.uri())]);
     let gateway = Gateway::start(&tables)?;
     // At once: no grow is judged before all three were looked at.
@@ -62,7 +56,7 @@ fn exports_that_no_client_ever_opens_count_before_anything_grows() -> Result<(),
 
 #[test]
 fn a_server_that_is_away_holds_nobody_up_and_counts_when_it_is_back() -> Result<(), Trouble> {
-    let (mut away, other) = (Server::NbdkitFile.start(&Image::sparse(1))?, growing()?);
+    let (mut away, other) = (Server::NbdkitFile.start(&Image::sparse(1))?, Backend::growing()?);
     away.kill()?;
     let tables = blue(20 * MIB, "", &[("away", &away.uri()), ("other", &other.uri())]);
     let mut gateway = Gateway::start(&tables)?.expecting_warnings();
@@ -102,7 +96,7 @@ fn a_look_takes_no_place_of_a_clients_and_stays_no_longer_than_it_takes() -> Res
 /// Nothing could grow into its room: its server is left alone until a client comes.
 #[test]
 fn an_export_that_has_its_tenant_to_itself_is_not_looked_at() -> Result<(), Trouble> {
-    let other = growing()?;
+    let other = Backend::growing()?;
     let gateway = Gateway::start(&blue(30 * MIB, "", &[("other", &other.uri())]))?;
     assert_eq!(counted(&gateway)?, (0.0, 0.0));
     gateway.end_with(|| {

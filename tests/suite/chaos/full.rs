@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::gateway::{Gateway, export};
 use crate::place::Place;
 use crate::process::Call;
-use crate::scripted::backend::{Backend, Resizing, Script};
-use crate::scripted::numbers::{cmd, errno, flag, info, opt};
+use crate::scripted::backend::Backend;
+use crate::scripted::numbers::{cmd, errno, info, opt};
 use crate::scripted::{Ask, Framing, RawClient, Reply};
 use crate::trouble::{Trouble, ensure};
 
@@ -55,8 +55,7 @@ fn grows_only_while_there_is_room(
     place: Place,
     room: impl Fn(&mut Gateway, bool) -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
-    let script = Script { resizing: Resizing::Explicit { exposes: 0 }, ..Script::default() };
-    let backend = Backend::start(Script { flags: script.flags | flag::SEND_RESIZE, ..script })?;
+    let backend = Backend::growing()?;
     let listener =
         format!("[[listener]]\naddress = \"unix:{}\"\n[admin]\naddress = \"off\"\n\n", place.path("g").display());
     let tables = listener + &export("disk", &backend.uri(), "[export.resize]\nshrink = true\n");

@@ -8,8 +8,8 @@ use std::thread;
 use parking_lot::Mutex;
 
 use crate::gateway::{Gateway, export};
-use crate::scripted::backend::{Backend, Resizing, Script};
-use crate::scripted::numbers::{cmd, cmd_flag, flag, info, opt};
+use crate::scripted::backend::Backend;
+use crate::scripted::numbers::{cmd, cmd_flag, info, opt};
 use crate::scripted::{Ask, Framing, RawClient};
 use crate::trouble::Trouble;
 
@@ -55,9 +55,7 @@ pub(super) fn order(gateway: &Gateway, export: &str, size: &str) -> Result<(), T
 
 /// A server that does as it is told, in its own time. It has what it grows by in memory.
 pub(super) fn slow() -> Result<Backend, Trouble> {
-    let script = Script::default();
-    let resizing = Resizing::Explicit { exposes: 0 };
-    Backend::start(Script { flags: script.flags | flag::SEND_RESIZE, resizing, ..script })
+    Backend::growing()
 }
 
 /// A client asks, and does not wait for the answer.

@@ -68,8 +68,7 @@ fn a_shrink_waits_for_nobody_who_opted_in_and_is_refused_under_one_who_did_not()
 
 #[test]
 fn a_look_at_the_backend_from_before_a_resize_is_no_news_after_it() -> Result<(), Trouble> {
-    let script = Script { resizing: Resizing::Explicit { exposes: 0 }, ..Script::default() };
-    let backend = Backend::start(Script { flags: script.flags | flag::SEND_RESIZE, ..script })?;
+    let backend = Backend::growing()?;
     let more = "[export.resize]\nshrink = true\npoll = \"10ms\"\n";
     let gateway = Gateway::start(&export(NAME, &backend.uri(), more))?;
     let mut client = enter(&gateway, Framing::Structured, &[info::RESIZE])?;
@@ -154,8 +153,7 @@ fn lanes_shake_hands_anew_for_a_shrink_too() -> Result<(), Trouble> {
 
 #[test]
 fn a_client_that_comes_while_a_shrink_drains_is_told_where_it_will_end() -> Result<(), Trouble> {
-    let script = Script { resizing: Resizing::Explicit { exposes: 0 }, ..Script::default() };
-    let backend = Backend::start(Script { flags: script.flags | flag::SEND_RESIZE, ..script })?;
+    let backend = Backend::growing()?;
     let more = "[export.resize]\nshrink = true\npoll = \"off\"\n";
     let gateway = Gateway::start(&export(NAME, &backend.uri(), more))?;
     let mut asker = enter(&gateway, Framing::Structured, &[info::RESIZE])?;

@@ -435,6 +435,14 @@ mod tests {
 
     use super::*;
 
+    /// Why an operator's wish for 16 bytes is refused.
+    async fn grow_in_vain(acts: &mpsc::Sender<Act>) -> Reason {
+        let (reply, answer) = oneshot::channel();
+        let (wish, span) = (Wish::Operator { target: 16 }, tracing::Span::none());
+        acts.send(Act::Wish { wish, asking: None, job: 0, span, reply }).await.unwrap();
+        answer.await.unwrap().unwrap_err().reason
+    }
+
     #[tokio::test(start_paused = true)]
     async fn in_its_task_a_coordinator_settles_a_doubt_by_itself_and_ends_when_told() {
         let play = Play::new(0, 0x10, 8).unwrap();
@@ -444,17 +452,7 @@ mod tests {
         let task = tokio::spawn(play.coordinator.run(rx));
 
         state.lock().faults.push_back(Fault::Never);
-        let (reply, answer) = oneshot::channel();
-        acts.send(Act::Wish {
-            wish: Wish::Operator { target: 16 },
-            asking: None,
-            job: 0,
-            span: tracing::Span::none(),
-            reply,
-        })
-        .await
-        .unwrap();
-        assert_eq!(answer.await.unwrap().unwrap_err().reason, Reason::BackendTimedOut);
+        assert_eq!(grow_in_vain(&acts).await, Reason::BackendTimedOut);
         sleep(Duration::from_secs(3600)).await;
         assert_eq!((state.lock().shown, unsettled()), (8, Bytes(8)), "settled while it may still land");
 
@@ -476,17 +474,7 @@ mod tests {
         let (acts, rx) = mpsc::channel(8);
         let task = tokio::spawn(play.coordinator.run(rx));
         state.lock().faults.push_back(Fault::ZeroFails);
-        let (reply, answer) = oneshot::channel();
-        acts.send(Act::Wish {
-            wish: Wish::Operator { target: 16 },
-            asking: None,
-            job: 0,
-            span: tracing::Span::none(),
-            reply,
-        })
-        .await
-        .unwrap();
-        assert_eq!(answer.await.unwrap().unwrap_err().reason, Reason::BackendFailed);
+        assert_eq!(grow_in_vain(&acts).await, Reason::BackendFailed);
         for _ in 0..10 {
             acts.send(Act::Seen(16)).await.unwrap();
             sleep(Duration::from_millis(200)).await;

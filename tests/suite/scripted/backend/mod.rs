@@ -159,6 +159,13 @@ impl Backend {
         Ok(Self { shared, socket, listening: Some(listening), _place: place })
     }
 
+    /// One that grows by NBD_CMD_RESIZE for those who ask.
+    pub(crate) fn growing() -> Result<Self, Trouble> {
+        let script = Script::default();
+        let resizing = Resizing::Explicit { exposes: 0 };
+        Self::start(Script { flags: script.flags | flag::SEND_RESIZE, resizing, ..script })
+    }
+
     /// What the disk holds at first.
     pub(crate) fn content() -> Image {
         Image::sparse(5)
