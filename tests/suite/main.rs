@@ -24,6 +24,7 @@ mod client;
 mod comebacks;
 mod commands;
 mod dial;
+mod different;
 mod drain;
 mod drivers;
 mod events;

@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::different::refusal;
 use crate::gateway::{Gateway, export};
 use crate::image::Image;
 use crate::peer::Server;
@@ -112,19 +113,20 @@ fn a_server_that_stays_away_fails_requests_after_the_hold_and_its_return_mends_a
     ensure(!refused.message.contains(&place), || format!("a client is told of the inside: {}", refused.message))?;
     let waited = begun.elapsed();
     ensure(waited >= Duration::from_secs(2), || format!("{waited:?}"))?;
-    // From now on they fail at once, and a new client may still come in and is told the same.
+    // From now on they fail at once, and a new client is refused, as by an export that is closed.
     let begun = Instant::now();
-    let (mut other, opened) = RawClient::open(gateway.socket(), "vm", Framing::Simple)?;
-    assert_eq!(opened.size, 8 << 20);
-    assert_eq!(other.ask(Ask::read(1, 0, 512), &[])?.error, errno::EIO);
     // Each would wait for two seconds again: far more, together, than a busy machine takes.
     for cookie in 2..10 {
-        assert_eq!(other.ask(Ask::read(cookie, 0, 512), &[])?.error, errno::EIO);
+        assert_eq!(client.ask(Ask::read(cookie, 0, 512), &[])?.error, errno::EIO);
+        let answer = refusal(&gateway, "vm")?;
+        ensure(answer.contains("can't be opened now") && !answer.contains(&place), || answer)?;
     }
     ensure(begun.elapsed() < Duration::from_secs(12), || "it waited again".into())?;
     served.start_again()?;
     eventually("its return", || client.ask(Ask::read(2, 0, 512), &[]).is_ok_and(|reply| reply.error == 0))?;
     assert_eq!(client.read(0, 512)?, [9; 512]);
+    let (mut other, opened) = RawClient::open(gateway.socket(), "vm", Framing::Simple)?;
+    assert_eq!((opened.size, other.read(0, 512)?), (8 << 20, vec![9; 512]));
     gateway.end()
 }
 

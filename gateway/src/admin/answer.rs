@@ -35,9 +35,9 @@ pub(super) fn tell(value: impl Serialize) -> Response {
 /// An export that can't be opened.
 pub(super) fn unopened(error: &OpenError) -> Response {
     let status = match error {
-        OpenError::Unknown { .. } | OpenError::Hidden { .. } => StatusCode::NOT_FOUND,
+        OpenError::Unknown { .. } | OpenError::Hidden { .. } | OpenError::Missing { .. } => StatusCode::NOT_FOUND,
         OpenError::Forbidden { .. } => StatusCode::FORBIDDEN,
-        OpenError::Crowded(_) => StatusCode::CONFLICT,
+        OpenError::Crowded(_) | OpenError::Changed { .. } => StatusCode::CONFLICT,
         OpenError::Draining | OpenError::Backend { .. } => StatusCode::SERVICE_UNAVAILABLE,
     };
     refuse(status, error)

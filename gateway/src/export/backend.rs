@@ -1,7 +1,6 @@
 //! What serves an export: lanes to an NBD server, or the embedded origin. The same jobs go to either.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nbd_gateway_config::{self as config, Driver, OnBackendLoss, Resolved};
 use nbd_gateway_metrics::{ExportMetrics, LossReason};
@@ -11,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinHandle;
 
+use super::presence::Presence;
 use super::probes::Probes;
 use super::registry::Shared;
 use super::view::View;
@@ -82,6 +82,7 @@ pub struct Lanes {
     durability: Arc<Durability>,
     end: watch::Sender<bool>,
     dialer: Dialer,
+    presence: Arc<Presence>,
     probes: Arc<Probes>,
     /// The size that the last handshake told since the backend was asked for another.
     told: Arc<Mutex<Option<u64>>>,
@@ -166,6 +167,13 @@ pub(super) enum Unopened {
     Origin(#[from] OriginError),
     #[error("{0}")]
     Task(String),
+}
+
+impl Unopened {
+    /// Whether the server is there and does not have an export of that name.
+    pub(super) fn is_unknown_name(&self) -> bool {
+        matches!(self, Self::Dial(error) if error.is_unknown_name())
+    }
 }
 
 impl Backend {
@@ -258,25 +266,27 @@ impl Backend {
         let (mut lanes, mut tasks) = (Vec::new(), Vec::new());
         let metrics = metrics();
         metrics.lane_up.set(1);
-        let away = Arc::new(AtomicUsize::new(0));
+        let policy = on_loss(config.on_backend_loss);
+        let presence = Arc::new(Presence::new(connections.len(), policy.hold, dialer.limit));
         let told = Arc::default();
-        for connected in connections {
+        for (at, connected) in connections.into_iter().enumerate() {
             let lane = Lane::new(Arc::clone(&durability));
             let life = lane::Life {
                 dialer: dialer.clone(),
-                policy: on_loss(config.on_backend_loss),
+                policy,
                 contexts: facts.contexts.clone(),
                 owner: Arc::new(Owner {
                     basis: facts.clone(),
                     view: Arc::clone(&view),
                     resizer: resizer.clone(),
                     metrics: metrics.clone(),
-                    away: Arc::clone(&away),
+                    presence: Arc::clone(&presence),
+                    at,
                     told: Arc::clone(&told),
-                    lost: AtomicBool::new(false),
                 }),
                 end: ending.clone(),
                 pool: Arc::clone(&shared.pool),
+                hurry: presence.hurry(at),
                 name: config.name.as_str().to_owned(),
             };
             let shard = shared.shards.next();
@@ -285,7 +295,7 @@ impl Backend {
         }
         tracing::info!(export = config.name.as_str(), backend = %dialer.address, lanes = lanes.len(), size = facts.size, framing = ?facts.framing, flags = %facts.flags, "backend opened");
         let probes = Arc::clone(&shared.probes);
-        let lanes = Lanes { lanes, durability, end, dialer, probes, told, tasks: Mutex::new(tasks) };
+        let lanes = Lanes { lanes, durability, end, dialer, presence, probes, told, tasks: Mutex::new(tasks) };
         Ok((Backend::Lanes(lanes), facts, view))
     }
 
@@ -344,6 +354,14 @@ impl Backend {
         }
     }
 
+    /// Whether the server is there; the origin always is.
+    pub(super) fn presence(&self) -> Option<&Arc<Presence>> {
+        match self {
+            Backend::Origin(_) => None,
+            Backend::Lanes(lanes) => Some(&lanes.presence),
+        }
+    }
+
     /// How its connections are; the origin has none.
     pub(super) fn look(&self) -> Vec<Look> {
         match self {
@@ -386,22 +404,25 @@ struct Owner {
     view: Arc<View>,
     resizer: Resizer,
     metrics: ExportMetrics,
-    /// How many of the export's lanes are lost now.
-    away: Arc<AtomicUsize>,
+    /// How the export's lanes are connected, and which of them this is.
+    presence: Arc<Presence>,
+    at: usize,
     /// What the last handshake told.
     told: Arc<Mutex<Option<u64>>>,
-    /// Whether this one is.
-    lost: AtomicBool,
 }
 
 impl lane::Owner for Owner {
     fn fits(&self, new: &Negotiated) -> Result<(), String> {
         // While a shrink is under way, what lies past the lowered end is nobody's any more.
-        fits(&self.basis, self.view.size().min(self.view.end()), new)
+        let fits = fits(&self.basis, self.view.size().min(self.view.end()), new);
+        if let Err(how) = &fits {
+            self.presence.differs(self.at, how);
+        }
+        fits
     }
 
     fn up(&self, negotiated: &Negotiated) {
-        if self.lost.swap(false, Ordering::AcqRel) && self.away.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.presence.up(self.at) {
             self.metrics.lane_up.set(1);
         }
         *self.told.lock() = Some(negotiated.size);
@@ -411,11 +432,13 @@ impl lane::Owner for Owner {
     }
 
     fn lost(&self) {
-        if !self.lost.swap(true, Ordering::AcqRel) {
-            self.away.fetch_add(1, Ordering::AcqRel);
-        }
+        self.presence.lost(self.at);
         self.metrics.lane_up.set(0);
         self.metrics.reconnect(LossReason::Lost);
+    }
+
+    fn unreachable(&self, why: &str) {
+        self.presence.unreachable(self.at, why);
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::crowd::Room;
+use super::presence::Verdict;
 use super::{Export, NeedsReopening, OpenError};
 
 /// One name that is open, or is being opened or closed.
@@ -36,6 +37,26 @@ pub(super) struct State {
     pub(super) failed: Option<(Instant, OpenError)>,
     /// Taken out of the map: ask the map again.
     pub(super) retired: bool,
+}
+
+/// Whether what is open may be shown to a client that comes now.
+#[derive(Debug)]
+pub(super) enum Fitness {
+    /// It is what its server is.
+    Good,
+    /// Nobody knows what its server is by now, and nobody relies on what it was: it is to be opened anew.
+    Stale,
+    /// The server was lost, and may be back by then.
+    Expected(Instant),
+    /// The server is away; why the last attempt failed.
+    Away(String),
+    /// The server came back different.
+    Different {
+        /// How.
+        how: String,
+        /// How many rely on what it was.
+        clients: usize,
+    },
 }
 
 impl State {
@@ -91,6 +112,21 @@ impl Entry {
                 return;
             }
             empty.await;
+        }
+    }
+
+    /// Whether `export`, which this entry has open, is what its server is. Called with the entry's lock held: nobody joins
+    /// meanwhile.
+    pub(super) fn fitness(&self, export: &Export) -> Fitness {
+        let Some(presence) = export.presence() else { return Fitness::Good };
+        let (verdict, relying) = (presence.verdict(), self.users().max(export.relying()));
+        match verdict {
+            Verdict::Expected(until) => Fitness::Expected(until),
+            // Whatever it came back as: a request that may still land keeps others waiting only as long as it is known here.
+            _ if presence.was_lost() && relying == 0 && !export.has_orphans() => Fitness::Stale,
+            Verdict::There => Fitness::Good,
+            Verdict::Away(why) => Fitness::Away(why),
+            Verdict::Different(how) => Fitness::Different { how, clients: relying },
         }
     }
 

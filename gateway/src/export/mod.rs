@@ -26,6 +26,7 @@ mod leaving;
 mod made;
 mod open_error;
 mod orphans;
+mod presence;
 mod probes;
 mod ranges;
 pub mod reconcile;
@@ -50,6 +51,7 @@ use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::Size;
 use parking_lot::RwLock;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use self::core::Core;
 pub use backend::{Backend, Facts};
@@ -75,6 +77,7 @@ use crate::session::{Session, Speed, TenantBudget, Throttle, Ticket};
 use crate::shards::Shard;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Piece, Request};
 use orphans::Orphans;
+use presence::Presence;
 use ranges::Ranges;
 use returns::Returns;
 
@@ -314,6 +317,35 @@ impl Export {
     /// How many times answered, unflushed writes may have been lost.
     pub fn losses(&self) -> u64 {
         self.core.backend.losses()
+    }
+
+    /// Whether its server is there; none: it has none.
+    fn presence(&self) -> Option<&Arc<Presence>> {
+        self.core.backend.presence()
+    }
+
+    /// Waits until a server that was lost is back, or is awaited no longer. Cancel-safe: yes.
+    async fn decided(&self, until: Instant) {
+        if let Some(presence) = self.presence() {
+            presence.decided(until).await;
+        }
+    }
+
+    /// Has its lanes try now to reach a server that is away, and waits for what comes of it. Cancel-safe: yes.
+    async fn tried(&self) {
+        if let Some(presence) = self.presence() {
+            presence.tried().await;
+        }
+    }
+
+    /// How many clients rely on what they were told of it: those that are connected, and those that may come back.
+    fn relying(&self) -> usize {
+        self.resizer.audience.relying()
+    }
+
+    /// Whether requests of sessions that are gone may still change data.
+    fn has_orphans(&self) -> bool {
+        self.orphans.any()
     }
 
     /// How its connections to the backend are, by number; none: it is embedded.

@@ -39,6 +39,27 @@ pub enum OpenError {
     /// Its tenant has as much open as it may have.
     #[error("{0}")]
     Crowded(Refusal),
+    /// A template leads to it, and its server does not have it.
+    #[error("there is no export {export:?}: the template's server does not have it: {why}")]
+    Missing {
+        /// What was asked for.
+        export: String,
+        /// What the server said: with its address, for operators.
+        why: String,
+    },
+    /// Its server came back different, and clients rely on what it was.
+    #[error(
+        "export {export:?} can't be opened: its server came back different: {how}; it is opened as it is now once the \
+         {clients} that rely on what it was have left, or are not awaited any more (shrink-grace)"
+    )]
+    Changed {
+        /// Which export.
+        export: String,
+        /// What the server no longer has.
+        how: String,
+        /// How many clients are connected, or may come back.
+        clients: usize,
+    },
     /// Its backend can't be reached or opened.
     #[error("export {export:?} can't be opened: {why}")]
     Backend {
@@ -56,6 +77,8 @@ impl OpenError {
             OpenError::Unknown { export, .. }
             | OpenError::Hidden { export, .. }
             | OpenError::Forbidden { export, .. }
+            | OpenError::Missing { export, .. }
+            | OpenError::Changed { export, .. }
             | OpenError::Backend { export, .. } => export,
             OpenError::Crowded(refusal) => refusal.export.as_str(),
             OpenError::Draining => "",
@@ -65,11 +88,19 @@ impl OpenError {
     /// The sentence for a client: without addresses and other names of the inside.
     pub fn for_client(&self) -> String {
         match self {
-            OpenError::Unknown { export, .. } | OpenError::Hidden { export, .. } => {
+            OpenError::Unknown { export, .. }
+            | OpenError::Hidden { export, .. }
+            | OpenError::Missing { export, .. } => {
                 format!("there is no export {export:?}")
             }
             OpenError::Forbidden { export, verb, .. } => {
                 format!("you may not {verb} export {export:?}; ask the operator for the verb `{verb}`")
+            }
+            OpenError::Changed { export, .. } => {
+                format!(
+                    "export {export:?} can't be opened now: its server came back different, and clients that rely on what it \
+                     was are connected or may come back; try again when they have left"
+                )
             }
             OpenError::Draining | OpenError::Crowded(_) => self.to_string(),
             OpenError::Backend { export, .. } => {

@@ -20,10 +20,11 @@ use tokio::time::{Instant, timeout};
 
 use super::audiences::Audiences;
 use super::crowd::{Crowd, Room};
-use super::entry::{Entry, State};
+use super::entry::{Entry, Fitness, State};
 use super::failures::Failures;
 use super::in_force::InForce;
 use super::probes::Probes;
+use super::start::NotStarted;
 use super::{Export, Lease, OpenError, held_back, start};
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::net::Pool;
@@ -39,8 +40,10 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// Who wants an export open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Opener {
-    /// A client, or an operator: it takes its place among its tenant's.
-    Somebody,
+    /// A client, which is told what is so now: it takes its place among its tenant's.
+    Client,
+    /// An operator, or the gateway for one: the same, whatever became of the server since the export was opened.
+    Operator,
     /// The gateway, for a look.
     Look,
 }
@@ -214,7 +217,13 @@ impl Registry {
 
     /// Opens an export, or joins those who have it open. Cancel-safe: yes; an attempt that nobody waits for is dropped.
     pub async fn open(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
-        self.open_for(name, Opener::Somebody).await
+        self.open_for(name, Opener::Operator).await
+    }
+
+    /// The same for a client that is about to be told what the export is: refused where the server is away, or came back
+    /// different and others rely on what it was. Cancel-safe: yes.
+    pub async fn open_for_client(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
+        self.open_for(name, Opener::Client).await
     }
 
     /// Opens an export for a look at its size, which counts from then on. It takes no place that a client could have.
@@ -234,6 +243,7 @@ impl Registry {
 
     async fn open_for(self: &Arc<Self>, name: &str, opener: Opener) -> Result<Lease, OpenError> {
         let asked = Instant::now();
+        let mut tried = false;
         loop {
             let entry = self.entry(name)?;
             let state = if entry.is_leaving() { self.wait_for(&entry).await? } else { entry.state.lock().await };
@@ -242,7 +252,34 @@ impl Registry {
             }
             let mut state = Attempt { registry: self, entry: &entry, state };
             if let Some(export) = state.export.clone() {
-                if opener == Opener::Somebody && state.room.is_none() {
+                if opener == Opener::Client {
+                    match entry.fitness(&export) {
+                        Fitness::Good => {}
+                        Fitness::Stale => {
+                            self.retire(&entry, &mut state).await;
+                            continue;
+                        }
+                        Fitness::Expected(until) => {
+                            drop(state);
+                            export.decided(until).await;
+                            continue;
+                        }
+                        Fitness::Away(_) | Fitness::Different { .. } if !tried => {
+                            drop(state);
+                            export.tried().await;
+                            tried = true;
+                            continue;
+                        }
+                        Fitness::Away(why) => {
+                            return Err(self.not_opened(OpenError::Backend { export: name.to_owned(), why }));
+                        }
+                        Fitness::Different { how, clients } => {
+                            let changed = OpenError::Changed { export: name.to_owned(), how, clients };
+                            return Err(self.not_opened(changed));
+                        }
+                    }
+                }
+                if opener != Opener::Look && state.room.is_none() {
                     // It was opened for a look.
                     state.room = self.room_for(&entry.config()).await.map_err(OpenError::Crowded)?;
                 }
@@ -260,13 +297,7 @@ impl Registry {
                     return Ok(Lease::new(self, &entry, &export));
                 }
                 Err(error) => {
-                    // What a tenant has no room for is told with the refusal of its client.
-                    if opener == Opener::Somebody && !matches!(error, OpenError::Crowded(_)) {
-                        if let Some(not_shown) = self.failures.admit(name) {
-                            tracing::warn!(export = name, %error, not_shown, "export can't be opened");
-                        }
-                        self.shared.metrics.open_failed(name);
-                    }
+                    let error = if opener == Opener::Look { error } else { self.not_opened(error) };
                     state.failed = Some((Instant::now(), error.clone()));
                     // Waiters hold the entry and read the failure from it; the next to come starts afresh.
                     self.entries.remove_if(name, |_, e| Arc::ptr_eq(e, &entry));
@@ -274,6 +305,19 @@ impl Registry {
                 }
             }
         }
+    }
+
+    /// Tells the log, and counts it. What a tenant has no room for, and a name that a template's server does not have, is
+    /// told with the refusal of its client.
+    fn not_opened(&self, error: OpenError) -> OpenError {
+        if !matches!(error, OpenError::Crowded(_) | OpenError::Missing { .. }) {
+            let export = error.export();
+            if let Some(not_shown) = self.failures.admit(export) {
+                tracing::warn!(export, %error, not_shown, "export can't be opened");
+            }
+            self.shared.metrics.open_failed(export);
+        }
+        error
     }
 
     /// One that leaves is over by then, or its backend does not let it go.
@@ -299,7 +343,7 @@ impl Registry {
 
     async fn make(self: &Arc<Self>, config: &Resolved, opener: Opener) -> Result<(Export, Option<Room>), OpenError> {
         let room = match opener {
-            Opener::Somebody => self.room_for(config).await.map_err(OpenError::Crowded)?,
+            Opener::Client | Opener::Operator => self.room_for(config).await.map_err(OpenError::Crowded)?,
             Opener::Look => None,
         };
         let created = self.make_room(config).await.map_err(OpenError::Crowded)?;
@@ -314,7 +358,14 @@ impl Registry {
     pub(super) async fn open_backend(&self, config: &Resolved) -> Result<Export, OpenError> {
         // Not before it is open: clients make up names that fit a template, and the series are bounded.
         let metrics = || self.shared.metrics.export(config.name.as_str());
-        let failed = |why: String| OpenError::Backend { export: config.name.as_str().to_owned(), why };
+        let failed = |NotStarted { why, unknown }| {
+            let export = config.name.as_str().to_owned();
+            // Of what the configuration names, the operator was wrong.
+            match unknown && !self.config().listable().any(|name| name == export) {
+                true => OpenError::Missing { export, why },
+                false => OpenError::Backend { export, why },
+            }
+        };
         let budget = || TenantBudget::new(config.limits.tenant_bytes, config.limits.tenant_io);
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
         start::open(config, &self.shared, budget, metrics).await.map_err(failed)

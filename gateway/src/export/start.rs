@@ -26,13 +26,28 @@ use crate::resize::window::Opened;
 use crate::resize::world::World;
 use crate::session::TenantBudget;
 
+/// Why an export is not open.
+#[derive(Debug)]
+pub(super) struct NotStarted {
+    /// For operators.
+    pub(super) why: String,
+    /// Its server does not know the name.
+    pub(super) unknown: bool,
+}
+
+impl From<String> for NotStarted {
+    fn from(why: String) -> Self {
+        Self { why, unknown: false }
+    }
+}
+
 /// Opens it. Cancel-safe: yes, what was begun is closed.
 pub(super) async fn open(
     config: &Resolved,
     shared: &Shared,
     budget: Arc<TenantBudget>,
     metrics: impl Fn() -> ExportMetrics,
-) -> Result<Export, String> {
+) -> Result<Export, NotStarted> {
     let name = config.name.as_str();
     let (export, tenant) = (config.name.clone(), config.tenant.clone());
     let resize = config.resize.clone();
@@ -46,7 +61,7 @@ pub(super) async fn open(
         Ok(opened) => opened,
         Err(error) => match healed(config, &shared.state, error.to_string()).await {
             Ok(()) => Backend::open(config, shared, &metrics, &resizer).await.map_err(|e| e.to_string())?,
-            Err(why) => return Err(why),
+            Err(why) => return Err(NotStarted { why, unknown: error.is_unknown_name() }),
         },
     };
     let settings = Settings::of(config, &facts);
@@ -56,7 +71,7 @@ pub(super) async fn open(
         Ok(window) => window,
         Err(why) => {
             backend.close(name).await;
-            return Err(why);
+            return Err(why.into());
         }
     };
     // What an earlier life exposed and did not get to zero is not shown before it is zero.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Connected;
 use crate::net::{Address, Stream, TlsStream};
 use crate::proto::handshake::client::{Client, Contexts, HandshakeError, Progress, Wishes};
-use crate::proto::{Framing, Inbox, Info};
+use crate::proto::{Framing, Inbox, Info, Rep};
 use crate::tls::{BackendTls, TlsFault};
 
 /// Why a backend could not be reached.
@@ -58,6 +58,11 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Whether the backend is there and does not know the export's name.
+    pub fn is_unknown_name(&self) -> bool {
+        matches!(self, DialError::Handshake { error: HandshakeError::Refused { rep: Rep::ERR_UNKNOWN, .. }, .. })
+    }
+
     /// Whether the backend was there and did not answer.
     pub fn is_late(&self) -> bool {
         matches!(self, DialError::Late { .. })

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep};
 
 use super::Lane;
@@ -55,6 +55,8 @@ pub trait Owner: Send + Sync {
     fn up(&self, negotiated: &Negotiated);
     /// The connection is lost.
     fn lost(&self);
+    /// There is no other one yet, and why.
+    fn unreachable(&self, why: &str);
 }
 
 /// What a lane needs to live.
@@ -71,6 +73,8 @@ pub struct Life {
     pub end: watch::Receiver<bool>,
     /// Receive buffers.
     pub pool: Arc<Pool>,
+    /// Told when the next attempt to connect is not to wait for its time.
+    pub hurry: Arc<Notify>,
     /// The export's name, for logs.
     pub name: String,
 }
@@ -207,13 +211,14 @@ async fn come_back(
         }
         let next = Instant::now() + away.pause;
         let wake = if given_up { next } else { next.min(hold_over) };
-        tokio::select! {
+        let hurried = tokio::select! {
             biased;
             () = ended(&mut life.end) => return None,
             Ok(()) = aside.changed() => continue,
-            () = tokio::time::sleep_until(wake) => {}
-        }
-        if Instant::now() < next {
+            () = life.hurry.notified() => true,
+            () = tokio::time::sleep_until(wake) => false,
+        };
+        if !hurried && Instant::now() < next {
             // The hold is over first.
             continue;
         }
@@ -243,6 +248,7 @@ async fn come_back(
             },
             Some(Err(error)) => {
                 (failure, misfit) = (error.to_string(), None);
+                life.owner.unreachable(&failure);
                 lane.note_trouble(&failure);
             }
             None => {}

@@ -21,6 +21,7 @@ impl Owner for Nobody {
     }
     fn up(&self, _: &Negotiated) {}
     fn lost(&self) {}
+    fn unreachable(&self, _: &str) {}
 }
 
 /// A lane in its task, the backend's end of its connection, and what ends the lane.
@@ -50,6 +51,7 @@ fn connected(pool: &Arc<Pool>) -> (Arc<Lane>, UnixStream, watch::Sender<bool>) {
         owner: Arc::new(Nobody),
         end: ending,
         pool: Arc::clone(pool),
+        hurry: Arc::default(),
         name: "test".to_owned(),
     };
     let lane = Lane::new(Arc::default());

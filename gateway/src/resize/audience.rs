@@ -71,9 +71,16 @@ impl Audience {
 
     /// Whether nobody is here, and nobody is known who may come back.
     pub fn is_over(&self) -> bool {
+        self.relying() == 0
+    }
+
+    /// How many are here, or may come back.
+    pub fn relying(&self) -> usize {
         let state = self.state.lock();
         let now = Instant::now();
-        state.stock == 0 && state.kernel == 0 && state.lost.iter().all(|at| now.duration_since(*at) >= state.grace)
+        let awaited = state.lost.iter().filter(|at| now.duration_since(**at) < state.grace).count();
+        let here = state.stock.saturating_add(state.kernel);
+        awaited.saturating_add(usize::try_from(here).unwrap_or(usize::MAX))
     }
 
     /// A session begins: before its client is told a size, so that no shrink comes between.

@@ -76,6 +76,8 @@ pub(crate) async fn negotiate(
     let mut server = Server::new(front.option_length, tls);
     let mut clock = Clock(Instant::now() + front.handshake);
     let mut certificate = None;
+    // What the client was told about stays as it was told, and its server connected, until it is through.
+    let mut told: Option<Told> = None;
     loop {
         let progress = server.handle_input(inbox.bytes())?;
         if matches!(progress, Progress::Ask(_)) {
@@ -120,14 +122,19 @@ pub(crate) async fn negotiate(
                 let verb = if go { Verb::Read } else { Verb::List };
                 let opened = clock.stopped(visitor.open(&name, verb, drain)).await;
                 match opened.and_then(|(lease, decision)| {
-                    let lease = if go { lease.for_session() } else { Ok(lease) };
-                    lease.map(|lease| (lease, decision))
+                    let selected = server.selected(&name);
+                    is_as_told(told.as_ref().filter(|_| go && !selected.is_empty()), &name, &lease)?;
+                    let lease = if go { lease.for_session()? } else { lease };
+                    Ok((lease, decision, selected))
                 }) {
-                    Err(error) => refuse(visitor, &mut server, &name, &error),
-                    Ok((lease, decision)) => {
+                    Err(error) => {
+                        told = None;
+                        refuse(visitor, &mut server, &name, &error);
+                    }
+                    Ok((lease, decision, selected)) => {
                         let asks = infos.contains(&Info::RESIZE);
                         let export = lease.export();
-                        let (agreement, seat) = agreement(export, decision, &server, server.selected(&name), asks, go);
+                        let (agreement, seat) = agreement(export, decision, &server, selected, asks, go);
                         let export = lease.export();
                         let description = export.description();
                         let offer = Offer {
@@ -139,14 +146,20 @@ pub(crate) async fn negotiate(
                             resize: agreement.offer.answers.then(|| resize_info(&agreement.offer)),
                         };
                         server.answer_info(&infos, &offer);
-                        entered = seat.map(|seat| (lease, agreement, seat));
+                        match seat {
+                            Some(seat) => entered = Some((lease, agreement, seat)),
+                            None => told = Some(Told { name, lease }),
+                        }
                     }
                 }
             }
             Progress::Ask(Ask::ExportName { name }) => {
                 let opened = clock.stopped(visitor.open(&name, Verb::Read, drain)).await;
                 let (lease, decision) = opened
-                    .and_then(|(lease, decision)| lease.for_session().map(|lease| (lease, decision)))
+                    .and_then(|(lease, decision)| {
+                        is_as_told(told.as_ref().filter(|_| !server.selected(&name).is_empty()), &name, &lease)?;
+                        lease.for_session().map(|lease| (lease, decision))
+                    })
                     .map_err(NoSession::NoReply)?;
                 let (export, selected) = (lease.export(), server.selected(&name));
                 let (agreement, seat) = agreement(export, decision, &server, selected, false, true);
@@ -155,11 +168,14 @@ pub(crate) async fn negotiate(
             }
             Progress::Ask(Ask::Contexts { name, set, queries }) => {
                 match clock.stopped(visitor.open(&name, Verb::List, drain)).await {
-                    Err(error) => refuse(visitor, &mut server, &name, &error),
+                    Err(error) => {
+                        told = None;
+                        refuse(visitor, &mut server, &name, &error);
+                    }
                     Ok((lease, decision)) => {
-                        let export = Arc::clone(lease.export());
-                        let contexts = contexts(&export, decision.verbs, server.framing());
+                        let contexts = contexts(lease.export(), decision.verbs, server.framing());
                         server.answer_contexts(&name, &match_contexts(&contexts, &queries, set));
+                        told = Some(Told { name, lease });
                     }
                 }
             }
@@ -171,13 +187,36 @@ pub(crate) async fn negotiate(
     }
 }
 
+/// What a client was told in its handshake, and about which export.
+struct Told {
+    name: String,
+    lease: Lease,
+}
+
+/// Whether the contexts that a client has selected are those of the export that it opens: it may have been closed for a
+/// reload in between.
+fn is_as_told(told: Option<&Told>, name: &str, lease: &Lease) -> Result<(), OpenError> {
+    match told {
+        Some(told) if told.name == name && !Arc::ptr_eq(told.lease.export(), lease.export()) => {
+            Err(OpenError::Changed {
+                export: name.to_owned(),
+                how: "it was opened again after this client had selected its metadata contexts".to_owned(),
+                clients: 1,
+            })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 fn refuse(visitor: &Visitor, server: &mut Server, name: &str, error: &OpenError) {
     let rep = match error {
-        OpenError::Unknown { .. } | OpenError::Hidden { .. } => Rep::ERR_UNKNOWN,
+        OpenError::Unknown { .. } | OpenError::Hidden { .. } | OpenError::Missing { .. } => Rep::ERR_UNKNOWN,
         OpenError::Forbidden { .. } => Rep::ERR_POLICY,
         OpenError::Crowded(_) => Rep::ERR_POLICY,
         OpenError::Draining => Rep::ERR_SHUTDOWN,
-        OpenError::Backend { .. } => Rep::ERR_PLATFORM,
+        // Of the errors that there are, the one that clients put into the right words: "not available". ERR_PLATFORM is
+        // read as "the server can't do this option".
+        OpenError::Changed { .. } | OpenError::Backend { .. } => Rep::ERR_UNKNOWN,
     };
     visitor.refused(name, error);
     server.refuse(rep, &error.for_client());

@@ -113,13 +113,13 @@ impl Visitor {
         if !decision.may(verb) {
             return Err(OpenError::Forbidden { export: export(), verb, rule: decision.rule });
         }
-        Ok((self.registry.open(name).await?, decision))
+        Ok((self.registry.open_for_client(name).await?, decision))
     }
 
     /// Tells the log that it was refused, unless that fills it.
     pub(crate) fn refused(&self, export: &str, error: &OpenError) {
         // What a backend said is in the log already, once for all who waited for it.
-        if matches!(error, OpenError::Backend { .. }) {
+        if matches!(error, OpenError::Backend { .. } | OpenError::Changed { .. }) {
             return;
         }
         if let Some(not_shown) = self.refusals.admit() {

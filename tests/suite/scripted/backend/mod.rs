@@ -120,6 +120,8 @@ impl Story {
 
 struct Shared {
     story: Mutex<Story>,
+    /// What connections made from now on go by.
+    script: Mutex<Script>,
     news: Condvar,
 }
 
@@ -151,10 +153,10 @@ impl Backend {
         let socket = place.path("b");
         let listener = UnixListener::bind(&socket)?;
         let story = Story { disk: Self::content().bytes().to_vec(), ..Story::default() };
-        let shared = Arc::new(Shared { story: Mutex::new(story), news: Condvar::new() });
+        let shared = Arc::new(Shared { story: Mutex::new(story), script: Mutex::new(script), news: Condvar::new() });
         let listening = thread::spawn({
             let shared = shared.clone();
-            move || accept(&listener, &shared, &script)
+            move || accept(&listener, &shared)
         });
         Ok(Self { shared, socket, listening: Some(listening), _place: place })
     }
@@ -236,6 +238,12 @@ impl Backend {
         self.shared.tell(|story| story.disk.copy_from_slice(Self::content().bytes()));
     }
 
+    /// Closes every connection, and goes by another script for new ones: a server that was started again as something else.
+    pub(crate) fn become_another(&self, script: Script) {
+        *self.shared.script.lock() = script;
+        self.cut();
+    }
+
     /// Closes every connection; new ones are welcome.
     pub(crate) fn cut(&self) {
         self.shared.tell(|story| story.streams.drain(..).for_each(|stream| close(&stream)));
@@ -259,7 +267,7 @@ impl Drop for Backend {
     }
 }
 
-fn accept(listener: &UnixListener, shared: &Arc<Shared>, script: &Script) {
+fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
         let number = shared.tell(|story| {
@@ -271,7 +279,7 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>, script: &Script) {
         if shared.tell(|story| story.closing) {
             return;
         }
-        let (shared, mut script) = (shared.clone(), script.clone());
+        let (shared, mut script) = (shared.clone(), shared.script.lock().clone());
         if number >= script.struck {
             script.fault = None;
         }
