@@ -161,7 +161,8 @@ pub(crate) struct RawExport {
     /// and `nbds+unix://`), `file:PATH` for a
     /// file that the gateway serves itself, or `memory:` for a disk that is gone when the gateway ends. In a template,
     /// `{}` is what `*` matched; it can stand in the export's name, in a socket's path and in a file's path, and a name
-    /// with `/`, `..` or NUL is never put into a path.
+    /// with `/`, `..` or NUL is never put into a path. The files of a template need a directory that holds nothing but disks;
+    /// in their names, other characters than ASCII letters, digits and `-_.~+=@,` are percent-encoded.
     #[schemars(required, extend("examples" = ["nbd://10.0.0.5:10809/vm1", "nbd+unix:///vm1?socket=/run/nbd.sock", "file:vm1.img", "memory:", "nbd://10.0.0.5/{}"]))]
     pub(crate) backend: Option<String>,
     /// For `nbds://` and `nbds+unix://`: the directory of `ca-cert.pem`, by which the server is known, of `client-cert.pem`

@@ -23,7 +23,7 @@ backend = \"nbd://10.0.0.5/vm1\"
 [[export]]
 name = \"red/*\"
 tenant = \"red\"
-backend = \"file:{}\"
+backend = \"file:disks/{}\"
 ";
 
 fn file(clients: &str) -> String {

@@ -157,7 +157,7 @@ fn without_a_configuration_there_is_one_disk_on_this_host_only() {
     assert_eq!(config.export_for(""), Err(NoExport::Unknown));
     let demo = config.export_for("demo").unwrap();
     let path = "/home/me/nbd-gateway-data/demo.img".into();
-    assert_eq!(demo.backend, Backend::File { path, size: Some(Size::from_gib(1)) });
+    assert_eq!(demo.backend, Backend::File { path, size: Some(Size::from_gib(1)), beneath: None });
     assert_eq!(demo.tenant, TenantId::new("demo").unwrap());
     assert_eq!(demo.on_backend_loss, OnBackendLoss::Hold { time: Duration::from_secs(30), durable: false });
     assert_eq!((demo.resize.driver, demo.resize.policy.max_size.bytes()), (Driver::Origin, 4 << 30));

@@ -440,7 +440,7 @@ fn what_is_about_connections_does_nothing_for_a_backend_without_any() {
 
 #[test]
 fn a_file_that_a_template_opens_is_closed_when_idle_like_others() {
-    let text = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[export]]\nname = \"a/*\"\nbackend = \"file:{}\"\nidle-timeout = \"1s\"\n";
+    let text = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[export]]\nname = \"a/*\"\nbackend = \"file:disks/{}\"\nidle-timeout = \"1s\"\n";
     let config = Config::parse(text, Path::new("config.toml")).unwrap();
     assert_eq!(config.export_for("a/b").unwrap().idle_timeout, Duration::from_secs(1));
 }
@@ -560,4 +560,61 @@ fn templates_that_lead_two_names_to_one_file_are_told() {
     assert!(told.contains(words), "{told}");
     two(("*", "/d/{}.img"), ("blue-*", "/d/blue-{}.img")).unwrap();
     two(("red/*", "/d/red/{}.img"), ("blue/*", "/d/{}.img")).unwrap();
+}
+
+/// A client of one tenant could read everybody's sizes from the ledger, and write itself a quota.
+#[test]
+fn a_template_whose_files_are_where_the_gateway_keeps_its_own_is_told() {
+    let told = |export: &str| {
+        let head = "state = \"/var/lib/gw\"\n[[listener]]\naddress = \"unix:/run/gw/nbd.sock\"\n\
+            tls = \"allow\"\ntls-certificates = \"/etc/pki/gw\"\n\
+            [admin]\naddress = \"unix:/run/gw-admin/s\"\ntoken-file = \"/etc/gw-token/token\"\n\
+            [[export]]\nname = \"qemu\"\nbackend = \"nbd+unix:///?socket=/run/qemu/{}\"\n"
+            .replace("{}", "nbd");
+        Config::parse(&format!("{head}[[export]]\nname = \"d/*\"\n{export}"), Path::new("/etc/gw/gateway.toml"))
+            .map_err(|problems| problems.to_string())
+    };
+    let file = |path: &str| told(&format!("backend = \"file:{path}\"\nsize = \"1MiB\"\n"));
+    for (path, whose) in [
+        ("{}", "`/var/lib/gw`, which is the state directory, with the ledger"),
+        ("./{}.img", "`/var/lib/gw`"),
+        ("/var/lib/gw/taken-off/{}", "`/var/lib/gw/taken-off`"),
+        ("/var/lib/{}/ledger.sqlite", "`/var/lib/gw`"),
+        ("/{}/gateway.toml", "`/var/lib/gw`"),
+        ("/etc/gw/x{}", "`/etc/gw`, which is the directory of the configuration"),
+        ("/etc/gw-token/{}", "`/etc/gw-token`, which is the directory of the token file"),
+        ("/etc/pki/gw/{}", "`/etc/pki/gw`, which is a directory of certificates"),
+        ("/run/gw/{}", "`/run/gw`, which is the directory of a listener's socket"),
+        ("/run/gw-admin/{}", "`/run/gw-admin`, which is the directory of the admin interface's socket"),
+        ("/run/qemu/{}", "`/run/qemu`, which is the directory of a socket"),
+    ] {
+        let told = file(path).unwrap_err();
+        assert!(told.contains("export[1].backend: with `") && told.contains(whose), "{path}: {told}");
+    }
+    for path in ["disks/{}", "disks/{}/disk.img", "/srv/{}.img", "/etc/gw/disks/{}", "/var/lib/gw2/{}"] {
+        file(path).unwrap();
+    }
+    let driver = "backend = \"nbd://h/{}\"\n[export.resize]\ndriver = \"file\"\npath = \"/var/lib/gw/{}\"\n";
+    let told = told(driver).unwrap_err();
+    assert!(told.contains("export[1].resize.path: with `/var/lib/gw/{}`, clients could name files"), "{told}");
+}
+
+#[test]
+fn what_links_hide_of_two_exports_with_one_file_is_told_by_whoever_follows_them() {
+    let export =
+        |name: &str, file: &str| format!("[[export]]\nname = \"{name}\"\nbackend = \"file:{file}\"\nsize = \"1MiB\"\n");
+    let exports =
+        export("a/*", "/d/{}") + &export("b/*", "/link/b-{}") + &export("c", "/link/c") + &export("e/*", "/keys/{}");
+    let text = format!("state = \"/var/gw\"\n{LISTENER}{exports}");
+    let config = Config::parse(&text, Path::new("/etc/gw.toml")).unwrap();
+    assert_eq!(config.misplaced_files(&Path::to_owned), Vec::<String>::new());
+    let real = |path: &Path| match path.to_str().unwrap() {
+        "/keys" => "/var/gw".into(),
+        other => std::path::PathBuf::from(other.replace("/link", "/d")),
+    };
+    let told = config.misplaced_files(&real);
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert!(told[0].starts_with("export \"e/*\": backend: with `/keys/{}`, clients could name files in `/var/gw`"));
+    let twice = "two exports on one file destroy each other's data";
+    assert!(told[1..].iter().all(|told| told.ends_with(twice)), "{told:#?}");
 }

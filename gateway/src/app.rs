@@ -40,6 +40,9 @@ pub enum StartError {
     /// The admin interface.
     #[error("{0}")]
     Admin(String),
+    /// Files of exports are where they can't be.
+    #[error("{0}")]
+    Files(String),
     /// An embedded export.
     #[error("{0}")]
     Export(#[from] crate::export::OpenError),
@@ -90,6 +93,10 @@ impl App {
             Err(error) => return Err(error.first),
         };
         let certificates = look_at_backend_certificates(&config, None, &metrics);
+        let misplaced = twins::misplaced_files(&config);
+        if !misplaced.is_empty() {
+            return Err(StartError::Files(misplaced.join("\n")));
+        }
         twins::warn(&config, &[]);
         let admin = match &config.admin {
             Some(address) => Some(Admin::bind(address).await.map_err(StartError::Admin)?),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nbd_gateway_policy::types::{ExportName, NameError};
 
 use crate::units::Size;
-use crate::uri::{Endpoint, Host, NbdUri, Parts, Place, UriFault, UriTls, check_socket, decode};
+use crate::uri::{Endpoint, Host, NbdUri, Parts, Place, UriFault, UriTls, check_socket, decode, decode_path};
 
 use super::template::Blanks;
 
@@ -27,6 +27,9 @@ pub enum Backend {
         path: PathBuf,
         /// What it is made to be if it is missing or empty; None: it has to be there.
         size: Option<Size>,
+        /// The directory in which the file of a template's name has to be, reached from there without symbolic links.
+        /// None: the configuration names the file itself.
+        beneath: Option<PathBuf>,
     },
     /// Memory of the gateway; gone when it ends.
     Memory {
@@ -98,6 +101,8 @@ pub(super) enum BackendFault {
     DriverWithoutBlank,
     #[error("what `*` matched is put into a path, so it cannot be empty, `.`, or contain `/`, `..` or NUL")]
     Unsafe,
+    #[error("the name makes a file name of {0} bytes; the most is {NAME_MAX}: use a shorter name")]
+    LongFileName(usize),
 }
 
 impl Target {
@@ -140,7 +145,10 @@ impl Target {
                 let export = ExportName::new(&export.fill(matched))?;
                 Backend::Nbd(NbdUri::new(Endpoint::Unix(socket), export, tls.clone()))
             }
-            Self::File { path, size } => Backend::File { path: fill_path(path, matched)?, size: *size },
+            Self::File { path, size } => {
+                let beneath = Some(path.directory());
+                Backend::File { path: fill_path(path, file_name(matched)?.as_str())?, size: *size, beneath }
+            }
         })
     }
 
@@ -183,10 +191,9 @@ fn file(path: &str, template: bool, size: Option<Size>, state: &Path) -> Result<
     // Without `.` and double slashes, so that the same file looks the same.
     let path: PathBuf = state.join(path).components().collect();
     if !template {
-        return Ok(Target::Fixed(Backend::File { path, size }));
+        return Ok(Target::Fixed(Backend::File { path, size, beneath: None }));
     }
-    let path = Blanks::read(&path.to_string_lossy(), |piece| Ok::<_, BackendFault>(piece.to_owned()))?;
-    Ok(Target::File { path, size })
+    Ok(Target::File { path: Blanks::plain(&path.to_string_lossy()), size })
 }
 
 fn uri(text: &str) -> Result<Target, BackendFault> {
@@ -206,6 +213,10 @@ fn uri(text: &str) -> Result<Target, BackendFault> {
 pub(super) fn fill_path(path: &Blanks, matched: &str) -> Result<PathBuf, BackendFault> {
     let filled = PathBuf::from(path.fill(matched));
     if path.any() {
+        let longest = filled.components().map(|part| part.as_os_str().len()).max().unwrap_or_default();
+        if longest > NAME_MAX {
+            return Err(BackendFault::LongFileName(longest));
+        }
         // `.{}` and a name like `.x` can still make something else of a component: the shape has to stay as written.
         let shape = |path: &Path| -> Vec<bool> {
             path.components().map(|part| matches!(part, std::path::Component::Normal(_))).collect()
@@ -224,6 +235,36 @@ pub(super) fn fit_for_a_path(matched: &str) -> Result<(), BackendFault> {
     if escapes { Err(BackendFault::Unsafe) } else { Ok(()) }
 }
 
+/// The longest name of a file, in bytes: Linux's NAME_MAX.
+const NAME_MAX: usize = 255;
+
+/// What stands in file names as it is: characters that every file system keeps as they are, and no tool takes for another thing.
+const PLAIN: &str = "-_.~+=@,";
+
+/// The part of a file's name that stands for what `*` matched. Different names always make different files, also where a
+/// file system takes several spellings of a letter as one: what is not plain is percent-encoded, and so is a dot at the
+/// start, so that no name hides a file.
+pub(super) fn file_name(matched: &str) -> Result<String, BackendFault> {
+    fit_for_a_path(matched)?;
+    let mut name = String::with_capacity(matched.len());
+    for (at, character) in matched.char_indices() {
+        let plain = character.is_ascii_alphanumeric() || PLAIN.contains(character) && !(at == 0 && character == '.');
+        if plain {
+            name.push(character);
+        } else {
+            let mut bytes = [0; 4];
+            character.encode_utf8(&mut bytes).bytes().for_each(|byte| name.push_str(&format!("%{byte:02X}")));
+        }
+    }
+    Ok(name)
+}
+
+/// What `*` matched, if `part` is what [`file_name`] makes of it.
+pub(super) fn name_of_file(part: &str) -> Option<String> {
+    let matched = decode_path(part).ok()?.into_os_string().into_string().ok()?;
+    file_name(&matched).is_ok_and(|name| name == part).then_some(matched)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -236,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_relative_file_stands_in_the_state_directory() {
-        let file = |path: &str| Target::Fixed(Backend::File { path: path.into(), size: None });
+        let file = |path: &str| Target::Fixed(Backend::File { path: path.into(), size: None, beneath: None });
         for (text, path) in [("file:a.img", "state/a.img"), ("file:./b//a", "state/b/a"), ("file:/a/./b", "/a/b")] {
             assert_eq!(Target::read(text, false, None, Path::new("state")), Ok(file(path)), "{text}");
         }
@@ -265,7 +306,15 @@ mod tests {
             assert_eq!(file.fill(hostile), Err(BackendFault::Unsafe), "{hostile:?}");
             assert_eq!(socket.fill(hostile), Err(BackendFault::Unsafe), "{hostile:?}");
         }
-        assert_eq!(file.fill("a b"), Ok(Backend::File { path: "/srv/a b".into(), size: None }));
+        let served = |path: &str| Ok(Backend::File { path: path.into(), size: None, beneath: Some("/srv".into()) });
+        assert_eq!(file.fill("vm-1_a.b~+=@,"), served("/srv/vm-1_a.b~+=@,"));
+        for (name, path) in [("a b", "/srv/a%20b"), (".x", "/srv/%2Ex"), ("%2f", "/srv/%252f"), ("\n*", "/srv/%0A%2A")]
+        {
+            assert_eq!(file.fill(name), served(path));
+        }
+        // Two names that some file systems take as one.
+        assert_eq!((file.fill("\u{e9}"), file.fill("e\u{301}")), (served("/srv/%C3%A9"), served("/srv/e%CC%81")));
+        assert_eq!(file.fill(&"\u{e9}".repeat(43)), Err(BackendFault::LongFileName(258)));
         assert_eq!(socket.fill("a").unwrap().to_string(), "nbd+unix:///a?socket=/run/.a/nbd.sock");
         assert_eq!(socket.fill(&"x".repeat(200)), Err(UriFault::LongSocket(215).into()));
         assert_eq!(
@@ -274,7 +323,24 @@ mod tests {
         );
     }
 
+    impl Backend {
+        fn beneath(&self) -> Option<&Path> {
+            match self {
+                Self::File { beneath, .. } => beneath.as_deref(),
+                _ => None,
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn each_name_has_a_file_of_its_own(one in "\\PC{1,8}", other in "\\PC{1,8}") {
+            let (Ok(a), Ok(b)) = (file_name(&one), file_name(&other)) else { return Ok(()) };
+            prop_assert_eq!(one == other, a == b);
+            prop_assert!(a.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/'));
+            prop_assert_eq!(name_of_file(&a), Some(one));
+        }
+
         #[test]
         fn a_filled_path_has_the_components_that_were_written(
             path in "[a.]{0,2}(/[a.]{0,2}){0,2}\\{\\}[a.]{0,2}(/[a.{}]{0,3}){0,2}",
@@ -283,6 +349,7 @@ mod tests {
             let Ok(target) = Target::read(&format!("file:/{path}"), true, None, Path::new("state")) else { return Ok(()) };
             let Ok(Backend::File { path: filled, .. }) = target.fill(&matched) else { return Ok(()) };
             let Ok(Backend::File { path: written, .. }) = target.fill("x") else { panic!("checked when read") };
+            prop_assert!(filled.starts_with(target.fill("x").unwrap().beneath().unwrap()));
             prop_assert_eq!(filled.components().count(), written.components().count());
             for (now, then) in filled.components().zip(written.components()) {
                 prop_assert!(now == then || matches!(now, std::path::Component::Normal(_)));

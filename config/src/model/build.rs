@@ -19,6 +19,7 @@ use super::clients::Listeners;
 use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
 use super::limits::{LimitOverrides, Limits};
 use super::notify::{Hook, url_fault};
+use super::place::Reserved;
 use super::resize::{Facts, Resize};
 use super::section::Section;
 use super::template::Template;
@@ -27,7 +28,7 @@ use super::tls::{self, Listener};
 use super::{Config, Log, LogFormat, LogLevel, clash, embedded, tenant};
 
 /// The whole configuration. None only if something was noted.
-pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
+pub(super) fn config(raw: RawConfig, file: &Path, report: &mut Report) -> Option<Config> {
     let state = state(raw.state, report);
     let limits = Limits::read(raw.limits.unwrap_or_default(), &mut Section::new("limits", report));
     let token_file = token_file(raw.admin.as_ref(), report);
@@ -35,7 +36,8 @@ pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
     let written = Listeners::written(raw.listener.as_deref());
     let listeners = listeners(raw.listener.unwrap_or_default(), admin.as_ref(), report);
     let tenants = tenant::read(raw.tenant, limits, &written, report);
-    let exports = exports(raw.export.unwrap_or_default(), &tenants, &state, report);
+    let mut reserved = Reserved::new(&state, file, token_file.as_deref(), &listeners, admin.as_ref());
+    let exports = exports(raw.export.unwrap_or_default(), &tenants, &state, &mut reserved, report);
     let threads = raw.runtime.unwrap_or_default().threads;
     let threads = Section::new("runtime", report).count("threads", threads, 1..=1024).and_then(nonzero);
     let log = log(&raw.log.unwrap_or_default(), &mut Section::new("log", report));
@@ -50,6 +52,7 @@ pub(super) fn config(raw: RawConfig, report: &mut Report) -> Option<Config> {
         access: Access::new(tenants.clients),
         tenants: tenants.list,
         exports,
+        reserved,
     })
 }
 
@@ -107,7 +110,13 @@ fn listeners(raw: Vec<RawListener>, admin: Option<&AdminAddress>, report: &mut R
     listeners
 }
 
-fn exports(raw: Vec<RawExport>, tenants: &Tenants, state: &Path, report: &mut Report) -> Exports {
+fn exports(
+    raw: Vec<RawExport>,
+    tenants: &Tenants,
+    state: &Path,
+    reserved: &mut Reserved,
+    report: &mut Report,
+) -> Exports {
     if raw.is_empty() {
         let example = "[[export]]\nname = \"vm1\"\nbackend = \"nbd://10.0.0.5:10809/vm1\"";
         Section::new("", report).missing_with("export", "at least one export is needed", example);
@@ -121,7 +130,8 @@ fn exports(raw: Vec<RawExport>, tenants: &Tenants, state: &Path, report: &mut Re
         entries.extend(export(name, raw, tenants, state, &mut section).map(|entry| (index, entry)));
     }
     clash::names(&names, report);
-    clash::files(&entries, report);
+    entries.iter().for_each(|(_, entry)| reserved.add(entry));
+    clash::files(&entries, reserved, report);
     clash::windows(&entries, report);
     clash::crowds(&entries, tenants, report);
     Exports::new(entries.into_iter().map(|(_, entry)| entry))

@@ -11,7 +11,8 @@ use crate::problem::Report;
 use super::backend::{Backend, Target};
 use super::driver::Driver;
 use super::export::{Entry, Name};
-use super::template::{Blanks, Template};
+use super::place::{Reserved, misplaced};
+use super::template::Template;
 use super::tenant::Tenants;
 
 /// Notes names that stand twice, and templates of which neither comes first for a name, at the later export.
@@ -66,53 +67,12 @@ pub(super) fn windows(entries: &[(usize, Entry)], report: &mut Report) {
     }
 }
 
-/// Notes files that two exports would open, at the later export.
-pub(super) fn files(entries: &[(usize, Entry)], report: &mut Report) {
-    let mut fixed: HashMap<&Path, usize> = HashMap::new();
-    let mut patterns: HashMap<&Blanks, usize> = HashMap::new();
-    let mut shared = |index: usize, first: usize, file: &str| {
-        let what = format!(
-            "`{file}` is the backend of export[{first}] too: two exports on one file destroy each other's data"
-        );
-        report.note_with(&format!("export[{index}].backend"), what, Some(r#"backend = "file:another.img""#.to_owned()));
-    };
-    for (index, entry) in entries {
-        match &entry.target {
-            Target::Fixed(Backend::File { path, .. }) => match fixed.get(path.as_path()) {
-                Some(first) => shared(*index, *first, &format!("file:{}", path.display())),
-                None => _ = fixed.insert(path, *index),
-            },
-            Target::File { path, .. } => match patterns.get(path) {
-                Some(first) => shared(*index, *first, &format!("file:{}", path.fill("{}"))),
-                None => _ = patterns.insert(path, *index),
-            },
-            _ => {}
-        }
-    }
-    // A template opens the file of an exact name if the name that leads there is another one.
-    let templates = entries.iter().filter_map(|(index, entry)| match (&entry.name, &entry.target) {
-        (Name::Template(name), Target::File { path, .. }) => Some((*index, name, path)),
-        _ => None,
-    });
-    let templates: Vec<_> = templates.collect();
-    for (at, (index, name, blanks)) in templates.iter().enumerate() {
-        for (first, before, others) in templates.iter().take(at).filter(|(_, _, others)| others != blanks) {
-            if name.shares(blanks, before, others) {
-                shared(*index, *first, &format!("file:{}", blanks.fill("{}")));
-            }
-        }
-    }
-    for (index, name, blanks) in templates {
-        for (other, entry) in entries {
-            let (Name::Exact(exact), Target::Fixed(Backend::File { path, .. })) = (&entry.name, &entry.target) else {
-                continue;
-            };
-            let matched = path.to_str().and_then(|path| blanks.matched(path)).filter(|matched| !matched.contains('/'));
-            if matched.is_some_and(|matched| name.name_of(matched) != exact.as_str()) {
-                let (first, last) = (index.min(*other), index.max(*other));
-                shared(last, first, &format!("file:{}", path.display()));
-            }
-        }
+/// Notes files that two exports would open, at the later export, and templates whose files are where others' are.
+pub(super) fn files(entries: &[(usize, Entry)], reserved: &Reserved, report: &mut Report) {
+    let labelled: Vec<_> = entries.iter().map(|(index, entry)| (format!("export[{index}]"), entry)).collect();
+    for wrong in misplaced(&labelled, reserved, &Path::to_owned) {
+        let index = entries.get(wrong.at).map(|(index, _)| *index).unwrap_or_default();
+        report.note_with(&format!("export[{index}].{}", wrong.key), wrong.what, Some(wrong.example.to_owned()));
     }
 }
 

@@ -135,7 +135,7 @@ impl Matched<'_> {
     pub(super) fn path(&self, path: &Path) -> Result<PathBuf, BackendFault> {
         // It came out of the file, which is UTF-8.
         let text = path.to_str().unwrap_or_default();
-        fill_path(&Blanks::read(text, |piece| Ok::<_, BackendFault>(piece.to_owned()))?, self.0)
+        fill_path(&Blanks::plain(text), self.0)
     }
 
     pub(super) fn words(&self, words: &[String]) -> Result<Vec<String>, BackendFault> {

@@ -15,6 +15,7 @@ use super::address::{AdminAddress, ListenAddress};
 use super::backend::{Backend, Target};
 use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
 use super::limits::Limits;
+use super::place::Reserved;
 use super::resize::{Facts, Resize};
 use super::tenant::{Crowd, Rates, Tenant};
 use super::tls::Listener;
@@ -53,7 +54,7 @@ impl Config {
         let (size, most) = (Size::from_gib(1), Size::from_gib(4));
         let facts = Facts { embedded: true, read_only: false, size: Some(size), max_size: Some(most) };
         let allowance = TenantLimits { quota: Some(Bytes(most.bytes())), ..TenantLimits::NONE };
-        let backend = Backend::File { path: state.join("demo.img"), size: Some(size) };
+        let backend = Backend::File { path: state.join("demo.img"), size: Some(size), beneath: None };
         let demo = Entry {
             name: Name::Exact(name),
             tenant: tenant.clone(),
@@ -79,6 +80,8 @@ impl Config {
             access: Access::default(),
             tenants: vec![Tenant { id: tenant, limits, allowance, rates: Rates::default(), crowd: Crowd::default() }],
             exports: Exports::new([demo]),
+            // No client makes up a name.
+            reserved: Reserved::default(),
         }
     }
 }

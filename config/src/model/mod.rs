@@ -15,6 +15,7 @@ mod export;
 mod io;
 mod limits;
 mod notify;
+mod place;
 mod resize;
 mod section;
 mod template;
@@ -40,6 +41,7 @@ pub use export::{NoExport, OnBackendLoss, Resolved};
 pub use io::IoRates;
 pub use limits::{LimitOverrides, Limits};
 pub use notify::{Hook, Way};
+use place::{Misplaced, Reserved, misplaced};
 pub use resize::Resize;
 pub use tenant::{Crowd, Rates, Tenant};
 pub use tls::{Listener, ListenerTls};
@@ -65,6 +67,7 @@ pub struct Config {
     access: Access,
     tenants: Vec<Tenant>,
     exports: Exports,
+    reserved: Reserved,
 }
 
 /// What is logged, to standard error.
@@ -122,7 +125,7 @@ impl Config {
     /// Reads a configuration, or says everything that is wrong with it. `origin` is the name that problems show.
     pub fn parse(text: &str, origin: &Path) -> Result<Self, Problems> {
         let mut report = Report::default();
-        let config = shape::read(text, &mut report).and_then(|raw| build::config(raw, &mut report));
+        let config = shape::read(text, &mut report).and_then(|raw| build::config(raw, origin, &mut report));
         match report.finish(origin, config)? {
             Some(config) => Ok(config),
             // A configuration is only withheld together with a problem; should one ever not be, it is told here.
@@ -138,6 +141,19 @@ impl Config {
             Problems::unreadable(path, format!("the file is not UTF-8 from byte {} on", error.valid_up_to()))
         })?;
         Self::parse(text, path)
+    }
+
+    /// What is wrong with where files are once links are followed, each as a sentence: two exports that open one file, a
+    /// template whose files are in a directory of the gateway's. `real` tells what a path is without links; it may be asked for
+    /// paths that are not there.
+    pub fn misplaced_files(&self, real: &dyn Fn(&Path) -> PathBuf) -> Vec<String> {
+        let labelled: Vec<_> =
+            self.exports.entries().map(|(name, entry)| (format!("export {name:?}"), entry)).collect();
+        let sentence = |wrong: Misplaced| {
+            let name = labelled.get(wrong.at).map_or("", |(label, _)| label.as_str());
+            format!("{name}: {}: {}", wrong.key, wrong.what)
+        };
+        misplaced(&labelled, &self.reserved, real).into_iter().map(sentence).collect()
     }
 
     /// The tenants: those declared, or the one that is there without. At least one.

@@ -1,5 +1,7 @@
 //! Names with one `*`, and texts with `{}` that take what it matched.
 
+use std::path::PathBuf;
+
 /// A name with one `*`: what stands before it and after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
@@ -45,8 +47,8 @@ impl Template {
         }
         let Some(begin) = others_ends.0.strip_prefix(own_ends.0) else { return false };
         let longer = |end: &str| !begin.contains('/') && !end.contains('/');
-        // The same name leads to one export only.
-        let prefixes = other.prefix == format!("{}{begin}", self.prefix);
+        // The same name leads to one export only. A percent sign stands for something else in a name.
+        let prefixes = !begin.contains('%') && other.prefix == format!("{}{begin}", self.prefix);
         if let Some(end) = others_ends.1.strip_suffix(own_ends.1) {
             // What stands for the one's star is what stands for the other's, between `begin` and `end`.
             return longer(end) && !(prefixes && other.suffix == format!("{end}{}", self.suffix));
@@ -81,12 +83,29 @@ impl Blanks {
         text.split("{}").map(piece).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The same, where each piece is taken as it stands.
+    pub(super) fn plain(text: &str) -> Self {
+        Self(text.split("{}").map(str::to_owned).collect())
+    }
+
     /// What stands before and after the blank, if there is exactly one.
     fn ends(&self) -> Option<(&str, &str)> {
         match self.0.as_slice() {
             [before, after] => Some((before, after)),
             _ => None,
         }
+    }
+
+    /// As a path: the directory in which what stands in the blanks can make a difference.
+    pub(super) fn directory(&self) -> PathBuf {
+        let first = self.0.first().map_or("", String::as_str);
+        let (directory, _) = first.rsplit_once('/').unwrap_or((".", first));
+        if directory.is_empty() { PathBuf::from("/") } else { PathBuf::from(directory) }
+    }
+
+    /// As a path: whether what stands in a blank can be a directory.
+    pub(super) fn names_directories(&self) -> bool {
+        self.0.iter().skip(1).any(|piece| piece.contains('/'))
     }
 
     /// Whether there is a blank.
@@ -122,7 +141,7 @@ mod tests {
     }
 
     fn blanks(text: &str) -> Blanks {
-        Blanks::read(text, |piece| Ok::<_, ()>(piece.to_owned())).unwrap()
+        Blanks::plain(text)
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub fn check(path: &Path) -> ExitCode {
                 eprintln!("{}: {error}", path.display());
                 return ExitCode::from(USAGE);
             }
+            let misplaced = twins::misplaced_files(&config);
+            if !misplaced.is_empty() {
+                misplaced.iter().for_each(|what| eprintln!("{}: {what}", path.display()));
+                return ExitCode::from(USAGE);
+            }
             // No problem, and yet seldom meant.
             for twins in twins::twins(&config) {
                 eprintln!("{}: warning: {twins}", path.display());

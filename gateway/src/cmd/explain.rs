@@ -211,7 +211,7 @@ read-only = true
 [[export]]
 name = "red/*"
 tenant = "red"
-backend = "file:{}"
+backend = "file:disks/{}"
 "#;
 
     fn told(known: &[&str], export: &str, verb: &str) -> String {

@@ -16,7 +16,7 @@ use super::registry::Shared;
 use super::view::View;
 use crate::lane::{self, DialError, Dialer, Durability, Lane, Look, OnLoss};
 use crate::net::Address;
-use crate::origin::{Origin, OriginError};
+use crate::origin::{Origin, OriginError, Place};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::resize::ResizeInfo;
@@ -187,9 +187,18 @@ impl Backend {
     ) -> Result<(Self, Facts, Arc<View>), Unopened> {
         match &config.backend {
             config::Backend::Nbd(uri) => Self::dial(config, uri, shared, metrics, resizer).await,
-            config::Backend::File { path, size } => {
-                let (path, size, read_only) = (path.clone(), *size, config.read_only);
-                let open = move || Origin::open_file(&path, size.map(|s| s.bytes()), read_only);
+            config::Backend::File { path, size, beneath } => {
+                let mut place = Place::named(path);
+                if let Some(beneath) = beneath {
+                    place = place.beneath(beneath);
+                }
+                // What is in the state directory is the gateway's to arrange; a directory elsewhere may be a mount that is
+                // missing, and its disk would land on another file system.
+                if path.starts_with(&shared.state) {
+                    place = place.making_directories();
+                }
+                let (size, read_only) = (size.map(|size| size.bytes()), config.read_only);
+                let open = move || Origin::open_file(place, size, read_only);
                 let opened = tokio::task::spawn_blocking(open).await.map_err(|e| Unopened::Task(e.to_string()))?;
                 Ok(Self::embedded(opened?, &config.resize.driver, &metrics()))
             }

@@ -22,7 +22,7 @@ impl Registry {
             return Ok(false);
         }
         let size = match (&config.backend, &config.resize.driver) {
-            (Backend::File { path, size: Some(size) }, _) if is_missing(path).await => {
+            (Backend::File { path, size: Some(size), .. }, _) if is_missing(path).await => {
                 // Whatever it was counted at is gone.
                 book.settle(export, Size::ZERO).await;
                 Size::new(size.bytes()).unwrap_or(Size::MAX)
@@ -45,7 +45,7 @@ impl Registry {
     pub async fn is_unmade(&self, name: &str) -> bool {
         let Ok(config) = self.config().export_for(name) else { return false };
         match &config.backend {
-            Backend::File { path, size: Some(_) } if !self.config().listable().any(|listed| listed == name) => {
+            Backend::File { path, size: Some(_), .. } if !self.config().listable().any(|listed| listed == name) => {
                 !self.entries.contains_key(name) && is_missing(path).await
             }
             _ => false,
@@ -91,9 +91,9 @@ impl Registry {
     }
 }
 
-/// Whether there is nothing of a disk. What can't be looked at may be there.
+/// Whether there is nothing of a disk. What can't be looked at may be there, and so may what a link leads to: it is never made.
 async fn is_missing(path: &Path) -> bool {
-    match tokio::fs::metadata(path).await {
+    match tokio::fs::symlink_metadata(path).await {
         Ok(found) => found.is_file() && found.len() == 0,
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }

@@ -106,15 +106,17 @@ fn plain(host: &Host) -> Host {
     }
 }
 
-/// Without links; of a socket that is not there yet, its directory without them.
-fn resolved(socket: &Path) -> PathBuf {
-    let there = socket.canonicalize().ok();
-    let beside = || {
-        let directory =
-            socket.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
-        Some(directory?.canonicalize().ok()?.join(socket.file_name()?))
-    };
-    there.or_else(beside).or_else(|| std::path::absolute(socket).ok()).unwrap_or_else(|| socket.to_owned())
+/// Without links; of what is not there yet, as much of its path without them as is there. Blocks.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let there = |above: &Path| Some(above.canonicalize().ok()?.join(path.strip_prefix(above).ok()?));
+    // Joined with nothing, a path ends with a slash.
+    path.ancestors().find_map(there).map(|path| path.components().collect()).unwrap_or_else(|| path.clone())
+}
+
+/// What is wrong with where files are once links are followed: see [`Config::misplaced_files`]. Blocks.
+pub fn misplaced_files(config: &Config) -> Vec<String> {
+    config.misplaced_files(&resolved)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::error::{failure, past_the_end};
 use super::open::{Opened, measure, open};
 use super::store::{Performed, Store};
 use super::transfer::wide;
-use super::{Admission, Facts, MAXIMUM_PAYLOAD, OriginError, PREFERRED_BLOCK, Task, durable::Durable};
+use super::{Admission, Facts, MAXIMUM_PAYLOAD, OriginError, PREFERRED_BLOCK, Place, Task, durable::Durable};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
 use crate::work::{Failure, Finished, Found, Outcome, Request, Status};
 
@@ -63,8 +63,8 @@ pub(super) struct Abilities {
 
 impl Disk {
     /// As [`super::Origin::open_file`].
-    pub(super) fn open(path: &Path, first_size: Option<u64>, read_only: bool) -> Result<Self, OriginError> {
-        Ok(Self::over(open(path, first_size, read_only)?, path, read_only))
+    pub(super) fn open(place: &Place, first_size: Option<u64>, read_only: bool) -> Result<Self, OriginError> {
+        Ok(Self::over(open(place, first_size, read_only)?, place.path(), read_only))
     }
 
     /// A store over an open file.

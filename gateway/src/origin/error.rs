@@ -19,6 +19,28 @@ pub enum OriginError {
         /// The file.
         path: PathBuf,
     },
+    /// There is no directory to make it in.
+    #[error(
+        "can't make `{}`: directory `{}` does not exist; create it, or mount what belongs there",
+        path.display(),
+        directory.display()
+    )]
+    NoDirectory {
+        /// The file.
+        path: PathBuf,
+        /// The directory above it.
+        directory: PathBuf,
+    },
+    /// A symbolic link where there can be none.
+    #[error(
+        "can't open `{}`: it is or leads over a symbolic link, which is not followed for a template's file nor to make a \
+         missing file; replace the link by what it leads to, or give it an export of its own",
+        path.display()
+    )]
+    Link {
+        /// The file.
+        path: PathBuf,
+    },
     /// Neither a regular file nor a block device.
     #[error("`{}` is neither a regular file nor a block device; name one of these", path.display())]
     NotADisk {
@@ -107,7 +129,8 @@ impl OriginError {
             {
                 Errno::ENOSPC
             }
-            OriginError::Missing { .. } | OriginError::NotADisk { .. } | OriginError::Locked { .. } => Errno::EIO,
+            OriginError::Missing { .. } | OriginError::NoDirectory { .. } | OriginError::Link { .. } => Errno::EIO,
+            OriginError::NotADisk { .. } | OriginError::Locked { .. } => Errno::EIO,
             OriginError::NotDurable { .. } | OriginError::Io { .. } => Errno::EIO,
         }
     }

@@ -4,7 +4,6 @@
 //! exactly once, in any order. Never blocks who submits, never talks to a socket, never decides about a size: a resize
 //! driver asks, it obeys. A file is locked while it is open, so that two processes never serve it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::proto::{Cookie, Errno, ExportFlags};
@@ -17,6 +16,7 @@ mod error;
 mod map;
 mod memory;
 mod open;
+mod place;
 mod pool;
 mod store;
 #[cfg(test)]
@@ -25,6 +25,7 @@ mod transfer;
 mod zero;
 
 pub use error::OriginError;
+pub use place::Place;
 
 use admission::Admission;
 use disk::Disk;
@@ -67,15 +68,16 @@ pub struct Origin {
 impl Origin {
     /// Opens a file or block device and locks it: exclusively, or shared with other readers if `read_only`.
     ///
-    /// With `first_size`, in bytes, a missing file is made, and so are missing directories above it; an empty file gets
-    /// that size. The size of any other file stays as it is. Blocks.
-    pub fn open_file(path: &Path, first_size: Option<u64>, read_only: bool) -> Result<Self, OriginError> {
+    /// With `first_size`, in bytes, a missing file is made and an empty file gets that size; its directory has to be there,
+    /// unless the place says otherwise. The size of any other file stays as it is. Blocks.
+    pub fn open_file(place: impl Into<Place>, first_size: Option<u64>, read_only: bool) -> Result<Self, OriginError> {
+        let place = place.into();
         let pool = Pool::shared().map_err(|source| OriginError::Io {
             doing: "start threads for",
-            path: path.into(),
+            path: place.path().into(),
             source,
         })?;
-        let store = Arc::new(Disk::open(path, first_size, read_only)?);
+        let store = Arc::new(Disk::open(&place, first_size, read_only)?);
         Ok(Self { store, pool: Some(pool) })
     }
 

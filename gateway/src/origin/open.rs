@@ -1,14 +1,11 @@
 //! Opening a file or block device: makes what is missing, locks it, and finds out what it is.
 
-use std::io;
-use std::path::Path;
-
 use rustix::fd::OwnedFd;
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
+use rustix::fs::{FileType, FlockOperation, OFlags, SeekFrom};
 use rustix::io::Errno as Os;
 
-use super::OriginError;
 use super::disk::Kind;
+use super::{OriginError, Place};
 use crate::proto::MAX_SIZE;
 
 /// An open and locked file.
@@ -23,20 +20,18 @@ pub(super) struct Opened {
 }
 
 /// As [`super::Origin::open_file`].
-pub(super) fn open(path: &Path, first_size: Option<u64>, read_only: bool) -> Result<Opened, OriginError> {
+pub(super) fn open(place: &Place, first_size: Option<u64>, read_only: bool) -> Result<Opened, OriginError> {
     if let Some(size) = first_size.filter(|&size| size > MAX_SIZE) {
         return Err(OriginError::TooLarge { size });
     }
+    let path = place.path();
     let refused = |doing, source: Os| OriginError::Io { doing, path: path.into(), source: source.into() };
     // Without NONBLOCK, opening a FIFO by mistake would wait for its other end.
     let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
     let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = match (rustix::fs::open(path, flags, Mode::empty()), first_size) {
-        (Ok(file), _) => file,
-        (Err(Os::NOENT), Some(_)) if !read_only => make(path, flags)?,
-        (Err(Os::NOENT), _) => return Err(OriginError::Missing { path: path.into() }),
-        (Err(Os::ISDIR), _) => return Err(OriginError::NotADisk { path: path.into() }),
-        (Err(os), _) => return Err(refused("open", os)),
+    let file = match place.open(flags) {
+        Err(OriginError::Missing { .. }) if first_size.is_some() && !read_only => place.make(flags)?,
+        opened => opened?,
     };
     let stat = rustix::fs::fstat(&file).map_err(|os| refused("examine", os))?;
     let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -70,20 +65,4 @@ pub(super) fn open(path: &Path, first_size: Option<u64>, read_only: bool) -> Res
 /// The size in bytes, of a file or a device.
 pub(super) fn measure(file: &OwnedFd) -> rustix::io::Result<u64> {
     rustix::fs::seek(file, SeekFrom::End(0))
-}
-
-/// Makes a missing file, for its owner alone: it holds somebody's disk. Its name is durable when this returns.
-fn make(path: &Path, flags: OFlags) -> Result<OwnedFd, OriginError> {
-    let refused = |source: io::Error| OriginError::Io { doing: "make", path: path.into(), source };
-    let parent = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => Path::new("/"),
-    };
-    std::fs::create_dir_all(parent).map_err(refused)?;
-    let file =
-        rustix::fs::open(path, flags | OFlags::CREATE, Mode::RUSR | Mode::WUSR).map_err(|os| refused(os.into()))?;
-    let directory = std::fs::File::open(parent).map_err(refused)?;
-    directory.sync_all().map_err(refused)?;
-    Ok(file)
 }

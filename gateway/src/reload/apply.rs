@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nbd_gateway_config::{Config, Limits, Resolved};
 use nbd_gateway_metrics::Metrics;
@@ -128,6 +129,7 @@ impl InRun {
             changes.by_restart_only().map(|what| format!("{what}: this needs a restart, or leave it as it was"));
         let mut wrong: Vec<String> = fixed.collect();
         wrong.extend(self.registry.objections(config));
+        wrong.extend(misplaced_files(config).await);
         if let Some(file) = &config.token_file
             && now.token_file != config.token_file
         {
@@ -242,3 +244,18 @@ async fn no_token(file: &Path) -> Option<String> {
         Err(error) => Some(format!("[admin]: token-file {} can't be read: {error}", file.display())),
     }
 }
+
+/// What is wrong with where the configuration's files are. What hangs meanwhile hangs alone, and the reload is refused.
+async fn misplaced_files(config: &Config) -> Vec<String> {
+    let config = config.clone();
+    let look = tokio::task::spawn_blocking(move || twins::misplaced_files(&config));
+    match tokio::time::timeout(LOOK, look).await {
+        Ok(Ok(wrong)) => wrong,
+        Ok(Err(_)) | Err(_) => {
+            vec![format!("can't look at the directories of files within {LOOK:?}: see whether a file system hangs")]
+        }
+    }
+}
+
+/// How long directories are looked at in a reload: none takes as long unless its file system hangs.
+const LOOK: Duration = Duration::from_secs(10);

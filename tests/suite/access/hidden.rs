@@ -58,7 +58,7 @@ fn a_hidden_export_and_one_that_is_not_there_are_answered_alike_byte_for_byte() 
     let backend = Backend::start(Script::default())?;
     let blues = |name: &str, backend: &str| export(name, backend, "tenant = \"blue\"");
     // What a directory would be left by is refused by its template, which is nobody's to know either.
-    let images = format!("file:{}/{{}}.img", backend.socket.parent().unwrap().display());
+    let images = format!("file:{}/images/{{}}.img", backend.socket.parent().unwrap().display());
     let there = blues("vm1", &backend.uri()) + &blues("images/*", &images) + &disk("own", "");
     let (with, [all, some]) = start(&there)?;
     let (without, [_, other]) = start("")?;

@@ -54,6 +54,37 @@ fn check_and_the_start_and_a_reload_warn_of_two_exports_of_one_disk_with_both_na
     gateway.end()
 }
 
+/// A link led a client into the ledger, and two names to one file.
+#[test]
+fn check_and_the_start_and_a_reload_refuse_templates_that_links_lead_into_each_other_or_the_state()
+-> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    for name in ["disks", "state"] {
+        fs::create_dir(place.path(name))?;
+        std::os::unix::fs::symlink(place.path(name), place.path(&format!("to-{name}")))?;
+    }
+    let file = |name: &str, at: &str| export(name, &format!("file:{}", place.path(at).display()), "size = \"1MiB\"");
+    let (plain, twice, inside) = (file("a/*", "disks/{}"), file("b/*", "to-disks/b-{}"), file("c/*", "to-state/{}"));
+    let head = format!("state = {:?}\n[[listener]]\naddress = \"127.0.0.1:0\"\n", place.path("state"));
+    for (tables, words) in [
+        (&twice, "export \"b/*\": backend: `file:"),
+        (&inside, "which is the state directory, with the ledger: use a directory that holds nothing but disks"),
+    ] {
+        let text = [&head, &plain, tables.as_str()].concat();
+        let said = check(&text)?;
+        ensure(said.status.code() == Some(2) && said.stderr.contains(words), || said.trouble("said").to_string())?;
+        fs::write(place.path("config.toml"), &text)?;
+        let said = gateway(["serve".as_ref(), "--config".as_ref(), place.path("config.toml").as_os_str()])?.run()?;
+        ensure(!said.status.success() && said.stderr.contains(words), || said.trouble("said").to_string())?;
+    }
+    let gateway = Gateway::start(&plain)?.expecting_errors();
+    gateway.write_down(&[&*plain, &twice].concat())?;
+    let said = gateway.operator(&["reload"])?.run()?;
+    let words = "two exports on one file destroy each other's data";
+    ensure(!said.status.success() && said.stderr.contains(words), || said.trouble("said").to_string())?;
+    gateway.end()
+}
+
 #[test]
 fn check_tells_every_problem_at_once_with_its_key_and_an_example() -> Result<(), Trouble> {
     let wrong = "

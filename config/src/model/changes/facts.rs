@@ -201,7 +201,8 @@ pub(super) fn export(entry: &Entry) -> Facts {
 fn backend(target: &Target, facts: &mut Facts) {
     // Of a template, with its blanks: they are no name that could not be filled in.
     let (said, length) = match target.fill("{}") {
-        Ok(Backend::File { path, size }) => (format!("file:{}", path.display()), size),
+        _ if let Target::File { path, size } = target => (format!("file:{}", path.fill("{}")), *size),
+        Ok(Backend::File { path, size, .. }) => (format!("file:{}", path.display()), size),
         Ok(Backend::Memory { size }) => ("memory:".to_owned(), Some(size)),
         Ok(Backend::Nbd(uri)) => (uri.to_string().replace("%7B%7D", "{}"), None),
         Err(_) => (format!("{target:?}"), None),

@@ -68,7 +68,7 @@ fn a_huge_sparse_memory_disk_is_discarded_and_mapped_at_once() {
 fn a_device_is_never_resized_but_its_new_size_is_adopted() {
     let directory = Directory::new();
     let path = directory.path("disk");
-    let mut disk = Disk::open(&path, Some(MIB), false).unwrap();
+    let mut disk = Disk::open(&Place::named(&path), Some(MIB), false).unwrap();
     disk.kind = Kind::Device { sector: 512 };
     let origin = over(disk);
     let error = origin.set_size(2 * MIB).unwrap_err();

@@ -116,7 +116,7 @@ fn write_zeroes_with_no_hole_allocates_what_was_a_hole() {
 #[test]
 fn fast_zero_fails_rather_than_write() {
     let directory = Directory::new();
-    let disk = Disk::open(&directory.path("disk"), Some(MIB), false).unwrap();
+    let disk = Disk::open(&Place::named(directory.path("disk")), Some(MIB), false).unwrap();
     disk.able.punch.store(false, Ordering::Relaxed);
     disk.able.zero_range.store(false, Ordering::Relaxed);
     let origin = over(disk);

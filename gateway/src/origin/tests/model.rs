@@ -170,7 +170,7 @@ proptest! {
     #[test]
     fn a_file_that_can_do_nothing_but_read_and_write_keeps_it_too(steps in proptest::collection::vec(step(), 0..30)) {
         let directory = Directory::new();
-        let disk = Disk::open(&directory.path("disk"), Some(LARGEST), false).unwrap();
+        let disk = Disk::open(&Place::named(directory.path("disk")), Some(LARGEST), false).unwrap();
         for ability in [&disk.able.punch, &disk.able.zero_range, &disk.able.seek, &disk.able.nowait] {
             ability.store(false, Ordering::Relaxed);
         }
@@ -183,7 +183,7 @@ proptest! {
         steps in proptest::collection::vec(step().prop_filter("fixed size", |s| !matches!(s, Step::Resize { .. })), 0..30),
     ) {
         let directory = Directory::new();
-        let mut disk = Disk::open(&directory.path("disk"), Some(LARGEST), false).unwrap();
+        let mut disk = Disk::open(&Place::named(directory.path("disk")), Some(LARGEST), false).unwrap();
         disk.kind = Kind::Device { sector: 4096 };
         agree(&over(disk), steps);
     }

@@ -8,10 +8,14 @@ use crate::proto::MAX_SIZE;
 const MIB: u64 = 0x10_0000;
 
 #[test]
-fn a_missing_file_is_made_for_its_owner_only_with_the_directories_above_it() {
+fn a_missing_file_is_made_for_its_owner_only_and_directories_above_it_only_where_they_may_be() {
     let directory = Directory::new();
     let path = directory.path("tenant/blue/disk");
-    let origin = Origin::open_file(&path, Some(MIB), false).unwrap();
+    let error = Origin::open_file(&path, Some(MIB), false).unwrap_err();
+    assert!(matches!(error, OriginError::NoDirectory { .. }), "{error}");
+    assert!(error.to_string().contains("tenant/blue` does not exist"), "{error}");
+    assert!(!directory.path("tenant").exists());
+    let origin = Origin::open_file(Place::named(&path).making_directories(), Some(MIB), false).unwrap();
     let made = std::fs::metadata(&path).unwrap();
     assert_eq!((origin.size(), made.len()), (MIB, MIB));
     assert_eq!(made.permissions().mode() & 0o077, 0);
@@ -126,4 +130,45 @@ async fn close_finishes_what_was_submitted_then_releases_the_lock() {
     assert_eq!(refusal(late.remove(0).try_recv().unwrap()).errno, Errno::ESHUTDOWN);
     assert!(matches!(origin.set_size(1), Err(OriginError::Closed)));
     drop(next);
+}
+
+#[test]
+fn a_link_to_nowhere_makes_no_file_where_it_leads() {
+    let directory = Directory::new();
+    std::os::unix::fs::symlink(directory.path("elsewhere"), directory.path("disk")).unwrap();
+    let error = Origin::open_file(&directory.path("disk"), Some(MIB), false).unwrap_err();
+    assert!(matches!(error, OriginError::Link { .. }), "{error}");
+    assert!(!directory.path("elsewhere").exists());
+    // One that an operator named is followed to a file that is there.
+    std::fs::write(directory.path("elsewhere"), [7; 0x1000]).unwrap();
+    assert_eq!(Origin::open_file(&directory.path("disk"), None, false).unwrap().size(), 0x1000);
+}
+
+#[test]
+fn a_template_s_file_is_reached_over_no_link() {
+    let directory = Directory::new();
+    for made in ["secret", "disks", "disks/plain", "other"] {
+        std::fs::create_dir(directory.path(made)).unwrap();
+    }
+    std::fs::write(directory.path("secret/file"), [7; 0x1000]).unwrap();
+    std::fs::write(directory.path("disks/plain/disk"), [7; 0x1000]).unwrap();
+    let link = |to: &str, at: &str| std::os::unix::fs::symlink(directory.path(to), directory.path(at)).unwrap();
+    link("secret/file", "disks/file");
+    link("secret", "disks/directory");
+    link("secret/none", "disks/dangling");
+    link("disks", "named");
+    let open = |path: &str, size| {
+        let place = Place::named(directory.path("named").join(path)).beneath(directory.path("named"));
+        Origin::open_file(place, size, false).map(|origin| origin.size())
+    };
+    // What the operator wrote may be a link.
+    assert_eq!(open("plain/disk", None).unwrap(), 0x1000);
+    assert_eq!(open("fresh/disk", Some(MIB)).unwrap(), MIB);
+    for path in ["file", "directory/file", "directory/fresh", "dangling", "../secret/file", "../secret/fresh"] {
+        for size in [None, Some(MIB)] {
+            let error = open(path, size).unwrap_err();
+            assert!(matches!(error, OriginError::Link { .. } | OriginError::Io { .. }), "{path}: {error}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(directory.path("secret")).unwrap().count(), 1);
 }
