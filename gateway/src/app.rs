@@ -57,9 +57,6 @@ pub enum StartError {
         /// What is wrong with them.
         fault: CertificateFault,
     },
-    /// The metrics.
-    #[error("the metrics can't be set up: {0}")]
-    Metrics(String),
 }
 
 /// The gateway, bound and ready to run.
@@ -83,10 +80,8 @@ pub struct App {
 
 impl App {
     /// Binds every address and opens the embedded exports.
-    pub async fn build(config: Config, shards: Shards) -> Result<Self, StartError> {
+    pub async fn build(config: Config, shards: Shards, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let config = Arc::new(config);
-        let metrics =
-            Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|e| StartError::Metrics(e.to_string()))?);
         let mut doors = Doors::new(Arc::clone(&metrics), Inherited::from_env());
         let listeners = match doors.plan(&config).await {
             Ok(listeners) => listeners,

@@ -173,6 +173,7 @@
 //!   are back, and 64 KiB while it receives; rustls' own buffers beside that hold one record of 16 KiB each way.
 //! - Headers, error texts and extents are bounded one by one (proto.md's limits; 131072 extents of one context in one
 //!   answer), and by the number of requests in flight, not by the permits for bytes.
+//! - The log holds up to 1 MiB that waits to be written and 1 MiB that is being written.
 //! - Resizes hold no permits: 16 of one session, 1024 of one export, and one standing NOTIFY of a session, which keeps one
 //!   chunk unread and merges the rest. Of an export's resizes, a bounded number is remembered for operators.
 //!
@@ -191,6 +192,9 @@
 //! The gate is held for reading from judging a batch against the view's end until it stands in the backend's table, and for
 //! writing only to lower that end: so a shrink's drain sees every request that was judged against the old end. The books
 //! (quota, rates), an export's jobs, its audience and a session's standing NOTIFY have a lock each, taken alone.
+//!
+//! A log line may be logged under any lock: the log's own two (its rate limits, its queue) are taken last, alone, and never held
+//! while anything is written.
 //!
 //! A lane's table is never held while a job is finished: replies are collected under the lock and given out after it. A
 //! session's or a lane's waker, the pool and the metrics are taken last and alone. Guards of a DashMap (the registry,
@@ -239,6 +243,7 @@
 //! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`agent`] | `kernel`, `agent/` |
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
 //! | **Bounded series**: a metric's labels come from the configuration and from closed sets, never from a client; names that fit a template have series once they are open, a thousand at most. | `metrics` | there, `series.rs` |
+//! | **The log holds nobody up**, and nobody fills it: its lines are written by a thread of their own from a bounded queue, and every line that a client or a server can cause passes one rate limit. | `log` | there, `log` |
 //! | **A sign of life is one**: the service manager is told that the gateway lives only after every shard and the control runtime have run a task; a thread that hangs, spins or has ended stops that. | [`service`] | `systemd`, `service/tests.rs` |
 //! | **All or nothing**: a configuration that is read anew is in force as a whole, or everything is as it was and every reason is told. Sessions of what did not change never notice. | [`reload`], `export/swap.rs` | `reload`, config's `changes` |
 //! | **Never two**: an export that is taken out and comes back is opened when its former self is closed, not before. | `export/leaving.rs`, `export/registry.rs` | `reload` |
@@ -259,7 +264,6 @@ pub mod agent;
 pub mod app;
 pub mod cmd;
 pub mod command;
-mod complaints;
 pub mod driver;
 pub mod export;
 #[doc(hidden)]
@@ -269,6 +273,7 @@ pub mod http;
 pub mod lane;
 pub mod ledger;
 pub mod listener;
+mod log;
 pub mod net;
 pub mod origin;
 pub mod proto;

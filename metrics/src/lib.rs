@@ -21,3 +21,4 @@ pub use labels::{
 };
 pub use looked::Looked;
 pub use names::{ExportMetrics, HookMetrics, ListenerMetrics, Metrics, ResizeMetrics, TenantMetrics};
+pub use prometheus::IntCounter as Counter;

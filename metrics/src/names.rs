@@ -63,6 +63,8 @@ pub struct Metrics {
     pub(crate) hook_attempts: IntCounterVec,
     pub(crate) hooks_behind: IntGaugeVec,
     ledger_up: IntGauge,
+    log_dropped: IntCounter,
+    log_suppressed: IntCounter,
     reload_success: IntGauge,
     last_reload: IntGauge,
     pub(crate) exports: Arc<Mutex<HashSet<String>>>,
@@ -169,6 +171,16 @@ impl Metrics {
             "1 if the last write to the ledger succeeded; 0 while it can't be written, and nothing grows.",
         )?;
         registry.register(Box::new(ledger_up.clone()))?;
+        let log_dropped = IntCounter::new(
+            "log_lines_dropped_total",
+            "Number of log lines lost because standard error did not take them in time or was broken.",
+        )?;
+        registry.register(Box::new(log_dropped.clone()))?;
+        let log_suppressed = IntCounter::new(
+            "log_lines_suppressed_total",
+            "Number of log lines left out because similar lines about the same export, address or tenant came too fast.",
+        )?;
+        registry.register(Box::new(log_suppressed.clone()))?;
         let reload_success = IntGauge::new(
             "config_reload_success",
             "1 if the configuration was in order when it was last read; 0 after a reload that changed nothing because it was not.",
@@ -297,6 +309,8 @@ impl Metrics {
                 latency_buckets(),
             )?,
             ledger_up,
+            log_dropped,
+            log_suppressed,
             reload_success,
             last_reload,
             registry: registry.clone(),
@@ -407,6 +421,16 @@ impl Metrics {
     /// Whether the ledger can be written, as it was found last.
     pub fn ledger(&self, up: bool) {
         self.ledger_up.set(i64::from(up));
+    }
+
+    /// Counts log lines that were lost on their way out.
+    pub fn log_dropped(&self) -> IntCounter {
+        self.log_dropped.clone()
+    }
+
+    /// Counts log lines that were left out because similar ones came too fast.
+    pub fn log_suppressed(&self) -> IntCounter {
+        self.log_suppressed.clone()
     }
 
     /// The configuration was read: `at`, in seconds of Unix time, and is in force from then on.

@@ -38,6 +38,7 @@ mod kubernetes;
 mod lanes;
 mod limits;
 mod listeners;
+mod log;
 mod multiplex;
 mod observability;
 mod openapi;

@@ -172,10 +172,22 @@ impl Running {
         stdin: Stdio,
         stdout: Stdio,
     ) -> Result<Self, Trouble> {
+        let stderr = File::create(&log)?;
+        Self::start_to(program, arguments, log, stdin, [stdout, stderr.into()])
+    }
+
+    /// The same, with a say in its standard error too: `log` is shown if the test fails, and need not be it.
+    pub(crate) fn start_to(
+        program: &Path,
+        arguments: impl IntoIterator<Item: AsRef<OsStr>>,
+        log: PathBuf,
+        stdin: Stdio,
+        [stdout, stderr]: [Stdio; 2],
+    ) -> Result<Self, Trouble> {
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
-        command.stdin(stdin).stdout(stdout).stderr(File::create(&log)?).process_group(0);
+        command.stdin(stdin).stdout(stdout).stderr(stderr).process_group(0);
         let child = command.spawn().map_err(|e| Trouble::new(format!("cannot start {name}: {e}")))?;
         Ok(Self { name, command, child, log, ended: None })
     }
@@ -215,9 +227,24 @@ impl Running {
         Ok(())
     }
 
-    /// What it wrote to standard error so far.
+    /// What it wrote to standard error so far. A gateway's lines are written by a thread of its own, which sleeps once it has
+    /// written all of them.
     pub(crate) fn log(&self) -> String {
+        let end = Instant::now() + LAST_WORDS;
+        while self.still_writes() && Instant::now() < end {
+            thread::park_timeout(PACE);
+        }
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// Whether it has a thread that writes its log, and that thread runs.
+    fn still_writes(&self) -> bool {
+        let Ok(mut threads) = fs::read_dir(format!("/proc/{}/task", self.child.id())) else { return false };
+        threads.any(|thread| {
+            let stat = thread.and_then(|thread| fs::read_to_string(thread.path().join("stat"))).unwrap_or_default();
+            // NUMBER (NAME) STATE ...
+            stat.contains(" (log) ") && !stat.contains(" (log) S ")
+        })
     }
 
     /// The end of that: enough to see what was going on when a test failed.

@@ -8,8 +8,9 @@ use clap::CommandFactory;
 use nbd_gateway_config::Config;
 use nbd_gateway_config::cli::Cli;
 
-use super::{DONE, USAGE, failed, log};
+use super::{DONE, USAGE, failed};
 use crate::export::twins;
+use crate::log;
 
 /// Reads a configuration as `serve` would, and prints every problem at once.
 pub fn check(path: &Path) -> ExitCode {

@@ -4,11 +4,8 @@ pub mod agent;
 pub mod client;
 pub mod describe;
 pub mod explain;
-mod log;
 pub mod manual;
 pub mod operator;
-#[cfg(feature = "otel")]
-mod otlp;
 pub mod serve;
 mod token;
 

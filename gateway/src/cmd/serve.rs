@@ -4,12 +4,15 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use nbd_gateway_config::Config;
+use nbd_gateway_metrics::Metrics;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{DONE, USAGE, failed, log, token};
+use super::{DONE, FAILED, USAGE, failed, token};
 use crate::app::App;
+use crate::log;
 use crate::reload::{NotReloaded, Reload, Source};
 use crate::service::Service;
 use crate::shards::Shards;
@@ -30,8 +33,12 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    // Spans that wait are posted when it is dropped, after everything else has ended.
-    let mut log = match log::start(&config.log) {
+    let metrics = match Metrics::new(env!("CARGO_PKG_VERSION")) {
+        Ok(metrics) => Arc::new(metrics),
+        Err(error) => return failed(&format!("cannot set up the metrics: {error}")),
+    };
+    // Dropped after everything else has ended: it writes lines and posts spans that wait then.
+    let mut log = match log::start(&config.log, &metrics) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("nbd-gateway: {error}");
@@ -44,15 +51,24 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let (runtime, shards) = match (runtime, Shards::start(threads)) {
         (Ok(runtime), Ok(shards)) => (runtime, shards),
-        (Err(error), _) | (_, Err(error)) => return failed(&format!("can't start {threads} threads: {error}")),
+        (Err(error), _) | (_, Err(error)) => {
+            log.say(&format!("can't start {threads} threads: {error}"));
+            return ExitCode::from(FAILED);
+        }
     };
-    let code = runtime.block_on(serve(config, shards, source));
+    let outcome = runtime.block_on(serve(config, shards, source, metrics));
     // A disk that hangs in the kernel must not hold the end up.
     runtime.shutdown_background();
-    code
+    match outcome {
+        Ok(()) => ExitCode::from(DONE),
+        Err(error) => {
+            log.say(&error);
+            ExitCode::from(FAILED)
+        }
+    }
 }
 
-async fn serve(config: Config, shards: Shards, source: Source) -> ExitCode {
+async fn serve(config: Config, shards: Shards, source: Source, metrics: Arc<Metrics>) -> Result<(), String> {
     // Caught before anyone can send one: an early SIGTERM is a drain too.
     let stop = async {
         let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
@@ -65,28 +81,25 @@ async fn serve(config: Config, shards: Shards, source: Source) -> ExitCode {
     // Polled once, so that the signals are caught from here on.
     let early = tokio::select! { biased; () = &mut stop => true, () = std::future::ready(()) => false };
     if early {
-        return ExitCode::from(DONE);
+        return Ok(());
     }
     let service = Service::from_env();
     // Caught from here on too: until the gateway runs it would be the end of the process.
     let hangups = signal(SignalKind::hangup());
     // A newcomer brings none; everybody else says where theirs is.
     let own_token = config.token_file.clone().filter(|_| source.file.is_none());
-    let app = match App::build(config, shards).await {
-        Ok(app) => app,
-        Err(error) => return failed(&error),
-    };
+    let app = App::build(config, shards, metrics).await.map_err(|error| error.to_string())?;
     if let Some(path) = &own_token
         && let Err(error) = token::write_fresh(path)
     {
-        return failed(&format!("can't write an operator's token to {}: {error}", path.display()));
+        return Err(format!("can't write an operator's token to {}: {error}", path.display()));
     }
-    announce(&app, own_token.as_deref());
+    say_on_standard_output(announcement(&app, own_token.as_deref()));
     if let Ok(hangups) = hangups {
         tokio::spawn(read_anew(hangups, app.reload()));
     }
     app.run(source, stop, service).await;
-    ExitCode::from(DONE)
+    Ok(())
 }
 
 /// Has the configuration read anew at each SIGHUP; those that come while one is under way are one.
@@ -99,8 +112,20 @@ async fn read_anew(mut hangups: Signal, reload: Reload) {
     }
 }
 
-/// Tells, on standard output, where the gateway is; logs go to standard error.
-fn announce(app: &App, own_token: Option<&Path>) {
+/// Writes a text to standard output in a thread of its own: a pipe that nobody reads must not stop the gateway.
+fn say_on_standard_output(text: String) {
+    let write = move || {
+        let mut out = std::io::stdout().lock();
+        // Nobody reads: no reason not to serve.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    };
+    if let Err(error) = std::thread::Builder::new().name("stdout".to_owned()).spawn(write) {
+        tracing::warn!(%error, "cannot start a thread to write to standard output; the addresses are in the log");
+    }
+}
+
+/// Where the gateway is, for standard output; logs go to standard error.
+fn announcement(app: &App, own_token: Option<&Path>) -> String {
     let mut text = String::new();
     for uri in app.listening() {
         text.push_str(&format!("listening on {uri}\n"));
@@ -122,9 +147,7 @@ fn announce(app: &App, own_token: Option<&Path>) {
         ));
     }
     text.push_str("ready\n");
-    let mut out = std::io::stdout().lock();
-    // Nobody reads: no reason not to serve.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    text
 }
 
 /// A file as one types it in a shell in this directory: a program need not be on the path.

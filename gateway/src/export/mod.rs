@@ -16,7 +16,6 @@ mod ceiling;
 mod core;
 mod crowd;
 mod entry;
-mod failures;
 mod gate;
 mod grow;
 mod held_back;

@@ -21,7 +21,6 @@ use tokio::time::{Instant, timeout};
 use super::audiences::Audiences;
 use super::crowd::{Crowd, Room};
 use super::entry::{Entry, Fitness, State};
-use super::failures::Failures;
 use super::in_force::InForce;
 use super::probes::Probes;
 use super::start::NotStarted;
@@ -85,7 +84,6 @@ pub struct Registry {
     pub(super) entries: DashMap<String, Arc<Entry>>,
     pub(super) budgets: DashMap<String, Arc<TenantBudget>>,
     allowances: Allowances,
-    failures: Failures,
     /// Told when there can be exports that nobody has measured.
     pub(super) to_look_at: Notify,
     pub(super) shared: Shared,
@@ -139,7 +137,6 @@ impl Registry {
             entries: DashMap::new(),
             budgets: DashMap::new(),
             allowances,
-            failures: Failures::default(),
             to_look_at: Notify::new(),
             shared,
         })
@@ -312,9 +309,7 @@ impl Registry {
     fn not_opened(&self, error: OpenError) -> OpenError {
         if !matches!(error, OpenError::Crowded(_) | OpenError::Missing { .. }) {
             let export = error.export();
-            if let Some(not_shown) = self.failures.admit(export) {
-                tracing::warn!(export, %error, not_shown, "export can't be opened");
-            }
+            tracing::warn!(export, %error, "export can't be opened");
             self.shared.metrics.open_failed(export);
         }
         error

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use nbd_gateway_config::{Backend, Config, Endpoint, Host, NbdUri};
 
+use crate::log::ORDERED;
+
 /// How many names a sentence has.
 const NAMED: usize = 4;
 
@@ -70,7 +72,7 @@ pub fn twins(config: &Config) -> Vec<Twins> {
 /// Warns of those that `before` has not told of. Blocks.
 pub fn warn(config: &Config, before: &[Twins]) {
     for twins in twins(config).iter().filter(|twins| !before.contains(twins)) {
-        tracing::warn!(%twins, "exports share a disk");
+        tracing::warn!(target: ORDERED, %twins, "exports share a disk");
     }
 }
 

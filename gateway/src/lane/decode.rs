@@ -3,8 +3,6 @@
 //!
 //! Owns the reader's state on one connection; never touches a socket, and tells nobody: who calls it finishes the jobs.
 
-use tokio::time::Instant;
-
 use super::Lane;
 use super::gather::{Gather, at_once};
 use crate::proto::reply::{BadReply, Body, Event, ReplyReader};
@@ -16,6 +14,8 @@ pub(super) struct Decoder {
     replies: ReplyReader,
     /// The numbers of the export's contexts on this connection.
     ids: Vec<u32>,
+    /// The export's name, for the log.
+    export: String,
     /// Answered, and still to be finished.
     pub(super) done: Vec<(Job, Outcome)>,
     /// Whether this connection has answered any request.
@@ -25,8 +25,15 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn new(framing: Framing, ids: Vec<u32>) -> Self {
-        Self { replies: ReplyReader::new(framing), ids, done: Vec::with_capacity(64), answered: false, refused: false }
+    pub(super) fn new(framing: Framing, ids: Vec<u32>, export: String) -> Self {
+        Self {
+            replies: ReplyReader::new(framing),
+            ids,
+            export,
+            done: Vec::with_capacity(64),
+            answered: false,
+            refused: false,
+        }
     }
 
     /// Everything whole in the inbox; under one lock, finishing nothing yet.
@@ -57,10 +64,8 @@ impl Decoder {
                     }
                     let gather: Gather = *core::mem::take(&mut slot.gather).unwrap_or_default();
                     let (outcome, fault) = gather.finish(&slot.job.request);
-                    if let Some(fault) = fault
-                        && let Some(not_shown) = lane.complaints.lock().admit(Instant::now())
-                    {
-                        tracing::warn!(not_shown, command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
+                    if let Some(fault) = fault {
+                        tracing::warn!(export = self.export, command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
                     }
                     outcome
                 }

@@ -101,7 +101,7 @@ fn play(framing: Framing, mut stream: &[u8], piece: usize) -> Played {
         let mut table = lane.table.lock();
         lane.out.append(|batch| table.up(framing, 1, batch));
     }
-    let mut decoder = Decoder::new(framing, CONTEXTS.to_vec());
+    let mut decoder = Decoder::new(framing, CONTEXTS.to_vec(), String::new());
     let (mut inbox, mut end) = (Inbox::default(), None);
     while end.is_none() && !stream.is_empty() {
         receive(&mut inbox, &mut stream, piece);

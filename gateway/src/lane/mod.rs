@@ -18,7 +18,6 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -30,16 +29,12 @@ pub use look::Look;
 pub use lost::OnLoss;
 pub use run::{Connected, Life, Owner, run};
 
-use crate::complaints::Complaints;
 use crate::net::{Outbox, Written};
 use crate::proto::{Cookie, Errno};
 use crate::work::{Failure, Finished, Job};
 
 pub use crate::work::Heard;
 use table::Table;
-
-/// The least time between two complaints about a backend's answers.
-const COMPLAINTS: Duration = Duration::from_secs(1);
 
 /// What the lanes of one export share: a clock of events, and what is answered but not yet known durable.
 #[derive(Debug, Default)]
@@ -90,7 +85,6 @@ pub struct Lane {
     out: Outbox,
     durability: Arc<Durability>,
     task: Mutex<Option<Waker>>,
-    complaints: Mutex<Complaints>,
     diary: Mutex<look::Diary>,
     /// Set to have the connection replaced by a new one.
     renew: AtomicBool,
@@ -110,7 +104,6 @@ impl Lane {
             out: Outbox::default(),
             durability,
             task: Mutex::new(None),
-            complaints: Mutex::new(Complaints::new(COMPLAINTS)),
             diary: Mutex::default(),
             renew: AtomicBool::new(false),
             ups: watch::channel(0).0,

@@ -319,7 +319,7 @@ async fn converse(
     let mut reading = Reading {
         read,
         inbox,
-        decoder: Decoder::new(framing, ids),
+        decoder: Decoder::new(framing, ids, life.name.clone()),
         pool: Arc::clone(&life.pool),
         renewing: None,
         flushes: negotiated.flags.has(ExportFlags::SEND_FLUSH),

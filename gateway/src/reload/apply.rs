@@ -16,6 +16,7 @@ use super::{Ask, Doors, House, NotReloaded, Outcome, Source};
 use crate::admin::{TokenFile, token_in};
 use crate::app::look_at_backend_certificates;
 use crate::export::{Lease, Opened, Registry, twins};
+use crate::log::ORDERED;
 use crate::service::Service;
 use crate::tls::BackendTls;
 
@@ -82,19 +83,19 @@ impl InRun {
 
     /// Reads the configuration anew, and tells the log and the metrics what came of it.
     async fn reload(&mut self) -> Outcome {
-        tracing::info!("reading the configuration anew");
+        tracing::info!(target: ORDERED, "reading the configuration anew");
         self.service.reloading().await;
         let outcome = self.read_anew().await;
         self.service.ready().await;
         match &outcome {
             Ok(lines) => {
                 self.in_force_now();
-                tracing::info!(changes = lines.len(), "the configuration is reloaded");
+                tracing::info!(target: ORDERED, changes = lines.len(), "the configuration is reloaded");
             }
             Err(NotReloaded::NoFile) => tracing::warn!("{}", NotReloaded::NoFile),
             Err(why) => {
                 self.metrics.config_refused();
-                tracing::error!("{why}");
+                tracing::error!(target: ORDERED, "{why}");
             }
         }
         outcome
@@ -175,7 +176,7 @@ impl InRun {
         let Ready { listeners, opened, lines } = ready;
         let before = self.registry.config();
         for line in lines.iter() {
-            tracing::info!("configuration: {line}");
+            tracing::info!(target: ORDERED, "configuration: {line}");
         }
         if let Some(set) = self.source.level.as_ref().filter(|_| before.log.level != config.log.level) {
             set(config.log.level);
@@ -185,7 +186,7 @@ impl InRun {
         let over = Instant::now() + config.limits.drain_timeout;
         let replaced = self.registry.replace(Arc::clone(&config), opened, over);
         for uri in listeners.iter().flat_map(Planned::uris) {
-            tracing::info!(uri, "listening");
+            tracing::info!(target: ORDERED, uri, "listening");
         }
         self.doors.open(listeners, &config.limits, &self.house);
         let mut embedded = self.embedded.lock();

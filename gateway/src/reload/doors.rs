@@ -34,7 +34,6 @@ impl House {
     fn front(&self, asked: &Listener, tls: Option<Arc<ListenerTls>>, limits: &Limits) -> Front {
         Front {
             listener: asked.to_string().into(),
-            refusals: Arc::default(),
             registry: Arc::clone(&self.registry),
             table: Arc::clone(&self.table),
             pool: Arc::clone(&self.pool),
@@ -155,8 +154,7 @@ impl Doors {
                     let door = before.remove(at);
                     let now = Arc::clone(&door.front.borrow());
                     let tls = if tls_stays { now.tls.clone() } else { tls };
-                    let refusals = Arc::clone(&now.refusals);
-                    door.front.send_replace(Arc::new(Front { refusals, ..house.front(&asked, tls, limits) }));
+                    door.front.send_replace(Arc::new(house.front(&asked, tls, limits)));
                     self.open.push(Door { asked, ..door });
                 }
             }

@@ -44,7 +44,6 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::complaints::Complaints;
 use audience::Audience;
 use book::Book;
 use coordinator::{Act, Answer};
@@ -57,7 +56,7 @@ use watchers::Told;
 pub const TRACES: &str = "nbd_gateway::traces";
 /// How many wishes may wait for one export; more are refused.
 const WAITING: usize = 1024;
-/// The least time between two lines about wishes that do not even come into the queue.
+/// The least time between two events about wishes that do not even come into the queue.
 const TURNED_AWAY: Duration = Duration::from_secs(1);
 
 /// The way to an export's coordinator; cheap to clone.
@@ -77,7 +76,8 @@ pub struct Resizer {
     book: Arc<Book>,
     /// Who counts what is turned away, once the export is open.
     told: Arc<OnceLock<Told>>,
-    away: Arc<Mutex<Complaints>>,
+    /// When one was turned away last and its event was asked for.
+    away: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Resizer {
@@ -100,7 +100,7 @@ impl Resizer {
                 tenant,
                 book,
                 told: Arc::default(),
-                away: Arc::new(Mutex::new(Complaints::new(TURNED_AWAY))),
+                away: Arc::default(),
             },
             rx,
         )
@@ -158,16 +158,24 @@ impl Resizer {
         (answer.await.unwrap_or_else(|_| Err(self.refusal(Reason::Draining))), Some(job))
     }
 
-    /// Refuses a wish that its coordinator never hears of. All are counted; the log and the history are told once in a while,
-    /// for who is over its rate is likely to hammer.
+    /// Refuses a wish that its coordinator never hears of. All are counted; few become events, for the way to the history is the
+    /// queue in which wishes wait.
     fn turn_away(&self, wish: &Wish, reason: Reason) -> Refusal {
         let refusal = self.refusal(reason);
         if let Some(told) = self.told.get() {
             told.turned_away(wish, &refusal);
         }
-        if let Some(not_shown) = self.away.lock().admit(Instant::now()) {
-            let style = watchers::style(wish).as_str();
-            tracing::info!(style, not_shown, why = %refusal, "resize refused");
+        tracing::info!(
+            export = self.export.as_str(),
+            tenant = self.tenant.as_str(),
+            style = watchers::style(wish).as_str(),
+            why = %refusal,
+            "resize refused"
+        );
+        let now = Instant::now();
+        let mut last = self.away.lock();
+        if last.is_none_or(|last| now.saturating_duration_since(last) >= TURNED_AWAY) {
+            *last = Some(now);
             // Lost to the history only if a thousand wishes wait.
             let _ = self.acts.try_send(Act::TurnedAway { wish: *wish, refusal: refusal.clone() });
         }

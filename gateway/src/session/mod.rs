@@ -12,7 +12,6 @@ mod handshake;
 mod notify;
 mod part;
 mod permits;
-mod refusals;
 mod reply;
 mod resize;
 mod serve;
@@ -37,7 +36,6 @@ use tokio::sync::{Notify, watch};
 #[doc(hidden)]
 pub use fuzz::{fuzz_requests, fuzz_seeds};
 pub use permits::TenantBudget;
-pub use refusals::Refusals;
 pub use reply::Ticket;
 pub use serve::{Front, serve};
 pub use table::{SessionInfo, SessionTable};
@@ -115,8 +113,6 @@ pub struct Session {
     gone: AtomicBool,
     /// What it has in flight counts as left behind.
     leaves: AtomicBool,
-    /// Where refusals are told.
-    refusals: Arc<Refusals>,
     /// How many losses of answered writes this session's client knows of (promise 7).
     losses: AtomicU64,
 }
@@ -171,12 +167,10 @@ impl Session {
         self.agreement.decision.verbs
     }
 
-    /// Tells the log what its client asked for and may not, unless that fills it.
+    /// Logs what its client asked for and may not do.
     fn denied(&self, command: Cmd, why: &str) {
-        if let Some(not_shown) = self.refusals.admit() {
-            let rule = &self.agreement.decision.rule;
-            self.span.in_scope(|| tracing::info!(%command, why, %rule, not_shown, "request denied"));
-        }
+        let rule = &self.agreement.decision.rule;
+        self.span.in_scope(|| tracing::info!(%command, why, %rule, "request denied"));
     }
 
     /// What becomes of its writes past the end.

@@ -17,7 +17,7 @@ use super::permits::Permits;
 use super::throttle::Turnstile;
 use super::transmission::{End, Transmission};
 use super::visitor::Visitor;
-use super::{Refusals, Session, SessionTable};
+use super::{Session, SessionTable};
 use crate::export::Registry;
 use crate::net::{Outbox, Peer, Pool, Stream};
 use crate::proto::Inbox;
@@ -28,8 +28,6 @@ use crate::tls::ListenerTls;
 pub struct Front {
     /// The listener, as the configuration calls it.
     pub listener: Arc<str>,
-    /// What is told of refusals.
-    pub refusals: Arc<Refusals>,
     /// The exports.
     pub registry: Arc<Registry>,
     /// The open sessions.
@@ -72,7 +70,7 @@ async fn enter(front: &Front, id: u64, stream: Stream) -> Option<Opened> {
     let (peer, identity) = (stream.peer(), stream.identity());
     let mut inbox = Inbox::default();
     let limit = front.handshake;
-    let mut visitor = Visitor::new(&front.registry, &front.refusals, &front.listener, identity);
+    let mut visitor = Visitor::new(&front.registry, &front.listener, identity);
     // On the heap, and gone with the handshake: TLS takes room that an idle session must not keep.
     match Box::pin(negotiate(front, &mut visitor, stream, &mut inbox)).await {
         Ok(entered) => {
@@ -81,7 +79,6 @@ async fn enter(front: &Front, id: u64, stream: Stream) -> Option<Opened> {
         Err(NoSession::Left) => tracing::debug!("client left after asking"),
         Err(NoSession::Io(error)) => tracing::debug!(%error, "client left during the handshake"),
         Err(NoSession::Late) => tracing::info!(?limit, "handshake took longer than handshake-timeout; closed"),
-        // A client can have as many of these as it likes.
         Err(NoSession::NoReply(error)) => visitor.refused(error.export(), &error),
         Err(error) => tracing::info!(%error, "handshake failed"),
     }
@@ -137,7 +134,6 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
         broken: AtomicBool::new(false),
         gone: AtomicBool::new(false),
         leaves: AtomicBool::new(false),
-        refusals: Arc::clone(&front.refusals),
         losses: AtomicU64::new(export.losses()),
     });
     session.out.connect(write);

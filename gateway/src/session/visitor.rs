@@ -11,7 +11,6 @@ use nbd_gateway_policy::access::{Admission, Certificate, Decision, Identity, Ver
 use tokio::sync::watch;
 
 use super::Session;
-use super::refusals::Refusals;
 use crate::export::{Lease, OpenError, Registry};
 use crate::net::Peer;
 use crate::tls::PeerCertificate;
@@ -20,7 +19,6 @@ use crate::tls::PeerCertificate;
 #[derive(Debug)]
 pub(crate) struct Visitor {
     registry: Arc<Registry>,
-    refusals: Arc<Refusals>,
     identity: Identity,
     /// What was in force when it was judged last.
     config: Arc<Config>,
@@ -49,11 +47,11 @@ impl Session {
 
 impl Visitor {
     /// A client that has just come by `listener`, as the configuration calls it.
-    pub(crate) fn new(registry: &Arc<Registry>, refusals: &Arc<Refusals>, listener: &str, peer: Peer) -> Self {
+    pub(crate) fn new(registry: &Arc<Registry>, listener: &str, peer: Peer) -> Self {
         let identity = identity(listener, peer, None);
         let config = registry.config();
         let admission = config.access().admit(&identity);
-        Self { registry: Arc::clone(registry), refusals: Arc::clone(refusals), identity, config, admission }
+        Self { registry: Arc::clone(registry), identity, config, admission }
     }
 
     /// It has proved that this certificate is its own.
@@ -116,14 +114,12 @@ impl Visitor {
         Ok((self.registry.open_for_client(name).await?, decision))
     }
 
-    /// Tells the log that it was refused, unless that fills it.
+    /// Logs that it was refused.
     pub(crate) fn refused(&self, export: &str, error: &OpenError) {
         // What a backend said is in the log already, once for all who waited for it.
         if matches!(error, OpenError::Backend { .. } | OpenError::Changed { .. }) {
             return;
         }
-        if let Some(not_shown) = self.refusals.admit() {
-            tracing::info!(client = %self.identity, export, why = %error, not_shown, "export refused");
-        }
+        tracing::info!(client = %self.identity, export, why = %error, "export refused");
     }
 }

@@ -43,7 +43,6 @@ impl Scene {
         let handshake = Duration::from_secs(10);
         let front = Front {
             listener: "".into(),
-            refusals: Arc::default(),
             registry,
             table,
             pool,

@@ -1,37 +1,69 @@
 //! Where the log goes: lines to standard error, and, if the program was built so, spans to an OpenTelemetry collector.
 //!
+//! `bound` decides which lines are logged, `writer` has the thread that writes them: nobody who logs waits for anything.
+//!
 //! A span for each session and each export stands in every line that is told within it. Those of [`TRACES`] are for a
 //! collector alone: a line within one shows the span around it.
 
+mod bound;
+#[cfg(feature = "otel")]
+mod otlp;
+mod writer;
+
 use std::fmt::{self, Write};
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
 
 use nbd_gateway_config::{Log, LogFormat, LogLevel};
+use nbd_gateway_metrics::Metrics;
 use tracing::Subscriber;
 use tracing::field::Field;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
+use self::bound::{Bound, Bounded, Causes};
 #[cfg(feature = "otel")]
-use super::otlp::Spans;
+use self::otlp::Spans;
+use self::writer::Lines;
 use crate::command::is_harmful;
 use crate::reload::SetLevel;
 use crate::resize::TRACES;
 
-/// What the log needs to live. Dropped, what waits is sent.
-pub(super) struct Logging {
+pub(crate) use self::bound::ORDERED;
+
+/// How long the end of the process waits for the last lines.
+const LAST: Duration = Duration::from_secs(1);
+
+/// The log while it runs. Dropped, it writes and sends what waits, within a bounded time.
+pub(crate) struct Logging {
     /// How to set another level; none: nothing is logged.
-    pub(super) set_level: Option<SetLevel>,
+    pub(crate) set_level: Option<SetLevel>,
+    lines: Lines,
     #[cfg(feature = "otel")]
     _spans: Option<Spans>,
 }
 
+impl Logging {
+    /// Says a sentence on standard error, beside the log's lines.
+    pub(crate) fn say(&self, sentence: &dyn fmt::Display) {
+        self.lines.append(format!("nbd-gateway: {sentence}\n").as_bytes());
+    }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        // What is not written by then is lost: nobody reads it.
+        self.lines.flush(LAST);
+    }
+}
+
 /// Whether this program can log so; a sentence if it can't.
-pub(super) fn can(log: &Log) -> Result<(), &'static str> {
+pub(crate) fn can(log: &Log) -> Result<(), &'static str> {
     if log.otlp.is_some() && !cfg!(feature = "otel") {
         return Err("log.otlp: this program was built without OpenTelemetry: leave `otlp` out, or build it with \
                     `cargo build --features otel`");
@@ -39,62 +71,61 @@ pub(super) fn can(log: &Log) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Begins to log.
+/// Starts the log. Panics are logged too: their usual way is a write to standard error by the thread that panics.
 ///
 /// # Errors
 /// A sentence: this program can't log so.
-pub(super) fn start(log: &Log) -> Result<Logging, String> {
+pub(crate) fn start(log: &Log, metrics: &Metrics) -> Result<Logging, String> {
     can(log)?;
+    let failed = |error: &dyn fmt::Display| format!("cannot start the log: {error}");
+    let lines = Lines::start(std::io::stderr(), metrics.log_dropped()).map_err(|error| failed(&error))?;
+    let bound = Arc::new(Bound::new(metrics.log_suppressed()).map_err(|error| failed(&error))?);
+    let (layer, set_level) = layer(log, lines.clone(), bound);
+    #[cfg(feature = "otel")]
+    let spans = log.otlp.as_deref().map(Spans::start).transpose()?;
     // Without a collector there is nothing between the lines and the registry: what no line wants costs a comparison.
     #[cfg(feature = "otel")]
-    if let Some(url) = &log.otlp {
-        let spans = Spans::start(url)?;
-        let (lines, level) = lines(log);
-        let set_level = begun(tracing_subscriber::registry().with(spans.layer()).with(lines).try_init(), level);
-        return Ok(Logging { set_level, _spans: Some(spans) });
-    }
-    let (lines, level) = lines(log);
+    let set = match &spans {
+        Some(spans) => tracing_subscriber::registry().with(layer).with(spans.layer()).try_init(),
+        None => tracing_subscriber::registry().with(layer).try_init(),
+    };
+    #[cfg(not(feature = "otel"))]
+    let set = tracing_subscriber::registry().with(layer).try_init();
+    set.map_err(|error| failed(&error))?;
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a task of the gateway panicked; report this")));
     Ok(Logging {
-        set_level: begun(tracing_subscriber::registry().with(lines).try_init(), level),
+        set_level: Some(set_level),
+        lines,
         #[cfg(feature = "otel")]
-        _spans: None,
+        _spans: spans,
     })
-}
-
-fn begun(set: Result<(), TryInitError>, level: SetLevel) -> Option<SetLevel> {
-    match set {
-        Ok(()) => Some(level),
-        Err(error) => {
-            eprintln!("nbd-gateway: logging can't be set up: {error}");
-            None
-        }
-    }
 }
 
 fn filter(level: LogLevel) -> EnvFilter {
     EnvFilter::new(format!("{},{TRACES}=off", level.as_str()))
 }
 
-/// Lines to standard error, and how to set another level for them later.
-fn lines<S>(log: &Log) -> (impl Layer<S> + use<S>, SetLevel)
+/// Lines for `to`, and how to set another level for them later.
+fn layer<S>(log: &Log, to: Lines, bound: Arc<Bound>) -> (impl Layer<S> + use<S>, SetLevel)
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let (wanted, level) = reload::Layer::new(filter(log.level));
     // An error would mean that there is no log any more.
     let set_level: SetLevel = Box::new(move |to| drop(level.reload(filter(to))));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    // A line that can't be written is lost. Complaining of it there would panic, in whichever task wanted to tell something:
-    // a full disk under a log must not end what a client or a size relies on.
-    let lines = lines.log_internal_errors(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(to).with_target(false).log_internal_errors(false);
+    let causes = Causes(Arc::clone(&bound));
     let lines = match log.format {
         LogFormat::Human => {
             let lines = lines.with_ansi(std::io::stderr().is_terminal());
-            lines.fmt_fields(debug_fn(said).delimited(" ")).with_filter(wanted).boxed()
+            let lines = lines.fmt_fields(debug_fn(said).delimited(" "));
+            let lines = lines.map_event_format(|inner| Bounded { inner, bound, json: false });
+            lines.and_then(causes).with_filter(wanted).boxed()
         }
         LogFormat::Json => {
-            let json = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
-            json.with_filter(wanted).boxed()
+            let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
+            let lines = lines.map_event_format(|inner| Bounded { inner, bound, json: true });
+            lines.and_then(causes).with_filter(wanted).boxed()
         }
     };
     (lines, set_level)
