@@ -253,10 +253,24 @@ pub(crate) struct RawLimits {
     /// value fits the longest export name and a meta context of the same length.
     #[schemars(extend("default" = "64KiB", "examples" = ["64KiB"]))]
     pub(crate) option_length: Option<RawSize>,
-    /// Sessions that one listener serves at a time, 1 to 1000000; more are closed before the handshake. Keep the limit
-    /// on open files (LimitNOFILE= of systemd) above the sum of all listeners.
+    /// Sessions in transmission that one listener serves at a time, 1 to 1000000; more are refused in the handshake. Keep
+    /// the limit on open files (LimitNOFILE= of systemd) above the sum of all listeners, their handshakes included.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 1024, "examples" = [1024]))]
     pub(crate) sessions_per_listener: Option<i64>,
+    /// Handshakes under way on one listener at a time, 1 to 1000000; they take no place of a session. One address (of
+    /// IPv6, one /64 network; on a Unix socket, one user) has at most half of them. If another client comes, the oldest
+    /// handshake of the address that has most of them is closed, unless it began within the last second.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 2048, "examples" = [2048]))]
+    pub(crate) handshakes_per_listener: Option<i64>,
+    /// Connections that the kernel keeps for one listening socket until the gateway accepts them, 1 to 65535; the admin
+    /// interface's too. The kernel cuts it to /proc/sys/net/core/somaxconn. Not for sockets that systemd passes: those
+    /// have `Backlog=` of their unit.
+    #[schemars(range(min = 1, max = 65_535), extend("default" = 4096, "examples" = [4096]))]
+    pub(crate) listen_backlog: Option<i64>,
+    /// How long the host of a TCP client may answer nothing before its connection is closed, 3s to 1h: its network was cut
+    /// or its power failed. A client that is idle, or does not read, is not closed for it: its host answers.
+    #[schemars(extend("default" = "60s", "examples" = ["60s"]))]
+    pub(crate) tcp_keepalive: Option<String>,
     /// Requests of one session that are in flight at a time, 1 to 65536; the session is read no further until one is
     /// done. Deeper queues only add latency.
     #[schemars(range(min = 1, max = 65_536), extend("default" = 256, "examples" = [256]))]

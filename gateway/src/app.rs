@@ -18,7 +18,7 @@ use crate::admin::{Admin, Inside, Phase, TokenFile};
 use crate::export::{Registry, twins};
 use crate::ledger::LedgerError;
 use crate::listener::{BindError, Inherited};
-use crate::net::Pool;
+use crate::net::{Pool, check_backlog};
 use crate::reload::{Ask, Doors, Embedded, House, InRun, Planned, Reload, Source};
 use crate::resize::notes::Notes;
 use crate::service::{Glance, Service};
@@ -82,6 +82,7 @@ impl App {
     /// Binds every address and opens the embedded exports.
     pub async fn build(config: Config, shards: Shards, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let config = Arc::new(config);
+        check_backlog(config.limits.arrivals.backlog);
         let mut doors = Doors::new(Arc::clone(&metrics), Inherited::from_env());
         let listeners = match doors.plan(&config).await {
             Ok(listeners) => listeners,
@@ -94,7 +95,7 @@ impl App {
         }
         twins::warn(&config, &[]);
         let admin = match &config.admin {
-            Some(address) => Some(Admin::bind(address).await.map_err(StartError::Admin)?),
+            Some(address) => Some(Admin::bind(address, &config).await.map_err(StartError::Admin)?),
             None => None,
         };
         let pool = Arc::new(Pool::new(BUFFERS_KEPT));

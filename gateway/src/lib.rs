@@ -241,6 +241,7 @@
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `export/bridge.rs` | `interop`, `translation` |
 //! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `lane/dial.rs`, [`tls`] | `tls`, `tls/tests.rs`, `proto/handshake` |
 //! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`agent`] | `kernel`, `agent/` |
+//! | **Silent connections keep nobody out**: handshakes have places apart from sessions, one address has half of them at most, and the oldest gives way. A tenant whose server does not answer opens 64 exports at a time; the last descriptors are kept for the ledger, operators and servers. A TCP peer whose host has vanished is closed; one that does not read is not. | `listener/places.rs`, `descriptors.rs`, `export/room.rs`, `net/keepalive.rs` | there, `arrivals` |
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
 //! | **Bounded series**: a metric's labels come from the configuration and from closed sets, never from a client; names that fit a template have series once they are open, a thousand at most. | `metrics` | there, `series.rs` |
 //! | **The log holds nobody up**, and nobody fills it: its lines are written by a thread of their own from a bounded queue, and every line that a client or a server can cause passes one rate limit. | `log` | there, `log` |
@@ -264,6 +265,7 @@ pub mod agent;
 pub mod app;
 pub mod cmd;
 pub mod command;
+mod descriptors;
 pub mod driver;
 pub mod export;
 #[doc(hidden)]

@@ -75,6 +75,18 @@ labels! {
 }
 
 labels! {
+    /// Why a client's connection was closed, or refused, before its session began.
+    RefusedConnection {
+        /// It was the oldest handshake, and another client came.
+        Handshakes => "handshakes",
+        /// The listener has as many sessions as it may have.
+        Sessions => "sessions",
+        /// The process has too few descriptors left.
+        Descriptors => "descriptors",
+    }
+}
+
+labels! {
     /// Why a backend connection was made anew.
     LossReason {
         /// The connection was lost, whoever closed it.

@@ -16,8 +16,8 @@ mod names;
 pub use agent::AgentMetrics;
 pub use guards::{Open, Part};
 pub use labels::{
-    AgentReconnect, AgentResize, Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeDriver,
-    ResizeResult, ResizeStyle,
+    AgentReconnect, AgentResize, Command, Direction, HookResult, HookWay, LossReason, Outcome, RefusedConnection,
+    ResizeDriver, ResizeResult, ResizeStyle,
 };
 pub use looked::Looked;
 pub use names::{ExportMetrics, HookMetrics, ListenerMetrics, Metrics, ResizeMetrics, TenantMetrics};

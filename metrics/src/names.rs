@@ -10,7 +10,8 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 use crate::catalogue::Catalogue;
 use crate::guards::Part;
 use crate::labels::{
-    Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeDriver, ResizeResult, ResizeStyle,
+    Command, Direction, HookResult, HookWay, LossReason, Outcome, RefusedConnection, ResizeDriver, ResizeResult,
+    ResizeStyle,
 };
 use crate::looked::{Looked, Looks};
 
@@ -38,6 +39,8 @@ pub struct Metrics {
     duration: HistogramVec,
     pub(crate) bytes: IntCounterVec,
     sessions: IntGaugeVec,
+    handshakes: IntGaugeVec,
+    refused: IntCounterVec,
     pub(crate) in_flight: IntGaugeVec,
     pub(crate) lane_up: IntGaugeVec,
     pub(crate) reconnects: IntCounterVec,
@@ -143,6 +146,9 @@ pub struct HookMetrics {
 pub struct ListenerMetrics {
     /// Connections open.
     pub sessions: IntGauge,
+    /// Those of them in their handshake.
+    pub handshakes: IntGauge,
+    refused: Vec<IntCounter>,
 }
 
 impl Metrics {
@@ -209,6 +215,12 @@ impl Metrics {
             )?,
             bytes: counter("bytes_total", "Payload bytes of successful READs and WRITEs.", &["export", "direction"])?,
             sessions: gauge("sessions", "Client connections open, handshakes included.", &["listener"])?,
+            handshakes: gauge("handshakes", "Client connections that are in their handshake.", &["listener"])?,
+            refused: counter(
+                "connections_refused_total",
+                "Client connections refused, or closed in their handshake, because a bound was reached, by bound.",
+                &["listener", "reason"],
+            )?,
             in_flight: gauge("in_flight_requests", "Requests admitted and not yet answered.", &["export"])?,
             lane_up: gauge(
                 "lane_up",
@@ -415,7 +427,12 @@ impl Metrics {
 
     /// The handles of a listener, by its address as configured.
     pub fn listener(&self, address: &str) -> ListenerMetrics {
-        ListenerMetrics { sessions: self.sessions.with_label_values(&[address]) }
+        let refused = RefusedConnection::ALL.iter().map(|r| self.refused.with_label_values(&[address, r.as_str()]));
+        ListenerMetrics {
+            sessions: self.sessions.with_label_values(&[address]),
+            handshakes: self.handshakes.with_label_values(&[address]),
+            refused: refused.collect(),
+        }
     }
 
     /// Whether the ledger can be written, as it was found last.
@@ -491,6 +508,15 @@ impl ExportMetrics {
     /// A backend connection has to be made anew.
     pub fn reconnect(&self, reason: LossReason) {
         if let Some(counter) = self.reconnects.get(reason.index()) {
+            counter.inc();
+        }
+    }
+}
+
+impl ListenerMetrics {
+    /// One connection was refused, or closed in its handshake.
+    pub fn refused(&self, reason: RefusedConnection) {
+        if let Some(counter) = self.refused.get(reason.index()) {
             counter.inc();
         }
     }

@@ -1,7 +1,8 @@
 """Hands sockets over as systemd does (sd_listen_fds(3)), then becomes the program.
 
 usage: activate.py NAME=ADDRESS... -- PROGRAM [ARGUMENT...]
-An address is the path of a Unix socket, or an IPv4 address, for which the kernel chooses a port."""
+An address is the path of a Unix socket, or an IPv4 address, for which the kernel chooses a port; or what no service manager
+should hand over: `file`, `datagram`, `connected`, `unlistened`."""
 
 import os
 import socket
@@ -12,13 +13,23 @@ names = []
 sockets = []
 for word in sys.argv[1:end]:
     name, address = word.split("=", 1)
-    if address.startswith("/"):
+    if address == "file":
+        listener = open("/dev/null")
+    elif address == "datagram":
+        listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    elif address == "connected":
+        listener, other = socket.socketpair()
+    elif address == "unlistened":
+        listener = socket.socket(socket.AF_INET)
+        listener.bind(("127.0.0.1", 0))
+    elif address.startswith("/"):
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(address)
     else:
         listener = socket.socket(socket.AF_INET)
         listener.bind((address, 0))
-    listener.listen()
+    if address.startswith("/") or address[0].isdigit():
+        listener.listen()
     names.append(name)
     sockets.append(listener)
 

@@ -141,10 +141,9 @@ fn each_listener_has_a_limit_of_its_own() -> Result<(), Trouble> {
     let gateway = Gateway::start_in(place, &tables(&listeners, "[limits]\nsessions-per-listener = 1"))?;
     let gateway = gateway.expecting_warnings();
     let (mut first, _) = RawClient::open(&one, "a", Framing::Simple)?;
-    // A client that has not yet said which export it wants counts too.
-    let second = RawClient::connect(&two)?;
+    let (second, _) = RawClient::open(&two, "a", Framing::Simple)?;
     for path in [&one, &two] {
-        ensure(RawClient::connect(path).is_err(), || "one session too many was greeted".into())?;
+        ensure(RawClient::open(path, "a", Framing::Simple).is_err(), || "one session too many".into())?;
     }
     ensure(gateway.log().contains("sessions-per-listener"), || "the log does not say why".into())?;
     first.read(0, 512)?;
@@ -184,4 +183,71 @@ fn one_socket_for_clients_and_for_the_admin_interface_is_a_configuration_error()
     ensure(output.status.code() == Some(2) && output.stderr.contains("the address of the admin interface too"), || {
         output.trouble("should have seen the clash").to_string()
     })
+}
+
+#[test]
+fn a_successor_that_has_taken_over_the_path_keeps_its_socket() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    let (socket, aside) = (place.path("g"), place.path("aside"));
+    let listener = format!("unix:{}", socket.display());
+    let first = Gateway::start_in(place, &tables(&[&listener], ""))?;
+    fs::rename(&socket, &aside)?;
+    let second = Gateway::start_in(Place::fresh()?, &tables(&[&listener], ""))?;
+    first.end_with(|| {
+        RawClient::open(&socket, "a", Framing::Simple)?.0.leave()?;
+        // Its directory goes with the first one's.
+        second.end_with(|| ensure(!socket.exists(), || "the successor left its socket behind".into()))
+    })
+}
+
+#[test]
+fn a_socket_that_has_no_name_is_called_unknown() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    // The name that is asked for where none is given.
+    let unnamed = tables(&["systemd:unknown"], "").replace("name = \"a\"", "name = \"\"");
+    let config = configuration(&place, &unnamed)?;
+    let gateway = [binary()?.as_path(), "serve".as_ref(), "--config".as_ref(), &config].map(Path::to_owned);
+    // libnbd's socket activation: sockets without names.
+    let output = Call::new("nbdinfo").args(["--size", "--", "["]).args(&gateway).arg("]").run()?.success()?;
+    ensure(output.stdout.contains("1048576"), || output.trouble("should have told the size").to_string())
+}
+
+#[test]
+fn a_descriptor_that_is_no_listening_socket_is_refused_with_its_number() -> Result<(), Trouble> {
+    for what in ["file", "datagram", "connected", "unlistened"] {
+        let place = Place::fresh()?;
+        let config = configuration(&place, &tables(&["systemd:odd"], ""))?;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("suite/activate.py");
+        let program = [binary()?.as_path(), "serve".as_ref(), "--config".as_ref(), &config].map(Path::to_owned);
+        let call = Call::new("/usr/bin/python3").arg(script).args([&format!("odd={what}"), "--"]);
+        let output = call.args(program).run()?;
+        let told = output.stderr.trim_end();
+        let fits = output.status.code() == Some(1) && told.contains("descriptor 3") && told.lines().count() == 1;
+        ensure(fits, || output.trouble(what).to_string())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_ipv4_and_every_ipv6_address_can_have_the_same_port() -> Result<(), Trouble> {
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("skipped: this machine has no IPv6 loopback address");
+        return Ok(());
+    }
+    // Free a moment ago: another program may have taken it since.
+    let port = TcpListener::bind("0.0.0.0:0")?.local_addr()?.port();
+    for listeners in
+        [[format!("0.0.0.0:{port}"), format!("[::]:{port}")], [format!("[::]:{port}"), format!("127.0.0.1:{port}")]]
+    {
+        let listeners = listeners.each_ref().map(String::as_str);
+        let gateway = Gateway::start_in(Place::fresh()?, &tables(&listeners, ""))?;
+        for host in ["127.0.0.1", "[::1]"] {
+            assert_eq!(size_of(&format!("nbd://{host}:{port}/a"))?, "1048576");
+        }
+        gateway.end()?;
+    }
+    // Alone, it takes both.
+    let gateway = Gateway::start_in(Place::fresh()?, &tables(&[&format!("[::]:{port}")], ""))?;
+    assert_eq!(size_of(&format!("nbd://127.0.0.1:{port}/a"))?, "1048576");
+    gateway.end()
 }

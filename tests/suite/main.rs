@@ -15,6 +15,7 @@
 
 mod access;
 mod admin;
+mod arrivals;
 mod bad_backend;
 mod bad_client;
 mod books;

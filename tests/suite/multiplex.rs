@@ -207,12 +207,12 @@ fn one_template_opens_many_exports_each_with_its_own_backend() -> Result<(), Tro
 }
 
 #[test]
-fn sessions_over_the_limit_of_a_listener_are_closed_before_the_handshake() -> Result<(), Trouble> {
+fn sessions_over_the_limit_of_a_listener_are_refused() -> Result<(), Trouble> {
     let backend = Backend::start(Script::default())?;
     let tables = format!("[limits]\nsessions-per-listener = 2\n\n{}", export("", &backend.uri(), ""));
     let gateway = Gateway::start(&tables)?.expecting_warnings();
     let mut clients = many(&gateway, 2)?;
-    assert!(RawClient::connect(gateway.socket()).is_err(), "a third session was greeted");
+    assert!(RawClient::open(gateway.socket(), "", Framing::Simple).is_err(), "a third session");
     clients[0].read(0, 512)?;
     clients.pop().unwrap().leave()?;
     eventually("a place for one more session", || RawClient::open(gateway.socket(), "", Framing::Simple).is_ok())?;

@@ -46,7 +46,16 @@ impl ListenAddress {
 
     /// Whether the two cannot be bound at the same time. Port 0 never clashes.
     pub(super) fn clashes(&self, other: &Self) -> bool {
-        self == other && !matches!(self, Self::Tcp(address) if address.port() == 0)
+        let (Self::Tcp(one), Self::Tcp(other)) = (self, other) else { return self == other };
+        // `0.0.0.0` is every IPv4 address, `[::]` every IPv6 address.
+        let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+        let same = one.is_ipv4() == other.is_ipv4() && (any || one == other);
+        same && one.port() == other.port() && one.port() != 0
+    }
+
+    /// Whether it is an IPv4 address with this port.
+    pub(super) fn is_ipv4_at(&self, port: u16) -> bool {
+        matches!(self, Self::Tcp(address) if address.is_ipv4() && address.port() == port)
     }
 }
 

@@ -98,8 +98,13 @@ fn listeners(raw: Vec<RawListener>, admin: Option<&AdminAddress>, report: &mut R
         let tls = tls::listener(&raw, &mut section);
         let Some(text) = section.required("address", raw.address) else { continue };
         let Some(address) = section.accept("address", ListenAddress::read(&text)) else { continue };
-        if listeners.iter().any(|other| address.clashes(&other.address)) {
+        let clash = listeners.iter().find(|other| address.clashes(&other.address));
+        if clash.is_some_and(|other| other.address == address) {
             section.note("address", format_args!("`{address}` stands twice: one socket cannot be bound two times"));
+        } else if let Some(other) = clash {
+            let other = &other.address;
+            section
+                .note("address", format_args!("`{address}` and `{other}` cannot be bound both: one covers the other"));
         } else if admin.is_some_and(|admin| address.clashes(&admin.as_listener())) {
             section
                 .note("address", format_args!("`{address}` is the address of the admin interface too: choose another"));

@@ -19,7 +19,7 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// The longest payload of an option in the handshake, in bytes; at least 12 KiB. Global.
     pub option_length: u32,
-    /// Sessions of one listener at a time, at least 1. Global.
+    /// Sessions of one listener in transmission at a time, at least 1. Global.
     pub sessions_per_listener: u32,
     /// Requests of one session in flight, at least 1.
     pub session_requests: u32,
@@ -41,6 +41,26 @@ pub struct Limits {
     pub export_io: IoRates,
     /// From the order to end to closing what is not finished. Global.
     pub drain_timeout: Duration,
+    /// Connections before and beside their sessions. Global.
+    pub arrivals: Arrivals,
+}
+
+/// Connections that clients make, before and beside their sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Arrivals {
+    /// Connections that the kernel keeps for one listening socket until they are accepted, at least 1.
+    pub backlog: u32,
+    /// Handshakes of one listener at a time, at least 1. Sessions in transmission do not count.
+    pub handshakes: u32,
+    /// How long the host of a TCP client may answer nothing before its connection is closed.
+    pub keepalive: Duration,
+}
+
+impl Default for Arrivals {
+    fn default() -> Self {
+        Self { backlog: 4096, handshakes: 2048, keepalive: Duration::from_secs(60) }
+    }
 }
 
 impl Default for Limits {
@@ -59,6 +79,7 @@ impl Default for Limits {
             tenant_io: IoRates::default(),
             export_io: IoRates::default(),
             drain_timeout: Duration::from_secs(30),
+            arrivals: Arrivals::default(),
         }
     }
 }
@@ -132,6 +153,7 @@ impl Limits {
             drain_timeout: section
                 .interval("drain-timeout", raw.drain_timeout.as_deref(), Interval::from_millis(0)..=most)
                 .unwrap_or(default.drain_timeout),
+            arrivals: Arrivals::read(&raw, section),
             ..default.with(&own)
         };
         limits.check(&own, section);
@@ -156,6 +178,23 @@ impl Limits {
                     ),
                 );
             }
+        }
+    }
+}
+
+impl Arrivals {
+    fn read(raw: &RawLimits, section: &mut Section<'_>) -> Self {
+        let default = Self::default();
+        // The kernel counts a third of it in whole seconds.
+        let times = Interval::from_secs(3)..=Interval::from_secs(3600);
+        Self {
+            backlog: section.count("listen-backlog", raw.listen_backlog, 1..=65_535).unwrap_or(default.backlog),
+            handshakes: section
+                .count("handshakes-per-listener", raw.handshakes_per_listener, 1..=1_000_000)
+                .unwrap_or(default.handshakes),
+            keepalive: section
+                .interval("tcp-keepalive", raw.tcp_keepalive.as_deref(), times)
+                .unwrap_or(default.keepalive),
         }
     }
 }

@@ -39,7 +39,7 @@ pub use driver::{Driver, Qmp};
 use export::Exports;
 pub use export::{NoExport, OnBackendLoss, Resolved};
 pub use io::IoRates;
-pub use limits::{LimitOverrides, Limits};
+pub use limits::{Arrivals, LimitOverrides, Limits};
 pub use notify::{Hook, Way};
 use place::{Misplaced, Reserved, misplaced};
 pub use resize::Resize;
@@ -154,6 +154,15 @@ impl Config {
             format!("{name}: {}: {}", wrong.key, wrong.what)
         };
         misplaced(&labelled, &self.reserved, real).into_iter().map(sentence).collect()
+    }
+
+    /// Whether another address of the file is an IPv4 address with the same port, so that `[::]` must leave IPv4 to it.
+    /// `[::]` alone takes IPv4 connections too.
+    pub fn shares_port_with_ipv4(&self, address: &ListenAddress) -> bool {
+        let ListenAddress::Tcp(one) = address else { return false };
+        let admin = self.admin.as_ref().map(AdminAddress::as_listener);
+        let others = self.listeners.iter().map(|listener| &listener.address).chain(&admin);
+        one.port() != 0 && others.into_iter().any(|other| other.is_ipv4_at(one.port()))
     }
 
     /// The tenants: those declared, or the one that is there without. At least one.

@@ -37,7 +37,9 @@ pub(super) fn unopened(error: &OpenError) -> Response {
     let status = match error {
         OpenError::Unknown { .. } | OpenError::Hidden { .. } | OpenError::Missing { .. } => StatusCode::NOT_FOUND,
         OpenError::Forbidden { .. } => StatusCode::FORBIDDEN,
-        OpenError::Crowded(_) | OpenError::Changed { .. } => StatusCode::CONFLICT,
+        OpenError::Crowded(_) | OpenError::Full { .. } | OpenError::Busy { .. } | OpenError::Changed { .. } => {
+            StatusCode::CONFLICT
+        }
         OpenError::Draining | OpenError::Backend { .. } => StatusCode::SERVICE_UNAVAILABLE,
     };
     refuse(status, error)

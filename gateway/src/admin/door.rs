@@ -1,30 +1,32 @@
 //! The interface's connections: how many there are, and how long one may be silent or leave what it is sent untaken.
 //!
 //! Most of those who come have not said yet who they are, and whatever they do must cost the clients of exports nothing: the
-//! files that a process may have open are theirs. Knows nothing of what is asked for.
+//! files that a process may have open are theirs. Places are those of [`listener`](crate::listener): one address has at most
+//! half of them, and when all are taken, the oldest connection of the address that has most is closed, one without a request
+//! first. So an operator gets in. Knows nothing of what is asked for.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tower::ServiceExt;
 
-use super::Listening;
 use super::patience::Patience;
+use crate::descriptors::{self, Use};
+use crate::listener::{Handshake, Places};
+use crate::net::{Listening, Peer};
 
-/// The most connections at a time; who comes then waits until one is left.
-const CONNECTIONS: usize = 256;
-/// The most of one address of another host; who comes then is turned away.
-const OF_ONE_PEER: usize = 128;
+/// The most connections at a time; one address has at most half of them.
+const CONNECTIONS: u32 = 256;
 /// How long the head of a request may take, and a connection may have none.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long what is sent may be left untaken.
@@ -32,30 +34,35 @@ const UNTAKEN: Duration = Duration::from_secs(30);
 /// Until the next try, when nobody can be let in: there are no more files to be had.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves until `end` is true, then finishes what has been asked. Cancel-safe: connections are cut.
-pub(super) async fn serve(listening: Listening, router: Router, mut end: watch::Receiver<bool>) {
-    let (places, mut connections) = (Places::default(), JoinSet::new());
+/// Serves until `end` is true, then finishes what has been asked. A host that answers nothing for `keepalive` is gone.
+/// Cancel-safe: connections are cut.
+pub(crate) async fn serve(
+    listening: Listening,
+    router: Router,
+    keepalive: impl Fn() -> Duration,
+    mut end: watch::Receiver<bool>,
+) {
+    let (places, mut connections) = (Places::new(CONNECTIONS, 0, None), JoinSet::new());
     let going = end.clone();
     loop {
         let begin = async {
-            // Nobody closes it.
-            let Ok(one) = Arc::clone(&places.all).acquire_owned().await else { return };
-            match &listening {
-                Listening::Tcp(listener) => match listener.accept().await {
-                    Ok((stream, peer)) => match places.place(one, peer.ip().to_canonical()) {
-                        Some(place) => drop(connections.spawn(one_of(stream, router.clone(), going.clone(), place))),
-                        None => tracing::debug!(%peer, "this address has too many connections to the admin interface"),
-                    },
-                    Err(error) => shut(&error).await,
-                },
-                Listening::Unix(listener) => match listener.accept().await {
-                    Ok((stream, _)) => {
-                        let place = Place { _one: one, peer: None };
-                        drop(connections.spawn(one_of(stream, router.clone(), going.clone(), place)));
-                    }
-                    Err(error) => shut(&error).await,
-                },
+            if descriptors::are_short(Use::Operator) {
+                places.evict_one();
+                return pause(&std::io::Error::other("too few descriptors are left")).await;
             }
+            let stream = match listening.accept().await {
+                Ok(stream) => stream,
+                Err(error) => return pause(&error).await,
+            };
+            stream.keep_alive(keepalive());
+            let peer = stream.identity();
+            let place = loop {
+                match places.begin(peer) {
+                    Some(place) => break place,
+                    None => places.freed().await,
+                }
+            };
+            drop(connections.spawn(one_of(stream, peer, router.clone(), going.clone(), place)));
         };
         tokio::select! {
             () = begin => {}
@@ -67,7 +74,7 @@ pub(super) async fn serve(listening: Listening, router: Router, mut end: watch::
     while connections.join_next().await.is_some() {}
 }
 
-async fn shut(error: &std::io::Error) {
+async fn pause(error: &std::io::Error) {
     tracing::warn!(%error, "can't accept a connection to the admin interface; trying again");
     tokio::time::sleep(PAUSE).await;
 }
@@ -78,16 +85,30 @@ async fn over(end: &mut watch::Receiver<bool>) {
 }
 
 /// One connection, to its end.
-async fn one_of<S>(stream: S, router: Router, mut end: watch::Receiver<bool>, _place: Place)
+async fn one_of<S>(stream: S, peer: Peer, router: Router, mut end: watch::Receiver<bool>, mut place: Handshake)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(SILENCE);
     let stream = TokioIo::new(Patience::new(stream, UNTAKEN));
-    let mut connection = std::pin::pin!(http.serve_connection(stream, TowerToHyperService::new(router)));
+    let evicted = place.evicted();
+    let place = Arc::new(place);
+    let answer = service_fn(|request: hyper::Request<Incoming>| {
+        let (place, router) = (Arc::clone(&place), router.clone());
+        async move {
+            let mut request: Request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            place.busy(true);
+            let answered = router.oneshot(request).await;
+            place.busy(false);
+            answered
+        }
+    });
+    let mut connection = std::pin::pin!(http.serve_connection(stream, answer));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = evicted => return tracing::debug!(%peer, "a connection to the admin interface made room for another"),
         () = over(&mut end) => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -95,55 +116,6 @@ where
     };
     if let Err(error) = ended {
         tracing::trace!(%error, "a connection to the admin interface ended");
-    }
-}
-
-/// Who may be there at a time.
-struct Places {
-    all: Arc<Semaphore>,
-    peers: Peers,
-}
-
-/// How many connections an address has.
-type Peers = Arc<Mutex<HashMap<IpAddr, usize>>>;
-
-/// Given back when it is dropped.
-struct Place {
-    _one: OwnedSemaphorePermit,
-    peer: Option<(IpAddr, Peers)>,
-}
-
-impl Default for Places {
-    fn default() -> Self {
-        Self { all: Arc::new(Semaphore::new(CONNECTIONS)), peers: Peers::default() }
-    }
-}
-
-impl Places {
-    /// A place for somebody who comes from there; none: too many do. All of this host come from one address.
-    fn place(&self, one: OwnedSemaphorePermit, peer: IpAddr) -> Option<Place> {
-        if peer.is_loopback() {
-            return Some(Place { _one: one, peer: None });
-        }
-        let mut peers = self.peers.lock();
-        let count = peers.entry(peer).or_default();
-        if *count >= OF_ONE_PEER {
-            return None;
-        }
-        *count = count.saturating_add(1);
-        Some(Place { _one: one, peer: Some((peer, Arc::clone(&self.peers))) })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some((peer, peers)) = &self.peer else { return };
-        if let Entry::Occupied(mut count) = peers.lock().entry(*peer) {
-            *count.get_mut() = count.get().saturating_sub(1);
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
     }
 }
 
@@ -156,25 +128,6 @@ mod tests {
 
     use super::*;
 
-    fn one(places: &Places) -> OwnedSemaphorePermit {
-        Arc::clone(&places.all).try_acquire_owned().unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_comes_too_often_leaves_room_for_others() {
-        let places = Places::default();
-        let [peer, other, here] = ["192.0.2.1", "192.0.2.2", "127.0.0.1"].map(|text| text.parse().unwrap());
-        let mut held: Vec<_> = (0..OF_ONE_PEER).map(|_| places.place(one(&places), peer).unwrap()).collect();
-        assert!(places.place(one(&places), peer).is_none());
-        held.push(places.place(one(&places), other).unwrap());
-        held.extend((1..OF_ONE_PEER).map(|_| places.place(one(&places), here).unwrap()));
-        assert_eq!(places.all.available_permits(), 0);
-        drop(held.drain(..1));
-        assert!(places.place(one(&places), peer).is_some());
-        drop(held);
-        assert_eq!((places.all.available_permits(), places.peers.lock().len()), (CONNECTIONS, 0));
-    }
-
     struct Near(DuplexStream, JoinHandle<()>, watch::Sender<bool>);
 
     fn connected() -> Near {
@@ -185,8 +138,8 @@ mod tests {
         let router = Router::new().route("/", get(|| async { "x".repeat(100_000) })).route("/late", get(late));
         let (near, far) = duplex(1024);
         let (ending, end) = watch::channel(false);
-        let place = Place { _one: one(&Places::default()), peer: None };
-        Near(near, tokio::spawn(one_of(far, router, end, place)), ending)
+        let place = Places::new(1, 0, None).begin(Peer::Unknown).unwrap();
+        Near(near, tokio::spawn(one_of(far, Peer::Unknown, router, end, place)), ending)
     }
 
     #[tokio::test(start_paused = true)]
@@ -229,6 +182,24 @@ mod tests {
         let began = Instant::now();
         connection.await.unwrap();
         assert_eq!(began.elapsed(), SILENCE);
+    }
+
+    #[tokio::test]
+    async fn who_asks_nothing_makes_room_for_an_operator() {
+        let listening = Listening::tcp("127.0.0.1:0".parse().unwrap(), false, 1024).unwrap();
+        let address = listening.local_tcp().unwrap();
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let (_ending, end) = watch::channel(false);
+        tokio::spawn(serve(listening, router, || Duration::from_secs(60), end));
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        let mut operator = tokio::net::TcpStream::connect(address).await.unwrap();
+        operator.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(SILENCE / 2, operator.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.ends_with("here"), "{answer}");
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 //! reached from other hosts. Where it can't, only names of this host are answered (`host`). Bodies and connections are bounded. The interface ends last, so that a drain can be watched.
 
 mod answer;
-mod door;
+pub(crate) mod door;
 mod events;
 mod host;
 mod look;
@@ -22,9 +22,8 @@ pub mod view;
 
 use std::sync::Arc;
 
-use nbd_gateway_config::AdminAddress;
+use nbd_gateway_config::{AdminAddress, Config, ListenAddress};
 use nbd_gateway_metrics::Metrics;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 pub use token::TokenFile;
@@ -34,6 +33,7 @@ pub(crate) use self::name::in_a_path;
 
 use crate::export::Registry;
 use crate::listener::{SocketFile, clear_way};
+use crate::net::Listening;
 use crate::reload::Reload;
 use crate::session::SessionTable;
 
@@ -98,28 +98,23 @@ enum Reach {
     Others,
 }
 
-#[derive(Debug)]
-enum Listening {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
 impl Admin {
-    /// Binds. Fails with a sentence.
-    pub async fn bind(address: &AdminAddress) -> Result<Self, String> {
+    /// Binds. Fails with a sentence. Within a runtime.
+    pub async fn bind(address: &AdminAddress, config: &Config) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("can't listen on {address} for the admin interface: {error}");
+        let backlog = config.limits.arrivals.backlog;
         match address {
             AdminAddress::Tcp(tcp) => {
-                let listener = TcpListener::bind(tcp).await.map_err(failed)?;
-                let url = format!("http://{}", listener.local_addr().map_err(failed)?);
+                let only_v6 = config.shares_port_with_ipv4(&ListenAddress::Tcp(*tcp));
+                let listening = Listening::tcp(*tcp, only_v6, backlog).map_err(failed)?;
+                let url = listening.local_tcp().map_or_else(|| address.to_string(), |bound| format!("http://{bound}"));
                 let reach = if tcp.ip().is_loopback() { Reach::Host } else { Reach::Others };
-                Ok(Self { url, _file: None, reach, listening: Listening::Tcp(listener) })
+                Ok(Self { url, _file: None, reach, listening })
             }
             AdminAddress::Unix(path) => {
                 clear_way(path).await.map_err(|e| e.to_string())?;
-                let listener = UnixListener::bind(path).map_err(failed)?;
+                let listening = Listening::unix(path, backlog).map_err(failed)?;
                 let file = Some(SocketFile::of(path));
-                let listening = Listening::Unix(listener);
                 Ok(Self { url: address.to_string(), _file: file, reach: Reach::Socket, listening })
             }
         }
@@ -131,6 +126,8 @@ impl Admin {
         let streams = Arc::new(Semaphore::new(stream::STREAMS));
         let shared = Shared { metrics, registry, sessions, phase, reload, drain, streams };
         let Self { _file, reach, listening, .. } = self;
-        door::serve(listening, routes::router(&token_file, reach, shared), end).await;
+        let config = Arc::clone(&shared.registry);
+        let keepalive = move || config.config().limits.arrivals.keepalive;
+        door::serve(listening, routes::router(&token_file, reach, shared), keepalive, end).await;
     }
 }

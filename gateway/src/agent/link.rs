@@ -55,7 +55,6 @@ impl Link {
         }
         let refused = |cause| ClientFault::Connect { endpoint: uri.endpoint().to_string(), cause };
         let mut stream = Stream::connect(&Address::of(uri)).await.map_err(refused)?;
-        stream.keep_alive();
         let infos = if shrink { vec![Info::BLOCK_SIZE, Info::RESIZE] } else { vec![Info::BLOCK_SIZE] };
         let wishes = Wishes { framing: Framing::Simple, infos, ..Wishes::go(uri.export().as_str()) };
         let (mut client, mut inbox) = (Client::new(wishes), Inbox::default());

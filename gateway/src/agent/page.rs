@@ -1,6 +1,7 @@
 //! The agent's page of metrics, over HTTP.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -8,17 +9,28 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use nbd_gateway_metrics::AgentMetrics;
-use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::AgentFault;
+use crate::admin::door;
+use crate::net::Listening;
+
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: u32 = 128;
+/// How long the host of who asks may answer nothing.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Serves `/metrics` at `address` as long as the runtime lives; gives the address with the port that it got.
 pub(super) async fn serve(address: SocketAddr, metrics: AgentMetrics) -> Result<SocketAddr, AgentFault> {
     let failed = |cause| AgentFault::Metrics { address, cause };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
+    let listening = Listening::tcp(address, false, BACKLOG).map_err(failed)?;
+    let bound = listening.local_tcp().unwrap_or(address);
     let router = Router::new().route("/metrics", get(render)).with_state(metrics);
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    tokio::spawn(async move {
+        // Nobody ends it before the runtime does.
+        let (_never, end) = watch::channel(false);
+        door::serve(listening, router, || KEEPALIVE, end).await;
+    });
     Ok(bound)
 }
 

@@ -12,7 +12,11 @@ use nbd_gateway_policy::rate::{Full, Limiter, adjust};
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::types::{ExportName, Moment, TenantId};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
+
+/// The most exports of one tenant that are being opened at a time.
+pub(super) const OPENINGS: usize = 64;
 
 /// What is open of one tenant.
 #[derive(Debug)]
@@ -22,6 +26,7 @@ pub(super) struct Crowd {
     /// The beginning that the limiter counts from.
     start: Instant,
     state: Mutex<State>,
+    openings: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -50,7 +55,13 @@ impl Crowd {
     pub(super) fn new(tenant: &config::Tenant, metrics: TenantMetrics) -> Arc<Self> {
         let rate = tenant.crowd.session_rate.map(|rate| Limiter::new(rate, Moment::default()));
         let state = Mutex::new(State { bounds: tenant.crowd, exports: 0, sessions: 0, rate });
-        Arc::new(Self { tenant: tenant.id.clone(), metrics, start: Instant::now(), state })
+        let openings = Arc::new(Semaphore::new(OPENINGS));
+        Arc::new(Self { tenant: tenant.id.clone(), metrics, start: Instant::now(), state, openings })
+    }
+
+    /// Turns to open an export.
+    pub(super) const fn openings(&self) -> &Arc<Semaphore> {
+        &self.openings
     }
 
     /// Other bounds from now on: who is there stays.

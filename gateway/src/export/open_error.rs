@@ -60,6 +60,22 @@ pub enum OpenError {
         /// How many clients are connected, or may come back.
         clients: usize,
     },
+    /// Something that others use up is short now.
+    #[error("export {export:?} can't be opened now: {why}")]
+    Busy {
+        /// What was asked for.
+        export: String,
+        /// What is short, and what to do.
+        why: String,
+    },
+    /// Its client's listener has as many sessions as it may have.
+    #[error("the listener is at sessions-per-listener ({most}); try again when a session has ended")]
+    Full {
+        /// What was asked for.
+        export: String,
+        /// How many there are.
+        most: usize,
+    },
     /// Its backend can't be reached or opened.
     #[error("export {export:?} can't be opened: {why}")]
     Backend {
@@ -79,6 +95,8 @@ impl OpenError {
             | OpenError::Forbidden { export, .. }
             | OpenError::Missing { export, .. }
             | OpenError::Changed { export, .. }
+            | OpenError::Full { export, .. }
+            | OpenError::Busy { export, .. }
             | OpenError::Backend { export, .. } => export,
             OpenError::Crowded(refusal) => refusal.export.as_str(),
             OpenError::Draining => "",
@@ -102,7 +120,9 @@ impl OpenError {
                      was are connected or may come back; try again when they have left"
                 )
             }
-            OpenError::Draining | OpenError::Crowded(_) => self.to_string(),
+            OpenError::Draining | OpenError::Crowded(_) | OpenError::Full { .. } | OpenError::Busy { .. } => {
+                self.to_string()
+            }
             OpenError::Backend { export, .. } => {
                 format!(
                     "export {export:?} can't be opened now: its backend does not answer as it should; the gateway's log says why"

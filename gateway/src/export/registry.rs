@@ -337,6 +337,14 @@ impl Registry {
     }
 
     async fn make(self: &Arc<Self>, config: &Resolved, opener: Opener) -> Result<(Export, Option<Room>), OpenError> {
+        let _turn = match opener {
+            Opener::Client => {
+                let turn = self.turn_to_open(config).await?;
+                self.descriptors_for(config).await?;
+                turn
+            }
+            Opener::Operator | Opener::Look => None,
+        };
         let room = match opener {
             Opener::Client | Opener::Operator => self.room_for(config).await.map_err(OpenError::Crowded)?,
             Opener::Look => None,
@@ -499,6 +507,39 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
         std::fs::remove_file(&socket).unwrap();
         drop(silent);
         registry.open("any/1").await.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_whose_server_does_not_answer_takes_no_more_than_its_turns_to_open_exports() {
+        let socket = std::env::temp_dir().join(format!("nbd-gateway-turns-{}", std::process::id()));
+        let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let template = |name: &str, timeout: &str| {
+            format!(
+                "[[export]]\nname = \"{name}/*\"\ntenant = \"a\"\nbackend = \"nbd+unix:///{{}}?socket={}\"\n\
+                 dial-timeout = \"{timeout}\"\n",
+                socket.display()
+            )
+        };
+        let registry = registry_of(&format!(
+            "[[listener]]\naddress = \"127.0.0.1:0\"\n[[tenant]]\nname = \"a\"\n[[tenant]]\nname = \"b\"\n{}{}\
+             [[export]]\nname = \"other\"\ntenant = \"b\"\nbackend = \"memory:\"\nsize = \"1MiB\"\n",
+            template("slow", "60s"),
+            template("late", "5s")
+        ));
+        let mut opening = tokio::task::JoinSet::new();
+        for n in 0..crate::export::crowd::OPENINGS {
+            let registry = Arc::clone(&registry);
+            opening.spawn(async move { registry.open_for_client(&format!("slow/{n}")).await.map(drop) });
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let began = Instant::now();
+        let refused = registry.open_for_client("late/1").await.unwrap_err();
+        assert!(matches!(refused, OpenError::Busy { .. }), "{refused}");
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        registry.open_for_client("other").await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_secs(5), "another tenant's waits for nothing");
+        opening.shutdown().await;
+        std::fs::remove_file(&socket).unwrap();
     }
 
     #[tokio::test]

@@ -9,25 +9,58 @@ use nbd_gateway_config::Resolved;
 use nbd_gateway_policy::refusal::Refusal;
 use nbd_gateway_policy::types::TenantId;
 
-use super::Registry;
-use super::crowd::Room;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use super::crowd::{OPENINGS, Room};
 use super::entry::Entry;
+use super::{OpenError, Registry};
+use crate::descriptors::{self, Use};
 
 impl Registry {
     /// A place for an export that is about to be opened. Cancel-safe: yes; what is being closed is closed.
     pub(super) async fn room_for(self: &Arc<Self>, config: &Resolved) -> Result<Option<Room>, Refusal> {
         let in_force = self.in_force();
         let Some(crowd) = in_force.crowd(&config.tenant) else { return Ok(None) };
-        while crowd.is_full() && self.close_one(&config.tenant).await {}
+        while crowd.is_full() && self.close_one(Some(&config.tenant)).await {}
         crowd.open(&config.name).map(Some)
     }
 
-    /// Closes an export of this tenant's that nobody uses. Whether there was one.
-    async fn close_one(self: &Arc<Self>, tenant: &TenantId) -> bool {
+    /// Descriptors for an export that a client wants to be opened: exports that nobody uses are closed for it, its tenant's
+    /// first. Cancel-safe: yes.
+    pub(super) async fn descriptors_for(self: &Arc<Self>, config: &Resolved) -> Result<(), OpenError> {
+        while descriptors::are_short(Use::Export) {
+            if !self.close_one(Some(&config.tenant)).await && !self.close_one(None).await {
+                let limit = descriptors::limit();
+                let why = format!("the gateway has too few of its {limit} descriptors left; try again later");
+                return Err(OpenError::Busy { export: config.name.as_str().to_owned(), why });
+            }
+        }
+        Ok(())
+    }
+
+    /// A turn to open an export of this tenant's, so that one whose server does not answer leaves descriptors, and turns, to
+    /// others. None: it is not in force any more. Cancel-safe: yes.
+    pub(super) async fn turn_to_open(&self, config: &Resolved) -> Result<Option<OwnedSemaphorePermit>, OpenError> {
+        let Some(openings) = self.in_force().crowd(&config.tenant).map(|crowd| Arc::clone(crowd.openings())) else {
+            return Ok(None);
+        };
+        match timeout(config.dial_timeout, openings.acquire_owned()).await {
+            // It is never closed.
+            Ok(turn) => Ok(turn.ok()),
+            Err(_) => {
+                let why = format!("{OPENINGS} other exports of its tenant are being opened; try again later");
+                Err(OpenError::Busy { export: config.name.as_str().to_owned(), why })
+            }
+        }
+    }
+
+    /// Closes an export that nobody uses, of this tenant's or of anybody's. Whether there was one.
+    async fn close_one(self: &Arc<Self>, tenant: Option<&TenantId>) -> bool {
         let own: Vec<Arc<Entry>> = self
             .entries
             .iter()
-            .filter(|entry| entry.config().tenant == *tenant)
+            .filter(|entry| tenant.is_none_or(|tenant| entry.config().tenant == *tenant))
             .map(|entry| Arc::clone(&entry))
             .collect();
         for entry in own {

@@ -53,6 +53,7 @@ fn is_same(open: &Resolved, next: &Resolved) -> bool {
     own.limits.option_length = next.limits.option_length;
     own.limits.sessions_per_listener = next.limits.sessions_per_listener;
     own.limits.drain_timeout = next.limits.drain_timeout;
+    own.limits.arrivals = next.limits.arrivals;
     own == *next
 }
 

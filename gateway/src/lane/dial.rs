@@ -96,7 +96,6 @@ impl Dialer {
         let broken = |error| DialError::Broken { address: address(), error };
         let mut stream =
             Stream::connect(&self.address).await.map_err(|error| DialError::Connect { address: address(), error })?;
-        stream.keep_alive();
         let mut inbox = Inbox::default();
         let mut client = Client::new(Wishes {
             framing: Framing::Extended,

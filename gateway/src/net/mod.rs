@@ -1,13 +1,16 @@
 //! Sockets: streams of every kind the gateway speaks over, the pool of receive buffers, and the outgoing queue.
 
+pub(crate) mod keepalive;
+mod listening;
 mod outbox;
 mod peer;
 mod pool;
 mod stream;
 mod tls;
 
+pub use listening::{Listening, check_backlog};
 pub use outbox::{Batch, Outbox, Released, Written};
 pub use peer::Peer;
 pub use pool::Pool;
-pub use stream::{Address, Listening, ReadHalf, Stream, WriteHalf};
+pub use stream::{Address, ReadHalf, Stream, WriteHalf};
 pub use tls::{TlsRead, TlsStream, TlsWrite};

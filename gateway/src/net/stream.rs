@@ -1,7 +1,6 @@
 //! One stream type over TCP and Unix sockets, bare or inside TLS, in two halves.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
@@ -11,9 +10,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use nbd_gateway_config::{Endpoint, Host, NbdUri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, tcp, unix};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
-use super::{Peer, TlsRead, TlsStream, TlsWrite};
+use super::{Peer, TlsRead, TlsStream, TlsWrite, keepalive};
 
 /// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +62,7 @@ impl Stream {
             Address::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 stream.set_nodelay(true)?;
+                keepalive::watch(&stream, keepalive::OF_SERVERS);
                 Ok(Stream::Tcp(stream))
             }
             Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
@@ -97,15 +97,10 @@ impl Stream {
         }
     }
 
-    /// Makes the kernel notice, within about a minute, that the other host is gone without a word.
-    pub fn keep_alive(&self) {
+    /// Has the kernel close the connection when the other host has answered nothing for about `limit`.
+    pub fn keep_alive(&self, limit: Duration) {
         if let Stream::Tcp(s) = self {
-            let fd = s.as_fd();
-            // What the kernel does not take it does not take; the connection works without.
-            let _ = rustix::net::sockopt::set_socket_keepalive(fd, true);
-            let _ = rustix::net::sockopt::set_tcp_keepidle(fd, Duration::from_secs(30));
-            let _ = rustix::net::sockopt::set_tcp_keepintvl(fd, Duration::from_secs(10));
-            let _ = rustix::net::sockopt::set_tcp_keepcnt(fd, 3);
+            keepalive::watch(s, limit);
         }
     }
 
@@ -306,45 +301,5 @@ impl WriteHalf {
             WriteHalf::Unix(w) => rustix::net::shutdown(w.as_ref().as_fd(), how),
             WriteHalf::Tls(w) => return w.shut(how, polite),
         };
-    }
-}
-
-/// A bound socket.
-#[derive(Debug)]
-pub enum Listening {
-    /// TCP.
-    Tcp(TcpListener),
-    /// Unix.
-    Unix(UnixListener),
-}
-
-impl Listening {
-    /// The next connection. Cancel-safe: yes.
-    pub async fn accept(&self) -> io::Result<Stream> {
-        match self {
-            Listening::Tcp(l) => {
-                let (stream, _) = l.accept().await?;
-                // Fails only on a connection that is already gone; reading will say so.
-                let _ = stream.set_nodelay(true);
-                Ok(Stream::Tcp(stream))
-            }
-            Listening::Unix(l) => Ok(Stream::Unix(l.accept().await?.0)),
-        }
-    }
-
-    /// The TCP address bound to, with the port that the kernel chose.
-    pub fn local_tcp(&self) -> Option<SocketAddr> {
-        match self {
-            Listening::Tcp(l) => l.local_addr().ok(),
-            Listening::Unix(_) => None,
-        }
-    }
-
-    /// The path bound to; none for an abstract address, or one without a name.
-    pub fn local_path(&self) -> Option<PathBuf> {
-        match self {
-            Listening::Tcp(_) => None,
-            Listening::Unix(l) => l.local_addr().ok()?.as_pathname().map(Into::into),
-        }
     }
 }

@@ -41,6 +41,7 @@ impl House {
             handshake: limits.handshake_timeout,
             option_length: limits.option_length,
             most: limits.sessions_per_listener,
+            arrivals: limits.arrivals,
             tls,
         }
     }
@@ -115,7 +116,11 @@ impl Doors {
             };
             let bound = match there {
                 Some(_) => Ok(Vec::new()),
-                None => Bound::bind(&asked.address, &mut self.inherited).await,
+                None => {
+                    let only_v6 = config.shares_port_with_ipv4(&asked.address);
+                    let backlog = config.limits.arrivals.backlog;
+                    Bound::bind(&asked.address, only_v6, backlog, &mut self.inherited).await
+                }
             };
             match (tls, bound) {
                 (Ok(tls), Ok(bound)) => {

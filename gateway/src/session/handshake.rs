@@ -9,6 +9,7 @@ use nbd_gateway_policy::offer::{self as policy, Negotiated};
 use tokio::time::Instant;
 
 use crate::export::{Export, Lease, OpenError};
+use crate::listener::{Handshake, Place};
 use crate::net::{Stream, TlsStream};
 use crate::proto::handshake::server::{BadClient, match_contexts};
 use crate::proto::handshake::{Ask, Offer, Progress, Server, Tls};
@@ -56,6 +57,8 @@ pub(crate) struct Entered {
     pub(crate) seat: Seat,
     /// Whose certificate it has shown.
     pub(crate) certificate: Option<PeerCertificate>,
+    /// Its place among the listener's sessions.
+    pub(crate) place: Place,
 }
 
 /// Runs the handshake. While the gateway drains, whatever would open an export is refused. The client has a limit for its
@@ -66,6 +69,7 @@ pub(crate) async fn negotiate(
     visitor: &mut Visitor,
     mut stream: Stream,
     inbox: &mut Inbox,
+    handshake: &Handshake,
 ) -> Result<Entered, NoSession> {
     let drain = &front.drain;
     let tls = match &front.tls {
@@ -74,7 +78,7 @@ pub(crate) async fn negotiate(
         Some(_) => Tls::Allow,
     };
     let mut server = Server::new(front.option_length, tls);
-    let mut clock = Clock(Instant::now() + front.handshake);
+    let mut clock = Clock { over: Instant::now() + front.handshake, handshake };
     let mut certificate = None;
     // What the client was told about stays as it was told, and its server connected, until it is through.
     let mut told: Option<Told> = None;
@@ -124,14 +128,15 @@ pub(crate) async fn negotiate(
                 match opened.and_then(|(lease, decision)| {
                     let selected = server.selected(&name);
                     is_as_told(told.as_ref().filter(|_| go && !selected.is_empty()), &name, &lease)?;
-                    let lease = if go { lease.for_session()? } else { lease };
-                    Ok((lease, decision, selected))
+                    let (lease, place) =
+                        if go { seated(lease, handshake).map(|(l, p)| (l, Some(p)))? } else { (lease, None) };
+                    Ok((lease, decision, selected, place))
                 }) {
                     Err(error) => {
                         told = None;
                         refuse(visitor, &mut server, &name, &error);
                     }
-                    Ok((lease, decision, selected)) => {
+                    Ok((lease, decision, selected, place)) => {
                         let asks = infos.contains(&Info::RESIZE);
                         let export = lease.export();
                         let (agreement, seat) = agreement(export, decision, &server, selected, asks, go);
@@ -146,8 +151,8 @@ pub(crate) async fn negotiate(
                             resize: agreement.offer.answers.then(|| resize_info(&agreement.offer)),
                         };
                         server.answer_info(&infos, &offer);
-                        match seat {
-                            Some(seat) => entered = Some((lease, agreement, seat)),
+                        match seat.zip(place) {
+                            Some((seat, place)) => entered = Some((lease, agreement, seat, place)),
                             None => told = Some(Told { name, lease }),
                         }
                     }
@@ -155,16 +160,16 @@ pub(crate) async fn negotiate(
             }
             Progress::Ask(Ask::ExportName { name }) => {
                 let opened = clock.stopped(visitor.open(&name, Verb::Read, drain)).await;
-                let (lease, decision) = opened
+                let (lease, decision, place) = opened
                     .and_then(|(lease, decision)| {
                         is_as_told(told.as_ref().filter(|_| !server.selected(&name).is_empty()), &name, &lease)?;
-                        lease.for_session().map(|lease| (lease, decision))
+                        seated(lease, handshake).map(|(lease, place)| (lease, decision, place))
                     })
                     .map_err(NoSession::NoReply)?;
                 let (export, selected) = (lease.export(), server.selected(&name));
                 let (agreement, seat) = agreement(export, decision, &server, selected, false, true);
                 server.answer_export_name(agreement.size, agreement.flags);
-                entered = seat.map(|seat| (lease, agreement, seat));
+                entered = seat.map(|seat| (lease, agreement, seat, place));
             }
             Progress::Ask(Ask::Contexts { name, set, queries }) => {
                 match clock.stopped(visitor.open(&name, Verb::List, drain)).await {
@@ -181,8 +186,8 @@ pub(crate) async fn negotiate(
             }
         }
         send(&mut server, &mut stream, &clock).await?;
-        if let Some((lease, agreement, seat)) = entered {
-            return Ok(Entered { stream, lease, agreement, seat, certificate });
+        if let Some((lease, agreement, seat, place)) = entered {
+            return Ok(Entered { stream, lease, agreement, seat, certificate, place });
         }
     }
 }
@@ -208,11 +213,20 @@ fn is_as_told(told: Option<&Told>, name: &str, lease: &Lease) -> Result<(), Open
     }
 }
 
+/// What a session needs beside its export: a place of its tenant's, and one of its listener's.
+fn seated(lease: Lease, handshake: &Handshake) -> Result<(Lease, Place), OpenError> {
+    let lease = lease.for_session()?;
+    let place = handshake.session();
+    let full = || OpenError::Full { export: lease.export().name().to_owned(), most: handshake.most_sessions() };
+    let place = place.ok_or_else(full)?;
+    Ok((lease, place))
+}
+
 fn refuse(visitor: &Visitor, server: &mut Server, name: &str, error: &OpenError) {
     let rep = match error {
         OpenError::Unknown { .. } | OpenError::Hidden { .. } | OpenError::Missing { .. } => Rep::ERR_UNKNOWN,
         OpenError::Forbidden { .. } => Rep::ERR_POLICY,
-        OpenError::Crowded(_) => Rep::ERR_POLICY,
+        OpenError::Crowded(_) | OpenError::Full { .. } | OpenError::Busy { .. } => Rep::ERR_POLICY,
         OpenError::Draining => Rep::ERR_SHUTDOWN,
         // Of the errors that there are, the one that clients put into the right words: "not available". ERR_PLATFORM is
         // read as "the server can't do this option".
@@ -276,7 +290,7 @@ fn resize_info(offer: &policy::Offer) -> [u8; 26] {
     .to_body()
 }
 
-async fn send(server: &mut Server, stream: &mut Stream, clock: &Clock) -> Result<(), NoSession> {
+async fn send(server: &mut Server, stream: &mut Stream, clock: &Clock<'_>) -> Result<(), NoSession> {
     if !server.output().is_empty() {
         let bytes = core::mem::take(server.output());
         clock.bound(stream.write_all(&bytes)).await?;
@@ -285,15 +299,18 @@ async fn send(server: &mut Server, stream: &mut Stream, clock: &Clock) -> Result
 }
 
 /// When the client's time is up.
-struct Clock(Instant);
+struct Clock<'a> {
+    over: Instant,
+    handshake: &'a Handshake,
+}
 
-impl Clock {
+impl Clock<'_> {
     /// Something that the client can hold up.
     async fn bound<T, E>(&self, io: impl Future<Output = Result<T, E>>) -> Result<T, NoSession>
     where
         NoSession: From<E>,
     {
-        match tokio::time::timeout_at(self.0, io).await {
+        match tokio::time::timeout_at(self.over, io).await {
             Ok(done) => Ok(done?),
             Err(_) => Err(NoSession::Late),
         }
@@ -302,8 +319,10 @@ impl Clock {
     /// Something that the client waits for.
     async fn stopped<T>(&mut self, work: impl Future<Output = T>) -> T {
         let since = Instant::now();
+        self.handshake.busy(true);
         let done = work.await;
-        self.0 += since.elapsed();
+        self.handshake.busy(false);
+        self.over += since.elapsed();
         done
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::{Duration, SystemTime};
 
-use nbd_gateway_config::Config;
+use nbd_gateway_config::{Arrivals, Config};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::field::Empty;
@@ -19,6 +19,7 @@ use super::transmission::{End, Transmission};
 use super::visitor::Visitor;
 use super::{Session, SessionTable};
 use crate::export::Registry;
+use crate::listener::Handshake;
 use crate::net::{Outbox, Peer, Pool, Stream};
 use crate::proto::Inbox;
 use crate::tls::ListenerTls;
@@ -40,20 +41,34 @@ pub struct Front {
     pub handshake: Duration,
     /// The longest option data taken, in bytes.
     pub option_length: u32,
-    /// How many connections there may be at a time.
+    /// How many sessions there may be at a time.
     pub most: u32,
+    /// Connections before and beside their sessions.
+    pub arrivals: Arrivals,
     /// TLS, if it is spoken here.
     pub tls: Option<Arc<ListenerTls>>,
 }
 
 /// Serves one client to its end. Never fails: what went wrong is logged, and concerns this client alone.
 /// Cancel-safe: during the handshake the connection closes; later the session goes on by itself.
-pub async fn serve(front: Arc<Front>, stream: Stream) {
+pub async fn serve(front: Arc<Front>, stream: Stream, mut handshake: Handshake) {
     let id = front.table.next_id();
     let (peer, listener) = (stream.peer(), &*front.listener);
     // What is told within it says whose session it is. An error's level: a log of warnings alone is to say so too.
     let span = tracing::error_span!("session", session = id, peer, listener, export = Empty, tenant = Empty);
-    let Some(opened) = enter(&front, id, stream).instrument(span.clone()).await else { return };
+    let evicted = handshake.evicted();
+    let entering = async {
+        tokio::select! {
+            opened = enter(&front, id, stream, &handshake) => opened,
+            () = evicted => {
+                let limit = front.arrivals.handshakes;
+                tracing::warn!(limit, "handshake closed to make room for another client; see handshakes-per-listener");
+                None
+            }
+        }
+    };
+    let Some(opened) = entering.instrument(span.clone()).await else { return };
+    drop(handshake);
     let export = opened.entered.lease.export();
     span.record("export", export.name()).record("tenant", export.tenant());
     // From here on the session lives where its lane does.
@@ -66,13 +81,13 @@ pub async fn serve(front: Arc<Front>, stream: Stream) {
 }
 
 /// Takes a client through its handshake; none: it asks for no export, or gets none.
-async fn enter(front: &Front, id: u64, stream: Stream) -> Option<Opened> {
+async fn enter(front: &Front, id: u64, stream: Stream, handshake: &Handshake) -> Option<Opened> {
     let (peer, identity) = (stream.peer(), stream.identity());
     let mut inbox = Inbox::default();
     let limit = front.handshake;
     let mut visitor = Visitor::new(&front.registry, &front.listener, identity);
     // On the heap, and gone with the handshake: TLS takes room that an idle session must not keep.
-    match Box::pin(negotiate(front, &mut visitor, stream, &mut inbox)).await {
+    match Box::pin(negotiate(front, &mut visitor, stream, &mut inbox, handshake)).await {
         Ok(entered) => {
             return Some(Opened { id, peer, identity, inbox, entered, judged_by: visitor.judged_by() });
         }
@@ -98,7 +113,7 @@ struct Opened {
 /// Is not inside the span, which would be entered and left at each wake-up: what is told here enters it by itself.
 async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     let Opened { id, peer, identity, inbox, entered, judged_by } = opened;
-    let Entered { stream, lease, agreement, seat, certificate } = entered;
+    let Entered { stream, lease, agreement, seat, certificate, place } = entered;
     let tls = stream.is_tls();
     let (read, write) = match stream.rehome() {
         Ok(stream) => stream.split(),
@@ -171,6 +186,7 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
             tracing::info!(why = %end, "session ended by a fault of the client or its network");
         }
     });
+    drop(place);
     drop(lease);
     drop(entered);
 }

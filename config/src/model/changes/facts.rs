@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::super::backend::{Backend, Target};
 use super::super::export::{Entry, OnBackendLoss};
 use super::super::{
-    Config, Crowd, Driver, Hook, IoRates, Limits, Listener, ListenerTls, Log, LogFormat, Qmp, Rates, Resize, Tenant,
-    Way,
+    Arrivals, Config, Crowd, Driver, Hook, IoRates, Limits, Listener, ListenerTls, Log, LogFormat, Qmp, Rates, Resize,
+    Tenant, Way,
 };
 use super::words::{client, offer, rate, size, size_rate, text, time};
 
@@ -74,6 +74,10 @@ pub(super) fn global(limits: &Limits) -> Facts {
     facts.say("handshake-timeout", time(limits.handshake_timeout));
     facts.say("option-length", size(limits.option_length.into()));
     facts.say("sessions-per-listener", limits.sessions_per_listener.to_string());
+    let Arrivals { backlog, handshakes, keepalive } = limits.arrivals;
+    facts.say("handshakes-per-listener", handshakes.to_string());
+    facts.say("listen-backlog", backlog.to_string());
+    facts.say("tcp-keepalive", time(keepalive));
     bounds(limits, "", &mut facts);
     facts.say("tenant-bytes", size(limits.tenant_bytes));
     facts.say("drain-timeout", time(limits.drain_timeout));
@@ -88,6 +92,7 @@ fn bounds(limits: &Limits, prefix: &str, facts: &mut Facts) {
         option_length: _,
         sessions_per_listener: _,
         drain_timeout: _,
+        arrivals: _,
         // Of a tenant, or of an export.
         tenant_bytes: _,
         tenant_io: _,

@@ -92,13 +92,14 @@ impl Changes {
     }
 
     /// The differences that only a restart can bring into force, each in words: the state directory, the number of
-    /// threads, the address of the admin interface, the form of the log's lines.
+    /// threads, the address of the admin interface, the form of the log's lines, the backlog of listening sockets.
     pub fn by_restart_only(&self) -> impl Iterator<Item = String> {
         let fixed = |what: &Thing, key: &str| match what {
             Thing::State | Thing::Runtime => true,
             Thing::Admin => key == "address",
             Thing::Log => matches!(key, "format" | "otlp"),
-            Thing::Limits | Thing::Listener(_) | Thing::Tenant(_) | Thing::Export(_) => false,
+            Thing::Limits => key == "listen-backlog",
+            Thing::Listener(_) | Thing::Tenant(_) | Thing::Export(_) => false,
         };
         self.0.iter().flat_map(move |Change { what, how }| {
             let keys = if let How::Changed(keys) = how { keys.as_slice() } else { &[] };

@@ -7,7 +7,7 @@ mod reconnect;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nbd_gateway_config::Config;
+use nbd_gateway_config::{Arrivals, Config};
 use nbd_gateway_metrics::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::{Front, serve};
 use crate::export::Registry;
+use crate::listener::Places;
 use crate::net::{Pool, Stream};
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Cookie, Framing};
@@ -24,6 +25,7 @@ use crate::shards::Shards;
 /// A gateway without listeners.
 pub(crate) struct Scene {
     pub(crate) front: Arc<Front>,
+    places: Arc<Places>,
     _drain: watch::Sender<bool>,
 }
 
@@ -38,6 +40,7 @@ impl Scene {
         let (pool, metrics) = (Arc::new(Pool::new(1)), Arc::new(Metrics::new("0").unwrap()));
         let notes = Arc::new(Notes::in_memory().unwrap());
         let registry = Registry::new(config, Arc::clone(&pool), Shards::here(), metrics, notes);
+        let places = Places::new(1024, 1024, None);
         let (drain, draining) = watch::channel(false);
         let table = Arc::clone(registry.sessions());
         let handshake = Duration::from_secs(10);
@@ -50,15 +53,18 @@ impl Scene {
             handshake,
             option_length: 65536,
             most: 1024,
+            arrivals: Arrivals::default(),
             tls: None,
         };
-        Self { front: Arc::new(front), _drain: drain }
+        Self { front: Arc::new(front), places, _drain: drain }
     }
 
     /// A client that knows nothing of resize, in transmission; with base:allocation, if its framing has contexts.
     pub(crate) async fn client(&self, framing: Framing) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        tokio::spawn(serve(Arc::clone(&self.front), Stream::Unix(ours)));
+        let stream = Stream::Unix(ours);
+        let handshake = self.places.begin(stream.identity()).unwrap();
+        tokio::spawn(serve(Arc::clone(&self.front), stream, handshake));
         let mut client = Client { stream: theirs, framing, size: 0 };
         client.take(18).await;
         client.send(&3u32.to_be_bytes()).await;

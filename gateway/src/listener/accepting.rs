@@ -1,0 +1,90 @@
+//! Accepting on one socket: one connection after another, each given its place and a task of its own.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nbd_gateway_metrics::{ListenerMetrics, Open};
+use tokio::time::{Instant, sleep};
+
+use super::places::Places;
+use crate::descriptors::{self, Use};
+use crate::net::{Listening, Stream};
+use crate::session::{Front, serve};
+
+/// After the first failure to accept; doubled with each that follows.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A crowd that comes and goes makes it fail again and again.
+const LOGGED_AGAIN: Duration = Duration::from_secs(10);
+
+/// One socket's accepting.
+pub(super) struct Accepting<'a> {
+    label: &'a str,
+    listening: &'a Listening,
+    metrics: ListenerMetrics,
+    places: Arc<Places>,
+    /// Accepted, and waiting for its place.
+    waiting: Option<Stream>,
+    pause: Duration,
+    logged: Option<Instant>,
+}
+
+impl<'a> Accepting<'a> {
+    pub(super) fn new(label: &'a str, listening: &'a Listening, metrics: ListenerMetrics, front: &Front) -> Self {
+        let places = Places::new(front.arrivals.handshakes, front.most, Some(metrics.clone()));
+        Self { label, listening, metrics, places, waiting: None, pause: SHORTEST_PAUSE, logged: None }
+    }
+
+    /// The bounds are those of `front` from now on.
+    pub(super) fn change(&self, front: &Front) {
+        self.places.change(front.arrivals.handshakes, front.most);
+    }
+
+    /// One step: a connection is accepted, gets its place, or a pause is over. Cancel-safe: yes, a connection that waits for
+    /// its place waits on.
+    pub(super) async fn step(&mut self, front: &Arc<Front>) {
+        if self.waiting.is_none() {
+            if descriptors::are_short(Use::Client) {
+                return self.make_room().await;
+            }
+            match self.listening.accept().await {
+                Ok(stream) => {
+                    self.pause = SHORTEST_PAUSE;
+                    stream.keep_alive(front.arrivals.keepalive);
+                    self.waiting = Some(stream);
+                }
+                Err(error) => return self.rest(&error).await,
+            }
+        }
+        let Some(stream) = self.waiting.take() else { return };
+        let Some(handshake) = self.places.begin(stream.identity()) else {
+            self.waiting = Some(stream);
+            return self.places.freed().await;
+        };
+        let (front, open) = (Arc::clone(front), Open::new(&self.metrics.sessions));
+        tokio::spawn(async move {
+            serve(front, stream, handshake).await;
+            drop(open);
+        });
+    }
+
+    /// Of the descriptors only those are left that are kept.
+    async fn make_room(&mut self) {
+        if self.places.evict_one() {
+            return sleep(SHORTEST_PAUSE).await;
+        }
+        let limit = descriptors::limit();
+        let error = format!("of its {limit} descriptors the process has only those left that it keeps for itself");
+        self.rest(&io::Error::other(error)).await;
+    }
+
+    async fn rest(&mut self, error: &io::Error) {
+        if self.logged.is_none_or(|at| at.elapsed() > LOGGED_AGAIN) {
+            self.logged = Some(Instant::now());
+            tracing::error!(listener = self.label, %error, "can't accept a connection; trying again");
+        }
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+}
