@@ -58,7 +58,7 @@ fn rounds(round: impl Fn()) -> (f64, f64) {
 
 fn main() {
     let metrics = Metrics::new("0").unwrap();
-    let export = metrics.export("vm");
+    let export = metrics.export("vm", None);
     if let [once, batch] = std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
         assert_eq!(once, "once");
         return counts(&export, batch.parse().unwrap());

@@ -1,4 +1,5 @@
-//! Series that end before the process does: those of exports and tenants that the configuration no longer has.
+//! Series that end before the process does: those of exports and tenants that the configuration no longer has, and those of
+//! names that fit a template, when they are closed.
 //!
 //! Counters that come back under the same name begin at 0 again, as after a restart. Who still holds handles of what was
 //! forgotten counts into nothing.
@@ -7,10 +8,14 @@ use crate::labels::{Command, Direction, HookResult, HookWay, LossReason, Outcome
 use crate::names::Metrics;
 
 impl Metrics {
-    /// Takes an export's series away, and makes room for another name. One that shares `other` with the rest has none.
+    /// Takes the series of an export or of a template away, and makes room for another name. An export that shares those of
+    /// its template has none.
     pub fn forget_export(&self, name: &str, tenant: &str) {
-        if !self.exports.lock().remove(name) {
-            return;
+        {
+            let mut shown = self.exports.lock();
+            if !shown.named.remove(name) && !shown.made_up.remove(name) {
+                return;
+            }
         }
         // What is not there need not go.
         for command in Command::ALL {

@@ -23,8 +23,8 @@ impl Drop for Open {
     }
 }
 
-/// What one export says in a gauge; cheap to clone. In a series of its own it stays when the export is closed. In the
-/// series `other` it is what it adds to what the others say there, and goes with the last clone.
+/// What one export says in a gauge; cheap to clone. In a series of its own it stays when the export is closed. In a
+/// template's series it is what it adds to what the others say there, and goes with the last clone.
 #[derive(Clone, Debug)]
 pub struct Part(Arc<Share>);
 

@@ -15,10 +15,18 @@ use crate::labels::{
 };
 use crate::looked::{Looked, Looks};
 
-/// Exports beyond this many share the label value `other`: templates can make any number of names.
-const MOST_EXPORTS: usize = 1000;
-/// What they share.
-const OTHER: &str = "other";
+/// Open exports of templates beyond this many have no series of their own: clients make up their names.
+const MOST_OF_TEMPLATES: usize = 1000;
+
+/// Names that have series. Exports that the configuration names always have; those of templates while they are open, and
+/// beyond the bound they share the series of their template, whose name has a `*` and so is no export's.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    /// Exports with an entry of their own, and templates.
+    pub(crate) named: HashSet<String>,
+    /// Names that fit a template.
+    pub(crate) made_up: HashSet<String>,
+}
 
 /// From 50 us (memory behind a Unix socket) to 26 s (a backend that is away within `hold`), doubling: latency is read in
 /// ratios, and twenty buckets times eight commands stay a small page.
@@ -70,7 +78,7 @@ pub struct Metrics {
     log_suppressed: IntCounter,
     reload_success: IntGauge,
     last_reload: IntGauge,
-    pub(crate) exports: Arc<Mutex<HashSet<String>>>,
+    pub(crate) exports: Arc<Mutex<Shown>>,
     /// What is looked at before each page.
     looks: Looks,
 }
@@ -330,26 +338,44 @@ impl Metrics {
             looks: Looks::default(),
         };
         Command::ALL.iter().for_each(|c| drop(metrics.duration.with_label_values(&[c.as_str()])));
-        drop(metrics.open_failures.with_label_values(&[OTHER]));
         Ok(metrics)
     }
 
-    /// The export's label value, its name or `other` beyond the bound; and whether it is that.
-    fn label<'a>(&self, name: &'a str) -> (&'a str, bool) {
-        let mut exports = self.exports.lock();
-        let known = exports.contains(name) || (exports.len() < MOST_EXPORTS && exports.insert(name.to_owned()));
-        if known { (name, false) } else { (OTHER, true) }
+    /// The export's label value, its name or its template's; and whether others may have the same.
+    fn label<'a>(&self, name: &'a str, template: Option<&'a str>) -> (&'a str, bool) {
+        let mut shown = self.exports.lock();
+        let Some(template) = template else {
+            shown.made_up.remove(name);
+            shown.named.insert(name.to_owned());
+            return (name, false);
+        };
+        let room = shown.made_up.len() < MOST_OF_TEMPLATES;
+        // A client may ask for the template's own name.
+        let own =
+            !name.contains('*') && (shown.made_up.contains(name) || (room && shown.made_up.insert(name.to_owned())));
+        if own {
+            return (name, false);
+        }
+        shown.named.insert(template.to_owned());
+        (template, true)
     }
 
-    /// An export could not be opened. Names that no export has had yet share `other`: clients make them up.
-    pub fn open_failed(&self, name: &str) {
-        let known = self.exports.lock().contains(name);
-        self.open_failures.with_label_values(&[if known { name } else { OTHER }]).inc();
+    /// An export could not be opened. A name that fits a template has no series for that: clients make it up.
+    pub fn open_failed(&self, name: &str, template: Option<&str>) {
+        let known = self.exports.lock().made_up.contains(name);
+        let label = template.filter(|_| !known).unwrap_or(name);
+        self.open_failures.with_label_values(&[label]).inc();
+    }
+
+    /// The series that count the openings of a template's names that failed exist from now on, at 0.
+    pub fn template(&self, template: &str) {
+        self.exports.lock().named.insert(template.to_owned());
+        drop(self.open_failures.with_label_values(&[template]));
     }
 
     /// The handles of an export's size; its series exist from now on, at 0.
-    pub fn resize(&self, name: &str, tenant: &str, driver: ResizeDriver) -> ResizeMetrics {
-        let (label, shared) = self.label(name);
+    pub fn resize(&self, name: &str, template: Option<&str>, tenant: &str, driver: ResizeDriver) -> ResizeMetrics {
+        let (label, shared) = self.label(name, template);
         let part = |gauge: &IntGaugeVec| Part::new(gauge.with_label_values(&[label]), shared);
         let of = |s: &ResizeStyle| {
             let one = |r: &ResizeResult| self.resizes.with_label_values(&[label, tenant, s.as_str(), r.as_str()]);
@@ -374,9 +400,10 @@ impl Metrics {
         }
     }
 
-    /// The handles of an export; its series exist from now on, at 0.
-    pub fn export(&self, name: &str) -> ExportMetrics {
-        let (label, shared) = self.label(name);
+    /// The handles of an export, with the template that its name fits if it has no entry of its own; its series exist from
+    /// now on, at 0.
+    pub fn export(&self, name: &str, template: Option<&str>) -> ExportMetrics {
+        let (label, shared) = self.label(name, template);
         drop(self.open_failures.with_label_values(&[label]));
         let requests = Command::ALL.iter().map(|c| {
             let of = |o: &Outcome| self.requests.with_label_values(&[label, c.as_str(), o.as_str()]);
@@ -413,8 +440,8 @@ impl Metrics {
     }
 
     /// The handles of an export's hooks; their series exist from now on, at 0.
-    pub fn hooks(&self, name: &str) -> HookMetrics {
-        let (label, _) = self.label(name);
+    pub fn hooks(&self, name: &str, template: Option<&str>) -> HookMetrics {
+        let (label, _) = self.label(name, template);
         let of = |w: &HookWay| {
             let one = |r: &HookResult| self.hook_attempts.with_label_values(&[label, w.as_str(), r.as_str()]);
             HookResult::ALL.iter().map(one).collect()
@@ -584,7 +611,7 @@ mod tests {
     #[test]
     fn every_series_of_an_export_exists_from_the_start() {
         let metrics = Metrics::new("1.2.3").unwrap();
-        let export = metrics.export("disk");
+        let export = metrics.export("disk", None);
         let text = metrics.render().unwrap();
         assert!(
             text.contains(r#"nbd_gateway_requests_total{command="write_zeroes",export="disk",result="enospc"} 0"#),

@@ -71,9 +71,9 @@ fn names_follow_the_conventions_and_every_help_is_a_sentence() {
 fn a_page_has_nothing_that_the_golden_list_has_not() {
     let metrics = Metrics::new("0").unwrap();
     drop((
-        metrics.export("a"),
-        metrics.resize("a", "t", ResizeDriver::Wire),
-        metrics.hooks("a"),
+        metrics.export("a", None),
+        metrics.resize("a", None, "t", ResizeDriver::Wire),
+        metrics.hooks("a", None),
         metrics.listener("l"),
     ));
     drop(metrics.tenant("t", &["quota"]));

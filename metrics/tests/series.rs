@@ -8,7 +8,9 @@ fn series(page: &str) -> usize {
 }
 
 fn open(metrics: &Metrics, name: &str) -> (ExportMetrics, ResizeMetrics, HookMetrics) {
-    (metrics.export(name), metrics.resize(name, "blue", ResizeDriver::Wire), metrics.hooks(name))
+    let template = Some("vm*");
+    let resize = metrics.resize(name, template, "blue", ResizeDriver::Wire);
+    (metrics.export(name, template), resize, metrics.hooks(name, template))
 }
 
 #[test]
@@ -29,8 +31,8 @@ fn ten_thousand_exports_of_a_template_make_about_a_hundred_thousand_series() {
 #[test]
 fn exports_that_share_a_series_add_up_in_it() {
     let metrics = Metrics::new("0").unwrap();
-    (0..1000).for_each(|n| drop(metrics.hooks(&format!("vm{n}"))));
-    let (one, two) = (open(&metrics, "one"), open(&metrics, "two"));
+    (0..1000).for_each(|n| drop(metrics.hooks(&format!("vm{n}"), Some("vm*"))));
+    let (one, two) = (open(&metrics, "vmone"), open(&metrics, "vmtwo"));
     one.1.size.set(5);
     two.1.size.set(7);
     two.0.lane_up.set(1);
@@ -38,24 +40,45 @@ fn exports_that_share_a_series_add_up_in_it() {
         let page = metrics.render().unwrap();
         assert!(page.lines().any(|l| l == line), "no {line} in\n{page}");
     };
-    says(r#"nbd_gateway_export_size_bytes{export="other",tenant="blue"} 12"#);
+    says(r#"nbd_gateway_export_size_bytes{export="vm*",tenant="blue"} 12"#);
     drop(one);
-    says(r#"nbd_gateway_export_size_bytes{export="other",tenant="blue"} 7"#);
-    says(r#"nbd_gateway_lane_up{export="other"} 1"#);
+    says(r#"nbd_gateway_export_size_bytes{export="vm*",tenant="blue"} 7"#);
+    says(r#"nbd_gateway_lane_up{export="vm*"} 1"#);
     drop(two);
-    says(r#"nbd_gateway_lane_up{export="other"} 0"#);
+    says(r#"nbd_gateway_lane_up{export="vm*"} 0"#);
+}
+
+/// They fell under a label that all shared, beside whatever clients had made up.
+#[test]
+fn what_the_configuration_names_has_series_of_its_own_however_many_names_clients_make_up() {
+    let metrics = Metrics::new("0").unwrap();
+    (0..2000).for_each(|n| drop(open(&metrics, &format!("vm{n}"))));
+    drop(open(&metrics, "vm*"));
+    for name in ["added", "other", "vm2"] {
+        metrics.export(name, None).open.set(7);
+    }
+    let page = metrics.render().unwrap();
+    for line in ["{export=\"added\"} 7", "{export=\"other\"} 7", "{export=\"vm2\"} 7", "{export=\"vm*\"} 0"] {
+        assert!(page.contains(&format!("nbd_gateway_export_open{line}")), "no {line}");
+    }
+    assert!(!page.contains("\"vm1999\""));
+    // What is closed gives its place back.
+    metrics.forget_export("vm0", "blue");
+    drop(open(&metrics, "vm1999"));
+    let page = metrics.render().unwrap();
+    assert!(page.contains("\"vm1999\"") && !page.contains("\"vm0\""));
 }
 
 /// A name that could not be opened was made up, as far as anybody knows.
 #[test]
 fn a_name_that_could_not_be_opened_makes_no_series() {
     let metrics = Metrics::new("0").unwrap();
-    drop(metrics.export("known"));
-    metrics.open_failed("known");
-    metrics.open_failed("made/up");
+    drop(metrics.export("known", None));
+    metrics.open_failed("known", None);
+    metrics.open_failed("made/up", Some("made/*"));
     let page = metrics.render().unwrap();
     assert!(page.contains("nbd_gateway_export_open_failures_total{export=\"known\"} 1"), "{page}");
-    assert!(page.contains("nbd_gateway_export_open_failures_total{export=\"other\"} 1"), "{page}");
+    assert!(page.contains("nbd_gateway_export_open_failures_total{export=\"made/*\"} 1"), "{page}");
     assert!(!page.contains("made/up"), "{page}");
 }
 
@@ -72,7 +95,7 @@ fn every_way_to_resize_and_every_end_has_its_durations_from_the_start() {
 #[test]
 fn what_is_forgotten_leaves_nothing_behind_and_makes_room() {
     let metrics = Metrics::new("0").unwrap();
-    let other = metrics.export("stays");
+    let other = metrics.export("stays", None);
     let before = series(&metrics.render().unwrap());
     let reasons = ["quota", "rate"];
     for round in 0..1500 {

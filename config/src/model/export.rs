@@ -19,6 +19,8 @@ use crate::uri::UriTls;
 pub struct Resolved {
     /// The name that clients use.
     pub name: ExportName,
+    /// The template that the name fits; None: it has an entry of its own.
+    pub template: Option<String>,
     /// Who it belongs to.
     pub tenant: TenantId,
     /// Where its data is.
@@ -123,8 +125,10 @@ impl Entry {
     fn resolve(&self, name: ExportName, matched: &str) -> Result<Resolved, NoExport> {
         let refused =
             |fault: BackendFault| NoExport::Refused { template: self.name.as_str().to_owned(), why: fault.to_string() };
+        let template = matches!(self.name, Name::Template(_)).then(|| self.name.as_str().to_owned());
         Ok(Resolved {
             name,
+            template,
             tenant: self.tenant.clone(),
             backend: self.target.fill(matched).map_err(refused)?,
             description: self.description.clone(),

@@ -22,6 +22,7 @@ use crate::work::{Failure, Finished, Heard, Job, Outcome, Request};
 #[derive(Debug)]
 pub struct Core {
     export: ExportName,
+    template: Option<String>,
     tenant: TenantId,
     notes: Arc<Notes>,
     facts: Facts,
@@ -46,6 +47,7 @@ impl Core {
     ) -> Arc<Self> {
         Arc::new(Self {
             export: config.name.clone(),
+            template: config.template.clone(),
             tenant: config.tenant.clone(),
             notes,
             known: AtomicU64::new(facts.size),
@@ -66,6 +68,11 @@ impl Core {
     /// The export's name.
     pub fn export(&self) -> &ExportName {
         &self.export
+    }
+
+    /// The template that its name fits; None: it has an entry of its own.
+    pub fn template(&self) -> Option<&str> {
+        self.template.as_deref()
     }
 
     /// Whose it is.

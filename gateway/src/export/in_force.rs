@@ -23,13 +23,13 @@ pub(super) struct InForce {
     crowds: HashMap<TenantId, Arc<Crowd>>,
 }
 
-/// The series of one export exist from now on.
+/// The series of one export that has an entry of its own exist from now on.
 pub(super) fn show(export: &Resolved, metrics: &Metrics) {
     let (name, tenant) = (export.name.as_str(), export.tenant.as_str());
-    drop(metrics.export(name));
-    drop(metrics.resize(name, tenant, watchers::label(&export.resize.driver)));
+    drop(metrics.export(name, None));
+    drop(metrics.resize(name, None, tenant, watchers::label(&export.resize.driver)));
     if !export.notify.is_empty() {
-        drop(metrics.hooks(name));
+        drop(metrics.hooks(name, None));
     }
 }
 
@@ -56,6 +56,7 @@ impl InForce {
     /// The series of exports that are named exist from the start.
     pub(super) fn show(&self, metrics: &Metrics) {
         self.named().for_each(|export| show(&export, metrics));
+        self.config.templates().for_each(|template| metrics.template(template));
     }
 
     /// What is open of a tenant; None: it has left the configuration.

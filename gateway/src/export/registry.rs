@@ -310,7 +310,8 @@ impl Registry {
         if !matches!(error, OpenError::Crowded(_) | OpenError::Missing { .. }) {
             let export = error.export();
             tracing::warn!(export, %error, "export can't be opened");
-            self.shared.metrics.open_failed(export);
+            let template = self.config().export_for(export).ok().and_then(|config| config.template);
+            self.shared.metrics.open_failed(export, template.as_deref());
         }
         error
     }
@@ -360,7 +361,7 @@ impl Registry {
     /// Opens what an entry stands for, whatever else its tenant has, or has open.
     pub(super) async fn open_backend(&self, config: &Resolved) -> Result<Export, OpenError> {
         // Not before it is open: clients make up names that fit a template, and the series are bounded.
-        let metrics = || self.shared.metrics.export(config.name.as_str());
+        let metrics = || self.shared.metrics.export(config.name.as_str(), config.template.as_deref());
         let failed = |NotStarted { why, unknown }| {
             let export = config.name.as_str().to_owned();
             // Of what the configuration names, the operator was wrong.
@@ -399,6 +400,8 @@ impl Registry {
             export.close().await;
             held_back::remember(&self.shared.notes, &export);
             self.shared.audiences.remember(export.resizer());
+            drop(export);
+            self.forget_series(entry);
         }
         self.discard(entry, state);
     }

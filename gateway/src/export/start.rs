@@ -103,7 +103,8 @@ pub(super) async fn open(
         Some(window) => !window.is_settled(&core, &shared.notes, &tenant, disk, resize.timeout).await,
         None => false,
     };
-    let told = Told(shared.metrics.resize(name, tenant.as_str(), watchers::label(&resize.driver)));
+    let told =
+        Told(shared.metrics.resize(name, config.template.as_deref(), tenant.as_str(), watchers::label(&resize.driver)));
     told.size_at_start(size);
     resizer.counted_by(told.clone());
     let publish = policy.publish;

@@ -271,16 +271,22 @@ impl Registry {
             for tenant in before.tenants().iter().filter(|t| in_force.config.tenant(t.id.as_str()).is_none()) {
                 registry.shared.metrics.forget_tenant(tenant.id.as_str(), Reason::LABELS.as_slice());
             }
+            let stays = |template: &str| in_force.config.templates().any(|now| now == template);
+            for template in before.templates().filter(|template| !stays(template)) {
+                // Its own name fits it.
+                let tenant = before.owner_of(template).map_or("", |tenant| tenant.as_str());
+                registry.shared.metrics.forget_export(template, tenant);
+            }
         });
     }
 
-    /// An export that has left the configuration has no series any more.
+    /// An export that has left the configuration, or that a template leads to, has no series any more: it is closed.
     pub(super) fn forget_series(&self, entry: &Entry) {
         let config = entry.config();
         // Held to the end: whoever replaces it makes the series of what is there again.
         let in_force = self.in_force.read();
         let next = in_force.config.export_for(config.name.as_str());
-        if next.as_ref().is_ok_and(|next| next.tenant == config.tenant) {
+        if next.as_ref().is_ok_and(|next| next.tenant == config.tenant && next.template.is_none()) {
             return;
         }
         self.shared.metrics.forget_export(config.name.as_str(), config.tenant.as_str());

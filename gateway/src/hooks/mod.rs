@@ -77,7 +77,7 @@ impl Hooks {
             tenant: self.core.tenant().clone(),
             told: at.size,
             backoff: Backoff::new(FIRST, MOST, seed(self.core.name(), index)),
-            metrics: self.metrics.hooks(self.core.name()),
+            metrics: self.metrics.hooks(self.core.name(), self.core.template()),
             teller: Teller::of(hook, &self.sessions),
         };
         let (end, mut ending) = watch::channel(());

@@ -62,7 +62,7 @@ impl Scene {
             tenant: TenantId::new("blue").unwrap(),
             told: 100,
             backoff: Backoff::new(FIRST, MOST, 7),
-            metrics: metrics.hooks("vm"),
+            metrics: metrics.hooks("vm", None),
             teller: listener.clone(),
         };
         let following = tokio::spawn(follower.follow(follow));

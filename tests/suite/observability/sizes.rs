@@ -108,11 +108,26 @@ fn an_export_is_open_from_its_first_client_to_its_idle_time_and_a_failure_is_cou
     says(&gateway, "export_open", &["export=\"vm\""], 1.0)?;
     client.leave()?;
     says(&gateway, "export_open", &["export=\"vm\""], 0.0)?;
-    for (export, counted) in [("gone", "gone"), ("any/name", "other")] {
+    for (export, counted) in [("gone", "gone"), ("any/name", "any/*")] {
         let uri = gateway.uri(export);
         ensure(!Call::new("nbdinfo").arg(uri).run()?.status.success(), || format!("{export} was opened"))?;
         let failed = gateway.metric("nbd_gateway_export_open_failures_total", &[&format!("export=\"{counted}\"")])?;
         ensure(failed >= 1.0, || format!("{failed} failures of {export}"))?;
+    }
+    gateway.end()
+}
+
+#[test]
+fn names_that_clients_make_up_have_no_series_once_they_are_closed() -> Result<(), Trouble> {
+    let backend = Backend::start(Script::default())?;
+    let uri = backend.uri().replace(":///", ":///{}");
+    let gateway = Gateway::start(&export("t/*", &uri, "idle-timeout = \"0s\""))?;
+    let open = |name: &str| gateway.metric("nbd_gateway_export_open", &[&format!("export=\"{name}\"")]);
+    for name in ["t/1", "t/2", "t/3"] {
+        let (client, _) = RawClient::open(gateway.socket(), name, Framing::Structured)?;
+        assert_eq!(open(name)?, 1.0);
+        client.leave()?;
+        eventually("its series are gone", || open(name).is_err())?;
     }
     gateway.end()
 }

@@ -138,7 +138,7 @@ impl Play {
         };
         let hands = Fake { state: Arc::clone(&state), export };
         let audience = Arc::new(Audience::new(Duration::ZERO));
-        let told = Told(Metrics::new("0").ok()?.resize("e", "t", ResizeDriver::Wire));
+        let told = Told(Metrics::new("0").ok()?.resize("e", None, "t", ResizeDriver::Wire));
         let coordinator =
             Coordinator::new(start, hands, Arc::clone(&book), Arc::clone(&jobs), Arc::clone(&audience), told);
         let rules = Arc::<Latest>::default();
