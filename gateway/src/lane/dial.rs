@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Connected;
 use crate::net::{Address, Stream, TlsStream};
-use crate::proto::handshake::client::{Client, Contexts, HandshakeError, Progress, Wishes};
-use crate::proto::{Framing, Inbox, Info, Rep};
+use crate::proto::handshake::client::{Client, Closed, Contexts, Goal, HandshakeError, Negotiated, Progress, Wishes};
+use crate::proto::{Inbox, Info, Opt, Rep};
 use crate::tls::{BackendTls, TlsFault};
 
 /// Why a backend could not be reached.
@@ -26,6 +28,8 @@ pub enum DialError {
     Broken {
         /// Where to.
         address: Address,
+        /// The option whose answer was awaited.
+        asked: Option<Opt>,
         /// How.
         error: io::Error,
     },
@@ -67,6 +71,18 @@ impl DialError {
     pub fn is_late(&self) -> bool {
         matches!(self, DialError::Late { .. })
     }
+
+    /// Whether it may be reached by asking for nothing that is not needed.
+    fn is_about_extras(&self) -> bool {
+        match self {
+            DialError::Handshake { error, .. } => error.is_about_extras(),
+            // As the end of the stream, where what it had not read made it a reset.
+            DialError::Broken { asked: Some(opt), .. } => {
+                HandshakeError::Closed { when: Closed::InReply(*opt) }.is_about_extras()
+            }
+            _ => false,
+        }
+    }
 }
 
 /// How to reach one backend export.
@@ -80,52 +96,154 @@ pub struct Dialer {
     pub tls: Option<Arc<BackendTls>>,
     /// Deadline for connect and handshake together.
     pub limit: Duration,
+    /// Whether nothing is asked for that an export can be served without: no framing, context or information.
+    pub plain: bool,
 }
 
 impl Dialer {
+    /// The first connection of an export. A server that hangs up on something that is not needed, or answers it with nonsense,
+    /// is tried once more without; the dialer that comes with the connection asks like the one that made it, so that later
+    /// connections are like the first. Cancel-safe: as [`Dialer::dial`].
+    pub async fn open(&self) -> Result<(Connected, Self), DialError> {
+        let until = Instant::now() + self.limit;
+        let error = match self.dial().await {
+            Err(error) if !self.plain && error.is_about_extras() => error,
+            dialled => return Ok((dialled?, self.clone())),
+        };
+        let plain = Self { plain: true, ..self.clone() };
+        match tokio::time::timeout_at(until, plain.handshake(until)).await {
+            Ok(Ok(connected)) => {
+                tracing::warn!(%error, "a backend is used without extended headers, structured replies and metadata contexts until its export is opened again");
+                Ok((connected, plain))
+            }
+            // What it says to a stock client's questions tells more.
+            Ok(Err(_)) | Err(_) => Err(error),
+        }
+    }
+
     /// One connection, ready for transmission. Cancel-safe: yes, a half-made connection is closed.
     pub async fn dial(&self) -> Result<Connected, DialError> {
-        match tokio::time::timeout(self.limit, self.handshake()).await {
+        let until = Instant::now() + self.limit;
+        match tokio::time::timeout_at(until, self.handshake(until)).await {
             Ok(result) => result,
             Err(_) => Err(DialError::Late { address: self.address.clone(), limit: self.limit }),
         }
     }
 
-    async fn handshake(&self) -> Result<Connected, DialError> {
-        let address = || self.address.clone();
-        let broken = |error| DialError::Broken { address: address(), error };
-        let mut stream =
-            Stream::connect(&self.address).await.map_err(|error| DialError::Connect { address: address(), error })?;
-        let mut inbox = Inbox::default();
-        let mut client = Client::new(Wishes {
-            framing: Framing::Extended,
+    async fn handshake(&self, until: Instant) -> Result<Connected, DialError> {
+        let wishes = Wishes {
             contexts: Contexts::All,
             infos: vec![Info::NAME, Info::DESCRIPTION, Info::BLOCK_SIZE, Info::RESIZE],
-            tls: self.tls.is_some(),
             ..Wishes::go(self.export.clone())
-        });
+        };
+        let wishes = if self.plain { wishes.only_what_is_needed() } else { wishes };
+        let (mut negotiation, negotiated) = self.negotiate(wishes, until).await?;
+        negotiation.send().await?;
+        Ok(Connected { negotiated, stream: negotiation.stream, inbox: negotiation.inbox })
+    }
+
+    /// A connection that stays in its negotiation, and what the server says of the export there; size 0 is what some say of
+    /// every export. Cancel-safe: as [`Dialer::dial`].
+    pub async fn watch(&self) -> Result<(Negotiation, Negotiated), DialError> {
+        let until = Instant::now() + self.limit;
+        let wishes = Wishes { goal: Goal::Watch, ..Wishes::go(self.export.clone()).only_what_is_needed() };
+        match tokio::time::timeout_at(until, self.negotiate(wishes, until)).await {
+            Ok(result) => result,
+            Err(_) => Err(DialError::Late { address: self.address.clone(), limit: self.limit }),
+        }
+    }
+
+    /// What the server says of the export on a connection that [`Dialer::watch`] made, to whichever export. Cancel-safe: no, the
+    /// connection is of no further use.
+    pub async fn ask(&self, negotiation: &mut Negotiation) -> Result<Negotiated, DialError> {
+        negotiation.client.ask_info(&self.export);
+        match tokio::time::timeout(self.limit, negotiation.go_on()).await {
+            Ok(Ok(Some(negotiated))) => Ok(negotiated),
+            Ok(Ok(None)) => Err(DialError::Handshake { address: self.address.clone(), error: HandshakeError::Over }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(DialError::Late { address: self.address.clone(), limit: self.limit }),
+        }
+    }
+
+    async fn negotiate(&self, wishes: Wishes, until: Instant) -> Result<(Negotiation, Negotiated), DialError> {
+        let address = || self.address.clone();
+        let stream = Stream::connect_until(&self.address, until).await;
+        let stream = stream.map_err(|error| DialError::Connect { address: address(), error })?;
+        let client = Client::new(Wishes { tls: self.tls.is_some(), ..wishes });
+        let mut negotiation = Negotiation { address: address(), client, stream, inbox: Inbox::default() };
         loop {
-            let progress = client.handle_input(inbox.bytes());
-            if let Some(bytes) = client.take_output() {
-                stream.write_all(&bytes).await.map_err(broken)?;
-            }
-            let failed = |error| DialError::Handshake { address: address(), error };
-            match (progress.map_err(failed)?, &self.tls) {
-                (Progress::StartTls, Some(tls)) => {
-                    client.secured(inbox.bytes()).map_err(failed)?;
-                    stream = TlsStream::connect(stream, tls)
-                        .await
-                        .map_err(|fault| DialError::Tls { address: address(), fault })?;
-                    continue;
-                }
-                (Progress::Done(negotiated), _) => return Ok(Connected { negotiated, stream, inbox }),
+            match (negotiation.go_on().await?, &self.tls) {
+                (Some(negotiated), _) => return Ok((negotiation, negotiated)),
+                (None, Some(tls)) => negotiation = negotiation.secure(tls).await?,
                 // TLS is never agreed on without having been asked for.
-                (Progress::Need(_) | Progress::Listed(_) | Progress::StartTls, _) => {}
+                (None, None) => {
+                    return Err(DialError::Handshake { address: address(), error: HandshakeError::Over });
+                }
             }
-            let room = inbox.bytes();
+        }
+    }
+}
+
+/// A connection whose handshake is under way.
+#[derive(Debug)]
+pub struct Negotiation {
+    address: Address,
+    client: Client,
+    stream: Stream,
+    inbox: Inbox,
+}
+
+impl Negotiation {
+    /// Leaves in order, if the server takes it at once. Cancel-safe: yes.
+    pub async fn leave(mut self) {
+        let abort = async {
+            self.client.abort();
+            self.send().await.is_ok() && self.stream.close().await.is_ok()
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), abort).await;
+    }
+
+    fn broken(&self, error: io::Error) -> DialError {
+        DialError::Broken { address: self.address.clone(), asked: self.client.asked(), error }
+    }
+
+    async fn send(&mut self) -> Result<(), DialError> {
+        match self.client.take_output() {
+            Some(bytes) => self.stream.write_all(&bytes).await.map_err(|error| self.broken(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Inside TLS, which the server has agreed to.
+    async fn secure(mut self, tls: &BackendTls) -> Result<Self, DialError> {
+        let address = self.address.clone();
+        self.client
+            .secured(self.inbox.bytes())
+            .map_err(|error| DialError::Handshake { address: address.clone(), error })?;
+        let stream = TlsStream::connect(self.stream, tls).await;
+        let stream = stream.map_err(|fault| DialError::Tls { address: address.clone(), fault })?;
+        Ok(Self { address, client: self.client, stream, inbox: self.inbox })
+    }
+
+    /// Until it is done, where what is left to send is not sent yet; None: until TLS has to be there.
+    async fn go_on(&mut self) -> Result<Option<Negotiated>, DialError> {
+        loop {
+            let progress = self.client.handle_input(self.inbox.bytes());
+            let progress = progress.map_err(|error| DialError::Handshake { address: self.address.clone(), error })?;
+            match progress {
+                Progress::Done(negotiated) => return Ok(Some(negotiated)),
+                Progress::StartTls => {
+                    self.send().await?;
+                    return Ok(None);
+                }
+                Progress::Need(_) | Progress::Listed(_) => {}
+            }
+            self.send().await?;
+            let room = self.inbox.bytes();
             room.reserve(8192);
-            if stream.fill(room).await.map_err(broken)? == 0 {
-                return Err(DialError::Handshake { address: address(), error: client.handle_eof() });
+            let filled = self.stream.fill(room).await;
+            if filled.map_err(|error| self.broken(error))? == 0 {
+                return Err(DialError::Handshake { address: self.address.clone(), error: self.client.handle_eof() });
             }
         }
     }

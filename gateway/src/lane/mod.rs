@@ -22,7 +22,7 @@ use std::task::Waker;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-pub use dial::{DialError, Dialer};
+pub use dial::{DialError, Dialer, Negotiation};
 #[doc(hidden)]
 pub use fuzz::{fuzz_replies, fuzz_seeds};
 pub use look::Look;

@@ -45,6 +45,7 @@ fn connected(pool: &Arc<Pool>) -> (Arc<Lane>, UnixStream, watch::Sender<bool>) {
             export: String::new(),
             tls: None,
             limit: Duration::from_secs(1),
+            plain: false,
         },
         policy: OnLoss { hold: Duration::ZERO, durable: false },
         contexts: Vec::new(),

@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use nbd_gateway_config::{Endpoint, Host, NbdUri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::time::Instant;
 
 use super::{Peer, TlsRead, TlsStream, TlsWrite, keepalive};
 
@@ -55,6 +56,24 @@ pub enum Stream {
     Tls(Box<TlsStream>),
 }
 
+/// Whether connect(2) may work in a moment, with nothing changed at either end: the queue of a Unix socket is full (EAGAIN);
+/// this host is short of descriptors, memory or ports; the other end dropped a connection before it was complete.
+fn passes(error: &io::Error) -> bool {
+    use rustix::io::Errno as Os;
+    let passing = [
+        Os::AGAIN,
+        Os::INTR,
+        Os::MFILE,
+        Os::NFILE,
+        Os::NOBUFS,
+        Os::NOMEM,
+        Os::ADDRNOTAVAIL,
+        Os::CONNABORTED,
+        Os::CONNRESET,
+    ];
+    error.raw_os_error().is_some_and(|number| passing.iter().any(|os| os.raw_os_error() == number))
+}
+
 impl Stream {
     /// Connects. Cancel-safe: yes, a half-made connection is closed.
     pub async fn connect(address: &Address) -> io::Result<Self> {
@@ -66,6 +85,19 @@ impl Stream {
                 Ok(Stream::Tcp(stream))
             }
             Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+        }
+    }
+
+    /// The same, again and again until `until` while all that is wrong is that there is no room for one more connection just
+    /// now. Cancel-safe: yes, a half-made connection is closed.
+    pub async fn connect_until(address: &Address, until: Instant) -> io::Result<Self> {
+        let mut pause = Duration::from_millis(10);
+        loop {
+            match Self::connect(address).await {
+                Err(error) if passes(&error) && Instant::now() + pause < until => tokio::time::sleep(pause).await,
+                connected => return connected,
+            }
+            pause = (pause * 2).min(Duration::from_millis(500));
         }
     }
 
@@ -301,5 +333,50 @@ impl WriteHalf {
             WriteHalf::Unix(w) => rustix::net::shutdown(w.as_ref().as_fd(), how),
             WriteHalf::Tls(w) => return w.shut(how, polite),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_queue_is_waited_for_and_a_refusal_is_not() {
+        let path = std::env::temp_dir().join(format!("nbd-gateway-queue-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let socket: OwnedFd = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&socket, 0).unwrap();
+        let address = Address::Unix(path.clone());
+        let mut queued = Vec::new();
+        let full = loop {
+            match Stream::connect(&address).await {
+                Ok(stream) => queued.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let soon = || Instant::now() + Duration::from_millis(200);
+        let error = Stream::connect_until(&address, soon()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "the last error is told, not that the time is over");
+        let waiting = tokio::spawn({
+            let (address, until) = (address.clone(), Instant::now() + Duration::from_secs(60));
+            async move { Stream::connect_until(&address, until).await }
+        });
+        tokio::task::yield_now().await;
+        for _ in &queued {
+            drop(rustix::net::accept(&socket).unwrap());
+        }
+        waiting.await.unwrap().unwrap();
+        drop(socket);
+        let begun = Instant::now();
+        let refused = Stream::connect_until(&address, begun + Duration::from_secs(60)).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        std::fs::remove_file(&path).unwrap();
     }
 }

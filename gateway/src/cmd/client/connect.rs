@@ -105,11 +105,22 @@ pub(super) struct Notice {
 
 impl Connection {
     /// Dials and negotiates.
+    /// A server that hangs up on something that is not needed, or answers it with nonsense, is tried once more without.
     pub(super) async fn open(uri: &NbdUri, wishes: Wishes) -> Result<Self, ClientFault> {
+        match Self::dial(uri, wishes.clone()).await {
+            Err(ClientFault::Handshake(error)) if error.is_about_extras() => {
+                // What it says to the questions that were meant tells more.
+                Self::dial(uri, wishes.only_what_is_needed()).await.map_err(|_| error.into())
+            }
+            opened => opened,
+        }
+    }
+
+    async fn dial(uri: &NbdUri, wishes: Wishes) -> Result<Self, ClientFault> {
         let endpoint = || uri.endpoint().to_string();
         let tls = BackendTls::of(uri, None)?;
         let open = async {
-            let stream = Stream::connect(&Address::of(uri)).await;
+            let stream = Stream::connect_until(&Address::of(uri), tokio::time::Instant::now() + DEADLINE).await;
             let mut stream = stream.map_err(|cause| ClientFault::Connect { endpoint: endpoint(), cause })?;
             let (mut client, mut inbox) = (Client::new(Wishes { tls: tls.is_some(), ..wishes }), Inbox::default());
             let stream = match tls {

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::info::Listed;
 use crate::proto::resize::ResizeInfo;
-use crate::proto::{ExportFlags, Framing, Info};
+use crate::proto::{ExportFlags, Framing, Info, Opt};
 
 mod asks;
 mod error;
@@ -19,6 +19,7 @@ mod states;
 #[cfg(test)]
 mod tests;
 
+use asks::put_option;
 pub use error::{Closed, HandshakeError};
 #[doc(hidden)]
 pub use fuzz::{fuzz_client, fuzz_seeds};
@@ -58,6 +59,12 @@ impl Wishes {
             tls: false,
         }
     }
+
+    /// The same without what an export can be served without.
+    #[must_use]
+    pub fn only_what_is_needed(self) -> Self {
+        Self { framing: Framing::Simple, contexts: Contexts::None, infos: Vec::new(), ..self }
+    }
 }
 
 /// Which metadata contexts to select.
@@ -79,6 +86,8 @@ pub enum Goal {
     Go,
     /// With what NBD_OPT_INFO says. Some servers say size 0 there for every export: take 0 for "unknown".
     Info,
+    /// The same, and the connection stays in its negotiation for [`Client::ask_info`]. No framing is asked for.
+    Watch,
     /// With the list of exports.
     List,
 }
@@ -184,6 +193,25 @@ impl Client {
                 None => HandshakeError::Over,
             },
         }
+    }
+
+    /// The option whose answer is awaited.
+    pub fn asked(&self) -> Option<Opt> {
+        self.state.asked()
+    }
+
+    /// After [`Goal::Watch`] is done: asks about an export once more.
+    pub fn ask_info(&mut self, export: &str) {
+        if export != self.wishes.export {
+            export.clone_into(&mut self.wishes.export);
+        }
+        self.state = self.ask_again();
+    }
+
+    /// Leaves: NBD_OPT_ABORT is what is to be sent.
+    pub fn abort(&mut self) {
+        put_option(&mut self.out, Opt::ABORT, &[]);
+        self.state = State::Over;
     }
 
     /// What is to be sent now.

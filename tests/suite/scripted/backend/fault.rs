@@ -11,6 +11,10 @@ pub(crate) enum Fault {
     GreetingNever,
     /// No answer to any option.
     OptionsUnanswered,
+    /// Options that a client can do without are refused with this kind of error.
+    ExtrasRefused(u32),
+    /// The connection ends where the answer to an option was due that a client can do without.
+    ExtrasHungUpOn,
     /// The replies to GO end after so many bytes.
     GoCutAt(usize),
     /// An option reply without its magic number.

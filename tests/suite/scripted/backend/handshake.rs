@@ -35,6 +35,15 @@ pub(super) fn shake(link: &mut Link, script: &Script, shared: &Arc<Shared>) -> R
             fall_silent(link);
             return Ok(None);
         }
+        let extra = !matches!(option, opt::GO | opt::INFO | opt::EXPORT_NAME | opt::ABORT);
+        match script.fault {
+            Some(Fault::ExtrasRefused(kind)) if extra => {
+                reply(link, script, option, kind, &[])?;
+                continue;
+            }
+            Some(Fault::ExtrasHungUpOn) if extra => return Ok(None),
+            _ => {}
+        }
         match option {
             opt::STRUCTURED_REPLY if script.framing != Framing::Simple => {
                 framing = Framing::Structured;

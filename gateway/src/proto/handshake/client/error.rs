@@ -184,6 +184,39 @@ pub enum Closed {
     AfterExportName(String),
 }
 
+impl HandshakeError {
+    /// Whether the server may do without what it was asked for beyond need: then one tries again without.
+    pub fn is_about_extras(&self) -> bool {
+        let extra = |opt: Opt| {
+            matches!(
+                opt,
+                Opt::EXTENDED_HEADERS | Opt::STRUCTURED_REPLY | Opt::LIST_META_CONTEXT | Opt::SET_META_CONTEXT
+            )
+        };
+        match self {
+            // Information is asked for together with the export.
+            Self::Closed { when: Closed::InReply(opt) } => extra(*opt) || *opt == Opt::GO,
+            Self::Refused { opt: Opt::GO, rep, .. } => !matches!(
+                *rep,
+                Rep::ERR_UNKNOWN
+                    | Rep::ERR_POLICY
+                    | Rep::ERR_PLATFORM
+                    | Rep::ERR_TLS_REQD
+                    | Rep::ERR_SHUTDOWN
+                    | Rep::ERR_BLOCK_SIZE_REQD
+            ),
+            Self::ReplyMagic { opt, .. }
+            | Self::ReplyTooLong { opt, .. }
+            | Self::UnexpectedReply { opt, .. }
+            | Self::MalformedReply { opt, .. }
+            | Self::TooMany { opt, .. }
+            | Self::ReplyToOther { asked: opt, .. } => extra(*opt),
+            Self::ContextNotAsked { .. } | Self::ContextTwice { .. } | Self::ExtendedWithoutGo => true,
+            _ => false,
+        }
+    }
+}
+
 fn about(export: &Option<String>) -> String {
     export.as_ref().map(|name| format!(" for export {name:?}")).unwrap_or_default()
 }

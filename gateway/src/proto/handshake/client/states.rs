@@ -125,11 +125,6 @@ fn hear(asked: Opt, input: &mut BytesMut) -> Result<Heard, HandshakeError> {
     Ok(Heard::Reply(head.rep, input.split_to(length)))
 }
 
-/// Whether an error reply means "I don't have that", so that one goes on without.
-fn declines(rep: Rep) -> bool {
-    matches!(rep, Rep::ERR_UNSUP | Rep::ERR_POLICY | Rep::ERR_PLATFORM)
-}
-
 /// NBD_REP_ACK has no data.
 fn end(opt: Opt, body: &[u8]) -> Result<(), HandshakeError> {
     match body.len() {
@@ -229,7 +224,7 @@ impl Client {
         let agreed = Agreed { no_zeroes, framing: Framing::Simple, contexts: Vec::new(), left_out: 0 };
         match (fixed, self.wishes.goal) {
             (false, _) if self.wishes.tls => return Err(HandshakeError::NotFixed { opt: Opt::STARTTLS }),
-            (false, Goal::Info) => return Err(HandshakeError::NotFixed { opt: Opt::INFO }),
+            (false, Goal::Info | Goal::Watch) => return Err(HandshakeError::NotFixed { opt: Opt::INFO }),
             (false, Goal::List) => return Err(HandshakeError::NotFixed { opt: Opt::LIST }),
             _ => self.out.extend_from_slice(&ours.0.to_be_bytes()),
         }
@@ -264,6 +259,9 @@ impl Client {
             put_option(&mut self.out, Opt::LIST, &[]);
             return State::Listing { exports: Vec::new(), bytes: 0 };
         }
+        if self.wishes.goal == Goal::Watch {
+            return self.ask_export(agreed);
+        }
         self.ask_framing(agreed, self.wishes.framing)
     }
 
@@ -290,7 +288,8 @@ impl Client {
                 agreed.framing = asked;
                 Ok(self.ask_contexts(agreed))
             }
-            rep if declines(rep) => {
+            // Whatever the server calls it: a framing is not needed.
+            rep if rep.is_error() => {
                 let lesser = if asked == Framing::Extended { Framing::Structured } else { Framing::Simple };
                 Ok(self.ask_framing(agreed, lesser))
             }
@@ -352,7 +351,8 @@ impl Client {
                 end(opt, body)?;
                 Ok(self.set_contexts(agreed, names))
             }
-            rep if declines(rep) => {
+            // If it is about the export, the next question is told the same.
+            rep if rep.is_error() => {
                 agreed.left_out = 0;
                 Ok(self.ask_export(agreed))
             }
@@ -384,7 +384,8 @@ impl Client {
                 end(opt, body)?;
                 Ok(self.ask_export(agreed))
             }
-            rep if declines(rep) => {
+            // If it is about the export, the next question is told the same.
+            rep if rep.is_error() => {
                 agreed.contexts.clear();
                 agreed.left_out = 0;
                 Ok(self.ask_export(agreed))
@@ -394,9 +395,14 @@ impl Client {
     }
 
     fn ask_export(&mut self, agreed: Agreed) -> State {
-        let opt = if self.wishes.goal == Goal::Info { Opt::INFO } else { Opt::GO };
+        let opt = if self.wishes.goal == Goal::Go { Opt::GO } else { Opt::INFO };
         put_info_or_go(&mut self.out, opt, &self.wishes.export, &self.wishes.infos);
         State::Exporting { opt, agreed, told: Told::default(), replies: 0 }
+    }
+
+    /// One more question about an export, where what was agreed on does not matter.
+    pub(super) fn ask_again(&mut self) -> State {
+        self.ask_export(Agreed { no_zeroes: false, framing: Framing::Simple, contexts: Vec::new(), left_out: 0 })
     }
 
     fn ask_by_name(&mut self, agreed: Agreed) -> State {
@@ -433,7 +439,7 @@ impl Client {
             Rep::ACK => {
                 end(opt, body)?;
                 let (size, flags) = told.export.ok_or(HandshakeError::NoExport { opt })?;
-                if opt == Opt::INFO {
+                if self.wishes.goal == Goal::Info {
                     put_option(&mut self.out, Opt::ABORT, &[]);
                 }
                 Ok(Step::Done(Progress::Done(agreed.negotiated(size, flags, told))))

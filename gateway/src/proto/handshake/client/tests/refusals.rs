@@ -28,9 +28,11 @@ fn a_refusal_names_the_option_the_export_and_the_reason() {
     let error = go_answered(&format!("S: 0003e889045565a9 00000007 80000005 00000000\n{ABORT}"));
     assert_eq!(error.to_string(), "the server says NBD_REP_ERR_TLS_REQD to NBD_OPT_GO for export \"x\"");
     let wishes = Wishes { framing: Framing::Structured, ..plain() };
+    // What is not needed may be refused: what is told of the export is what counts.
     let tls = "C: 49484156454f5054 00000008 00000000\nS: 0003e889045565a9 00000008 80000005 00000000";
-    let error = outcome_of(&wishes, &format!("{GREETING}\n{tls}\n{ABORT}")).unwrap_err();
-    assert_eq!(error.to_string(), "the server says NBD_REP_ERR_TLS_REQD to NBD_OPT_STRUCTURED_REPLY");
+    let refused = "S: 0003e889045565a9 00000007 80000005 00000000";
+    let error = outcome_of(&wishes, &format!("{GREETING}\n{tls}\n{GO}\n{refused}\n{ABORT}")).unwrap_err();
+    assert_eq!(error.to_string(), "the server says NBD_REP_ERR_TLS_REQD to NBD_OPT_GO for export \"x\"");
 }
 
 #[test]
@@ -40,31 +42,91 @@ fn an_unknown_error_is_an_error_and_shows_its_number() {
 }
 
 #[test]
-fn every_option_can_be_refused() {
-    let structured = Wishes { framing: Framing::Structured, contexts: Contexts::All, ..plain() };
-    let extended = Wishes { framing: Framing::Extended, ..structured.clone() };
+fn every_option_that_is_needed_can_be_refused() {
     let info = Wishes { goal: Goal::Info, ..plain() };
     let list = Wishes { goal: Goal::List, ..plain() };
-    let these = Wishes { contexts: Contexts::These(vec!["a:b".to_owned()]), ..structured.clone() };
-    let ack = |out: &mut BytesMut| put_reply(out, Opt::STRUCTURED_REPLY, Rep::ACK, &[]);
-    for (wishes, opt, agree) in [
-        (extended, Opt::EXTENDED_HEADERS, false),
-        (structured.clone(), Opt::STRUCTURED_REPLY, false),
-        (structured, Opt::LIST_META_CONTEXT, true),
-        (these, Opt::SET_META_CONTEXT, true),
-        (plain(), Opt::GO, false),
-        (info, Opt::INFO, false),
-        (list, Opt::LIST, false),
-    ] {
-        let outcome = replied(wishes, |out| {
-            if agree {
-                ack(out);
-            }
-            put_error(out, opt, Rep::ERR_SHUTDOWN, "going\naway");
-        });
+    for (wishes, opt) in [(plain(), Opt::GO), (info, Opt::INFO), (list, Opt::LIST)] {
+        let outcome = replied(wishes, |out| put_error(out, opt, Rep::ERR_SHUTDOWN, "going\naway"));
         let Err(HandshakeError::Refused { opt: refused, rep, message, .. }) = outcome else { panic!("{outcome:?}") };
         assert_eq!((refused, rep, &message[..]), (opt, Rep::ERR_SHUTDOWN, "going away"));
     }
+}
+
+/// libnbd and qemu go on too, whatever a server calls it.
+#[test]
+fn a_server_that_refuses_what_is_not_needed_by_any_error_is_used_without() {
+    let opened = |out: &mut BytesMut| {
+        InfoItem::Export { size: 1, flags: ExportFlags(1) }.encode(Opt::GO, out);
+        put_reply(out, Opt::GO, Rep::ACK, &[]);
+    };
+    let these = Contexts::These(vec!["a:b".to_owned()]);
+    for rep in [1, 2, 3, 4, 5, 6, 7, 8, 9, 0x1234].map(|number| Rep(1 << 31 | number)) {
+        let wishes = Wishes { framing: Framing::Extended, contexts: Contexts::All, ..plain() };
+        let outcome = replied(wishes.clone(), |out| {
+            put_error(out, Opt::EXTENDED_HEADERS, rep, "no");
+            put_error(out, Opt::STRUCTURED_REPLY, rep, "no");
+            opened(out);
+        });
+        assert!(
+            matches!(outcome, Ok(Progress::Done(Negotiated { framing: Framing::Simple, .. }))),
+            "{rep}: {outcome:?}"
+        );
+        for (contexts, opt) in [(Contexts::All, Opt::LIST_META_CONTEXT), (these.clone(), Opt::SET_META_CONTEXT)] {
+            let outcome = replied(Wishes { contexts, ..wishes.clone() }, |out| {
+                put_reply(out, Opt::EXTENDED_HEADERS, Rep::ACK, &[]);
+                put_error(out, opt, rep, "no");
+                opened(out);
+            });
+            assert!(matches!(outcome, Ok(Progress::Done(Negotiated { contexts, .. })) if contexts.is_empty()), "{rep}");
+        }
+    }
+}
+
+#[test]
+fn only_what_may_be_due_to_a_question_that_was_not_needed_is_worth_one_without() {
+    let closed = |opt| HandshakeError::Closed { when: Closed::InReply(opt) };
+    let refused = |rep| HandshakeError::Refused { opt: Opt::GO, rep, export: None, message: String::new() };
+    for opt in [Opt::EXTENDED_HEADERS, Opt::STRUCTURED_REPLY, Opt::LIST_META_CONTEXT, Opt::SET_META_CONTEXT, Opt::GO] {
+        assert!(closed(opt).is_about_extras(), "{opt}");
+    }
+    for rep in [Rep::ERR_INVALID, Rep::ERR_TOO_BIG, Rep(0x8000_1234)] {
+        assert!(refused(rep).is_about_extras(), "{rep}");
+    }
+    assert!(HandshakeError::ExtendedWithoutGo.is_about_extras());
+    for error in [
+        closed(Opt::STARTTLS),
+        closed(Opt::LIST),
+        HandshakeError::Closed { when: Closed::InGreeting },
+        HandshakeError::NotNbd { found: 1 },
+        HandshakeError::SizeTooLarge { size: u64::MAX },
+        HandshakeError::NoTls { rep: Rep::ERR_UNSUP, message: String::new() },
+    ] {
+        assert!(!error.is_about_extras(), "{error}");
+    }
+    for rep in [Rep::ERR_UNKNOWN, Rep::ERR_POLICY, Rep::ERR_TLS_REQD, Rep::ERR_SHUTDOWN, Rep::ERR_BLOCK_SIZE_REQD] {
+        assert!(!refused(rep).is_about_extras(), "{rep}");
+    }
+}
+
+#[test]
+fn a_negotiation_that_goes_on_is_asked_about_any_export() {
+    let info = |name: &str| format!("C: 49484156454f5054 00000006 00000007 00000001 {name:?} 0000");
+    let mut client = Client::new(Wishes { goal: Goal::Watch, framing: Framing::Extended, ..plain() });
+    let mut input = BytesMut::from(&lines(GREETING)[0].1[..]);
+    assert!(matches!(client.handle_input(&mut input), Ok(Progress::Need(_))));
+    for (name, size) in [("x", 5), ("y", 7), ("y", 9)] {
+        if size > 5 {
+            client.ask_info(name);
+        }
+        let said = client.take_output().unwrap();
+        assert!(hex(&said).ends_with(&hex(&lines(&info(name))[0].1)), "{}", hex(&said));
+        InfoItem::Export { size, flags: ExportFlags(1) }.encode(Opt::INFO, &mut input);
+        put_reply(&mut input, Opt::INFO, Rep::ACK, &[]);
+        let Ok(Progress::Done(told)) = client.handle_input(&mut input) else { panic!("not done") };
+        assert_eq!((told.size, client.take_output()), (size, None), "no NBD_OPT_ABORT");
+    }
+    client.abort();
+    assert_eq!(hex(&client.take_output().unwrap()), hex(&lines(ABORT)[0].1));
 }
 
 #[test]
