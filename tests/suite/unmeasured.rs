@@ -1,5 +1,9 @@
 //! Promise: what a tenant's exports have counts, also those that no client has ever opened.
 
+use std::fs;
+
+use rustix::process::Signal;
+
 use crate::gateway::{Gateway, export};
 use crate::image::Image;
 use crate::peer::nbdkit::nbdkit_as_it_is;
@@ -103,4 +107,32 @@ fn an_export_that_has_its_tenant_to_itself_is_not_looked_at() -> Result<(), Trou
         assert_eq!(other.story(|story| story.connections), 0);
         Ok(())
     })
+}
+
+/// The first look that took longer than `dial-timeout` was the last one while the export was open.
+#[test]
+fn a_server_that_hung_and_goes_on_is_looked_at_again_and_its_growth_is_seen() -> Result<(), Trouble> {
+    for before in [true, false] {
+        let served = Server::NbdkitFile.start(&Image::sparse(1))?;
+        let file = served.file().ok_or_else(|| Trouble::new("it has a file"))?.to_owned();
+        let grow = |to: u64| fs::File::options().write(true).open(&file)?.set_len(to);
+        let more = "dial-timeout = \"1s\"\n[export.resize]\npoll = \"100ms\"\n";
+        let gateway = Gateway::start(&export("n", &served.uri(), more))?.expecting_warnings();
+        let (client, _) = RawClient::open(gateway.socket(), "n", Framing::Structured)?;
+        let size = || gateway.metric("nbd_gateway_export_size_bytes", &["export=\"n\""]).unwrap_or(0.0);
+        if before {
+            grow(DISK + MIB)?;
+            eventually("growth is seen", || size() == (DISK + MIB) as f64)?;
+        }
+        served.process.signal(Signal::STOP);
+        let silent = || gateway.whole_log().contains("does not answer a second connection");
+        eventually("a look is not answered", silent)?;
+        served.process.signal(Signal::CONT);
+        grow(DISK + 2 * MIB)?;
+        // One that never answered beside its lanes is asked again after a pause of ten seconds.
+        eventually("growth is seen again", || size() == (DISK + 2 * MIB) as f64)?;
+        client.leave()?;
+        gateway.end()?;
+    }
+    Ok(())
 }

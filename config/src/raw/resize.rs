@@ -77,7 +77,8 @@ pub(crate) struct RawResize {
     /// as much as there is, if the client can be told how much that was.
     #[schemars(extend("default" = "reject", "examples" = ["clamp"]))]
     pub(crate) over_quota: Option<RawOverQuota>,
-    /// How often an NBD server that cannot tell of a new size is asked for it; `off` or `0s` is never.
+    /// How often an NBD server that cannot tell of a new size is asked for it; `off` or `0s` is never. While the size stays
+    /// the same, the pause grows, up to 6 times this.
     #[schemars(extend("default" = "5s", "examples" = ["5s", "off"]))]
     pub(crate) poll: Option<String>,
     /// How long the backend has to answer a resize.

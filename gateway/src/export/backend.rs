@@ -7,11 +7,11 @@ use nbd_gateway_metrics::{ExportMetrics, LossReason};
 use nbd_gateway_policy as policy;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Tells};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::presence::Presence;
-use super::probes::Probes;
+use super::probes::{Server, enter};
 use super::registry::Shared;
 use super::view::View;
 use crate::lane::{self, DialError, Dialer, Durability, Lane, Look, OnLoss};
@@ -83,7 +83,10 @@ pub struct Lanes {
     end: watch::Sender<bool>,
     dialer: Dialer,
     presence: Arc<Presence>,
-    probes: Arc<Probes>,
+    /// Looks at sizes.
+    server: Arc<Server>,
+    /// Whether the server lets connections be that only look.
+    keeps: bool,
     /// The size that the last handshake told since the backend was asked for another.
     told: Arc<Mutex<Option<u64>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -95,12 +98,14 @@ impl Lanes {
         &self.dialer.export
     }
 
-    /// The backend's size as a second connection is told it.
+    /// The backend's size as one more connection that enters the export is told it.
     pub(super) async fn probe(&self) -> Result<u64, DialError> {
-        let connected = self.dialer.dial().await?;
-        let size = connected.negotiated.size;
-        connected.goodbye().await;
-        Ok(size)
+        enter(&self.dialer).await
+    }
+
+    /// The same for whoever only wants to know, when nobody else looks at this server's sizes.
+    pub(super) async fn look(&self) -> Result<u64, DialError> {
+        self.server.size(&self.dialer, self.keeps).await
     }
 
     /// The size that a lane's handshake told since [`forget_told`](Self::forget_told), in bytes.
@@ -111,11 +116,6 @@ impl Lanes {
     /// What was told so far is out of date.
     pub(super) fn forget_told(&self) {
         *self.told.lock() = None;
-    }
-
-    /// Waits until nobody else looks at this server's sizes.
-    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        self.probes.turn(&self.dialer.address).await
     }
 
     /// Replaces connections by new ones, all or all but the first, or has those come back that were taken aside.
@@ -242,8 +242,8 @@ impl Backend {
     ) -> Result<(Self, Facts, Arc<View>), Unopened> {
         let tls = BackendTls::of(uri, Some(Arc::clone(&shared.metrics)))?.map(Arc::new);
         let export = uri.export().as_str().to_owned();
-        let dialer = Dialer { address: Address::of(uri), export, tls, limit: config.dial_timeout };
-        let first = dialer.dial().await?;
+        let dialer = Dialer { address: Address::of(uri), export, tls, limit: config.dial_timeout, plain: false };
+        let (first, dialer) = dialer.open().await?;
         let negotiated = &first.negotiated;
         let facts = Facts {
             size: negotiated.size,
@@ -303,8 +303,11 @@ impl Backend {
             lanes.push((lane, shard));
         }
         tracing::info!(export = config.name.as_str(), backend = %dialer.address, lanes = lanes.len(), size = facts.size, framing = ?facts.framing, flags = %facts.flags, "backend opened");
-        let probes = Arc::clone(&shared.probes);
-        let lanes = Lanes { lanes, durability, end, dialer, presence, probes, told, tasks: Mutex::new(tasks) };
+        // The same server by other certificates is another one: what is asked there was agreed on with that one.
+        let server = shared.probes.server(format!("{} {:?}", dialer.address, uri.tls()));
+        // Where several connections are none too many for sure.
+        let keeps = facts.flags.has(ExportFlags::CAN_MULTI_CONN);
+        let lanes = Lanes { lanes, durability, end, dialer, presence, server, keeps, told, tasks: Mutex::new(tasks) };
         Ok((Backend::Lanes(lanes), facts, view))
     }
 

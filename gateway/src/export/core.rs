@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::backend::{Backend, Facts, Lanes};
 use super::gate::Gate;
+use super::second::Second;
 use super::view::View;
 use crate::driver::{Order, Was};
 use crate::origin::OriginError;
@@ -29,8 +30,8 @@ pub struct Core {
     pub(super) backend: Backend,
     view: Arc<View>,
     pub(super) gate: Gate,
-    /// The backend takes one connection only: its size can't be looked at by a second one.
-    single: AtomicBool,
+    /// Whether its size can be looked at by a second connection.
+    second: Second,
     /// The backend's size as last read, in bytes.
     known: AtomicU64,
     /// No lane has a connection, on purpose.
@@ -55,7 +56,7 @@ impl Core {
             backend,
             view,
             gate: Gate::default(),
-            single: AtomicBool::new(false),
+            second: Second::default(),
             aside: AtomicBool::new(false),
         })
     }
@@ -118,7 +119,7 @@ impl Core {
 
     /// The backend's size now, read from the backend: in band if it can, else by a second handshake.
     pub async fn read_size(&self) -> Result<u64, String> {
-        let read = self.ask_size().await;
+        let read = self.ask_size(false).await;
         if let Ok(size) = read {
             self.known.store(size, Ordering::Release);
         }
@@ -128,14 +129,14 @@ impl Core {
     /// The same, for whoever only wants to know: one at a time for each server, however many exports it has. A resize does
     /// not wait for a look that hangs.
     pub async fn look(&self) -> Result<u64, String> {
-        let _turn = match &self.backend {
-            Backend::Lanes(lanes) => lanes.turn().await,
-            Backend::Origin(_) => None,
-        };
-        self.read_size().await
+        let read = self.ask_size(true).await;
+        if let Ok(size) = read {
+            self.known.store(size, Ordering::Release);
+        }
+        read
     }
 
-    async fn ask_size(&self) -> Result<u64, String> {
+    async fn ask_size(&self, only_to_know: bool) -> Result<u64, String> {
         let lanes = match &self.backend {
             Backend::Origin(origin) => return Ok(origin.size()),
             Backend::Lanes(lanes) => lanes,
@@ -159,15 +160,23 @@ impl Core {
         if self.aside.load(Ordering::Acquire) {
             return self.read_size_aside(lanes).await;
         }
-        if self.takes_one() {
+        if !self.second.is_due() {
             return Err("the backend takes one connection only".to_owned());
         }
-        lanes.probe().await.map_err(|error| {
-            if error.is_late() && !self.single.swap(true, Ordering::AcqRel) {
-                tracing::warn!(export = self.name(), %error, "the backend does not answer a second connection; its size is not looked at any more");
+        match if only_to_know { lanes.look().await } else { lanes.probe().await } {
+            Ok(size) => {
+                if self.second.answered() {
+                    tracing::info!(export = self.name(), "the backend answers a second connection again");
+                }
+                Ok(size)
             }
-            error.to_string()
-        })
+            Err(error) => {
+                if error.is_late() && self.second.late() {
+                    tracing::warn!(export = self.name(), %error, "the backend does not answer a second connection; its size is looked at later again");
+                }
+                Err(error.to_string())
+            }
+        }
     }
 
     /// Reads it while no lane has a connection: a server that has just been started again may not listen yet.
@@ -210,9 +219,9 @@ impl Core {
         Order { export: self.export.clone(), tenant: self.tenant.clone(), from, to, was }
     }
 
-    /// Whether the backend has turned out to take one connection only.
+    /// Whether the backend takes one connection only, as far as is known.
     pub fn takes_one(&self) -> bool {
-        self.single.load(Ordering::Acquire)
+        self.second.is_refused()
     }
 
     /// The size that a lane's handshake told since [`forget_told`](Self::forget_told), in bytes.

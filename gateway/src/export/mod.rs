@@ -32,6 +32,7 @@ pub mod reconcile;
 mod registry;
 mod returns;
 mod room;
+mod second;
 mod settings;
 mod start;
 mod swap;

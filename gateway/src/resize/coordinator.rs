@@ -102,6 +102,9 @@ pub struct Start {
     pub unwritten: bool,
 }
 
+/// How long a backend that disproved what it claimed is not believed: at first, and at most.
+const DISBELIEF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
 /// The task.
 pub struct Coordinator<H> {
     pub(super) at: Start,
@@ -119,6 +122,10 @@ pub struct Coordinator<H> {
     pub(super) said: Option<String>,
     /// The backend could not be looked at beside its lanes, for the wish at hand.
     pub(super) alone: bool,
+    /// What the backend claimed to do and did not, and when that is believed once more.
+    disproved: Option<(BackendStyle, Instant)>,
+    /// How long that took the last time.
+    disbelief: Duration,
 }
 
 impl<H: Hands> Coordinator<H> {
@@ -141,6 +148,8 @@ impl<H: Hands> Coordinator<H> {
             told,
             said: None,
             alone: false,
+            disproved: None,
+            disbelief: Duration::ZERO,
         }
     }
 
@@ -177,6 +186,7 @@ impl<H: Hands> Coordinator<H> {
         loop {
             // However often it is told something meanwhile.
             due = self.has_loose_ends().then(|| due.unwrap_or_else(|| Instant::now() + SETTLE_EVERY));
+            let believed = self.disproved.map(|(_, at)| at);
             let act = tokio::select! {
                 act = acts.recv() => act,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -184,6 +194,10 @@ impl<H: Hands> Coordinator<H> {
                     self.keep_rules();
                     self.settle().await;
                     self.show();
+                    continue;
+                }
+                () = tokio::time::sleep_until(believed.unwrap_or_else(Instant::now)), if believed.is_some() => {
+                    self.believe_again();
                     continue;
                 }
             };
@@ -409,27 +423,38 @@ impl<H: Hands> Coordinator<H> {
                     why,
                     "the backend did not answer a resize as it should; it is not asked again until it has been read back"
                 );
+                // Nothing was answered, so nothing is disproved.
                 self.said = Some(why.clone());
-                self.broke(why);
                 Reason::BackendTimedOut
             }
         }
     }
 
-    /// A resize broke. Whether that has cost the backend its credit: a mere claim is not believed again (promise 12).
+    /// A resize broke. Whether that has cost the backend its credit: a mere claim is not believed again (promise 12), but
+    /// after a pause. A server can be another one by then, and its answer was perhaps an accident.
     fn broke(&mut self, why: &str) -> bool {
-        let could = self.at.backend.can_grow();
-        self.at.backend = self.at.backend.after(Trial::Broke);
-        let lost = could && !self.at.backend.can_grow();
+        let claimed = self.at.backend;
+        self.at.backend = claimed.after(Trial::Broke);
+        let lost = claimed.can_grow() && !self.at.backend.can_grow();
         if lost {
+            self.disbelief = self.disbelief.saturating_mul(2).clamp(DISBELIEF.0, DISBELIEF.1);
+            self.disproved = Some((claimed, Instant::now() + self.disbelief));
             self.told.claim_lost();
             tracing::warn!(
                 export = self.at.export.as_str(),
                 why,
-                "the backend can't be resized after all; it is taken as fixed until the export is opened again"
+                again_in = ?self.disbelief,
+                "the backend can't be resized after all; it is taken as fixed for a while"
             );
         }
         lost
+    }
+
+    fn believe_again(&mut self) {
+        if let Some((claimed, _)) = self.disproved.take() {
+            self.at.backend = claimed;
+            self.show();
+        }
     }
 
     /// Shows a size. A window's is on record by then.

@@ -58,11 +58,11 @@ pub async fn follow(
     metrics: ResizeMetrics,
     mut end: watch::Receiver<bool>,
 ) {
+    let mut gaze = Gaze { told: None, unchanged: 0 };
     let following = async {
         loop {
             let poll = patience.borrow_and_update().poll;
-            let watched = tells == Tells::Notify || !(poll.is_zero() || core.takes_one());
-            metrics.looked_at.set(i64::from(watched));
+            metrics.looked_at.set(i64::from(tells == Tells::Notify || !(poll.is_zero() || gaze.told.is_some())));
             if tells == Tells::Notify {
                 match listen(&core, &resizer, &patience, &metrics).await {
                     Ended::Flooded => {
@@ -76,7 +76,7 @@ pub async fn follow(
                         while Instant::now() < until {
                             let next = (Instant::now() + poll.max(LOOKS)).min(until);
                             tokio::time::sleep_until(next).await;
-                            look(&core, &resizer, &metrics).await;
+                            gaze.look(&core, &resizer, &metrics).await;
                         }
                         tracing::info!(export = core.name(), "the backend is subscribed to again");
                     }
@@ -87,11 +87,11 @@ pub async fn follow(
                 let pause = async {
                     match poll.is_zero() {
                         true => std::future::pending().await,
-                        false => tokio::time::sleep(jitter(poll, core.name())).await,
+                        false => tokio::time::sleep(jitter(gaze.pause(poll), core.name())).await,
                     }
                 };
                 tokio::select! {
-                    () = pause => look(&core, &resizer, &metrics).await,
+                    () = pause => gaze.look(&core, &resizer, &metrics).await,
                     changed = patience.changed() => if changed.is_err() {
                         return;
                     }
@@ -164,12 +164,41 @@ async fn listen(
     }
 }
 
-async fn look(core: &Core, resizer: &Resizer, metrics: &ResizeMetrics) {
-    let looked = core.look().await;
-    metrics.looked_at.set(i64::from(looked.is_ok()));
-    match looked {
-        Ok(size) => resizer.seen(size),
-        Err(why) => tracing::debug!(export = core.name(), %why, "the backend's size can't be read now"),
+/// Looks in a row that found the same before the next one waits longer; and how many times `poll` it waits at most.
+const SAME: u32 = 12;
+const LONGEST: u32 = 6;
+
+/// What looking came to so far.
+struct Gaze {
+    /// Why the size can't be read; told once.
+    told: Option<String>,
+    /// Looks in a row that found the size that was known.
+    unchanged: u32,
+}
+
+impl Gaze {
+    /// Until the next look.
+    fn pause(&self, poll: Duration) -> Duration {
+        poll.saturating_mul((1 + self.unchanged / SAME).min(LONGEST))
+    }
+
+    async fn look(&mut self, core: &Core, resizer: &Resizer, metrics: &ResizeMetrics) {
+        let before = core.disk();
+        let looked = core.look().await;
+        metrics.looked_at.set(i64::from(looked.is_ok()));
+        match looked {
+            Ok(size) => {
+                self.told = None;
+                self.unchanged = if size == before { self.unchanged.saturating_add(1) } else { 0 };
+                resizer.seen(size);
+            }
+            Err(why) => {
+                if self.told.as_ref() != Some(&why) {
+                    tracing::info!(export = core.name(), %why, "the backend's size can't be read now; it is looked at again");
+                }
+                (self.told, self.unchanged) = (Some(why), 0);
+            }
+        }
     }
 }
 
