@@ -2,9 +2,9 @@
 //!
 //! A grow never shortens and a shrink never lengthens, whatever the file has become since its size was read; a file whose
 //! length is not what its server shows is not touched: it is another one, or an image of a format. A block device is only
-//! looked at: it is another's to grow. The new bytes are a hole, so no space is reserved: a full disk shows when the hole is
-//! written, as ENOSPC from the server. Never opens what is neither a file nor a device for long, and takes no lock: the
-//! server has the file open.
+//! looked at: it is another's to grow. The new bytes are a hole but for the last block, so no space is reserved: a full disk
+//! shows when the hole is written, as ENOSPC from the server. Never opens what is neither a file nor a device for long. A
+//! shrink takes the lock (flock(2)) that other tools can take to keep it away; a grow can't harm, and takes none.
 
 use std::fmt;
 use std::io;
@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno as Os;
 
 use super::{Order, Undone};
+use crate::origin::lengthen;
 use crate::proto::Errno;
 
 /// Servers round a file's length to whole blocks, and no block is larger (proto.md, "Size constraints").
@@ -113,20 +114,46 @@ fn regular(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Undone
         );
         return Err(Undone::refused(Errno::EIO, message));
     }
-    if !grows && length != from {
-        let message = format!(
-            "`{shown}` has {length} bytes and its server shows {from}: what would be cut off is not known, so it is not \
-             shortened to {to}; correct `path`, or have the server look at its file again"
-        );
-        return Err(Undone::refused(Errno::EIO, message));
+    if grows {
+        lengthen(file, to).map_err(|os| refused("resize", os))?;
+    } else {
+        shorten(path, file, from, to)?;
     }
-    rustix::fs::ftruncate(file, to).map_err(|os| refused("resize", os))?;
     rustix::fs::fsync(file).map_err(|os| {
         Undone::unknown(format!(
             "`{shown}` was resized to {to} bytes, and that may not be durable: fsync: {}",
             cause(os)
         ))
     })
+}
+
+/// Cuts a file that is as long as its server shows, while nobody who goes by its lock has it.
+fn shorten(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Undone> {
+    let shown = path.display();
+    let refused = |doing, os| refusal(path, doing, os);
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Os::WOULDBLOCK) => {
+            let message = format!(
+                "`{shown}` is locked by another process, which may be changing it: it is not shortened to {to} bytes; stop \
+                 that process, or try again later"
+            );
+            return Err(Undone::refused(Errno::EIO, message));
+        }
+        // A file system without locks has nobody who goes by them.
+        Err(Os::OPNOTSUPP | Os::NOSYS | Os::NOLCK) => {}
+        Err(os) => return Err(refused("lock", os)),
+    }
+    // Only now: whoever had the lock may have changed it until then. The lock goes with the descriptor.
+    let length = measure(file).map_err(|os| refused("measure", os))?;
+    if length != from {
+        let message = format!(
+            "`{shown}` has {length} bytes and its server shows {from}: what would be cut off is not known, so it is not \
+             shortened to {to}; correct `path`, or have the server look at its file again"
+        );
+        return Err(Undone::refused(Errno::EIO, message));
+    }
+    rustix::fs::ftruncate(file, to).map_err(|os| refused("resize", os))
 }
 
 fn device(path: &Path, size: u64, from: u64, to: u64) -> Result<(), Undone> {
@@ -221,6 +248,35 @@ mod tests {
         let path = file(&place, 8 << 20);
         assert_eq!(resized(&path, 1 << 20, 4 << 20).await, Ok(8 << 20));
         assert_eq!(resized(&path, 8 << 20, 8 << 20).await, Ok(8 << 20));
+    }
+
+    /// Between the look at its length and the change of it, another hand made it longer.
+    #[test]
+    fn to_lengthen_never_shortens_whatever_the_file_has_become_since_it_was_measured() {
+        let place = Place::fresh();
+        let path = file(&place, 8 << 20);
+        let open = fs::File::options().write(true).open(&path).unwrap().into();
+        lengthen(&open, 4 << 20).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 8 << 20);
+        lengthen(&open, (9 << 20) + 1).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), (9 << 20) + 1);
+        lengthen(&open, 0).unwrap();
+        let mut read = [1; 5];
+        fs::File::open(&path).unwrap().read_exact_at(&mut read, (8 << 20) - 4).unwrap();
+        assert_eq!(&read, b"mark\0");
+    }
+
+    #[tokio::test]
+    async fn a_shrink_waits_for_whoever_has_the_lock_to_be_gone() {
+        let place = Place::fresh();
+        let path = file(&place, 8 << 20);
+        let other = fs::File::open(&path).unwrap();
+        rustix::fs::flock(&other, FlockOperation::LockExclusive).unwrap();
+        let why = resized(&path, 8 << 20, 2 << 20).await.unwrap_err();
+        assert!(!why.unknown && why.message.contains("is locked by another process"), "{why:?}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), 8 << 20);
+        drop(other);
+        assert_eq!(resized(&path, 8 << 20, 2 << 20).await, Ok(2 << 20));
     }
 
     #[tokio::test]

@@ -14,7 +14,9 @@ use rustix::io::Errno as Os;
 
 use super::durable::NotDurable;
 use super::error::{failure, past_the_end};
+use super::length::lengthen;
 use super::open::{Opened, measure, open};
+use super::runs::Runs;
 use super::store::{Performed, Store};
 use super::transfer::wide;
 use super::{Admission, Facts, MAXIMUM_PAYLOAD, OriginError, PREFERRED_BLOCK, Place, Task, durable::Durable};
@@ -40,6 +42,7 @@ pub(super) struct Disk {
     pub(super) path: PathBuf,
     pub(super) kind: Kind,
     pub(super) able: Abilities,
+    pub(super) runs: Runs,
     read_only: bool,
     size: AtomicU64,
     /// Read-locked by each request under way, write-locked to change the size.
@@ -81,6 +84,7 @@ impl Disk {
             path: path.into(),
             kind: opened.kind,
             able,
+            runs: Runs::default(),
             read_only,
             size: AtomicU64::new(opened.size),
             steady: RwLock::new(()),
@@ -188,7 +192,14 @@ impl Store for Disk {
         }
         let _alone = self.steady.write();
         if self.kind == Kind::Regular {
-            rustix::fs::ftruncate(&self.file, new).map_err(|os| refused("resize", os))?;
+            let (was, found) = (self.size(), measure(&self.file).map_err(|os| refused("measure", os))?);
+            if new >= was {
+                lengthen(&self.file, new).map_err(|os| refused("resize", os))?;
+            } else if found == was {
+                rustix::fs::ftruncate(&self.file, new).map_err(|os| refused("resize", os))?;
+            } else {
+                return Err(OriginError::OtherLength { path: path(), was, found, wanted: new });
+            }
         }
         // What it has now, not what it was told: a device is resized by other hands, and adopted here.
         let size = measure(&self.file).map_err(|os| refused("measure", os))?;
@@ -196,7 +207,7 @@ impl Store for Disk {
             self.able.sparse.store(self.kind == Kind::Regular, Ordering::Relaxed);
         }
         self.size.store(size, Ordering::Release);
-        if size != new {
+        if size != new && (self.kind != Kind::Regular || size < new) {
             return Err(OriginError::FixedSize { path: path(), size, wanted: new });
         }
         self.durable.sync(&self.file, &self.path).map_err(|why| self.not_durable(why))?;

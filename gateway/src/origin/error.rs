@@ -69,6 +69,22 @@ pub enum OriginError {
         /// The size asked for, in bytes.
         wanted: u64,
     },
+    /// Another hand changed the length of a file that is to be shortened.
+    #[error(
+        "`{}` has {found} bytes and had {was}: what would be cut off is not known, so it is not shortened to {wanted}; adopt \
+         its size first, or close and open the export",
+        path.display()
+    )]
+    OtherLength {
+        /// The file.
+        path: PathBuf,
+        /// Its size as far as was known, in bytes.
+        was: u64,
+        /// Its size in bytes.
+        found: u64,
+        /// The size asked for, in bytes.
+        wanted: u64,
+    },
     /// It was opened to read only.
     #[error("`{}` is served read-only; its size can't be changed", path.display())]
     ReadOnly {
@@ -120,6 +136,7 @@ impl OriginError {
         match self {
             OriginError::TooLarge { .. } => Errno::ENOSPC,
             OriginError::FixedSize { .. } | OriginError::ReadOnly { .. } => Errno::EPERM,
+            OriginError::OtherLength { .. } => Errno::EIO,
             OriginError::Closed => Errno::ESHUTDOWN,
             OriginError::Io { source, .. }
                 if matches!(

@@ -1,6 +1,7 @@
 //! The allocation map of a file: what is data and what is a hole, for BLOCK_STATUS and for reads that skip holes.
 //!
-//! The file system's own map is asked each time (SEEK_DATA, SEEK_HOLE); nothing is remembered that could go stale.
+//! The file system's own map is asked (SEEK_DATA, SEEK_HOLE): by BLOCK_STATUS each time, by a READ where data is not known to
+//! be from an earlier one (see [`runs`](super::runs)).
 
 use std::sync::atomic::Ordering;
 
@@ -9,6 +10,7 @@ use rustix::io::Errno as Os;
 
 use super::disk::Disk;
 use super::open::measure;
+use super::store::Store;
 use crate::work::{Extent, Failure, Found, Piece};
 
 /// Flags of base:allocation for data. proto.md, "`base:allocation` metadata context".
@@ -52,9 +54,20 @@ impl Disk {
         if whole || length < HOLES_FROM || !self.able.sparse.load(Ordering::Relaxed) {
             return Ok(Found::Whole(self.read(offset, length)?.into()));
         }
+        self.look_at_blocks();
         let (mut pieces, mut at, mut unread) = (Vec::new(), offset, offset);
         while at < end && pieces.len() < MOST_PIECES {
-            let (flags, until) = self.run(at, end)?;
+            let (flags, until) = match self.runs.data(at) {
+                Some(until) => (DATA, until.min(end)),
+                // To its end, however far that is: it is remembered.
+                None => match self.whole_run(at, end)? {
+                    (DATA, until) => {
+                        self.runs.found(at, until);
+                        (DATA, until.min(end))
+                    }
+                    hole => hole,
+                },
+            };
             if flags == HOLE && until - at >= SHORTEST_HOLE {
                 self.read_piece(unread, at, &mut pieces)?;
                 pieces.push(Piece::Hole { offset: at, length: until - at });
@@ -69,6 +82,20 @@ impl Disk {
         Ok(Found::Pieces(pieces))
     }
 
+    /// Now and then: a file that has a block for all of its bytes has no holes, and one with fewer than before has new ones.
+    fn look_at_blocks(&self) {
+        if !self.runs.is_due() {
+            return;
+        }
+        if let Ok(stat) = rustix::fs::fstat(&self.file) {
+            let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+            self.runs.blocks(blocks);
+            if blocks.saturating_mul(512) >= self.size() {
+                self.able.sparse.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
     fn read_piece(&self, from: u64, to: u64, pieces: &mut Vec<Piece>) -> Result<(), Failure> {
         if from < to {
             pieces.push(Piece::Data { offset: from, payload: self.read(from, to - from)?.into() });
@@ -78,12 +105,17 @@ impl Disk {
 
     /// What is at `at`, and where it ends: after `at`, and not after `end`.
     fn run(&self, at: u64, end: u64) -> Result<(u64, u64), Failure> {
+        self.whole_run(at, end).map(|(flags, until)| (flags, until.min(end)))
+    }
+
+    /// The same, where data is told up to its end, however far that is.
+    fn whole_run(&self, at: u64, end: u64) -> Result<(u64, u64), Failure> {
         if !self.able.seek.load(Ordering::Relaxed) {
             return Ok((DATA, end));
         }
         let sought = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
             Ok(data) if data > at => return Ok((HOLE, data.min(end))),
-            Ok(_) => rustix::fs::seek(&self.file, SeekFrom::Hole(at)).map(|hole| (DATA, hole.min(end))),
+            Ok(_) => rustix::fs::seek(&self.file, SeekFrom::Hole(at)).map(|hole| (DATA, hole)),
             Err(os) => Err(os),
         };
         match sought {

@@ -13,11 +13,13 @@ mod admission;
 mod disk;
 mod durable;
 mod error;
+mod length;
 mod map;
 mod memory;
 mod open;
 mod place;
 mod pool;
+mod runs;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ mod transfer;
 mod zero;
 
 pub use error::OriginError;
+pub(crate) use length::lengthen;
 pub use place::Place;
 
 use admission::Admission;
@@ -126,8 +129,9 @@ impl Origin {
         self.store.size()
     }
 
-    /// Grows or shrinks to `new` bytes, durably, and tells the size that is now in force. New bytes read as zeroes; what a
-    /// shrink cuts off is gone. Waits for requests under way. After an error [`Origin::size`] tells what is in force; a block
+    /// Grows or shrinks to `new` bytes, durably, and tells the size that is now in force: more, where another hand has made the
+    /// file longer already. New bytes read as zeroes; what a shrink cuts off is gone, and a file that does not have the length
+    /// that it had is not shortened. Waits for requests under way. After an error [`Origin::size`] tells what is in force; a block
     /// device is not resized, but a size that other hands gave it is adopted. Blocks.
     pub fn set_size(&self, new: u64) -> Result<u64, OriginError> {
         let _admitted = Admitted::enter(&self.store).ok_or(OriginError::Closed)?;

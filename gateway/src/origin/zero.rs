@@ -69,6 +69,7 @@ impl Disk {
         match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, offset, length)) {
             Ok(()) => {
                 self.able.sparse.store(self.kind == Kind::Regular, Ordering::Relaxed);
+                self.runs.forget(offset, offset.saturating_add(length));
                 Ok(true)
             }
             Err(Os::OPNOTSUPP | Os::NOSYS | Os::NODEV) => {

@@ -23,7 +23,9 @@ fn what_a_shrink_cut_off_reads_as_zeroes_after_a_grow() {
         assert_eq!(read(origin, 0, MIB + 3), vec![7; 0x10_0003]);
         assert_eq!(read(origin, MIB + 3, MIB - 3), vec![0; 0xf_fffd]);
         let grown = extents(origin, CmdFlags::NONE, 0, 2 * MIB);
-        assert_eq!((kept.len(), grown.len()), (1, 2), "{kept:?} {grown:?}");
+        // Only the last block of a file is allocated: that is how it is made longer without ever making it shorter.
+        assert_eq!((kept.len(), grown[0].flags, grown[1].flags), (1, 0, 3), "{kept:?} {grown:?}");
+        assert!(grown[1].length >= MIB - 0x2_0000, "{grown:?}");
     }
     let blocks = std::fs::metadata(path).unwrap().blocks();
     assert!(blocks * 512 < 2 * MIB, "a shrink kept {blocks} blocks");
@@ -77,4 +79,21 @@ fn a_device_is_never_resized_but_its_new_size_is_adopted() {
     std::fs::File::options().write(true).open(&path).unwrap().set_len(2 * MIB).unwrap();
     assert_eq!(origin.set_size(2 * MIB).unwrap(), 2 * MIB);
     assert_eq!(origin.size(), 2 * MIB);
+}
+
+/// Growth by another hand was cut off by the next grow through the gateway.
+#[test]
+fn what_another_hand_added_to_a_file_is_never_cut() {
+    let directory = Directory::new();
+    let (origin, path) = directory.disk(MIB);
+    let other = std::fs::File::options().write(true).open(&path).unwrap();
+    other.set_len(4 * MIB).unwrap();
+    let length = || std::fs::metadata(&path).unwrap().len();
+    assert_eq!((origin.set_size(2 * MIB).unwrap(), origin.size(), length()), (4 * MIB, 4 * MIB, 4 * MIB));
+    other.set_len(5 * MIB).unwrap();
+    let error = origin.set_size(MIB).unwrap_err();
+    assert!(matches!(error, OriginError::OtherLength { .. }), "{error}");
+    assert_eq!((origin.size(), length()), (4 * MIB, 5 * MIB));
+    other.set_len(4 * MIB).unwrap();
+    assert_eq!((origin.set_size(MIB).unwrap(), length()), (MIB, MIB));
 }

@@ -141,3 +141,26 @@ fn what_a_client_wrote_is_in_the_file_and_the_reverse() {
     file.write_all_at(&[9, 8], 4098).unwrap();
     assert_eq!(read(&origin, 4096, 5), [0, 1, 9, 8, 0]);
 }
+
+/// The file system was asked by every large READ; tmpfs looks at each page up to the end of the data for that.
+#[test]
+fn a_large_read_asks_where_holes_are_once_for_each_run_of_data() {
+    let directory = Directory::new();
+    let disk = Disk::open(&Place::named(directory.path("disk")), Some(0x100_0000), false).unwrap();
+    disk.write(0, &vec![7; 0x40_0000].into()).unwrap();
+    assert_eq!(disk.runs.data(0), None);
+    for at in [0x10_0000, 0x20_0000, 0] {
+        assert!(matches!(disk.find(at, 0x4_0000, false), Ok(Found::Whole(_))));
+    }
+    assert!(disk.runs.data(0).is_some_and(|end| end >= 0x40_0000), "it is remembered to its end");
+    assert!(matches!(disk.find(0x3f_0000, 0x2_0000, false), Ok(Found::Pieces(_))), "a hole behind it is told");
+    disk.zero(0x10_0000, 0x10_0000, CmdFlags::NONE).unwrap();
+    assert_eq!(disk.runs.data(0), None, "a hole was made in it");
+    assert!(matches!(disk.find(0xf_0000, 0x2_0000, false), Ok(Found::Pieces(_))));
+    // Once all of it is there, nothing is looked for.
+    disk.write(0, &vec![8; 0x100_0000].into()).unwrap();
+    for _ in 0..65 {
+        disk.find(0, 0x1_0000, false).unwrap();
+    }
+    assert!(!disk.able.sparse.load(Ordering::Relaxed));
+}
