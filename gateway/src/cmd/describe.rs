@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use nbd_gateway_config::Config;
 use nbd_gateway_config::cli::Cli;
+use nbd_gateway_config::{self as config, Config};
 
 use super::{DONE, USAGE, failed};
 use crate::export::twins;
 use crate::log;
+use crate::tls::ListenerTls;
 
 /// Reads a configuration as `serve` would, and prints every problem at once.
 pub fn check(path: &Path) -> ExitCode {
@@ -23,6 +24,11 @@ pub fn check(path: &Path) -> ExitCode {
             let misplaced = twins::misplaced_files(&config);
             if !misplaced.is_empty() {
                 misplaced.iter().for_each(|what| eprintln!("{}: {what}", path.display()));
+                return ExitCode::from(USAGE);
+            }
+            let certificates: Vec<String> = certificates(&config).collect();
+            if !certificates.is_empty() {
+                certificates.iter().for_each(|what| eprintln!("{}: {what}", path.display()));
                 return ExitCode::from(USAGE);
             }
             // No problem, and yet seldom meant.
@@ -42,6 +48,17 @@ pub fn check(path: &Path) -> ExitCode {
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// What is wrong with listeners' certificates, where their directory is on this host.
+fn certificates(config: &Config) -> impl Iterator<Item = String> {
+    config.listeners.iter().filter_map(|listener| match &listener.tls {
+        config::ListenerTls::On { certificates, verify_peer, .. } if certificates.is_dir() => {
+            let fault = ListenerTls::check(certificates, *verify_peer).err()?;
+            Some(format!("listener {listener}: {fault}"))
+        }
+        config::ListenerTls::On { .. } | config::ListenerTls::Off => None,
+    })
 }
 
 /// Prints the JSON schema of the configuration.

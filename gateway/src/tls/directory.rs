@@ -27,6 +27,9 @@ pub(super) const CLIENT: &str = "client-cert.pem";
 /// The key to it.
 pub(super) const CLIENT_KEY: &str = "client-key.pem";
 
+/// Which private keys ring signs with.
+const KEYS: &str = "a key is RSA with 2048, 3072 or 4096 bits, ECDSA on P-256 or P-384, or Ed25519";
+
 /// What is wrong with a directory of certificates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateFault {
@@ -57,7 +60,7 @@ pub enum CertificateFault {
         why: String,
     },
     /// A certificate and a key that can't be used, most likely because they do not belong together.
-    #[error("{} can't be used with {}: {why}", .certificate.display(), .key.display())]
+    #[error("{} can't be used with {}: {why}; {KEYS}", .certificate.display(), .key.display())]
     Pair {
         /// The certificate.
         certificate: PathBuf,

@@ -137,9 +137,17 @@ fn certificate(bad: &Cert) -> String {
         Cert::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
             "it is the certificate of a CA: make one that is signed by the CA".to_owned()
         }
-        other => other.to_string(),
+        other => {
+            let said = other.to_string();
+            // rustls has several, and does not end the list.
+            let signature = said.contains("UnsupportedSignatureAlgorithm") || said.contains("unsupported signature");
+            if signature { format!("it or its CA is signed by a key that is not taken here ({SIGNED})") } else { said }
+        }
     }
 }
+
+/// Which signatures ring verifies.
+const SIGNED: &str = "taken are RSA with 2048 to 8192 bits, ECDSA on P-256 and P-384, and Ed25519";
 
 /// What an alert most likely means.
 fn hint(alert: Alert, side: Side) -> &'static str {

@@ -38,6 +38,11 @@ impl ListenerTls {
         Ok(Self { kept, require })
     }
 
+    /// What is wrong with the certificates in `directory`. Keeps nothing.
+    pub fn check(directory: &Path, verify: bool) -> Result<(), CertificateFault> {
+        settings(&Directory::new(Some(directory)), verify).map(drop)
+    }
+
     /// The settings for the next handshake. What has changed on disk is in force from here on; sessions that could be
     /// resumed under the settings before can't be any more, so that nobody comes back with a revoked certificate.
     pub fn settings(&self) -> Arc<ServerConfig> {

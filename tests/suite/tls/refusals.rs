@@ -147,3 +147,31 @@ fn a_gateway_whose_backend_lacks_certificates_starts_says_so_and_serves_the_rest
     ensure(!refused.status.success(), || refused.trouble("was served").to_string())?;
     gateway.end()
 }
+
+/// The gateway did not start, `check` had no problem, and the sentence said that key and certificate did not belong together.
+#[test]
+fn a_private_key_of_a_kind_that_is_not_supported_is_told_by_check_with_those_that_are() -> Result<(), Trouble> {
+    let place = crate::place::Place::fresh()?;
+    let file = place.path("config.toml");
+    let program = crate::gateway::binary()?.display().to_string();
+    for (kind, good) in [
+        (&["rsa:2432"][..], false),
+        (&["ec", "-pkeyopt", "ec_paramgen_curve:P-521"], false),
+        (&["ec", "-pkeyopt", "ec_paramgen_curve:P-384"], true),
+    ] {
+        let at = |name: &str| place.path(name).display().to_string();
+        let (key, certificate) = (at("server-key.pem"), at("server-cert.pem"));
+        let make = ["req", "-x509", "-noenc", "-subj", "/CN=gateway", "-keyout", &key, "-out", &certificate, "-newkey"];
+        Call::new("openssl").args(make).args(kind).run()?.success()?;
+        let listener = format!(
+            "[[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"require\"\ntls-certificates = {:?}\ntls-verify-peer = false\n",
+            place.root()
+        );
+        std::fs::write(&file, listener + &export("d", "memory:", "size = \"1MiB\""))?;
+        let said = Call::new(&program).args(["check", "--config"]).arg(&file).run()?;
+        let words = "a key is RSA with 2048, 3072 or 4096 bits, ECDSA on P-256 or P-384, or Ed25519";
+        let fits = said.status.success() == good && said.stderr.contains(words) != good;
+        ensure(fits, || said.trouble(kind[0]).to_string())?;
+    }
+    Ok(())
+}
