@@ -4,9 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
 
 use crate::command::{Occasion, clean};
-use crate::http::{Bounds, Method, Request, Target, send};
+use crate::http::{Method, Request, Target, open};
 
 /// What is read of an answer, in bytes: only the start of an error is shown.
 const MOST_ANSWER: usize = 1024 * 1024;
@@ -32,11 +33,17 @@ impl Http {
             headers: &[("content-type", "application/json")],
             body: Bytes::from(occasion.json()),
         };
-        let bounds = Bounds { time: self.limit, body: MOST_ANSWER };
-        let (status, body) = send(&target, request, bounds).await.map_err(|error| error.to_string())?;
+        let until = Instant::now() + self.limit;
+        let answer = open(&target, request, self.limit).await.map_err(|error| error.to_string())?;
+        let status = answer.status;
+        // The status says it: what follows may never end.
         if status.is_success() {
             return Ok(());
         }
+        let body = match timeout_at(until, answer.whole(MOST_ANSWER)).await {
+            Ok(Ok((_, body))) => body,
+            Ok(Err(_)) | Err(_) => Bytes::new(),
+        };
         let start = clean(body.get(..SHOWN).unwrap_or(&body));
         Err(if start.is_empty() { format!("it answered {status}") } else { format!("it answered {status}: {start}") })
     }

@@ -47,6 +47,9 @@ pub(super) fn for_operator(situation: &Situation<'_>, target: Size, show: bool) 
     if target <= situation.size || (!show && target <= situation.disk) {
         return Ok(Plan::Nothing { size: situation.size });
     }
+    if situation.backend.grows == Grows::Fixed && target > situation.disk && !situation.policy.read_only {
+        return Err(Reason::FixedSize { size: situation.size });
+    }
     situation.on_record()?;
     let must = rounded(situation, target)?;
     let to = fit(situation, must, must, must)?;

@@ -285,6 +285,11 @@ pub fn plan(situation: &Situation<'_>, wish: &Wish) -> Plan {
             .and_then(|target| explicit(situation, client, told, target)),
         Wish::Automatic { end } => situation.may_act().and_then(|()| grow::for_write(situation, end)),
         Wish::Operator { target } => asked_size(target)
+            .map_err(|reason| match (reason, situation.backend.grows) {
+                // Any other size is out of reach too.
+                (Reason::Impossible { .. }, Grows::Fixed) => Reason::FixedSize { size: situation.size },
+                (reason, _) => reason,
+            })
             .and_then(|target| situation.may_act().map(|()| target))
             .and_then(|target| operator(situation, target)),
         Wish::Publish => situation.may_act().and_then(|()| adopt::publish(situation)),

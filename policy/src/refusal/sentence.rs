@@ -121,7 +121,10 @@ impl fmt::Display for Refusal {
                 write!(f, "export `{export}`: its backend came back smaller than it was; ask the operator")
             }
             Reason::BackendFailed => write!(f, "export `{export}`: its backend failed to resize"),
-            Reason::BackendTimedOut => write!(f, "export `{export}`: its backend did not answer the resize in time"),
+            Reason::BackendTimedOut => write!(
+                f,
+                "export `{export}`: its backend did not say in time, or not clearly, what became of the resize"
+            ),
             Reason::BackendUnchanged { size } => {
                 write!(f, "export `{export}`: its backend accepted the resize and still is {size}")
             }

@@ -245,7 +245,7 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
             5,
             5,
             "backend-timed-out",
-            "export `vm7`: its backend did not answer the resize in time",
+            "export `vm7`: its backend did not say in time, or not clearly, what became of the resize",
         ),
         (
             Reason::BackendUnchanged { size: size(GIB) },

@@ -217,6 +217,8 @@ proptest! {
             },
             Plan::Refuse(refusal) => {
                 let meant = match wish {
+                    // Nothing is too large for what can't be resized at all.
+                    Wish::Operator { target } if target > 0 && disk.backend.grows == Grows::Fixed => true,
                     Wish::Explicit { target, .. } | Wish::Operator { target } | Wish::Adopt { target } => {
                         (1..=Size::MAX.bytes()).contains(&target)
                     }

@@ -268,7 +268,9 @@ fn what_another_hand_added_to_a_fixed_backend_is_the_operators_to_show() {
     assert_eq!(grow(disk.plan(Wish::Operator { target: 256 })).ask, Ask::Nothing);
     assert_eq!(disk.refusal(Wish::Operator { target: 257 }), Reason::ReadOnly);
     disk.policy.read_only = false;
-    assert_eq!(disk.refusal(Wish::Operator { target: 257 }), Reason::FixedSize { size: size(128) });
+    for target in [257, 1 << 63, u64::MAX] {
+        assert_eq!(disk.refusal(Wish::Operator { target }), Reason::FixedSize { size: size(128) });
+    }
 }
 
 #[test]

@@ -355,6 +355,11 @@ impl Server {
             }
             Opt::LIST_META_CONTEXT | Opt::SET_META_CONTEXT => match queries(data) {
                 Some((name, queries)) => Ask::Contexts { name, set: option == Opt::SET_META_CONTEXT, queries },
+                None if has_too_many_queries(data) => {
+                    let what = format!("at most {MAX_QUERIES} context queries are taken in one option");
+                    self.reply_error(option, Rep::ERR_TOO_BIG, &what);
+                    return Ok(Step::Again);
+                }
                 None => return self.malformed(option),
             },
             other => {
@@ -530,6 +535,12 @@ fn info(data: &[u8]) -> Option<(String, Vec<Info>)> {
         }
     }
     Some((name, infos))
+}
+
+/// Whether it is what it is but for the number of its queries.
+fn has_too_many_queries(data: &[u8]) -> bool {
+    let mut data = Data(data);
+    data.string().is_some() && data.u32().is_some_and(|count| count > MAX_QUERIES)
 }
 
 fn queries(data: &[u8]) -> Option<(String, Vec<String>)> {
