@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::change::{Change, Commit, RecordSize, Reserve, Settle, Zeroes};
 use super::zeroes::{self, OWED};
-use super::{Known, LedgerError, NewEvent, QuotaOrder, ReservationId};
+use super::{Known, LedgerError, Mark, NewEvent, QuotaOrder, ReservationId};
 
 /// What is kept of an event's detail, in bytes.
 const DETAIL: usize = 0x4000;
@@ -67,6 +67,18 @@ pub(super) fn apply(sql: &Connection, change: &Change, history: i64) -> Result<i
             let mut give = sql.prepare_cached("UPDATE export SET tenant = ?2 WHERE name = ?1 AND tenant <> ?2")?;
             for (export, tenant) in given {
                 give.execute([export.as_str(), tenant.as_str()])?;
+            }
+            return Ok(0);
+        }
+        Change::Mark(Mark { export, backend, server }) => {
+            sql.prepare_cached("INSERT OR REPLACE INTO changed (export, backend, server) VALUES (?1, ?2, ?3)")?
+                .execute(params![export.as_str(), backend, server])?;
+            return Ok(0);
+        }
+        Change::Unmark(exports) => {
+            let mut unmark = sql.prepare_cached("DELETE FROM changed WHERE export = ?1")?;
+            for export in exports {
+                unmark.execute([export.as_str()])?;
             }
             return Ok(0);
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
 
-use super::{Known, NewEvent, QuotaOrder, ReservationId, UnixMillis};
+use super::{Known, Mark, NewEvent, QuotaOrder, ReservationId, UnixMillis};
 
 /// Quota to hold for a grow, and what it exposes, before the backend is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +89,8 @@ pub(super) enum Change {
     Forget { export: ExportName, event: Option<NewEvent> },
     OrderQuota { order: QuotaOrder, event: Option<NewEvent> },
     DropQuotaOrder { tenant: TenantId, event: Option<NewEvent> },
+    Mark(Mark),
+    Unmark(Vec<ExportName>),
 }
 
 /// For errors: "can't ...".
@@ -111,6 +113,8 @@ impl fmt::Display for Change {
             Self::Give(given) => write!(f, "give {} exports to other tenants", given.len()),
             Self::Forget { export, .. } => write!(f, "forget export `{export}`"),
             Self::OrderQuota { order, .. } => write!(f, "keep the quota ordered for tenant `{}`", order.tenant),
+            Self::Mark(Mark { export, .. }) => write!(f, "mark that export `{export}` changes data"),
+            Self::Unmark(exports) => write!(f, "take off the marks of {} exports that changed data", exports.len()),
             Self::DropQuotaOrder { tenant, .. } => write!(f, "drop the quota ordered for tenant `{tenant}`"),
         }
     }

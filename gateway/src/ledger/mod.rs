@@ -33,8 +33,8 @@ pub use self::change::{Commit, RecordSize, Reserve, Settle, Zeroes};
 pub use self::error::LedgerError;
 pub use self::place::DATABASE as FILE;
 pub use self::row::{
-    Event, EventFilter, ExportRow, Known, NewEvent, QuotaOrder, Quotas, ReservationId, ReservationRow, Snapshot, State,
-    UnixMillis, Zeroing,
+    Event, EventFilter, ExportRow, Known, Mark, NewEvent, QuotaOrder, Quotas, ReservationId, ReservationRow, Snapshot,
+    State, UnixMillis, Zeroing,
 };
 
 use self::change::Change;
@@ -200,6 +200,22 @@ impl Ledger {
     /// [`LedgerError::Sqlite`].
     pub async fn give(&self, given: Vec<(ExportName, TenantId)>) -> Result<(), LedgerError> {
         self.write(Change::Give(given)).await.map(drop)
+    }
+
+    /// Marks that an export has changed data since it was opened.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`].
+    pub async fn mark(&self, mark: Mark) -> Result<(), LedgerError> {
+        self.write(Change::Mark(mark)).await.map(drop)
+    }
+
+    /// Takes marks off. Those that are not there are fine.
+    ///
+    /// # Errors
+    /// [`LedgerError::Sqlite`]; then they stay, and requests wait for nothing after the next start.
+    pub async fn unmark(&self, exports: Vec<ExportName>) -> Result<(), LedgerError> {
+        self.write(Change::Unmark(exports)).await.map(drop)
     }
 
     /// Removes an export that is no longer this gateway's to count. One that is not known is fine.

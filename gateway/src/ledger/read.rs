@@ -6,8 +6,8 @@ use rusqlite::{Row, params_from_iter};
 
 use super::store::Store;
 use super::{
-    Event, EventFilter, ExportRow, Known, LedgerError, QuotaOrder, Quotas, ReservationId, ReservationRow, Snapshot,
-    State, UnixMillis, Zeroing,
+    Event, EventFilter, ExportRow, Known, LedgerError, Mark, QuotaOrder, Quotas, ReservationId, ReservationRow,
+    Snapshot, State, UnixMillis, Zeroing,
 };
 
 /// One row of one table.
@@ -64,7 +64,16 @@ impl Store {
                 let range = ByteRange::new(start, end).ok_or_else(|| row.damaged(2, "it is empty"))?;
                 Ok(Zeroing { export: row.export(0)?, range })
             })?;
-        Ok(Snapshot { exports, zeroing: merged(zeroing), reservations, orders: self.orders()? })
+        Ok(Snapshot { exports, zeroing: merged(zeroing), reservations, orders: self.orders()?, marks: self.marks()? })
+    }
+
+    fn marks(&self) -> Result<Vec<Mark>, LedgerError> {
+        if !self.has("changed")? {
+            return Ok(Vec::new());
+        }
+        self.rows("changed", "SELECT export, backend, server FROM changed ORDER BY export", &[], |row| {
+            Ok(Mark { export: row.export(0)?, backend: row.raw(1)?, server: row.raw(2)? })
+        })
     }
 
     fn orders(&self) -> Result<Vec<QuotaOrder>, LedgerError> {

@@ -99,6 +99,18 @@ pub struct QuotaOrder {
     pub at: UnixMillis,
 }
 
+/// The mark of an export that has changed data since it was opened, until it is closed in order: after a crash, requests
+/// may still be under way at its backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The export.
+    pub export: ExportName,
+    /// Where its backend listens, and the export's name there.
+    pub backend: String,
+    /// The backend's process, as [`Server`](crate::fence::Server) writes it.
+    pub server: Option<String>,
+}
+
 /// All that is remembered but for the events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -111,6 +123,8 @@ pub struct Snapshot {
     pub reservations: Vec<ReservationRow>,
     /// Ordered by tenant.
     pub orders: Vec<QuotaOrder>,
+    /// Ordered by export.
+    pub marks: Vec<Mark>,
 }
 
 /// Something to tell a person.

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use super::LedgerError;
 
 /// In `PRAGMA user_version`. One more with each change of the tables.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// The oldest that [`bring_up`] makes the newest of.
 const OLDEST: i64 = 1;
 /// In `PRAGMA application_id`, for file(1) and for us: "nbdg".
@@ -75,6 +75,15 @@ CREATE TABLE IF NOT EXISTS quota_order (
     configured      INTEGER,          -- what the configuration said then; the order is void once it says something else
     configured_soft INTEGER,
     ordered_at      INTEGER NOT NULL  -- milliseconds since 1970
+) STRICT;
+";
+
+/// What came with version 3.
+const MARKS: &str = "
+CREATE TABLE IF NOT EXISTS changed (
+    export  TEXT NOT NULL PRIMARY KEY, -- has changed data since it was opened, and was not closed in order yet
+    backend TEXT NOT NULL,             -- where its server listens, and the export's name there
+    server  TEXT                       -- the server's process: boot, number, start; null: not known
 ) STRICT;
 ";
 
@@ -141,6 +150,7 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
 /// Brings the tables of an older version up to this one, and writes the version in any case. Part of a transaction.
 pub(super) fn bring_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(ORDERS)?;
+    connection.execute_batch(MARKS)?;
     connection.pragma_update(None, "user_version", VERSION)
 }
 

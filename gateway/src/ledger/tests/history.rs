@@ -25,6 +25,8 @@ enum Step {
     Forget { export: usize },
     OrderQuota { tenant: usize, quota: Option<u64> },
     DropQuotaOrder { tenant: usize },
+    Mark { export: usize, server: Option<String> },
+    Unmark { exports: Vec<usize> },
     Close,
     Crash,
 }
@@ -36,6 +38,7 @@ struct Model {
     /// Export, grow that exposes it (none: it is over), byte.
     notes: BTreeSet<(ExportName, Option<ReservationId>, u64)>,
     orders: BTreeMap<TenantId, QuotaOrder>,
+    marks: BTreeMap<ExportName, Mark>,
     /// The kinds, in order.
     events: Vec<&'static str>,
     /// All numbers ever given, and one never given.
@@ -48,6 +51,10 @@ fn name(number: usize) -> ExportName {
 
 fn tenant(number: usize) -> TenantId {
     TenantId::new(["blue", "red"][number]).unwrap()
+}
+
+fn mark(export: usize, server: Option<String>) -> Mark {
+    Mark { export: name(export), backend: "unix:/run/s disk".to_owned(), server }
 }
 
 fn told(kind: &'static str) -> Option<NewEvent> {
@@ -103,7 +110,7 @@ impl Model {
         }
         let reservations = self.reservations.values().cloned().collect();
         let (exports, orders) = (self.exports.values().cloned().collect(), self.orders.values().cloned().collect());
-        Snapshot { exports, zeroing, reservations, orders }
+        Snapshot { exports, zeroing, reservations, orders, marks: self.marks.values().cloned().collect() }
     }
 
     fn reserve(&mut self, id: ReservationId, reserve: Reserve) {
@@ -197,6 +204,8 @@ impl Model {
                 self.orders.remove(&tenant(whose));
                 self.events.push("dropped");
             }
+            Step::Mark { export, server } => drop(self.marks.insert(name(export), mark(export, server))),
+            Step::Unmark { exports } => exports.into_iter().for_each(|export| drop(self.marks.remove(&name(export)))),
             Step::Reserve { .. } | Step::Close | Step::Crash => unreachable!("the runner does them"),
         }
         true
@@ -233,6 +242,8 @@ async fn ask(ledger: &Ledger, model: &Model, step: &Step) -> Result<(), LedgerEr
             ledger.order_quota(order(tenant(whose).as_str(), quota, None), told("ordered")).await
         }
         Step::DropQuotaOrder { tenant: whose } => ledger.drop_quota_order(&tenant(whose), told("dropped")).await,
+        Step::Mark { export, server } => ledger.mark(mark(export, server)).await,
+        Step::Unmark { exports } => ledger.unmark(exports.into_iter().map(name).collect()).await,
         Step::Reserve { .. } | Step::Close | Step::Crash => unreachable!("the runner does them"),
     }
 }
@@ -315,7 +326,9 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => (export.clone(), prop::option::of("[a-z]{1,5}"), 0..9u64)
             .prop_map(|(export, why, at)| Step::Quarantine { export, why, at }),
         1 => export.clone().prop_map(|export| Step::Event { export }),
-        1 => export.prop_map(|export| Step::Forget { export }),
+        1 => export.clone().prop_map(|export| Step::Forget { export }),
+        1 => (export.clone(), prop::option::of("[a-z]{1,5}")).prop_map(|(export, server)| Step::Mark { export, server }),
+        1 => prop::collection::vec(export, 0..3).prop_map(|exports| Step::Unmark { exports }),
         1 => (0..2usize, prop::option::of(0..SIZES)).prop_map(|(tenant, quota)| Step::OrderQuota { tenant, quota }),
         1 => (0..2usize).prop_map(|tenant| Step::DropQuotaOrder { tenant }),
         1 => Just(Step::Close),

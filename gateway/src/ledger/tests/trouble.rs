@@ -184,15 +184,15 @@ fn a_file_that_is_not_a_ledger_of_this_program_is_left_alone() {
 async fn a_ledger_of_a_newer_program_is_refused() {
     let scratch = Scratch::new();
     Ledger::open(&scratch.0).unwrap().0.close().await;
-    Connection::open(scratch.0.join("ledger.sqlite")).unwrap().pragma_update(None, "user_version", 3).unwrap();
+    Connection::open(scratch.0.join("ledger.sqlite")).unwrap().pragma_update(None, "user_version", 4).unwrap();
     let text = open_error(&scratch.0).to_string();
-    assert!(text.contains("has version 3, this program knows versions up to 2; run the newer program"), "{text}");
+    assert!(text.contains("has version 4, this program knows versions up to 3; run the newer program"), "{text}");
 }
 
-/// As version 1 left it: no table of orders.
+/// As version 1 left it: no tables of orders and marks.
 fn make_older(scratch: &Scratch) {
     let older = Connection::open(scratch.0.join("ledger.sqlite")).unwrap();
-    older.execute_batch("DROP TABLE quota_order; VACUUM; PRAGMA user_version = 1").unwrap();
+    older.execute_batch("DROP TABLE quota_order; DROP TABLE changed; VACUUM; PRAGMA user_version = 1").unwrap();
 }
 
 #[tokio::test]
@@ -211,7 +211,7 @@ async fn a_ledger_of_an_older_program_is_brought_up_and_keeps_what_it_has() {
         .unwrap()
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .unwrap();
-    assert_eq!(version, 2);
+    assert_eq!(version, 3);
     assert_eq!(Ledger::open(&scratch.0).unwrap().1.orders, [order]);
 }
 
