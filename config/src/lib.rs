@@ -16,7 +16,7 @@ mod units;
 mod uri;
 
 pub use model::{
-    AdminAddress, Arrivals, Backend, Change, Changes, Config, Crowd, Driver, Hook, How, IoRates, KeyChange,
+    AdminAddress, Arrivals, Backend, Change, Changes, Config, Crowd, Driver, Fence, Hook, How, IoRates, KeyChange,
     LimitOverrides, Limits, ListenAddress, Listener, ListenerTls, Log, LogFormat, LogLevel, NoExport, OnBackendLoss,
     Qmp, Rates, Resize, Resolved, Tenant, Thing, Way,
 };

@@ -195,6 +195,17 @@ pub(crate) struct RawExport {
     /// What clients see when the connection to the NBD server is lost: errors, or nothing while it is dialled again.
     #[schemars(extend("default" = {"hold": "30s", "durable": false}, "examples" = [{"hold": "30s", "durable": false}, "error"]))]
     pub(crate) on_backend_loss: Option<RawLoss>,
+    /// How long after a lost connection the NBD server may still carry out a write that it had received and not
+    /// answered, 0s to 1h. Writes that overlap such a write wait, unless the server is known to have ended, or a fence was
+    /// used. `0s`: the server carries out nothing after the end of a connection.
+    #[schemars(extend("default" = "10s", "examples" = ["10s"]))]
+    pub(crate) late_write_guard: Option<String>,
+    /// A program and its arguments that makes sure that the NBD server is over everything from earlier connections. It
+    /// runs when writes were in flight on a lost connection; exit code 0 says that it is done, within `timeout` of
+    /// `[export.resize]`. If absent, `driver = "qmp"` and `driver = "restart"` do it in their own way; `off`: not at all. In a
+    /// template, `{}` is what `*` matched.
+    #[schemars(extend("examples" = [["/usr/local/bin/fence-vm1"], "off"]))]
+    pub(crate) fence: Option<RawFence>,
     /// How long connecting to the NBD server, handshake included, may take.
     #[schemars(extend("default" = "10s", "examples" = ["10s"]))]
     pub(crate) dial_timeout: Option<String>,
@@ -218,6 +229,23 @@ pub(crate) enum RawLoss {
     Word(RawLossWord),
     /// With details.
     Hold(RawHold),
+}
+
+/// How the NBD server is made to be over earlier connections.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum RawFence {
+    /// In words.
+    Word(RawFenceWord),
+    /// A program and its arguments.
+    Command(Vec<String>),
+}
+
+/// `off`: no fence, whatever the driver.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawFenceWord {
+    Off,
 }
 
 /// `error`: requests in flight fail with EIO.

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use nbd_gateway_config::{
-    AdminAddress, Config, IoRates, Limits, ListenAddress, LogFormat, LogLevel, NoExport, OnBackendLoss, Resolved, Size,
+    AdminAddress, Config, Fence, IoRates, Limits, ListenAddress, LogFormat, LogLevel, NoExport, OnBackendLoss,
+    Resolved, Size,
 };
 use nbd_gateway_policy::rate::{Oversize, Rate};
 use proptest::prelude::*;
@@ -146,6 +147,8 @@ fn every_key_of_an_export_arrives() {
         read-only = true
         lanes = 3
         on-backend-loss = { hold = "5s", durable = true }
+        late-write-guard = "3s"
+        fence = ["/bin/fence", "-x"]
         dial-timeout = "250ms"
         idle-timeout = "0s"
         [[export]]
@@ -160,10 +163,15 @@ fn every_key_of_an_export_arrives() {
         name = "d"
         backend = "nbd://h/x"
         on-backend-loss = { }
+        late-write-guard = "0s"
+        fence = "off"
         "#,
     );
     let Resolved { description, read_only, lanes, on_backend_loss, dial_timeout, idle_timeout, tenant, .. } =
         config.export_for("a").unwrap();
+    let found = config.export_for("a").unwrap();
+    let words = ["/bin/fence", "-x"].map(str::to_owned).to_vec();
+    assert_eq!((found.late_write_guard, found.fence), (Duration::from_secs(3), Fence::Command(words)));
     assert_eq!(
         (description.as_deref(), read_only, lanes.get(), tenant.as_str()),
         (Some("the disk"), true, 3, "default")
@@ -173,6 +181,9 @@ fn every_key_of_an_export_arrives() {
     let memory = config.export_for("b").unwrap();
     assert_eq!(memory.backend, nbd_gateway_config::Backend::Memory { size: Size::from_kib(4) });
     assert!(memory.backend.is_embedded() && !memory.read_only);
+    let (other, off) = (config.export_for("c").unwrap(), config.export_for("d").unwrap());
+    assert_eq!((other.late_write_guard, other.fence), (Duration::from_secs(10), Fence::Driver));
+    assert_eq!((off.late_write_guard, off.fence), (Duration::ZERO, Fence::Off));
     assert_eq!(config.export_for("c").unwrap().on_backend_loss, OnBackendLoss::Error);
     assert_eq!(config.export_for("d").unwrap().on_backend_loss, OnBackendLoss::default());
 }

@@ -428,10 +428,12 @@ fn a_size_is_for_backends_that_the_gateway_serves_itself() {
 fn what_is_about_connections_does_nothing_for_a_backend_without_any() {
     let nothing = "this does nothing for a file: or memory: backend: leave it out";
     export(
-        "name = \"a\"\nbackend = \"file:a\"\nlanes = 2\non-backend-loss = \"error\"\ndial-timeout = \"1s\"\nidle-timeout = \"1s\"",
+        "name = \"a\"\nbackend = \"file:a\"\nlanes = 2\non-backend-loss = \"error\"\nlate-write-guard = \"1s\"\nfence = \"off\"\ndial-timeout = \"1s\"\nidle-timeout = \"1s\"",
         &[
             "export[0].lanes: a file: or memory: backend has no connections: leave this out\n  for example: lanes = 1",
             &format!("export[0].on-backend-loss: {nothing}"),
+            &format!("export[0].late-write-guard: {nothing}"),
+            &format!("export[0].fence: {nothing}"),
             &format!("export[0].dial-timeout: {nothing}"),
             &format!("export[0].idle-timeout: {nothing}"),
         ],
@@ -448,9 +450,11 @@ fn a_file_that_a_template_opens_is_closed_when_idle_like_others() {
 #[test]
 fn numbers_sizes_and_times_have_ranges() {
     with_both(
-        "lanes = 65\ndial-timeout = \"0s\"\nidle-timeout = \"25h\"\non-backend-loss = { hold = \"0ms\" }\n[runtime]\nthreads = 0",
+        "lanes = 65\nlate-write-guard = \"61m\"\nfence = [\"\"]\ndial-timeout = \"0s\"\nidle-timeout = \"25h\"\non-backend-loss = { hold = \"0ms\" }\n[runtime]\nthreads = 0",
         &[
             "export[0].lanes: 65 is not from 1 to 64\n  for example: lanes = 4",
+            "export[0].late-write-guard: 61m is not from 0s to 1h\n  for example: late-write-guard = \"10s\"",
+            "export[0].fence: this needs a program and its arguments, each a text without NUL byte\n  for example: fence = [\"/usr/local/bin/fence-vm1\"]",
             "export[0].dial-timeout: 0s is not from 1ms to 10m\n  for example: dial-timeout = \"10s\"",
             "export[0].idle-timeout: 25h is not from 0s to 24h\n  for example: idle-timeout = \"60s\"",
             "export[0].on-backend-loss.hold: 0s is not from 1ms to 24h\n  for example: hold = \"30s\"",

@@ -16,7 +16,7 @@ use crate::units::{Interval, Size};
 use super::address::{AdminAddress, ListenAddress};
 use super::backend::{BackendFault, Target};
 use super::clients::Listeners;
-use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
+use super::export::{DIAL_TIMEOUT, Entry, Exports, Fence, IDLE_TIMEOUT, LATE_WRITE_GUARD, Name, OnBackendLoss};
 use super::limits::{LimitOverrides, Limits};
 use super::notify::{Hook, url_fault};
 use super::place::Reserved;
@@ -172,6 +172,8 @@ fn export(
         }
         let idle = [
             ("on-backend-loss", raw.on_backend_loss.is_some()),
+            ("late-write-guard", raw.late_write_guard.is_some()),
+            ("fence", raw.fence.is_some()),
             ("dial-timeout", raw.dial_timeout.is_some()),
             ("idle-timeout", raw.idle_timeout.is_some()),
         ];
@@ -182,6 +184,9 @@ fn export(
         }
     }
     let on_backend_loss = loss(raw.on_backend_loss, section);
+    let guard_range = Interval::from_millis(0)..=Interval::from_secs(3600);
+    let late_write_guard = section.interval("late-write-guard", raw.late_write_guard.as_deref(), guard_range);
+    let fence = Fence::read(raw.fence.as_ref(), section);
     let dial_range = Interval::from_millis(1)..=Interval::from_secs(600);
     let dial_timeout = section.interval("dial-timeout", raw.dial_timeout.as_deref(), dial_range);
     let idle_range = Interval::from_millis(0)..=Interval::from_secs(24 * 3600);
@@ -223,6 +228,8 @@ fn export(
         read_only,
         lanes: lanes.and_then(nonzero).unwrap_or(NonZeroUsize::MIN),
         on_backend_loss,
+        late_write_guard: late_write_guard.unwrap_or(LATE_WRITE_GUARD),
+        fence,
         dial_timeout: dial_timeout.unwrap_or(DIAL_TIMEOUT),
         idle_timeout: idle_timeout.unwrap_or(IDLE_TIMEOUT),
         resize,

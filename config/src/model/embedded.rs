@@ -13,7 +13,7 @@ use crate::uri::DEFAULT_PORT;
 
 use super::address::{AdminAddress, ListenAddress};
 use super::backend::{Backend, Target};
-use super::export::{DIAL_TIMEOUT, Entry, Exports, IDLE_TIMEOUT, Name, OnBackendLoss};
+use super::export::{DIAL_TIMEOUT, Entry, Exports, Fence, IDLE_TIMEOUT, LATE_WRITE_GUARD, Name, OnBackendLoss};
 use super::limits::Limits;
 use super::place::Reserved;
 use super::resize::{Facts, Resize};
@@ -63,6 +63,8 @@ impl Config {
             read_only: false,
             lanes: NonZeroUsize::MIN,
             on_backend_loss: OnBackendLoss::default(),
+            late_write_guard: LATE_WRITE_GUARD,
+            fence: Fence::default(),
             dial_timeout: DIAL_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             resize: Resize::unsaid(&facts),

@@ -7,10 +7,13 @@ use std::time::Duration;
 use nbd_gateway_policy::types::{ExportName, TenantId};
 
 use super::backend::{Backend, BackendFault, Target};
+use super::driver::{Matched, command};
 use super::limits::Limits;
 use super::notify::Hook;
 use super::resize::Resize;
+use super::section::Section;
 use super::template::Template;
+use crate::raw::{RawFence, RawFenceWord};
 use crate::uri::UriTls;
 
 /// One export, ready to be opened: its template, if it came from one, is filled in.
@@ -33,6 +36,11 @@ pub struct Resolved {
     pub lanes: NonZeroUsize,
     /// What clients see when the backend is lost. Means nothing for embedded ones.
     pub on_backend_loss: OnBackendLoss,
+    /// How long after a lost connection the backend may still carry out what it had received; zero: not at all. Means
+    /// nothing for embedded ones.
+    pub late_write_guard: Duration,
+    /// How the backend is made to be over lost connections. Means nothing for embedded ones.
+    pub fence: Fence,
     /// How long connecting, handshake included, may take. Means nothing for embedded ones.
     pub dial_timeout: Duration,
     /// How long after the last session lanes are let go; zero is at once. Means nothing for embedded ones.
@@ -82,6 +90,40 @@ impl Default for OnBackendLoss {
     }
 }
 
+/// The time that a backend has for late writes if the configuration says nothing.
+pub(super) const LATE_WRITE_GUARD: Duration = Duration::from_secs(10);
+
+/// How a backend is made to be over everything from earlier connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Fence {
+    /// In the way of the export's driver, if that has one: `qmp` and `restart`.
+    #[default]
+    Driver,
+    /// Not at all.
+    Off,
+    /// By a program and its arguments; not empty.
+    Command(Vec<String>),
+}
+
+impl Fence {
+    /// Reads `fence`.
+    pub(super) fn read(raw: Option<&RawFence>, section: &mut Section<'_>) -> Self {
+        match raw {
+            None => Self::Driver,
+            Some(RawFence::Word(RawFenceWord::Off)) => Self::Off,
+            Some(RawFence::Command(words)) => Self::Command(command("fence", Some(words), section)),
+        }
+    }
+
+    /// The same for the name in which `*` matched `matched`.
+    fn fill(&self, matched: &str) -> Result<Self, BackendFault> {
+        Ok(match self {
+            Self::Driver | Self::Off => self.clone(),
+            Self::Command(words) => Self::Command(Matched(matched).words(words)?),
+        })
+    }
+}
+
 /// The time for connecting to a backend if the configuration says nothing.
 pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -114,6 +156,8 @@ pub(super) struct Entry {
     pub(super) read_only: bool,
     pub(super) lanes: NonZeroUsize,
     pub(super) on_backend_loss: OnBackendLoss,
+    pub(super) late_write_guard: Duration,
+    pub(super) fence: Fence,
     pub(super) dial_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) resize: Resize,
@@ -135,6 +179,8 @@ impl Entry {
             read_only: self.read_only,
             lanes: self.lanes,
             on_backend_loss: self.on_backend_loss,
+            late_write_guard: self.late_write_guard,
+            fence: self.fence.fill(matched).map_err(refused)?,
             dial_timeout: self.dial_timeout,
             idle_timeout: self.idle_timeout,
             resize: self.resize.fill(matched).map_err(refused)?,

@@ -37,7 +37,7 @@ pub use backend::Backend;
 pub use changes::{Change, Changes, How, KeyChange, Thing};
 pub use driver::{Driver, Qmp};
 use export::Exports;
-pub use export::{NoExport, OnBackendLoss, Resolved};
+pub use export::{Fence, NoExport, OnBackendLoss, Resolved};
 pub use io::IoRates;
 pub use limits::{Arrivals, LimitOverrides, Limits};
 pub use notify::{Hook, Way};

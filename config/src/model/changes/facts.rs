@@ -8,7 +8,7 @@ use nbd_gateway_policy::types;
 use std::sync::Arc;
 
 use super::super::backend::{Backend, Target};
-use super::super::export::{Entry, OnBackendLoss};
+use super::super::export::{Entry, Fence, OnBackendLoss};
 use super::super::{
     Arrivals, Config, Crowd, Driver, Hook, IoRates, Limits, Listener, ListenerTls, Log, LogFormat, Qmp, Rates, Resize,
     Tenant, Way,
@@ -172,6 +172,8 @@ pub(super) fn export(entry: &Entry) -> Facts {
         read_only,
         lanes,
         on_backend_loss,
+        late_write_guard,
+        fence,
         dial_timeout,
         idle_timeout,
         resize,
@@ -191,6 +193,12 @@ pub(super) fn export(entry: &Entry) -> Facts {
             OnBackendLoss::Hold { time: hold, durable } => format!("{{hold = {}, durable = {durable}}}", time(*hold)),
         },
     );
+    facts.say("late-write-guard", time(*late_write_guard));
+    match fence {
+        Fence::Driver => {}
+        Fence::Off => facts.say("fence", "off".to_owned()),
+        Fence::Command(command) => facts.keep("fence", format!("{command:?}")),
+    }
     facts.say("dial-timeout", time(*dial_timeout));
     facts.say("idle-timeout", time(*idle_timeout));
     sizes(resize, &mut facts);
