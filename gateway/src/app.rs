@@ -116,6 +116,8 @@ impl App {
         registry.expect_looks();
         let mut looking = JoinSet::new();
         looking.spawn(Arc::clone(&registry).measure_all(measure));
+        let sweeps = Arc::clone(&notes);
+        looking.spawn(async move { sweeps.marks().sweep().await });
         let table = Arc::clone(registry.sessions());
         let reload = Reload::new();
         Ok(Self {

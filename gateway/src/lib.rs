@@ -18,6 +18,8 @@
 //! | *job*, *outcome* | an admitted request on its way, and how it ended: the seam between a session and whatever serves it |
 //! | *shard* | one thread with a runtime of its own |
 //! | *orphan* | a request that may still change data although its session is gone |
+//! | *late write* | a request that changes data, was in flight on a lost connection, and may still be carried out |
+//! | *fence* | an act after which a server carries out nothing from its earlier connections |
 //! | *view* | what an export looks like now: its size, and the end up to which requests are admitted |
 //! | *wish*, *plan*, *step* | somebody wants another size; what is to be done about it, as data; one thing of it |
 //! | *coordinator* | the one task that changes an export's size |
@@ -184,7 +186,7 @@
 //!
 //! 1. an export's gate, then whatever its backend takes (2 and 3) and the gate's list of held requests;
 //! 2. an export's orphans, then its lane's table or its exclusive ranges;
-//! 3. a lane's table, then the incoming half of its outbox;
+//! 3. a lane's table, then the incoming half of its outbox, or the export's late writes;
 //! 4. an outbox's writer, then its incoming half, or its stream's TLS connection; who reads takes that one alone;
 //! 5. a session's permits, then its tenant's budget;
 //! 6. what is in force (the registry's), then its map of exports, then an export's settings.
@@ -233,10 +235,10 @@
 //! | **No program is left behind**: what an operator's program starts in its group ends with it, in bounded time, also when the resize that wanted it is given up. A `restart` that succeeds may leave a server. | [`command`] | there, `hooks` |
 //! | **Flags that are kept**: a client is told what the gateway can keep, from one function. | `proto/flags.rs` | there, exhaustively |
 //! | **FLUSH covers everybody**: several lanes only if the backend sets CAN_MULTI_CONN; clients are offered it only if one FLUSH covers all sessions. | `export/backend.rs`, `proto/flags.rs` | `multiplex.rs`, `proto/flags.rs` |
-//! | **Replay by one table**: after a lost connection, what is sent again can't undo what was answered; a FLUSH fails once where answered writes may be gone, unless the export says `durable`. A backend that answers `ESHUTDOWN` is left, and asked again when it is back. | `lane/lost.rs` | there, `bad_backend/{loss,shutdown}.rs` |
+//! | **Replay by one table**: after a lost connection, what is sent again can't undo what was answered, over this lane or another; a FLUSH fails once where answered writes may be gone, unless the export says `durable`. A backend that answers `ESHUTDOWN` is left, and asked again when it is back. | `lane/lost.rs` | there, `lane/tests/late.rs`, `bad_backend/{loss,shutdown}.rs` |
 //! | **A size never goes back by itself**: a backend that returns smaller, or able to do less, is not used; one that says a smaller size while it is used puts the export into quarantine. | `export/backend.rs` (`fits`), `resize/coordinator.rs` | `outage`, policy's `plan` |
 //! | **What was told binds while somebody holds it**: a server that came back different is used by nobody while a client is connected, or may come back, that was told otherwise; then the export is opened as it is now. A new handshake is told what is so now. | `export/presence.rs`, `export/entry.rs` (`fitness`) | `different`, `export/presence.rs` |
-//! | **No write from the past**: while a request of a client that has closed its connection may still change data, at a server or on a disk of the gateway's own, nothing that overlaps it is sent; one that still waited for a grow is given up. | `export/orphans.rs`, `export/grow.rs`, `session/part.rs` | there, `multiplex.rs`, `own_disk.rs` |
+//! | **No write from the past**: while a request of a client that has closed its connection may still change data, at a server or on a disk of the gateway's own, nothing that overlaps it is sent; one that still waited for a grow is given up. A request that was in flight when its connection was lost is sent again at once if at all, and nothing else that overlaps it and changes data is sent, from anybody, until the server has ended, a fence was used, or `late-write-guard` has passed; nor a READ, if it failed. A gateway that starts after an unclean end holds every change back in the same way, in exports that had changed data. Not kept: against a server without a fence that takes longer than the guard; between exports of one server; for READs after an unclean end. | `export/orphans.rs`, `export/grow.rs`, `session/part.rs`, `lane/late.rs`, [`fence`] | there, `lane/tests/late.rs`, `multiplex.rs`, `own_disk.rs`, `late_writes` |
 //! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `export/bridge.rs`, `export/ranges.rs` | `translation/limits.rs`, `export/ranges.rs` |
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `export/bridge.rs` | `interop`, `translation` |
 //! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `lane/dial.rs`, [`tls`] | `tls`, `tls/tests.rs`, `proto/handshake` |
@@ -268,6 +270,7 @@ pub mod command;
 mod descriptors;
 pub mod driver;
 pub mod export;
+pub mod fence;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod hooks;

@@ -53,6 +53,7 @@ impl Metrics {
         for gauge in [
             &self.in_flight,
             &self.lane_up,
+            &self.late_writes,
             &self.opened,
             &self.generation,
             &self.looked_at,

@@ -51,6 +51,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     pub(crate) in_flight: IntGaugeVec,
     pub(crate) lane_up: IntGaugeVec,
+    pub(crate) late_writes: IntGaugeVec,
     pub(crate) reconnects: IntCounterVec,
     pub(crate) opened: IntGaugeVec,
     pub(crate) open_failures: IntCounterVec,
@@ -94,6 +95,8 @@ pub struct ExportMetrics {
     pub in_flight: IntGauge,
     /// 1 while the backend can be used; always 1 for embedded ones.
     pub lane_up: Part,
+    /// Requests of lost connections that the backend may still carry out.
+    pub late_writes: Part,
     /// 1 while the export is open.
     pub open: IntGauge,
 }
@@ -233,6 +236,11 @@ impl Metrics {
             lane_up: gauge(
                 "lane_up",
                 "1 while the backend can be used, 0 while it is away; always 1 for embedded backends.",
+                &["export"],
+            )?,
+            late_writes: gauge(
+                "late_writes",
+                "Number of writes of lost connections that the backend may still carry out; requests that overlap them wait.",
                 &["export"],
             )?,
             reconnects: counter(
@@ -419,6 +427,7 @@ impl Metrics {
                 .collect(),
             in_flight: self.in_flight.with_label_values(&[label]),
             lane_up: Part::new(self.lane_up.with_label_values(&[label]), shared),
+            late_writes: Part::new(self.late_writes.with_label_values(&[label]), shared),
             open: self.opened.with_label_values(&[label]),
         }
     }

@@ -37,6 +37,7 @@ mod interop;
 mod kernel;
 mod kubernetes;
 mod lanes;
+mod late_writes;
 mod limits;
 mod listeners;
 mod log;

@@ -42,7 +42,7 @@ pub struct Order {
 
 impl Order {
     /// What a program is told of it.
-    fn occasion(&self) -> Occasion {
+    pub(crate) fn occasion(&self) -> Occasion {
         let (export, tenant) = (self.export.clone(), self.tenant.clone());
         Occasion { export, tenant, old_size: self.from, size: self.to, generation: None }
     }
@@ -147,6 +147,21 @@ impl Driver {
             Self::File(file) => file.length().await,
             Self::Restart(restart) => restart.length().await,
             Self::Exec(_) | Self::Qmp(_) => None,
+        }
+    }
+
+    /// Whether it can make sure that the server is over its earlier connections.
+    pub const fn can_fence(&self) -> bool {
+        matches!(self, Self::Restart(_) | Self::Qmp(_))
+    }
+
+    /// Makes sure that the server is over its earlier connections; the order's sizes mean nothing. An error: nobody knows.
+    /// Cancel-safe: dropped, a program is ended, and an export that was taken off is put back.
+    pub async fn fence(&self, order: &Order) -> Result<(), String> {
+        match self {
+            Self::Restart(restart) => restart.fence(order).await,
+            Self::Qmp(qmp) => qmp.fence(order).await,
+            Self::File(_) | Self::Exec(_) => Err("this driver has no fence".to_owned()),
         }
     }
 

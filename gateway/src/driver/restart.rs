@@ -48,6 +48,12 @@ impl Restart {
         }
     }
 
+    /// Restarts the server, and leaves the file alone. Cancel-safe: dropped, the program is ended; its server may be down then.
+    pub(super) async fn fence(&self, order: &Order) -> Result<(), String> {
+        let call = Call::telling(&self.words, &order.occasion(), self.limit, Left::Alone);
+        command::run(call).await.map(drop).map_err(|error| error.to_string())
+    }
+
     /// Carries an order out. Cancel-safe: dropped, the program is ended; its server may be down then.
     pub(super) async fn resize(&self, order: &Order) -> Result<(), Undone> {
         let since = Instant::now();

@@ -6,6 +6,7 @@ use nbd_gateway_config::{self as config, Driver, OnBackendLoss, Resolved};
 use nbd_gateway_metrics::{ExportMetrics, LossReason};
 use nbd_gateway_policy as policy;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Tells};
+use nbd_gateway_policy::types::ExportName;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -14,13 +15,16 @@ use super::presence::Presence;
 use super::probes::{Server, enter};
 use super::registry::Shared;
 use super::view::View;
-use crate::lane::{self, DialError, Dialer, Durability, Lane, Look, OnLoss};
+use crate::driver::{Driver as Beside, Order, Was};
+use crate::fence::{self, Fence, Keeper};
+use crate::lane::{self, DialError, Dialer, Durability, Lane, LateWrites, Look, OnLoss};
 use crate::net::Address;
 use crate::origin::{Origin, OriginError, Place};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::resize::ResizeInfo;
 use crate::proto::{Cookie, ExportFlags, Framing};
+use crate::resize::notes::Notes;
 use crate::resize::{Resizer, style};
 use crate::shards::Shard;
 use crate::tls::{BackendTls, CertificateFault};
@@ -48,6 +52,20 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// What a handshake told.
+    fn of(negotiated: &Negotiated, config: &Resolved) -> Self {
+        Self {
+            size: negotiated.size,
+            flags: negotiated.flags,
+            framing: negotiated.framing,
+            contexts: negotiated.contexts.iter().map(|(name, _)| name.clone()).collect(),
+            block_sizes: negotiated.block_sizes,
+            description: negotiated.description.clone(),
+            resize: negotiated.resize,
+            style: style::of_backend(negotiated, &config.resize.driver),
+        }
+    }
+
     /// Offsets and lengths must be multiples of this, in bytes.
     pub fn minimum_block(&self) -> u64 {
         u64::from(self.block_sizes.map_or(1, |s| s.minimum).max(1))
@@ -80,6 +98,12 @@ pub enum Backend {
 pub struct Lanes {
     lanes: Vec<(Arc<Lane>, Shard)>,
     durability: Arc<Durability>,
+    late: Arc<LateWrites>,
+    /// Ends the wait of what late writes hold back.
+    keeper: JoinHandle<()>,
+    /// Where its marks are kept, and what the backend is called there.
+    notes: Arc<Notes>,
+    identity: String,
     end: watch::Sender<bool>,
     dialer: Dialer,
     presence: Arc<Presence>,
@@ -116,6 +140,16 @@ impl Lanes {
     /// What was told so far is out of date.
     pub(super) fn forget_told(&self) {
         *self.told.lock() = None;
+    }
+
+    /// They have ended. What the server may still carry out is left to whoever opens the export next.
+    async fn settle_mark(&self, export: &ExportName) {
+        let marks = self.notes.marks();
+        if let Some((lost, server)) = self.late.outstanding() {
+            marks.leave(export, &self.identity, server, lost);
+        } else if self.late.has_mark() || marks.has(export) {
+            marks.unmark(export).await;
+        }
     }
 
     /// Replaces connections by new ones, all or all but the first, or has those come back that were taken aside.
@@ -184,9 +218,10 @@ impl Backend {
         shared: &Shared,
         metrics: impl Fn() -> ExportMetrics,
         resizer: &Resizer,
+        beside: Option<&Beside>,
     ) -> Result<(Self, Facts, Arc<View>), Unopened> {
         match &config.backend {
-            config::Backend::Nbd(uri) => Self::dial(config, uri, shared, metrics, resizer).await,
+            config::Backend::Nbd(uri) => Self::dial(config, uri, shared, metrics, resizer, beside).await,
             config::Backend::File { path, size, beneath } => {
                 let mut place = Place::named(path);
                 if let Some(beneath) = beneath {
@@ -239,22 +274,32 @@ impl Backend {
         shared: &Shared,
         metrics: impl Fn() -> ExportMetrics,
         resizer: &Resizer,
+        beside: Option<&Beside>,
     ) -> Result<(Self, Facts, Arc<View>), Unopened> {
         let tls = BackendTls::of(uri, Some(Arc::clone(&shared.metrics)))?.map(Arc::new);
         let export = uri.export().as_str().to_owned();
         let dialer = Dialer { address: Address::of(uri), export, tls, limit: config.dial_timeout, plain: false };
-        let (first, dialer) = dialer.open().await?;
-        let negotiated = &first.negotiated;
-        let facts = Facts {
-            size: negotiated.size,
-            flags: negotiated.flags,
-            framing: negotiated.framing,
-            contexts: negotiated.contexts.iter().map(|(name, _)| name.clone()).collect(),
-            block_sizes: negotiated.block_sizes,
-            description: negotiated.description.clone(),
-            resize: negotiated.resize,
-            style: style::of_backend(negotiated, &config.resize.driver),
-        };
+        let (mut first, mut dialer) = dialer.open().await?;
+        let identity = format!("{} {}", dialer.address, dialer.export);
+        let fence = Fence::of(config, beside, fencing(config, &dialer, &Facts::of(&first.negotiated, config)));
+        let late = LateWrites::new(config.late_write_guard, fence.is_some());
+        if let Some((lost, server)) = shared.notes.marks().left(&config.name, &identity) {
+            late.suspect(lost, server);
+            late.connected(&first.link);
+            late.expire();
+        }
+        if let Some(fence) = fence.as_ref().filter(|_| late.wants_fence()) {
+            first.goodbye().await;
+            fence::use_fence(&late, fence, &dialer, &config.name).await;
+            (first, dialer) = Dialer { plain: false, ..dialer }.open().await?;
+        }
+        if late.any() {
+            tracing::info!(export = config.name.as_str(), guard = ?config.late_write_guard, "an earlier gateway, or an earlier opening, did not end in order; writes wait until the server is over what was in flight");
+        }
+        if !config.read_only {
+            late.marks(first.link.server.clone());
+        }
+        let facts = Facts::of(&first.negotiated, config);
         let view = Arc::new(View::new(facts.size));
         let wanted = config.lanes.get();
         let mut connections = vec![first];
@@ -271,6 +316,9 @@ impl Backend {
             }
         }
         let durability = Arc::new(Durability::default());
+        for connected in &connections {
+            late.connected(&connected.link);
+        }
         let (end, ending) = watch::channel(false);
         let (mut lanes, mut tasks) = (Vec::new(), Vec::new());
         let metrics = metrics();
@@ -279,7 +327,7 @@ impl Backend {
         let presence = Arc::new(Presence::new(connections.len(), policy.hold, dialer.limit));
         let told = Arc::default();
         for (at, connected) in connections.into_iter().enumerate() {
-            let lane = Lane::new(Arc::clone(&durability));
+            let lane = Lane::new(Arc::clone(&durability), Arc::clone(&late));
             let life = lane::Life {
                 dialer: dialer.clone(),
                 policy,
@@ -307,7 +355,31 @@ impl Backend {
         let server = shared.probes.server(format!("{} {:?}", dialer.address, uri.tls()));
         // Where several connections are none too many for sure.
         let keeps = facts.flags.has(ExportFlags::CAN_MULTI_CONN);
-        let lanes = Lanes { lanes, durability, end, dialer, presence, server, keeps, told, tasks: Mutex::new(tasks) };
+        let keeper = Keeper {
+            late: Arc::clone(&late),
+            export: config.name.clone(),
+            backend: identity.clone(),
+            fence,
+            dialer: dialer.clone(),
+            notes: Arc::clone(&shared.notes),
+            counted: metrics.late_writes.clone(),
+        };
+        let (keeper, notes, tasks) = (tokio::spawn(keeper.run()), Arc::clone(&shared.notes), Mutex::new(tasks));
+        let lanes = Lanes {
+            lanes,
+            durability,
+            late,
+            keeper,
+            notes,
+            identity,
+            end,
+            dialer,
+            presence,
+            server,
+            keeps,
+            told,
+            tasks,
+        };
         Ok((Backend::Lanes(lanes), facts, view))
     }
 
@@ -358,6 +430,35 @@ impl Backend {
         }
     }
 
+    /// Waits until no late write overlaps `from..to`. The origin has none. Cancel-safe: yes.
+    pub(super) async fn clear_of_late_writes(&self, from: u64, to: u64) {
+        if let Backend::Lanes(lanes) = self {
+            lanes.late.clear_of(from, to).await;
+        }
+    }
+
+    /// What a task of the gateway's own had with the backend in `from..to`, and gave up waiting for, holds back whatever
+    /// overlaps it.
+    pub(crate) fn left_behind(&self, from: u64, to: u64) {
+        if let Backend::Lanes(lanes) = self {
+            lanes.lanes.iter().for_each(|(lane, _)| lane.left_behind(from, to));
+        }
+    }
+
+    /// A driver has ended the server, or its connections, at `begun` at the earliest.
+    pub(super) fn fenced(&self, begun: tokio::time::Instant) {
+        if let Backend::Lanes(lanes) = self {
+            lanes.late.fenced(begun);
+        }
+    }
+
+    /// Goes by another time for late writes from now on.
+    pub(super) fn set_late_write_guard(&self, guard: std::time::Duration) {
+        if let Backend::Lanes(lanes) = self {
+            lanes.late.set_guard(guard);
+        }
+    }
+
     /// Whether a request past `end` is in flight. The origin waits for its own.
     pub(super) fn beyond(&self, end: u64) -> bool {
         match self {
@@ -383,7 +484,8 @@ impl Backend {
     }
 
     /// Finishes what is in flight and lets go.
-    pub(super) async fn close(&self, name: &str) {
+    pub(super) async fn close(&self, export: &ExportName) {
+        let name = export.as_str();
         match self {
             Backend::Origin(origin) => {
                 if let Err(error) = origin.close().await {
@@ -397,10 +499,23 @@ impl Backend {
                     // A lane's task does not panic; if it did, its jobs have failed with EIO.
                     let _ = task.await;
                 }
+                lanes.keeper.abort();
+                lanes.settle_mark(export).await;
                 tracing::info!(export = name, "backend let go");
             }
         }
     }
+}
+
+/// What a fence is told.
+fn fencing(config: &Resolved, dialer: &Dialer, facts: &Facts) -> Order {
+    let was = Was {
+        name: dialer.export.clone(),
+        flags: facts.flags,
+        contexts: facts.contexts.clone(),
+        description: facts.description.clone(),
+    };
+    Order { export: config.name.clone(), tenant: config.tenant.clone(), from: facts.size, to: facts.size, was }
 }
 
 fn on_loss(policy: OnBackendLoss) -> OnLoss {

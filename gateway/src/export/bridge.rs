@@ -91,6 +91,10 @@ impl Bridge<'_> {
         } else {
             None
         };
+        if block > 1 && request.changes_data() {
+            // What is read before it lands, and written back after it, would undo it.
+            self.export.core.backend.clear_of_late_writes(start, end).await;
+        }
         match request.command {
             Cmd::READ => self.read(request, start, end).await,
             Cmd::WRITE => self.write(request, start, end).await,

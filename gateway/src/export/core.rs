@@ -96,7 +96,8 @@ impl Core {
         self.known.load(Ordering::Acquire)
     }
 
-    /// A request of the gateway's own, to its outcome. Cancel-safe: dropped, the request is still carried out.
+    /// A request of the gateway's own, to its outcome. Cancel-safe: dropped, what was sent is still carried out; what
+    /// changes data and was not is not sent.
     pub async fn call(&self, lane: u64, request: Request) -> Outcome {
         let (job, outcome) = Job::for_task(request);
         self.backend.submit(lane, &mut vec![job], &mut Finished::default());
@@ -256,6 +257,21 @@ impl Core {
         }
     }
 
+    /// Nobody waits any more for what changes data in `from..to`: nothing that overlaps it is sent before that is answered.
+    pub fn left_behind(&self, from: u64, to: u64) {
+        self.backend.left_behind(from, to);
+    }
+
+    /// Waits until no write of a lost connection may still land in `from..to`. Cancel-safe: yes.
+    pub async fn clear_of_late_writes(&self, from: u64, to: u64) {
+        self.backend.clear_of_late_writes(from, to).await;
+    }
+
+    /// A driver has ended the server, or its connections, at `begun` at the earliest: nothing from before lands any more.
+    pub fn fenced(&self, begun: tokio::time::Instant) {
+        self.backend.fenced(begun);
+    }
+
     /// No request past `end` is admitted from now on.
     pub fn lower_end(&self, end: u64) {
         self.gate.shut(|| self.view.lower_end(end));
@@ -265,6 +281,8 @@ impl Core {
     pub async fn drained_beyond(&self, end: u64) {
         self.gate.draining.store(true, Ordering::Release);
         loop {
+            // A write that lands late past the new end would make the disk longer again.
+            self.backend.clear_of_late_writes(end, u64::MAX).await;
             let answered = self.gate.answered.notified();
             tokio::pin!(answered);
             answered.as_mut().enable();

@@ -488,8 +488,9 @@ impl Export {
         self.end.send_replace(true);
         self.hooks.end();
         self.resizer.end().await;
-        self.core.backend.close(self.name()).await;
+        self.core.backend.close(self.core.export()).await;
         self.metrics.lane_up.set(0);
+        self.metrics.late_writes.set(0);
     }
 }
 

@@ -63,6 +63,7 @@ impl Settings {
             ("read-only", was.read_only != is.read_only),
             ("lanes", was.lanes != is.lanes),
             ("on-backend-loss", !embedded && was.on_backend_loss != is.on_backend_loss),
+            ("fence", !embedded && was.fence != is.fence),
             ("dial-timeout", !embedded && was.dial_timeout != is.dial_timeout),
             ("limits.largest-payload", was.limits.largest_payload != is.limits.largest_payload),
             ("resize.driver", !same_driver(&was.resize.driver, &is.resize.driver)),
@@ -138,7 +139,7 @@ mod tests {
         let resize = "[export.resize]\n";
         for keys_of in [
             "max-size = \"1GiB\"",
-            "description = \"d\"\nidle-timeout = \"1s\"",
+            "description = \"d\"\nidle-timeout = \"1s\"\nlate-write-guard = \"1s\"",
             "limits = { session-requests = 1, session-bytes = \"64MiB\", io = { iops = \"1/s\" }, notice-rate = \"1/s\" }",
             "[[export.notify]]\nhttp = \"http://127.0.0.1/\"",
             &format!(
@@ -160,6 +161,7 @@ mod tests {
             ("read-only = true", "read-only"),
             ("lanes = 2", "lanes"),
             ("on-backend-loss = \"error\"", "on-backend-loss"),
+            ("fence = [\"/bin/fence\"]", "fence"),
             ("dial-timeout = \"1s\"", "dial-timeout"),
             ("limits = { largest-payload = \"1MiB\" }", "limits.largest-payload"),
             ("[export.resize]\ndriver = \"file\"\npath = \"/x\"", "resize.driver"),

@@ -57,10 +57,12 @@ pub(super) async fn open(
         shared.audiences.of(&export, resize.shrink_grace),
         Arc::clone(&shared.book),
     );
-    let (backend, facts, view) = match Backend::open(config, shared, &metrics, &resizer).await {
+    let driver = Driver::of(&resize.driver, resize.timeout, &shared.state, name);
+    let beside = driver.as_ref();
+    let (backend, facts, view) = match Backend::open(config, shared, &metrics, &resizer, beside).await {
         Ok(opened) => opened,
         Err(error) => match healed(config, &shared.state, error.to_string()).await {
-            Ok(()) => Backend::open(config, shared, &metrics, &resizer).await.map_err(|e| e.to_string())?,
+            Ok(()) => Backend::open(config, shared, &metrics, &resizer, beside).await.map_err(|e| e.to_string())?,
             Err(why) => return Err(NotStarted { why, unknown: error.is_unknown_name() }),
         },
     };
@@ -70,7 +72,7 @@ pub(super) async fn open(
     let window = match Opened::of(&resize.driver, &shared.notes, &export, disk, facts.minimum_block()) {
         Ok(window) => window,
         Err(why) => {
-            backend.close(name).await;
+            backend.close(&export).await;
             return Err(why.into());
         }
     };
@@ -80,7 +82,6 @@ pub(super) async fn open(
     let end = window.map_or(shown, |window| window.size);
     let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
     view.publish(Shown { size: size.bytes(), generation: 0 });
-    let driver = Driver::of(&resize.driver, resize.timeout, &shared.state, name);
     let length = match &driver {
         Some(driver) => driver.length().await.and_then(|length| Size::new(length).ok()),
         None => None,

@@ -78,6 +78,9 @@ impl Decoder {
             }
             self.answered = true;
             let Some(slot) = table.answer(cookie, now) else { return Err(BadReply::Cookie(cookie)) };
+            if slot.late != 0 {
+                lane.late.answered(slot.late, !matches!(outcome, Outcome::Failed(_)));
+            }
             if !matches!(outcome, Outcome::Failed(_)) {
                 match slot.job.request.command {
                     Cmd::FLUSH => lane.durability.flushed(slot.covers),

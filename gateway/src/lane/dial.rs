@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Connected;
+use super::{Connected, Link};
+use crate::fence::Server;
 use crate::net::{Address, Stream, TlsStream};
 use crate::proto::handshake::client::{Client, Closed, Contexts, Goal, HandshakeError, Negotiated, Progress, Wishes};
 use crate::proto::{Inbox, Info, Opt, Rep};
@@ -67,6 +68,18 @@ impl DialError {
         matches!(self, DialError::Handshake { error: HandshakeError::Refused { rep: Rep::ERR_UNKNOWN, .. }, .. })
     }
 
+    /// Whether nobody listens there.
+    pub fn is_refused(&self) -> bool {
+        match self {
+            DialError::Connect { address, error } => match error.kind() {
+                io::ErrorKind::ConnectionRefused => true,
+                io::ErrorKind::NotFound => matches!(address, Address::Unix(_)),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// Whether the backend was there and did not answer.
     pub fn is_late(&self) -> bool {
         matches!(self, DialError::Late { .. })
@@ -84,6 +97,9 @@ impl DialError {
         }
     }
 }
+
+/// How long a look at who listens may take.
+const KNOCK: Duration = Duration::from_secs(1);
 
 /// How to reach one backend export.
 #[derive(Clone, Debug)]
@@ -130,6 +146,14 @@ impl Dialer {
         }
     }
 
+    /// Looks who listens there, without a word. None: not to be seen within a second. Cancel-safe: yes.
+    pub async fn knock(&self) -> Option<Result<Link, DialError>> {
+        let made = Instant::now();
+        let stream = tokio::time::timeout(KNOCK, Stream::connect(&self.address)).await.ok()?;
+        let failed = |error| DialError::Connect { address: self.address.clone(), error };
+        Some(stream.map(|stream| Link { made, server: Server::of(&stream) }).map_err(failed))
+    }
+
     async fn handshake(&self, until: Instant) -> Result<Connected, DialError> {
         let wishes = Wishes {
             contexts: Contexts::All,
@@ -139,7 +163,8 @@ impl Dialer {
         let wishes = if self.plain { wishes.only_what_is_needed() } else { wishes };
         let (mut negotiation, negotiated) = self.negotiate(wishes, until).await?;
         negotiation.send().await?;
-        Ok(Connected { negotiated, stream: negotiation.stream, inbox: negotiation.inbox })
+        let Negotiation { stream, inbox, link, .. } = negotiation;
+        Ok(Connected { negotiated, stream, inbox, link })
     }
 
     /// A connection that stays in its negotiation, and what the server says of the export there; size 0 is what some say of
@@ -167,10 +192,12 @@ impl Dialer {
 
     async fn negotiate(&self, wishes: Wishes, until: Instant) -> Result<(Negotiation, Negotiated), DialError> {
         let address = || self.address.clone();
+        let made = Instant::now();
         let stream = Stream::connect_until(&self.address, until).await;
         let stream = stream.map_err(|error| DialError::Connect { address: address(), error })?;
         let client = Client::new(Wishes { tls: self.tls.is_some(), ..wishes });
-        let mut negotiation = Negotiation { address: address(), client, stream, inbox: Inbox::default() };
+        let link = Link { made, server: Server::of(&stream) };
+        let mut negotiation = Negotiation { address: address(), client, stream, inbox: Inbox::default(), link };
         loop {
             match (negotiation.go_on().await?, &self.tls) {
                 (Some(negotiated), _) => return Ok((negotiation, negotiated)),
@@ -191,6 +218,7 @@ pub struct Negotiation {
     client: Client,
     stream: Stream,
     inbox: Inbox,
+    link: Link,
 }
 
 impl Negotiation {
@@ -222,7 +250,7 @@ impl Negotiation {
             .map_err(|error| DialError::Handshake { address: address.clone(), error })?;
         let stream = TlsStream::connect(self.stream, tls).await;
         let stream = stream.map_err(|fault| DialError::Tls { address: address.clone(), fault })?;
-        Ok(Self { address, client: self.client, stream, inbox: self.inbox })
+        Ok(Self { address, client: self.client, stream, inbox: self.inbox, link: self.link })
     }
 
     /// Until it is done, where what is left to send is not sent yet; None: until TLS has to be there.

@@ -90,16 +90,19 @@ fn cookie_of(at: usize) -> Cookie {
 }
 
 fn play(framing: Framing, mut stream: &[u8], piece: usize) -> Played {
-    let lane = Lane::new(Arc::new(Durability::default()));
-    let jobs = REQUESTS.iter().map(|(command, flags, offset, length)| {
-        let payload = if *command == Cmd::WRITE { vec![1; 16].into() } else { Payload::empty() };
-        Job::for_task(Request { command: *command, flags: *flags, offset: *offset, length: *length, payload }).0
-    });
+    let lane = Lane::new(Arc::new(Durability::default()), Arc::default());
+    let (mut jobs, _waiting): (Vec<_>, Vec<_>) = REQUESTS
+        .iter()
+        .map(|(command, flags, offset, length)| {
+            let payload = if *command == Cmd::WRITE { vec![1; 16].into() } else { Payload::empty() };
+            Job::for_task(Request { command: *command, flags: *flags, offset: *offset, length: *length, payload })
+        })
+        .unzip();
     let mut finished = Finished::default();
-    lane.submit(&mut jobs.collect(), &mut finished);
+    lane.submit(&mut jobs, &mut finished);
     {
         let mut table = lane.table.lock();
-        lane.out.append(|batch| table.up(framing, 1, batch));
+        lane.out.append(|batch| table.up(framing, 1, &lane.late, batch));
     }
     let mut decoder = Decoder::new(framing, CONTEXTS.to_vec(), String::new());
     let (mut inbox, mut end) = (Inbox::default(), None);

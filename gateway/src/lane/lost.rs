@@ -8,14 +8,19 @@
 //! | FLUSH, nothing may be gone | sent again | sent again |
 //! | RESIZE | EIO: the size is read back | EIO |
 //!
+//! What was sent and changes data may be carried out late, sent again or not: from then on it is a late write (`late`), and
+//! holds back what overlaps it.
+//!
 //! What was never sent, or came back with ESHUTDOWN and nothing else, was not carried out: it is sent (again), except a
 //! FLUSH or a RESIZE, for which the table holds.
 
 use std::time::Duration;
 
 use super::Lane;
-use crate::proto::{Cmd, Errno};
-use crate::work::{Failure, Finished, Job};
+use super::late::Link;
+use super::table::Slot;
+use crate::proto::{Cmd, Cookie, Errno};
+use crate::work::{Failure, Finished};
 
 /// What an export does when its backend's connection is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,42 +41,84 @@ pub(super) enum EndedBy {
 }
 
 impl Lane {
-    /// The connection is lost: sorts what is in flight into what waits to be sent again and what fails now.
+    /// The connection is lost: sorts what is in flight into what waits to be sent again and what fails now. What was sent and
+    /// changes data is a late write from now on, whatever becomes of it here.
     pub(super) fn lose(&self, ended: EndedBy, policy: OnLoss, finished: &mut Finished) {
+        let link = self.link.lock().clone().unwrap_or_else(|| Link::new(None));
+        let mut failed: Vec<(Slot, String)> = Vec::new();
+        let mut again: Vec<Again> = Vec::new();
+        if self.table.lock().has_changes_out() {
+            self.out.forget_unsent();
+        }
         self.out.disconnect();
-        let mut failed: Vec<(Job, Failure)> = Vec::new();
         {
             let mut table = self.table.lock();
+            let all = table.take_all();
             let gone = !policy.durable && self.durability.lost();
-            for slot in table.take_all() {
+            for mut slot in all {
+                let request = &slot.job.request;
+                if slot.sent {
+                    slot.late = self.late.lost(slot.late, request, &link);
+                }
+                let carried = slot.sent || slot.doubtful;
                 let fate = if policy.hold.is_zero() {
                     Some("the backend's connection was lost".to_owned())
                 } else {
-                    let command = slot.job.request.command;
-                    let carried = slot.sent || slot.doubtful;
-                    fate(command, carried.then_some(ended), gone, || table.overtaken(&slot))
+                    fate(request.command, carried.then_some(ended), gone, || slot.sent && table.overtaken(&slot))
                 };
-                match fate {
-                    None => table.keep(slot),
-                    Some(why) => failed.push((slot.job, Failure::new(Errno::EIO, why))),
+                if let Some(why) = fate {
+                    failed.push((slot, why));
+                } else {
+                    // One that was not sent on this connection was judged when it was lost, and nothing has passed it since.
+                    let judge = slot.sent && request.changes_data();
+                    let (at, from, to) = (slot.at, request.offset, request.end());
+                    let cookie = table.keep(slot);
+                    if judge {
+                        again.push(Again { cookie, at, from, to });
+                    }
                 }
             }
             table.away();
         }
-        for (job, failure) in failed {
+        // What other lanes send from now on waits for the late writes.
+        for Again { cookie, at, from, to } in again {
+            if self.late.touched_beside(self, at, from, to)
+                && let Some(slot) = self.table.lock().take(cookie)
+            {
+                let why = overtaken(slot.job.request.command);
+                failed.push((slot, why));
+            }
+        }
+        failed.iter().for_each(|(slot, _)| self.late.answered(slot.late, false));
+        self.late.all_lost();
+        for (Slot { job, .. }, why) in failed {
             if job.request.command == Cmd::FLUSH
                 && let Some(ticket) = job.ticket()
             {
                 ticket.session().settle_losses(self.durability.losses());
             }
-            job.fail(failure, finished);
+            job.fail(Failure::new(Errno::EIO, why), finished);
         }
     }
 }
 
+/// A request that is to be sent again, unless another lane has gone on.
+struct Again {
+    cookie: Cookie,
+    at: u64,
+    from: u64,
+    to: u64,
+}
+
+fn overtaken(command: Cmd) -> String {
+    format!(
+        "{command} was in flight when the backend's connection was lost, and an overlapping request has been answered since it was sent"
+    )
+}
+
 /// `None`: to be sent again. Otherwise why it fails. `ended` is `None` for a request that was surely not
 /// carried out.
-fn fate(command: Cmd, ended: Option<EndedBy>, gone: bool, overtaken: impl Fn() -> bool) -> Option<String> {
+fn fate(command: Cmd, ended: Option<EndedBy>, gone: bool, was_overtaken: impl Fn() -> bool) -> Option<String> {
     match (command, ended) {
         (Cmd::FLUSH, _) if gone => {
             Some("the backend's connection was lost with answered writes that may not be durable".to_owned())
@@ -79,9 +126,9 @@ fn fate(command: Cmd, ended: Option<EndedBy>, gone: bool, overtaken: impl Fn() -
         (Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES, Some(EndedBy::Gateway)) => {
             Some(format!("{command} was in flight on a connection that was given up; whether it was done is unknown"))
         }
-        (Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES, Some(EndedBy::Backend)) if overtaken() => Some(format!(
-            "{command} was in flight when the backend's connection was lost, and an overlapping request has been answered since it was sent"
-        )),
+        (Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES, Some(EndedBy::Backend)) if was_overtaken() => {
+            Some(overtaken(command))
+        }
         // Whether it was done is for the coordinator to find out.
         (Cmd::RESIZE, _) => Some("NBD_CMD_RESIZE was in flight when the backend's connection was lost".to_owned()),
         _ => None,

@@ -8,6 +8,7 @@ mod decode;
 mod dial;
 mod fuzz;
 mod gather;
+mod late;
 mod look;
 mod lost;
 mod run;
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 pub use dial::{DialError, Dialer, Negotiation};
 #[doc(hidden)]
 pub use fuzz::{fuzz_replies, fuzz_seeds};
+pub use late::{LateWrites, Link};
 pub use look::Look;
 pub use lost::OnLoss;
 pub use run::{Connected, Life, Owner, run};
@@ -84,6 +86,10 @@ pub struct Lane {
     table: Mutex<Table>,
     out: Outbox,
     durability: Arc<Durability>,
+    /// What lost connections of the export may still bring about.
+    late: Arc<LateWrites>,
+    /// The present connection, or the last one.
+    link: Mutex<Option<Link>>,
     task: Mutex<Option<Waker>>,
     diary: Mutex<look::Diary>,
     /// Set to have the connection replaced by a new one.
@@ -98,18 +104,22 @@ pub struct Lane {
 
 impl Lane {
     /// A lane that is not yet connected: requests wait.
-    pub fn new(durability: Arc<Durability>) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(durability: Arc<Durability>, late: Arc<LateWrites>) -> Arc<Self> {
+        let lane = Arc::new(Self {
             table: Mutex::new(Table::default()),
             out: Outbox::default(),
             durability,
+            late,
+            link: Mutex::default(),
             task: Mutex::new(None),
             diary: Mutex::default(),
             renew: AtomicBool::new(false),
             ups: watch::channel(0).0,
             aside: watch::channel(false).0,
             resting: watch::channel(false).0,
-        })
+        });
+        lane.late.join(&lane);
+        lane
     }
 
     /// Takes a batch: sends it, keeps it until the connection is back, or fails it if the backend is given up.
@@ -122,7 +132,9 @@ impl Lane {
                 None => {
                     let at = self.durability.tick();
                     let covers = self.durability.written.load(Ordering::Acquire);
-                    self.out.append(|batch| jobs.drain(..).for_each(|job| table.insert(job, at, covers, batch)));
+                    self.out.append(|batch| {
+                        jobs.drain(..).for_each(|job| table.insert(job, at, covers, &self.late, batch))
+                    });
                     None
                 }
             }
@@ -131,6 +143,20 @@ impl Lane {
             Some(why) => jobs.drain(..).for_each(|job| job.fail(Failure::new(Errno::EIO, why.clone()), finished)),
             None => self.flush(),
         }
+    }
+
+    /// Sends what late writes held back and do not any more.
+    fn send_what_may_be(&self) {
+        {
+            let mut table = self.table.lock();
+            let now = self.durability.tick();
+            self.out.append(|batch| table.send_what_may_be(now, &self.late, batch));
+        }
+        self.flush();
+    }
+
+    fn touched(&self, at: u64, offset: u64, end: u64) -> bool {
+        self.table.lock().touched(at, offset, end)
     }
 
     fn flush(&self) {
@@ -154,6 +180,18 @@ impl Lane {
     /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         self.table.lock().len()
+    }
+
+    /// A task of the gateway's own has given up waiting: what it has with the backend in `from..to` holds back whatever
+    /// overlaps it until it is answered.
+    pub fn left_behind(&self, from: u64, to: u64) {
+        let link = self.link.lock().clone();
+        let mut table = self.table.lock();
+        for slot in table.abandoned(from, to) {
+            if let Some(link) = &link {
+                slot.late = self.late.left_behind(&slot.job.request, link);
+            }
+        }
     }
 
     /// Whether a request past `end` is in flight.

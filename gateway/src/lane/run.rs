@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep};
 
-use super::Lane;
 use super::decode::Decoder;
 use super::dial::Dialer;
 use super::lost::{EndedBy, OnLoss};
+use super::{Lane, Link};
 use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::reply::BadReply;
@@ -31,6 +31,8 @@ pub struct Connected {
     pub stream: Stream,
     /// What was received beyond the handshake.
     pub inbox: Inbox,
+    /// Where it came from.
+    pub link: Link,
 }
 
 impl Connected {
@@ -77,6 +79,15 @@ pub struct Life {
     pub hurry: Arc<Notify>,
     /// The export's name, for logs.
     pub name: String,
+}
+
+impl Life {
+    /// The server is over so many late writes.
+    fn tell_over(&self, count: usize, proof: &str) {
+        if count > 0 {
+            tracing::info!(export = self.name, count, proof, "{}", crate::fence::OVER);
+        }
+    }
 }
 
 /// Why a connection ended.
@@ -209,6 +220,17 @@ async fn come_back(
             };
             give_up(lane, told.into(), finished);
         }
+        if let Some(fenced) = lane.late.fenced_soon() {
+            let begun = Instant::now();
+            tokio::select! {
+                biased;
+                () = ended(&mut life.end) => return None,
+                Ok(()) = aside.changed() => continue,
+                () = fenced => {}
+            }
+            // That time was nobody's fault.
+            hold_over += begun.elapsed();
+        }
         let next = Instant::now() + away.pause;
         let wake = if given_up { next } else { next.min(hold_over) };
         let hurried = tokio::select! {
@@ -232,6 +254,7 @@ async fn come_back(
         match outcome {
             Some(Ok(connected)) => match life.owner.fits(&connected.negotiated) {
                 Ok(()) => {
+                    life.tell_over(lane.late.connected(&connected.link), "another process has the socket");
                     let what =
                         if why == PLANNED { "backend connection replaced" } else { "backend connection is back" };
                     tracing::info!(export = life.name, backend = %life.dialer.address, after = ?since.elapsed(), "{what}");
@@ -247,6 +270,9 @@ async fn come_back(
                 }
             },
             Some(Err(error)) => {
+                if error.is_refused() {
+                    life.tell_over(lane.late.refused(), "nobody listened there any more");
+                }
                 (failure, misfit) = (error.to_string(), None);
                 life.owner.unreachable(&failure);
                 lane.note_trouble(&failure);
@@ -275,13 +301,16 @@ async fn ended(end: &mut watch::Receiver<bool>) {
     let _ = end.wait_for(|e| *e).await;
 }
 
-fn give_up(lane: &Lane, why: Cow<'static, str>, finished: &mut Finished) {
-    let jobs: Vec<Job> = {
+pub(super) fn give_up(lane: &Lane, why: Cow<'static, str>, finished: &mut Finished) {
+    let slots = {
         let mut table = lane.table.lock();
         table.give_up(why.clone());
-        table.take_all().into_iter().map(|slot| slot.job).collect()
+        table.take_all()
     };
-    jobs.into_iter().for_each(|job| job.fail(Failure::new(Errno::EIO, why.clone()), finished));
+    for slot in slots {
+        lane.late.answered(slot.late, false);
+        slot.job.fail(Failure::new(Errno::EIO, why.clone()), finished);
+    }
     finished.flush();
 }
 
@@ -292,7 +321,8 @@ async fn converse(
     away: &mut Away,
     finished: &mut Finished,
 ) -> Lost {
-    let Connected { negotiated, stream, inbox } = connected;
+    let Connected { negotiated, stream, inbox, link } = connected;
+    *lane.link.lock() = Some(link);
     let (read, write) = match stream.rehome() {
         Ok(stream) => stream.split(),
         Err(error) => return error.into(),
@@ -311,7 +341,7 @@ async fn converse(
             away.since = None;
         }
         let now = lane.durability.tick();
-        lane.out.append(|batch| table.up(framing, now, batch));
+        lane.out.append(|batch| table.up(framing, now, &lane.late, batch));
     }
     lane.flush();
     lane.renew.store(false, Ordering::Release);
@@ -408,7 +438,7 @@ impl Reading {
             if let Err(bad) = decoded {
                 return Poll::Ready(bad.into());
             }
-            if ending && !lane.table.lock().is_waiting() {
+            if ending && !lane.table.lock().is_held_or_waiting() {
                 return Poll::Ready(Lost::Ended);
             }
             if !self.decoder.refused && lane.renew.load(Ordering::Acquire) && self.renew(lane, finished) {
@@ -470,7 +500,7 @@ impl Reading {
             drop(outcome);
             let covers = lane.durability.written.load(Ordering::Acquire);
             let now = lane.durability.tick();
-            lane.out.append(|batch| table.insert_last(job, now, covers, batch));
+            lane.out.append(|batch| table.insert_last(job, now, covers, &lane.late, batch));
             drop(table);
             lane.flush();
             return false;

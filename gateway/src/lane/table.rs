@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use slab::Slab;
 
 use super::gather::Gather;
+use super::late::{LateWrites, reach};
 use crate::net::Batch;
 use crate::proto::reply::Expected;
 use crate::proto::request::RequestHeader;
@@ -43,6 +44,8 @@ pub(super) struct Slot {
     pub(super) doubtful: bool,
     /// When it was sent, by the clock.
     pub(super) at: u64,
+    /// The late write that it is sent again for; 0: an earlier connection was not lost with it.
+    pub(super) late: u64,
     /// For a FLUSH: the writes answered before it was sent.
     pub(super) covers: u64,
     /// What has come of the reply so far, if it comes in pieces.
@@ -82,18 +85,20 @@ impl Table {
         }
     }
 
-    /// Adds a request; its bytes too, if there is a connection to send them on.
-    pub(super) fn insert(&mut self, job: Job, at: u64, covers: u64, batch: &mut Batch) {
+    /// Adds a request; its bytes too, if there is a connection to send them on and no late write holds it back.
+    pub(super) fn insert(&mut self, job: Job, at: u64, covers: u64, late: &LateWrites, batch: &mut Batch) {
         self.tag = self.tag.wrapping_add(1);
         let tag = self.tag;
         let entry = self.slots.vacant_entry();
         let cookie = cookie(entry.key(), tag);
         let mut sent = false;
-        if let (Phase::Up, Some(framing)) = (&self.phase, self.framing) {
+        if let (Phase::Up, Some(framing)) = (&self.phase, self.framing)
+            && (!late.any() || late.admits(&job.request, 0))
+        {
             put(&job.request, cookie, framing, batch);
             sent = true;
         }
-        entry.insert(Slot { job, tag, sent, doubtful: false, at, covers, gather: None });
+        entry.insert(Slot { job, tag, sent, doubtful: false, at, late: 0, covers, gather: None });
     }
 
     /// What a cookie waits for, for the reader of replies.
@@ -110,8 +115,7 @@ impl Table {
 
     /// Takes an answered request out, and remembers that it was answered.
     pub(super) fn answer(&mut self, cookie: Cookie, now: u64) -> Option<Slot> {
-        self.slot(cookie)?;
-        let slot = self.slots.try_remove(key(cookie))?;
+        let slot = self.take(cookie)?;
         let request = &slot.job.request;
         if request.length > 0 {
             if self.answered.len() >= REMEMBERED {
@@ -124,9 +128,19 @@ impl Table {
 
     /// Whether a request that overlaps this one was answered after it was sent, or may have been.
     pub(super) fn overtaken(&self, slot: &Slot) -> bool {
-        let (offset, end) = (slot.job.request.offset, slot.job.request.end());
-        self.forgotten.is_some_and(|at| at >= slot.at)
-            || self.answered.iter().rev().take_while(|a| a.at >= slot.at).any(|a| a.offset < end && offset < a.end)
+        self.answered_since(slot.at, slot.job.request.offset, slot.job.request.end())
+    }
+
+    fn answered_since(&self, at: u64, offset: u64, end: u64) -> bool {
+        self.forgotten.is_some_and(|forgotten| forgotten >= at)
+            || self.answered.iter().rev().take_while(|a| a.at >= at).any(|a| a.offset < end && offset < a.end)
+    }
+
+    /// The same for a request of another lane; what changes data there and is with the backend counts too.
+    pub(super) fn touched(&self, at: u64, offset: u64, end: u64) -> bool {
+        let overlaps = |request: &Request| request.offset < end && offset < request.end();
+        let changing = |slot: &Slot| slot.sent && slot.job.request.changes_data() && overlaps(&slot.job.request);
+        self.answered_since(at, offset, end) || self.slots.iter().any(|(_, slot)| changing(slot))
     }
 
     /// The backend has refused this request because it is shutting down: it waits to be sent on the next connection, and
@@ -151,8 +165,18 @@ impl Table {
     /// Whether requests wait for an answer on this connection. Standing ones do not count, nor a resize that its
     /// coordinator has given up: a backend that never answers it would keep the connection for ever.
     pub(super) fn is_waiting(&self) -> bool {
-        let counts = |job: &Job| !(job.stands() || job.request.command == Cmd::RESIZE && job.is_abandoned());
         self.slots.iter().any(|(_, slot)| slot.sent && counts(&slot.job))
+    }
+
+    /// Whether requests that may change something wait for an answer on this connection.
+    pub(super) fn has_changes_out(&self) -> bool {
+        self.slots.iter().any(|(_, slot)| slot.sent && reach(&slot.job.request).is_some())
+    }
+
+    /// Whether requests wait for an answer, or to be sent on this connection: a late write holds them back.
+    pub(super) fn is_held_or_waiting(&self) -> bool {
+        let up = matches!(self.phase, Phase::Up);
+        self.slots.iter().any(|(_, slot)| (slot.sent || up) && counts(&slot.job))
     }
 
     /// Whether a request with a range past `end` is in flight, sent or not.
@@ -168,9 +192,9 @@ impl Table {
     }
 
     /// Sends one request although the rest waits.
-    pub(super) fn insert_last(&mut self, job: Job, at: u64, covers: u64, batch: &mut Batch) {
+    pub(super) fn insert_last(&mut self, job: Job, at: u64, covers: u64, late: &LateWrites, batch: &mut Batch) {
         let held = core::mem::replace(&mut self.phase, Phase::Up);
-        self.insert(job, at, covers, batch);
+        self.insert(job, at, covers, late, batch);
         self.phase = held;
     }
 
@@ -182,9 +206,8 @@ impl Table {
 
     /// The connection is gone; requests wait.
     pub(super) fn away(&mut self) {
+        // What was answered stays known: another lane may be lost next.
         self.phase = Phase::Away;
-        self.answered.clear();
-        self.forgotten = None;
     }
 
     /// The backend is given up; requests from now on fail with this sentence.
@@ -192,14 +215,27 @@ impl Table {
         self.phase = Phase::Down(why);
     }
 
-    /// There is a connection; everything in the table is sent on it, oldest first.
-    pub(super) fn up(&mut self, framing: Framing, now: u64, batch: &mut Batch) {
+    /// There is a connection; what waits in the table is sent on it, but for what late writes hold back.
+    pub(super) fn up(&mut self, framing: Framing, now: u64, late: &LateWrites, batch: &mut Batch) {
         self.phase = Phase::Up;
         self.framing = Some(framing);
-        let mut order: Vec<(u64, u32, usize)> = self.slots.iter().map(|(key, s)| (s.at, s.tag, key)).collect();
+        self.send_what_may_be(now, late, batch);
+    }
+
+    /// Sends what has not been sent on this connection and need not wait, oldest first.
+    pub(super) fn send_what_may_be(&mut self, now: u64, late: &LateWrites, batch: &mut Batch) {
+        let (Phase::Up, Some(framing)) = (&self.phase, self.framing) else { return };
+        // The task of it went on without it: sent now, it would come from the past.
+        let stale =
+            |slot: &Slot| !slot.sent && slot.late == 0 && slot.job.is_abandoned() && reach(&slot.job.request).is_some();
+        self.slots.retain(|_, slot| !stale(slot));
+        let unsent = self.slots.iter().filter(|(_, slot)| !slot.sent);
+        let mut order: Vec<(u64, u32, usize)> = unsent.map(|(key, s)| (s.at, s.tag, key)).collect();
         order.sort_unstable();
         for (_, _, key) in order {
-            if let Some(slot) = self.slots.get_mut(key) {
+            if let Some(slot) = self.slots.get_mut(key)
+                && (!late.any() || late.admits(&slot.job.request, slot.late))
+            {
                 slot.at = now;
                 slot.sent = true;
                 slot.gather = None;
@@ -208,9 +244,33 @@ impl Table {
         }
     }
 
-    /// Puts a request back that waits to be sent again.
-    pub(super) fn keep(&mut self, slot: Slot) {
-        self.slots.insert(Slot { sent: false, doubtful: slot.sent || slot.doubtful, ..slot });
+    /// Puts a request back that waits to be sent again; its cookie from now on.
+    pub(super) fn keep(&mut self, slot: Slot) -> Cookie {
+        let tag = slot.tag;
+        let key = self.slots.insert(Slot { sent: false, doubtful: slot.sent || slot.doubtful, ..slot });
+        cookie(key, tag)
+    }
+
+    /// Takes out a request that is not to be sent after all.
+    pub(super) fn take(&mut self, cookie: Cookie) -> Option<Slot> {
+        self.slot(cookie)?;
+        self.slots.try_remove(key(cookie))
+    }
+
+    /// Requests with the backend that change data in `offset..end` and that nobody waits for any more.
+    pub(super) fn abandoned(&mut self, offset: u64, end: u64) -> impl Iterator<Item = &mut Slot> {
+        self.slots.iter_mut().map(|(_, slot)| slot).filter(move |slot| {
+            let request = &slot.job.request;
+            let overlaps = request.offset < end && offset < request.end();
+            slot.sent && slot.late == 0 && slot.job.is_abandoned() && request.changes_data() && overlaps
+        })
+    }
+
+    /// What is with the backend on this connection.
+    #[cfg(test)]
+    pub(super) fn sent(&self) -> Vec<(Cookie, Request)> {
+        let sent = self.slots.iter().filter(|(_, slot)| slot.sent);
+        sent.map(|(key, slot)| (cookie(key, slot.tag), slot.job.request.clone())).collect()
     }
 
     pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
@@ -221,6 +281,10 @@ impl Table {
             .filter_map(|(_, slot)| Some((of_session(&slot.job)?, slot.job.request.offset, slot.job.request.end())))
             .collect()
     }
+}
+
+fn counts(job: &Job) -> bool {
+    !(job.stands() || job.request.command == Cmd::RESIZE && job.is_abandoned())
 }
 
 pub(super) fn cookie(key: usize, tag: u32) -> Cookie {

@@ -1,5 +1,7 @@
 //! A lane with a backend of a few bytes at the other end of a socket pair.
 
+mod late;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,8 +57,8 @@ fn connected(pool: &Arc<Pool>) -> (Arc<Lane>, UnixStream, watch::Sender<bool>) {
         hurry: Arc::default(),
         name: "test".to_owned(),
     };
-    let lane = Lane::new(Arc::default());
-    let first = Connected { negotiated, stream: Stream::Unix(stream), inbox: Inbox::default() };
+    let lane = Lane::new(Arc::default(), Arc::default());
+    let first = Connected { negotiated, stream: Stream::Unix(stream), inbox: Inbox::default(), link: Link::new(None) };
     tokio::spawn(run(Arc::clone(&lane), first, life));
     (lane, backend, end)
 }

@@ -144,6 +144,13 @@ impl Outbox {
         released
     }
 
+    /// Has the kernel drop what it has not delivered when the connection ends: it must not arrive later.
+    pub fn forget_unsent(&self) {
+        if let Some(sink) = &self.writer.lock().sink {
+            sink.forget_unsent();
+        }
+    }
+
     /// Appends; `add` must not block.
     pub fn append<T>(&self, add: impl FnOnce(&mut Batch) -> T) -> T {
         let mut incoming = self.incoming.lock();

@@ -316,6 +316,19 @@ impl WriteHalf {
         self.shut(rustix::net::Shutdown::Write, true);
     }
 
+    /// Has the kernel drop what it has not delivered once the socket is closed (TCP: SO_LINGER of 0, a reset). What is
+    /// in a Unix socket is with the other process already.
+    pub fn forget_unsent(&self) {
+        match self {
+            // Fails only on a socket that is gone, and with it what it held.
+            WriteHalf::Tcp(w) => {
+                let _ = rustix::net::sockopt::set_socket_linger(w.as_ref().as_fd(), Some(Duration::ZERO));
+            }
+            WriteHalf::Unix(_) => {}
+            WriteHalf::Tls(w) => w.forget_unsent(),
+        }
+    }
+
     /// Ends both directions at once: who reads gets the end of the stream.
     pub fn cut(&self) {
         self.shut(rustix::net::Shutdown::Both, false);

@@ -329,6 +329,10 @@ impl TlsWrite {
     }
 
     /// Ends a direction or both; if `polite`, after saying that nothing follows.
+    pub(super) fn forget_unsent(&self) {
+        self.0.plain.forget_unsent();
+    }
+
     pub(super) fn shut(&self, how: rustix::net::Shutdown, polite: bool) {
         if polite {
             let mut connection = self.0.connection.lock();

@@ -13,6 +13,7 @@ use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use parking_lot::Mutex;
 
 use super::history::Kind;
+use crate::fence::Marks;
 use crate::ledger::{Known, Ledger, LedgerError, NewEvent, RecordSize, Snapshot, UnixMillis, Zeroing};
 
 /// The ledger, and what it remembers.
@@ -23,6 +24,7 @@ pub struct Notes {
     owed: Mutex<Vec<Zeroing>>,
     /// How far windows go, and what is shown of exports that have more.
     shown: Mutex<HashMap<ExportName, Size>>,
+    marks: Marks,
 }
 
 impl Notes {
@@ -32,7 +34,7 @@ impl Notes {
     /// What [`Ledger::open`] says.
     pub fn open(state: &Path) -> Result<(Self, Snapshot), LedgerError> {
         let (ledger, snapshot) = Ledger::open(state)?;
-        Ok((Self::of(ledger, &snapshot), snapshot))
+        Ok((Self::of(ledger, &snapshot, Some(state)), snapshot))
     }
 
     /// Notes that are forgotten with the process, for tests.
@@ -40,14 +42,20 @@ impl Notes {
     /// # Errors
     /// No memory, no thread.
     pub fn in_memory() -> Result<Self, LedgerError> {
-        Ok(Self::of(Ledger::in_memory()?, &Snapshot::default()))
+        Ok(Self::of(Ledger::in_memory()?, &Snapshot::default(), None))
     }
 
-    fn of(ledger: Ledger, snapshot: &Snapshot) -> Self {
+    fn of(ledger: Ledger, snapshot: &Snapshot, state: Option<&Path>) -> Self {
+        let marks = Marks::new(ledger.clone(), &snapshot.marks, state);
         // An earlier version wrote the largest size there is where it meant none.
         let shown = |known: Known| known.shown.filter(|shown| *shown != Size::MAX);
         let shown = snapshot.exports.iter().filter_map(|row| Some((row.name.clone(), shown(row.known)?))).collect();
-        Self { ledger, owed: Mutex::new(snapshot.zeroing.clone()), shown: Mutex::new(shown) }
+        Self { ledger, owed: Mutex::new(snapshot.zeroing.clone()), shown: Mutex::new(shown), marks }
+    }
+
+    /// The marks of exports that change data.
+    pub const fn marks(&self) -> &Marks {
+        &self.marks
     }
 
     /// The ledger.
@@ -147,6 +155,7 @@ impl Notes {
 
     /// Writes out what is on its way.
     pub async fn close(&self) {
+        self.marks.close();
         self.ledger.close().await;
     }
 }

@@ -45,8 +45,14 @@ impl World {
         };
         // The driver keeps the limit itself and says what it was at; this is for one that does not.
         let timeout = self.timeout + command::GRACE + Duration::from_secs(2);
+        let begun = tokio::time::Instant::now();
         match tokio::time::timeout(timeout, driver.resize(&self.core.order(to.bytes()))).await {
-            Ok(Ok(())) => Answered::Yes,
+            Ok(Ok(())) => {
+                if driver.can_fence() {
+                    self.core.fenced(begun);
+                }
+                Answered::Yes
+            }
             Ok(Err(undone)) if undone.unknown => Answered::Unknown(undone.message),
             Ok(Err(undone)) => Answered::No { errno: undone.errno.0, message: undone.message },
             Err(_) => Answered::Unknown(format!("the resize was not done within {timeout:?} (timeout)")),

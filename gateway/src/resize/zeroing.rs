@@ -35,6 +35,7 @@ const READ_AT_MOST: u64 = 256 << 20;
 /// What the backend answered, or that it did not within `timeout`.
 pub(super) async fn zero(core: &Core, range: ByteRange, timeout: Duration) -> Result<(), String> {
     let backend = Backend { core, timeout };
+    backend.settled(range).await?;
     let (mut at, end) = (range.start().bytes(), range.end().bytes());
     let mut wrote = false;
     while at < end {
@@ -63,6 +64,7 @@ pub(super) async fn zero(core: &Core, range: ByteRange, timeout: Duration) -> Re
 /// What the backend answered, or that it did not within `timeout`.
 pub(crate) async fn reads_as_zeroes(core: &Core, range: ByteRange, timeout: Duration) -> Result<bool, String> {
     let backend = Backend { core, timeout };
+    backend.settled(range).await?;
     let (mut at, end) = (range.start().bytes(), range.end().bytes());
     let mut left = READ_AT_MOST;
     while at < end {
@@ -126,9 +128,23 @@ struct Backend<'a> {
 impl Backend<'_> {
     async fn call(&self, request: Request) -> Result<Outcome, String> {
         let (command, timeout) = (request.command, self.timeout);
-        tokio::time::timeout(timeout, self.core.call(0, request))
+        let (from, to, changes) = (request.offset, request.end(), request.changes_data());
+        let answer = tokio::time::timeout(timeout, self.core.call(0, request)).await;
+        if changes && answer.is_err() {
+            // Zeroes that land after a client has written there would undo that.
+            self.core.left_behind(from, to);
+        }
+        answer.map_err(|_| format!("no answer to {command} within {timeout:?}"))
+    }
+
+    /// What lands late is neither in the allocation map nor read.
+    async fn settled(&self, range: ByteRange) -> Result<(), String> {
+        let (core, timeout) = (self.core, self.timeout);
+        tokio::time::timeout(timeout, core.clear_of_late_writes(range.start().bytes(), range.end().bytes()))
             .await
-            .map_err(|_| format!("no answer to {command} within {timeout:?}"))
+            .map_err(|_| {
+                format!("a write of a lost connection may still land there after {timeout:?} (late-write-guard)")
+            })
     }
 
     /// What the map says from `at` on, at most up to `end`.

@@ -34,6 +34,8 @@ const CLOSING: Duration = Duration::from_secs(5);
 const PACE: Duration = Duration::from_millis(25);
 /// How long the opening of an export waits for what qemu says about its node.
 const LOOKING: Duration = Duration::from_secs(2);
+/// How long a fence may take: qemu waits for the slowest request in flight.
+const FENCING: Duration = Duration::from_secs(30);
 /// How long qemu may take to resize a node: it may have to write metadata, or wait for a slow disk.
 const RESIZING: Duration = Duration::from_secs(600);
 
@@ -67,6 +69,22 @@ impl Qmp {
             drop(turn);
         });
         told.await.unwrap_or_else(|_| Err(Undone::unknown("the resize was lost in the gateway")))
+    }
+
+    /// Ends all connections to the export, and waits until everything that came over them is done: takes the export off by
+    /// `block-export-del`, mode hard, and puts it back when it is gone. Other clients of it are cut off too. Cancel-safe:
+    /// dropped, it goes on to its end, and the export is put back.
+    pub async fn fence(&self, order: &Order) -> Result<(), String> {
+        let late = || format!("qemu's export {} was not gone and back within {FENCING:?}", self.at.export);
+        let (at, memo, order, turn) = (self.at.clone(), self.memo.clone(), order.clone(), Arc::clone(&self.turn));
+        let fencing = tokio::spawn(async move {
+            let _turn = turn.lock().await;
+            end_connections(&at, &memo, &order).await
+        });
+        match tokio::time::timeout(FENCING, fencing).await {
+            Ok(done) => done.unwrap_or_else(|_| Err("the gateway ends".to_owned())),
+            Err(_) => Err(late()),
+        }
     }
 
     /// Whether what a grow exposes reads as zeroes by itself: in a regular file, or in qcow2 on nothing else. A device may
@@ -163,6 +181,54 @@ async fn carry_out(at: &config::Qmp, memo: &Memo, order: &Order, tell: oneshot::
             }
         }
     }
+}
+
+/// The export is off until everything that came over its connections is done.
+async fn end_connections(at: &config::Qmp, memo: &Memo, order: &Order) -> Result<(), String> {
+    let export = Export::of(at, &order.was);
+    let mut qemu = Qemu::connect(&at.socket).await.map_err(|error| error.to_string())?;
+    let exports = async |qemu: &mut Qemu| qemu.execute("query-block-exports", Value::Null, SOON).await;
+    let there = exports(&mut qemu).await.map_err(|error| error.to_string())?;
+    if !ids(&there).any(|id| id == at.export) {
+        // Nobody is connected to what is not there. Who took it off puts it back.
+        return Ok(());
+    }
+    fits(at, &there)?;
+    export.note(memo).await?;
+    let delete = json!({ "id": at.export, "mode": "hard" });
+    if let Err(error) = qemu.execute("block-export-del", delete, SOON).await
+        && error.refusal().is_some()
+    {
+        memo.remove().await;
+        return Err(error.to_string());
+    }
+    tracing::info!(export = order.export.as_str(), id = at.export, puts_back = %export, "taking an export off to end its lost connections");
+    // BLOCK_EXPORT_DELETED comes, when the last request is done, with its leaving the list.
+    let over = Instant::now() + RESIZING;
+    let gone = loop {
+        match exports(&mut qemu).await {
+            Ok(there) if ids(&there).any(|id| id == at.export) => sleep(PACE).await,
+            Ok(_) => break Ok(()),
+            Err(error) if Instant::now() >= over => break Err(error.to_string()),
+            Err(_) => {
+                sleep(PACE).await;
+                if let Ok(again) = Qemu::connect(&at.socket).await {
+                    qemu = again;
+                }
+            }
+        }
+    };
+    let back = match export.put_back(Some(qemu)).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(export = order.export.as_str(), %error, command = %export, "an export that was taken off to end its connections is not back yet; trying again");
+            export.put_back_at_last(order.export.as_str()).await
+        }
+    };
+    if back {
+        memo.remove().await;
+    }
+    gone
 }
 
 /// Takes the export off; the qemu that did so.

@@ -1,0 +1,118 @@
+//! The task beside the lanes of an export that has time: it ends the guard of late writes, uses the fence, and has the first
+//! change marked.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nbd_gateway_metrics::Part;
+use nbd_gateway_policy::types::ExportName;
+use tokio::time::{Instant, sleep_until};
+
+use super::Fence;
+use crate::lane::{Dialer, LateWrites};
+use crate::resize::notes::Notes;
+
+/// The message of the log when the server is known to be over late writes.
+pub const OVER: &str = "the server is over the writes of lost connections";
+
+/// How long after a fence has failed it is used again: from, to.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What the task needs.
+pub struct Keeper {
+    /// What it watches.
+    pub late: Arc<LateWrites>,
+    /// Whose.
+    pub export: ExportName,
+    /// Where its backend listens, and the export's name there.
+    pub backend: String,
+    /// The fence, if there is one.
+    pub fence: Option<Fence>,
+    /// How to see whether anybody listens there still.
+    pub dialer: Dialer,
+    /// Where marks are kept.
+    pub notes: Arc<Notes>,
+    /// Where late writes are counted.
+    pub counted: Part,
+}
+
+impl Keeper {
+    /// Keeps the guard, the fence and the mark. Never ends by itself: dropped when the lanes have ended. Cancel-safe: yes.
+    pub async fn run(self) {
+        let mut fencing: Option<Pin<Box<dyn Future<Output = bool> + Send + '_>>> = None;
+        let (mut again, mut pause) = (Instant::now(), AGAIN.0);
+        loop {
+            let (over, guard) = self.late.expire();
+            tell_over(&self.export, over, "late-write-guard has passed");
+            self.late.send_what_may_be();
+            self.counted.set(i64::try_from(self.late.count()).unwrap_or(i64::MAX));
+            if let Some(server) = self.late.mark_wanted() {
+                self.notes.marks().mark(&self.export, &self.backend, server.as_ref()).await;
+                self.late.marked(server.as_ref());
+                continue;
+            }
+            let wanted = self.fence.as_ref().filter(|_| self.late.wants_fence());
+            if wanted.is_none() && fencing.is_none() {
+                (again, pause) = (Instant::now(), AGAIN.0);
+                self.late.fence_tried();
+            }
+            let mut wake = guard;
+            if let (Some(fence), None) = (wanted, &fencing) {
+                if again <= Instant::now() {
+                    fencing = Some(Box::pin(use_fence(&self.late, fence, &self.dialer, &self.export)));
+                } else {
+                    wake = Some(guard.map_or(again, |guard| guard.min(again)));
+                }
+            }
+            let running = async {
+                match &mut fencing {
+                    Some(fencing) => fencing.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.late.news() => {}
+                () = async { sleep_until(wake.unwrap_or_else(Instant::now)).await }, if wake.is_some() => {}
+                done = running => {
+                    fencing = None;
+                    if !done {
+                        again = Instant::now() + pause;
+                        pause = (pause * 2).min(AGAIN.1);
+                        // Whoever waits goes on: now the guard counts.
+                        self.late.fence_tried();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Uses a fence, unless the server has ended anyway. Whether it is over what it received before. Cancel-safe: as the fence.
+pub async fn use_fence(late: &LateWrites, fence: &Fence, dialer: &Dialer, export: &ExportName) -> bool {
+    let begun = Instant::now();
+    match dialer.knock().await {
+        Some(Ok(link)) => tell_over(export, late.connected(&link), "another process has the socket"),
+        Some(Err(refused)) if refused.is_refused() => tell_over(export, late.refused(), "nobody listens there"),
+        Some(Err(_)) | None => {}
+    }
+    if !late.wants_fence() {
+        return true;
+    }
+    match fence.cut().await {
+        Ok(()) => {
+            tell_over(export, late.fenced(begun), "the fence was used");
+            true
+        }
+        Err(why) => {
+            tracing::warn!(export = export.as_str(), why, guard = ?late.guard(), "cannot fence the server off from its lost connections; writes that overlap theirs wait for late-write-guard");
+            false
+        }
+    }
+}
+
+fn tell_over(export: &ExportName, count: usize, proof: &str) {
+    if count > 0 {
+        tracing::info!(export = export.as_str(), count, proof, "{}", OVER);
+    }
+}

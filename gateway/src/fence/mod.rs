@@ -1,0 +1,64 @@
+//! Being sure that a server is over what it received on lost connections.
+//!
+//! Owns the proofs: which process is behind a socket ([`Server`]), an act after which nothing from an earlier connection is
+//! carried out ([`Fence`]), and a time that is long enough ([`Keeper`]); and what a later process has to know of it
+//! ([`Marks`]). What is held back meanwhile is [`LateWrites`](crate::lane::LateWrites)' to decide.
+//!
+//! | fence | what it does | other clients of that server |
+//! |---|---|---|
+//! | `driver = "qmp"` | takes the export off by `block-export-del`, mode hard; when it is gone, it is put back | are cut off |
+//! | `driver = "restart"` | its command restarts the server | are cut off |
+//! | `fence = [...]` | a program of the operator's | as the program does |
+
+mod keeper;
+mod marks;
+mod server;
+
+use std::time::Duration;
+
+use nbd_gateway_config as config;
+use nbd_gateway_config::Resolved;
+
+pub use keeper::{Keeper, OVER, use_fence};
+pub use marks::Marks;
+pub use server::Server;
+
+use crate::command::{self, Call, Left};
+use crate::driver::{Driver, Order};
+
+/// An act after which a server carries out nothing that it received over an earlier connection.
+#[derive(Clone, Debug)]
+pub struct Fence {
+    way: Way,
+    order: Order,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    Driver(Driver),
+    Command { words: Vec<String>, limit: Duration },
+}
+
+impl Fence {
+    /// The export's, if it has one; `order` tells which export it is, and what it was when it was opened.
+    pub fn of(config: &Resolved, driver: Option<&Driver>, order: Order) -> Option<Self> {
+        let way = match &config.fence {
+            config::Fence::Off => return None,
+            config::Fence::Command(words) => Way::Command { words: words.clone(), limit: config.resize.timeout },
+            config::Fence::Driver => Way::Driver(driver.filter(|driver| driver.can_fence())?.clone()),
+        };
+        Some(Self { way, order })
+    }
+
+    /// Uses it. An error says why it is not sure that the server is over anything. Cancel-safe: dropped, a program is ended,
+    /// and an export that was taken off is put back.
+    async fn cut(&self) -> Result<(), String> {
+        match &self.way {
+            Way::Driver(driver) => driver.fence(&self.order).await,
+            Way::Command { words, limit } => {
+                let call = Call::telling(words, &self.order.occasion(), *limit, Left::Alone);
+                command::run(call).await.map(drop).map_err(|error| error.to_string())
+            }
+        }
+    }
+}
