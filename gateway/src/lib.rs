@@ -33,6 +33,7 @@
 //!    |    proto/request.rs      decode the header                                                        |
 //!    |    session/admit.rs      check it against the size and flags that this client was told            |
 //!    |    session/throttle.rs   wait for its turn, where there is a rate                                   |
+//!    |    session/turns.rs      wait for its turn, where few requests would queue behind many              |
 //!    |    session/permits.rs    take permits, BEFORE the payload is read                                 |
 //!    |    proto/inbox.rs        the payload, as slices of the receive buffers                            |
 //!    |  export/mod.rs           the batch; what the backend can't take goes over export/bridge.rs        |
@@ -189,7 +190,8 @@
 //! 3. a lane's table, then the incoming half of its outbox, or the export's late writes;
 //! 4. an outbox's writer, then its incoming half, or its stream's TLS connection; who reads takes that one alone;
 //! 5. a session's permits, then its tenant's budget;
-//! 6. what is in force (the registry's), then its map of exports, then an export's settings.
+//! 6. a lane's queue of turns, then the waker of the session that is to wait in it;
+//! 7. what is in force (the registry's), then its map of exports, then an export's settings.
 //!
 //! The gate is held for reading from judging a batch against the view's end until it stands in the backend's table, and for
 //! writing only to lower that end: so a shrink's drain sees every request that was judged against the old end. The books
@@ -217,6 +219,7 @@
 //! | **Exactly one reply** for every request accepted, or the connection ends. A job that is dropped unfinished answers `EIO`. Cookies come back bit for bit, even one used twice at once. | `work`, `session/reply.rs`, `lane/table.rs` | `multiplex.rs`, `bad_client`, `bad_backend` |
 //! | **What a client may not list does not exist for it**: a hidden name and a missing one take the same way, and dial nobody; what it has no verb for is neither offered nor done. | `session/visitor.rs`, policy's `access` | `access`, policy's `access` |
 //! | **Bounded memory**: nothing is allocated because a peer claimed a length; payloads stay within the permits above. | `session/permits.rs`, `net/outbox.rs`, `proto` | `multiplex.rs`, `bad_client`, `proto/*/tests.rs` |
+//! | **Few requests do not queue behind many**: while a session with at most two small requests in flight is active, the others on its shard share a window on each lane, as large as the light session's latency allows, and take turns in it. | `session/turns.rs` | there, `fairness.rs` |
 //! | **Nobody waits for another's reading.** | `session/transmission.rs`, `net/outbox.rs` | `multiplex.rs` |
 //! | **In step**: what is wrong with a request is answered, its payload thrown away, and the stream goes on; where it can't be followed, that connection ends and no other. | `session/admit.rs`, `proto` | `session/admit.rs`, `bad_client`, `bad_backend` |
 //! | **One size for all who ask**: LIST dials nobody; INFO, GO and EXPORT_NAME are answered from one place, the view. | `session/handshake.rs`, `export/view.rs` | `interop`, `resize` |

@@ -13,17 +13,22 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::session::{Pacer, Turns};
+
 /// All shards; cheap to clone. When the last clone is dropped, the threads end.
 #[derive(Clone, Debug)]
 pub struct Shards {
-    shards: Arc<[Handle]>,
+    shards: Arc<[Shard]>,
     next: Arc<AtomicUsize>,
     _end: Arc<watch::Sender<()>>,
 }
 
 /// One shard.
 #[derive(Clone, Debug)]
-pub struct Shard(Handle);
+pub struct Shard {
+    runtime: Handle,
+    pacer: Arc<Pacer>,
+}
 
 impl Shards {
     /// Starts `threads` shards, at least one.
@@ -32,7 +37,7 @@ impl Shards {
         let mut shards = Vec::new();
         for n in 0..threads.max(1) {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            shards.push(runtime.handle().clone());
+            shards.push(Shard::on(runtime.handle().clone()));
             let mut ending = ending.clone();
             std::thread::Builder::new().name(format!("shard-{n}")).spawn(move || {
                 // Until the sender is gone; whatever still runs then is dropped.
@@ -46,24 +51,33 @@ impl Shards {
     /// The runtime of the caller as the only shard: for tests.
     pub fn here() -> Self {
         let (end, _) = watch::channel(());
-        Self { shards: [Handle::current()].into(), next: Arc::default(), _end: Arc::new(end) }
+        Self { shards: [Shard::on(Handle::current())].into(), next: Arc::default(), _end: Arc::new(end) }
     }
 
     /// Every shard, in the order of their threads' names.
     pub fn all(&self) -> impl Iterator<Item = Shard> {
-        self.shards.iter().cloned().map(Shard)
+        self.shards.iter().cloned()
     }
 
     /// The next shard in turn.
     pub fn next(&self) -> Shard {
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.shards.len().max(1);
-        Shard(self.shards.get(at).cloned().unwrap_or_else(Handle::current))
+        self.shards.get(at).cloned().unwrap_or_else(|| Shard::on(Handle::current()))
     }
 }
 
 impl Shard {
+    fn on(runtime: Handle) -> Self {
+        Self { runtime, pacer: Arc::default() }
+    }
+
+    /// For the sessions of one more lane here.
+    pub fn turns(&self) -> Arc<Turns> {
+        Turns::new(Arc::clone(&self.pacer))
+    }
+
     /// Runs a task here.
     pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-        self.0.spawn(task)
+        self.runtime.spawn(task)
     }
 }

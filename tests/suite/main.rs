@@ -29,6 +29,7 @@ mod different;
 mod drain;
 mod drivers;
 mod events;
+mod fairness;
 mod gateway;
 mod hooks;
 mod image;

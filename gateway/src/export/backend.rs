@@ -26,6 +26,7 @@ use crate::proto::resize::ResizeInfo;
 use crate::proto::{Cookie, ExportFlags, Framing};
 use crate::resize::notes::Notes;
 use crate::resize::{Resizer, style};
+use crate::session::Turns;
 use crate::shards::Shard;
 use crate::tls::{BackendTls, CertificateFault};
 use crate::work::{Finished, Job};
@@ -97,6 +98,8 @@ pub enum Backend {
 #[derive(Debug)]
 pub struct Lanes {
     lanes: Vec<(Arc<Lane>, Shard)>,
+    /// In which order sessions come to each lane, where that matters.
+    turns: Vec<Arc<Turns>>,
     durability: Arc<Durability>,
     late: Arc<LateWrites>,
     /// Ends the wait of what late writes hold back.
@@ -169,8 +172,12 @@ impl Lanes {
     }
 
     fn of(&self, session: u64) -> Option<&(Arc<Lane>, Shard)> {
+        self.lanes.get(self.number_of(session))
+    }
+
+    fn number_of(&self, session: u64) -> usize {
         let count = u64::try_from(self.lanes.len()).unwrap_or(1).max(1);
-        self.lanes.get(usize::try_from(session % count).unwrap_or(0))
+        usize::try_from(session % count).unwrap_or(0)
     }
 }
 
@@ -365,8 +372,10 @@ impl Backend {
             counted: metrics.late_writes.clone(),
         };
         let (keeper, notes, tasks) = (tokio::spawn(keeper.run()), Arc::clone(&shared.notes), Mutex::new(tasks));
+        let turns = lanes.iter().map(|(_, shard)| shard.turns()).collect();
         let lanes = Lanes {
             lanes,
+            turns,
             durability,
             late,
             keeper,
@@ -403,6 +412,14 @@ impl Backend {
         match self {
             Backend::Origin(_) => None,
             Backend::Lanes(lanes) => lanes.of(session).map(|(_, shard)| shard.clone()),
+        }
+    }
+
+    /// In which order a session comes to its lane; the origin has none.
+    pub(super) fn turns(&self, session: u64) -> Option<Arc<Turns>> {
+        match self {
+            Backend::Origin(_) => None,
+            Backend::Lanes(lanes) => lanes.turns.get(lanes.number_of(session)).cloned(),
         }
     }
 

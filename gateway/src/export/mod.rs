@@ -73,7 +73,7 @@ use crate::resize::Resizer;
 use crate::resize::book::Book;
 use crate::resize::follow::Patience;
 use crate::resize::pace::{Early, Pace};
-use crate::session::{Session, Speed, TenantBudget, Throttle, Ticket};
+use crate::session::{Session, Speed, TenantBudget, Throttle, Ticket, Turns};
 use crate::shards::Shard;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Piece, Request};
 use orphans::Orphans;
@@ -356,6 +356,11 @@ impl Export {
     /// The shard on which a session is to live, if it matters.
     pub fn shard(&self, session: u64) -> Option<Shard> {
         self.core.backend.shard(session)
+    }
+
+    /// In which order a session comes to its lane, where that matters.
+    pub fn turns(&self, session: u64) -> Option<Arc<Turns>> {
+        self.core.backend.turns(session)
     }
 
     /// Counts a request in flight; [`count`](Self::count) takes it off again.

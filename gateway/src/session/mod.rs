@@ -10,6 +10,7 @@ mod finish;
 mod fuzz;
 mod handshake;
 mod notify;
+mod pacer;
 mod part;
 mod permits;
 mod reply;
@@ -20,6 +21,7 @@ mod table;
 pub(crate) mod tests;
 mod throttle;
 mod transmission;
+mod turns;
 mod visitor;
 
 use std::sync::Arc;
@@ -35,11 +37,13 @@ use tokio::sync::{Notify, watch};
 
 #[doc(hidden)]
 pub use fuzz::{fuzz_requests, fuzz_seeds};
+pub use pacer::Pacer;
 pub use permits::TenantBudget;
 pub use reply::Ticket;
 pub use serve::{Front, serve};
 pub use table::{SessionInfo, SessionTable};
 pub use throttle::{Speed, Throttle};
+pub use turns::Turns;
 
 use crate::export::Export;
 use crate::net::{Outbox, Peer, Released, Written};
@@ -48,6 +52,7 @@ use crate::proto::{Cmd, ExportFlags, Framing};
 use crate::resize::pace::Pace;
 use crate::tls::PeerCertificate;
 use permits::Permits;
+use turns::Share;
 
 /// What was agreed on with one client when it entered transmission.
 #[derive(Clone, Debug)]
@@ -107,6 +112,7 @@ pub struct Session {
     repeats: AtomicBool,
     out: Outbox,
     permits: Permits,
+    share: Share,
     /// The session's own task, to be woken when the socket is full or permits are back.
     task: Mutex<Option<Waker>>,
     broken: AtomicBool,

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use super::Session;
+use super::turns::Counts;
 use crate::net::{Batch, Released};
 use crate::proto::reply::{put_chunk, put_simple};
 use crate::proto::resize::Context;
@@ -21,6 +22,8 @@ pub struct Ticket {
     pub(super) bytes: u64,
     /// Whether it holds a request permit; a RESIZE holds none.
     pub(super) permit: bool,
+    /// What it counts as where sessions take turns.
+    pub(super) counts: Counts,
     /// The contexts that a BLOCK_STATUS with a payload asks for; `None` for all that were selected.
     pub(super) only: Option<Box<[usize]>>,
     /// When it was admitted, to within what [`Stamp`](crate::stamp::Stamp) says.
@@ -42,6 +45,7 @@ impl Ticket {
     pub fn forget(self) {
         let session = &self.session;
         session.export.forget();
+        session.share.answered(self.counts, self.bytes, self.since.elapsed(), Instant::now());
         if session.is_left() {
             session.export.settle_orphan(session.id, self.cookie);
         }
@@ -52,7 +56,10 @@ impl Ticket {
     pub fn reply(self, request: &Request, outcome: Outcome, finished: &mut Finished) {
         let outcome = self.fit(request, outcome);
         let session = &self.session;
-        session.export.count(request, &outcome, finished.now(request).saturating_duration_since(self.since));
+        let now = finished.now(request);
+        let took = now.saturating_duration_since(self.since);
+        session.export.count(request, &outcome, took);
+        session.share.answered(self.counts, self.bytes, took, now);
         let released = Released { requests: u32::from(self.permit), bytes: self.bytes, notices: 0 };
         if session.is_left() {
             session.export.settle_orphan(session.id, self.cookie);

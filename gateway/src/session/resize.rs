@@ -18,6 +18,7 @@ use tracing::Instrument;
 use super::finish::Finish;
 use super::part::Life;
 use super::transmission::{Step, Transmission};
+use super::turns::Counts;
 use super::{Session, Ticket};
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::{Context, ResizeRequest, Wish};
@@ -56,6 +57,7 @@ impl Session {
             session: Arc::clone(self),
             cookie: header.cookie,
             bytes: 0,
+            counts: Counts::Nothing,
             permit: false,
             only: None,
             since: Instant::now(),

@@ -16,6 +16,7 @@ use super::part::Life;
 use super::permits::Permits;
 use super::throttle::Turnstile;
 use super::transmission::{End, Transmission};
+use super::turns::Share;
 use super::visitor::Visitor;
 use super::{Session, SessionTable};
 use crate::export::Registry;
@@ -141,6 +142,7 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
         parting: AtomicBool::new(false),
         repeats: AtomicBool::new(export.awaits(identity, agreement.size)),
         permits: Permits::new(limits.requests, limits.bytes, limits.largest, Arc::clone(export.budget())),
+        share: Share::new(id, export.turns(id)),
         export: Arc::clone(&export),
         agreement,
         certificate,

@@ -17,10 +17,12 @@ use tokio::time::{Instant, Sleep};
 
 use super::admit::{Rules, Verdict, admit, narrow};
 use super::finish::{Finish, Order};
+use super::pacer::ACTIVE;
 use super::throttle::Turnstile;
+use super::turns::Counts;
 use super::{Session, Ticket};
 use crate::net::{Pool, ReadHalf, Released};
-use crate::proto::request::{BadRequestMagic, RequestHeader};
+use crate::proto::request::{BadRequestMagic, EXTENDED_REQUEST, RequestHeader};
 use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
 use crate::stamp::Stamp;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Request};
@@ -158,6 +160,7 @@ impl Transmission {
         }
         self.session.leaves.store(true, Ordering::Release);
         self.session.gone.store(true, Ordering::Release);
+        self.session.share.leaves();
         *self.session.task.lock() = None;
         end
     }
@@ -184,6 +187,7 @@ impl Transmission {
                 self.session.export.submit(&self.session, &mut self.jobs, &mut self.finished);
             }
             self.finished.flush();
+            self.session.share.rests();
             if matches!(pause, Pause::Closing) {
                 self.session.stops_reading();
             }
@@ -262,13 +266,21 @@ impl Transmission {
                 },
                 Step::Turn(header, flags, only) => {
                     if let Err(until) = self.gate.pass(header.command, charge(&header)) {
+                        self.session.share.waits(queued(&header, self.inbox.bytes().len()));
                         self.step = Step::Turn(header, flags, only);
                         return Pause::Turn(until);
                     }
                     self.step = Step::Permits(header, flags, only);
                 }
                 Step::Permits(header, flags, only) => {
-                    if !self.session.permits.take(charge(&header), &self.session) {
+                    let bytes = charge(&header);
+                    let (share, inbox) = (&self.session.share, &mut self.inbox);
+                    let queued = || queued(&header, inbox.bytes().len());
+                    if !share.admits(bytes, queued, || self.session.task.lock().clone()) {
+                        self.step = Step::Permits(header, flags, only);
+                        return Pause::Turn(Instant::now() + ACTIVE);
+                    }
+                    if !self.session.permits.take(bytes, &self.session) {
                         self.step = Step::Permits(header, flags, only);
                         return Pause::Permits;
                     }
@@ -387,14 +399,10 @@ impl Transmission {
         only: Option<Box<[usize]>>,
         since: Instant,
     ) {
-        let ticket = Ticket {
-            session: Arc::clone(&self.session),
-            cookie: header.cookie,
-            bytes: charge(&header),
-            permit: true,
-            only,
-            since,
-        };
+        let bytes = charge(&header);
+        let counts = self.session.share.sent(bytes, since);
+        let session = Arc::clone(&self.session);
+        let ticket = Ticket { session, cookie: header.cookie, bytes, permit: true, counts, only, since };
         let RequestHeader { command, offset, length, .. } = header;
         self.jobs.push(Job::for_client(Request { command, flags, offset, length, payload }, ticket));
     }
@@ -416,10 +424,18 @@ impl Transmission {
         };
         let request = Request { command, flags, offset, length, payload: Payload::empty() };
         let session = Arc::clone(&self.session);
-        let ticket = Ticket { session, cookie, bytes: 0, permit: true, only: None, since: self.stamp.now(0) };
+        let since = self.stamp.now(0);
+        let ticket = Ticket { session, cookie, bytes: 0, permit: true, counts: Counts::Nothing, only: None, since };
         self.session.export.admit(1);
         ticket.reply(&request, outcome, &mut self.finished);
     }
+}
+
+/// How many requests of this kind there are at the least in so many bytes behind its header.
+fn queued(header: &RequestHeader, received: usize) -> usize {
+    let length = if header.command == Cmd::WRITE { header.length } else { 0 };
+    let payload = usize::try_from(length).unwrap_or(usize::MAX);
+    received.saturating_sub(payload) / payload.saturating_add(EXTENDED_REQUEST)
 }
 
 /// The payload bytes that a request holds while it is in flight.
