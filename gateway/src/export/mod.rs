@@ -247,7 +247,15 @@ impl Export {
             _ => size,
         };
         let now = Now { size, disk, headroom: self.book.headroom(self.resizer.export_name()) };
-        offer(self.core.facts().style, &self.policy().for_verbs(verbs), &now, client)
+        let facts = self.core.facts();
+        let mut offer = offer(facts.style, &self.policy().for_verbs(verbs), &now, client);
+        // What the server said of itself when it was opened bounds what clients can get of it.
+        if let (Grows::Explicit { .. } | Grows::Automatic { .. }, Some(info)) = (facts.style.grows, facts.resize)
+            && let Ok(most) = Size::new(info.maximum)
+        {
+            offer.max = offer.max.min(most).max(size);
+        }
+        offer
     }
 
     /// The metadata contexts that the backend has, in a fixed order.

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::{fails, fails_in_a_line, gateway};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, export};
 use crate::image::{Image, SIZE};
 use crate::peer::Server;
 use crate::place::Place;
@@ -139,4 +139,17 @@ fn a_reader_that_leaves_early_is_no_failure_to_shout_about() -> Result<(), Troub
         format!("{} client read '{}' | head -c 10 >/dev/null", crate::gateway::binary()?.display(), served.uri());
     let output = Call::new("bash").args(["-c", &line]).run()?.success()?;
     ensure(!output.stderr.contains("panicked"), || output.trouble("panicked").to_string())
+}
+
+/// It said that no maximum was known.
+#[test]
+fn a_gateway_in_front_of_another_tells_the_maximum_that_it_was_told() -> Result<(), Trouble> {
+    let behind = Gateway::start(&export("disk", "memory:", "size = \"1MiB\"\nmax-size = \"8MiB\""))?;
+    let uri = format!("nbd+unix:///disk?socket={}", behind.socket().display());
+    let before = Gateway::start(&export("disk", &uri, ""))?;
+    let uri = format!("nbd+unix:///disk?socket={}", before.socket().display());
+    let said = gateway(["client", "info", "--json", &uri])?.run()?.success()?;
+    ensure(said.stdout.contains("\"maximum\": 8388608"), || said.trouble("said").to_string())?;
+    before.end()?;
+    behind.end()
 }
