@@ -24,6 +24,8 @@ use crate::work::{Outcome, Request};
 const INTERVAL: u64 = 50;
 /// Notices that one subscription may bring before it has to be renewed.
 const CREDIT: u64 = 4096;
+/// How long a subscription that ended is not renewed: at first, and at most where each comes to nothing.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// The least time between two looks at a backend that floods.
 const LOOKS: Duration = Duration::from_secs(1);
 
@@ -59,10 +61,12 @@ pub async fn follow(
     mut end: watch::Receiver<bool>,
 ) {
     let mut gaze = Gaze { told: None, unchanged: 0 };
+    let mut again = AGAIN.0;
     let following = async {
         loop {
             let poll = patience.borrow_and_update().poll;
-            metrics.looked_at.set(i64::from(tells == Tells::Notify || !(poll.is_zero() || gaze.told.is_some())));
+            let looks = tells == Tells::Notify || !poll.is_zero();
+            metrics.looked_at.set(i64::from(looks && gaze.told.is_none()));
             if tells == Tells::Notify {
                 match listen(&core, &resizer, &patience, &metrics).await {
                     Ended::Flooded => {
@@ -80,8 +84,13 @@ pub async fn follow(
                         }
                         tracing::info!(export = core.name(), "the backend is subscribed to again");
                     }
-                    // Lost or refused: not at once again.
-                    Ended::Over => tokio::time::sleep(Duration::from_millis(500)).await,
+                    // Lost or refused: not at once again, and less often where it comes to nothing. What it would have told
+                    // meanwhile is looked at.
+                    Ended::Over { heard } => {
+                        again = if heard { AGAIN.0 } else { again.saturating_mul(2).min(AGAIN.1) };
+                        tokio::time::sleep(again).await;
+                        gaze.look(&core, &resizer, &metrics).await;
+                    }
                 }
             } else {
                 let pause = async {
@@ -107,7 +116,10 @@ pub async fn follow(
 
 enum Ended {
     Flooded,
-    Over,
+    Over {
+        /// Whether it had told anything.
+        heard: bool,
+    },
 }
 
 async fn listen(
@@ -134,12 +146,13 @@ async fn listen(
             outcome = &mut over => {
                 if let Outcome::Resized(size) = outcome {
                     resizer.seen(size);
+                    counted = 1;
                 }
-                return Ended::Over;
+                return Ended::Over { heard: counted > 0 };
             }
             changed = heard.changed() => {
                 if changed.is_err() {
-                    return Ended::Over;
+                    return Ended::Over { heard: counted > 0 };
                 }
                 let now = *heard.borrow_and_update();
                 let fresh = now.count.saturating_sub(counted);

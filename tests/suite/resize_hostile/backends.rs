@@ -245,3 +245,17 @@ fn a_backend_that_grows_by_writes_only_keeps_what_another_wrote_meanwhile() -> R
     assert_eq!(client.read(opened.size + MIB - 4096, 4096)?, [0x77; 4096]);
     gateway.end()
 }
+
+/// It was asked for notices twice a second, for ever, and nothing that it could have told was ever seen.
+#[test]
+fn a_backend_that_refuses_to_tell_of_sizes_is_looked_at_instead() -> Result<(), Trouble> {
+    let features = EXPLICIT | QUERY | NOTIFY | SHRINK | ZEROED;
+    let fault = Some(Fault::NoticeRefused);
+    let backend = Backend::start(Script { fault, resizing: Resizing::Native { features }, ..Script::default() })?;
+    let gateway = Gateway::start(&table(&backend.uri()))?;
+    let (mut client, opened) = opted_in(&gateway, Framing::Structured)?;
+    let grown = opened.size + 2 * MIB;
+    backend.meddle(|disk| disk.resize(grown as usize, 0));
+    eventually("the growth is seen", || size(&mut client).is_ok_and(|size| size == grown))?;
+    gateway.end()
+}

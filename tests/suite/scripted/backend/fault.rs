@@ -96,6 +96,8 @@ pub(crate) enum Fault {
     ResizeTorn,
     /// A resize is neither done nor answered before the test says so.
     ResizeLate,
+    /// A NOTIFY is refused, although it is offered.
+    NoticeRefused,
     /// A NOTIFY is answered by a notice each fifth of a millisecond, until it is replaced.
     NoticeFlood,
 }

@@ -213,6 +213,9 @@ impl Replier {
 
     /// One notice and no more, or a flood of them.
     fn notify(&self, request: &Seen) -> Vec<u8> {
+        if self.script.fault == Some(Fault::NoticeRefused) {
+            return self.error(request, errno::EINVAL, b"not now", None);
+        }
         let now = self.shared.tell(|story| {
             story.flooding = request.length != 1;
             story.disk.len() as u64
