@@ -28,6 +28,7 @@ mod dial;
 mod different;
 mod drain;
 mod drivers;
+mod durability;
 mod events;
 mod fairness;
 mod gateway;

@@ -11,18 +11,18 @@ use crate::trouble::Trouble;
 const LINES: usize = 100;
 
 /// The last lines, and the first violation.
-pub(super) struct Diary {
+pub(crate) struct Diary {
     start: Instant,
     lines: Mutex<VecDeque<String>>,
     violation: Mutex<Option<String>>,
 }
 
 impl Diary {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { start: Instant::now(), lines: Mutex::default(), violation: Mutex::default() }
     }
 
-    pub(super) fn note(&self, who: &str, what: &str) {
+    pub(crate) fn note(&self, who: &str, what: &str) {
         let mut lines = self.lines.lock();
         if lines.len() == LINES {
             lines.pop_front();
@@ -35,18 +35,18 @@ impl Diary {
     }
 
     /// The first one counts: what follows may follow from it.
-    pub(super) fn violated(&self, what: &str) {
+    pub(crate) fn violated(&self, what: &str) {
         let mut violation = self.violation.lock();
         if violation.is_none() {
             *violation = Some(format!("{} {what}\n--- what was done before it:\n{}", self.now(), self.recent()));
         }
     }
 
-    pub(super) fn recent(&self) -> String {
+    pub(crate) fn recent(&self) -> String {
         Vec::from(self.lines.lock().clone()).join("\n")
     }
 
-    pub(super) fn check(&self) -> Result<(), Trouble> {
+    pub(crate) fn check(&self) -> Result<(), Trouble> {
         self.violation.lock().clone().map_or(Ok(()), |violation| Err(Trouble::new(violation)))
     }
 }

@@ -1,15 +1,15 @@
 //! Chance that can be repeated: SplitMix64 (Steele, Lea and Flood, 2014), so that one printed number is all there is to it.
 
 /// A sequence of numbers that look like chance.
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Another sequence, which this one decides.
-    pub(super) const fn split(&mut self) -> Self {
+    pub(crate) const fn split(&mut self) -> Self {
         Self(self.next())
     }
 
@@ -21,16 +21,16 @@ impl Dice {
     }
 
     /// Less than `bound`, which is small: the bias does not matter here.
-    pub(super) const fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) const fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    pub(super) const fn index(&mut self, length: usize) -> usize {
+    pub(crate) const fn index(&mut self, length: usize) -> usize {
         self.below(length as u64) as usize
     }
 
     /// True in so many of a hundred cases.
-    pub(super) const fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) const fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }

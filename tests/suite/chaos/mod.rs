@@ -5,8 +5,8 @@
 //! `NBD_GATEWAY_CHAOS_SEED` repeats what a run has printed, as far as timing lets it.
 
 mod actor;
-mod diary;
-mod dice;
+pub(crate) mod diary;
+pub(crate) mod dice;
 mod full;
 mod rest;
 mod server;
@@ -102,6 +102,6 @@ fn round(town: &mut Town, exports: &[Export], diary: &Diary, dice: &mut Dice, en
     settled
 }
 
-fn number(variable: &str) -> Option<u64> {
+pub(crate) fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().expect("a whole number"))
 }
