@@ -4,9 +4,9 @@
 //! the file is closed), and those have to stay free for a person who looks into it with sqlite3 while the gateway runs.
 //! The directory is locked too: a lock file looks like one that may be removed, and then the next process makes its own.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +16,11 @@ use super::LedgerError;
 pub const DATABASE: &str = "ledger.sqlite";
 /// Locked while a process has the ledger; its number is in it.
 const LOCK: &str = "ledger.lock";
+
+/// The mode of new files.
+const PRIVATE: u32 = 0o600;
+/// What other users may do with a file.
+const STRANGERS: u32 = 0o007;
 
 /// A state directory that is this process's until the value is dropped.
 #[derive(Debug)]
@@ -44,6 +49,7 @@ impl Place {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(PRIVATE)
             .open(&lock)
             .map_err(at(&lock, "open the lock file"))?;
         match file.try_lock() {
@@ -63,6 +69,24 @@ impl Place {
         // For the message above and nothing else, so that a full disk is no reason to stop here.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { database, used, _lock: file, _directory: directory })
+    }
+}
+
+/// Names, sizes and quotas of all tenants are in the ledger: its owner alone reads a new one (SQLite gives the files beside
+/// it the same mode), and one of an older program is closed to strangers. What can't be done here is found when it is opened.
+pub(super) fn make_private(database: &Path) {
+    let _ = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(database);
+    let beside = ["-wal", "-shm"].map(|end| {
+        let mut name = database.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    });
+    for file in beside.iter().map(PathBuf::as_path).chain([database, &database.with_file_name(LOCK)]) {
+        if let Ok(about) = fs::metadata(file)
+            && about.mode() & STRANGERS != 0
+        {
+            let _ = fs::set_permissions(file, Permissions::from_mode(about.mode() & !STRANGERS));
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::apply::{Refused, apply};
 use super::change::Change;
 use super::place::Place;
-use super::{LedgerError, schema};
+use super::{LedgerError, place, schema};
 
 /// How many events are kept: the newest so many.
 pub(super) const HISTORY: i64 = 100_000;
@@ -42,6 +42,7 @@ impl Store {
     pub(super) fn open(state: &Path) -> Result<Self, LedgerError> {
         let place = Place::take(state)?;
         let path = place.database.clone();
+        place::make_private(&path);
         let (connection, new) = match connect(&path, Sharing::Readers) {
             Err(error) if error.is_trouble() => {
                 let alone = connect(&path, Sharing::Nobody).map_err(|_| error.clone())?;

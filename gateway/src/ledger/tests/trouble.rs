@@ -310,6 +310,25 @@ async fn a_closed_ledger_says_so() {
     assert!(matches!(clone.snapshot().await, Err(LedgerError::Closed { .. })));
 }
 
+#[tokio::test]
+async fn other_users_read_nothing_of_a_new_ledger_and_no_more_of_an_old_one() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let scratch = Scratch::new();
+    let modes = || {
+        let files = fs::read_dir(&scratch.0).unwrap().map(|file| file.unwrap().metadata().unwrap());
+        files.map(|about| about.mode() & 0o777).collect::<Vec<_>>()
+    };
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    assert!(modes().len() >= 3 && modes().iter().all(|mode| *mode == 0o600), "{:?}", modes());
+    ledger.close().await;
+    drop(ledger);
+    for file in fs::read_dir(&scratch.0).unwrap() {
+        fs::set_permissions(file.unwrap().path(), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let _ledger = Ledger::open(&scratch.0).unwrap();
+    assert!(modes().iter().all(|mode| mode & 0o007 == 0), "{:?}", modes());
+}
+
 #[test]
 fn a_directory_without_write_permission_is_refused() {
     use std::os::unix::fs::PermissionsExt;
