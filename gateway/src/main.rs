@@ -1,13 +1,28 @@
 //! nbd-gateway: the program. Everything it does is in the library, so that tests can reach it.
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use nbd_gateway::cmd::{agent, client, describe, explain, manual, operator, serve};
+use nbd_gateway::cmd::{FAILED, USAGE, agent, client, describe, explain, failed, manual, operator, serve};
 use nbd_gateway_config::cli::{Cli, Command, LedgerCommand};
 
+/// Prints what clap has to say (help, the version, a mistake), and gives its exit code; help that can't be written is a failure.
+fn said(answer: &clap::Error) -> ExitCode {
+    match answer.print().and_then(|()| std::io::stdout().flush()) {
+        Ok(()) => ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(USAGE)),
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::from(FAILED),
+        Err(error) => failed(&format!("cannot write to standard output: {error}")),
+    }
+}
+
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return said(&answer),
+    };
+    match cli.command {
         Command::Serve { config } => serve::run(config.as_deref()),
         Command::Check { config } => describe::check(&config),
         Command::Client { command, tls_certificates } => client::main(command, tls_certificates),

@@ -44,6 +44,8 @@ pub fn main(mut command: ClientCommand, certificates: Option<PathBuf>) -> ExitCo
     };
     match runtime.block_on(run(&command)) {
         Ok(()) => ExitCode::from(super::DONE),
+        // `client read URI | head`: whoever reads has seen enough.
+        Err(fault) if fault.is_unread() => ExitCode::from(super::FAILED),
         Err(fault) => super::failed(&fault),
     }
 }

@@ -11,6 +11,8 @@ mod token;
 
 use std::process::ExitCode;
 
+use crate::command::escaped;
+
 /// Everything went as asked.
 pub const DONE: u8 = 0;
 /// It did not; one line on standard error says why.
@@ -20,6 +22,7 @@ pub const USAGE: u8 = 2;
 
 /// Prints the one line of a failure, and gives its exit code.
 pub fn failed(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("nbd-gateway: {error}");
+    // A server's own words may be in it.
+    eprintln!("nbd-gateway: {}", escaped(&error.to_string()));
     ExitCode::from(FAILED)
 }

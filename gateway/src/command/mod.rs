@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use occasion::Occasion;
 pub use run::run;
-pub(crate) use text::{clean, is_harmful};
+pub(crate) use text::{clean, escaped, is_harmful};
 
 /// The most that a program may write to its standard output, in bytes.
 pub const MOST_OUTPUT: usize = 64 * 1024;

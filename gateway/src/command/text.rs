@@ -1,5 +1,8 @@
 //! Texts that others wrote, made fit for one line of a log.
 
+use std::borrow::Cow;
+use std::fmt::Write;
+
 /// One line: lines joined by ` / `, other control characters (a terminal would obey them) shown as `\u{1b}`, what is no
 /// UTF-8 as U+FFFD.
 pub(crate) fn clean(bytes: &[u8]) -> String {
@@ -29,6 +32,26 @@ pub(crate) fn is_harmful(c: char) -> bool {
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// The same text with each harmful character but line breaks as `\u202e`: in JSON it means the same, and elsewhere people see it.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    let harms = |c: char| c != '\n' && is_harmful(c);
+    if !text.contains(harms) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len().saturating_add(16));
+    for c in text.chars() {
+        if harms(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // A String takes everything.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -42,6 +65,16 @@ mod tests {
         assert_eq!(clean("a\u{202e}b\u{9b}c".as_bytes()), "a\\u{202e}b\\u{9b}c");
         assert_eq!(clean(b"caf\xc3\xa9 \xff"), "café \u{fffd}");
         assert_eq!(clean(b""), "");
+    }
+
+    #[test]
+    fn a_text_in_json_means_the_same_when_nothing_in_it_commands_a_terminal() {
+        let name = "a\u{202e}b\u{9b}c\u{e0001}é";
+        let json = serde_json::to_string(name).unwrap();
+        let safe = escaped(&json);
+        assert_eq!(safe, "\"a\\u202eb\\u009bc\\udb40\\udc01é\"");
+        assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), name);
+        assert!(matches!(escaped("two\nlines"), Cow::Borrowed(_)));
     }
 
     proptest! {

@@ -24,6 +24,7 @@ impl Exec {
 
 impl fmt::Display for Exec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "exec {}", self.words.join(" "))
+        // Its arguments may be secrets.
+        write!(f, "exec {}", self.words.first().map_or("", String::as_str))
     }
 }

@@ -30,6 +30,8 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::command::escaped;
+
 /// The target of lines that only an operator can cause.
 pub(crate) const ORDERED: &str = "nbd_gateway::ordered";
 
@@ -267,14 +269,16 @@ where
         let now = Moment::from_elapsed(self.bound.start.elapsed());
         let not_shown = match self.bound.admit(&what.callsite(), cause, now) {
             None => return Ok(()),
-            Some(0) => return self.inner.format_event(context, to, event),
+            Some(0) if !self.json => return self.inner.format_event(context, to, event),
             Some(not_shown) => not_shown,
         };
         let mut line = String::new();
         self.inner.format_event(context, Writer::new(&mut line), event)?;
         let line = line.trim_end_matches('\n');
         match line.strip_suffix('}').filter(|_| self.json) {
-            Some(open) => writeln!(to, "{open},\"not_shown\":{not_shown}}}"),
+            // JSON leaves characters as they are that a terminal obeys.
+            Some(_) if not_shown == 0 => writeln!(to, "{}", escaped(line)),
+            Some(open) => writeln!(to, "{},\"not_shown\":{not_shown}}}", escaped(open)),
             None => writeln!(to, "{line} not_shown={not_shown}"),
         }
     }

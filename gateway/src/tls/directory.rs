@@ -188,7 +188,10 @@ impl Directory {
 
     fn read(&self, name: &str, why: &'static str) -> Result<(PathBuf, Vec<u8>), CertificateFault> {
         let file = self.path(name)?;
-        match std::fs::read(&file) {
+        // A FIFO would keep whoever reads it.
+        let regular = std::fs::metadata(&file)
+            .and_then(|about| if about.is_file() { Ok(()) } else { Err(io::Error::other("it is not a regular file")) });
+        match regular.and_then(|()| std::fs::read(&file)) {
             Ok(bytes) => Ok((file, bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(CertificateFault::Missing { file, why }),
             Err(error) => Err(CertificateFault::Unreadable { file, error: error.to_string() }),

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nbd_gateway_metrics::{Looked, Metrics};
 use parking_lot::Mutex;
@@ -32,6 +33,20 @@ struct Now<T> {
     made: Arc<T>,
     /// The files that the metrics tell of.
     files: Vec<PathBuf>,
+    /// Until when each is valid, without those that the log has called too old.
+    valid: Vec<Expiry>,
+}
+
+impl<T> Now<T> {
+    /// Logs each file that is past its date, once. What it holds stays in use: an old list of what is revoked still says so.
+    fn remind(&mut self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        for (file, at) in self.valid.extract_if(.., |(_, at)| *at <= now) {
+            let days = now.saturating_sub(at) / 86_400;
+            tracing::warn!(file = %file.display(), days, "a certificate or revocation list is past its date; replace it");
+        }
+    }
 }
 
 impl<T> Kept<T> {
@@ -45,7 +60,8 @@ impl<T> Kept<T> {
         // Looked at before they are read: what changes in between is read again.
         let stamp = directory.stamp(names);
         let (made, expiries) = make(&directory)?;
-        let now = Now { stamp, made: Arc::new(made), files: Vec::new() };
+        let mut now = Now { stamp, made: Arc::new(made), files: Vec::new(), valid: expiries.clone() };
+        now.remind();
         let kept = Inner { directory, names, make, metrics, now: Mutex::new(now) };
         kept.tell(&expiries, &mut kept.now.lock().files);
         Ok(Self(Arc::new(kept)))
@@ -84,6 +100,7 @@ impl<T> Inner<T> {
                 Ok((made, expiries)) => {
                     now.made = Arc::new(made);
                     self.tell(&expiries, &mut now.files);
+                    now.valid = expiries;
                     tracing::info!(directory = %self.directory, "certificates read again");
                 }
                 Err(fault) => {
@@ -91,6 +108,7 @@ impl<T> Inner<T> {
                 }
             }
         }
+        now.remind();
         Arc::clone(&now.made)
     }
 

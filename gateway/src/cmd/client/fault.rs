@@ -213,6 +213,15 @@ impl ClientFault {
         Self::Local { what: what.into(), cause }
     }
 
+    /// Whether nobody reads standard output any more.
+    pub(super) fn is_unread(&self) -> bool {
+        match self {
+            Self::Local { what, cause } => what == "stdout" && cause.kind() == io::ErrorKind::BrokenPipe,
+            Self::Stopped { cause, .. } => cause.is_unread(),
+            _ => false,
+        }
+    }
+
     /// The same, after a part had been done.
     pub(super) fn after(self, done: u64) -> Self {
         if done == 0 { self } else { Self::Stopped { done, cause: Box::new(self) } }

@@ -8,6 +8,7 @@ use std::io::Write;
 use nbd_gateway_policy::types::Bytes;
 
 use super::ClientFault;
+use crate::command::escaped;
 
 /// Stdout and stderr, or what stands for them in tests.
 pub(super) struct Voice<'a> {
@@ -24,14 +25,14 @@ impl<'a> Voice<'a> {
     /// Prints whole lines. Unlike `println!`, a reader that went away is an error and no panic.
     pub(super) fn print(&mut self, text: &str) -> Result<(), ClientFault> {
         self.out
-            .write_all(text.as_bytes())
+            .write_all(escaped(text).as_bytes())
             .and_then(|()| self.out.flush())
             .map_err(|cause| ClientFault::local("stdout", cause))
     }
 
     /// Tells something besides, on a line of its own. That nobody listens is no failure.
     pub(super) fn aside(&mut self, text: &str) {
-        let _ = writeln!(self.aside, "{text}").and_then(|()| self.aside.flush());
+        let _ = writeln!(self.aside, "{}", escaped(text)).and_then(|()| self.aside.flush());
     }
 }
 

@@ -22,7 +22,11 @@ const SILENCE: Duration = Duration::from_secs(45);
 /// Shows those that there are.
 pub(super) fn show(args: &Events, screen: Screen) -> Result<(), AskFault> {
     Ask::of(&args.admin)?.look(&path(args))?.print(args.admin.json, |list: Vec<EventView>| {
-        if list.is_empty() { "nothing has happened to a size\n".to_owned() } else { table(&list, screen) }
+        match (list.is_empty(), args.limit) {
+            (true, 0) => "no events shown: --limit is 0; with --follow it shows only new ones\n".to_owned(),
+            (true, _) => "nothing has happened to a size\n".to_owned(),
+            (false, _) => table(&list, screen),
+        }
     })
 }
 
