@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use nbd_gateway_config::{Config, Tenant, UriTls};
 use nbd_gateway_metrics::Metrics;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -23,7 +24,7 @@ use crate::reload::{Ask, Doors, Embedded, House, InRun, Planned, Reload, Source}
 use crate::resize::notes::Notes;
 use crate::service::{Glance, Service};
 use crate::session::SessionTable;
-use crate::shards::Shards;
+use crate::shards::{Shard, Shards};
 use crate::tls::{BackendTls, CertificateFault};
 
 /// How long backends and the admin interface have, after `drain-timeout`, to be let go.
@@ -64,7 +65,8 @@ pub struct App {
     config: Arc<Config>,
     doors: Doors,
     listeners: Vec<Planned>,
-    admin: Option<Admin>,
+    /// The admin interface and its thread.
+    admin: Option<(Admin, Shard)>,
     registry: Arc<Registry>,
     notes: Arc<Notes>,
     table: Arc<SessionTable>,
@@ -95,7 +97,14 @@ impl App {
         }
         twins::warn(&config, &[]);
         let admin = match &config.admin {
-            Some(address) => Some(Admin::bind(address, &config).await.map_err(StartError::Admin)?),
+            Some(address) => {
+                let thread =
+                    |error| StartError::Admin(format!("cannot start a thread for the admin interface: {error}"));
+                Some((
+                    Admin::bind(address, &config).await.map_err(StartError::Admin)?,
+                    shards.apart("admin").map_err(thread)?,
+                ))
+            }
             None => None,
         };
         let pool = Arc::new(Pool::new(BUFFERS_KEPT));
@@ -144,7 +153,7 @@ impl App {
 
     /// Where the admin interface is.
     pub fn admin(&self) -> Option<&str> {
-        self.admin.as_ref().map(|a| a.url.as_str())
+        self.admin.as_ref().map(|(admin, _)| admin.url.as_str())
     }
 
     /// The way to have the configuration read anew while it runs.
@@ -188,7 +197,8 @@ impl App {
             service: service.clone(),
         };
         running.begin(self.listeners, &self.config.limits);
-        let admin = self.admin.map(|admin| tokio::spawn(admin.run(inside, phases, ending)));
+        let control = Handle::current();
+        let admin = self.admin.map(|(admin, apart)| apart.spawn(admin.run(inside, control, phases, ending)));
         phase.send_replace(Phase::Ready);
         service.ready().await;
         let tending = tokio::spawn(service.clone().tend(self.registry.shards().clone(), glance));

@@ -36,16 +36,14 @@ impl Shards {
         let (end, ending) = watch::channel(());
         let mut shards = Vec::new();
         for n in 0..threads.max(1) {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            shards.push(Shard::on(runtime.handle().clone()));
-            let mut ending = ending.clone();
-            std::thread::Builder::new().name(format!("shard-{n}")).spawn(move || {
-                // Until the sender is gone; whatever still runs then is dropped.
-                runtime.block_on(async { while ending.changed().await.is_ok() {} });
-                runtime.shutdown_background();
-            })?;
+            shards.push(Shard::on(thread(format!("shard-{n}"), ending.clone())?));
         }
         Ok(Self { shards: shards.into(), next: Arc::default(), _end: Arc::new(end) })
+    }
+
+    /// A thread of the same kind that is no shard and lives as long: for work that must not delay requests.
+    pub fn apart(&self, name: &str) -> io::Result<Shard> {
+        thread(name.to_owned(), self._end.subscribe()).map(Shard::on)
     }
 
     /// The runtime of the caller as the only shard: for tests.
@@ -64,6 +62,18 @@ impl Shards {
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.shards.len().max(1);
         self.shards.get(at).cloned().unwrap_or_else(|| Shard::on(Handle::current()))
     }
+}
+
+/// Starts a thread with a runtime of its own, which ends when the sender is gone.
+fn thread(name: String, mut ending: watch::Receiver<()>) -> io::Result<Handle> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new().name(name).spawn(move || {
+        // Whatever still runs then is dropped.
+        runtime.block_on(async { while ending.changed().await.is_ok() {} });
+        runtime.shutdown_background();
+    })?;
+    Ok(handle)
 }
 
 impl Shard {

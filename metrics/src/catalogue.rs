@@ -2,6 +2,7 @@
 //!
 //! A registry tells only what has a series. What an alert or a dashboard may name has to be known before.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -49,8 +50,13 @@ impl Catalogue {
     /// All series in Prometheus' text format.
     pub(crate) fn render(&self) -> Result<String, Error> {
         let mut out = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        self.render_to(&mut out)?;
         String::from_utf8(out).map_err(|e| Error::Msg(e.to_string()))
+    }
+
+    /// The same, written piece by piece.
+    pub(crate) fn render_to(&self, to: &mut impl Write) -> Result<(), Error> {
+        TextEncoder::new().encode(&self.registry.gather(), to)
     }
 }
 

@@ -523,6 +523,12 @@ impl Metrics {
         self.looks.look();
         self.registry.render()
     }
+
+    /// The same, written piece by piece.
+    pub fn render_to(&self, to: &mut impl std::io::Write) -> Result<(), prometheus::Error> {
+        self.looks.look();
+        self.registry.render_to(to)
+    }
 }
 
 impl ExportMetrics {

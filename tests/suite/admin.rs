@@ -1,6 +1,10 @@
 //! Promise: the admin interface says whether the gateway lives, whether it takes clients, and what it does.
 
-use crate::gateway::{Gateway, export};
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::gateway::{Gateway, TOKEN, export};
 use crate::place::Place;
 use crate::process::{Call, Output};
 use crate::scripted::backend::{Backend, Script};
@@ -159,7 +163,15 @@ fn on_this_host_only_its_own_names_are_answered() -> Result<(), Trouble> {
     let gateway = Gateway::start(&export("a", "memory:", "size = \"1MiB\""))?;
     let url = gateway.told("admin on ").to_owned();
     let asked = |host: &str, path: &str| page(&["--header", &format!("Host:{host}"), &format!("{url}{path}")]);
-    let data = ["/", "/page/page.js", "/api/v1/exports", "/api/v1/sessions", "/api/v1/events", "/api/v1/openapi.json"];
+    let data = [
+        "/",
+        "/metrics",
+        "/page/page.js",
+        "/api/v1/exports",
+        "/api/v1/sessions",
+        "/api/v1/events",
+        "/api/v1/openapi.json",
+    ];
     for path in data {
         for host in ["127.0.0.1", "localhost:80", "a.localhost", "[::1]:9809"] {
             let output = asked(host, path)?;
@@ -173,7 +185,7 @@ fn on_this_host_only_its_own_names_are_answered() -> Result<(), Trouble> {
     // Who brings the token gets no further.
     let order = ["--request", "POST", "--header", "Host: evil.example", &format!("{url}/api/v1/drain")];
     ensure(page(&order)?.stdout.ends_with(" 421"), || "an order was taken".into())?;
-    for path in ["/livez", "/readyz", "/metrics"] {
+    for path in ["/livez", "/readyz"] {
         let output = asked("gateway.example", path)?;
         ensure(output.stdout.ends_with(" 200"), || output.trouble(path).to_string())?;
     }
@@ -183,12 +195,108 @@ fn on_this_host_only_its_own_names_are_answered() -> Result<(), Trouble> {
     gateway.end()
 }
 
+#[test]
+fn every_error_is_a_sentence_in_json_and_says_what_to_do() -> Result<(), Trouble> {
+    let gateway = Gateway::start(&export("a", "memory:", "size = \"1MiB\""))?;
+    let url = gateway.told("admin on ").to_owned();
+    let token = format!("Authorization: Bearer {TOKEN}");
+    let json = "Content-Type: application/json";
+    for (method, path, body, status, says) in [
+        ("GET", "/nothing", "", 404, "there is nothing at /nothing"),
+        ("GET", "/api/v1/exports//jobs/1", "", 405, "takes no GET; it takes DELETE"),
+        ("POST", "/api/v1/exports//resize", "{\"size\": 1}", 404, "there is no export"),
+        ("GET", "/api/v1/exports/", "", 404, "there is nothing at /api/v1/exports/"),
+        ("POST", "/api/v1/sessions", "", 405, "takes no POST; it takes GET"),
+        ("POST", "/readyz", "", 405, "takes no POST; it takes GET"),
+        ("GET", "/api/v1/drain", "", 405, "it takes POST"),
+        ("DELETE", "/api/v1/exports/a/jobs/abc", "", 400, "not the number of a resize"),
+        ("GET", "/api/v1/exports/%ff", "", 400, "UTF-8"),
+        ("GET", "/api/v1/events?limit=many", "", 400, "cannot read the query: limit"),
+        ("PATCH", "/api/v1/tenants/default", "[null]", 400, "expected an object"),
+        ("POST", "/api/v1/exports/a/resize", "[\"3MiB\", true]", 400, "expected an object"),
+        ("POST", "/api/v1/exports/a/resize", "{\"size\": {}}", 400, "expected a number of bytes, or a text such as"),
+        ("POST", "/api/v1/ledger/reconcile", "[true]", 400, "expected an object"),
+        ("POST", "/api/v1/ledger/reconcile", "{", 400, "cannot read the body"),
+    ] {
+        let said = page(&[
+            "--request",
+            method,
+            "--header",
+            &token,
+            "--header",
+            json,
+            "--data",
+            body,
+            "--path-as-is",
+            &format!("{url}{path}"),
+        ])?
+        .stdout;
+        let about = || format!("{method} {path} {body}: {said}");
+        let (text, code) = said.rsplit_once(' ').unwrap_or_default();
+        ensure(code == status.to_string(), about)?;
+        let error = serde_json::from_str::<serde_json::Value>(text)
+            .map_err(|error| Trouble::new(format!("{error}: {}", about())))?;
+        let error = error["error"].as_str().unwrap_or_default();
+        ensure(error.contains(says), about)?;
+        for name in ["Wanted", "QuotaOrder", "struct", "enum", "u64", "u32"] {
+            ensure(!error.contains(name), about)?;
+        }
+    }
+    for accept in ["application/json", "text/event-stream"] {
+        let words =
+            ["--header", "Last-Event-ID: f", "--header", &format!("Accept: {accept}"), &format!("{url}/api/v1/events")];
+        ensure(page(&words)?.stdout.ends_with(" 400"), || format!("{accept}: it is taken"))?;
+    }
+    gateway.end()
+}
+
+/// What a stranger's page or a broken scraper could do: ask and not read, and ask again as soon as there is an answer.
+#[test]
+fn scrapes_that_nobody_reads_delay_no_handshake_and_hold_a_bounded_number_of_bytes() -> Result<(), Trouble> {
+    let mut tables = export("m", "memory:", "size = \"1MiB\"");
+    for number in 0..700 {
+        tables += &export(&format!("export-{number}"), &format!("nbd+unix:///{number}?socket=/nonexistent"), "");
+    }
+    let mut gateway = Gateway::start(&tables)?;
+    let address = gateway.told("admin on http://").to_owned();
+    let ask = |path: &str| -> Result<TcpStream, Trouble> {
+        let mut stream = TcpStream::connect(&address)?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;
+        Ok(stream)
+    };
+    let socket = gateway.socket().to_owned();
+    let handshakes = || -> Result<Duration, Trouble> {
+        let mut took: Vec<Duration> = Vec::new();
+        for _ in 0..50 {
+            let began = Instant::now();
+            RawClient::open(&socket, "m", Framing::Structured)?.0.leave()?;
+            took.push(began.elapsed());
+        }
+        took.sort();
+        Ok(took[25])
+    };
+    let alone = handshakes()?;
+    let before = gateway.peak_memory()?;
+    let unread = (0..200).map(|_| ask("/metrics")).collect::<Result<Vec<_>, _>>()?;
+    let meanwhile = handshakes()?;
+    // One thread encodes, and whoever accepts does not wait for it: a fifth of a second is many times what an answer takes.
+    ensure(meanwhile < alone * 10 + Duration::from_millis(200), || {
+        format!("{alone:?} alone, {meanwhile:?} meanwhile")
+    })?;
+    let held = gateway.peak_memory()?.saturating_sub(before);
+    ensure(held < 200 << 10, || format!("{held} KiB are held for those who do not read"))?;
+    drop(unread);
+    let page = page(&[&format!("http://{address}/metrics")])?.stdout;
+    ensure(page.ends_with(" 200") && page.len() > 1 << 20, || format!("{} bytes", page.len()))?;
+    gateway.end()
+}
+
 /// A scraper that hangs costs itself its page, and holds up no end.
 #[test]
 fn an_admin_client_that_says_nothing_does_not_hold_the_end_up() -> Result<(), Trouble> {
     let gateway = Gateway::start(&export("a", "memory:", "size = \"1MiB\""))?;
     let address = gateway.told("admin on http://").to_owned();
-    let silent = std::net::TcpStream::connect(&address)?;
+    let silent = TcpStream::connect(&address)?;
     says(&[&format!("http://{address}/livez")], "alive\n 200")?;
     gateway.end()?;
     drop(silent);

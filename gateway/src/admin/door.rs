@@ -31,6 +31,8 @@ const CONNECTIONS: u32 = 256;
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long what is sent may be left untaken.
 const UNTAKEN: Duration = Duration::from_secs(30);
+/// What one connection holds of a request, and of an answer that is not taken: so much each, in bytes.
+const HELD: usize = 32 * 1024;
 /// Until the next try, when nobody can be let in: there are no more files to be had.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -90,7 +92,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(SILENCE);
+    http.timer(TokioTimer::new()).header_read_timeout(SILENCE).max_buf_size(HELD);
     let stream = TokioIo::new(Patience::new(stream, UNTAKEN));
     let evicted = place.evicted();
     let place = Arc::new(place);

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Shared;
-use super::answer::{lowered, refuse, tell};
+use super::answer::{refuse, tell};
 use super::stream::stream;
 use super::view::EventView;
 use crate::ledger::{EventFilter, UnixMillis};
@@ -31,6 +31,7 @@ pub(super) struct Which {
     /// Only those of this export.
     export: Option<String>,
     /// Only those of this kind.
+    #[schemars(extend("enum" = Kind::ALL.map(Kind::word)))]
     kind: Option<String>,
     /// Only those of this time and later: RFC 3339 (`2026-11-23T14:30:00Z`; without a zone it is UTC, without a time it is
     /// midnight), or seconds since 1970, to the millisecond.
@@ -74,8 +75,13 @@ pub(super) async fn events(
     headers: HeaderMap,
     which: Result<Query<Which>, QueryRejection>,
 ) -> Response {
-    let filter = match which.map_err(|error| lowered(&error.body_text())).and_then(|Query(which)| which.filter()) {
+    let filter = match which.map_err(|error| unread(&error)).and_then(|Query(which)| which.filter()) {
         Ok(filter) => filter,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
+    };
+    // Checked for a list too, which does not need it: what is no number is a mistake of whoever sends it.
+    let seen = match last_seen(&headers) {
+        Ok(seen) => seen,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
     };
     let ledger = shared.registry.ledger();
@@ -83,18 +89,19 @@ pub(super) async fn events(
         if filter.before.is_some() {
             return refuse(StatusCode::BAD_REQUEST, "a stream has no end: leave `before` out, or ask for JSON");
         }
-        return match last_seen(&headers) {
-            Ok(seen) => {
-                let filter = EventFilter { since: seen.or(filter.since), ..filter };
-                stream(ledger, &shared.streams, filter).await
-            }
-            Err(error) => refuse(StatusCode::BAD_REQUEST, error),
-        };
+        let filter = EventFilter { since: seen.or(filter.since), ..filter };
+        return stream(ledger, &shared.streams, filter).await;
     }
     match ledger.events(filter).await {
         Ok(events) => tell(events.into_iter().map(EventView::from).collect::<Vec<_>>()),
         Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
     }
+}
+
+/// What is wrong with a query, without the names of this program's types.
+fn unread(error: &QueryRejection) -> String {
+    let said = error.body_text();
+    format!("cannot read the query: {}", said.split_once(": ").map_or(said.as_str(), |(_, why)| why))
 }
 
 /// Whether a stream is asked for, and JSON is not liked better.

@@ -8,22 +8,28 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use nbd_gateway_config::Tenant;
 use nbd_gateway_policy::types::TenantId;
+use serde::Serialize;
 
 use super::Shared;
 use super::answer::{refuse, tell, unopened};
 use super::name::Name;
+use super::paced::Paced;
+use super::text::{self, Encoded};
 use super::view::{ExportView, SessionView, TenantView};
 use crate::export::{Export, OpenError};
 
 /// The exports that are open.
 pub(super) async fn exports(State(shared): State<Shared>) -> Response {
-    let mut sessions: HashMap<String, u64> = HashMap::new();
-    for session in shared.sessions.list() {
-        let count = sessions.entry(session.export).or_default();
-        *count = count.saturating_add(1);
-    }
-    let view = |export: &Arc<Export>| ExportView::of(export, sessions.get(export.name()).copied().unwrap_or(0));
-    tell(shared.registry.open_now().iter().map(view).collect::<Vec<_>>())
+    list(&shared, &shared.answers.exports, |shared| {
+        let mut sessions: HashMap<String, u64> = HashMap::new();
+        for session in shared.sessions.list() {
+            let count = sessions.entry(session.export).or_default();
+            *count = count.saturating_add(1);
+        }
+        let view = |export: &Arc<Export>| ExportView::of(export, sessions.get(export.name()).copied().unwrap_or(0));
+        shared.registry.open_now().iter().map(view).collect::<Vec<_>>()
+    })
+    .await
 }
 
 /// One of them.
@@ -36,10 +42,13 @@ pub(super) async fn export(State(shared): State<Shared>, Path(Name(name)): Path<
 
 /// The tenants and what they use.
 pub(super) async fn tenants(State(shared): State<Shared>) -> Response {
-    let unmeasured = shared.registry.unmeasured_exports();
-    let known = shared.registry.config();
-    let view = |known: &Tenant| view(&shared, &known.id, unmeasured.get(&known.id).copied().unwrap_or(0));
-    tell(known.tenants().iter().map(view).collect::<Vec<_>>())
+    list(&shared, &shared.answers.tenants, |shared| {
+        let unmeasured = shared.registry.unmeasured_exports();
+        let known = shared.registry.config();
+        let view = |known: &Tenant| view(shared, &known.id, unmeasured.get(&known.id).copied().unwrap_or(0));
+        known.tenants().iter().map(view).collect::<Vec<_>>()
+    })
+    .await
 }
 
 /// A tenant as it is now.
@@ -54,7 +63,25 @@ fn view(shared: &Shared, id: &TenantId, unmeasured: u32) -> TenantView {
 
 /// The clients that are connected.
 pub(super) async fn sessions(State(shared): State<Shared>) -> Response {
-    tell(shared.sessions.list().into_iter().map(SessionView::from).collect::<Vec<_>>())
+    list(&shared, &shared.answers.sessions, |shared| {
+        shared.sessions.list().into_iter().map(SessionView::from).collect::<Vec<_>>()
+    })
+    .await
+}
+
+/// A list that all who ask at the same time share: there may be thousands of lines in it.
+async fn list<T: Serialize + 'static>(
+    shared: &Shared,
+    answers: &Paced<Encoded>,
+    look: fn(&Shared) -> Vec<T>,
+) -> Response {
+    let encoded = answers.ask(|| {
+        let shared = shared.clone();
+        shared.answers.kept.clone().encode(move |to| {
+            serde_json::to_writer(to, &look(&shared)).map_err(|error| format!("cannot encode the list: {error}"))
+        })
+    });
+    text::answer("application/json", &encoded.await)
 }
 
 /// An export as it is now.

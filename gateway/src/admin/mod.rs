@@ -12,11 +12,13 @@ mod look;
 mod name;
 mod openapi;
 mod order;
+mod paced;
 mod page;
 mod patience;
 mod routes;
 mod state;
 mod stream;
+mod text;
 mod token;
 pub mod view;
 
@@ -24,10 +26,13 @@ use std::sync::Arc;
 
 use nbd_gateway_config::{AdminAddress, Config, ListenAddress};
 use nbd_gateway_metrics::Metrics;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
+use self::paced::Paced;
+use self::text::{Encoded, Kept};
 pub use token::TokenFile;
-pub(crate) use token::token_in;
+pub(crate) use token::{read_token_file, token_in};
 
 pub(crate) use self::name::in_a_path;
 
@@ -58,6 +63,20 @@ struct Shared {
     drain: Arc<watch::Sender<bool>>,
     /// Places for those who follow the events.
     streams: Arc<Semaphore>,
+    /// The runtime that accepts and dials: orders are carried out there.
+    control: Handle,
+    answers: Answers,
+}
+
+/// Answers that readers share.
+#[derive(Clone, Debug, Default)]
+struct Answers {
+    kept: Kept,
+    alive: Paced<Option<String>>,
+    metrics: Paced<Encoded>,
+    exports: Paced<Encoded>,
+    tenants: Paced<Encoded>,
+    sessions: Paced<Encoded>,
 }
 
 /// What the interface shows and changes.
@@ -120,14 +139,20 @@ impl Admin {
         }
     }
 
-    /// Serves until `end` is true.
-    pub async fn run(self, inside: Inside, phase: watch::Receiver<Phase>, end: watch::Receiver<bool>) {
+    /// Serves until `end` is true, in a thread of its own that is none of the gateway's others: whatever readers ask for
+    /// costs those nothing. Orders are carried out by `control`.
+    pub async fn run(self, inside: Inside, control: Handle, phase: watch::Receiver<Phase>, end: watch::Receiver<bool>) {
         let Inside { metrics, registry, sessions, token_file, reload, drain } = inside;
         let streams = Arc::new(Semaphore::new(stream::STREAMS));
-        let shared = Shared { metrics, registry, sessions, phase, reload, drain, streams };
+        let answers = Answers::default();
+        let shared = Shared { metrics, registry, sessions, phase, reload, drain, streams, control, answers };
         let Self { _file, reach, listening, .. } = self;
         let config = Arc::clone(&shared.registry);
         let keepalive = move || config.config().limits.arrivals.keepalive;
+        let listening = match listening.rehome() {
+            Ok(listening) => listening,
+            Err(error) => return tracing::error!(%error, "cannot serve the admin interface"),
+        };
         door::serve(listening, routes::router(&token_file, reach, shared), keepalive, end).await;
     }
 }

@@ -12,7 +12,7 @@ use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::types::{Size, TenantId};
 
 use super::Shared;
-use super::answer::{refuse, refused, tell, unopened, unread};
+use super::answer::{Object, refuse, refused, tell, unopened, unread};
 use super::look::{one, open_now, tenant};
 use super::name::Name;
 use super::view::{Draining, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, Wanted};
@@ -23,10 +23,10 @@ use crate::resize::allowance::{self, NotOrdered};
 pub(super) async fn resize(
     State(shared): State<Shared>,
     Path(Name(name)): Path<Name>,
-    body: Result<Json<Resize>, JsonRejection>,
+    body: Result<Json<Object<Resize>>, JsonRejection>,
 ) -> Response {
     let (wanted, adopt) = match body {
-        Ok(Json(Resize { size, adopt })) => (size, adopt),
+        Ok(Json(Object(Resize { size, adopt }))) => (size, adopt),
         Err(error) => return unread(&error, "send {\"size\": \"8GiB\"}"),
     };
     let change = match wanted {
@@ -70,7 +70,10 @@ async fn wish(shared: &Shared, name: &str, wish: impl FnOnce(u64) -> Wish) -> Re
 }
 
 /// Calls off a resize that still waits for those before it.
-pub(super) async fn cancel(State(shared): State<Shared>, Path((Name(name), job)): Path<(Name, u64)>) -> Response {
+pub(super) async fn cancel(State(shared): State<Shared>, Path((Name(name), job)): Path<(Name, String)>) -> Response {
+    let Ok(job) = job.parse() else {
+        return refuse(StatusCode::BAD_REQUEST, format!("{job:?} is not the number of a resize; `exports` lists them"));
+    };
     match open_now(&shared, &name) {
         Err(answer) => *answer,
         Ok(export) if export.resizer().jobs.cancel(job) => tell(one(&shared, &export)),
@@ -82,14 +85,14 @@ pub(super) async fn cancel(State(shared): State<Shared>, Path((Name(name), job))
 pub(super) async fn quota(
     State(shared): State<Shared>,
     Path(name): Path<String>,
-    body: Result<Json<QuotaOrder>, JsonRejection>,
+    body: Result<Json<Object<QuotaOrder>>, JsonRejection>,
 ) -> Response {
     const EXAMPLE: &str = "send {\"quota\": \"2TiB\", \"soft_quota\": null}, or one of them";
     let wanted = match body {
-        Ok(Json(QuotaOrder { quota: None, soft_quota: None })) => {
+        Ok(Json(Object(QuotaOrder { quota: None, soft_quota: None }))) => {
             return refuse(StatusCode::BAD_REQUEST, format!("nothing is to be changed; {EXAMPLE}"));
         }
-        Ok(Json(QuotaOrder { quota, soft_quota })) => {
+        Ok(Json(Object(QuotaOrder { quota, soft_quota }))) => {
             let read = |limit: Option<Option<Wanted>>| limit.map(|limit| limit.map(bound).transpose()).transpose();
             match (read(quota), read(soft_quota)) {
                 (Ok(quota), Ok(soft)) => allowance::Wanted { quota, soft },
@@ -126,9 +129,12 @@ fn bound(wanted: Wanted) -> Result<Size, String> {
 }
 
 /// Holds the ledger against what there is.
-pub(super) async fn reconcile(State(shared): State<Shared>, body: Result<Json<Reconcile>, JsonRejection>) -> Response {
+pub(super) async fn reconcile(
+    State(shared): State<Shared>,
+    body: Result<Json<Object<Reconcile>>, JsonRejection>,
+) -> Response {
     let apply = match body {
-        Ok(Json(Reconcile { apply })) => apply,
+        Ok(Json(Object(Reconcile { apply }))) => apply,
         Err(error) => return unread(&error, "send {\"apply\": false}"),
     };
     match shared.registry.reconcile(apply).await {

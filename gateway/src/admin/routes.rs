@@ -1,15 +1,18 @@
 //! Every path of the interface, in one table: the router is built from it, and so is what [`document`](super::openapi)
 //! tells of it. A path that is not here does not exist.
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode};
-use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post};
 use axum::{Json, Router};
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
+use super::answer::{explain, refuse};
 use super::token::{self, TokenFile};
 use super::view::{
     Draining, EventView, ExportView, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView,
@@ -98,7 +101,8 @@ pub(super) fn table() -> Vec<Route> {
         Route {
             asks: Asks::Anyone,
             any_name: true,
-            ..seen("/livez", "whether the process runs", Shape::Text, get(|| async { "alive\n" }))
+            fails: not_ready,
+            ..seen("/livez", "whether every thread that moves requests answers", Shape::Text, get(state::livez))
         },
         Route {
             asks: Asks::Anyone,
@@ -116,7 +120,7 @@ pub(super) fn table() -> Vec<Route> {
             ..seen("/page/{file}", "what that page is made of", Shape::File("*/*"), get(page::part))
         },
         Route {
-            any_name: true,
+            fails: not_ready,
             ..seen("/metrics", "the metrics, in Prometheus' text format", Shape::Text, get(state::metrics))
         },
         seen("/api/v1/exports", "the exports that are open", json::<Vec<ExportView>>(), get(look::exports)),
@@ -220,10 +224,39 @@ pub(super) fn router(token: &TokenFile, reach: Reach, shared: Shared) -> Router 
             Asks::Reader => reach != Reach::Others,
             Asks::Operator => false,
         };
+        let serves = match asks {
+            Asks::Operator => serves.route_layer(from_fn_with_state(shared.control.clone(), by_control)),
+            Asks::Anyone | Asks::Reader => serves,
+        };
         let serves = if open { serves } else { serves.route_layer(from_fn_with_state(token.clone(), token::require)) };
         let named = any_name || reach != Reach::Host;
         let serves = if named { serves } else { serves.route_layer(from_fn(host::require)) };
         router = router.route(path, serves);
     }
-    router.layer(DefaultBodyLimit::max(LONGEST_BODY)).with_state(shared)
+    router.layer(DefaultBodyLimit::max(LONGEST_BODY)).layer(from_fn(explain)).with_state(shared)
+}
+
+/// Whether this path answers in text.
+pub(super) fn in_text(path: &str) -> bool {
+    table().iter().any(|route| route.path == path && matches!(route.answers.1, Shape::Text))
+}
+
+/// The methods that this path takes.
+pub(super) fn methods_of(path: &str) -> Vec<String> {
+    let fits = |pattern: &str| {
+        pattern.split('/').count() == path.split('/').count()
+            && pattern.split('/').zip(path.split('/')).all(|(part, is)| part.starts_with('{') || part == is)
+    };
+    table().iter().filter(|route| fits(route.path)).map(|route| route.method.to_string()).collect()
+}
+
+/// Has a request answered by the runtime that accepts and dials, where what it sets off may live on.
+async fn by_control(State(control): State<Handle>, request: Request, next: Next) -> Response {
+    let mut answering = JoinSet::new();
+    // Dropped with this: an order whose sender has left ends as it does.
+    answering.spawn_on(next.run(request), &control);
+    match answering.join_next().await {
+        Some(Ok(answer)) => answer,
+        Some(Err(_)) | None => refuse(StatusCode::SERVICE_UNAVAILABLE, "the gateway ends"),
+    }
 }

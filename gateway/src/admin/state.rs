@@ -1,10 +1,28 @@
-//! Whether the gateway takes clients, and what it counts.
+//! Whether the gateway lives and takes clients, and what it counts.
+
+use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::{Phase, Shared};
+use super::{Phase, Shared, text};
+use crate::service::silent_threads;
+
+/// How long `/livez` waits for the answer of every thread that moves requests.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same question as the service manager's watchdog: does every thread that moves requests or takes clients answer?
+pub(super) async fn livez(State(shared): State<Shared>) -> Response {
+    let looked = shared.answers.alive.ask(|| {
+        let (shards, control) = (shared.registry.shards().clone(), shared.control.clone());
+        async move { silent_threads(&shards, &control, PATIENCE).await }
+    });
+    match looked.await {
+        None => "alive\n".into_response(),
+        Some(silent) => (StatusCode::SERVICE_UNAVAILABLE, format!("{silent}\n")).into_response(),
+    }
+}
 
 pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
     match *shared.phase.borrow() {
@@ -15,11 +33,14 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
 }
 
 pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
-    shared.metrics.ledger(shared.registry.ledger().is_up());
-    // Counted where it changes, shown when it is looked at.
-    shared.registry.tell_usage();
-    match shared.metrics.render() {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+    let encoded = shared.answers.metrics.ask(|| {
+        let shared = shared.clone();
+        shared.answers.kept.clone().encode(move |to| {
+            shared.metrics.ledger(shared.registry.ledger().is_up());
+            // Counted where it changes, shown when it is looked at.
+            shared.registry.tell_usage();
+            shared.metrics.render_to(to).map_err(|error| format!("cannot encode the metrics: {error}"))
+        })
+    });
+    text::answer("text/plain; version=0.0.4; charset=utf-8", &encoded.await)
 }

@@ -231,13 +231,16 @@ pub struct Resize {
 
 /// A size as it may be asked for.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number of bytes, or a text such as \"8GiB\"")]
 pub enum Wanted {
     /// In bytes.
     Bytes(u64),
     /// With a unit; with a `+`, by how much.
-    Text(String),
+    Text(#[schemars(regex(pattern = SIZE))] String),
 }
+
+/// A size in text: a number, and a unit or none.
+const SIZE: &str = r"^\+?[0-9]+(\.[0-9]+)?\s*(([KkMmGgTtPpEe][Ii]?)?[Bb])?$";
 
 /// What an order about a size came to.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

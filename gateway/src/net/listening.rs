@@ -44,6 +44,14 @@ impl Listening {
         Ok(Self::Unix(socket.listen(backlog)?))
     }
 
+    /// The same, for the runtime that calls this.
+    pub fn rehome(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener.into_std()?)?),
+            Self::Unix(listener) => Self::Unix(UnixListener::from_std(listener.into_std()?)?),
+        })
+    }
+
     /// The next connection. Cancel-safe: yes.
     pub async fn accept(&self) -> io::Result<Stream> {
         match self {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::doors::Planned;
 use super::{Ask, Doors, House, NotReloaded, Outcome, Source};
-use crate::admin::{TokenFile, token_in};
+use crate::admin::{TokenFile, read_token_file, token_in};
 use crate::app::look_at_backend_certificates;
 use crate::export::{Lease, Opened, Registry, twins};
 use crate::log::ORDERED;
@@ -239,7 +239,7 @@ fn named_embedded(config: &Config) -> impl Iterator<Item = Resolved> {
 
 /// What is wrong with a token's file.
 async fn no_token(file: &Path) -> Option<String> {
-    match tokio::fs::read_to_string(file).await {
+    match read_token_file(file).await {
         Ok(text) if !token_in(&text).is_empty() => None,
         Ok(_) => Some(format!("[admin]: token-file {} has no token in its first line", file.display())),
         Err(error) => Some(format!("[admin]: token-file {} can't be read: {error}", file.display())),

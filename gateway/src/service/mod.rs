@@ -29,6 +29,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::shards::Shards;
 
 pub use environment::Fault;
+pub(crate) use pulse::silent_threads;
 pub use status::Glance;
 
 /// How often the sentence is looked at.

@@ -9,9 +9,11 @@
 //! disk's fault, the others go on, and another start would not mend it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Manager;
 use crate::shards::Shards;
@@ -44,6 +46,22 @@ impl Manager {
         self.silent.lock().clear();
         tracing::info!("all threads that move requests answer again");
     }
+}
+
+/// Asks every shard, and the runtime that accepts and dials, for a sign of life within `limit`. None: all give one; else a sentence
+/// that names the others. Not to be called on a thread that it asks.
+pub(crate) async fn silent_threads(shards: &Shards, control: &Handle, limit: Duration) -> Option<String> {
+    let mut round = Round::ask(shards);
+    let mut controlling = control.spawn(async {});
+    let all = async { tokio::join!(round.answered(), &mut controlling) };
+    if timeout(limit, all).await.is_ok() {
+        return None;
+    }
+    let mut names: Vec<String> = round.silent.iter().map(|number| format!("shard-{number}")).collect();
+    if !controlling.is_finished() {
+        names.push("control".to_owned());
+    }
+    Some(format!("no answer of {} within {limit:?}", names.join(", ")))
 }
 
 /// Who does not answer, for people.

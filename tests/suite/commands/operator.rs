@@ -192,7 +192,11 @@ fn who_is_no_gateway_is_told_as_such() -> Result<(), Trouble> {
         &["gave no answer in HTTP", "admin interface?"],
     )?;
     let elsewhere = format!("{}/elsewhere", gateway_.told("admin on "));
-    fails_in_a_line(&gateway(["exports", "--admin", &elsewhere])?.run()?, 1, &["404", "admin interface?"])?;
+    fails_in_a_line(
+        &gateway(["exports", "--admin", &elsewhere])?.run()?,
+        1,
+        &["there is nothing at /elsewhere/api/v1/exports"],
+    )?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", listener.local_addr()?);
     let answering = thread::spawn(move || -> std::io::Result<()> {

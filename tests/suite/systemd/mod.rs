@@ -48,7 +48,7 @@ impl Manager {
         Gateway::launched_by(
             &self.launcher(more),
             place,
-            &format!("{listener}\n[admin]\naddress = \"off\"\n\n{tables}"),
+            &format!("{listener}\n[admin]\naddress = \"127.0.0.1:0\"\n\n{tables}"),
         )
     }
 

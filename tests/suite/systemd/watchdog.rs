@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Manager;
 use crate::gateway::Gateway;
 use crate::place::Place;
-use crate::process::Running;
+use crate::process::{Call, Running};
 use crate::trouble::{Trouble, ensure};
 
 /// What the manager waits for: half of it is what a thread has to answer in, on a busy machine too.
@@ -53,6 +53,13 @@ impl Held {
     }
 }
 
+/// What `/livez` says of a thread that is held.
+fn livez_names(gateway: &Gateway, name: &str) -> Result<(), Trouble> {
+    let url = gateway.told("admin on ").to_owned() + "/livez";
+    let said = Call::new("curl").args(["--silent", "--write-out", "%{http_code}", &url]).run()?.success()?.stdout;
+    ensure(said == format!("no answer of {name} within 5s\n503"), || format!("/livez said {said:?}"))
+}
+
 #[test]
 fn a_shard_that_hangs_stops_the_sign_of_life_and_is_named() -> Result<(), Trouble> {
     let place = Place::fresh()?;
@@ -63,6 +70,7 @@ fn a_shard_that_hangs_stops_the_sign_of_life_and_is_named() -> Result<(), Troubl
     manager.hear_until("WATCHDOG=1")?;
     let held = Held::new(&mut gateway, "shard-1")?;
     manager.hear_until("STATUS=no answer of shard-1\n")?;
+    livez_names(&gateway, "shard-1")?;
     // Several times what a sign would need.
     for _ in 0..2 {
         let heard = manager.hear_within(PATIENCE)?;
@@ -85,6 +93,8 @@ fn without_the_control_runtime_there_is_no_sign_of_life() -> Result<(), Trouble>
     while manager.hear_within(Duration::from_millis(1))?.is_some() {}
     let heard = manager.hear_within(2 * PATIENCE)?;
     ensure(heard.is_none(), || format!("the manager heard {heard:?}"))?;
+    // The admin interface is served by a thread of its own.
+    livez_names(&gateway, "control")?;
     held.release()?;
     manager.hear_until("WATCHDOG=1")?;
     gateway.end()

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::export::reconcile::{Audited, Found};
 use crate::ledger::Event;
+use crate::resize::history::Kind;
 
 /// Something that happened to a size.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -15,6 +16,7 @@ pub struct EventView {
     /// When, in milliseconds since 1970-01-01 UTC.
     pub at: u64,
     /// What: resized, refused, unsettled, settled, adopted, outside, quarantined, soft-quota, forgotten or quota-changed.
+    #[schemars(extend("enum" = Kind::ALL.map(Kind::word)))]
     pub kind: String,
     /// Whose export, or whose quota.
     #[serde(skip_serializing_if = "Option::is_none")]
