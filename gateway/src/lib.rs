@@ -151,15 +151,15 @@
 //! in is bounded (`admin/door.rs`, `admin/patience.rs`) and has to call this host by its name (`admin/host.rs`). Nobody waits
 //! for who looks. Orders (`admin/order.rs`) take the same ways as everything else: an operator's size is a wish of the
 //! coordinator's, a quota an order of `resize/allowance.rs`. The page (`admin/page/`) is some files in the program, and
-//! knows no more than the interface answers to anyone.
+//! knows no more than the interface answers to anyone. What many ask for is encoded once for all of them (`admin/paced.rs`).
 //!
 //! # Why one thread for a lane and its sessions
 //!
 //! A lane lives on one [shard](shards), and so does every session that uses it, so that a request and its reply never
 //! change threads. Measured with one client and small requests: a work-stealing runtime of two threads took 1.4 times
 //! the CPU for each request, all of it in waking threads. Exports, and the lanes of one export, are spread over the
-//! shards in turn. A runtime apart accepts, shakes hands and serves the admin interface, so that none of it waits for
-//! data.
+//! shards in turn. A runtime apart accepts and shakes hands, so that neither waits for data, and carries out operators' orders. The
+//! admin interface has a thread of its own, so that neither waits for readers; long answers are encoded beside that.
 //!
 //! # Memory
 //!
@@ -176,6 +176,7 @@
 //!   are back, and 64 KiB while it receives; rustls' own buffers beside that hold one record of 16 KiB each way.
 //! - Headers, error texts and extents are bounded one by one (proto.md's limits; 131072 extents of one context in one
 //!   answer), and by the number of requests in flight, not by the permits for bytes.
+//! - The admin interface keeps up to 64 MiB of encoded answers (`admin/text.rs`), and 64 KiB for each of its 256 connections.
 //! - The log holds up to 1 MiB that waits to be written and 1 MiB that is being written.
 //! - Resizes hold no permits: 16 of one session, 1024 of one export, and one standing NOTIFY of a session, which keeps one
 //!   chunk unread and merges the rest. Of an export's resizes, a bounded number is remembered for operators.
@@ -252,7 +253,7 @@
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
 //! | **Bounded series**: a metric's labels come from the configuration and from closed sets, never from a client; names that fit a template have series while they are open, a thousand at a time; the others share their template's, and what the configuration names always has its own. | `metrics` | there, `series.rs` |
 //! | **The log holds nobody up**, and nobody fills it: its lines are written by a thread of their own from a bounded queue, and every line that a client or a server can cause passes one rate limit. | `log` | there, `log` |
-//! | **A sign of life is one**: the service manager is told that the gateway lives only after every shard and the control runtime have run a task; a thread that hangs, spins or has ended stops that. | [`service`] | `systemd`, `service/tests.rs` |
+//! | **A sign of life is one**: the service manager, and who asks `/livez`, is told that the gateway lives only after every shard and the control runtime have run a task; a thread that hangs, spins or has ended stops that. | [`service`], `admin/state.rs` | `systemd`, `service/tests.rs` |
 //! | **All or nothing**: a configuration that is read anew is in force as a whole, or everything is as it was and every reason is told. Sessions of what did not change never notice. | [`reload`], `export/swap.rs` | `reload`, config's `changes` |
 //! | **Never two**: an export that is taken out and comes back is opened when its former self is closed, not before. | `export/leaving.rs`, `export/registry.rs` | `reload` |
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
