@@ -98,7 +98,7 @@ async fn serve(config: Config, shards: Shards, source: Source, metrics: Arc<Metr
     if let Ok(hangups) = hangups {
         tokio::spawn(read_anew(hangups, app.reload()));
     }
-    app.run(source, stop, service).await;
+    Box::pin(app.run(source, stop, service)).await;
     Ok(())
 }
 

@@ -89,7 +89,7 @@ impl Facts {
 #[derive(Debug)]
 pub enum Backend {
     /// An NBD server.
-    Lanes(Lanes),
+    Lanes(Box<Lanes>),
     /// This process.
     Origin(Origin),
 }
@@ -389,7 +389,7 @@ impl Backend {
             told,
             tasks,
         };
-        Ok((Backend::Lanes(lanes), facts, view))
+        Ok((Backend::Lanes(Box::new(lanes)), facts, view))
     }
 
     /// Takes a batch of one session; a session's requests all take the same lane.
