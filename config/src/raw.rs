@@ -303,11 +303,11 @@ pub(crate) struct RawLimits {
     /// done. Deeper queues only add latency.
     #[schemars(range(min = 1, max = 65_536), extend("default" = 256, "examples" = [256]))]
     pub(crate) session_requests: Option<i64>,
-    /// Payload bytes of one session that are in memory at a time; at least `largest-payload`. The default fits two of
-    /// the largest requests, so that one is read while another is written.
+    /// Bytes that the requests of one session and their answers take in memory at a time; at least `largest-payload`. The
+    /// default fits two of the largest requests, so that one is read while another is written.
     #[schemars(extend("default" = "64MiB", "examples" = ["64MiB"]))]
     pub(crate) session_bytes: Option<RawSize>,
-    /// Payload bytes of all sessions of one tenant that are in memory at a time; at least `largest-payload`. It bounds
+    /// The same of all sessions of one tenant, beyond one `largest-payload` for each; at least `largest-payload`. It bounds
     /// what a tenant can make the gateway hold.
     #[schemars(extend("default" = "1GiB", "examples" = ["1GiB"]))]
     pub(crate) tenant_bytes: Option<RawSize>,

@@ -163,23 +163,36 @@
 //!
 //! # Memory
 //!
-//! - Payloads: a session holds at most `session-bytes` in flight, or a single request. Its first `largest-payload`
-//!   bytes are its own; what goes beyond comes out of its tenant's `tenant-bytes`. So a tenant's sessions hold at most
-//!   `tenant-bytes + sessions * largest-payload`. A READ is charged when it is admitted, a WRITE before its payload is
-//!   read; both until the reply is with the kernel. The bridge adds at most two of the backend's blocks to a request.
+//! - Requests and answers: a session holds at most `session-bytes`, or a single request, and 512 bytes for each of
+//!   `session-requests`. Its first `largest-payload` bytes and those 512 are its own. What it holds beyond that comes out of
+//!   its tenant's `tenant-bytes`. So a tenant's sessions hold at most `tenant-bytes + sessions * (largest-payload + 512 *
+//!   session-requests)`. Every request is charged before its payload is read, until its reply is with the kernel: its
+//!   payload or that of its answer, and 512 bytes for headers and an error's sentence. A
+//!   BLOCK_STATUS is charged 128 bytes more for each context, and, as far as there is room, 16 bytes for each extent that
+//!   its answer may have. No answer takes more than its request was charged: extents that do not fit are left out (the
+//!   answer covers less), a sentence is cut, and a READ's answer in many small pieces is joined into one. The bridge adds at
+//!   most two of the backend's blocks to a request.
+//! - A session whose client is gone leaves what it still holds to its tenant's `tenant-bytes`. While more is held than
+//!   that, no session of the tenant takes anything, so the excess is at most one share for each session that was there.
+//! - RESIZE, QUERY and NOTIFY hold no permit: a session has 16 of them, each until its reply is written, of 1 KiB each.
+//! - A handshake holds one option, and 16 KiB of the answer to a LIST at a time.
 //! - Receive buffers, outside the permits: one of 128 KiB for each client's or backend's socket with an incomplete
 //!   message. One that is idle holds none.
 //! - The [pool](net::Pool) keeps up to 128 buffers (16 MiB) for the next reader.
-//! - A payload in flight keeps alive the buffers it lies in, all of each: at worst a few bytes hold 128 KiB. A client
-//!   can have no more of these than requests in flight, a backend no more than chunks in its answers.
+//! - A payload in flight keeps alive the buffers it lies in. What nobody keeps takes no room beside it: bytes that are
+//!   thrown away give way to what comes next, and a payload shorter than what was decoded before it is copied out
+//!   ([`proto::Inbox`]). A payload that waits for a slow client and fills less than half of its buffer is copied out
+//!   ([`net::Outbox`]). As soon as more than 128 full buffers (16 MiB, in the whole process) are pointed into, payloads of
+//!   less than 32 KiB are copied out when they come. So beyond those 16 MiB, payloads hold at most four times their length.
 //! - With TLS, each connection holds up to 128 KiB that are encrypted and wait for its socket, after the permits for them
 //!   are back, and 64 KiB while it receives; rustls' own buffers beside that hold one record of 16 KiB each way.
-//! - Headers, error texts and extents are bounded one by one (proto.md's limits; 131072 extents of one context in one
-//!   answer), and by the number of requests in flight, not by the permits for bytes.
 //! - The admin interface keeps up to 64 MiB of encoded answers (`admin/text.rs`), and 64 KiB for each of its 256 connections.
 //! - The log holds up to 1 MiB that waits to be written and 1 MiB that is being written.
-//! - Resizes hold no permits: 16 of one session, 1024 of one export, and one standing NOTIFY of a session, which keeps one
-//!   chunk unread and merges the rest. Of an export's resizes, a bounded number is remembered for operators.
+//! - A READ's answer that is still coming in pieces holds up to a quarter of the READ's length beside its data: it may have
+//!   16 chunks, and one more for each 512 bytes. Other replies may have 128. A chunk of extents is received only as far as
+//!   the request has room for it.
+//! - Of an export, 1024 resizes wait. One standing NOTIFY of a session keeps one chunk unread and merges the rest. Of an
+//!   export's resizes, a bounded number is remembered for operators.
 //!
 //! # Locks
 //!
@@ -220,7 +233,10 @@
 //! | **Exactly one reply** for every request accepted, or the connection ends. A job that is dropped unfinished answers `EIO`. Cookies come back bit for bit, even one used twice at once. | `work`, `session/reply.rs`, `lane/table.rs` | `multiplex.rs`, `bad_client`, `bad_backend` |
 //! | **What a client may not list does not exist for it**: a hidden name and a missing one take the same way, and dial nobody; what it has no verb for is neither offered nor done. | `session/visitor.rs`, policy's `access` | `access`, policy's `access` |
 //! | **A name stays in its directory**: a name that a client makes up becomes one file below the directory of its template, reached over no symbolic link; that directory is none that the gateway, or its operator for it, keeps anything else in. | `origin/place.rs`, config's `model/place.rs` | `origin`, config's `problems.rs`, `templates.rs`, `commands` |
-//! | **Bounded memory**: nothing is allocated because a peer claimed a length; payloads stay within the permits above. | `session/permits.rs`, `net/outbox.rs`, `proto` | `multiplex.rs`, `bad_client`, `proto/*/tests.rs` |
+//! | **Bounded memory**: nothing is allocated because a peer claimed a length; what a request makes the gateway hold stays within the permits above, whether its client reads or not. | `session/permits.rs`, `session/reply.rs`, `net/outbox.rs`, `proto` | `memory`, `multiplex.rs`, `bad_client`, `proto/*/tests.rs` |
+//! | **Who is gone gives its place back**: a session whose client has closed its connection ends, whatever its backend does: at once over a Unix socket, within a second over TCP. What it has in flight is the export's. | `session/departure.rs`, `export/orphans.rs` | `departure` |
+//! | **One request, bounded work**: what is split into many pieces goes a few at a time, is given up when nobody waits for it, and holds others up for one piece only. | `export/bridge.rs` | `long_requests` |
+//! | **Every conversation ends or makes progress**: a reply of endless chunks fails its request and ends the connection; redials pause longer until a connection lives for a second; a handshake has so many options. | `lane/decode.rs`, `lane/run.rs`, `proto/handshake/server.rs` | `bad_backend/endless.rs`, `proto/handshake/server/tests.rs` |
 //! | **Few requests do not queue behind many**: while a session with at most two small requests in flight is active, the others on its shard share a window on each lane, as large as the light session's latency allows, and take turns in it. | `session/turns.rs` | there, `fairness.rs` |
 //! | **Nobody waits for another's reading.** | `session/transmission.rs`, `net/outbox.rs` | `multiplex.rs` |
 //! | **In step**: what is wrong with a request is answered, its payload thrown away, and the stream goes on; where it can't be followed, that connection ends and no other. | `session/admit.rs`, `proto` | `session/admit.rs`, `bad_client`, `bad_backend` |

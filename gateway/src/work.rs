@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use crate::proto::reply::MAX_EXTENTS;
 use crate::proto::{Cmd, CmdFlags, Errno, Payload};
 use crate::session::Ticket;
 use crate::stamp::Stamp;
@@ -33,6 +34,11 @@ impl Request {
     /// The first byte after the range.
     pub fn end(&self) -> u64 {
         self.offset.saturating_add(self.length)
+    }
+
+    /// The bytes of its payload, or of its answer's.
+    pub fn payload_bytes(&self) -> u64 {
+        if matches!(self.command, Cmd::READ | Cmd::WRITE) { self.length } else { 0 }
     }
 
     /// Whether it may change data: WRITE, TRIM, WRITE_ZEROES.
@@ -137,6 +143,8 @@ pub struct Job {
     /// What to do.
     pub request: Request,
     waiter: Waiter,
+    /// The most extents of one context that its answer may have.
+    extents: usize,
     /// Who hears of sizes before the last, for a RESIZE with NOTIFY.
     hears: Option<watch::Sender<Heard>>,
 }
@@ -153,13 +161,14 @@ pub struct Heard {
 impl Job {
     /// A client's request.
     pub fn for_client(request: Request, ticket: Ticket) -> Self {
-        Self { request, waiter: Waiter::Client(ticket), hears: None }
+        let extents = ticket.extents();
+        Self { request, waiter: Waiter::Client(ticket), extents, hears: None }
     }
 
     /// A request of the gateway's own; the receiver gets its outcome.
     pub fn for_task(request: Request) -> (Self, oneshot::Receiver<Outcome>) {
         let (tx, rx) = oneshot::channel();
-        (Self { request, waiter: Waiter::Task(tx), hears: None }, rx)
+        (Self { request, waiter: Waiter::Task(tx), extents: MAX_EXTENTS, hears: None }, rx)
     }
 
     /// As [`for_task`](Self::for_task), for a RESIZE with NOTIFY: `hears` gets each size but the last.
@@ -171,6 +180,17 @@ impl Job {
     fn with_listener(mut self, hears: watch::Sender<Heard>) -> Self {
         self.hears = Some(hears);
         self
+    }
+
+    /// Bounds the extents of one context that its answer may have.
+    pub fn with_extents(mut self, extents: usize) -> Self {
+        self.extents = extents;
+        self
+    }
+
+    /// The most extents of one context that its answer may have: whoever waits for it has room for so many.
+    pub fn extents(&self) -> usize {
+        self.extents
     }
 
     /// Whether it stands open until it is replaced: it holds up no end and no renewal.
@@ -214,7 +234,7 @@ impl Job {
     /// Gives it up without telling anybody: its client will not be answered, and its connection ends.
     pub fn forget(mut self) {
         if let Waiter::Client(ticket) = core::mem::replace(&mut self.waiter, Waiter::Nobody) {
-            ticket.forget();
+            ticket.forget(&self.request);
         }
     }
 

@@ -32,7 +32,7 @@ pub(super) fn carry(export: &Arc<Export>, lane: u64, mut job: Job, end: u64, fin
         _ if near.length == 0 => job.finish(joined(nothing(&request, export), &request, end, export), finished),
         _ => {
             let (part, outcome) = Job::for_task(near);
-            bridge::spawn(Arc::clone(export), lane, part);
+            bridge::spawn(Arc::clone(export), lane, part.with_extents(job.extents()));
             let export = Arc::clone(export);
             tokio::spawn(async move {
                 let lost = || Outcome::Failed(Failure::new(Errno::EIO, "the request was lost in the gateway"));

@@ -10,7 +10,7 @@ use super::decode::Decoder;
 use super::table::cookie;
 use super::{Durability, Lane};
 use crate::fuzz::{framing, receive};
-use crate::proto::reply::{BadReply, Body, Event, Expected, ReplyReader, put_chunk, put_simple};
+use crate::proto::reply::{BadReply, Body, Event, Expected, MAX_EXTENTS, ReplyReader, put_chunk, put_simple};
 use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, Inbox, MAX_STRING, Payload};
 use crate::work::{Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
 
@@ -180,7 +180,7 @@ fn check(command: Cmd, offset: u64, length: u64, told: &Told) {
 fn echo(framing: Framing, mut stream: &[u8]) {
     let expected = |cookie: Cookie| {
         let (_, (command, _, _, length)) = REQUESTS.iter().enumerate().find(|(at, _)| cookie_of(*at) == cookie)?;
-        Some(Expected { read: (*command == Cmd::READ).then_some(*length) })
+        Some(Expected { read: (*command == Cmd::READ).then_some(*length), extents: MAX_EXTENTS })
     };
     let (mut reader, mut inbox) = (ReplyReader::new(framing), Inbox::default());
     while !stream.is_empty() {

@@ -105,7 +105,8 @@ impl Table {
     pub(super) fn expected(&self, cookie: Cookie) -> Option<Expected> {
         let slot = self.slots.get(key(cookie)).filter(|s| s.sent && s.tag == tag(cookie))?;
         let request = &slot.job.request;
-        Some(Expected { read: (request.command == Cmd::READ).then_some(request.length) })
+        let read = (request.command == Cmd::READ).then_some(request.length);
+        Some(Expected { read, extents: slot.job.extents() })
     }
 
     /// The slot of a cookie that was found by [`expected`](Self::expected).

@@ -1,5 +1,6 @@
 //! Sockets: streams of every kind the gateway speaks over, the pool of receive buffers, and the outgoing queue.
 
+mod far_end;
 pub(crate) mod keepalive;
 mod listening;
 mod outbox;
@@ -8,6 +9,7 @@ mod pool;
 mod stream;
 mod tls;
 
+pub use far_end::FarEnd;
 pub use listening::{Listening, check_backlog};
 pub use outbox::{Batch, Outbox, Released, Written};
 pub use peer::Peer;

@@ -3,7 +3,8 @@
 //! [`Outbox::append`] takes a short lock. [`Outbox::flush`] writes everything queued in as few vectored writes as possible,
 //! unless another task is writing already, which then takes what was appended meanwhile along. Nobody waits for a socket
 //! here: when it is full, the connection's own task is woken to go on once there is room ([`Outbox::is_blocked`]).
-//! Payload bytes are never moved. What a reply holds (requests, bytes) is reported released when its last byte is with
+//! Payload bytes are not moved, but for small payloads that have to wait for a client: those are copied out of their receive
+//! buffers, which they would keep alive as long as that client likes. What a reply holds (requests, bytes) is reported released when its last byte is with
 //! the kernel; inside TLS, when it is encrypted, of which a bounded amount waits for the kernel (`net/tls.rs`).
 
 use std::collections::VecDeque;
@@ -14,17 +15,29 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::WriteHalf;
-use crate::proto::Payload;
+use crate::proto::{BUFFER, Payload};
 
 /// The most slices given to one vectored write.
 const SLICES: usize = 64;
+/// Bytes of headers for which room is kept when the queue is empty.
+const HEADS: usize = 64 * 1024;
+/// Segments for which room is kept then.
+const SEGMENTS: usize = 1024;
+/// Neighbours in one receive buffer that together are shorter than this are copied out of it when they have to wait.
+const SHORT: usize = BUFFER / 2;
+/// How far neighbours in a receive buffer lie apart at most: a reply's headers.
+const GAP: usize = 128;
+
+static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// What is given back when a reply has been written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Released {
-    /// Requests.
+    /// Requests that hold a permit.
     pub requests: u32,
-    /// Payload bytes.
+    /// Requests that hold none: RESIZE, with QUERY and NOTIFY too.
+    pub resizes: u32,
+    /// Bytes.
     pub bytes: u64,
     /// Notices of a size.
     pub notices: u32,
@@ -33,6 +46,7 @@ pub struct Released {
 impl Released {
     fn add(&mut self, other: Released) {
         self.requests += other.requests;
+        self.resizes += other.resizes;
         self.bytes += other.bytes;
         self.notices += other.notices;
     }
@@ -60,6 +74,8 @@ enum Segment {
 pub struct Batch {
     heads: Vec<u8>,
     segments: VecDeque<Segment>,
+    /// How many of the first segments can wait: small payloads among them are copied.
+    copied: usize,
 }
 
 impl Batch {
@@ -81,7 +97,6 @@ impl Batch {
 
     /// Appends zeroes.
     pub fn zeroes(&mut self, mut length: u64) {
-        static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
         while length > 0 {
             let n = usize::try_from(length).unwrap_or(usize::MAX).min(ZEROES.len());
             self.segments.push_back(Segment::Body(Bytes::from_static(&ZEROES).slice(..n)));
@@ -103,6 +118,8 @@ struct Writer {
     /// How much of `heads` is written.
     heads_done: usize,
     segments: VecDeque<Segment>,
+    /// How many of the first segments can wait.
+    copied: usize,
     /// How much of a `Body` at the front is written.
     body_done: usize,
 }
@@ -115,9 +132,16 @@ pub struct Outbox {
     /// Set when something was appended; spares `flush` both locks when there is nothing to do.
     dirty: AtomicBool,
     blocked: AtomicBool,
+    /// Whether small payloads that have to wait are copied.
+    copies: bool,
 }
 
 impl Outbox {
+    /// One to a client, who may read as slowly as it likes: small payloads that have to wait for it are copied.
+    pub fn to_client() -> Self {
+        Self { copies: true, ..Self::default() }
+    }
+
     /// Sends through `sink` from now on, from a clean start: what an earlier connection left is forgotten.
     pub fn connect(&self, sink: WriteHalf) {
         let mut writer = self.writer.lock();
@@ -184,6 +208,10 @@ impl Outbox {
             // Whoever holds the writer looks at `dirty` again after letting go.
             let Some(mut writer) = self.writer.try_lock() else { break };
             if self.blocked.load(Ordering::Acquire) {
+                if self.copies {
+                    let Batch { segments, copied, .. } = &mut *self.incoming.lock();
+                    copy_small(segments, copied);
+                }
                 break;
             }
             self.dirty.store(false, Ordering::Release);
@@ -191,6 +219,10 @@ impl Outbox {
             match writer.write(&mut released) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if self.copies {
+                        let Writer { segments, copied, .. } = &mut *writer;
+                        copy_small(segments, copied);
+                    }
                     self.dirty.store(true, Ordering::Release);
                     self.blocked.store(true, Ordering::Release);
                     return (Written::Progress(released), true);
@@ -234,12 +266,19 @@ impl Writer {
             self.heads_done = 0;
             core::mem::swap(&mut self.heads, &mut incoming.heads);
             core::mem::swap(&mut self.segments, &mut incoming.segments);
+            incoming.heads.shrink_to(HEADS);
+            incoming.segments.shrink_to(SEGMENTS);
+            self.copied = incoming.copied;
         } else {
+            if self.copied == self.segments.len() {
+                self.copied += incoming.copied;
+            }
             self.heads.drain(..self.heads_done.min(self.heads.len()));
             self.heads_done = 0;
             self.heads.append(&mut incoming.heads);
             self.segments.append(&mut incoming.segments);
         }
+        incoming.copied = 0;
     }
 
     fn write(&mut self, released: &mut Released) -> io::Result<()> {
@@ -300,6 +339,82 @@ impl Writer {
                 None => return,
             }
             self.segments.pop_front();
+            self.copied = self.copied.saturating_sub(1);
         }
+    }
+}
+
+/// Copies the payloads from the segment `copied` on that use little of the receive buffers that they lie in: what came for
+/// others there may be long gone. Neighbours count as one.
+fn copy_small(segments: &mut VecDeque<Segment>, copied: &mut usize) {
+    let (mut first, mut length, mut end) = (*copied, 0, 0);
+    for at in *copied..=segments.len() {
+        let body = match segments.get(at) {
+            Some(Segment::Body(bytes)) => Some(bytes),
+            Some(Segment::Head(_) | Segment::Release(_)) => continue,
+            None => None,
+        };
+        let start = body.map_or(0, |bytes| bytes.as_ptr().addr());
+        if body.is_none() || !(end..=end + GAP).contains(&start) {
+            if length < SHORT {
+                for segment in segments.range_mut(first..at) {
+                    if let Segment::Body(bytes) = segment
+                        && !ZEROES.as_ptr_range().contains(&bytes.as_ptr())
+                    {
+                        *bytes = Bytes::copy_from_slice(bytes);
+                    }
+                }
+            }
+            (first, length) = (at, 0);
+        }
+        if let Some(Segment::Body(bytes)) = segments.get(at) {
+            length += bytes.len();
+            end = start + bytes.len();
+        }
+    }
+    *copied = segments.len();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who is not to be copied still points into the buffer that is given.
+    fn copies(buffer: &Bytes, slices: &[core::ops::Range<usize>]) -> Vec<bool> {
+        let mut batch = Batch::default();
+        for slice in slices {
+            batch.head(|out| out.push(1));
+            batch.body(&buffer.slice(slice.clone()).into());
+            batch.release(Released::default());
+        }
+        let (mut segments, mut copied) = (batch.segments, 0);
+        copy_small(&mut segments, &mut copied);
+        assert_eq!(copied, segments.len());
+        let bodies = segments.iter().filter_map(|s| if let Segment::Body(bytes) = s { Some(bytes) } else { None });
+        bodies.map(|bytes| !buffer.as_ptr_range().contains(&bytes.as_ptr())).collect()
+    }
+
+    #[test]
+    fn what_waits_and_uses_little_of_its_buffer_is_copied() {
+        let buffer = Bytes::from(vec![7; BUFFER]);
+        assert_eq!(copies(&buffer, &[0..1, 5000..5001]), [true, true]);
+        assert_eq!(copies(&buffer, core::slice::from_ref(&(0..SHORT))), [false]);
+        let neighbours: Vec<_> = (0..31).map(|n| n * 4124..n * 4124 + 4096).collect();
+        assert_eq!(copies(&buffer, &neighbours), [false; 31]);
+        assert_eq!(copies(&buffer, &[0..1, 5000..5000 + SHORT, 6000 + SHORT..6001 + SHORT]), [true, false, true]);
+    }
+
+    #[test]
+    fn zeroes_are_nobodys_buffer() {
+        let mut batch = Batch::default();
+        batch.zeroes(100_000);
+        let mut copied = 0;
+        copy_small(&mut batch.segments, &mut copied);
+        assert!(
+            batch
+                .segments
+                .iter()
+                .all(|s| matches!(s, Segment::Body(bytes) if ZEROES.as_ptr_range().contains(&bytes.as_ptr())))
+        );
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! A buffer comes back as soon as its connection has decoded everything in it, or has filled it, even while payloads still
 //! point into it: the next user fills what is left of it, or takes it from the start once nothing points into it any more.
+//! When too many are full and still pointed into, small payloads are copied out from then on ([`Buffers::is_tight`]): a few
+//! bytes that stay for long must not keep a buffer each.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
@@ -19,8 +22,22 @@ const LOOKED_AT: usize = 4;
 struct Kept {
     /// With room; the last one used, and so the warmest, on top.
     ready: Vec<BytesMut>,
-    /// Full and pointed into when they came back; the oldest in front.
+    /// Full and pointed into when they came back; the oldest in front. All of them are here, however many, to be counted.
     waiting: VecDeque<BytesMut>,
+}
+
+impl Kept {
+    /// One of the oldest that waited, if nothing points into it any more.
+    fn reclaim(&mut self) -> Option<BytesMut> {
+        for _ in 0..self.waiting.len().min(LOOKED_AT) {
+            let Some(mut buffer) = self.waiting.pop_front() else { break };
+            if buffer.try_reclaim(BUFFER) {
+                return Some(buffer);
+            }
+            self.waiting.push_back(buffer);
+        }
+        None
+    }
 }
 
 /// A bounded stack of buffers.
@@ -28,12 +45,25 @@ struct Kept {
 pub struct Pool {
     kept: Mutex<Kept>,
     most: usize,
+    tight: AtomicBool,
 }
 
 impl Pool {
-    /// Keeps at most `most` buffers of [`BUFFER`] bytes; more are given back to the allocator.
+    /// Keeps at most `most` buffers of [`BUFFER`] bytes that nothing points into; more are given back to the allocator. With
+    /// more than `most` that are pointed into, it is tight.
     pub fn new(most: usize) -> Self {
-        Self { kept: Mutex::default(), most }
+        Self { kept: Mutex::default(), most, tight: AtomicBool::new(false) }
+    }
+
+    fn judge(&self, kept: &Kept) {
+        self.tight.store(kept.waiting.len() > self.most, Ordering::Relaxed);
+    }
+
+    /// How many it knows of.
+    #[cfg(test)]
+    pub(crate) fn buffers(&self) -> usize {
+        let kept = self.kept.lock();
+        kept.ready.len() + kept.waiting.len()
     }
 }
 
@@ -43,24 +73,35 @@ impl Buffers for Pool {
         if let Some(buffer) = kept.ready.pop() {
             return buffer;
         }
-        for _ in 0..kept.waiting.len().min(LOOKED_AT) {
-            let Some(mut buffer) = kept.waiting.pop_front() else { break };
-            if buffer.try_reclaim(BUFFER) {
-                return buffer;
-            }
-            kept.waiting.push_back(buffer);
-        }
+        let reclaimed = kept.reclaim();
+        self.judge(&kept);
         drop(kept);
-        BytesMut::with_capacity(BUFFER)
+        reclaimed.unwrap_or_else(|| BytesMut::with_capacity(BUFFER))
     }
 
     fn retire(&self, mut buffer: BytesMut) {
-        let ready = buffer.try_reclaim(BUFFER) || buffer.capacity() >= WORTHWHILE;
+        let whole = buffer.try_reclaim(BUFFER);
+        let ready = whole || buffer.capacity() >= WORTHWHILE;
         let mut kept = self.kept.lock();
-        if kept.ready.len() + kept.waiting.len() >= self.most {
-            return;
-        }
-        if ready { kept.ready.push(buffer) } else { kept.waiting.push_back(buffer) }
+        let full = kept.ready.len() + kept.waiting.len() >= self.most;
+        let surplus = match (full, ready) {
+            (true, true) if whole => Some(buffer),
+            (_, true) => {
+                kept.ready.push(buffer);
+                None
+            }
+            (_, false) => {
+                kept.waiting.push_back(buffer);
+                if full { kept.reclaim() } else { None }
+            }
+        };
+        self.judge(&kept);
+        drop(kept);
+        drop(surplus);
+    }
+
+    fn is_tight(&self) -> bool {
+        self.tight.load(Ordering::Relaxed)
     }
 }
 
@@ -96,5 +137,24 @@ mod tests {
         let buffers: Vec<BytesMut> = (0..5).map(|_| pool.fresh()).collect();
         buffers.into_iter().for_each(|b| pool.retire(b));
         assert_eq!(pool.kept.lock().ready.len(), 2);
+    }
+
+    /// Whoever kept four bytes of each buffer kept all of it, and the pool no longer knew.
+    #[test]
+    fn memory_is_tight_while_too_many_full_buffers_are_pointed_into() {
+        let pool = Pool::new(2);
+        let mut pinned = Vec::new();
+        for made in 1..=4 {
+            let mut buffer = BytesMut::with_capacity(BUFFER);
+            buffer.extend_from_slice(&vec![7; BUFFER]);
+            pinned.push(buffer.split_to(4).freeze());
+            drop(buffer.split());
+            pool.retire(buffer);
+            assert_eq!(pool.is_tight(), made > 2, "{made}");
+        }
+        drop(pinned);
+        let taken: Vec<BytesMut> = (0..2).map(|_| pool.fresh()).collect();
+        assert!(!pool.is_tight());
+        drop(taken);
     }
 }

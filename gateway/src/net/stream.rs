@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio::time::Instant;
 
-use super::{Peer, TlsRead, TlsStream, TlsWrite, keepalive};
+use super::{FarEnd, Peer, TlsRead, TlsStream, TlsWrite, keepalive};
 
 /// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +133,15 @@ impl Stream {
     pub fn keep_alive(&self, limit: Duration) {
         if let Stream::Tcp(s) = self {
             keepalive::watch(s, limit);
+        }
+    }
+
+    /// Whether its other side is still there.
+    pub fn far_end(&self) -> FarEnd {
+        match self {
+            Stream::Tcp(s) => FarEnd::of(s.as_fd()),
+            Stream::Unix(s) => FarEnd::of(s.as_fd()),
+            Stream::Tls(s) => s.far_end(),
         }
     }
 
@@ -262,6 +271,15 @@ pub enum ReadHalf {
 }
 
 impl ReadHalf {
+    /// Whether its other side is still there.
+    pub fn far_end(&self) -> FarEnd {
+        match self {
+            ReadHalf::Tcp(r) => FarEnd::of(r.as_ref().as_fd()),
+            ReadHalf::Unix(r) => FarEnd::of(r.as_ref().as_fd()),
+            ReadHalf::Tls(r) => r.far_end(),
+        }
+    }
+
     /// Receives what is there into the room of `buffer`; 0 is the end of the stream. A short read costs no second call.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         match self {

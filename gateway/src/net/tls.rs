@@ -16,7 +16,7 @@ use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use rustls::{ClientConnection, Connection, ServerConnection};
 
-use super::{ReadHalf, Stream, WriteHalf};
+use super::{FarEnd, ReadHalf, Stream, WriteHalf};
 use crate::tls::{BackendTls, ListenerTls, PeerCertificate, Side, TlsFault};
 
 /// The most bytes that wait, encrypted, for room in the socket.
@@ -116,6 +116,10 @@ impl TlsStream {
         let shared = Arc::new(Shared { plain: write, connection });
         let read = TlsRead { plain: Box::new(read), shared: Arc::clone(&shared), incoming, side };
         Ok(Self { read, write: TlsWrite(shared) })
+    }
+
+    pub(super) fn far_end(&self) -> FarEnd {
+        self.read.far_end()
     }
 
     pub(super) fn split(self) -> (TlsRead, TlsWrite) {
@@ -227,6 +231,10 @@ impl TlsRead {
                 }
             }
         }
+    }
+
+    pub(super) fn far_end(&self) -> FarEnd {
+        self.plain.far_end()
     }
 
     /// Decrypts as much of what was received as there is room for. Whether the other side has said that nothing follows.

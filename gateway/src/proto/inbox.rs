@@ -1,16 +1,24 @@
 //! Received bytes on their way to becoming messages.
 //!
 //! Headers are peeked at in place; payloads leave as slices of the buffer they were received in. A payload that does not
-//! fit what is left of a buffer continues in the next one, as a second segment: no payload byte is ever moved.
+//! fit what is left of a buffer continues in the next one, as a second segment.
+//!
+//! A payload in flight keeps its buffer alive, so a buffer must not be filled with bytes that nobody keeps: those give way to
+//! what comes after them, and a payload that is shorter than what went before it is copied out. So whatever a peer sends,
+//! at least half of what a buffer has been used for is payload.
 //! Owns no socket: whoever does calls [`Inbox::room`], receives into it, and decodes again.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::Payload;
 
 /// Capacity of an ordinary receive buffer, in bytes. Each socket holds at most one while a message is incomplete, and a
 /// payload in flight keeps at most the buffers alive that it lies in.
 pub const BUFFER: usize = 128 * 1024;
+/// The front of a payload that is shorter than this, in bytes, moves to the next buffer.
+const FRONT: usize = BUFFER / 8;
+/// Where memory is tight, payloads shorter than this, in bytes, are copied out of their buffer.
+const SMALL: usize = BUFFER / 4;
 /// With less room than this a new buffer is started: tiny reads cost as much as large ones.
 const LEAST_ROOM: usize = 8 * 1024;
 
@@ -20,6 +28,8 @@ pub trait Buffers {
     fn fresh(&self) -> BytesMut;
     /// Takes an empty buffer back; payloads may still point into it.
     fn retire(&self, buffer: BytesMut);
+    /// Whether small payloads keep too many buffers alive.
+    fn is_tight(&self) -> bool;
 }
 
 /// Buffers straight from the allocator.
@@ -31,12 +41,19 @@ impl Buffers for Heap {
         BytesMut::with_capacity(BUFFER)
     }
     fn retire(&self, _: BytesMut) {}
+    fn is_tight(&self) -> bool {
+        false
+    }
 }
 
 /// The receive side of one connection.
 #[derive(Debug, Default)]
 pub struct Inbox {
     current: BytesMut,
+    /// How many bytes at the front of `current` are done with. They still take room.
+    done: usize,
+    /// Whether memory was tight when the last bytes came.
+    tight: bool,
     /// Whether `current` came from [`Buffers`] and so may go back there: the handshake's is smaller, and at first and
     /// after a release there is none.
     borrowed: bool,
@@ -49,30 +66,52 @@ pub struct Inbox {
 impl Inbox {
     /// The next `N` bytes, if they are there. Never inside a payload.
     pub fn peek<const N: usize>(&self) -> Option<&[u8; N]> {
-        self.current.first_chunk::<N>()
+        self.waiting().first_chunk::<N>()
+    }
+
+    /// How many bytes have come and are not decoded, in the present buffer.
+    pub fn received(&self) -> usize {
+        self.waiting().len()
+    }
+
+    fn waiting(&self) -> &[u8] {
+        self.current.get(self.done..).unwrap_or_default()
     }
 
     /// Drops `n` bytes that were peeked at.
     pub fn advance(&mut self, n: usize) {
-        self.current.advance(n.min(self.current.len()));
+        self.done += n.min(self.waiting().len());
+        if self.done == self.current.len() {
+            // What comes next takes their place.
+            self.current.clear();
+            self.done = 0;
+        }
     }
 
     /// The next `len` bytes as a payload, once they are all there; until then remembers to wait for them.
     pub fn payload(&mut self, len: usize) -> Option<Payload> {
         let missing = len.saturating_sub(self.held.len());
-        if self.current.len() < missing {
+        let Some(last) = self.waiting().get(..missing) else {
             self.awaited = len;
             return None;
-        }
+        };
+        let last = if missing < self.done || (self.tight && missing < SMALL) {
+            let copy = Bytes::copy_from_slice(last);
+            self.advance(missing);
+            copy
+        } else {
+            self.current.advance(core::mem::take(&mut self.done));
+            self.current.split_to(missing).freeze()
+        };
         let mut payload = core::mem::take(&mut self.held);
-        payload.push(self.current.split_to(missing).freeze());
+        payload.push(last);
         self.awaited = 0;
         Some(payload)
     }
 
     /// Drops up to `n` bytes; how many were there to drop.
     pub fn skip(&mut self, n: u64) -> u64 {
-        let there = u64::try_from(self.current.len()).unwrap_or(u64::MAX).min(n);
+        let there = u64::try_from(self.waiting().len()).unwrap_or(u64::MAX).min(n);
         self.advance(usize::try_from(there).unwrap_or(usize::MAX));
         there
     }
@@ -90,18 +129,25 @@ impl Inbox {
     /// A buffer with room to receive into. Large payloads span several buffers of the ordinary size: those are at hand
     /// and in the processor's cache, where one that fits would have to be mapped and cleared by the kernel.
     pub fn room(&mut self, buffers: &impl Buffers) -> &mut BytesMut {
-        let spare = self.current.capacity().saturating_sub(self.current.len());
-        let missing = self.awaited.saturating_sub(self.held.len()).saturating_sub(self.current.len());
-        let wanted = if self.awaited > 0 { missing.min(LEAST_ROOM) } else { LEAST_ROOM };
-        if spare >= wanted.max(1) {
+        self.tight = buffers.is_tight();
+        let there = self.waiting().len();
+        let missing = self.awaited.saturating_sub(self.held.len()).saturating_sub(there);
+        let wanted = if self.awaited > 0 { missing.min(LEAST_ROOM) } else { LEAST_ROOM }.max(1);
+        let spare = |current: &BytesMut| current.capacity().saturating_sub(current.len());
+        if spare(&self.current) < wanted && there < FRONT.min(self.done) {
+            self.current.copy_within(self.done.., 0);
+            self.current.truncate(there);
+            self.done = 0;
+        }
+        if spare(&self.current) >= wanted {
             return &mut self.current;
         }
         let mut old = core::mem::replace(&mut self.current, buffers.fresh());
+        old.advance(core::mem::take(&mut self.done));
         let borrowed = core::mem::replace(&mut self.borrowed, true);
-        if self.awaited > 0 {
+        if old.len() >= FRONT {
             self.held.push(old.split().freeze());
         } else {
-            // At most a header's worth of bytes: the only ones that are ever moved.
             self.current.extend_from_slice(&old);
             old.clear();
         }
@@ -109,6 +155,13 @@ impl Inbox {
             buffers.retire(old);
         }
         &mut self.current
+    }
+
+    /// Forgets what has come, and lets go of the buffer; what is given back is for [`Buffers::retire`].
+    pub fn forget(&mut self) -> Option<BytesMut> {
+        let Self { mut current, borrowed, .. } = core::mem::take(self);
+        current.clear();
+        borrowed.then_some(current)
     }
 
     /// Lets go of the buffer, if no byte is waiting, so that an idle connection holds none; what is given back is for
@@ -167,6 +220,34 @@ mod tests {
             prop_assert_eq!(seen, lengths);
             prop_assert!(inbox.is_empty());
         }
+    }
+
+    /// One byte of payload in front of 128 KiB that were thrown away kept all of them.
+    #[test]
+    fn what_nobody_keeps_takes_no_room_beside_what_is_in_flight() {
+        let pool = Pool::new(64);
+        let (mut inbox, mut kept, mut used) = (Inbox::default(), Vec::new(), std::collections::HashSet::new());
+        let receive = |inbox: &mut Inbox, mut bytes: &[u8]| {
+            while !bytes.is_empty() {
+                let room = inbox.room(&pool);
+                let n = bytes.len().min(room.capacity() - room.len());
+                room.extend_from_slice(&bytes[..n]);
+                bytes.advance(n);
+                inbox.skip(if bytes.is_empty() { 0 } else { u64::MAX });
+            }
+        };
+        for small in [1, 100, 4096].repeat(40) {
+            // Throws away up to a header, so that what is thrown away never reaches to the end of what was received.
+            receive(&mut inbox, &[9; BUFFER - 7000]);
+            inbox.skip(u64::try_from(inbox.waiting().len()).unwrap());
+            receive(&mut inbox, &[7; 4096 + 28][..small + 28]);
+            inbox.advance(28);
+            kept.push(inbox.payload(small).unwrap());
+            used.insert(inbox.current.as_ptr().addr());
+        }
+        let (bytes, buffers) = (kept.iter().map(Payload::len).sum::<usize>(), pool.buffers());
+        assert!(kept.iter().all(|p| p.segments().all(|s| s.iter().all(|b| *b == 7))));
+        assert!(buffers <= 2 + 3 * bytes / BUFFER, "{bytes} bytes of payload keep {buffers} buffers");
     }
 
     #[test]

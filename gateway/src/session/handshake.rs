@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nbd_gateway_policy::access::{Certificate, Decision, Verb, Verbs};
 use nbd_gateway_policy::offer::{self as policy, Negotiated};
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::export::{Export, Lease, OpenError};
 use crate::listener::{Handshake, Place};
-use crate::net::{Stream, TlsStream};
+use crate::net::{FarEnd, Stream, TlsStream};
 use crate::proto::handshake::server::{BadClient, match_contexts};
 use crate::proto::handshake::{Ask, Offer, Progress, Server, Tls};
 use crate::proto::resize::{Context, ResizeInfo};
@@ -21,6 +22,12 @@ use crate::tls::{PeerCertificate, TlsFault};
 
 use super::visitor::Visitor;
 use super::{Agreement, Front};
+
+/// How much of a LIST's answer waits for the client at a time, in bytes.
+const SLICE: usize = 16 * 1024;
+
+/// How often a client that waits for an export to be opened is looked after.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// How a handshake ended without a session.
 #[derive(Debug, thiserror::Error)]
@@ -121,10 +128,18 @@ pub(crate) async fn negotiate(
                     continue;
                 }
             },
-            Progress::Ask(Ask::List) => server.answer_list(visitor.list()),
+            Progress::Ask(Ask::List) => {
+                for (name, description) in visitor.list() {
+                    server.list(name, description);
+                    if server.output().len() >= SLICE {
+                        send(&mut server, &mut stream, &clock).await?;
+                    }
+                }
+                server.end_list();
+            }
             Progress::Ask(Ask::Info { name, go, infos }) => {
                 let verb = if go { Verb::Read } else { Verb::List };
-                let opened = clock.stopped(visitor.open(&name, verb, drain)).await;
+                let opened = clock.stopped(&stream, visitor.open(&name, verb, drain)).await?;
                 match opened.and_then(|(lease, decision)| {
                     let selected = server.selected(&name);
                     is_as_told(told.as_ref().filter(|_| go && !selected.is_empty()), &name, &lease)?;
@@ -159,7 +174,7 @@ pub(crate) async fn negotiate(
                 }
             }
             Progress::Ask(Ask::ExportName { name }) => {
-                let opened = clock.stopped(visitor.open(&name, Verb::Read, drain)).await;
+                let opened = clock.stopped(&stream, visitor.open(&name, Verb::Read, drain)).await?;
                 let (lease, decision, place) = opened
                     .and_then(|(lease, decision)| {
                         is_as_told(told.as_ref().filter(|_| !server.selected(&name).is_empty()), &name, &lease)?;
@@ -172,7 +187,7 @@ pub(crate) async fn negotiate(
                 entered = seat.map(|seat| (lease, agreement, seat, place));
             }
             Progress::Ask(Ask::Contexts { name, set, queries }) => {
-                match clock.stopped(visitor.open(&name, Verb::List, drain)).await {
+                match clock.stopped(&stream, visitor.open(&name, Verb::List, drain)).await? {
                     Err(error) => {
                         told = None;
                         refuse(visitor, &mut server, &name, &error);
@@ -316,13 +331,25 @@ impl Clock<'_> {
         }
     }
 
-    /// Something that the client waits for.
-    async fn stopped<T>(&mut self, work: impl Future<Output = T>) -> T {
+    /// Something that the client waits for: given up when the client is gone.
+    async fn stopped<T>(&mut self, stream: &Stream, work: impl Future<Output = T>) -> Result<T, NoSession> {
         let since = Instant::now();
         self.handshake.busy(true);
-        let done = work.await;
-        self.handshake.busy(false);
-        self.over += since.elapsed();
-        done
+        let mut work = core::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => {
+                    self.handshake.busy(false);
+                    self.over += since.elapsed();
+                    return Ok(done);
+                }
+                () = tokio::time::sleep(LOOK) => {
+                    if stream.far_end() != FarEnd::Open {
+                        return Err(NoSession::Left);
+                    }
+                }
+            }
+        }
     }
 }

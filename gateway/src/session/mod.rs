@@ -6,6 +6,7 @@
 //! Keeps: memory (1), exactly one reply (8), nobody is stalled by another's reading.
 
 mod admit;
+mod departure;
 mod finish;
 mod fuzz;
 mod handshake;
@@ -103,7 +104,7 @@ pub struct Session {
     /// Set while a notice of its lies unwritten in the outgoing queue: the next one waits, and is merged.
     unread: AtomicBool,
     read: Notify,
-    /// RESIZE requests under way; they hold no permit.
+    /// RESIZE requests whose reply is not written; they hold no permit.
     resizes: AtomicU32,
     /// Whether a long poll waits: at most one does.
     watching: AtomicBool,
@@ -236,7 +237,9 @@ impl Session {
             self.unread.store(false, Ordering::Release);
             self.read.notify_waiters();
         }
-        if released != Released::default() && self.permits.release(released) {
+        self.resizes.fetch_sub(released.resizes, Ordering::AcqRel);
+        // A resize's end may let it begin another one, or end.
+        if released != Released::default() && (self.permits.release(released) || released.resizes > 0) {
             self.wake();
         }
     }

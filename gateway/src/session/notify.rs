@@ -21,6 +21,9 @@ use crate::proto::resize::put_resize;
 use crate::proto::{Chunk, ChunkFlags, Errno};
 use crate::resize::pace::Early;
 
+/// What a NOTIFY holds until its last chunk is written.
+const ONE: Released = Released { resizes: 1, requests: 0, bytes: 0, notices: 0 };
+
 /// The longest that a notice waits before it asks again: a rate may have been raised meanwhile.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -61,7 +64,7 @@ impl Session {
         let framing = self.agreement.framing;
         self.out.append(|batch| {
             batch.head(|out| put_resize(out, framing, last, header.cookie, header.offset, size));
-            batch.release(Released { notices: 1, ..Released::default() });
+            batch.release(Released { notices: 1, ..if last { ONE } else { Released::default() } });
         });
         self.flush();
     }
@@ -86,6 +89,7 @@ impl Session {
                 put_chunk(out, framing, ChunkFlags::DONE, kind, header.cookie, header.offset, control.len());
                 out.extend_from_slice(control);
             });
+            batch.release(ONE);
         });
         self.flush();
     }
@@ -106,7 +110,7 @@ async fn stand(
     let credit = NonZeroU32::new(u32::try_from(most).unwrap_or(u32::MAX));
     let metrics = session.export.resize_metrics().clone();
     let mut notice = Notice::new(size(first), credit, interval, Duration::ZERO);
-    let (mut merged, mut begun) = (0, false);
+    let (mut merged, mut begun, mut ended) = (0, false, false);
     loop {
         let now = Moment::from_elapsed(start.elapsed());
         let free = !session.unread.load(Ordering::Acquire);
@@ -117,6 +121,7 @@ async fn stand(
                     notice.end(End::Disconnected);
                     let why = format!("this session is at {limit}; try again in {wait:?}");
                     session.send_error(&header, Errno::EPERM, &why);
+                    ended = true;
                     break;
                 }
                 Err(Early { wait, .. }) => Some(Instant::now() + wait.min(ASK_AGAIN)),
@@ -125,6 +130,7 @@ async fn stand(
                     if let Poll::Send { size, last } = notice.poll(now) {
                         metrics.notices_sent.inc();
                         session.send_notice(&header, size.bytes(), last);
+                        ended |= last;
                     }
                     continue;
                 }
@@ -158,6 +164,7 @@ async fn stand(
                 let why = why.ok().and_then(|w| *w).unwrap_or(End::Disconnected);
                 if let Some(last) = notice.end(why) {
                     session.send_final(&header, last);
+                    ended = true;
                 }
                 break;
             }
@@ -168,6 +175,9 @@ async fn stand(
         if standing.as_ref().is_some_and(|s| s.number == number) {
             *standing = None;
         }
+    }
+    if !ended {
+        session.release(ONE);
     }
     session.wake();
 }

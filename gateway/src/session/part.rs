@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Session;
 use super::transmission::{End, Step, Transmission};
-use crate::proto::Inbox;
+use crate::proto::{Buffers, Inbox};
 
 /// How long a client whose session parts may leave its replies unread.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -75,7 +75,9 @@ impl Transmission {
         if !matches!(self.step, Step::Closing(_)) {
             self.give_up_payload();
             self.step = Step::Closing(End::Parted);
-            self.inbox = Inbox::default();
+            if let Some(buffer) = self.inbox.forget() {
+                self.pool.retire(buffer);
+            }
         }
         let patience = self.patience.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + PATIENCE)));
         while patience.as_mut().poll(cx).is_ready() {

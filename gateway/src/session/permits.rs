@@ -1,11 +1,14 @@
 //! What a session may hold in flight, and what a tenant's sessions may hold together.
 //!
-//! Taken by the session's own task before a payload is read, always session first, then tenant; given back when the reply
-//! is with the kernel, by whoever wrote it. A session's first [`share`](Permits::new) bytes never come out of the tenant's
+//! A request takes what its payload and its answer need before its payload is read, always session first, then tenant; it
+//! is given back when the reply is with the kernel, by whoever wrote it. No answer holds more than its request took: an
+//! answer whose length only the backend knows (extents, an error's sentence) is cut to that. A session's first [`share`](Permits::new) bytes never come out of the tenant's
 //! budget, so that nobody can keep another from its largest single request: a tenant's sessions together hold at most
-//! `budget + sessions * share`.
+//! `budget + sessions * share`. What a session leaves behind when its client has gone comes out of the budget, and while that
+//! is overdrawn nobody of the tenant's takes more.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use nbd_gateway_config::IoRates;
@@ -14,11 +17,21 @@ use parking_lot::Mutex;
 use super::{Session, Speed, Throttle};
 use crate::net::Released;
 
+/// Bytes that every request takes beside its payload: the headers of its reply, the gateway's notes about it, and an
+/// error's sentence.
+pub(super) const ANSWER: u64 = 512;
+/// Bytes that a BLOCK_STATUS takes for each context that it asks about: the chunk's header and one extent.
+pub(super) const CONTEXT: u64 = 128;
+/// Bytes of one extent.
+pub(super) const EXTENT: u64 = 16;
+
 /// The payload bytes that the sessions of one tenant hold in flight beyond each one's own share.
 #[derive(Debug)]
 pub struct TenantBudget {
     speed: Arc<Speed>,
     throttle: Arc<Throttle>,
+    /// Whether more is held than the limit: by sessions that are gone, with requests that their server has not answered.
+    overfull: AtomicBool,
     state: Mutex<BudgetState>,
 }
 
@@ -34,7 +47,8 @@ impl TenantBudget {
     pub fn new(limit: u64, io: IoRates) -> Arc<Self> {
         let speed = Speed::new(io);
         let state = BudgetState { limit, used: 0, waiting: VecDeque::new() };
-        Arc::new(Self { throttle: Throttle::new(Arc::clone(&speed)), speed, state: Mutex::new(state) })
+        let throttle = Throttle::new(Arc::clone(&speed));
+        Arc::new(Self { throttle, speed, overfull: AtomicBool::new(false), state: Mutex::new(state) })
     }
 
     /// At most so many from now on, at that rate. What is in flight beyond a lower limit is finished first.
@@ -62,7 +76,8 @@ impl TenantBudget {
 
     fn take(&self, bytes: u64, session: &Arc<Session>) -> bool {
         let mut state = self.state.lock();
-        if state.used.saturating_add(bytes) > state.limit {
+        let overfull = state.used > state.limit;
+        if overfull || state.used.saturating_add(bytes) > state.limit {
             if !state.waiting.iter().any(|w| w.as_ptr() == Arc::as_ptr(session)) {
                 state.waiting.push_back(Arc::downgrade(session));
             }
@@ -72,10 +87,26 @@ impl TenantBudget {
         true
     }
 
+    /// As [`take`](Self::take), but of `bytes` only as many as half of what is left; how many. Nobody waits.
+    fn take_some(&self, bytes: u64) -> u64 {
+        let mut state = self.state.lock();
+        let taken = bytes.min(state.limit.saturating_sub(state.used) / 2);
+        state.used += taken;
+        taken
+    }
+
+    /// Takes over what a session held of its own: it is gone, and what it has in flight is not.
+    fn inherit(&self, bytes: u64) {
+        let mut state = self.state.lock();
+        state.used = state.used.saturating_add(bytes);
+        self.overfull.store(state.used > state.limit, Ordering::Relaxed);
+    }
+
     fn give(&self, bytes: u64) {
         let woken = {
             let mut state = self.state.lock();
             state.used = state.used.saturating_sub(bytes);
+            self.overfull.store(state.used > state.limit, Ordering::Relaxed);
             core::mem::take(&mut state.waiting)
         };
         for session in woken.iter().filter_map(Weak::upgrade) {
@@ -86,11 +117,15 @@ impl TenantBudget {
 
 #[derive(Debug, Default)]
 struct Held {
+    /// Of `bytes`, those that are the session's own.
+    share: u64,
     requests: u32,
     bytes: u64,
     /// Of `bytes`, those taken out of the tenant's budget.
     of_tenant: u64,
     waiting: bool,
+    /// How many requests there were that are answered.
+    answered: u64,
 }
 
 /// What one session holds.
@@ -98,15 +133,17 @@ struct Held {
 pub(super) struct Permits {
     requests: u32,
     bytes: u64,
-    share: u64,
     tenant: Arc<TenantBudget>,
     held: Mutex<Held>,
 }
 
 impl Permits {
-    /// At most `requests` and `bytes` in flight; the first `share` bytes are the session's own.
+    /// At most `requests` and `bytes` in flight, and [`ANSWER`] for each request. The first `share` bytes are the session's
+    /// own, and so is what the answers take.
     pub(super) fn new(requests: u32, bytes: u64, share: u64, tenant: Arc<TenantBudget>) -> Self {
-        Self { requests, bytes, share, tenant, held: Mutex::default() }
+        let answers = ANSWER * u64::from(requests);
+        let (bytes, share) = (bytes.saturating_add(answers), share.saturating_add(answers));
+        Self { requests, bytes, tenant, held: Mutex::new(Held { share, ..Held::default() }) }
     }
 
     /// Takes one request and its bytes, or remembers to wake the session's task when there may be room.
@@ -118,8 +155,8 @@ impl Permits {
             held.waiting = true;
             return false;
         }
-        let of_tenant = total.saturating_sub(self.share).saturating_sub(held.of_tenant);
-        if of_tenant > 0 && !self.tenant.take(of_tenant, session) {
+        let of_tenant = total.saturating_sub(held.share).saturating_sub(held.of_tenant);
+        if (of_tenant > 0 || self.tenant.overfull.load(Ordering::Relaxed)) && !self.tenant.take(of_tenant, session) {
             held.waiting = true;
             return false;
         }
@@ -129,13 +166,27 @@ impl Permits {
         true
     }
 
+    /// Takes up to `wish` bytes more for a request that has just been let through; how many. At most half of what the
+    /// session and its tenant have left, so that the requests after it find some too. Never waits.
+    pub(super) fn take_more(&self, wish: u64) -> u64 {
+        let mut held = self.held.lock();
+        let wish = wish.min(self.bytes.saturating_sub(held.bytes) / 2);
+        let of_tenant = (held.bytes + wish).saturating_sub(held.share).saturating_sub(held.of_tenant);
+        let taken = if of_tenant > 0 { self.tenant.take_some(of_tenant) } else { 0 };
+        held.of_tenant += taken;
+        let granted = wish - (of_tenant - taken);
+        held.bytes += granted;
+        granted
+    }
+
     /// Gives back; whether the session's task waits for that.
     pub(super) fn release(&self, released: Released) -> bool {
         let (give, waiting) = {
             let mut held = self.held.lock();
             held.requests = held.requests.saturating_sub(released.requests);
+            held.answered = held.answered.wrapping_add(u64::from(released.requests));
             held.bytes = held.bytes.saturating_sub(released.bytes);
-            let keep = held.bytes.saturating_sub(self.share).min(held.of_tenant);
+            let keep = held.bytes.saturating_sub(held.share).min(held.of_tenant);
             let give = held.of_tenant - keep;
             held.of_tenant = keep;
             (give, core::mem::take(&mut held.waiting))
@@ -144,6 +195,25 @@ impl Permits {
             self.tenant.give(give);
         }
         waiting
+    }
+
+    /// The session is gone: what it holds from now on, until its requests are answered, is its tenant's. So clients that
+    /// come, leave requests behind and come again hold no more than the tenant may, and one share for each that is there.
+    pub(super) fn abandon(&self) {
+        let own = {
+            let mut held = self.held.lock();
+            let own = held.bytes.saturating_sub(held.of_tenant);
+            (held.share, held.of_tenant) = (0, held.bytes);
+            own
+        };
+        if own > 0 {
+            self.tenant.inherit(own);
+        }
+    }
+
+    /// How many requests have been answered: their replies are with the kernel.
+    pub(super) fn answered(&self) -> u64 {
+        self.held.lock().answered
     }
 
     /// Whether nothing is in flight: every reply is with the kernel. If not, the session's task is woken at each release.
@@ -161,5 +231,44 @@ impl Drop for Permits {
         if left > 0 {
             self.tenant.give(left);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_is_half_of_what_is_left_and_goes_back_like_the_rest() {
+        let tenant = TenantBudget::new(100, IoRates::default());
+        let permits = Permits::new(0, 1000, 50, Arc::clone(&tenant));
+        assert_eq!(permits.take_more(20), 20, "of its own share");
+        assert_eq!(
+            (permits.take_more(500), tenant.used()),
+            (80, 50),
+            "half of what the tenant has left, and its share"
+        );
+        assert_eq!((permits.take_more(500), tenant.used()), (25, 75));
+        permits.release(Released { bytes: 125, ..Released::default() });
+        assert_eq!(tenant.used(), 0);
+        let alone = Permits::new(0, 1000, 2000, Arc::clone(&tenant));
+        assert_eq!((alone.take_more(800), alone.take_more(800)), (500, 250), "half of what the session has left");
+    }
+
+    #[test]
+    fn what_a_session_leaves_behind_is_its_tenants_until_it_is_answered() {
+        let tenant = TenantBudget::new(100, IoRates::default());
+        let permits = Permits::new(0, 1000, 80, Arc::clone(&tenant));
+        assert_eq!((permits.take_more(80), tenant.used()), (80, 0));
+        permits.abandon();
+        assert_eq!((tenant.used(), tenant.overfull.load(Ordering::Relaxed)), (80, false));
+        let next = Permits::new(0, 1000, 80, Arc::clone(&tenant));
+        next.take_more(80);
+        next.abandon();
+        assert_eq!((tenant.used(), tenant.overfull.load(Ordering::Relaxed)), (160, true));
+        permits.release(Released { bytes: 80, ..Released::default() });
+        assert_eq!((tenant.used(), tenant.overfull.load(Ordering::Relaxed)), (80, false));
+        drop(next);
+        assert_eq!(tenant.used(), 0);
     }
 }

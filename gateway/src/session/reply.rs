@@ -13,15 +13,24 @@ use crate::proto::resize::Context;
 use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, MAX_STRING, Payload};
 use crate::work::{Extent, Failure, Finished, Found, Outcome, Piece, Request, Status};
 
+/// What a chunk of a READ's reply takes in memory beside its data: its header, and its place in the outgoing queue.
+const PIECE: usize = 160;
+/// Of what a request holds, the bytes that are not for an error's sentence.
+const HEADERS: u64 = 128;
+/// Extents that take more bytes than this are queued as they are; fewer are copied behind their header.
+const LONG: usize = 1024;
+/// The longest sentence of an error in reply to a RESIZE, which holds no bytes.
+const RESIZE_SENTENCE: u64 = 1024;
+
 /// The duty to reply once to one request of one session, and the permits it holds.
 #[derive(Debug)]
 pub struct Ticket {
     pub(super) session: Arc<Session>,
     pub(super) cookie: Cookie,
-    /// Payload bytes held in the session's permits.
-    pub(super) bytes: u64,
-    /// Whether it holds a request permit; a RESIZE holds none.
-    pub(super) permit: bool,
+    /// What it holds until the reply is written.
+    pub(super) holds: Released,
+    /// The most extents of one context that the answer may have.
+    pub(super) extents: usize,
     /// What it counts as where sessions take turns.
     pub(super) counts: Counts,
     /// The contexts that a BLOCK_STATUS with a payload asks for; `None` for all that were selected.
@@ -41,15 +50,20 @@ impl Ticket {
         self.cookie
     }
 
+    /// The most extents of one context that the answer may have.
+    pub fn extents(&self) -> usize {
+        self.extents
+    }
+
     /// Gives the permits back; there is no reply.
-    pub fn forget(self) {
+    pub fn forget(self, request: &Request) {
         let session = &self.session;
         session.export.forget();
-        session.share.answered(self.counts, self.bytes, self.since.elapsed(), Instant::now());
+        session.share.answered(self.counts, request.payload_bytes(), self.since.elapsed(), Instant::now());
         if session.is_left() {
             session.export.settle_orphan(session.id, self.cookie);
         }
-        session.release(Released { requests: u32::from(self.permit), bytes: self.bytes, notices: 0 });
+        session.release(self.holds);
     }
 
     /// Queues the reply on the session and remembers to write it.
@@ -59,18 +73,17 @@ impl Ticket {
         let now = finished.now(request);
         let took = now.saturating_duration_since(self.since);
         session.export.count(request, &outcome, took);
-        session.share.answered(self.counts, self.bytes, took, now);
-        let released = Released { requests: u32::from(self.permit), bytes: self.bytes, notices: 0 };
+        session.share.answered(self.counts, request.payload_bytes(), took, now);
         if session.is_left() {
             session.export.settle_orphan(session.id, self.cookie);
         }
         if session.gone.load(Ordering::Acquire) {
-            session.release(released);
+            session.release(self.holds);
             return;
         }
         session.out.append(|batch| {
             self.put(batch, request, &outcome);
-            batch.release(released);
+            batch.release(self.holds);
         });
         finished.touch(self.session);
     }
@@ -83,11 +96,33 @@ impl Ticket {
                 Outcome::Failed(failure)
             }
             Outcome::Status(found) if request.command == Cmd::BLOCK_STATUS => self.select(request, found),
-            Outcome::Found(found) if request.command == Cmd::READ => Outcome::Found(found),
+            Outcome::Found(found) if request.command == Cmd::READ => Outcome::Found(self.bounded(request, found)),
             Outcome::Done if !matches!(request.command, Cmd::READ | Cmd::BLOCK_STATUS) => Outcome::Done,
             Outcome::Resized(size) if request.command == Cmd::RESIZE => Outcome::Resized(size),
             _ => Outcome::Failed(Failure::new(Errno::EIO, "the backend's answer belongs to another command")),
         }
+    }
+
+    /// In one piece, if the pieces would take more memory than the request holds: many small ones do.
+    fn bounded(&self, request: &Request, found: Found) -> Found {
+        let Found::Pieces(pieces) = &found else { return found };
+        let data = |piece: &Piece| if let Piece::Data { payload, .. } = piece { payload.len() } else { 0 };
+        let weight: usize = pieces.iter().map(|piece| data(piece) + PIECE).sum();
+        if u64::try_from(weight).is_ok_and(|weight| weight <= self.holds.bytes) {
+            return found;
+        }
+        let mut whole = vec![0; usize::try_from(request.length).unwrap_or_default()];
+        for piece in pieces {
+            let Piece::Data { offset, payload } = piece else { continue };
+            let start = usize::try_from(offset.saturating_sub(request.offset)).unwrap_or(usize::MAX);
+            let mut into = whole.get_mut(start..).unwrap_or_default();
+            for segment in payload.segments() {
+                let Some((now, later)) = into.split_at_mut_checked(segment.len()) else { break };
+                now.copy_from_slice(segment);
+                into = later;
+            }
+        }
+        Found::Whole(whole.into())
     }
 
     /// Only the contexts that the client selected, and asked for; one extent if it wants one.
@@ -98,6 +133,7 @@ impl Ticket {
         // A backend may tell of more than it was asked for: of bytes that are none of this client's.
         let room = self.session.told().max(request.end()).saturating_sub(request.offset);
         for status in &mut statuses {
+            status.extents.truncate(self.extents);
             clip(&mut status.extents, room);
             if request.flags.has(CmdFlags::REQ_ONE) {
                 status.extents.truncate(1);
@@ -206,19 +242,22 @@ impl Ticket {
                 let last = statuses.len().saturating_sub(1);
                 for (i, status) in statuses.iter().enumerate() {
                     let (kind, control) = extents(framing, status);
-                    chunk(batch, i == last, kind, &control, 0);
+                    if control.len() > LONG {
+                        chunk(batch, i == last, kind, &[], control.len());
+                        batch.body(&control.into());
+                    } else {
+                        chunk(batch, i == last, kind, &control, 0);
+                    }
                 }
                 if statuses.is_empty() {
                     chunk(batch, true, Chunk::NONE, &[], 0);
                 }
             }
             Outcome::Failed(failure) => {
-                let mut message: &str = &failure.message;
-                let most = usize::try_from(MAX_STRING).unwrap_or(usize::MAX);
-                while message.len() > most {
-                    let cut = (0..=most).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-                    message = message.get(..cut).unwrap_or_default();
-                }
+                let held =
+                    if self.holds.resizes > 0 { RESIZE_SENTENCE } else { self.holds.bytes.saturating_sub(HEADERS) };
+                let most = usize::try_from(held.min(u64::from(MAX_STRING))).unwrap_or(usize::MAX);
+                let message = failure.message.get(..failure.message.floor_char_boundary(most)).unwrap_or_default();
                 let length = u16::try_from(message.len()).unwrap_or(0);
                 let mut control = failure.errno.0.to_be_bytes().to_vec();
                 control.extend_from_slice(&length.to_be_bytes());
@@ -292,7 +331,10 @@ fn compact(extents: &mut Vec<Extent>) {
 
 fn extents(framing: Framing, status: &Status) -> (Chunk, Vec<u8>) {
     let id = u32::try_from(status.context).unwrap_or(u32::MAX);
-    let mut out = id.to_be_bytes().to_vec();
+    // Exactly: what is queued may lie there for long.
+    let each = if framing == Framing::Extended { 16 } else { 8 };
+    let mut out = Vec::with_capacity(each + each * status.extents.len());
+    out.extend_from_slice(&id.to_be_bytes());
     if framing == Framing::Extended {
         out.extend_from_slice(&u32::try_from(status.extents.len()).unwrap_or(u32::MAX).to_be_bytes());
         for extent in &status.extents {

@@ -1,8 +1,8 @@
 //! RESIZE requests of a client, and BLOCK_STATUS over the `x-resize:` contexts alone.
 //!
 //! A RESIZE holds no permit: a client whose permits are all with writes that wait for the export to grow could otherwise
-//! never grow it. A session has at most [`MOST`] under way; then it reads no further. The size is published before the
-//! reply that confirms it is queued (promise 2).
+//! never grow it. A session has at most [`MOST`] of them, QUERY and NOTIFY included, until their replies are written; then
+//! it reads no further. The size is published before the reply that confirms it is queued (promise 2).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,21 +17,28 @@ use tracing::Instrument;
 
 use super::finish::Finish;
 use super::part::Life;
+use super::permits::{ANSWER, CONTEXT};
 use super::transmission::{Step, Transmission};
 use super::turns::Counts;
 use super::{Session, Ticket};
+use crate::net::Released;
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::{Context, ResizeRequest, Wish};
 use crate::proto::{CmdFlags, Errno, ExportFlags, Features, Framing, Payload};
 use crate::work::{Failure, Finished, Outcome, Request};
 
-/// RESIZE requests under way per session.
+/// RESIZE requests of one session, each until its reply is written.
 const MOST: u32 = 16;
 
 impl Session {
     /// Whether one more resize has to wait.
     pub(super) fn has_too_many_resizes(&self) -> bool {
         self.resizes.load(Ordering::Acquire) >= MOST
+    }
+
+    /// A resize begins; it ends when what it holds is released.
+    fn begin_resize(&self) {
+        self.resizes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether no resize is under way and no NOTIFY stands.
@@ -56,9 +63,9 @@ impl Session {
         Ticket {
             session: Arc::clone(self),
             cookie: header.cookie,
-            bytes: 0,
+            holds: Released { resizes: 1, ..Released::default() },
+            extents: 1,
             counts: Counts::Nothing,
-            permit: false,
             only: None,
             since: Instant::now(),
         }
@@ -124,12 +131,16 @@ impl Transmission {
                 let size = self.session.export.size();
                 self.session.tell(size);
                 self.session.export.admit(1);
+                self.session.begin_resize();
                 let ticket = self.session.ticket(&header);
                 ticket.reply(&request(&header), Outcome::Resized(size), self.finished());
             }
-            Wish::Notify { interval, most } => self.session.start_notify(&header, interval, most),
+            Wish::Notify { interval, most } => {
+                self.session.begin_resize();
+                self.session.start_notify(&header, interval, most);
+            }
             Wish::Size { size } => {
-                self.session.resizes.fetch_add(1, Ordering::AcqRel);
+                self.session.begin_resize();
                 let carried = carry(Arc::clone(&self.session), header, size, asked.durable);
                 tokio::spawn(carried.instrument(self.session.span.clone()));
             }
@@ -150,11 +161,14 @@ impl Transmission {
         if self.is_draining() {
             return self.refuse(header, Failure::new(Errno::ESHUTDOWN, "the gateway is shutting down"));
         }
-        if !self.session.permits.take(0, &self.session) {
+        let contexts = u64::try_from(self.session.agreement.sizes.len()).unwrap_or(u64::MAX);
+        let bytes = ANSWER.saturating_add(CONTEXT.saturating_mul(contexts));
+        if !self.session.permits.take(bytes, &self.session) {
             // Rare enough that a client with all its permits out is told to come again.
             return self.refuse(header, Failure::new(Errno::ENOMEM, "too many requests in flight"));
         }
-        let ticket = Ticket { permit: true, ..self.session.ticket(&header) };
+        let holds = Released { requests: 1, bytes, ..Released::default() };
+        let ticket = Ticket { holds, ..self.session.ticket(&header) };
         let request = Request { length: header.length, ..request(&header) };
         let waits = self.session.agreement.sizes.contains(&Context::Watch)
             && self.session.export.size() == self.session.told()
@@ -220,8 +234,4 @@ async fn carry(session: Arc<Session>, header: RequestHeader, target: u64, durabl
     let mut finished = Finished::default();
     session.export.admit(1);
     session.ticket(&header).reply(&request(&header), outcome, &mut finished);
-    session.resizes.fetch_sub(1, Ordering::AcqRel);
-    finished.flush();
-    // It may wait to begin another one, or to end.
-    session.wake();
 }

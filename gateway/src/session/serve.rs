@@ -146,7 +146,7 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
         export: Arc::clone(&export),
         agreement,
         certificate,
-        out: Outbox::default(),
+        out: Outbox::to_client(),
         task: Mutex::new(None),
         broken: AtomicBool::new(false),
         gone: AtomicBool::new(false),
@@ -178,7 +178,8 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     // From here on replies go nowhere; requests that change data and are still out must not be overtaken.
     export.leave(&session);
     let released = session.out.disconnect();
-    session.permits.release(released);
+    session.release(released);
+    session.permits.abandon();
     session.life.send_replace(Life::Gone);
     session.span.in_scope(|| match end {
         End::Disconnected | End::Closed | End::Drained | End::Parted => {

@@ -16,16 +16,23 @@ use nbd_gateway_policy::offer::PastEnd;
 use tokio::time::{Instant, Sleep};
 
 use super::admit::{Rules, Verdict, admit, narrow};
+use super::departure::Looks;
 use super::finish::{Finish, Order};
 use super::pacer::ACTIVE;
+use super::permits::{ANSWER, CONTEXT, EXTENT};
 use super::throttle::Turnstile;
 use super::turns::Counts;
 use super::{Session, Ticket};
-use crate::net::{Pool, ReadHalf, Released};
+use crate::net::{FarEnd, Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, EXTENDED_REQUEST, RequestHeader};
 use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
 use crate::stamp::Stamp;
 use crate::work::{Failure, Finished, Found, Job, Outcome, Request};
+
+/// The shortest extent that an answer is given room for, in bytes.
+const SECTOR: u64 = 512;
+/// The most extents of one context that an answer is given room for: as many as are read from a backend.
+const MOST_EXTENTS: u64 = 128 * 1024;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +70,8 @@ pub(super) enum Step {
     Turn(RequestHeader, CmdFlags, Option<Box<[usize]>>),
     /// Waiting for permits; with the contexts that a BLOCK_STATUS payload named.
     Permits(RequestHeader, CmdFlags, Option<Box<[usize]>>),
-    /// Permits are held; a WRITE's payload is on its way.
-    Payload(RequestHeader, CmdFlags, Option<Box<[usize]>>, Instant),
+    /// Permits are held, for so many bytes; a WRITE's payload is on its way.
+    Payload(RequestHeader, CmdFlags, Option<Box<[usize]>>, u64, Instant),
     /// Answered here, once there is a permit: replies that nobody reads must not pile up.
     Answer(RequestHeader, Outcome),
     /// A BLOCK_STATUS' own payload is on its way.
@@ -103,6 +110,8 @@ pub(super) struct Transmission {
     /// While the session parts: when its client has to have read what was written so far.
     pub(super) patience: Option<Pin<Box<Sleep>>>,
     gate: Turnstile,
+    /// While it does not read: whether its client is still there.
+    pub(super) looks: Looks,
     /// Ends when the request at the gate may ask again.
     turn: Option<Pin<Box<Sleep>>>,
 }
@@ -121,6 +130,7 @@ impl Transmission {
         Self {
             gate,
             turn: None,
+            looks: Looks::default(),
             session,
             read,
             inbox,
@@ -157,6 +167,9 @@ impl Transmission {
         };
         if matches!(end, End::Parted) {
             self.linger().await;
+        }
+        if let Some(buffer) = self.inbox.forget() {
+            self.pool.retire(buffer);
         }
         self.session.leaves.store(true, Ordering::Release);
         self.session.gone.store(true, Ordering::Release);
@@ -204,6 +217,14 @@ impl Transmission {
                 && self.session.permits.is_idle()
                 && self.session.is_quiet()
                 && self.session.has_parted();
+            let deserted = match pause {
+                Pause::Input => false,
+                Pause::Closing if done => false,
+                Pause::Permits | Pause::Turn(_) | Pause::Resizes | Pause::Closing => self.is_deserted(cx),
+            };
+            if deserted {
+                return Poll::Ready(self.deserted());
+            }
             match pause {
                 Pause::Permits => return Poll::Pending,
                 Pause::Turn(until) => {
@@ -227,6 +248,9 @@ impl Transmission {
                     let between = self.inbox.is_empty() && matches!(self.step, Step::Header);
                     self.give_up_payload();
                     self.step = Step::Closing(if between { End::Closed } else { End::Torn });
+                    if self.read.far_end() == FarEnd::Gone {
+                        return Poll::Ready(self.deserted());
+                    }
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(e)) => return Poll::Ready(e.into()),
@@ -242,8 +266,8 @@ impl Transmission {
 
     /// A payload that will never be whole: nobody else gives its permits back.
     pub(super) fn give_up_payload(&self) {
-        if let Step::Payload(header, ..) = &self.step {
-            self.session.permits.release(Released { requests: 1, bytes: charge(header), notices: 0 });
+        if let Step::Payload(.., held, _) = &self.step {
+            self.session.permits.release(Released { requests: 1, bytes: *held, ..Released::default() });
         }
     }
 
@@ -273,21 +297,26 @@ impl Transmission {
                     self.step = Step::Permits(header, flags, only);
                 }
                 Step::Permits(header, flags, only) => {
-                    let bytes = charge(&header);
-                    let (share, inbox) = (&self.session.share, &mut self.inbox);
-                    let queued = || queued(&header, inbox.bytes().len());
-                    if !share.admits(bytes, queued, || self.session.task.lock().clone()) {
+                    let (share, inbox) = (&self.session.share, &self.inbox);
+                    let queued = || queued(&header, inbox.received());
+                    if !share.admits(charge(&header), queued, || self.session.task.lock().clone()) {
                         self.step = Step::Permits(header, flags, only);
                         return Pause::Turn(Instant::now() + ACTIVE);
                     }
+                    let contexts = if header.command == Cmd::BLOCK_STATUS { self.contexts_of(&only) } else { 0 };
+                    let mut bytes = charge(&header) + ANSWER + CONTEXT * contexts;
                     if !self.session.permits.take(bytes, &self.session) {
                         self.step = Step::Permits(header, flags, only);
                         return Pause::Permits;
                     }
-                    self.step = Step::Payload(header, flags, only, self.stamp.now(0));
+                    if contexts > 0 && !flags.has(CmdFlags::REQ_ONE) {
+                        let extents = (header.length / SECTOR).min(MOST_EXTENTS) * contexts;
+                        bytes += self.session.permits.take_more(extents * EXTENT);
+                    }
+                    self.step = Step::Payload(header, flags, only, bytes, self.stamp.now(0));
                 }
                 Step::Answer(header, outcome) => {
-                    if !self.session.permits.take(0, &self.session) {
+                    if !self.session.permits.take(ANSWER, &self.session) {
                         self.step = Step::Answer(header, outcome);
                         return Pause::Permits;
                     }
@@ -300,13 +329,13 @@ impl Transmission {
                     }
                     self.resize(header);
                 }
-                Step::Payload(header, flags, only, since) => {
+                Step::Payload(header, flags, only, held, since) => {
                     let length = if header.command == Cmd::WRITE { header.length } else { 0 };
                     let Some(payload) = self.inbox.payload(usize::try_from(length).unwrap_or(usize::MAX)) else {
-                        self.step = Step::Payload(header, flags, only, since);
+                        self.step = Step::Payload(header, flags, only, held, since);
                         return Pause::Input;
                     };
-                    self.push(header, flags, payload, only, since);
+                    self.push(header, flags, payload, only, held, since);
                 }
                 Step::Contexts(header, length) => {
                     let Some(payload) = self.inbox.payload(length) else {
@@ -397,14 +426,30 @@ impl Transmission {
         flags: CmdFlags,
         payload: Payload,
         only: Option<Box<[usize]>>,
+        held: u64,
         since: Instant,
     ) {
-        let bytes = charge(&header);
-        let counts = self.session.share.sent(bytes, since);
+        let counts = self.session.share.sent(charge(&header), since);
+        let extents = if header.command == Cmd::BLOCK_STATUS { self.extents_in(held, &only) } else { 0 };
+        let holds = Released { requests: 1, bytes: held, ..Released::default() };
         let session = Arc::clone(&self.session);
-        let ticket = Ticket { session, cookie: header.cookie, bytes, permit: true, counts, only, since };
+        let ticket = Ticket { session, cookie: header.cookie, holds, extents, counts, only, since };
         let RequestHeader { command, offset, length, .. } = header;
         self.jobs.push(Job::for_client(Request { command, flags, offset, length, payload }, ticket));
+    }
+
+    /// How many contexts a BLOCK_STATUS asks about.
+    fn contexts_of(&self, only: &Option<Box<[usize]>>) -> u64 {
+        let agreement = &self.session.agreement;
+        let all = agreement.contexts.len() + agreement.sizes.len();
+        u64::try_from(only.as_ref().map_or(all, |only| only.len())).unwrap_or(u64::MAX)
+    }
+
+    /// The most extents of each context for which there is room in the bytes that a BLOCK_STATUS holds.
+    fn extents_in(&self, held: u64, only: &Option<Box<[usize]>>) -> usize {
+        let contexts = self.contexts_of(only);
+        let more = held.saturating_sub(ANSWER + CONTEXT * contexts) / EXTENT / contexts.max(1);
+        usize::try_from(more.saturating_add(1)).unwrap_or(usize::MAX)
     }
 
     pub(super) fn refuse(&mut self, header: RequestHeader, failure: Failure) {
@@ -424,8 +469,9 @@ impl Transmission {
         };
         let request = Request { command, flags, offset, length, payload: Payload::empty() };
         let session = Arc::clone(&self.session);
-        let since = self.stamp.now(0);
-        let ticket = Ticket { session, cookie, bytes: 0, permit: true, counts: Counts::Nothing, only: None, since };
+        let (counts, since) = (Counts::Nothing, self.stamp.now(0));
+        let holds = Released { requests: 1, bytes: ANSWER, ..Released::default() };
+        let ticket = Ticket { session, cookie, holds, extents: 0, counts, only: None, since };
         self.session.export.admit(1);
         ticket.reply(&request, outcome, &mut self.finished);
     }
@@ -438,7 +484,7 @@ fn queued(header: &RequestHeader, received: usize) -> usize {
     received.saturating_sub(payload) / payload.saturating_add(EXTENDED_REQUEST)
 }
 
-/// The payload bytes that a request holds while it is in flight.
+/// The payload bytes of a request, or of its reply.
 fn charge(header: &RequestHeader) -> u64 {
     match header.command {
         Cmd::READ | Cmd::WRITE => header.length,

@@ -74,6 +74,20 @@ impl Link {
         Ok(bytes)
     }
 
+    /// Sends `bytes` again and again, until the other side has taken nothing for half a second, or `most` bytes in all.
+    pub(crate) fn send_until_stuck(&mut self, bytes: &[u8], most: usize) -> Result<(), Trouble> {
+        self.0.set_write_timeout(Some(Duration::from_millis(500)))?;
+        let (mut sent, mut at) = (0, 0);
+        while sent < most {
+            match self.0.write(&bytes[at..]) {
+                Ok(taken) => (sent, at) = (sent + taken, (at + taken) % bytes.len()),
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => break,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(self.0.set_write_timeout(Some(PATIENCE))?)
+    }
+
     /// Tells the other side that no more will come.
     pub(crate) fn finish_sending(&self) -> Result<(), Trouble> {
         Ok(self.0.shutdown(std::net::Shutdown::Write)?)

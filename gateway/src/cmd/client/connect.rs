@@ -14,7 +14,7 @@ use super::ClientFault;
 use super::pieces::Range;
 use crate::net::{Address, Stream, TlsStream};
 use crate::proto::handshake::client::{Client, Negotiated, Progress, Wishes};
-use crate::proto::reply::{Body, Event, Expected, ReplyReader};
+use crate::proto::reply::{Body, Event, Expected, MAX_EXTENTS, ReplyReader};
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::ResizeRequest;
 use crate::proto::{Cmd, CmdFlags, Cookie, Errno, Framing, Heap, Inbox, MAX_SIZE};
@@ -291,9 +291,9 @@ impl Connection {
     async fn event(&mut self) -> Result<Event, ClientFault> {
         loop {
             let expected = |cookie| {
-                self.waiting
-                    .get(&cookie)
-                    .map(|w| Expected { read: (w.header.command == Cmd::READ).then_some(w.header.length) })
+                let header = &self.waiting.get(&cookie)?.header;
+                let read = (header.command == Cmd::READ).then_some(header.length);
+                Some(Expected { read, extents: MAX_EXTENTS })
             };
             if let Some(event) = self.reader.next(&mut self.inbox, expected)? {
                 return Ok(event);

@@ -98,7 +98,8 @@ async fn what_many_slices_hold_arrives_in_order_through_a_socket_that_is_often_f
         outbox.append(|batch: &mut Batch| {
             batch.head(|out| out.extend_from_slice(&head));
             batch.body(&Payload::from(bytes::Bytes::from(body.clone())));
-            batch.release(crate::net::Released { requests: 1, bytes: u64::try_from(body.len()).unwrap(), notices: 0 });
+            let bytes = u64::try_from(body.len()).unwrap();
+            batch.release(crate::net::Released { requests: 1, bytes, ..crate::net::Released::default() });
         });
         sent.extend([head, body].concat());
     }

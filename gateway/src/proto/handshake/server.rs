@@ -23,10 +23,14 @@ const SKIP_AT_MOST: u32 = 16 * 1024 * 1024;
 /// The most context queries that one option may hold.
 const MAX_QUERIES: u32 = 1024;
 
+/// The most options in one handshake, besides four for each export that a LIST has told of: some clients ask about each of
+/// those on the same connection.
+const MAX_OPTIONS: u32 = 1024;
+
 /// What the outside must decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// Which exports are there? Answer with [`Server::answer_list`].
+    /// Which exports are there? Answer with [`Server::list`] for each, then [`Server::end_list`].
     List,
     /// What is this export like? Answer with [`Server::answer_info`] or [`Server::refuse`].
     Info {
@@ -100,6 +104,9 @@ pub enum BadClient {
     /// EXPORT_NAME, which has no error reply, before TLS.
     #[error("NBD_OPT_EXPORT_NAME without TLS, which this listener requires (tls = \"require\")")]
     NoTls,
+    /// A handshake without end.
+    #[error("more than {0} options in one handshake")]
+    Options(u32),
     /// Bytes in the clear behind NBD_OPT_STARTTLS: whoever put them there wants them to be taken as sent through TLS.
     #[error("{0} bytes in the clear behind NBD_OPT_STARTTLS")]
     Injected(usize),
@@ -161,6 +168,10 @@ pub struct Server {
     tls: Tls,
     /// TLS is there.
     secured: bool,
+    /// How many options there have been.
+    options: u32,
+    /// How many exports the last LIST has told of, and how many any has.
+    listed: (u32, u32),
     out: Vec<u8>,
 }
 
@@ -179,6 +190,8 @@ impl Server {
             limit,
             tls,
             secured: false,
+            options: 0,
+            listed: (0, 0),
             out,
         }
     }
@@ -255,6 +268,11 @@ impl Server {
         if !self.client.has(ClientFlags::FIXED_NEWSTYLE) && option != Opt::EXPORT_NAME {
             return Err(BadClient::NotFixed(option));
         }
+        // An option that is longer than what has come is looked at again, and counted when it is whole.
+        let most = MAX_OPTIONS.saturating_add(self.listed.1.saturating_mul(4));
+        if self.options >= most {
+            return Err(BadClient::Options(most));
+        }
         if option == Opt::SET_META_CONTEXT {
             // Whatever comes of it, malformed or too long, the selection before is forgotten.
             self.selection = None;
@@ -267,6 +285,7 @@ impl Server {
                 return Err(BadClient::Length(option, length));
             }
             input.advance(16);
+            self.options += 1;
             self.state = State::Skipping { option, left: length };
             return Ok(Step::Again);
         }
@@ -274,6 +293,7 @@ impl Server {
         if input.len() < whole {
             return Ok(Step::More);
         }
+        self.options += 1;
         let message = input.split_to(whole);
         let data = message.get(16..).unwrap_or_default();
         self.decide(option, data)
@@ -410,17 +430,18 @@ impl Server {
         Ok(())
     }
 
-    /// Closes a List.
-    pub fn answer_list<'a>(&mut self, exports: impl Iterator<Item = (&'a str, Option<&'a str>)>) {
+    /// One export, in answer to a List that stays open. The answer may be long: send what has collected from time to time.
+    pub fn list(&mut self, name: &str, description: Option<&str>) {
+        let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+        let description = description.unwrap_or_default();
+        self.listed.0 = self.listed.0.saturating_add(1);
+        self.reply(Opt::LIST, Rep::SERVER, &[&length.to_be_bytes(), name.as_bytes(), description.as_bytes()]);
+    }
+
+    /// Closes a List: these were all.
+    pub fn end_list(&mut self) {
+        self.listed = (0, self.listed.1.max(self.listed.0));
         let option = self.answered();
-        for (name, description) in exports {
-            let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
-            self.reply(
-                option,
-                Rep::SERVER,
-                &[&length.to_be_bytes(), name.as_bytes(), description.unwrap_or("").as_bytes()],
-            );
-        }
         self.reply(option, Rep::ACK, &[]);
     }
 

@@ -15,8 +15,8 @@ fn inbox(bytes: &[u8]) -> Inbox {
 fn read(framing: Framing, bytes: &[u8], piece: usize) -> Result<Vec<String>, BadReply> {
     let (mut reader, mut inbox, mut events) = (ReplyReader::new(framing), Inbox::default(), Vec::new());
     let expected = |cookie: Cookie| match cookie.0 {
-        1 => Some(Expected { read: Some(4) }),
-        2 => Some(Expected { read: None }),
+        1 => Some(Expected { read: Some(4), extents: MAX_EXTENTS }),
+        2 => Some(Expected { read: None, extents: MAX_EXTENTS }),
         _ => None,
     };
     for bytes in bytes.chunks(piece.max(1)) {
@@ -180,7 +180,8 @@ fn an_error_message_of_rubbish_is_no_longer_than_a_string_may_be() {
     let control = [&5u32.to_be_bytes()[..], &4096u16.to_be_bytes(), &[0xff; 4096]].concat();
     let bytes = chunk(Framing::Structured, 1, Chunk::ERROR, 2, &control);
     let mut inbox = inbox(&bytes);
-    let event = ReplyReader::new(Framing::Structured).next(&mut inbox, |_| Some(Expected { read: None }));
+    let event =
+        ReplyReader::new(Framing::Structured).next(&mut inbox, |_| Some(Expected { read: None, extents: MAX_EXTENTS }));
     let Body::Error { message, .. } = event.unwrap().unwrap().body else { panic!("no error") };
     assert_eq!(message.len(), 4095);
 }
@@ -199,7 +200,7 @@ proptest! {
         };
         let mut inbox = inbox(&[start, &bytes].concat());
         let mut reader = ReplyReader::new(framing);
-        while let Ok(Some(_)) = reader.next(&mut inbox, |c| Some(Expected { read: (c.0 % 2 == 0).then_some(512) })) {}
+        while let Ok(Some(_)) = reader.next(&mut inbox, |c| Some(Expected { read: (c.0 % 2 == 0).then_some(512), extents: MAX_EXTENTS })) {}
         let room = inbox.room(&Heap).capacity();
         prop_assert!(room <= BUFFER, "{}", room);
     }

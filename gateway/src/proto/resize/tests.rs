@@ -4,7 +4,7 @@ use nbd_gateway_policy::offer::Features as Offered;
 use proptest::prelude::*;
 
 use super::*;
-use crate::proto::reply::{Body, Expected, ReplyReader};
+use crate::proto::reply::{Body, Expected, MAX_EXTENTS, ReplyReader};
 use crate::proto::{ExportFlags, Heap, Inbox};
 
 fn hex(text: &str) -> Vec<u8> {
@@ -191,7 +191,9 @@ fn read(framing: Framing, bytes: &[u8], piece: usize) -> Vec<(Result<u64, Option
     let (mut reader, mut inbox, mut open, mut events) = (ReplyReader::new(framing), Inbox::default(), true, Vec::new());
     for bytes in bytes.chunks(piece) {
         inbox.room(&Heap).extend_from_slice(bytes);
-        let waits = |open: bool| move |c: Cookie| (open && c.0 == 0x1122).then_some(Expected { read: None });
+        let waits = |open: bool| {
+            move |c: Cookie| (open && c.0 == 0x1122).then_some(Expected { read: None, extents: MAX_EXTENTS })
+        };
         while let Some(event) = reader.next(&mut inbox, waits(open)).unwrap() {
             open = !event.done;
             let body = match event.body {
@@ -246,7 +248,7 @@ fn a_chunk_after_the_end_or_of_another_length_breaks_the_protocol() {
     let mut out = Vec::new();
     put_chunk(&mut out, Framing::Structured, ChunkFlags::NONE, Chunk::RESIZE, Cookie(1), 0, 4);
     inbox.room(&Heap).extend_from_slice(&out);
-    let waits = |read| move |c: Cookie| (c.0 == 1).then_some(Expected { read });
+    let waits = |read| move |c: Cookie| (c.0 == 1).then_some(Expected { read, extents: MAX_EXTENTS });
     let error = ReplyReader::new(Framing::Structured).next(&mut inbox, waits(None)).unwrap_err();
     assert_eq!(error.to_string(), "NBD_REPLY_TYPE_RESIZE chunk with a payload of 4 bytes, allowed here: 8");
     for (cookie, read, says) in [

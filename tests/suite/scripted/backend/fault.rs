@@ -86,6 +86,16 @@ pub(crate) enum Fault {
     StatusTwice,
     /// No extents, and done.
     StatusMissing,
+    /// Extents of 512 bytes each: a very fragmented disk.
+    StatusShredded,
+    /// READs are answered in pieces of 512 bytes each, data and holes in turn.
+    DataShredded,
+    /// Chunks that say nothing new, without end: holes that overlap, errors, extents of a context that nobody selected.
+    ChunksEndless,
+    /// One request is answered, then the connection ends.
+    AnswersOnce,
+    /// Every request fails, with a sentence of 4096 bytes.
+    ErrorWordy,
     /// A resize is answered by success, and the size is this one.
     ResizeOther(u64),
     /// A resize is answered by success with the size asked for, and nothing has changed.

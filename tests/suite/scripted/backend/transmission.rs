@@ -391,6 +391,34 @@ impl Replier {
                 with_done([once.clone(), once].concat())
             }
             Fault::StatusMissing => done(),
+            Fault::StatusShredded if request.command == cmd::BLOCK_STATUS => {
+                let extents: Vec<_> = (0..request.length / 512).map(|at| (512, at % 2 * 3)).collect();
+                let ids = (7_u32..).zip(self.script.contexts);
+                with_done(ids.flat_map(|(id, _)| self.status_chunk(request, id, &extents)).collect())
+            }
+            Fault::DataShredded if request.command == cmd::READ => with_done(
+                (start..end)
+                    .step_by(1024)
+                    .flat_map(|at| {
+                        let hole = [&(at + 512).to_be_bytes()[..], &512_u32.to_be_bytes()].concat();
+                        let data = self.data_chunk(request, 0, at, &[0x55; 512]);
+                        [data, self.chunk(request, 0, chunk::OFFSET_HOLE, &hole)].concat()
+                    })
+                    .collect(),
+            ),
+            Fault::ChunksEndless => {
+                let hole = [&start.to_be_bytes()[..], &512_u32.to_be_bytes()].concat();
+                let none = [&errno::EIO.to_be_bytes()[..], &[0; 2]].concat();
+                let one = match request.command {
+                    cmd::READ => self.chunk(request, 0, chunk::OFFSET_HOLE, &hole),
+                    cmd::BLOCK_STATUS => self.status_chunk(request, 99, &[(512, 0)]),
+                    _ => self.chunk(request, 0, chunk::ERROR, &none),
+                };
+                // More than anybody listens to.
+                return (one.repeat(1 << 18), true);
+            }
+            Fault::AnswersOnce => return (good, true),
+            Fault::ErrorWordy => self.error(request, errno::EIO, &[b'x'; 4096], None),
             _ => good,
         };
         (bytes, false)

@@ -113,7 +113,10 @@ fn answer(server: &mut Server, buffer: &mut BytesMut, contexts: &[String], ask: 
         Ask::List | Ask::StartTls => {}
     }
     match ask {
-        Ask::List => server.answer_list([(EXPORT, Some("a disk"))].into_iter()),
+        Ask::List => {
+            server.list(EXPORT, Some("a disk"));
+            server.end_list();
+        }
         Ask::StartTls => start_tls(server, buffer),
         Ask::ExportName { name } if name == EXPORT => {
             server.answer_export_name(4096, ExportFlags::HAS_FLAGS);

@@ -68,7 +68,10 @@ fn play(input: &[u8], piece: usize) -> (Result<(), BadClient>, Vec<String>, Serv
                 Err(bad) => return (Err(bad), lines(&server.out.clone()), server),
                 Ok(Progress::More) => break,
                 Ok(Progress::Aborted) => return (Ok(()), lines(&server.out.clone()), server),
-                Ok(Progress::Ask(Ask::List)) => server.answer_list([(EXPORT, Some("a disk"))].into_iter()),
+                Ok(Progress::Ask(Ask::List)) => {
+                    server.list(EXPORT, Some("a disk"));
+                    server.end_list();
+                }
                 Ok(Progress::Ask(Ask::StartTls)) => panic!("TLS is off"),
                 Ok(Progress::Ask(Ask::ExportName { name })) if name == EXPORT => {
                     server.answer_export_name(4096, ExportFlags::HAS_FLAGS)
@@ -318,6 +321,19 @@ fn names_of_4096_bytes_are_taken_and_longer_ones_refused() {
     let ask = |length: usize| [&FIXED[..], &option(Opt::INFO, &info_data(&"x".repeat(length), &[]))].concat();
     assert_eq!(play(&ask(4096), 999).1, ["OPT_INFO REP_ERR_UNKNOWN no such export"]);
     assert!(play(&ask(4097), 999).1[0].starts_with("OPT_INFO REP_ERR_INVALID"));
+}
+
+/// A client that only ever asked kept its connection, and a thread busy, for as long as it liked.
+#[test]
+fn a_handshake_has_so_many_options_and_more_for_each_export_that_was_listed() {
+    let most = usize::try_from(MAX_OPTIONS).unwrap();
+    let unknown = option(Opt(99), b"");
+    let asks = |count: usize| [&FIXED[..], &unknown.repeat(count)].concat();
+    assert_eq!(play(&asks(most), 9999).0, Ok(()));
+    assert_eq!(play(&asks(most + 1), 9999).0, Err(BadClient::Options(MAX_OPTIONS)));
+    let listing = |count: usize| [&FIXED[..], &option(Opt::LIST, b""), &unknown.repeat(count)].concat();
+    assert_eq!(play(&listing(most + 3), 9999).0, Ok(()));
+    assert_eq!(play(&listing(most + 4), 9999).0, Err(BadClient::Options(MAX_OPTIONS + 4)));
 }
 
 proptest! {
