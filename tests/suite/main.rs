@@ -44,6 +44,7 @@ mod late_writes;
 mod limits;
 mod listeners;
 mod log;
+mod long_requests;
 mod memory;
 mod multiplex;
 mod observability;

@@ -10,16 +10,25 @@
 //! | WRITE_ZEROES | split | the same for head and tail, zeroes between |
 //! | TRIM | split | narrowed to whole blocks: it is only advice |
 //! | CACHE | split | widened |
-//! | BLOCK_STATUS | asked in turn, joined | widened, cut |
+//! | BLOCK_STATUS | the first [`ROUNDS`] ranges asked in turn, joined | widened, cut |
+//!
+//! One request may be split into millions of pieces (2 EiB, over a server that takes 4 GiB at a time). So pieces without
+//! payload go one after the other, and the rest is given up as soon as nobody waits for it: the client has left, its session
+//! parts (then it sends the request again), or a shrink has lowered the export's end. Only the piece that the backend has
+//! counts as left behind, and holds the exclusive range: overlapping requests of others wait for one piece, not for all.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Export, cut};
+use super::ranges::Exclusive;
+use super::{Export, Waiting, cut};
 use crate::proto::{Cmd, CmdFlags, Errno, Payload};
 use crate::work::{Extent, Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
 
-/// The most extents that a joined BLOCK_STATUS answer holds per context.
-const MAX_JOINED: usize = 128 * 1024;
+/// The most ranges that one BLOCK_STATUS asks the backend about. Its answer may always cover less than was asked.
+const ROUNDS: u32 = 8;
+/// The most pieces of one READ or WRITE that the backend has at a time.
+const WINDOW: usize = 32;
 
 impl Export {
     /// Whether the backend can't take this request as it is, or it must wait its turn for a range.
@@ -50,14 +59,17 @@ pub(super) fn spawn(export: Arc<Export>, lane: u64, job: Job) {
     let ahead = export.orphans.ahead(job.request.offset, ends, lane);
     tokio::spawn(async move {
         let _sight = sight;
-        let request = job.request.clone();
         export.orphans.clear_of(ahead).await;
-        let outcome = if export.needs_bridge(&request) {
-            Bridge { export: &export, lane }.carry(&job).await
+        let bridge = Bridge { export: &export, lane, job: &job, waits: &waits };
+        let outcome = if export.needs_bridge(&job.request) {
+            bridge.carry().await
         } else {
-            export.core.call(lane, request).await
+            Some(bridge.ask(job.request.clone(), job.extents()).await)
         };
-        job.finish(outcome, &mut Finished::default());
+        match outcome {
+            Some(outcome) => job.finish(outcome, &mut Finished::default()),
+            None => job.forget(),
+        }
         drop(waits);
     });
 }
@@ -65,6 +77,8 @@ pub(super) fn spawn(export: Arc<Export>, lane: u64, job: Job) {
 struct Bridge<'a> {
     export: &'a Export,
     lane: u64,
+    job: &'a Job,
+    waits: &'a Waiting,
 }
 
 fn round_down(n: u64, block: u64) -> u64 {
@@ -82,59 +96,106 @@ impl Bridge<'_> {
         n.div_ceil(block).saturating_mul(block).min(self.export.size().max(n))
     }
 
-    async fn carry(&self, job: &Job) -> Outcome {
-        let request = &job.request;
+    /// Carries the request out. None: nobody waits for what is left of it.
+    async fn carry(&self) -> Option<Outcome> {
+        let request = &self.job.request;
         let block = self.block();
         let (start, end) = (round_down(request.offset, block), self.round_up(request.end()));
-        let _exclusive = if block > 1 && request.changes_data() {
-            Some(self.export.ranges.exclusive(start, end).await)
-        } else {
-            None
-        };
-        if block > 1 && request.changes_data() {
-            // What is read before it lands, and written back after it, would undo it.
-            self.export.core.backend.clear_of_late_writes(start, end).await;
-        }
-        match request.command {
+        Some(match request.command {
             Cmd::READ => self.read(request, start, end).await,
             Cmd::WRITE => self.write(request, start, end).await,
-            Cmd::WRITE_ZEROES => self.zeroes(request, start, end).await,
+            Cmd::WRITE_ZEROES => return self.zeroes(request, start, end).await,
             Cmd::TRIM => {
                 let (start, end) = (request.offset.next_multiple_of(block), round_down(request.end(), block));
-                self.ranges(request, start, end).await
+                return self.ranges(request, start, end).await;
             }
-            Cmd::CACHE => self.ranges(request, start, end).await,
+            Cmd::CACHE => return self.ranges(request, start, end).await,
             Cmd::BLOCK_STATUS => self.status(request, start, end).await,
-            _ => self.export.core.call(self.lane, request.clone()).await,
+            _ => self.ask(request.clone(), self.job.extents()).await,
+        })
+    }
+
+    /// Whether nobody waits for the request any more.
+    fn is_unwanted(&self) -> bool {
+        match self.job.ticket() {
+            Some(ticket) => ticket.session().is_left() || ticket.session().is_parting(),
+            None => self.job.is_abandoned(),
         }
     }
 
-    /// Reads `start..end` in pieces that the backend takes, all at once; gives what the request asks for.
-    async fn read(&self, request: &Request, start: u64, end: u64) -> Outcome {
-        let most = self.export.core.facts().largest_payload();
-        let (mut jobs, mut waiting, mut at) = (Vec::new(), Vec::new(), start);
-        while at < end {
-            let length = most.min(end - at);
-            let part = Request { offset: at, length, ..request.clone() };
-            let (job, outcome) = Job::for_task(part);
-            jobs.push(job);
-            waiting.push((at, length, outcome));
-            at += length;
+    /// The range for this request alone, where others must not slip between a reading and a writing.
+    async fn alone(&self, request: &Request, start: u64, end: u64) -> Option<Exclusive<'_>> {
+        if self.block() == 1 || !request.changes_data() {
+            return None;
         }
-        self.export.core.backend.submit(self.lane, &mut jobs, &mut Finished::default());
-        let (mut pieces, mut failed) = (Vec::new(), None);
-        for (at, length, outcome) in waiting {
+        let alone = self.export.ranges.exclusive(start, end).await;
+        // What is read before it lands, and written back after it, would undo it.
+        self.export.core.backend.clear_of_late_writes(start, end).await;
+        Some(alone)
+    }
+
+    /// One request to the backend, answered with at most so many extents of one context.
+    async fn ask(&self, request: Request, extents: usize) -> Outcome {
+        let (job, outcome) = Job::for_task(request);
+        self.export.core.backend.submit(self.lane, &mut vec![job.with_extents(extents)], &mut Finished::default());
+        let lost = || Outcome::Failed(Failure::new(Errno::EIO, "the request was lost in the gateway"));
+        outcome.await.unwrap_or_else(|_| lost())
+    }
+
+    /// Asks the backend for all `parts`, [`WINDOW`] at a time, and hands their outcomes over in order. The first failure
+    /// ends it: what is not with the backend by then is not sent.
+    async fn in_pieces(
+        &self,
+        mut parts: impl Iterator<Item = Request>,
+        mut done: impl FnMut(u64, Outcome),
+    ) -> Result<(), Failure> {
+        let (mut waiting, mut failed) = (VecDeque::new(), None);
+        loop {
+            let mut jobs = Vec::new();
+            while failed.is_none()
+                && waiting.len() < WINDOW
+                && let Some(part) = parts.next()
+            {
+                let (at, command, length) = (part.offset, part.command, part.length);
+                let (job, outcome) = Job::for_task(part);
+                jobs.push(job);
+                waiting.push_back((at, command, length, outcome));
+            }
+            self.export.core.backend.submit(self.lane, &mut jobs, &mut Finished::default());
+            let Some((at, command, length, outcome)) = waiting.pop_front() else { break };
             match outcome.await {
-                Ok(Outcome::Found(Found::Whole(payload))) => pieces.push(Piece::Data { offset: at, payload }),
-                Ok(Outcome::Found(Found::Pieces(more))) => pieces.extend(more),
                 Ok(Outcome::Failed(failure)) => failed = failed.or(Some(failure)),
-                _ => {
-                    let why = format!("no answer to a READ of {length} bytes at {at}");
+                Ok(outcome) => done(at, outcome),
+                Err(_) => {
+                    let why = format!("no answer to a {command} of {length} bytes at {at}");
                     failed = failed.or(Some(Failure::new(Errno::EIO, why)));
                 }
             }
         }
-        if let Some(failure) = failed {
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// `start..end` in ranges of the largest payload that the backend takes.
+    fn payloads(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let (most, mut at) = (self.export.core.facts().largest_payload(), start);
+        std::iter::from_fn(move || {
+            let part = (at, most.min(end.saturating_sub(at)));
+            at += part.1;
+            (part.1 > 0).then_some(part)
+        })
+    }
+
+    /// Reads `start..end` in pieces that the backend takes; gives what the request asks for.
+    async fn read(&self, request: &Request, start: u64, end: u64) -> Outcome {
+        let parts = self.payloads(start, end).map(|(offset, length)| Request { offset, length, ..request.clone() });
+        let mut pieces = Vec::new();
+        let read = self.in_pieces(parts, |at, outcome| match outcome {
+            Outcome::Found(Found::Whole(payload)) => pieces.push(Piece::Data { offset: at, payload }),
+            Outcome::Found(Found::Pieces(more)) => pieces.extend(more),
+            // A command's outcome is of its kind: see `Gather::finish`.
+            _ => {}
+        });
+        if let Err(failure) = read.await {
             return Outcome::Failed(failure);
         }
         let all_data = pieces.iter().all(|p| matches!(p, Piece::Data { .. }));
@@ -152,6 +213,7 @@ impl Bridge<'_> {
     }
 
     async fn write(&self, request: &Request, start: u64, end: u64) -> Outcome {
+        let _alone = self.alone(request, start, end).await;
         let payload = match self.filled(request, &request.payload, start, end).await {
             Ok(payload) => payload,
             Err(failure) => return Outcome::Failed(failure),
@@ -159,30 +221,14 @@ impl Bridge<'_> {
         self.put(request.flags, start, payload).await
     }
 
-    /// Writes a whole-block payload in pieces that the backend takes, all at once.
+    /// Writes a whole-block payload in pieces that the backend takes.
     async fn put(&self, flags: CmdFlags, start: u64, payload: Payload) -> Outcome {
-        let most = self.export.core.facts().largest_payload();
         let end = start.saturating_add(u64::try_from(payload.len()).unwrap_or(u64::MAX));
-        let (mut jobs, mut waiting, mut at) = (Vec::new(), Vec::new(), start);
-        while at < end {
-            let length = most.min(end - at);
-            let [skip, len] = [at - start, length].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-            let part = Request { command: Cmd::WRITE, flags, offset: at, length, payload: payload.slice(skip, len) };
-            let (job, outcome) = Job::for_task(part);
-            jobs.push(job);
-            waiting.push(outcome);
-            at += length;
-        }
-        self.export.core.backend.submit(self.lane, &mut jobs, &mut Finished::default());
-        let mut all = Outcome::Done;
-        for outcome in waiting {
-            match outcome.await {
-                Ok(Outcome::Done) => {}
-                Ok(Outcome::Failed(failure)) => all = Outcome::Failed(failure),
-                _ => all = Outcome::Failed(Failure::new(Errno::EIO, "no answer to part of a WRITE")),
-            }
-        }
-        all
+        let parts = self.payloads(start, end).map(|(offset, length)| {
+            let [skip, len] = [offset - start, length].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+            Request { command: Cmd::WRITE, flags, offset, length, payload: payload.slice(skip, len) }
+        });
+        self.in_pieces(parts, |_, _| {}).await.map_or_else(Outcome::Failed, |()| Outcome::Done)
     }
 
     /// `payload`, with what the backend has before and after it up to whole blocks.
@@ -211,26 +257,27 @@ impl Bridge<'_> {
             length: end - start,
             payload: Payload::empty(),
         };
-        match self.export.core.call(self.lane, read).await {
+        match self.ask(read, 1).await {
             Outcome::Found(found) => Ok(flat(cut(found, start, from, to - from))),
             Outcome::Failed(failure) => Err(failure),
             _ => Err(Failure::new(Errno::EIO, "the backend's answer belongs to another command")),
         }
     }
 
-    async fn zeroes(&self, request: &Request, start: u64, end: u64) -> Outcome {
+    async fn zeroes(&self, request: &Request, start: u64, end: u64) -> Option<Outcome> {
         let block = self.block();
         let (first, last) = (request.offset.next_multiple_of(block), round_down(request.end(), block));
         let whole_end = if request.end() == end { end } else { last };
         if first >= whole_end {
             // All inside one or two blocks.
             let length = usize::try_from(request.length).unwrap_or(usize::MAX);
-            return self.write(&Request { payload: vec![0; length].into(), ..request.clone() }, start, end).await;
+            let payload = vec![0; length].into();
+            return Some(self.write(&Request { payload, ..request.clone() }, start, end).await);
         }
         // The middle first: with FAST_ZERO it may refuse, and then nothing has been changed.
-        let middle = self.ranges(request, first, whole_end).await;
+        let middle = self.ranges(request, first, whole_end).await?;
         if matches!(middle, Outcome::Failed(_)) {
-            return middle;
+            return Some(middle);
         }
         for (from, to) in [(request.offset, first.min(request.end())), (whole_end, request.end())] {
             if from < to {
@@ -243,40 +290,55 @@ impl Bridge<'_> {
                     length: to - from,
                     payload: vec![0; length].into(),
                 };
-                let outcome = self.write(&edge, round_down(from, block), self.round_up(to)).await;
+                let (start, end) = (round_down(from, block), self.round_up(to));
+                self.waits.narrow(start, end);
+                let outcome = self.write(&edge, start, end).await;
                 if matches!(outcome, Outcome::Failed(_)) {
-                    return outcome;
+                    return Some(outcome);
                 }
             }
         }
-        Outcome::Done
+        Some(Outcome::Done)
     }
 
-    /// A command without payload over `start..end`, in ranges that the backend takes, one after the other.
-    async fn ranges(&self, request: &Request, start: u64, end: u64) -> Outcome {
+    /// A command without payload over `start..end`, in ranges that the backend takes, one after the other. None: nobody
+    /// waits for the ranges that are left.
+    async fn ranges(&self, request: &Request, start: u64, end: u64) -> Option<Outcome> {
         let most = self.export.core.facts().longest_range();
-        let mut at = start;
+        let (mut at, in_parts) = (start, end.saturating_sub(start) > most);
         while at < end {
             let length = most.min(end - at);
+            // In this order: a session that leaves in between finds this range, or this finds that it has left.
+            self.waits.narrow(at, at + length);
+            if in_parts && self.is_unwanted() {
+                return None;
+            }
+            let size = self.export.view().end();
+            if at > start && at + length > size {
+                let why = format!("{} ends past the export's size of {size} bytes", request.command);
+                return Some(Outcome::Failed(Failure::new(Errno::EINVAL, why)));
+            }
+            let _alone = self.alone(request, at, at + length).await;
             let part = Request { offset: at, length, payload: Payload::empty(), ..request.clone() };
-            let outcome = self.export.core.call(self.lane, part).await;
+            let outcome = self.ask(part, 1).await;
             if !matches!(outcome, Outcome::Done) {
-                return outcome;
+                return Some(outcome);
             }
             at += length;
         }
-        Outcome::Done
+        Some(Outcome::Done)
     }
 
-    /// Asks range after range as long as every context answers for all of it, and joins the answers.
+    /// Asks range after range, a few, as long as every context answers for all of it, and joins the answers.
     async fn status(&self, request: &Request, start: u64, end: u64) -> Outcome {
         let most = self.export.core.facts().longest_range();
         let mut joined: Vec<Status> = Vec::new();
-        let mut at = start;
-        while at < end {
+        let (mut at, mut rounds) = (start, 0);
+        while at < end && rounds < ROUNDS {
+            rounds += 1;
             let length = most.min(end - at);
             let part = Request { offset: at, length, ..request.clone() };
-            let found = match self.export.core.call(self.lane, part).await {
+            let found = match self.ask(part, self.job.extents()).await {
                 Outcome::Status(found) => found,
                 Outcome::Failed(_) if at > start => break,
                 other => return other,
@@ -290,7 +352,7 @@ impl Bridge<'_> {
                     None => {}
                 }
             }
-            let long = joined.iter().any(|s| s.extents.len() >= MAX_JOINED);
+            let long = joined.iter().any(|s| s.extents.len() >= self.job.extents());
             if !full || long || request.flags.has(CmdFlags::REQ_ONE) {
                 break;
             }

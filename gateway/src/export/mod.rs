@@ -514,6 +514,15 @@ struct Waiting {
     id: Option<u64>,
 }
 
+impl Waiting {
+    /// Only this part of it may still change data, should its session go now.
+    fn narrow(&self, offset: u64, end: u64) {
+        if let Some(id) = self.id {
+            self.export.orphans.narrow(id, offset, end);
+        }
+    }
+}
+
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(id) = self.id {

@@ -68,6 +68,14 @@ impl Orphans {
         id
     }
 
+    /// Of a request that waits only this part may still be carried out.
+    pub(super) fn narrow(&self, id: u64, offset: u64, end: u64) {
+        let mut waiting = self.waiting.lock();
+        if let Some((_, orphan)) = waiting.iter_mut().find(|(other, _)| *other == id) {
+            (orphan.offset, orphan.end) = (offset, end);
+        }
+    }
+
     pub(super) fn waits_no_more(&self, id: u64) {
         self.waiting.lock().retain(|(other, _)| *other != id);
     }

@@ -290,7 +290,7 @@ impl Transmission {
                 },
                 Step::Turn(header, flags, only) => {
                     if let Err(until) = self.gate.pass(header.command, charge(&header)) {
-                        self.session.share.waits(queued(&header, self.inbox.bytes().len()));
+                        self.session.share.waits(queued(&header, self.inbox.received()));
                         self.step = Step::Turn(header, flags, only);
                         return Pause::Turn(until);
                     }
