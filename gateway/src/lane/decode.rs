@@ -4,7 +4,7 @@
 //! Owns the reader's state on one connection; never touches a socket, and tells nobody: who calls it finishes the jobs.
 
 use super::Lane;
-use super::gather::{Gather, at_once};
+use super::gather::{Gather, at_once, most_chunks};
 use crate::proto::reply::{BadReply, Body, Event, ReplyReader};
 use crate::proto::{Cmd, CmdFlags, Errno, Framing, Inbox};
 use crate::work::{Failure, Job, Outcome};
@@ -58,7 +58,15 @@ impl Decoder {
                 Ok(outcome) => outcome,
                 Err(body) => {
                     let gather = slot.gather.get_or_insert_default();
-                    gather.add(&slot.job.request, body, &self.ids);
+                    if !gather.add(&slot.job.request, body, &self.ids) {
+                        // Sent again, it would be answered so again, and end the next connection too.
+                        let most = most_chunks(&slot.job.request);
+                        if let Some(slot) = table.answer(cookie, now) {
+                            let why = format!("the backend's reply did not end within {most} chunks");
+                            self.done.push((slot.job, Outcome::Failed(Failure::new(Errno::EIO, why))));
+                        }
+                        return Err(BadReply::Chunks(most));
+                    }
                     if !done {
                         continue;
                     }

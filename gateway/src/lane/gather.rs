@@ -9,13 +9,24 @@ use crate::proto::reply::Body;
 use crate::proto::{Cmd, Errno};
 use crate::work::{Extent, Failure, Found, Outcome, Piece, Request, Status};
 
-/// The most pieces that one READ's reply may come in: twice what a server sends that tells data and holes apart by
-/// 1 KiB in the largest payload. Each costs some hundred bytes here, outside the byte permits.
-const MOST_PIECES: usize = 64 * 1024;
+/// The smallest piece of a READ that counts as useful, in bytes. Each piece costs some hundred bytes here, outside the byte
+/// permits; with this bound that is at most a quarter of the READ's length.
+const SMALL: u64 = 512;
+/// The chunks that the reply to a READ of any length may have.
+const FEW: u64 = 16;
+/// The chunks that any other reply may have: more than one for each context that there can be.
+const OTHERS: u64 = 128;
+
+/// The most chunks that a reply to this request may have. One that goes on after that never ends, and keeps a thread busy.
+pub(super) fn most_chunks(request: &Request) -> u64 {
+    if request.command == Cmd::READ { (request.length / SMALL).saturating_add(FEW) } else { OTHERS }
+}
 
 /// What has come so far.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
+    /// How many chunks have come.
+    chunks: u64,
     pieces: Vec<Piece>,
     /// Ranges covered by `pieces`: start to end.
     covered: BTreeMap<u64, u64>,
@@ -43,8 +54,13 @@ pub(super) fn at_once(request: &Request, body: Body) -> Result<Outcome, Body> {
 }
 
 impl Gather {
-    /// Takes one event. `contexts` are the numbers of the export's contexts on this connection.
-    pub(super) fn add(&mut self, request: &Request, body: Body, contexts: &[u32]) {
+    /// Takes one event. `contexts` are the numbers of the export's contexts on this connection. False: the reply has more
+    /// than [`most_chunks`].
+    pub(super) fn add(&mut self, request: &Request, body: Body, contexts: &[u32]) -> bool {
+        self.chunks += 1;
+        if self.chunks > most_chunks(request) {
+            return false;
+        }
         match body {
             Body::Nothing => {}
             Body::Whole(payload) => self.piece(request, Piece::Data { offset: request.offset, payload }),
@@ -56,6 +72,7 @@ impl Gather {
                 self.error.get_or_insert(Failure { errno, message: message.into(), offset });
             }
         }
+        true
     }
 
     fn fault(&mut self, what: &'static str) {
@@ -70,12 +87,6 @@ impl Gather {
         let Some(end) = start.checked_add(length).filter(|end| start >= request.offset && *end <= request.end()) else {
             return self.fault("a chunk outside its request");
         };
-        if self.pieces.len() >= MOST_PIECES {
-            // What came is of no use any more; what still comes is not kept.
-            self.pieces.clear();
-            self.covered.clear();
-            return self.fault("a READ in more than 65536 chunks");
-        }
         if self.fault.is_some() {
             return;
         }
@@ -140,7 +151,7 @@ mod tests {
     fn faults(bodies: Vec<Body>) -> Option<&'static str> {
         let request = read(100, 50);
         let mut gather = Gather::default();
-        bodies.into_iter().for_each(|b| gather.add(&request, b, &[]));
+        bodies.into_iter().for_each(|b| assert!(gather.add(&request, b, &[])));
         gather.finish(&request).1
     }
 
@@ -157,19 +168,34 @@ mod tests {
     }
 
     #[test]
-    fn a_read_in_crumbs_is_refused_before_it_fills_the_memory() {
+    fn a_read_in_crumbs_is_told_of_before_it_fills_the_memory() {
         let request = read(0, 1 << 20);
         let mut gather = Gather::default();
-        (0..1 << 20).for_each(|at| gather.add(&request, data(at, 1), &[]));
-        assert!(gather.pieces.len() <= MOST_PIECES);
-        assert_eq!(gather.finish(&request).1, Some("a READ in more than 65536 chunks"));
+        let taken = (0..1 << 20).take_while(|at| gather.add(&request, data(*at, 1), &[])).count();
+        assert_eq!(taken, 2048 + 16);
+        assert_eq!(gather.pieces.len(), taken);
+    }
+
+    #[test]
+    fn a_reply_that_goes_on_without_end_is_told_of() {
+        for (command, most) in [(Cmd::READ, 17), (Cmd::BLOCK_STATUS, 128), (Cmd::WRITE, 128)] {
+            let request = Request { command, ..read(0, 512) };
+            for endless in [
+                Body::Hole { offset: 0, length: 512 },
+                Body::Error { errno: Errno::EIO, message: String::new(), offset: None },
+                Body::Status { context: 99, extents: vec![(512, 0)] },
+            ] {
+                let mut gather = Gather::default();
+                assert_eq!((0..1000).take_while(|_| gather.add(&request, endless.clone(), &[])).count(), most);
+            }
+        }
     }
 
     #[test]
     fn an_error_after_data_is_an_error_and_keeps_its_place() {
         let request = read(100, 50);
         let mut gather = Gather::default();
-        gather.add(&request, data(100, 10), &[]);
+        assert!(gather.add(&request, data(100, 10), &[]));
         gather.add(
             &request,
             Body::Error { errno: Errno::EIO, message: "bad sector".to_owned(), offset: Some(110) },

@@ -124,6 +124,9 @@ impl Lost {
 /// How long a backend that shuts down has, at the least, to answer what was sent before.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// A connection that lived for so long ends the growing pauses between attempts.
+const LIVED: Duration = Duration::from_secs(1);
+
 /// How often a connection that is to end looks whether it can.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -375,7 +378,8 @@ async fn converse(
     let leaving = reading.leaving.as_ref().map(|leaving| leaving.since);
     let answered = reading.decoder.answered || matches!(lost, Lost::Replaced);
     away.since = if answered { leaving } else { away.since.or(leaving) };
-    if answered || begun.elapsed() > Duration::from_secs(1) {
+    // Answers alone do not count: a backend that answers once and closes would be dialled hundreds of times a second.
+    if begun.elapsed() > LIVED {
         away.pause = Duration::ZERO;
     }
     if let Lost::Ended | Lost::Replaced | Lost::ShutDown | Lost::Stuck = lost {

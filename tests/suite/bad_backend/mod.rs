@@ -2,6 +2,7 @@
 //! bytes; nobody else notices, and when it behaves again its export does too.
 
 mod cut;
+mod endless;
 mod faults;
 mod loss;
 mod shutdown;
