@@ -55,3 +55,44 @@ impl fmt::Display for Http {
         write!(f, "POST {}", self.url.split(['?', '#']).next().unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nbd_gateway_policy::types::{ExportName, TenantId};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What comes of an answer whose body never ends.
+    async fn told(answer: &'static [u8], limit: Duration) -> Result<(), String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let answers = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_u8().await.unwrap();
+            stream.write_all(answer).await.unwrap();
+            // Until the hook hangs up.
+            while stream.read_u8().await.is_ok() {}
+        });
+        let occasion = Occasion {
+            export: ExportName::new("vm").unwrap(),
+            tenant: TenantId::new("blue").unwrap(),
+            old_size: 1,
+            size: 2,
+            generation: None,
+        };
+        let told = Http::new(url, limit).tell(&occasion).await;
+        answers.await.unwrap();
+        told
+    }
+
+    #[tokio::test]
+    async fn a_status_that_says_so_is_enough_whether_the_body_ends_or_not() {
+        let long = Duration::from_secs(60);
+        assert_eq!(told(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nonly", long).await, Ok(()));
+        let refused = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 10\r\n\r\nonly";
+        let why = told(refused, Duration::from_millis(200)).await;
+        assert_eq!(why, Err("it answered 500 Internal Server Error".to_owned()));
+    }
+}
