@@ -312,7 +312,7 @@ pub struct Resize {
     #[arg(value_name = "URI")]
     pub uri: NbdUri,
     /// The new size, in bytes or like 10GiB; or how much more, like +1GiB
-    #[arg(value_name = "SIZE")]
+    #[arg(value_name = "SIZE", allow_hyphen_values = true)]
     pub size: Change,
     /// Have the server make the new size durable before it answers
     #[arg(long)]
@@ -569,6 +569,13 @@ mod tests {
         assert!(fault("nbd-gateway client read nbd://h/x --offset 1G").contains("`1G` could mean two things"));
         assert!(fault("nbd-gateway client resize nbd://h/x 10G").contains("`10G` could mean two things"));
         assert!(fault("nbd-gateway client resize nbd://h/x 0").contains("`0` is out of range"));
+        for line in ["client resize nbd://h/x -64MiB", "resize vm -64MiB"] {
+            assert!(fault(&format!("nbd-gateway {line}")).contains("`-64MiB` is no size: give the size"), "{line}");
+        }
+        assert!(parse("nbd-gateway client resize nbd://h/x --json 1GiB --durable").is_ok());
+        assert!(parse("nbd-gateway resize vm --adopt 1GiB").is_ok());
+        assert!(parse("nbd-gateway resize vm 1GiB --adopt").is_ok());
+        assert!(fault("nbd-gateway resize vm --frob").contains("--frob"));
         assert!(fault("nbd-gateway client watch nbd://h/x --interval 2").contains("`2` has no unit"));
         assert!(fault("nbd-gateway client watch nbd://h/x --count 0").contains("0 is not in 1.."));
         assert!(fault("nbd-gateway explain vm1 delete").contains("`delete` is no verb"));

@@ -76,7 +76,7 @@ fn table() -> Vec<(String, Vec<&'static str>)> {
         one(with("[export.limits]", "session-requests = 7"), "export vm1: limits.session-requests 256 -> 7"),
         one(
             with("#tenant", "quota = \"2TiB\"\nsoft-quota = \"1536GiB\"\ngrowth-rate = \"500GiB/h\""),
-            "tenant blue: quota none -> 2TiB, soft-quota none -> 1536GiB, growth-rate none -> 500GiB/h",
+            "tenant blue: quota none -> 2TiB, soft-quota none -> 1.5TiB, growth-rate none -> 500GiB/h",
         ),
         one(
             with("#tenant", "clients = [{uid = 0, exports = [\"vm*\"], verbs = [\"list\", \"read\"]}]"),

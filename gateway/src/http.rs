@@ -5,6 +5,7 @@
 //! Follows no redirect, keeps no connection, speaks no TLS, tries nothing twice: whoever asks knows whether that is safe.
 //! Never decides what a status means.
 
+use nbd_gateway_policy::types::{self, Span};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -94,7 +95,7 @@ pub enum Error {
         why: String,
     },
     /// The deadline passed. What was asked may have been done.
-    #[error("{target} did not answer within {limit:?}")]
+    #[error("{target} did not answer within {}", Span(*.limit))]
     Slow {
         /// Who was asked.
         target: Target,
@@ -102,7 +103,7 @@ pub enum Error {
         limit: Duration,
     },
     /// The answer is longer than what is read. What was asked has been done, or refused.
-    #[error("{target} answered with more than {limit} bytes")]
+    #[error("{target} answered with more than {}", types::Bytes::of(*.limit))]
     TooLong {
         /// Who was asked.
         target: Target,
@@ -383,7 +384,7 @@ mod tests {
         let long = b"HTTP/1.1 200 OK\r\ncontent-length: 1025\r\n\r\n";
         let long: &'static [u8] = Box::leak([&long[..], &[b'x'; 1025]].concat().into_boxed_slice());
         let error = answered(long).await.unwrap_err();
-        assert_eq!(error.to_string(), "http://host:80 answered with more than 1024 bytes");
+        assert_eq!(error.to_string(), "http://host:80 answered with more than 1 KiB");
         let head = [&b"HTTP/1.1 200 OK\r\nx: "[..], &vec![b'x'; 2 * LONGEST_HEAD], b"\r\n\r\n"].concat();
         let error = answered(Box::leak(head.into_boxed_slice())).await.unwrap_err();
         assert!(matches!(error, Error::Broken { .. }), "{error}");

@@ -23,6 +23,9 @@ pub enum ChangeFault {
     /// What it says is not a size.
     #[error(transparent)]
     Unit(#[from] UnitFault),
+    /// A size with a minus.
+    #[error("`{0}` is no size: give the size that the export is to have after it shrank, like 10GiB")]
+    Less(String),
     /// A size that no export can have, or no growth at all.
     #[error("`{0}` is out of range: an export is resized to at least 1 byte, and to at most 2^63-1")]
     Range(String),
@@ -33,6 +36,9 @@ impl FromStr for Change {
 
     fn from_str(text: &str) -> Result<Self, ChangeFault> {
         let (more, number) = text.strip_prefix('+').map_or((false, text), |number| (true, number));
+        if number.starts_with(['-', '−']) {
+            return Err(ChangeFault::Less(text.to_owned()));
+        }
         let size: Size = number.parse()?;
         match size.bytes() {
             1..=LARGEST => Ok(if more { Self::By(size) } else { Self::To(size) }),
@@ -76,7 +82,8 @@ mod tests {
         }
         assert!(fault("+1G").contains("`1G` could mean two things"));
         assert!(fault("++1GiB").contains("is not a size"));
-        assert!(fault("-1GiB").contains("is not a size"));
+        let less = "`-1GiB` is no size: give the size that the export is to have after it shrank, like 10GiB";
+        assert_eq!(fault("-1GiB"), less);
     }
 
     proptest! {

@@ -48,7 +48,7 @@ pub struct Order {
     #[arg(value_name = "EXPORT")]
     pub name: String,
     /// The new size, in bytes or like 10GiB; or how much more, like +1GiB
-    #[arg(value_name = "SIZE")]
+    #[arg(value_name = "SIZE", allow_hyphen_values = true)]
     pub size: Change,
     /// Take the backend for what it is now: SIZE is what it has, and what it has lost is lost
     #[arg(long)]

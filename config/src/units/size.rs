@@ -85,11 +85,24 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = |(_, scale): &&(&str, u64)| self.0 != 0 && self.0.is_multiple_of(*scale);
-        match UNITS.iter().find(whole) {
-            Some((unit, scale)) => write!(f, "{}{unit}", self.0 / scale),
+        let texts = UNITS.iter().filter_map(|(unit, scale)| Some(format!("{}{unit}", exactly(self.0, *scale)?)));
+        // Of two that are as short, the first: the larger unit.
+        match texts.min_by_key(String::len) {
+            Some(shortest) => f.write_str(&shortest),
             None => write!(f, "{}", self.0),
         }
+    }
+}
+
+/// A number of bytes in a unit, of powers of 1024 with three decimals at most; none if that is not exact, or less than one.
+fn exactly(bytes: u64, scale: u64) -> Option<String> {
+    let whole = bytes.checked_div(scale).filter(|whole| *whole > 0)?;
+    let thousandths = u128::from(bytes % scale) * 1000;
+    match thousandths / u128::from(scale) {
+        _ if !thousandths.is_multiple_of(u128::from(scale)) => None,
+        0 => Some(whole.to_string()),
+        _ if !scale.is_power_of_two() => None,
+        decimals => Some(format!("{whole}.{}", format!("{decimals:03}").trim_end_matches('0'))),
     }
 }
 
@@ -147,6 +160,21 @@ mod tests {
             assert!(fault(text).contains("unknown unit"), "{text}");
         }
         assert!(fault("1.0123456789GiB").contains("too large"));
+    }
+
+    #[test]
+    fn a_size_is_printed_in_the_shortest_way_that_is_exact() {
+        for (bytes, text) in [
+            (0, "0"),
+            (65537, "65537"),
+            (1536 << 20, "1.5GiB"),
+            (125_000 << 10, "128MB"),
+            (1025 << 20, "1025MiB"),
+            (10 << 30, "10GiB"),
+            ((1 << 63) - 1, "9223372036854775807"),
+        ] {
+            assert_eq!(Size::from_bytes(bytes).to_string(), text);
+        }
     }
 
     #[test]

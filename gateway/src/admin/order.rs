@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use nbd_gateway_config::cli::Change;
 use nbd_gateway_policy::export::Publish;
 use nbd_gateway_policy::plan::Wish;
-use nbd_gateway_policy::types::{Size, TenantId};
+use nbd_gateway_policy::types::{self, Size, TenantId};
 
 use super::Shared;
 use super::answer::{Object, refuse, refused, tell, unopened, unread};
@@ -125,7 +125,7 @@ fn bound(wanted: Wanted) -> Result<Size, String> {
         Wanted::Bytes(bytes) => bytes,
         Wanted::Text(text) => text.parse::<nbd_gateway_config::Size>().map_err(|error| error.to_string())?.bytes(),
     };
-    Size::new(bytes).map_err(|_| format!("a quota of {bytes} bytes is more than 2^63-1; null is none"))
+    Size::new(bytes).map_err(|_| format!("a quota of {} is more than 2^63-1 bytes; null is none", types::Bytes(bytes)))
 }
 
 /// Holds the ledger against what there is.

@@ -3,6 +3,7 @@
 //! Owns which of them. Without an order to follow, only a device that was attached for the same URI is taken on, so that an
 //! agent that was restarted goes on with its own, and no typing mistake lets a device grow with another's export.
 
+use nbd_gateway_policy::types::Bytes;
 use std::os::fd::OwnedFd;
 
 use nbd_gateway_config::cli;
@@ -74,7 +75,7 @@ async fn connect(
     let (block_size, flags) = (link.block_size()?, link.export.flags);
     let size = whole(link.export.size, block_size);
     if size == 0 {
-        let why = format!("it has {} bytes, less than one block of {block_size}", link.export.size);
+        let why = format!("it has {}, less than one block of {}", Bytes(link.export.size), Bytes(block_size));
         return Err(AgentFault::Unfit { why });
     }
     if links.len() > 1 && !flags.has(ExportFlags::CAN_MULTI_CONN) {

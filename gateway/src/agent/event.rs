@@ -1,6 +1,7 @@
 //! What the agent did, told as it happens: a sentence for people, or a JSON object for programs, one a line.
 
 use core::fmt;
+use nbd_gateway_policy::types::Bytes;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -74,7 +75,7 @@ impl fmt::Display for Event<'_> {
             Self::Metrics { address } => write!(f, "metrics are on http://{address}/metrics"),
             Self::Attached { size, block_size, read_only } => {
                 let how = if *read_only { ", read-only" } else { "" };
-                write!(f, "attached: {}, in blocks of {block_size} bytes{how}", shown(*size))
+                write!(f, "attached: {}, in blocks of {}{how}", shown(*size), Bytes(*block_size))
             }
             Self::Followed { size, by: Some(by) } => {
                 write!(f, "is attached for {by}, with {}: following", shown(*size))
@@ -85,7 +86,11 @@ impl fmt::Display for Event<'_> {
             Self::Resized { from, to, told } => {
                 let word = if to > from { "grown" } else { "shrunk" };
                 write!(f, "{word} from {} to {}", shown(*from), shown(*to))?;
-                if told == to { Ok(()) } else { write!(f, "; the export has {told} bytes, the rest fills no block") }
+                if told == to {
+                    Ok(())
+                } else {
+                    write!(f, "; the export has {}, the rest fills no block", shown(*told))
+                }
             }
             Self::Refused { told, size, why, .. } => {
                 write!(f, "stays at {}: the export says {}, and {why}", shown(*size), shown(*told))
@@ -158,7 +163,7 @@ mod tests {
             (
                 Event::Resized { from: GIB, to: 2 * GIB, told: 2 * GIB + 100 },
                 "grown from 1 GiB (1073741824 bytes) to 2 GiB (2147483648 bytes); \
-                 the export has 2147483748 bytes, the rest fills no block",
+                 the export has 2.00 GiB (2147483748 bytes), the rest fills no block",
                 json!({ "event": "grown", "from": GIB, "size": 2 * GIB, "told": 2 * GIB + 100 }),
             ),
             (

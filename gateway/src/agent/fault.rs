@@ -1,5 +1,6 @@
 //! Why the agent could not do something: each variant one sentence that says what to do.
 
+use nbd_gateway_policy::types::Bytes;
 use std::io;
 use std::path::PathBuf;
 
@@ -112,7 +113,7 @@ pub enum AgentFault {
         node: PathBuf,
     },
     /// The kernel took a size, and has another.
-    #[error("the kernel was told {asked} bytes and has {now}")]
+    #[error("the kernel was told {} and has {}", Bytes(*.asked).in_full(), Bytes(*.now).in_full())]
     NotInForce {
         /// In bytes.
         asked: u64,
@@ -123,7 +124,7 @@ pub enum AgentFault {
     #[error(transparent)]
     Server(#[from] ClientFault),
     /// The connection has bytes that nobody asked for.
-    #[error("the server broke the protocol: it sent {count} bytes after the handshake, before any request")]
+    #[error("the server broke the protocol: it sent {} after the handshake, before any request", Bytes::of(*.count))]
     Unasked {
         /// How many.
         count: usize,

@@ -6,6 +6,7 @@
 //! before it is reported.
 
 use core::future::Future;
+use nbd_gateway_policy::types::Bytes;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -282,7 +283,7 @@ impl Follower<'_> {
                 // What is cut off is gone: so the export itself has to say it once more.
                 let link = Link::open(&uri, true).await?;
                 if link.export.size != told {
-                    return Err(AgentFault::Unfit { why: format!("it has {} bytes again", link.export.size) });
+                    return Err(AgentFault::Unfit { why: format!("it has {} again", Bytes(link.export.size)) });
                 }
             }
             driver.ask(Request::Size(size)).await?;

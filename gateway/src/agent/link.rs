@@ -3,6 +3,7 @@
 //! Owns the handshake with what the kernel can speak (simple replies), and whether an export fits the device. Never reads a
 //! byte past the handshake, which would be the kernel's, and never sends a request.
 
+use nbd_gateway_policy::types::Bytes;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -86,7 +87,11 @@ impl Link {
     pub(super) fn block_size(&self) -> Result<u64, AgentFault> {
         let minimum = self.export.block_sizes.map_or(1, |sizes| sizes.minimum);
         if minimum > LARGEST_BLOCK {
-            let why = format!("its smallest block is {minimum} bytes, and the kernel's largest {LARGEST_BLOCK}");
+            let why = format!(
+                "its smallest block is {}, and the kernel's largest {}",
+                Bytes(u64::from(minimum)),
+                Bytes(u64::from(LARGEST_BLOCK))
+            );
             return Err(AgentFault::Unfit { why });
         }
         Ok(u64::from(minimum).max(SECTOR))
@@ -112,11 +117,19 @@ impl Shape {
     fn fits(&self, new: &Negotiated, shrink: bool) -> Result<(), String> {
         let size = whole(new.size, self.block);
         if size < self.size && (!shrink || size == 0) {
-            return Err(format!("it has {} bytes now, and the device {}", new.size, self.size));
+            return Err(format!(
+                "it has {} now, and the device {}",
+                Bytes(new.size).in_full(),
+                Bytes(self.size).in_full()
+            ));
         }
         let minimum = u64::from(new.block_sizes.map_or(1, |sizes| sizes.minimum));
         if minimum > self.block {
-            return Err(format!("its smallest block is {minimum} bytes now, and the device's {}", self.block));
+            return Err(format!(
+                "its smallest block is {} now, and the device's {}",
+                Bytes(minimum),
+                Bytes(self.block)
+            ));
         }
         if new.flags.has(ExportFlags::READ_ONLY) && !self.read_only {
             return Err("it is read-only now, and the device is not".to_owned());
@@ -185,10 +198,10 @@ mod tests {
             (device, export(1 << 20, FLAGS.with(ExportFlags::SEND_FLUSH), None), false, None),
             (device, export(1 << 20, FLAGS, None), false, Some("SEND_FLUSH")),
             (unknown, export(1 << 20, FLAGS, None), false, None),
-            (device, export((1 << 20) - 1, flags, None), false, Some("has 1048575 bytes now")),
+            (device, export((1 << 20) - 1, flags, None), false, Some("has 1023.99 KiB (1048575 bytes) now")),
             (device, export((1 << 20) - 1, flags, None), true, None),
             (device, export(100, flags, None), true, Some("has 100 bytes now")),
-            (device, export(1 << 20, flags, Some(4096)), false, Some("smallest block is 4096")),
+            (device, export(1 << 20, flags, Some(4096)), false, Some("smallest block is 4 KiB")),
             (unknown, export(1 << 20, read_only, None), false, Some("read-only now")),
             (frozen, export(1 << 20, read_only, None), false, None),
         ] {

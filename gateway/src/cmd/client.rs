@@ -16,6 +16,7 @@ pub(crate) mod parts;
 mod pieces;
 mod read;
 mod resize;
+mod sink;
 mod size;
 pub(crate) mod sizes;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What the program says about itself and about a configuration: check, schema, completions.
 
+use nbd_gateway_policy::types::Count;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -38,8 +39,11 @@ pub fn check(path: &Path) -> ExitCode {
             let (exact, templates) = (config.listable().count(), config.templates().count());
             let listeners = config.listeners.len();
             println!(
-                "{}: {listeners} listener(s), {exact} export(s), {templates} template(s): no problems",
-                path.display()
+                "{}: {}, {}, {}: no problems",
+                path.display(),
+                Count::of(listeners, "listener"),
+                Count::of(exact, "export"),
+                Count::of(templates, "template"),
             );
             ExitCode::from(DONE)
         }

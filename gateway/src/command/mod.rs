@@ -13,6 +13,7 @@ mod occasion;
 mod run;
 mod text;
 
+use nbd_gateway_policy::types::Span;
 use std::io;
 use std::time::Duration;
 
@@ -81,7 +82,7 @@ pub enum Error {
         said: Complaint,
     },
     /// It was ended, because it took too long.
-    #[error("`{program}` did not end within {limit:?} and was killed{said}")]
+    #[error("`{program}` did not end within {} and was killed{said}", Span(*.limit))]
     Late {
         /// What was run.
         program: String,

@@ -3,6 +3,7 @@
 //! What it prints is a claim, held against what was asked for; the size that counts is read back from the backend. An exit
 //! code other than 0 says that it did not do it.
 
+use nbd_gateway_policy::types::Bytes;
 use std::time::Duration;
 
 use super::{Order, Undone};
@@ -53,12 +54,13 @@ fn judge(program: &str, output: &[u8], order: &Order) -> Result<(), Undone> {
     };
     let (from, to) = (order.from, order.to);
     if to >= from && reached < to {
-        let message = format!("`{program}` was to reach {to} bytes and reached {reached}");
+        let message = format!("`{program}` was to reach {} and reached {}", Bytes(to), Bytes(reached));
         return Err(Undone::refused(Errno::ENOSPC, message));
     }
     // A size may be rounded up to what the backend can do.
     if to < from && reached >= from {
-        let message = format!("`{program}` was to go from {from} bytes down to {to} and reached {reached}");
+        let message =
+            format!("`{program}` was to go from {} down to {} and reached {}", Bytes(from), Bytes(to), Bytes(reached));
         return Err(Undone::refused(Errno::EIO, message));
     }
     Ok(())
@@ -127,11 +129,11 @@ mod tests {
     async fn a_size_that_falls_short_names_both() {
         let why = resized("echo 199", 100, 200).await.unwrap_err();
         assert_eq!((why.errno, why.unknown), (Errno::ENOSPC, false));
-        assert_eq!(why.message, "`/bin/sh` was to reach 200 bytes and reached 199");
+        assert_eq!(why.message, "`/bin/sh` was to reach 200 bytes and reached 199 bytes");
         assert_eq!(resized("printf 201", 100, 200).await, Ok(()));
         assert_eq!(resized("echo 50", 100, 50).await, Ok(()));
         let why = resized("echo 100", 100, 50).await.unwrap_err();
-        assert_eq!(why.message, "`/bin/sh` was to go from 100 bytes down to 50 and reached 100");
+        assert_eq!(why.message, "`/bin/sh` was to go from 100 bytes down to 50 bytes and reached 100 bytes");
     }
 
     #[tokio::test]
@@ -145,7 +147,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_program_that_is_ended_may_have_done_it() {
         let why = resized("while :; do sleep 1000; done", 100, 200).await.unwrap_err();
-        assert!(why.unknown && why.message.starts_with("`/bin/sh` did not end within 600s"), "{why}");
+        assert!(why.unknown && why.message.starts_with("`/bin/sh` did not end within 10m"), "{why}");
     }
 
     proptest! {

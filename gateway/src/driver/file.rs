@@ -6,6 +6,7 @@
 //! shows when the hole is written, as ENOSPC from the server. Never opens what is neither a file nor a device for long. A
 //! shrink takes the lock (flock(2)) that other tools can take to keep it away; a grow can't harm, and takes none.
 
+use nbd_gateway_policy::types::{Bytes, Span};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -59,8 +60,8 @@ impl File {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(Undone::unknown("the gateway ends")),
             Err(_) => {
-                let (path, limit) = (self.path.display(), self.limit);
-                Err(Undone::unknown(format!("`{path}` could not be resized within {limit:?}; see its file system")))
+                let (path, limit) = (self.path.display(), Span(self.limit));
+                Err(Undone::unknown(format!("`{path}` could not be resized within {limit}; see its file system")))
             }
         }
     }
@@ -109,8 +110,10 @@ fn regular(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Undone
     }
     if grows && length.saturating_add(LARGEST_BLOCK) <= from {
         let message = format!(
-            "`{shown}` has {length} bytes and its server shows {from}: it is not what is served there, or not as it is (an \
-             image of a format can't be grown by its length); correct `path`, or take another driver"
+            "`{shown}` has {} and its server shows {}: it is not what is served there, or not as it is (an \
+             image of a format can't be grown by its length); correct `path`, or take another driver",
+            Bytes(length),
+            Bytes(from)
         );
         return Err(Undone::refused(Errno::EIO, message));
     }
@@ -121,7 +124,8 @@ fn regular(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Undone
     }
     rustix::fs::fsync(file).map_err(|os| {
         Undone::unknown(format!(
-            "`{shown}` was resized to {to} bytes, and that may not be durable: fsync: {}",
+            "`{shown}` was resized to {}, and that may not be durable: fsync: {}",
+            Bytes(to),
             cause(os)
         ))
     })
@@ -160,15 +164,19 @@ fn device(path: &Path, size: u64, from: u64, to: u64) -> Result<(), Undone> {
     let shown = path.display();
     if to < from && size > to {
         let message = format!(
-            "block device `{shown}` has {size} bytes and is not made smaller by its length; reduce it to {to} bytes by its \
-             own tool (for LVM: lvreduce)"
+            "block device `{shown}` has {} and is not made smaller by its length; reduce it to {} by its \
+             own tool (for LVM: lvreduce)",
+            Bytes(size),
+            Bytes(to).in_full()
         );
         return Err(Undone::refused(Errno::EPERM, message));
     }
     if size < to {
         let message = format!(
-            "block device `{shown}` has {size} bytes, {to} are wanted; extend the device first (for LVM: lvextend --size \
-             {to}b {shown}), or have it done by driver = \"exec\""
+            "block device `{shown}` has {}, {} are wanted; extend the device first (for LVM: lvextend --size \
+             {to}b {shown}), or have it done by driver = \"exec\"",
+            Bytes(size),
+            Bytes(to)
         );
         return Err(Undone::refused(Errno::ENOSPC, message));
     }
@@ -292,7 +300,7 @@ mod tests {
         let path = file(&place, 200 << 10);
         let why = resized(&path, 1 << 30, 2 << 30).await.unwrap_err();
         assert_eq!((why.errno, why.unknown, fs::metadata(&path).unwrap().len()), (Errno::EIO, false, 200 << 10));
-        assert!(why.message.contains("has 204800 bytes and its server shows 1073741824"), "{why}");
+        assert!(why.message.contains("has 200 KiB and its server shows 1 GiB"), "{why}");
     }
 
     #[tokio::test]
@@ -300,7 +308,7 @@ mod tests {
         let place = Place::fresh();
         let path = file(&place, 8 << 20);
         let why = resized(&path, 4 << 20, 2 << 20).await.unwrap_err();
-        assert!(why.message.contains("has 8388608 bytes and its server shows 4194304"), "{why}");
+        assert!(why.message.contains("has 8 MiB and its server shows 4 MiB"), "{why}");
         assert_eq!(fs::metadata(&path).unwrap().len(), 8 << 20);
         assert_eq!(resized(&path, 8 << 20, 2 << 20).await, Ok(2 << 20));
         // Once more, as after an answer that was lost.
@@ -353,7 +361,7 @@ mod tests {
             (small.errno, small.message.as_str()),
             (
                 Errno::ENOSPC,
-                "block device `/dev/vg0/vm1` has 1073741824 bytes, 2147483648 are wanted; extend the device first (for \
+                "block device `/dev/vg0/vm1` has 1 GiB, 2 GiB are wanted; extend the device first (for \
                  LVM: lvextend --size 2147483648b /dev/vg0/vm1), or have it done by driver = \"exec\""
             )
         );

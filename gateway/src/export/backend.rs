@@ -1,5 +1,6 @@
 //! What serves an export: lanes to an NBD server, or the embedded origin. The same jobs go to either.
 
+use nbd_gateway_policy::types::Bytes;
 use std::sync::Arc;
 
 use nbd_gateway_config::{self as config, Driver, OnBackendLoss, Resolved};
@@ -590,7 +591,7 @@ impl lane::Owner for Owner {
 fn fits(basis: &Facts, was: u64, new: &Negotiated) -> Result<(), String> {
     let is = new.size;
     if is < was {
-        return Err(format!("its size is {is} bytes and was {was}; a size never goes back by itself"));
+        return Err(format!("its size is {} and was {}; a size never goes back by itself", Bytes(is), Bytes(was)));
     }
     let missing = basis.flags.without(ExportFlags::READ_ONLY).without(new.flags);
     if missing != ExportFlags::NONE {
@@ -606,7 +607,11 @@ fn fits(basis: &Facts, was: u64, new: &Negotiated) -> Result<(), String> {
     let ((minimum, maximum), (new_minimum, new_maximum)) = (sizes(basis.block_sizes), sizes(new.block_sizes));
     if new_minimum > minimum || new_maximum < maximum {
         return Err(format!(
-            "its block sizes are {new_minimum} to {new_maximum} bytes and were {minimum} to {maximum}"
+            "its block sizes are {} to {} and were {} to {}",
+            Bytes(u64::from(new_minimum)),
+            Bytes(u64::from(new_maximum)),
+            Bytes(u64::from(minimum)),
+            Bytes(u64::from(maximum))
         ));
     }
     Ok(())

@@ -17,6 +17,7 @@
 //! parts (then it sends the request again), or a shrink has lowered the export's end. Only the piece that the backend has
 //! counts as left behind, and holds the exclusive range: overlapping requests of others wait for one piece, not for all.
 
+use nbd_gateway_policy::types::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -167,7 +168,7 @@ impl Bridge<'_> {
                 Ok(Outcome::Failed(failure)) => failed = failed.or(Some(failure)),
                 Ok(outcome) => done(at, outcome),
                 Err(_) => {
-                    let why = format!("no answer to a {command} of {length} bytes at {at}");
+                    let why = format!("no answer to a {command} of {} at {at}", Bytes(length));
                     failed = failed.or(Some(Failure::new(Errno::EIO, why)));
                 }
             }

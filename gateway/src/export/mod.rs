@@ -48,7 +48,7 @@ use nbd_gateway_policy::access::{Verb, Verbs};
 use nbd_gateway_policy::export::ExportPolicy;
 use nbd_gateway_policy::offer::{Negotiated, Now, Offer, PastEnd, offer};
 use nbd_gateway_policy::style::Grows;
-use nbd_gateway_policy::types::Size;
+use nbd_gateway_policy::types::{Bytes, Size};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -424,7 +424,7 @@ impl Export {
                 } else {
                     Errno::EINVAL
                 };
-                let why = format!("{} ends past the export's size of {end} bytes", request.command);
+                let why = format!("{} ends past the export's size of {}", request.command, Bytes(end));
                 job.fail(Failure::new(errno, why), finished);
             }
         } else {

@@ -9,6 +9,7 @@
 //! the kernel does not tell (a session over TCP, another PID namespace), a session is ended only if it is the one client
 //! who has not seen the size. qemu is never shown a smaller size, which it does not survive.
 
+use nbd_gateway_policy::types::{Bytes, Span};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ impl Qmp {
     pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), String> {
         let limit = self.limit;
         let adopted = tokio::time::timeout(limit, self.adopt(occasion.export.as_str(), occasion.size));
-        adopted.await.unwrap_or_else(|_| Err(format!("qemu has not seen the size within {limit:?} (timeout)")))
+        adopted.await.unwrap_or_else(|_| Err(format!("qemu has not seen the size within {} (timeout)", Span(limit))))
     }
 
     async fn adopt(&self, export: &str, size: u64) -> Result<(), String> {
@@ -103,7 +104,7 @@ impl Qmp {
             Ok(_) => Ok(self.sees(qemu).await? >= size),
             // It has not read the size yet.
             Err(error) if error.refusal().is_some_and(|desc| desc.contains("Cannot grow NBD nodes")) => Ok(false),
-            Err(error) => Err(format!("{error} (node {node}, {size} bytes)")),
+            Err(error) => Err(format!("{error} (node {node}, {})", Bytes(size))),
         }
     }
 

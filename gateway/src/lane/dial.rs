@@ -1,5 +1,6 @@
 //! Making a backend connection: connect, shake hands, within one deadline.
 
+use nbd_gateway_policy::types::Span;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,8 @@ pub enum DialError {
     },
     /// No answer in time. `qemu-nbd` without `-e` leaves a second connection without a greeting.
     #[error(
-        "backend {address} did not finish the handshake within {limit:?} (dial-timeout); does it take one more connection?"
+        "backend {address} did not finish the handshake within {} (dial-timeout); does it take one more connection?",
+        Span(*.limit)
     )]
     Late {
         /// Where to.

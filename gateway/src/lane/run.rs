@@ -1,5 +1,6 @@
 //! A lane's own task: reads replies, finishes jobs, and brings the connection back when it is lost.
 
+use nbd_gateway_policy::types::Span;
 use std::borrow::Cow;
 use std::io;
 use std::pin::Pin;
@@ -219,7 +220,7 @@ async fn come_back(
                 format!("the backend came back different: {misfit}")
             } else {
                 tracing::error!(export = life.name, backend = %life.dialer.address, failure, ?hold, "backend did not come back; requests fail until it does");
-                format!("the backend is away for longer than {hold:?}")
+                format!("the backend is away for longer than {}", Span(hold))
             };
             give_up(lane, told.into(), finished);
         }

@@ -1,5 +1,6 @@
 //! What can be asked of the ledger: each change is one transaction, whole or not at all.
 
+use nbd_gateway_policy::types::Count;
 use std::fmt;
 
 use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
@@ -110,7 +111,7 @@ impl fmt::Display for Change {
             Self::Quarantine { export, why: Some(_), .. } => write!(f, "put export `{export}` in quarantine"),
             Self::Quarantine { export, why: None, .. } => write!(f, "take export `{export}` out of quarantine"),
             Self::Event(event) => write!(f, "write an event of kind {}", event.kind),
-            Self::Give(given) => write!(f, "give {} exports to other tenants", given.len()),
+            Self::Give(given) => write!(f, "give {} to other tenants", Count::of(given.len(), "export")),
             Self::Forget { export, .. } => write!(f, "forget export `{export}`"),
             Self::OrderQuota { order, .. } => write!(f, "keep the quota ordered for tenant `{}`", order.tenant),
             Self::Mark(Mark { export, .. }) => write!(f, "mark that export `{export}` changes data"),

@@ -1,12 +1,13 @@
 //! What can go wrong with an origin, for operators (with paths) and for clients (the protocol's numbers, no paths).
 
+use nbd_gateway_policy::types::Bytes;
 use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
 use rustix::io::Errno as Os;
 
-use crate::proto::{Errno, MAX_SIZE};
+use crate::proto::Errno;
 use crate::work::Failure;
 
 /// Why an origin could not be opened, resized or closed.
@@ -54,13 +55,13 @@ pub enum OriginError {
         path: PathBuf,
     },
     /// A size that no export can have.
-    #[error("{size} bytes are more than an export can have ({MAX_SIZE} bytes); choose a smaller size")]
+    #[error("a size of {} is more than an export can have, 2^63-1 bytes; choose a smaller size", Bytes(*.size))]
     TooLarge {
         /// The size asked for, in bytes.
         size: u64,
     },
     /// The size of a block device is not ours to set.
-    #[error("block device `{}` has {size} bytes; resize the device itself to {wanted} bytes first", path.display())]
+    #[error("block device `{}` has {}; resize the device itself to {} first", path.display(), Bytes(*.size), Bytes(*.wanted).in_full())]
     FixedSize {
         /// The device.
         path: PathBuf,

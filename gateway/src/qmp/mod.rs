@@ -9,6 +9,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+use nbd_gateway_policy::types::Span;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,7 +39,8 @@ pub enum QmpError {
     },
     /// Connected, and not served.
     #[error(
-        "the QMP socket {socket} gave no greeting within {GREETING:?}: it serves one client at a time, and somebody else may be connected; give the gateway one of its own (a further -qmp, or --chardev and --monitor)",
+        "the QMP socket {socket} gave no greeting within {}: it serves one client at a time, and somebody else may be connected; give the gateway one of its own (a further -qmp, or --chardev and --monitor)",
+Span(GREETING),
         socket = socket.display()
     )]
     Busy {
@@ -56,7 +58,7 @@ pub enum QmpError {
         why: String,
     },
     /// No answer in time.
-    #[error("qemu did not answer {command} at {socket} within {limit:?}", socket = socket.display())]
+    #[error("qemu did not answer {command} at {socket} within {}", Span(*.limit), socket = socket.display())]
     Late {
         /// Which socket.
         socket: PathBuf,

@@ -173,7 +173,7 @@ impl<H: Hands> Coordinator<H> {
     async fn take_over(&mut self, adopt: Adopt) {
         let (from, was) = (self.at.size, self.standing);
         self.adopt(adopt).await;
-        let detail = format!("the backend has {} bytes", self.at.disk.bytes());
+        let detail = format!("the backend has {}", self.at.disk);
         let kind = match was {
             Standing::Unsettled { .. } if self.standing == Standing::Ready => Kind::Settled,
             _ if self.at.size != from => {

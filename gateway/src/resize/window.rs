@@ -4,6 +4,7 @@
 //! configuration's `size`, and where the disk past that does not read as zeroes it stays there: those bytes may be the
 //! tenant's own, or another's, and only an operator can say.
 
+use nbd_gateway_policy::types::{Bytes, Span};
 use std::time::Duration;
 
 use nbd_gateway_config::Driver;
@@ -41,12 +42,16 @@ impl Opened {
         if size > disk {
             let whose = if found.recorded { "on record" } else { "in the configuration" };
             return Err(format!(
-                "its backend has {disk} bytes, and the window of {size} bytes {whose} needs more; give it a disk of that size"
+                "its backend has {}, and the window of {} {whose} needs more; give it a disk of that size",
+                Bytes(disk),
+                Bytes(size)
             ));
         }
         if size % block.max(1) != 0 && size != disk {
             return Err(format!(
-                "the window of {size} bytes ends inside a block of its backend, which has {block} bytes"
+                "the window of {} ends inside a block of its backend, which has {}",
+                Bytes(size),
+                Bytes(block)
             ));
         }
         Ok(Some(found))
@@ -72,7 +77,7 @@ impl Opened {
                 Ok(Ok(true)) => None,
                 Ok(Ok(false)) => Some("its disk does not read as zeroes past that, or is too large to read".to_owned()),
                 Ok(Err(why)) => Some(format!("its disk can't be read past that: {why}")),
-                Err(_) => Some(format!("its disk could not be read past that within {timeout:?}")),
+                Err(_) => Some(format!("its disk could not be read past that within {}", Span(timeout))),
             };
             if let Some(why) = why {
                 tracing::warn!(

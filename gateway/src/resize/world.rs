@@ -1,5 +1,6 @@
 //! A coordinator's real hands: the backend, the view, the ledger.
 
+use nbd_gateway_policy::types::{Bytes, Span};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ impl World {
             }
             Ok(Err(undone)) if undone.unknown => Answered::Unknown(undone.message),
             Ok(Err(undone)) => Answered::No { errno: undone.errno.0, message: undone.message },
-            Err(_) => Answered::Unknown(format!("the resize was not done within {timeout:?} (timeout)")),
+            Err(_) => Answered::Unknown(format!("the resize was not done within {} (timeout)", Span(timeout))),
         }
     }
 
@@ -68,7 +69,7 @@ impl World {
             Ok(outcome) => outcome.map_err(|_| "the request was lost in the gateway".to_owned()),
             Err(_) => {
                 self.given_up = Some(call);
-                Err(format!("no answer to {command} within {timeout:?}"))
+                Err(format!("no answer to {command} within {}", Span(timeout)))
             }
         }
     }
@@ -91,7 +92,7 @@ impl Hands for World {
     async fn read_size(&mut self) -> Result<u64, String> {
         tokio::time::timeout(self.timeout, self.core.read_size())
             .await
-            .unwrap_or_else(|_| Err(format!("the backend did not tell its size within {:?}", self.timeout)))
+            .unwrap_or_else(|_| Err(format!("the backend did not tell its size within {}", Span(self.timeout))))
     }
 
     async fn beside(&mut self) -> Option<u64> {
@@ -131,7 +132,7 @@ impl Hands for World {
             Ok(Outcome::Done) => Answered::Yes,
             Ok(Outcome::Resized(size)) if (1..=MAX_SIZE).contains(&size) => Answered::Yes,
             Ok(Outcome::Resized(size)) => {
-                Answered::Unknown(format!("the backend says that the size is now {size} bytes"))
+                Answered::Unknown(format!("the backend says that the size is now {}", Bytes(size)))
             }
             Ok(Outcome::Failed(failure)) => {
                 Answered::No { errno: failure.errno.0, message: failure.message.into_owned() }

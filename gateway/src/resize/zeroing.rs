@@ -4,6 +4,7 @@
 //! a window over a large sparse disk costs what it has used. Without that context everything is zeroed, for nobody can
 //! tell. Requests are the gateway's own, one after the other, and never past the range.
 
+use nbd_gateway_policy::types::Span;
 use std::time::Duration;
 
 use nbd_gateway_policy::style::Grows;
@@ -134,7 +135,7 @@ impl Backend<'_> {
             // Zeroes that land after a client has written there would undo that.
             self.core.left_behind(from, to);
         }
-        answer.map_err(|_| format!("no answer to {command} within {timeout:?}"))
+        answer.map_err(|_| format!("no answer to {command} within {}", Span(timeout)))
     }
 
     /// What lands late is neither in the allocation map nor read.

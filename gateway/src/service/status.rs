@@ -1,5 +1,6 @@
 //! How the gateway is, in one sentence: what `systemctl status` shows.
 
+use nbd_gateway_policy::types::Count;
 use std::fmt;
 
 /// While the configuration is read anew.
@@ -20,25 +21,15 @@ pub struct Glance {
 
 impl fmt::Display for Glance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sessions = Count(self.sessions, "session");
+        let sessions = Count::of(self.sessions, "session");
         if self.draining {
             return write!(f, "draining, {sessions} left");
         }
-        write!(f, "taking clients; {} open, {sessions}", Count(self.exports, "export"))?;
+        write!(f, "taking clients; {} open, {sessions}", Count::of(self.exports, "export"))?;
         if self.over_quota > 0 {
-            write!(f, ", {} over quota", Count(self.over_quota, "tenant"))?;
+            write!(f, ", {} over quota", Count::of(self.over_quota, "tenant"))?;
         }
         Ok(())
-    }
-}
-
-/// So many of them.
-struct Count(usize, &'static str);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(number, name) = self;
-        write!(f, "{number} {name}{}", if *number == 1 { "" } else { "s" })
     }
 }
 

@@ -4,6 +4,7 @@
 //! request that brings a payload still has that payload read and thrown away, so that the stream stays in step.
 
 use nbd_gateway_policy::access::{Verb, Verbs};
+use nbd_gateway_policy::types::Bytes;
 
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, Framing};
@@ -120,7 +121,7 @@ pub(super) fn admit(rules: &Rules, header: &RequestHeader) -> Verdict {
         if length < 12 || length > most || length % 4 != 0 {
             return refuse(
                 Errno::EINVAL,
-                format!("a BLOCK_STATUS payload of {length} bytes, allowed here: 12 to {most}"),
+                format!("a BLOCK_STATUS payload of {}, allowed here: 12 to {most}", Bytes(length)),
             );
         }
         return Verdict::Contexts(usize::try_from(length).unwrap_or(usize::MAX));
@@ -141,7 +142,7 @@ fn in_range(rules: &Rules, command: Cmd, offset: u64, length: u64, payload: u64,
         let errno = if matches!(command, Cmd::WRITE | Cmd::WRITE_ZEROES) { Errno::ENOSPC } else { Errno::EINVAL };
         return refuse(
             errno,
-            format!("{command} of {length} bytes at {offset} ends past the export's size of {end} bytes"),
+            format!("{command} of {} at {offset} ends past the export's size of {}", Bytes(length), Bytes(end)),
         );
     }
 
@@ -156,7 +157,7 @@ fn in_range(rules: &Rules, command: Cmd, offset: u64, length: u64, payload: u64,
         let largest = rules.largest;
         return refuse(
             Errno::EINVAL,
-            format!("{command} of {length} bytes; the largest payload here is {largest} bytes"),
+            format!("{command} of {}; the largest payload here is {}", Bytes(length), Bytes(largest)),
         );
     }
 
@@ -279,22 +280,22 @@ mod tests {
             (
                 compact,
                 request(Cmd::WRITE, none, 1 << 20, 1),
-                "ENOSPC skip 1: NBD_CMD_WRITE of 1 bytes at 1048576 ends past the export's size of 1048576 bytes",
+                "ENOSPC skip 1: NBD_CMD_WRITE of 1 byte at 1048576 ends past the export's size of 1 MiB",
             ),
             (
                 compact,
                 request(Cmd::WRITE_ZEROES, none, u64::MAX, 1),
-                "ENOSPC skip 0: NBD_CMD_WRITE_ZEROES of 1 bytes at 18446744073709551615 ends past the export's size of 1048576 bytes",
+                "ENOSPC skip 0: NBD_CMD_WRITE_ZEROES of 1 byte at 18446744073709551615 ends past the export's size of 1 MiB",
             ),
             (
                 compact,
                 request(Cmd::READ, none, (1 << 20) - 1, 2),
-                "EINVAL skip 0: NBD_CMD_READ of 2 bytes at 1048575 ends past the export's size of 1048576 bytes",
+                "EINVAL skip 0: NBD_CMD_READ of 2 bytes at 1048575 ends past the export's size of 1 MiB",
             ),
             (
                 compact,
                 request(Cmd::READ, none, 0, 65537),
-                "EINVAL skip 0: NBD_CMD_READ of 65537 bytes; the largest payload here is 65536 bytes",
+                "EINVAL skip 0: NBD_CMD_READ of 64.00 KiB (65537 bytes); the largest payload here is 64 KiB",
             ),
             (compact, request(Cmd::BLOCK_STATUS, none, 0, 0), "EINVAL skip 0: NBD_CMD_BLOCK_STATUS needs a length"),
             (

@@ -3,6 +3,7 @@
 //! What is sent and when is `policy`'s [`Notice`]; this waits for changes, for the moment, and for the client to have
 //! taken the chunk before (a client that does not read has its notices merged, not queued). The last change is never lost.
 
+use nbd_gateway_policy::types::Span;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -119,7 +120,7 @@ async fn stand(
                 Err(Early { limit, wait }) if !begun => {
                     // Not even the first.
                     notice.end(End::Disconnected);
-                    let why = format!("this session is at {limit}; try again in {wait:?}");
+                    let why = format!("this session is at {limit}; try again in {}", Span(wait));
                     session.send_error(&header, Errno::EPERM, &why);
                     ended = true;
                     break;

@@ -270,7 +270,7 @@ impl std::fmt::Display for Quarantine {
                 )
             }
             Self::Impossible { bytes } => {
-                write!(f, "the backend says it has {bytes} bytes; the most there can be is 2^63-1")
+                write!(f, "the backend says it has {}; the most there can be is 2^63-1 bytes", Bytes(*bytes))
             }
         }
     }

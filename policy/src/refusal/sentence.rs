@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Reason, Refusal};
-use crate::types::Bytes;
+use crate::types::{Bytes, Count, Span};
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -11,7 +11,7 @@ impl fmt::Display for Refusal {
         match reason {
             Reason::Zero => write!(f, "export `{export}` can't have size 0; ask for at least one byte"),
             Reason::Impossible { asked } => {
-                write!(f, "export `{export}` can't have {asked} bytes; the most there can be is 2^63-1")
+                write!(f, "export `{export}` can't have {}; the most there can be is 2^63-1 bytes", Bytes(*asked))
             }
             Reason::NotOffered => {
                 write!(f, "export `{export}` did not offer this to you; ask for NBD_INFO_RESIZE in NBD_OPT_GO first")
@@ -36,15 +36,18 @@ impl fmt::Display for Refusal {
             }
             Reason::OthersDidNotOptIn { sessions } => write!(
                 f,
-                "export `{export}` can't shrink under {sessions} other session(s) that did not opt in to resize; close them first"
+                "export `{export}` can't shrink under {} that did not opt in to resize; close them first",
+                Count(u64::from(*sessions), "other session")
             ),
             Reason::KernelClients { sessions } => write!(
                 f,
-                "export `{export}` can't shrink under {sessions} other session(s) without structured replies; close them first"
+                "export `{export}` can't shrink under {} without structured replies; close them first",
+                Count(u64::from(*sessions), "other session")
             ),
             Reason::MayComeBack { sessions } => write!(
                 f,
-                "export `{export}` can't shrink yet: {sessions} session(s) that did not opt in went without DISC and may come back; wait for shrink-grace"
+                "export `{export}` can't shrink yet: {} that did not opt in left without DISC and may come back; wait for shrink-grace",
+                Count(u64::from(*sessions), "session")
             ),
             Reason::AlreadySmaller { asked, size } => {
                 write!(f, "export `{export}` is {size}, already smaller than {asked}; learn its size and ask again")
@@ -61,7 +64,7 @@ impl fmt::Display for Refusal {
                 write!(f, "export `{export}` stays at {size} until it is opened again; its `publish` is `never`")
             }
             Reason::RateLimited { limit, again_after: Some(wait) } => {
-                write!(f, "export `{export}`: tenant `{tenant}` is at its {limit}; try again in {wait:?}")
+                write!(f, "export `{export}`: tenant `{tenant}` is at its {limit}; try again in {}", Span(*wait))
             }
             Reason::RateLimited { limit, again_after: None } => {
                 write!(f, "export `{export}`: this is more than the {limit} of tenant `{tenant}` ever allows at once")
@@ -94,7 +97,8 @@ impl fmt::Display for Refusal {
             Reason::TooManySessions { most } => {
                 write!(
                     f,
-                    "export `{export}`: tenant `{tenant}` may have {most} sessions at once and has them; end another"
+                    "export `{export}`: tenant `{tenant}` may have {} at once and has them; end another",
+                    Count(u64::from(*most), "session")
                 )
             }
             Reason::OverMaxStep { size, end, max_step } => write!(

@@ -16,7 +16,7 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
             22,
             28,
             "impossible",
-            "export `vm7` can't have 9223372036854775808 bytes; the most there can be is 2^63-1",
+            "export `vm7` can't have 8 EiB; the most there can be is 2^63-1 bytes",
         ),
         (
             Reason::NotOffered,
@@ -80,21 +80,21 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
             1,
             28,
             "others-did-not-opt-in",
-            "export `vm7` can't shrink under 2 other session(s) that did not opt in to resize; close them first",
+            "export `vm7` can't shrink under 2 other sessions that did not opt in to resize; close them first",
         ),
         (
             Reason::KernelClients { sessions: 1 },
             1,
             28,
             "kernel-clients",
-            "export `vm7` can't shrink under 1 other session(s) without structured replies; close them first",
+            "export `vm7` can't shrink under 1 other session without structured replies; close them first",
         ),
         (
             Reason::MayComeBack { sessions: 3 },
             1,
             28,
             "may-come-back",
-            "export `vm7` can't shrink yet: 3 session(s) that did not opt in went without DISC and may come back; wait for shrink-grace",
+            "export `vm7` can't shrink yet: 3 sessions that did not opt in left without DISC and may come back; wait for shrink-grace",
         ),
         (
             Reason::AlreadySmaller { asked: size(8 * GIB), size: size(4 * GIB) },

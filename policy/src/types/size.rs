@@ -18,7 +18,7 @@ pub struct SizeError {
 
 impl fmt::Display for SizeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a size of {} bytes is more than the most there can be, 2^63-1", self.bytes)
+        write!(f, "a size of {} is more than the most there can be, 2^63-1", Bytes(self.bytes))
     }
 }
 
@@ -63,11 +63,25 @@ impl fmt::Display for Size {
     }
 }
 
-/// An amount of bytes: what a quota allows, what a growth costs. Shown exactly, in the largest binary unit that divides it.
+/// An amount of bytes: what a quota allows, what a growth costs. Displayed in the unit that a person would choose, with all
+/// bytes where that is not exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub u64);
 
 impl Bytes {
+    /// In its unit and in bytes: `8 GiB (8589934592 bytes)`.
+    #[must_use]
+    pub fn in_full(self) -> String {
+        let short = self.to_string();
+        if short.contains("byte") { short } else { format!("{short} ({} bytes)", self.0) }
+    }
+
+    /// The length of something in memory.
+    #[must_use]
+    pub fn of(length: usize) -> Self {
+        Self(u64::try_from(length).unwrap_or(u64::MAX))
+    }
+
     /// An amount that may be beyond 2^64-1, as sums of many exports can: at most 2^64-1.
     #[must_use]
     pub fn saturating(amount: u128) -> Self {
@@ -77,13 +91,7 @@ impl Bytes {
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [(u32, &str); 6] = [(60, "EiB"), (50, "PiB"), (40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-        for (shift, unit) in UNITS {
-            if self.0 != 0 && self.0.trailing_zeros() >= shift {
-                return write!(f, "{} {unit}", self.0 >> shift);
-            }
-        }
-        write!(f, "{} bytes", self.0)
+        super::shown::bytes(self.0, f)
     }
 }
 
@@ -139,7 +147,7 @@ pub struct GranularityError {
 
 impl fmt::Display for GranularityError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a granularity of {} bytes is not a power of two between 1 and 2^62", self.bytes)
+        write!(f, "a granularity of {} is not a power of two between 1 and 2^62", Bytes(self.bytes))
     }
 }
 
@@ -211,9 +219,15 @@ mod tests {
         #[test]
         fn an_amount_is_shown_exactly(bytes: u64) {
             let shown = Bytes(bytes).to_string();
+            if shown.contains("byte") {
+                prop_assert!(shown.contains(&bytes.to_string()), "{}", shown);
+                return Ok(());
+            }
             let (number, unit) = shown.split_once(' ').unwrap();
-            let shift = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].iter().position(|u| *u == unit).unwrap() * 10;
-            prop_assert_eq!(number.parse::<u64>().unwrap() << shift, bytes);
+            let shift = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].iter().position(|u| *u == unit).unwrap() * 10 + 10;
+            let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
+            let thousandths: u128 = format!("{whole}{decimals:0<3}").parse().unwrap();
+            prop_assert_eq!(thousandths << shift, u128::from(bytes) * 1000);
         }
     }
 
@@ -224,7 +238,7 @@ mod tests {
         assert_eq!(Size::new(0), Ok(Size::ZERO));
         assert_eq!(Size::MAX.plus(Bytes(1)), Size::MAX);
         assert_eq!(Size::ZERO.plus(Bytes(u64::MAX)), Size::MAX);
-        let message = "a size of 9223372036854775808 bytes is more than the most there can be, 2^63-1";
+        let message = "a size of 8 EiB is more than the most there can be, 2^63-1";
         assert_eq!(SizeError { bytes: 1 << 63 }.to_string(), message);
     }
 
@@ -242,7 +256,7 @@ mod tests {
     #[test]
     fn amounts_read_as_people_write_them() {
         let table =
-            [(0, "0 bytes"), (1000, "1000 bytes"), (1024, "1 KiB"), (8 << 30, "8 GiB"), (1536 << 20, "1536 MiB")];
+            [(0, "0 bytes"), (1000, "1000 bytes"), (1024, "1 KiB"), (8 << 30, "8 GiB"), (1536 << 20, "1.5 GiB")];
         for (bytes, shown) in table {
             assert_eq!(Bytes(bytes).to_string(), shown);
         }

@@ -108,7 +108,7 @@ fn size_never_goes_back_by_itself() {
         Quarantine::Smaller { was: size(128), now: size(127) }.to_string(),
         "the backend was 128 bytes and is 127 bytes; give the bytes back, or adopt what is left (nbd-gateway resize --adopt)"
     );
-    let impossible = "the backend says it has 9223372036854775808 bytes; the most there can be is 2^63-1";
+    let impossible = "the backend says it has 8 EiB; the most there can be is 2^63-1 bytes";
     assert_eq!(Quarantine::Impossible { bytes: 1 << 63 }.to_string(), impossible);
 }
 

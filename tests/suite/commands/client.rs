@@ -38,7 +38,7 @@ fn use_client(uri: &str, framing: &[&str], mut image: Image) -> Result<Image, Tr
     image.scribble(77, 3 << 20, 100_352);
     fs::write(&new, &image.bytes()[3 << 20..(3 << 20) + 100_352])?;
     let written = said(&["client", "write", uri, "--offset", "3MiB", "--input", &file(&new)])?;
-    assert_eq!(written, "100352 bytes written at offset 3145728, flushed\n");
+    assert_eq!(written, "98 KiB written at offset 3145728, flushed\n");
     // The same from standard input, and back to standard output.
     image.put(5 << 20, 512, b'x');
     fs::write(&new, [b'x'; 512])?;
@@ -47,7 +47,7 @@ fn use_client(uri: &str, framing: &[&str], mut image: Image) -> Result<Image, Tr
 
     // Nothing is begun that cannot be finished.
     let output = gateway(["client", "write", uri, "--offset", &(SIZE - 256).to_string(), "--input", &file(&new)])?;
-    fails_in_a_line(&output.run()?, 1, &["512 bytes", &SIZE.to_string()])?;
+    fails_in_a_line(&output.run()?, 1, &["512 bytes", &format!("({SIZE} bytes)")])?;
     let output = gateway(["client", "read", uri, "--offset", &(SIZE + 1).to_string()])?.run()?;
     fails_in_a_line(&output, 1, &[&(SIZE + 1).to_string()])?;
     Ok(image)

@@ -261,7 +261,7 @@ fn an_export_whose_server_came_back_smaller_is_brought_back_by_order() -> Result
     refused(&gateway, &["resize", "vm", "16MiB"], &["its backend came back smaller"])?;
     refused(&gateway, &["resize", "vm", "5MiB", "--adopt"], &["its backend has 4 MiB, not 5 MiB"])?;
     // It would read past the end that it was told.
-    refused(&gateway, &["resize", "vm", "4MiB", "--adopt"], &["1 other session(s) that did not opt in"])?;
+    refused(&gateway, &["resize", "vm", "4MiB", "--adopt"], &["1 other session that did not opt in"])?;
     stock.leave()?;
     eventually("the way is free", || said(&gateway, &["resize", "vm", "4MiB", "--adopt"]).is_ok())?;
     let export = json(&gateway, &["exports", "vm"])?;

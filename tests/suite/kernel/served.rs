@@ -128,7 +128,7 @@ fn other_exports_are_kept_away(stage: &mut Stage) -> Result<(), Trouble> {
     let (status, said) = stage.machine.try_sh(&format!("nbd-gateway agent --device /dev/nbd1 {small}"))?;
     ensure(status == 1 && said.contains("is attached for") && said.contains("--follow"), || said.clone())?;
     stage.start_agent("other", &format!("--follow --device /dev/nbd1 {small}"))?;
-    stage.await_said("other", "it has 1048576 bytes now, and the device 100663296", 1)?;
+    stage.await_said("other", "it has 1 MiB (1048576 bytes) now, and the device 96 MiB (100663296 bytes)", 1)?;
     stage.end_agent("other")?;
     stage.machine.sh("[ $(cat /sys/block/nbd1/size) = 196608 ]").map(drop)
 }

@@ -53,10 +53,19 @@ async function why(answer) {
   }
 }
 
+/** A number that this language can't hold is cut, as sizes are, not rounded: 2^63-1 is less than 8 EiB. */
+function cut(key, value, context) {
+  if (!Number.isInteger(value) || Number.isSafeInteger(value) || context === undefined) return value;
+  const whole = BigInt(context.source);
+  let [step, less] = [1n, value];
+  while (BigInt(less) > whole) less = Number(whole - (step *= 2n));
+  return less;
+}
+
 /** What is at a path of the interface. */
 export async function see(path) {
   const answer = await request(path, { signal: AbortSignal.timeout(PATIENCE) });
-  return answer.json();
+  return JSON.parse(await answer.text(), cut);
 }
 
 /** Whether it takes clients: `ready`, `starting` or `draining`. */
@@ -110,7 +119,7 @@ export async function listen(last, signal, opened, heard) {
     for (const message of messages) {
       const data = message.split(/\r?\n/).filter((line) => line.startsWith('data:'));
       // A message without data is there to show that somebody is.
-      if (data.length > 0) heard(JSON.parse(data.map((line) => line.slice(5)).join('\n')));
+      if (data.length > 0) heard(JSON.parse(data.map((line) => line.slice(5)).join('\n'), cut));
     }
   }
 }

@@ -6,7 +6,7 @@ import { token } from './ask.js';
 import { keep, make, mark, say, since } from './make.js';
 import { Order } from './order.js';
 import { Plot } from './plot.js';
-import { count, exactly, plain, size, spoken } from './words.js';
+import { count, exactly, plain, size } from './words.js';
 
 const DRIVERS = {
   embedded: 'by the gateway itself', wire: 'over NBD', automatic: 'by a write past the end', window: 'as a window',
@@ -90,7 +90,7 @@ function refreshJob(row, job) {
   const kinds = { done: 'resized', refused: 'refused', unsettled: 'unsettled' };
   mark(row.state, 'class', `kind ${kinds[job.state] ?? 'waiting'}`);
   say(row.state, job.state.replaceAll('-', ' '));
-  say(row.wish, spoken(plain(job.wish)));
+  say(row.wish, plain(job.wish));
   row.off.hidden = job.state !== 'waiting' || token() === '';
-  say(row.error, job.error ? spoken(plain(job.error)) : '');
+  say(row.error, job.error ? plain(job.error) : '');
 }

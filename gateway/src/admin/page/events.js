@@ -4,7 +4,7 @@
 import { see } from './ask.js';
 import { keep, make, since } from './make.js';
 import { Story } from './plot.js';
-import { change, plain, size, spoken } from './words.js';
+import { change, plain, size } from './words.js';
 
 /** As many as are kept, and as many as are shown at once. */
 const KEPT = 1000;
@@ -76,6 +76,6 @@ function begin(event, fresh) {
     element.append(make('p', { class: 'sizes' }, `${size(from)} → `, make('strong', { text: size(to) }),
       make('span', { class: 'faint', text: ` ${change(from, to)}` })));
   }
-  element.append(make('p', { class: 'detail', text: spoken(plain(event.detail)) }));
+  element.append(make('p', { class: 'detail', text: plain(event.detail) }));
   return { element };
 }

@@ -17,7 +17,7 @@ export function tiles(list, { tenants, exports, sessions, newest }) {
   const well = remote.filter((it) => it.health.state === 'up').length;
   const explicit = sessions.filter((session) => session.style === 'explicit').length;
   const shown = [
-    { term: 'Used', value: size(sum(tenants, held)), more: quota > 0 ? `${percent(sum(bounded, held), quota)} % of ${size(quota)} of quotas` : 'no quotas' },
+    { term: 'Used', value: size(sum(tenants, held)), more: quota > 0 ? `${percent(sum(bounded, held), quota)} of ${size(quota)} of quotas` : 'no quotas' },
     { term: 'Exports open', value: exports.length.toLocaleString('en'), more: `${size(sum(exports, (it) => it.size))} in all` },
     { term: 'Clients', value: sessions.length.toLocaleString('en'), more: explicit > 0 ? `${explicit} told of new sizes` : 'connected now' },
     { term: 'Backends up', value: remote.length > 0 ? `${well} of ${remote.length}` : '–', more: remote.length > 0 ? 'of the NBD servers' : 'only disks of its own', bad: well < remote.length },
@@ -71,7 +71,7 @@ function ofExport(it) {
 function ofTenant(tenant) {
   const words = {
     over: 'is over its quota: nothing of it grows',
-    near: `has ${percent(held(tenant), tenant.quota)} % of its quota`,
+    near: `has ${percent(held(tenant), tenant.quota)} of its quota`,
     soft: `is over its soft quota of ${size(tenant.soft_quota ?? 0)}`,
   }[standing(tenant)];
   return words === undefined ? [] : [{ rank: standing(tenant) === 'over' ? 1 : 3, who: tenant.name, words }];

@@ -4,7 +4,7 @@
 
 import { callOff, publish, resize, token } from './ask.js';
 import { make, mark, say } from './make.js';
-import { plain, size, spoken } from './words.js';
+import { plain, size } from './words.js';
 
 /** What an export's backend has and clients don't see, in bytes. Of a window that is everybody else's. */
 export function unshown(it) {
@@ -56,7 +56,7 @@ export class Order {
       say(this.said, words(answer));
     } catch (error) {
       mark(this.said, 'class', 'wrong');
-      say(this.said, error.status === 401 ? 'That is not the token of this gateway.' : spoken(plain(error.message)));
+      say(this.said, error.status === 401 ? 'That is not the token of this gateway.' : plain(error.message));
     }
     button.disabled = false;
   }

@@ -54,7 +54,7 @@ function refresh(row, tenant, widest) {
   if (quota !== undefined) place(row.hard, 'left', quota / whole);
   say(row.amount, size(all));
   say(row.bound, quota === undefined ? ' · no quota' : ` of ${size(quota)}${tenant.quota_ordered ? ', as ordered' : ''}`);
-  say(row.share, quota === undefined ? '' : `${percent(all, quota)} %`);
+  say(row.share, quota === undefined ? '' : percent(all, quota));
   say(row.exports, tenant.exports.toLocaleString('en'));
   mark(row.bar, 'aria-valuemax', quota ?? whole);
   mark(row.bar, 'aria-valuenow', Math.min(all, quota ?? whole));

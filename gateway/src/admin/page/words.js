@@ -2,10 +2,14 @@
 // left is never more than is shown.
 'use strict';
 
+/** The largest number below 2^64 that this language has. */
+const MOST = 2 ** 64 - 2048;
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB'];
 
 /** A size in its largest unit, with a digit after the point where that says more: `1.5 GiB`. */
 export function size(bytes) {
+  // A sum of the gateway's ends there.
+  if (bytes >= MOST) return '≥ 16 EiB';
   let unit = 0;
   let value = bytes;
   while (value >= 1024 && unit < UNITS.length - 1) {
@@ -15,22 +19,9 @@ export function size(bytes) {
   return `${Math.floor(value * 10) / 10} ${UNITS[unit]}`;
 }
 
-/** The same with every byte, for who wants to know exactly. */
+/** The same with every byte, where a number of this language has them all. */
 export function exactly(bytes) {
-  return `${bytes.toLocaleString('en')} bytes`;
-}
-
-/** A sentence in which long numbers of bytes are said in the largest unit that divides them, so that nothing is lost. */
-export function spoken(sentence) {
-  return sentence.replace(/\b(\d{5,}) bytes\b/g, (said, digits) => {
-    let unit = 0;
-    let value = BigInt(digits);
-    while (value % 1024n === 0n && value > 0n && unit < UNITS.length - 1) {
-      value /= 1024n;
-      unit += 1;
-    }
-    return unit > 0 ? `${value} ${UNITS[unit]}` : said;
-  });
+  return Number.isSafeInteger(bytes) ? count(bytes, 'byte') : size(bytes);
 }
 
 /** What a size changed by, with its sign. */
@@ -38,9 +29,12 @@ export function change(from, to) {
   return to < from ? `−${size(from - to)}` : `+${size(to - from)}`;
 }
 
-/** A part of a whole, in percent, rounded down; never 100 while something is left. */
+/** A part of a whole in percent, rounded down: never 100 while something is left, never 0 while something is used. */
 export function percent(part, whole) {
-  return whole > 0 ? Math.floor(100 * part / whole) : 100;
+  if (part === 0) return '0 %';
+  const share = Math.floor(100 * part / whole);
+  if (share < 1) return '< 1 %';
+  return share > 999 ? '> 999 %' : `${share} %`;
 }
 
 /** So many of something. */
@@ -72,5 +66,11 @@ export function moment(millis) {
 /** A name that others chose, without what would reverse or hide the text around it. */
 export function plain(name) {
   if (name === '') return '(no name)';
-  return name.replace(/[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e0fff}]/gu, '\ufffd');
+  // Blanks at an end, or nothing else, are seen between quotes.
+  if (name.trim() !== name) return `"${visible(name)}"`;
+  return visible(name);
+}
+
+function visible(name) {
+  return name.replace(/[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\uffa0\ufeff\ufff9-\ufffb\u{e0000}-\u{e0fff}]/gu, '\ufffd');
 }

@@ -1,5 +1,6 @@
 //! Why a client command failed: each variant one clear line.
 
+use nbd_gateway_policy::types::{Bytes, Count};
 use std::io;
 
 use thiserror::Error;
@@ -8,7 +9,7 @@ use super::voice::shown;
 use crate::proto::handshake::client::HandshakeError;
 use crate::proto::reply::BadReply;
 use crate::proto::resize::Wish;
-use crate::proto::{Cmd, Errno};
+use crate::proto::{Cmd, Errno, Rep};
 use crate::tls::{CertificateFault, TlsFault};
 
 /// Why a client command failed.
@@ -59,7 +60,7 @@ pub enum ClientFault {
     #[error("the server broke the protocol: {0}")]
     BadReply(#[from] BadReply),
     /// The server answered a READ with pieces that are not what was asked for.
-    #[error("the server broke the protocol: its data for the {length} bytes at offset {offset} {what}")]
+    #[error("the server broke the protocol: its data for the {} at offset {offset} {what}", Bytes(*.length))]
     BadData {
         /// Where the READ began.
         offset: u64,
@@ -69,7 +70,7 @@ pub enum ClientFault {
         what: &'static str,
     },
     /// The server refused a request.
-    #[error("the server says {errno} to {command} of {length} bytes at offset {offset}{}", because(.message))]
+    #[error("the server says {errno} to {command} of {} at offset {offset}{}", Bytes(*.length), because(.message))]
     Refused {
         /// The command.
         command: Cmd,
@@ -93,7 +94,7 @@ pub enum ClientFault {
         message: String,
     },
     /// A size that can't be.
-    #[error("the server broke the protocol: it says that the size is {size} bytes, more than 2^63-1")]
+    #[error("the server broke the protocol: it says that the size is {}, more than 2^63-1 bytes", Bytes(*.size))]
     SizeTooLarge {
         /// In bytes.
         size: u64,
@@ -123,7 +124,7 @@ pub enum ClientFault {
         size: u64,
     },
     /// A size past all sizes.
-    #[error("{} and {more} bytes more are over 2^63-1 bytes, the most that an export can have", shown(*.size))]
+    #[error("{} and {} more are over 2^63-1 bytes, the most that an export can have", shown(*.size), shown(*.more))]
     TooMuchMore {
         /// The size now, in bytes.
         size: u64,
@@ -154,7 +155,7 @@ pub enum ClientFault {
     #[error("the server ended the NOTIFY without a reason")]
     NotifyEnded,
     /// A watch that could not go on.
-    #[error("stopped watching after {lines} line{}: {cause}", if *.lines == 1 { "" } else { "s" })]
+    #[error("stopped watching after {}: {cause}", Count(*.lines, "line"))]
     WatchEnded {
         /// How many were printed.
         lines: u64,
@@ -163,7 +164,8 @@ pub enum ClientFault {
     },
     /// A range that is not inside the export.
     #[error(
-        "{length} bytes at offset {offset} reach past the end of the export, which has {size} bytes{}",
+        "the range of {} at offset {offset} ends past the end of the export, which has {}{}",
+Bytes(*.length), shown(*.size),
         if *.grow { ": the server offers no growth by writes" } else { "" }
     )]
     PastEnd {
@@ -198,7 +200,7 @@ pub enum ClientFault {
         cause: io::Error,
     },
     /// A transfer that stopped on the way.
-    #[error("stopped after {done} bytes: {cause}")]
+    #[error("stopped after {}: {cause}", shown(*.done))]
     Stopped {
         /// How many bytes from the start are read, or written but not flushed.
         done: u64,
@@ -218,6 +220,23 @@ impl ClientFault {
         match self {
             Self::Local { what, cause } => what == "stdout" && cause.kind() == io::ErrorKind::BrokenPipe,
             Self::Stopped { cause, .. } => cause.is_unread(),
+            _ => false,
+        }
+    }
+
+    /// Whether the same may succeed later: the server restarts, its backend does, or the network was cut.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect { .. }
+            | Self::Deadline { .. }
+            | Self::Broken(_)
+            | Self::HungUp { .. }
+            | Self::NotifyEnded => true,
+            Self::Refused { errno, .. } | Self::ResizeRefused { errno, .. } => *errno == Errno::ESHUTDOWN,
+            Self::Handshake(HandshakeError::Closed { .. }) => true,
+            Self::Handshake(HandshakeError::Refused { rep, .. }) => {
+                [Rep::ERR_SHUTDOWN, Rep::ERR_PLATFORM, Rep::ERR_UNKNOWN].contains(rep)
+            }
             _ => false,
         }
     }

@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 
 use nbd_gateway_config::cli;
 
 use super::ClientFault;
 use super::connect::{Connection, WINDOW};
 use super::pieces::extent;
+use super::sink::{Sink, Sparse};
 use crate::proto::Cmd;
 use crate::proto::handshake::client::Wishes;
 use crate::work::Piece;
-
-const ZEROES: &[u8] = &[0; 64 * 1024];
 
 /// Reads what the arguments say to where they say.
 pub(super) async fn run(args: &cli::Read) -> Result<(), ClientFault> {
@@ -30,7 +29,11 @@ async fn transfer(connection: &mut Connection, args: &cli::Read) -> Result<(), C
         Some(path) => {
             let what = path.display().to_string();
             let mut file = File::create(path).map_err(|cause| ClientFault::local(&what, cause))?;
-            copy(connection, offset, length, &mut file, &what).await
+            // A device, or a pipe with a name, has to be written all of.
+            if !file.metadata().is_ok_and(|about| about.is_file()) {
+                return copy(connection, offset, length, &mut file, &what).await;
+            }
+            copy(connection, offset, length, &mut Sparse::new(file), &what).await
         }
         None => copy(connection, offset, length, &mut io::stdout().lock(), "stdout").await,
     }
@@ -51,7 +54,7 @@ pub(super) async fn copy(
     connection: &mut Connection,
     offset: u64,
     length: u64,
-    sink: &mut impl Write,
+    sink: &mut impl Sink,
     what: &str,
 ) -> Result<(), ClientFault> {
     let (minimum, longest) = (connection.minimum(), connection.longest());
@@ -75,28 +78,20 @@ pub(super) async fn copy(
             }
         }
     }
-    sink.flush().map_err(|cause| ClientFault::local(what, cause))
+    sink.finish().map_err(|cause| ClientFault::local(what, cause))
 }
 
 /// Writes the part of a piece that lies between `from` and `to`.
-fn put(sink: &mut impl Write, piece: &Piece, from: u64, to: u64) -> io::Result<()> {
+fn put(sink: &mut impl Sink, piece: &Piece, from: u64, to: u64) -> io::Result<()> {
     let (start, length) = extent(piece);
     let skip = from.saturating_sub(start).min(length);
     let keep = to.saturating_sub(start).min(length).saturating_sub(skip);
     match piece {
         Piece::Data { payload, .. } => {
             let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-            payload.slice(at(skip), at(keep)).segments().try_for_each(|segment| sink.write_all(segment))
+            payload.slice(at(skip), at(keep)).segments().try_for_each(|segment| sink.data(segment))
         }
-        Piece::Hole { .. } => {
-            let mut left = keep;
-            while left > 0 {
-                let now = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROES.len());
-                sink.write_all(ZEROES.get(..now).unwrap_or(ZEROES))?;
-                left = left.saturating_sub(u64::try_from(now).unwrap_or(left));
-            }
-            Ok(())
-        }
+        Piece::Hole { .. } => sink.zeroes(keep),
     }
 }
 

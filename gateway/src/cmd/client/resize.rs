@@ -109,6 +109,10 @@ pub(super) async fn run(
 
 async fn change(connection: &mut Connection, parts: &Parts, order: &Order) -> Result<Done, ClientFault> {
     let before = connection.export().size;
+    let hinted = parts.info.is_none() && parts.flag;
+    if !(parts.features.has(Features::EXPLICIT) || hinted || parts.automatic) {
+        return Err(ClientFault::NotResizable);
+    }
     let asked = match order.change {
         Change::To(size) => size.bytes(),
         Change::By(more) => {
@@ -122,7 +126,7 @@ async fn change(connection: &mut Connection, parts: &Parts, order: &Order) -> Re
     if parts.features.has(Features::EXPLICIT) {
         return Ok(done(Way::Explicit, explicit(connection, asked, order.durable).await?));
     }
-    if parts.info.is_none() && parts.flag {
+    if hinted {
         match explicit(connection, asked, order.durable).await {
             Err(ClientFault::ResizeRefused { errno: Errno::EINVAL, .. }) if parts.automatic => {}
             Err(ClientFault::ResizeRefused { errno: Errno::EINVAL, message, .. }) => {
@@ -130,9 +134,6 @@ async fn change(connection: &mut Connection, parts: &Parts, order: &Order) -> Re
             }
             told => return Ok(done(Way::Explicit, told?)),
         }
-    }
-    if !parts.automatic {
-        return Err(ClientFault::NotResizable);
     }
     let grown = by_writes(connection, parts, asked, order.durable).await?;
     Ok(done(if grown { Way::ByWrites } else { Way::NotAtAll }, None))

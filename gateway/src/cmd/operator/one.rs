@@ -10,10 +10,7 @@ use crate::resize::jobs::{Job, JobState};
 
 /// An export.
 pub(super) fn export(export: &ExportView, screen: Screen) -> String {
-    let say = |bytes: u64| {
-        let round = Bytes(bytes).to_string();
-        if round.ends_with(" bytes") { round } else { format!("{round} ({bytes} bytes)") }
-    };
+    let say = |bytes: u64| Bytes(bytes).in_full();
     let mood = mood(&export.standing);
     let max = export.max_size.map_or_else(|| "no bound".to_owned(), say);
     let lines = [

@@ -5,8 +5,11 @@ use crate::command::is_harmful;
 const UNITS: [(u32, &str); 6] = [(60, "EiB"), (50, "PiB"), (40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
 
 /// A size in its largest unit, with a digit after the point where that says more: `1.5GiB`. Rounded down, so that what is
-/// left is never more than is shown.
+/// left is never more than is shown. A sum that does not fit 64 bits has a mark.
 pub(super) fn size(bytes: u64) -> String {
+    if bytes == u64::MAX {
+        return "≥16EiB".to_owned();
+    }
     let Some((shift, unit)) = UNITS.into_iter().find(|(shift, _)| bytes >> shift > 0) else {
         return format!("{bytes}B");
     };
@@ -49,15 +52,18 @@ pub(super) fn moment(millis: u64) -> String {
 
 /// A text that others chose, without what would move a terminal's cursor, colour it, reverse it or not be seen at all.
 pub(super) fn plain(text: &str) -> String {
-    if text.is_empty() {
-        return "\"\"".to_owned();
-    }
-    text.chars().map(|c| if is_harmful(c) { '\u{fffd}' } else { c }).collect()
+    let seen: String = text.chars().map(visible).collect();
+    // Blanks at an end, or nothing at all, are seen between quotes.
+    if text.is_empty() || text.trim() != text { format!("\"{seen}\"") } else { seen }
+}
+
+fn visible(c: char) -> char {
+    if is_harmful(c) { '\u{fffd}' } else { c }
 }
 
 /// The same of a sentence of the gateway's, which may have lines.
 pub(super) fn plain_lines(text: &str) -> String {
-    text.lines().map(|line| if line.is_empty() { String::new() } else { plain(line) }).collect::<Vec<_>>().join("\n")
+    text.lines().map(|line| line.chars().map(visible).collect::<String>()).collect::<Vec<_>>().join("\n")
 }
 
 /// How many columns of a terminal a text takes.
@@ -96,7 +102,8 @@ mod tests {
             (1536 << 20, "1.5GiB"),
             ((2 << 30) - 1, "1.9GiB"),
             (10 << 30, "10GiB"),
-            (u64::MAX, "15.9EiB"),
+            (u64::MAX - 1, "15.9EiB"),
+            (u64::MAX, "≥16EiB"),
         ] {
             assert_eq!(size(bytes), text);
         }
@@ -125,6 +132,8 @@ mod tests {
         assert_eq!(plain("a/b"), "a/b");
         assert_eq!(plain("é\u{1b}[31m\n\u{202e}x"), "é\u{fffd}[31m\u{fffd}\u{fffd}x");
         assert_eq!(plain(""), "\"\"");
+        assert_eq!(plain(" "), "\" \"");
+        assert_eq!(plain("vm "), "\"vm \"");
         for hidden in ['\u{61c}', '\u{2060}', '\u{2066}', '\u{ad}', '\u{fffa}', '\u{e0041}', '\u{9b}'] {
             assert_eq!(plain(&format!("a{hidden}b")), "a\u{fffd}b");
         }

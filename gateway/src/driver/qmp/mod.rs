@@ -13,6 +13,7 @@
 mod memo;
 mod restore;
 
+use nbd_gateway_policy::types::Bytes;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -322,10 +323,10 @@ fn fits(at: &config::Qmp, exports: &Value) -> Result<(), String> {
 /// What a refused `block_resize` means, and what to do.
 fn refused(at: &config::Qmp, order: &Order, error: &QmpError) -> Undone {
     let Some(desc) = error.refusal() else { return Undone::unknown(error.to_string()) };
-    let (node, to) = (&at.node, order.to);
+    let (node, to) = (&at.node, Bytes(order.to));
     let says = |needle: &str| desc.contains(needle);
     if says("No space left on device") || says("File too large") || says("exceeds maximum") {
-        let why = format!("qemu can't make node {node} {to} bytes: {desc}; make room where its file is");
+        let why = format!("qemu can't make node {node} {to}: {desc}; make room where its file is");
         return Undone::refused(Errno::ENOSPC, why);
     }
     let advice = if says("Permission conflict") || says("Conflicts with use") {
@@ -337,7 +338,7 @@ fn refused(at: &config::Qmp, order: &Order, error: &QmpError) -> Undone {
     } else {
         "its node was not resized"
     };
-    Undone::refused(Errno::EIO, format!("{error} (node {node}, {to} bytes); {advice}"))
+    Undone::refused(Errno::EIO, format!("{error} (node {node}, {to}); {advice}"))
 }
 
 #[cfg(test)]

@@ -16,10 +16,21 @@ async fn watched(
     json: bool,
     sizes: &'static [u64],
 ) -> (String, Result<(), String>, String) {
+    watched_each(Duration::from_secs(1), server, count, json, sizes).await
+}
+
+/// The same, with the size becoming another each `pause`.
+async fn watched_each(
+    pause: Duration,
+    server: &Scripted,
+    count: u32,
+    json: bool,
+    sizes: &'static [u64],
+) -> (String, Result<(), String>, String) {
     let hand = server.clone();
     tokio::spawn(async move {
         for size in sizes {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(pause).await;
             hand.set(*size);
         }
     });
@@ -80,22 +91,12 @@ async fn one_line_is_the_size_now() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_goes_away_ends_the_watch_with_the_reason() {
+async fn a_server_that_never_told_a_size_ends_the_watch_with_the_reason() {
     for (script, lines, why) in [
-        (
-            Script { wrong: Wrong::Drains, ..Script::with(Features::NOTIFY) },
-            1,
-            "the server says ESHUTDOWN to the wish to be told of sizes (NOTIFY): maintenance",
-        ),
         (
             Script { wrong: Wrong::HangsUp, ..Script::with(Features::NOTIFY) },
             0,
             "the server closed the connection with 1 requests unanswered",
-        ),
-        (
-            Script { wrong: Wrong::EndsNotify, ..Script::with(Features::NOTIFY) },
-            1,
-            "the server ended the NOTIFY without a reason",
         ),
         (
             Script { wrong: Wrong::HangsUp, ..Script::with(Features::QUERY) },
@@ -110,9 +111,8 @@ async fn a_server_that_goes_away_ends_the_watch_with_the_reason() {
         (
             Script { wrong: Wrong::TellsTooMuch, ..Script::with(Features::NOTIFY) },
             0,
-            "the server broke the protocol: it says that the size is 9223372036854775808 bytes, more than 2^63-1",
+            "the server broke the protocol: it says that the size is 8 EiB, more than 2^63-1 bytes",
         ),
-        (Script { wrong: Wrong::TakesOneConnection, ..Script::plain() }, 1, "can't connect to x: connection refused"),
     ] {
         let server = Scripted::new(script, GIB);
         let (out, outcome, _) = watched(&server, 0, false, SIZES).await;
@@ -122,6 +122,36 @@ async fn a_server_that_goes_away_ends_the_watch_with_the_reason() {
         );
         assert_eq!(out.lines().count(), lines);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_restarts_is_waited_for_and_no_size_is_told_twice() {
+    let pause = Duration::from_secs(5);
+    let drains = Script { wrong: Wrong::Drains, ..Script::with(Features::NOTIFY) };
+    let (out, outcome, aside) = watched_each(pause, &Scripted::new(drains.clone(), GIB), 4, false, SIZES).await;
+    assert_eq!((out.as_str(), outcome), (LINES, Ok(())));
+    let why = "the server says ESHUTDOWN to the wish to be told of sizes (NOTIFY): maintenance";
+    let lost = format!("the server is lost: {why}; waiting until it is back\nthe server is back\n");
+    assert_eq!(aside.matches(&lost).count(), 3, "{aside}");
+    assert_eq!(aside.matches("the size: ").count(), 1, "{aside}");
+    // It is back with the size that is known.
+    let (out, _, _) = watched_each(pause, &Scripted::new(drains, GIB), 2, false, &[GIB, GIB, 2 * GIB]).await;
+    assert_eq!(out.lines().count(), 2, "{out}");
+    let ends = Script { wrong: Wrong::EndsNotify, ..Script::with(Features::NOTIFY) };
+    let (out, outcome, _) = watched_each(pause, &Scripted::new(ends, GIB), 2, false, &[2 * GIB]).await;
+    assert_eq!((out.as_str(), outcome), ("1 GiB (1073741824 bytes)\n2 GiB (2147483648 bytes)\n", Ok(())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_server_is_away_is_said_once() {
+    let server = Scripted::new(Script { wrong: Wrong::TakesOneConnection, ..Script::plain() }, GIB);
+    let (mut out, mut aside) = (Vec::new(), Vec::new());
+    let order = watch::Order { interval: Duration::from_secs(1), count: 0 };
+    let mut voice = Voice::new(&mut out, &mut aside);
+    tokio::time::timeout(Duration::from_secs(60), watch::run(&server, &order, false, &mut voice)).await.unwrap_err();
+    assert_eq!(String::from_utf8(out).unwrap(), "1 GiB (1073741824 bytes)\n");
+    let lost = "the server is lost: can't connect to x: connection refused; waiting until it is back\n";
+    assert_eq!(String::from_utf8(aside).unwrap(), format!("the size: told by the handshake, every 1s\n{lost}"));
 }
 
 /// A pipe whose reader went away after the first line.
