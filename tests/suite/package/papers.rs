@@ -48,6 +48,33 @@ fn its_completions_complete_in_bash_and_are_what_zsh_and_fish_take() -> Result<(
 }
 
 #[test]
+fn its_control_file_has_a_checksum_of_each_file_and_asks_for_no_essential_package() -> Result<(), Trouble> {
+    let root = Root::with_the_package()?;
+    let sums = root.read("var/lib/dpkg/info/nbd-gateway.md5sums")?;
+    let named: Vec<&str> = sums.lines().filter_map(|line| line.split_once("  ")).map(|(_, file)| file).collect();
+    let wanted = super::FILES.iter().map(|file| file.trim_start_matches('/'));
+    for file in wanted {
+        ensure(named.contains(&file), || format!("no checksum of {file} in:\n{sums}"))?;
+    }
+    root.dpkg(&["--verify", "nbd-gateway"])?;
+    let control =
+        Call::new("dpkg-deb").args(["--field"]).arg(super::package()?).arg("Depends").run()?.success()?.stdout;
+    ensure(!control.contains("init-system-helpers"), || control.clone())
+}
+
+#[test]
+fn each_unit_names_its_manual_and_a_service_bounds_its_memory() -> Result<(), Trouble> {
+    let root = Root::with_the_package()?;
+    for unit in ["nbd-gateway.service", "nbd-gateway-agent@.service", "nbd-gateway.socket"] {
+        let text = root.read(&format!("lib/systemd/system/{unit}"))?;
+        let says = |key: &str| text.lines().any(|line| line.starts_with(key));
+        ensure(says("Documentation=man:nbd-gateway"), || format!("{unit} names no manual"))?;
+        ensure(says("MemoryMax=") || unit.ends_with(".socket"), || format!("{unit} does not bound its memory"))?;
+    }
+    Ok(())
+}
+
+#[test]
 fn the_examples_in_its_configuration_are_right_too() -> Result<(), Trouble> {
     let root = Root::with_the_package()?;
     let text = root.read("etc/nbd-gateway/config.toml")?;
