@@ -107,6 +107,10 @@ fn unknown(key: &str, schema: &Value) -> String {
     let known = schema::properties(schema).into_iter().flatten().map(|(name, _)| name.as_str());
     let known: Vec<&str> = known.collect();
     let homes = schema::homes(key);
+    // A letter too many, like a plural: what is meant here comes before what is called so elsewhere.
+    if let Some(meant) = nearest(key, known.iter().copied()).filter(|meant| one_off(key, meant)) {
+        return format!("this key is not known here{}", question(meant));
+    }
     if !homes.is_empty() {
         return format!("this key does not belong here but {}", homes.join(" or "));
     }
@@ -114,6 +118,11 @@ fn unknown(key: &str, schema: &Value) -> String {
         return format!("this key is not known{}", question(meant));
     }
     format!("this key is not known; known here: {}", known.join(", "))
+}
+
+/// Whether one of two words has an `s` more than the other at its end.
+fn one_off(key: &str, meant: &str) -> bool {
+    key.strip_suffix('s') == Some(meant) || meant.strip_suffix('s') == Some(key)
 }
 
 fn question(meant: &str) -> String {

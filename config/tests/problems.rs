@@ -76,6 +76,11 @@ fn what_is_not_toml_is_told_with_line_and_column_and_nothing_else_is() {
 fn an_unknown_key_is_told_with_what_was_meant_or_where_it_belongs_or_what_there_is() {
     with_both("lanse = 1", &["export[0].lanse: this key is not known; did you mean `lanes`?"]);
     with_both("read_only = true", &["export[0].read_only: this key is not known; did you mean `read-only`?"]);
+    // What is one letter away here is meant, and not what is called so elsewhere.
+    says(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\n[[export]]\nname = \"a\"\nbackend = \"nbd://h/a\"\n[[exports]]\nname = \"b\"\n",
+        &["exports: this key is not known here; did you mean `export`?"],
+    );
     with_both("drain-timeout = \"1s\"", &["export[0].drain-timeout: this key does not belong here but under [limits]"]);
     with_both("state = \"x\"", &["export[0].state: this key does not belong here but above the first section"]);
     with_both(

@@ -16,9 +16,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::{Admin, Inside, Phase, TokenFile};
-use crate::export::{Registry, twins};
+use crate::export::{Registry, tight, twins};
 use crate::ledger::LedgerError;
 use crate::listener::{BindError, Inherited};
+use crate::log::ORDERED;
 use crate::net::{Pool, check_backlog};
 use crate::reload::{Ask, Doors, Embedded, House, InRun, Planned, Reload, Source};
 use crate::resize::notes::Notes;
@@ -60,6 +61,33 @@ pub enum StartError {
     },
 }
 
+/// How many embedded exports are opened at a time at the start: their records are then written to the ledger together.
+const OPENED_AT_A_TIME: usize = 64;
+
+/// Opens every embedded export that has a name of its own.
+async fn open_embedded(config: &Config, registry: &Arc<Registry>, embedded: &Embedded) -> Result<(), StartError> {
+    let mut names = config
+        .listable()
+        .filter(|name| config.export_for(name).is_ok_and(|export| export.backend.is_embedded()))
+        .map(ToOwned::to_owned);
+    let mut opening = JoinSet::new();
+    loop {
+        for name in names.by_ref().take(OPENED_AT_A_TIME.saturating_sub(opening.len())) {
+            let registry = Arc::clone(registry);
+            opening.spawn(async move { registry.open(&name).await.map(|lease| (name, lease)) });
+        }
+        match opening.join_next().await {
+            Some(Ok(opened)) => {
+                let (name, lease) = opened?;
+                embedded.lock().insert(name, lease);
+            }
+            // It panicked, which is in the log. A client that comes for the export opens it.
+            Some(Err(_)) => {}
+            None => return Ok(()),
+        }
+    }
+}
+
 /// The gateway, bound and ready to run.
 pub struct App {
     config: Arc<Config>,
@@ -96,6 +124,9 @@ impl App {
             return Err(StartError::Files(misplaced.join("\n")));
         }
         twins::warn(&config, &[]);
+        for tight in tight::tight(&config) {
+            tracing::warn!(target: ORDERED, %tight, "quota is too small");
+        }
         let admin = match &config.admin {
             Some(address) => {
                 let thread =
@@ -116,12 +147,7 @@ impl App {
         // Before anything of theirs is opened: it may grow.
         registry.allowances().restore(&snapshot.orders).await;
         let embedded = Embedded::default();
-        for name in config.listable() {
-            if config.export_for(name).is_ok_and(|export| export.backend.is_embedded()) {
-                let lease = registry.open(name).await?;
-                embedded.lock().insert(name.to_owned(), lease);
-            }
-        }
+        open_embedded(&config, &registry, &embedded).await?;
         registry.expect_looks();
         let mut looking = JoinSet::new();
         looking.spawn(Arc::clone(&registry).measure_all(measure));

@@ -131,8 +131,8 @@ pub enum Outcome {
 enum Waiter {
     /// A client's request: the reply goes to its session.
     Client(Ticket),
-    /// A task of the gateway's own (splitting, bridging, probing).
-    Task(oneshot::Sender<Outcome>),
+    /// A task of the gateway's own (splitting, bridging, probing), since then.
+    Task(oneshot::Sender<Outcome>, Instant),
     /// Already told.
     Nobody,
 }
@@ -168,7 +168,7 @@ impl Job {
     /// A request of the gateway's own; the receiver gets its outcome.
     pub fn for_task(request: Request) -> (Self, oneshot::Receiver<Outcome>) {
         let (tx, rx) = oneshot::channel();
-        (Self { request, waiter: Waiter::Task(tx), extents: MAX_EXTENTS, hears: None }, rx)
+        (Self { request, waiter: Waiter::Task(tx, Instant::now()), extents: MAX_EXTENTS, hears: None }, rx)
     }
 
     /// As [`for_task`](Self::for_task), for a RESIZE with NOTIFY: `hears` gets each size but the last.
@@ -202,7 +202,7 @@ impl Job {
     pub fn is_abandoned(&self) -> bool {
         match &self.waiter {
             Waiter::Client(_) => false,
-            Waiter::Task(tx) => tx.is_closed(),
+            Waiter::Task(tx, _) => tx.is_closed(),
             Waiter::Nobody => true,
         }
     }
@@ -214,11 +214,20 @@ impl Job {
         true
     }
 
+    /// When it came; none for one that is to stand.
+    pub fn since(&self) -> Option<Instant> {
+        match &self.waiter {
+            Waiter::Client(ticket) => Some(ticket.since),
+            Waiter::Task(_, since) => Some(*since).filter(|_| !self.stands()),
+            Waiter::Nobody => None,
+        }
+    }
+
     /// The client's side of it, if it is a client's.
     pub fn ticket(&self) -> Option<&Ticket> {
         match &self.waiter {
             Waiter::Client(ticket) => Some(ticket),
-            Waiter::Task(_) | Waiter::Nobody => None,
+            Waiter::Task(..) | Waiter::Nobody => None,
         }
     }
 
@@ -226,7 +235,7 @@ impl Job {
     pub fn finish(mut self, outcome: Outcome, finished: &mut Finished) {
         match core::mem::replace(&mut self.waiter, Waiter::Nobody) {
             Waiter::Client(ticket) => ticket.reply(&self.request, outcome, finished),
-            Waiter::Task(tx) => drop(tx.send(outcome)),
+            Waiter::Task(tx, _) => drop(tx.send(outcome)),
             Waiter::Nobody => {}
         }
     }

@@ -52,6 +52,7 @@ impl Metrics {
         }
         for gauge in [
             &self.in_flight,
+            &self.oldest,
             &self.lane_up,
             &self.late_writes,
             &self.opened,

@@ -50,6 +50,7 @@ pub struct Metrics {
     handshakes: IntGaugeVec,
     refused: IntCounterVec,
     pub(crate) in_flight: IntGaugeVec,
+    pub(crate) oldest: IntGaugeVec,
     pub(crate) lane_up: IntGaugeVec,
     pub(crate) late_writes: IntGaugeVec,
     pub(crate) reconnects: IntCounterVec,
@@ -93,6 +94,8 @@ pub struct ExportMetrics {
     reconnects: Vec<IntCounter>,
     /// Requests admitted and not yet answered.
     pub in_flight: IntGauge,
+    /// How long the oldest request has waited for the backend's answer, in seconds.
+    pub oldest: Part,
     /// 1 while the backend can be used; always 1 for embedded ones.
     pub lane_up: Part,
     /// Requests of lost connections that the backend may still carry out.
@@ -233,6 +236,11 @@ impl Metrics {
                 &["listener", "reason"],
             )?,
             in_flight: gauge("in_flight_requests", "Requests admitted and not yet answered.", &["export"])?,
+            oldest: gauge(
+                "oldest_request_seconds",
+                "Time that the oldest unanswered request has waited for the backend, in whole seconds; 0 without one.",
+                &["export"],
+            )?,
             lane_up: gauge(
                 "lane_up",
                 "1 while the backend can be used, 0 while it is away; always 1 for embedded backends.",
@@ -426,6 +434,7 @@ impl Metrics {
                 .map(|r| self.reconnects.with_label_values(&[label, r.as_str()]))
                 .collect(),
             in_flight: self.in_flight.with_label_values(&[label]),
+            oldest: Part::new(self.oldest.with_label_values(&[label]), shared),
             lane_up: Part::new(self.lane_up.with_label_values(&[label]), shared),
             late_writes: Part::new(self.late_writes.with_label_values(&[label]), shared),
             open: self.opened.with_label_values(&[label]),

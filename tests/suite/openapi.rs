@@ -86,7 +86,8 @@ fn every_answer_is_what_the_document_says() -> Result<(), Trouble> {
     let own = "tenant = \"blue\"\nsize = \"8MiB\"\n[export.resize]\npublish = \"manual\"\n";
     let tables = "[[tenant]]\nname = \"blue\"\nquota = \"64MiB\"\nsoft-quota = \"9MiB\"\n\n".to_owned()
         + &export("own", "memory:", own)
-        + &export("far", &server.uri(), "tenant = \"blue\"");
+        + &export("far", &server.uri(), "tenant = \"blue\"")
+        + &export("gone", "nbd+unix:///?socket=/nonexistent/socket", "tenant = \"blue\"\ndial-timeout = \"1s\"");
     let mut gateway = Gateway::start(&tables)?.expecting_warnings();
     let url = gateway.told("admin on ").to_owned();
     let clients = [
@@ -124,6 +125,8 @@ fn every_answer_is_what_the_document_says() -> Result<(), Trouble> {
         Asked("GET", EXPORT, "/api/v1/exports/none", "", "404"),
         Asked("GET", "/api/v1/tenants", "/api/v1/tenants", "", "200"),
         Asked("GET", "/api/v1/sessions", "/api/v1/sessions", "", "200"),
+        Asked("POST", RESIZE, "/api/v1/exports/gone/resize", "{\"size\": 1}", "502"),
+        Asked("GET", "/api/v1/unopened", "/api/v1/unopened", "", "200"),
         Asked("GET", "/api/v1/events", "/api/v1/events", "", "200"),
         Asked("GET", "/api/v1/events", "/api/v1/events?after=soon", "", "400"),
         Asked("GET", "/api/v1/events", "/api/v1/events?color=red", "", "400"),

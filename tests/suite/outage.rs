@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::different::refusal;
 use crate::gateway::{Gateway, export};
 use crate::image::Image;
-use crate::peer::Server;
+use crate::peer::{Server, nbdkit};
 use crate::place::Place;
 use crate::process::Call;
 use crate::scripted::backend::{Backend, Script};
@@ -193,5 +193,21 @@ fn requests_with_payloads_wait_for_the_server_within_the_sessions_budget() -> Re
     }
     let peak = gateway.peak_memory()?;
     ensure(peak < 96 << 10, || format!("the gateway's memory went up to {peak} KiB"))?;
+    gateway.end()
+}
+
+#[test]
+fn a_request_that_its_server_does_not_answer_is_shown_by_its_age() -> Result<(), Trouble> {
+    let served = nbdkit(&["--filter=delay"], &["memory", "8M", "rdelay=4"], &Image::sparse(1))?;
+    let gateway = Gateway::start(&export("vm", &served.uri(), ""))?;
+    let (mut client, _) = RawClient::open(gateway.socket(), "vm", Framing::Structured)?;
+    let waited = || gateway.metric("nbd_gateway_oldest_request_seconds", &["export=\"vm\""]);
+    assert_eq!(waited()?, 0.0);
+    client.send(Ask { command: cmd::READ, cookie: 1, length: 512, ..Ask::default() }, &[])?;
+    eventually("its age is counted", || waited().is_ok_and(|seconds| seconds >= 1.0))?;
+    let shown = gateway.operator(&["exports", "vm"])?.run()?.success()?.stdout;
+    ensure(shown.contains("OLDEST"), || shown.clone())?;
+    eventually("it is answered", || waited().is_ok_and(|seconds| seconds == 0.0))?;
+    drop(client);
     gateway.end()
 }

@@ -15,8 +15,8 @@ use super::answer::{refuse, tell, unopened};
 use super::name::Name;
 use super::paced::Paced;
 use super::text::{self, Encoded};
-use super::view::{ExportView, SessionView, TenantView};
-use crate::export::{Export, OpenError};
+use super::view::{ExportView, SessionView, TenantView, UnopenedView};
+use crate::export::{Export, OpenError, Unopened};
 
 /// The exports that are open.
 pub(super) async fn exports(State(shared): State<Shared>) -> Response {
@@ -28,6 +28,19 @@ pub(super) async fn exports(State(shared): State<Shared>) -> Response {
         }
         let view = |export: &Arc<Export>| ExportView::of(export, sessions.get(export.name()).copied().unwrap_or(0));
         shared.registry.open_now().iter().map(view).collect::<Vec<_>>()
+    })
+    .await
+}
+
+/// Those that could not be opened.
+pub(super) async fn unopened_exports(State(shared): State<Shared>) -> Response {
+    list(&shared, &shared.answers.unopened, |shared| {
+        let config = shared.registry.config();
+        let view = |it: Unopened| {
+            let tenant = config.export_for(&it.export).ok()?.tenant.clone();
+            Some(UnopenedView::of(it, &tenant))
+        };
+        shared.registry.unopened().into_iter().filter_map(view).collect::<Vec<_>>()
     })
     .await
 }

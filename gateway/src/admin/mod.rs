@@ -75,6 +75,7 @@ struct Answers {
     alive: Paced<Option<String>>,
     metrics: Paced<Encoded>,
     exports: Paced<Encoded>,
+    unopened: Paced<Encoded>,
     tenants: Paced<Encoded>,
     sessions: Paced<Encoded>,
 }

@@ -16,7 +16,7 @@ use super::answer::{explain, refuse};
 use super::token::{self, TokenFile};
 use super::view::{
     Draining, EventView, ExportView, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView,
-    TenantView,
+    TenantView, UnopenedView,
 };
 use super::{Reach, Shared, events, host, look, openapi, order, page, state};
 
@@ -128,6 +128,12 @@ pub(super) fn table() -> Vec<Route> {
             fails: missing,
             ..seen("/api/v1/exports/{name}", "one of them", json::<ExportView>(), get(look::export))
         },
+        seen(
+            "/api/v1/unopened",
+            "the exports that could not be opened at the last attempt: why, and since when",
+            json::<Vec<UnopenedView>>(),
+            get(look::unopened_exports),
+        ),
         seen(
             "/api/v1/tenants",
             "the tenants, what they may use, and what they do use",

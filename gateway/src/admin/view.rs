@@ -13,7 +13,7 @@ use nbd_gateway_policy::types::{Bytes, Size, TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::export::Export;
+use crate::export::{Export, Unopened};
 use crate::proto::Framing;
 use crate::resize::allowance::Allowed;
 use crate::resize::jobs::Job;
@@ -97,6 +97,31 @@ impl ExportView {
             sessions,
             jobs: export.resizer().jobs.list(),
         }
+    }
+}
+
+/// An export that could not be opened at the last attempt.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct UnopenedView {
+    /// Its name, as clients say it.
+    pub export: String,
+    /// The tenant that it belongs to.
+    pub tenant: String,
+    /// Why it could not be opened.
+    pub why: String,
+    /// The first attempt that failed since one succeeded, in seconds since 1970-01-01 UTC.
+    pub since: u64,
+    /// The last attempt, in seconds since 1970-01-01 UTC.
+    pub last: u64,
+    /// How many attempts failed.
+    pub attempts: u64,
+}
+
+impl UnopenedView {
+    pub(super) fn of(it: Unopened, tenant: &TenantId) -> Self {
+        let Unopened { export, why, since, last, attempts } = it;
+        let (since, last) = (lanes::seconds(since), lanes::seconds(last));
+        Self { export, tenant: tenant.as_str().to_owned(), why, since, last, attempts }
     }
 }
 

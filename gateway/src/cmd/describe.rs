@@ -10,7 +10,7 @@ use nbd_gateway_config::cli::Cli;
 use nbd_gateway_config::{self as config, Config};
 
 use super::{DONE, USAGE, failed};
-use crate::export::twins;
+use crate::export::{tight, twins};
 use crate::log;
 use crate::tls::ListenerTls;
 
@@ -19,12 +19,12 @@ pub fn check(path: &Path) -> ExitCode {
     match Config::load(path) {
         Ok(config) => {
             if let Err(error) = log::can(&config.log) {
-                eprintln!("{}: {error}", path.display());
+                super::complain(&format_args!("{}: {error}", path.display()));
                 return ExitCode::from(USAGE);
             }
             let misplaced = twins::misplaced_files(&config);
             if !misplaced.is_empty() {
-                misplaced.iter().for_each(|what| eprintln!("{}: {what}", path.display()));
+                misplaced.iter().for_each(|what| super::complain(&format_args!("{}: {what}", path.display())));
                 return ExitCode::from(USAGE);
             }
             let certificates: Vec<String> = certificates(&config).collect();
@@ -34,7 +34,10 @@ pub fn check(path: &Path) -> ExitCode {
             }
             // No problem, and yet seldom meant.
             for twins in twins::twins(&config) {
-                eprintln!("{}: warning: {twins}", path.display());
+                super::complain(&format_args!("{}: warning: {twins}", path.display()));
+            }
+            for tight in tight::tight(&config) {
+                super::complain(&format_args!("{}: warning: {tight}", path.display()));
             }
             let (exact, templates) = (config.listable().count(), config.templates().count());
             let listeners = config.listeners.len();
@@ -48,7 +51,7 @@ pub fn check(path: &Path) -> ExitCode {
             ExitCode::from(DONE)
         }
         Err(problems) => {
-            eprintln!("{problems}");
+            super::complain(&problems);
             ExitCode::from(USAGE)
         }
     }

@@ -19,21 +19,21 @@ pub fn run(asked: &Explain) -> ExitCode {
     let config = match config {
         Ok(config) => config,
         Err(problems) => {
-            eprintln!("{problems}");
+            super::complain(&problems);
             return ExitCode::from(USAGE);
         }
     };
     let identity = match identity(&config, &asked.client) {
         Ok(identity) => identity,
         Err(why) => {
-            eprintln!("nbd-gateway: {why}");
+            super::complain(&format_args!("nbd-gateway: {why}"));
             return ExitCode::from(USAGE);
         }
     };
     let answer = explain(&config, &identity, &asked.export, asked.verb);
     if asked.json {
         match serde_json::to_string_pretty(&answer) {
-            Ok(text) => println!("{text}"),
+            Ok(text) => println!("{}", crate::command::escaped(&text)),
             Err(error) => return failed(&error),
         }
     } else {

@@ -9,6 +9,7 @@ pub mod operator;
 pub mod serve;
 mod token;
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use crate::command::escaped;
@@ -21,8 +22,12 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 
 /// Prints the one line of a failure, and gives its exit code.
-pub fn failed(error: &dyn std::fmt::Display) -> ExitCode {
-    // A server's own words may be in it.
-    eprintln!("nbd-gateway: {}", escaped(&error.to_string()));
+pub fn failed(error: &dyn Display) -> ExitCode {
+    complain(&format_args!("nbd-gateway: {error}"));
     ExitCode::from(FAILED)
+}
+
+/// Prints sentences on standard error, which may name what others chose.
+fn complain(what: &dyn Display) {
+    eprintln!("{}", escaped(&what.to_string()));
 }

@@ -29,7 +29,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     let config = match config {
         Ok(config) => config,
         Err(problems) => {
-            eprintln!("{problems}");
+            super::complain(&problems);
             return ExitCode::from(USAGE);
         }
     };
@@ -41,7 +41,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     let mut log = match log::start(&config.log, &metrics) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("nbd-gateway: {error}");
+            super::complain(&format_args!("nbd-gateway: {error}"));
             return ExitCode::from(USAGE);
         }
     };

@@ -139,8 +139,9 @@ fn shorten(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Undone
         Ok(()) => {}
         Err(Os::WOULDBLOCK) => {
             let message = format!(
-                "`{shown}` is locked by another process, which may be changing it: it is not shortened to {to} bytes; stop \
-                 that process, or try again later"
+                "`{shown}` is locked by another process, which may be changing it: it is not shortened to {}; stop \
+                 that process, or try again later",
+                Bytes(to)
             );
             return Err(Undone::refused(Errno::EIO, message));
         }
@@ -152,8 +153,11 @@ fn shorten(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Undone
     let length = measure(file).map_err(|os| refused("measure", os))?;
     if length != from {
         let message = format!(
-            "`{shown}` has {length} bytes and its server shows {from}: what would be cut off is not known, so it is not \
-             shortened to {to}; correct `path`, or have the server look at its file again"
+            "`{shown}` has {} and its server shows {}: what would be cut off is not known, so it is not shortened to {}; \
+             correct `path`, or have the server look at its file again",
+            Bytes(length),
+            Bytes(from),
+            Bytes(to)
         );
         return Err(Undone::refused(Errno::EIO, message));
     }

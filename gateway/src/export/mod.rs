@@ -5,7 +5,8 @@
 //! Writes past the end wait in `grow` for the coordinator, which changes the [`View`] that everyone reads. What lies
 //! between that end and a ceiling is `ceiling`'s.
 //! How many of a tenant's are open is bounded by its `crowd`; what an operator has yet to publish is `held_back`; what counts
-//! nothing until it is measured is `unmeasured`; exports that have one disk behind them are `twins`.
+//! nothing until it is measured is `unmeasured`; exports that have one disk behind them are `twins`;
+//! quotas that are too small from the start are `tight`; exports that could not be opened are `unopened`.
 //! Keeps: several lanes only if a FLUSH covers them (9), no overtaking of requests whose session is gone (14).
 
 mod adjust;
@@ -36,8 +37,10 @@ mod second;
 mod settings;
 mod start;
 mod swap;
+pub mod tight;
 pub mod twins;
 mod unmeasured;
+mod unopened;
 mod view;
 
 use std::sync::Arc;
@@ -61,6 +64,7 @@ pub use open_error::OpenError;
 pub use registry::Registry;
 pub use settings::{NeedsReopening, Settings};
 pub use swap::{Opened, Replaced};
+pub use unopened::Unopened;
 pub use view::{Shown, View};
 
 use crate::hooks::Hooks;
@@ -361,6 +365,13 @@ impl Export {
         self.core.backend.look()
     }
 
+    /// Shows in the metrics how long its oldest request has waited for an answer.
+    pub fn tell_wait(&self) {
+        let oldest = self.lanes().iter().filter_map(|lane| lane.oldest).min();
+        let waited = oldest.map_or(0, |since| since.elapsed().as_secs());
+        self.metrics.oldest.set(i64::try_from(waited).unwrap_or(i64::MAX));
+    }
+
     /// The shard on which a session is to live, if it matters.
     pub fn shard(&self, session: u64) -> Option<Shard> {
         self.core.backend.shard(session)
@@ -504,6 +515,7 @@ impl Export {
         self.core.backend.close(self.core.export()).await;
         self.metrics.lane_up.set(0);
         self.metrics.late_writes.set(0);
+        self.metrics.oldest.set(0);
     }
 }
 

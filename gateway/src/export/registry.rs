@@ -3,11 +3,13 @@
 //! The first client that asks opens an export, once, however many ask at the same time; the last one to leave starts its
 //! idle time. No guard of the map is held across an await; each entry has its own lock for opening and closing.
 
+use super::unopened::{List, Unopened};
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use dashmap::DashMap;
 use nbd_gateway_config::{Config, NoExport, Resolved};
@@ -84,6 +86,7 @@ pub struct Registry {
     pub(super) entries: DashMap<String, Arc<Entry>>,
     pub(super) budgets: DashMap<String, Arc<TenantBudget>>,
     allowances: Allowances,
+    unopened: List,
     /// Told when there can be exports that nobody has measured.
     pub(super) to_look_at: Notify,
     pub(super) shared: Shared,
@@ -137,6 +140,7 @@ impl Registry {
             entries: DashMap::new(),
             budgets: DashMap::new(),
             allowances,
+            unopened: List::default(),
             to_look_at: Notify::new(),
             shared,
         })
@@ -205,6 +209,12 @@ impl Registry {
     /// The sessions that are open on any of them.
     pub fn sessions(&self) -> &Arc<SessionTable> {
         &self.shared.sessions
+    }
+
+    /// The exports that could not be opened at the last attempt.
+    pub fn unopened(&self) -> Vec<Unopened> {
+        let config = self.config();
+        self.unopened.known(|name| config.export_for(name).is_ok())
     }
 
     /// How many exports are open.
@@ -291,6 +301,7 @@ impl Registry {
                 Ok((export, room)) => {
                     let export = Arc::new(export);
                     state.holds(Arc::clone(&export), room);
+                    self.unopened.opened(name);
                     return Ok(Lease::new(self, &entry, &export));
                 }
                 Err(error) => {
@@ -312,6 +323,7 @@ impl Registry {
             tracing::warn!(export, %error, "export can't be opened");
             let template = self.config().export_for(export).ok().and_then(|config| config.template);
             self.shared.metrics.open_failed(export, template.as_deref());
+            self.unopened.failed(export, error.to_string(), SystemTime::now());
         }
         error
     }
@@ -435,6 +447,11 @@ impl Registry {
             self.usage(crowd.tenant()).iter().for_each(|usage| crowd.tell(usage, unmeasured));
         };
         self.in_force().crowds().for_each(tell);
+    }
+
+    /// Shows in the metrics how long requests have waited for their servers.
+    pub fn tell_waits(&self) {
+        self.open_now().iter().for_each(|export| export.tell_wait());
     }
 
     /// What a tenant has.

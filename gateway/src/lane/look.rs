@@ -1,6 +1,7 @@
 //! How a lane is, for people. Written when its connection changes, never for a request.
 
 use std::time::SystemTime;
+use tokio::time::Instant;
 
 use super::Lane;
 
@@ -33,6 +34,8 @@ pub struct Look {
     pub reconnects: u64,
     /// Requests that are not answered, those that wait for a connection among them.
     pub in_flight: usize,
+    /// When the oldest of them came, if there is one. A NOTIFY is not one: it is to stand.
+    pub oldest: Option<Instant>,
     /// The last thing that went wrong with it, for operators: it may name addresses. It stays when that is over.
     pub last_error: Option<String>,
     /// Why requests fail: it was given up until it is back.
@@ -44,9 +47,9 @@ pub struct Look {
 impl Lane {
     /// How it is.
     pub fn look(&self) -> Look {
-        let (in_flight, failing) = {
+        let (in_flight, oldest, failing) = {
             let table = self.table.lock();
-            (table.len(), table.down().map(String::from))
+            (table.len(), table.oldest(), table.down().map(String::from))
         };
         let aside = *self.resting.borrow();
         let diary = self.diary.lock();
@@ -55,6 +58,7 @@ impl Lane {
             since: diary.since,
             reconnects: diary.connections.saturating_sub(1),
             in_flight,
+            oldest,
             last_error: diary.trouble.clone(),
             failing,
             aside,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use slab::Slab;
+use tokio::time::Instant;
 
 use super::gather::Gather;
 use super::late::{LateWrites, reach};
@@ -75,6 +76,11 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// When the oldest request came.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.slots.iter().filter_map(|(_, slot)| slot.job.since()).min()
     }
 
     /// Why requests fail, if the backend is given up.

@@ -144,7 +144,7 @@ impl Backend<'_> {
         tokio::time::timeout(timeout, core.clear_of_late_writes(range.start().bytes(), range.end().bytes()))
             .await
             .map_err(|_| {
-                format!("a write of a lost connection may still land there after {timeout:?} (late-write-guard)")
+                format!("a write of a lost connection may still land there after {} (late-write-guard)", Span(timeout))
             })
     }
 

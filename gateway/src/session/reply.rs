@@ -36,7 +36,7 @@ pub struct Ticket {
     /// The contexts that a BLOCK_STATUS with a payload asks for; `None` for all that were selected.
     pub(super) only: Option<Box<[usize]>>,
     /// When it was admitted, to within what [`Stamp`](crate::stamp::Stamp) says.
-    pub(super) since: Instant,
+    pub(crate) since: Instant,
 }
 
 impl Ticket {

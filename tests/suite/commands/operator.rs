@@ -283,7 +283,7 @@ fn a_drain_by_order_is_the_drain_of_sigterm() -> Result<(), Trouble> {
     backend.hold();
     client.send(Ask { command: cmd::WRITE, cookie: 1, offset: 0, length: 512, flags: 0 }, &[0xe1; 512])?;
     backend.await_that("the WRITE", |story| story.count(cmd::WRITE) == 1)?;
-    assert_eq!(said(&gateway, &["drain"])?, "the gateway ends; it finishes what 1 session has in flight\n");
+    assert_eq!(said(&gateway, &["drain"])?, "the gateway shuts down after the requests of 1 session are answered\n");
     assert_eq!(json(&gateway, &["drain"])?["sessions"], 1, "it may be said twice");
     backend.release();
     client.reply()?.success()?;

@@ -125,3 +125,54 @@ fn a_backend_that_is_killed_shows_as_down_and_comes_back() -> Result<(), Trouble
     browser.end(&url, &[])?;
     gateway.end()
 }
+
+#[test]
+fn an_export_that_cannot_be_opened_is_shown_with_the_reason_until_it_can() -> Result<(), Trouble> {
+    let mut server = nbdkit(&[], &["file", "DISK"], &Image::sparse(3))?;
+    let gateway = Gateway::start(&export("far", &server.uri(), "dial-timeout = \"1s\""))?.expecting_warnings();
+    let url = gateway.told("admin on ").to_owned();
+    server.kill()?;
+    ensure(stock(&gateway, "far").is_err(), || "a server that is gone was opened".into())?;
+    let browser = Browser::start(1400, 900)?;
+    browser.visit(&url)?;
+    let socket = server.socket.display().to_string();
+    browser.until_says("[data-unopened=far]", "could not be opened")?;
+    browser.until_says("[data-unopened=far]", &socket)?;
+    browser.until_says("[data-unopened=far]", "1 attempt")?;
+    browser.until_says("#alarms", "far could not be opened")?;
+    server.start_again()?;
+    let client = stock(&gateway, "far")?;
+    browser.until("it is off the list", "document.querySelector('#unopened').hidden")?;
+    browser.until("no alarm is left", "document.querySelector('#alarms').hidden")?;
+    client.leave()?;
+    browser.end(&url, &[])?;
+    gateway.end()
+}
+
+#[test]
+fn sizes_shares_and_names_are_shown_so_that_each_says_what_it_is() -> Result<(), Trouble> {
+    let long = "a-tenant-whose-name-has-all-the-words-that-somebody-thought-of";
+    let tenants = format!(
+        "[[tenant]]\nname = \"tiny\"\nquota = \"1KiB\"\n\n[[tenant]]\nname = \"huge\"\nquota = \"9223372036854775807\"\n\n\
+         [[tenant]]\nname = {long:?}\n\n"
+    );
+    let disks = disk(" ", "tiny", "8MiB") + &disk("vm", "huge", "8MiB") + &disk("x", long, "8MiB");
+    let gateway = Gateway::start(&(tenants + &disks))?.expecting_warnings();
+    let url = gateway.told("admin on ").to_owned();
+    let browser = Browser::start(1400, 900)?;
+    browser.visit(&url)?;
+    browser.until_says("[data-tenant=tiny] .share", "> 999 %")?;
+    browser.until_says("[data-tenant=huge] .share", "< 1 %")?;
+    // 2^63-1 is less than 8 EiB, as the command says too.
+    browser.until_says("[data-tenant=huge]", "8 MiB of 7.9 EiB")?;
+    browser.until_says("[data-export=' '] .name", "\" \"")?;
+    let line = "parseFloat(getComputedStyle(document.querySelector('.clamp')).lineHeight)";
+    let tall = format!("document.querySelector('[data-tenant^=a-tenant] .clamp').clientHeight <= 2.5 * {line}");
+    assert_eq!(browser.value(&tall)?, true);
+    let tenants = gateway.operator(&["tenants"])?.run()?.success()?.stdout;
+    ensure(tenants.contains("7.9EiB"), || tenants.clone())?;
+    let exports = gateway.operator(&["exports"])?.run()?.success()?.stdout;
+    ensure(exports.contains("\" \"  "), || exports.clone())?;
+    browser.end(&url, &[])?;
+    gateway.end()
+}

@@ -163,7 +163,7 @@ fn the_pictures_of_the_readme_can_be_taken() -> Result<(), Trouble> {
     }
     // Not in the README, but to be looked at all the same.
     browser.click("[data-export='db/primary'] .more")?;
-    browser.until_says("[data-export='db/primary'] .jobs", "2304 GiB")?;
+    browser.until_says("[data-export='db/primary'] .jobs", "2.25 TiB")?;
     browser.picture(&folder.join("page-detail.png"))?;
     for (width, height) in [(360, 1500), (900, 1100), (1600, 1260)] {
         for theme in ["light", "dark"] {

@@ -6,7 +6,7 @@ import { token } from './ask.js';
 import { keep, make, mark, say, since } from './make.js';
 import { Order } from './order.js';
 import { Plot } from './plot.js';
-import { count, exactly, plain, size } from './words.js';
+import { count, exactly, plain, size, span } from './words.js';
 
 const DRIVERS = {
   embedded: 'by the gateway itself', wire: 'over NBD', automatic: 'by a write past the end', window: 'as a window',
@@ -75,6 +75,7 @@ function beginLane(lane) {
 
 function refreshLane({ more }, lane) {
   const parts = [`${count(lane.in_flight, 'request')} in flight`];
+  if (lane.oldest_request_seconds > 0) parts.push(`the oldest has waited ${span(1000 * lane.oldest_request_seconds)}`);
   if (lane.reconnects > 0) parts.push(`connected again ${count(lane.reconnects, 'time')}`);
   if (lane.last_error !== undefined) parts.push(`last trouble: ${plain(lane.last_error)}`);
   say(more, parts.join(' · '));

@@ -4,10 +4,10 @@
 
 import { Detail } from './detail.js';
 import { learn, story } from './events.js';
-import { cell, keep, make, mark, say } from './make.js';
+import { cell, keep, make, mark, say, since } from './make.js';
 import { unshown } from './order.js';
 import { Line } from './plot.js';
-import { count, exactly, plain, size } from './words.js';
+import { count, exactly, plain, size, span } from './words.js';
 
 const GROWS = {
   explicit: 'resized over NBD', automatic: 'grown by writes', embedded: 'resized here', window: 'a window of it',
@@ -30,19 +30,37 @@ export function show(table, exports) {
   keep(table, exports, (it) => it.name, begin, refresh);
 }
 
+/** Shows those that could not be opened in a list. */
+export function failed(list, unopened) {
+  keep(list, unopened, (it) => `${it.export} ${it.since}`, beginFailed, ({ more }, it) => {
+    say(more, `${plain(it.why)} · ${count(it.attempts, 'attempt')}`);
+  });
+  list.hidden = unopened.length === 0;
+}
+
+function beginFailed(it) {
+  const more = make('span', { class: 'under' });
+  const element = make('li', { 'data-unopened': it.export }, make('span', { class: 'name', text: plain(it.export) }), ' ',
+    make('span', { class: 'bad', text: 'could not be opened' }), ', first ', since(1000 * it.since), more);
+  return { element, more };
+}
+
 /** How its backend is, in few words. */
 export function health({ backend, health: { state }, lanes }) {
   if (state === 'embedded') return backend;
   const up = lanes.filter((lane) => lane.up).length;
   // Requests that wait for a backend still get their answer, if it comes back in time.
   if (up === 0) return state === 'down' ? 'down' : 'away';
+  if (state === 'degraded' && up === lanes.length) {
+    return `waits ${span(1000 * Math.max(...lanes.map((lane) => lane.oldest_request_seconds)))}`;
+  }
   return lanes.length === 1 ? state : `${up} of ${count(lanes.length, 'lane')} up`;
 }
 
 function begin(it) {
   const row = { line: new Line(180, 40), detail: undefined, learned: undefined };
-  row.more = make('button', { type: 'button', class: 'more', 'aria-expanded': 'false' }, make('span', { class: 'name', text: plain(it.name) }));
-  row.tenant = make('span', { class: 'under', text: it.tenant });
+  row.more = make('button', { type: 'button', class: 'more', 'aria-expanded': 'false' }, make('span', { class: 'name clamp', title: plain(it.name), text: plain(it.name) }));
+  row.tenant = make('span', { class: 'under clamp', title: plain(it.tenant), text: plain(it.tenant) });
   row.size = make('strong');
   row.bound = make('span', { class: 'under' });
   row.standing = make('span', { class: 'standing' });

@@ -44,8 +44,8 @@ function refreshTile(row, { value, more, bad }) {
 }
 
 /** Shows what needs somebody; how much that is. */
-export function alarms(place, { tenants, exports }) {
-  const all = [...exports.flatMap(ofExport), ...tenants.flatMap(ofTenant)].sort((a, b) => a.rank - b.rank);
+export function alarms(place, { tenants, exports, unopened }) {
+  const all = [...exports.flatMap(ofExport), ...unopened.map(ofUnopened), ...tenants.flatMap(ofTenant)].sort((a, b) => a.rank - b.rank);
   const shown = all.slice(0, SENTENCES);
   if (all.length > SENTENCES) shown.push({ rank: 2, who: '', words: `and ${all.length - SENTENCES} more below` });
   keep(place, shown, ({ who, words }) => `${who} ${words}`, ({ rank, who, words }) => ({
@@ -68,11 +68,16 @@ function ofExport(it) {
   return said;
 }
 
+/** Why, with addresses and all, stands below the exports. */
+function ofUnopened(it) {
+  return { rank: 0, who: plain(it.export), words: 'could not be opened' };
+}
+
 function ofTenant(tenant) {
   const words = {
     over: 'is over its quota: nothing of it grows',
     near: `has ${percent(held(tenant), tenant.quota)} of its quota`,
     soft: `is over its soft quota of ${size(tenant.soft_quota ?? 0)}`,
   }[standing(tenant)];
-  return words === undefined ? [] : [{ rank: standing(tenant) === 'over' ? 1 : 3, who: tenant.name, words }];
+  return words === undefined ? [] : [{ rank: standing(tenant) === 'over' ? 1 : 3, who: plain(tenant.name), words }];
 }

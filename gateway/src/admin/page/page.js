@@ -17,7 +17,7 @@ const LONGEST = 8000;
 const ROWS = 300;
 
 const at = (id) => document.getElementById(id);
-const seen = { tenants: [], exports: [], sessions: [] };
+const seen = { tenants: [], exports: [], sessions: [], unopened: [] };
 /** Everything up to this number was there when the page was opened. */
 let old = 0;
 let lostAt;
@@ -58,6 +58,7 @@ function show() {
   document.title = alarms > 0 ? `(${alarms}) nbd-gateway` : 'nbd-gateway';
   tenants.show(at('tenants'), mine.tenants.slice(0, ROWS), Math.max(...seen.tenants.map(tenants.held)));
   exports.show(at('exports'), mine.exports.slice(0, ROWS));
+  exports.failed(at('unopened'), seen.unopened.filter((it) => wanted(it.tenant, it.export)).slice(0, ROWS));
   sessions.show(at('sessions'), mine.sessions.slice(0, ROWS), new Map(seen.exports.map((it) => [it.name, it.size])));
   for (const [kind, none, command] of [
     ['tenants', 'There is no tenant.', ''],
@@ -138,11 +139,12 @@ function unlocked() {
 /** One look at everything; throws if there is no answer. */
 async function look() {
   const heard = events.last();
-  const [of, open, clients] = await Promise.all(['tenants', 'exports', 'sessions'].map((what) => see(`/api/v1/${what}`)));
+  const [of, open, clients, unopened] = await Promise.all(['tenants', 'exports', 'sessions', 'unopened'].map((what) => see(`/api/v1/${what}`)));
   const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
   seen.tenants = of;
   seen.exports = open.sort((a, b) => order(a.tenant, b.tenant) || order(a.name, b.name));
   seen.sessions = clients.sort((a, b) => a.id - b.id);
+  seen.unopened = unopened;
   // What was heard meanwhile may be newer than what is seen here; then there is another look after this one.
   if (heard === events.last()) open.forEach((it) => events.story(it.name).look(now(), it.size));
   unlocked();

@@ -2,7 +2,7 @@
 'use strict';
 
 import { cell, keep, make, mark, place, say } from './make.js';
-import { count, exactly, percent, size } from './words.js';
+import { count, exactly, percent, plain, size } from './words.js';
 
 /** Shows tenants in a table's body. `widest` is the most that any of them uses, for those without a quota. */
 export function show(body, tenants, widest) {
@@ -32,7 +32,7 @@ function begin(tenant) {
   row.bar = make('div', { class: 'quota', role: 'meter', 'aria-label': `Quota of ${tenant.name}`, 'aria-valuemin': 0 },
     row.used, row.reserved, row.unsettled, row.soft, row.hard);
   row.element = make('tr', { role: 'row', 'data-tenant': tenant.name },
-    make('th', { role: 'rowheader', scope: 'row', text: tenant.name }),
+    make('th', { role: 'rowheader', scope: 'row' }, make('span', { class: 'clamp', title: plain(tenant.name), text: plain(tenant.name) })),
     cell('Quota used', { class: 'wide' }, make('p', { class: 'row' }, make('span', {}, row.amount, row.bound), row.share), row.bar),
     row.exports);
   return row;

@@ -1,8 +1,9 @@
 //! What the interface says of an export's backend: its connections, and in a word whether it can be used. As with all
 //! views, fields may be added; none is ever renamed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nbd_gateway_policy::types::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,9 @@ pub struct LaneView {
     pub reconnects: u64,
     /// Requests that are not answered, those that wait for a connection among them.
     pub in_flight: u64,
+    /// How long the oldest of them has waited for its answer, in whole seconds; 0 if there is none.
+    #[serde(default)]
+    pub oldest_request_seconds: u64,
     /// The last thing that went wrong with it; it stays when that is over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -31,11 +35,20 @@ pub struct LaneView {
 /// Whether an export's backend can be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HealthView {
-    /// In a word: up, degraded (some connections are missing, or requests wait for one), down (requests fail) or embedded
-    /// (the gateway has the data itself).
+    /// In a word: up, degraded (some connections are missing, or requests wait), down (requests fail) or embedded (the
+    /// gateway has the data itself).
     pub state: String,
     /// In a sentence.
     pub says: String,
+}
+
+/// A server that is well answers sooner.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// How long the oldest request of these has waited for its answer; zero if there is none.
+pub(crate) fn oldest(lanes: &[Look]) -> Duration {
+    let waited = lanes.iter().filter_map(|lane| lane.oldest).min().map(|since| since.elapsed()).unwrap_or_default();
+    Duration::from_secs(waited.as_secs())
 }
 
 /// Seconds since 1970.
@@ -53,6 +66,7 @@ impl LaneView {
             since: seconds(look.since),
             reconnects: look.reconnects,
             in_flight: u64::try_from(look.in_flight).unwrap_or(u64::MAX),
+            oldest_request_seconds: oldest(std::slice::from_ref(look)).as_secs(),
             last_error: look.last_error.clone(),
         };
         (0..).zip(lanes).map(view).collect()
@@ -78,7 +92,12 @@ impl HealthView {
         if lanes.iter().any(|lane| lane.aside) {
             return health("degraded", format!("the backend is being changed without {connections}; requests wait"));
         }
+        let waited = oldest(lanes);
         match up {
+            1.. if waited >= SLOW => health(
+                "degraded",
+                format!("a request has waited {} for the server's answer{}", Span(waited), trouble()),
+            ),
             up if up == all => health("up", format!("{connections} {} up", if all == 1 { "is" } else { "are" })),
             0 => health("degraded", format!("requests wait for the backend to come back{}", trouble())),
             up => health("degraded", format!("{} of {all} connections are away{}", all.saturating_sub(up), trouble())),
@@ -96,10 +115,26 @@ mod tests {
             since: UNIX_EPOCH,
             reconnects: 0,
             in_flight: 0,
+            oldest: None,
             last_error: (!up && !aside).then(|| "closed by the backend".to_owned()),
             failing: failing.then(|| "it is away".to_owned()),
             aside,
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_hangs_is_not_up() {
+        let waits = Look { in_flight: 1, oldest: Some(tokio::time::Instant::now()), ..look(true, false, false) };
+        let lanes = [look(true, false, false), waits];
+        tokio::time::advance(SLOW - Duration::from_millis(1)).await;
+        assert_eq!(HealthView::of(&lanes).state, "up");
+        tokio::time::advance(Duration::from_secs(35)).await;
+        let health = HealthView::of(&lanes);
+        assert_eq!(health.state, "degraded");
+        assert_eq!(health.says, "a request has waited 44s for the server's answer");
+        let waited =
+            LaneView::all(&lanes, "nbd://h/x").iter().map(|lane| lane.oldest_request_seconds).collect::<Vec<_>>();
+        assert_eq!(waited, [0, 44]);
     }
 
     #[test]

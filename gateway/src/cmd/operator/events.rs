@@ -43,7 +43,10 @@ pub(super) fn follow(args: &Events, screen: Screen) -> Result<(), AskFault> {
                 Ended::For(fault) if !follower.begun => return Err(fault),
                 Ended::For(fault) if let Some(why) = lost(&fault) => {
                     if !std::mem::replace(&mut follower.away, true) {
-                        eprintln!("nbd-gateway: the gateway is lost: {}; waiting until it is back", plain(&why));
+                        crate::cmd::complain(&format_args!(
+                            "nbd-gateway: the gateway is lost: {}; waiting until it is back",
+                            plain(&why)
+                        ));
                     }
                 }
                 Ended::For(fault) => return Err(fault),
@@ -103,7 +106,7 @@ impl Follower<'_> {
         };
         self.begun = true;
         if std::mem::take(&mut self.away) {
-            eprintln!("nbd-gateway: the gateway is back");
+            crate::cmd::complain(&format_args!("nbd-gateway: the gateway is back"));
         }
         let mut stream = Stream::after(self.last);
         loop {

@@ -60,7 +60,7 @@ pub fn events(args: &Events) -> ExitCode {
 /// Another size, or what the backend is.
 pub fn resize(args: &Order) -> ExitCode {
     if args.adopt && matches!(args.size, Change::By(_)) {
-        eprintln!("nbd-gateway: --adopt takes the size that the backend has, without a `+`");
+        super::complain(&format_args!("nbd-gateway: --adopt takes the size that the backend has, without a `+`"));
         return ExitCode::from(super::USAGE);
     }
     let size = match args.size {
@@ -145,7 +145,7 @@ fn ended(done: Result<(), AskFault>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::from(super::DONE),
         Err(AskFault::Usage(error)) => {
-            eprintln!("nbd-gateway: {error}");
+            super::complain(&format_args!("nbd-gateway: {error}"));
             ExitCode::from(super::USAGE)
         }
         // The gateway's own sentences have names in them that its clients made up.

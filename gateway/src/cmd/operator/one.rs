@@ -1,6 +1,8 @@
 //! One export: all that there is to know of it, a line each, its connections to the backend, and its last resizes.
 
-use nbd_gateway_policy::types::Bytes;
+use std::time::Duration;
+
+use nbd_gateway_policy::types::{Bytes, Span};
 
 use super::lists::{health, mood};
 use super::shown::{moment, plain};
@@ -40,6 +42,7 @@ pub(super) fn export(export: &ExportView, screen: Screen) -> String {
             Column::Word("SINCE (UTC)"),
             Column::Number("RECONNECTS"),
             Column::Number("IN FLIGHT"),
+            Column::Number("OLDEST"),
             Column::Name("BACKEND"),
             Column::Name("LAST ERROR"),
         ];
@@ -55,16 +58,22 @@ pub(super) fn export(export: &ExportView, screen: Screen) -> String {
     text
 }
 
-fn lane(lane: &LaneView) -> [Cell; 7] {
+fn lane(lane: &LaneView) -> [Cell; 8] {
     [
         lane.number.to_string().into(),
         if lane.up { Cell::moody("up", Mood::Plain) } else { Cell::moody("away", Mood::Odd) },
         moment(lane.since.saturating_mul(1000)).into(),
         lane.reconnects.to_string().into(),
         lane.in_flight.to_string().into(),
+        waited(lane.oldest_request_seconds).into(),
         plain(&lane.backend).into(),
         lane.last_error.as_deref().map_or_else(String::new, plain).into(),
     ]
+}
+
+/// How long the oldest request has waited.
+fn waited(seconds: u64) -> String {
+    if seconds == 0 { "-".to_owned() } else { Span(Duration::from_secs(seconds)).to_string() }
 }
 
 fn row(job: &Job) -> [Cell; 4] {
