@@ -1,7 +1,7 @@
 //! Where clients arrive: binding, and accepting for ever.
 //!
 //! Accepting never ends because of an error (promise 17): it is logged, and after a pause tried again. It pauses before the
-//! last descriptors are taken, and for a moment while all places of handshakes are taken by young ones ([`places`]). What a
+//! last descriptors are taken, and for a moment while all places of handshakes are taken by young ones (`places`). What a
 //! listener's connections go by can change while it accepts; those that are there keep what they came by.
 
 mod accepting;
