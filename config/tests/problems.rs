@@ -229,6 +229,45 @@ fn an_address_cannot_be_bound_twice() {
 }
 
 #[test]
+fn an_address_that_covers_another_is_a_problem_and_ipv4_can_stand_beside_ipv6() {
+    let at = |address: &str| format!("[[listener]]\naddress = \"{address}\"\n");
+    for (one, other) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::1]:1", "[::]:1")] {
+        let example = "\n  for example: address = \"0.0.0.0:10809\"";
+        let what = format!("`{other}` and `{one}` cannot be bound both: one covers the other{example}");
+        says(&format!("{}{}{EXPORT}", at(one), at(other)), &[&format!("listener[1].address: {what}")]);
+    }
+    for (one, other) in [("0.0.0.0:1", "[::]:1"), ("[::]:1", "127.0.0.1:1"), ("127.0.0.1:1", "127.0.0.2:1")] {
+        let text = format!("{}{}{EXPORT}", at(one), at(other));
+        let config = Config::parse(&text, Path::new("gateway.toml")).unwrap();
+        let beside = |at: usize| config.shares_port_with_ipv4(&config.listeners[at].address);
+        assert!(beside(0) && beside(1), "{text}");
+    }
+    let alone = Config::parse(&format!("{}{EXPORT}", at("[::]:1")), Path::new("gateway.toml")).unwrap();
+    assert!(!alone.shares_port_with_ipv4(&alone.listeners[0].address));
+}
+
+#[test]
+fn what_a_shell_would_expand_and_abstract_sockets_are_not_taken_literally() {
+    for (text, what) in [
+        (format!("[[listener]]\naddress = \"unix:@x\"\n{EXPORT}"), "`@x` looks like an abstract socket"),
+        (format!("[[listener]]\naddress = \"unix:~/x\"\n{EXPORT}"), "`~/x` would be taken literally"),
+        (format!("state = \"~/x\"\n{LISTENER}{EXPORT}"), "`~/x` would be taken literally"),
+        (format!("{LISTENER}{EXPORT}[admin]\ntoken-file = \"~/t\"\n"), "`~/t` would be taken literally"),
+        (format!("{LISTENER}{EXPORT}").replace("nbd://10.0.0.5/vm1", "file:~/x"), "`~/x` would be taken literally"),
+        (
+            format!("{LISTENER}{EXPORT}").replace("nbd://10.0.0.5/vm1", "nbd+unix:///?socket=@x"),
+            "`@x` looks like an abstract socket",
+        ),
+    ] {
+        let found = problems(&text).to_string();
+        assert!(found.contains(what), "{found}");
+    }
+    // Files whose names only begin so.
+    let text = format!("[[listener]]\naddress = \"unix:./@x\"\n{EXPORT}").replace("nbd://10.0.0.5/vm1", "file:~x");
+    Config::parse(&text, Path::new("gateway.toml")).unwrap();
+}
+
+#[test]
 fn the_admin_interface_stays_on_this_host_or_has_a_token() {
     let example = "\n  for example: address = \"127.0.0.1:9809\"";
     with_both(

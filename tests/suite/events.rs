@@ -13,8 +13,8 @@ use crate::scripted::{Ask, Framing, RawClient};
 use crate::trouble::{Trouble, ensure, eventually};
 
 const MIB: u64 = 1 << 20;
-/// As the gateway states it.
-const STREAMS: usize = 64;
+/// What one address may have: half of the 64 that there are.
+const STREAMS: usize = 32;
 
 fn disk() -> String {
     export("own", "memory:", "size = \"1MiB\"\nmax-size = \"99MiB\"")

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use nbd_gateway_policy::types::{ExportName, NameError};
 
 use crate::units::Size;
-use crate::uri::{Endpoint, Host, NbdUri, Parts, Place, UriFault, UriTls, check_socket, decode, decode_path};
+use crate::uri::{
+    Endpoint, Host, NbdUri, Parts, Place, UriFault, UriTls, check_socket, decode, decode_path, has_tilde,
+};
 
 use super::template::Blanks;
 
@@ -81,6 +83,8 @@ pub(super) enum BackendFault {
     NoPath,
     #[error("`{0}` is not a path: write file:/PATH with one slash, or file:PATH for a file in the state directory")]
     Slashes(String),
+    #[error("`{0}` would be taken literally, for only a shell knows what `~` is: write the whole path")]
+    Tilde(String),
     #[error("a path cannot have a NUL byte")]
     Nul,
     #[error("`memory:` is all there is to write; how much is said by `size`")]
@@ -187,6 +191,8 @@ fn file(path: &str, template: bool, size: Option<Size>, state: &Path) -> Result<
         return Err(BackendFault::Nul);
     } else if path.starts_with("//") {
         return Err(BackendFault::Slashes(path.to_owned()));
+    } else if has_tilde(Path::new(path)) {
+        return Err(BackendFault::Tilde(path.to_owned()));
     }
     // Without `.` and double slashes, so that the same file looks the same.
     let path: PathBuf = state.join(path).components().collect();

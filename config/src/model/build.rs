@@ -12,6 +12,7 @@ use crate::raw::notify::RawNotify;
 use crate::raw::resize::RawDriver;
 use crate::raw::{RawAdmin, RawConfig, RawExport, RawFormat, RawHold, RawLevel, RawListener, RawLog, RawLoss};
 use crate::units::{Interval, Size};
+use crate::uri::{UriFault, has_tilde};
 
 use super::address::{AdminAddress, ListenAddress};
 use super::backend::{BackendFault, Target};
@@ -60,6 +61,8 @@ fn state(raw: Option<String>, report: &mut Report) -> PathBuf {
     let state = raw.unwrap_or_else(|| embedded::STATE.to_owned());
     if state.is_empty() || state.contains('\0') || state.contains("{}") {
         report.note("state", "this has to be a directory: not empty, and without NUL or `{}`");
+    } else if has_tilde(Path::new(&state)) {
+        report.note("state", UriFault::Tilde(state.clone()));
     }
     state.into()
 }
@@ -68,6 +71,8 @@ fn token_file(raw: Option<&RawAdmin>, report: &mut Report) -> Option<PathBuf> {
     let path = raw?.token_file.as_ref()?;
     if path.is_empty() || path.contains('\0') {
         report.note("admin.token-file", "this has to be the path of a file");
+    } else if has_tilde(Path::new(path)) {
+        report.note("admin.token-file", UriFault::Tilde(path.clone()));
     }
     Some(path.into())
 }

@@ -9,7 +9,7 @@ mod tls;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use nbd_gateway_policy::types::{ExportName, NameError};
@@ -134,6 +134,14 @@ pub enum UriFault {
     /// A socket of the abstract namespace, which starts with NUL.
     #[error("the path of the Unix socket has a NUL byte: abstract sockets are not supported, use a path")]
     NulInSocket,
+    /// `socket=@name`, as some programs write the abstract namespace.
+    #[error(
+        "`{0}` looks like an abstract socket, which is not supported: use a path; a file whose name begins with `@` is `./{0}`"
+    )]
+    AbstractSocket(String),
+    /// `socket=~/path`.
+    #[error("`{0}` would be taken literally, for only a shell knows what `~` is: write the whole path")]
+    Tilde(String),
     /// A socket path that does not fit in `sun_path`.
     #[error("the path of a Unix socket has at most 107 bytes, this one has {0}")]
     LongSocket(usize),
@@ -176,12 +184,19 @@ impl NbdUri {
     }
 }
 
+/// Whether a path begins with what a shell would replace by a home directory. It would be a directory called `~`.
+pub(crate) fn has_tilde(path: &Path) -> bool {
+    path.starts_with("~")
+}
+
 /// A path that fits in `sun_path`.
 pub(crate) fn check_socket(path: PathBuf) -> Result<PathBuf, UriFault> {
     let bytes = path.as_os_str().as_encoded_bytes();
     match bytes.len() {
         0 => Err(UriFault::EmptySocket),
         _ if bytes.contains(&0) => Err(UriFault::NulInSocket),
+        _ if bytes.starts_with(b"@") => Err(UriFault::AbstractSocket(path.to_string_lossy().into_owned())),
+        _ if has_tilde(&path) => Err(UriFault::Tilde(path.to_string_lossy().into_owned())),
         length if length > LONGEST_SOCKET_PATH => Err(UriFault::LongSocket(length)),
         _ => Ok(path),
     }

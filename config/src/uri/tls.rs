@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::escape::{decode, decode_path, encode};
 use super::split::is_host;
-use super::{Endpoint, Host, UriFault};
+use super::{Endpoint, Host, UriFault, has_tilde};
 
 /// The parameters that there are, for people.
 pub(super) const KEYS: &str = "`tls-certificates`, `tls-hostname`, `tls-verify-peer` and `tls-type`";
@@ -72,7 +72,13 @@ impl UriTls {
 /// A directory of certificates.
 pub(crate) fn directory(path: PathBuf) -> Result<PathBuf, UriFault> {
     let bytes = path.as_os_str().as_encoded_bytes();
-    if bytes.is_empty() || bytes.contains(&0) { Err(UriFault::TlsCertificates) } else { Ok(path) }
+    if bytes.is_empty() || bytes.contains(&0) {
+        Err(UriFault::TlsCertificates)
+    } else if has_tilde(&path) {
+        Err(UriFault::Tilde(path.to_string_lossy().into_owned()))
+    } else {
+        Ok(path)
+    }
 }
 
 /// A name or an address that a certificate can have.

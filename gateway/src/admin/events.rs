@@ -1,5 +1,6 @@
 //! What has become of sizes, out of the ledger's history: a list of it, or a stream that goes on. Changes nothing.
 
+use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header::ACCEPT;
@@ -15,6 +16,7 @@ use super::answer::{refuse, tell};
 use super::stream::stream;
 use super::view::EventView;
 use crate::ledger::{EventFilter, UnixMillis};
+use crate::net::Peer;
 use crate::resize::history::Kind;
 
 /// The header in which a stream's reader that comes back says what it has seen.
@@ -72,6 +74,7 @@ impl Which {
 /// The events, oldest first.
 pub(super) async fn events(
     State(shared): State<Shared>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     which: Result<Query<Which>, QueryRejection>,
 ) -> Response {
@@ -90,7 +93,7 @@ pub(super) async fn events(
             return refuse(StatusCode::BAD_REQUEST, "a stream has no end: leave `before` out, or ask for JSON");
         }
         let filter = EventFilter { since: seen.or(filter.since), ..filter };
-        return stream(ledger, &shared.streams, filter).await;
+        return stream(ledger, &shared.streams, peer, filter).await;
     }
     match ledger.events(filter).await {
         Ok(events) => tell(events.into_iter().map(EventView::from).collect::<Vec<_>>()),

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use nbd_gateway_config::{AdminAddress, Config, ListenAddress};
 use nbd_gateway_metrics::Metrics;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use self::paced::Paced;
 use self::text::{Encoded, Kept};
@@ -36,6 +36,7 @@ pub(crate) use token::{read_token_file, token_in};
 
 pub(crate) use self::name::in_a_path;
 
+use self::stream::Streams;
 use crate::export::Registry;
 use crate::listener::{SocketFile, clear_way};
 use crate::net::Listening;
@@ -62,7 +63,7 @@ struct Shared {
     reload: Reload,
     drain: Arc<watch::Sender<bool>>,
     /// Places for those who follow the events.
-    streams: Arc<Semaphore>,
+    streams: Streams,
     /// The runtime that accepts and dials: orders are carried out there.
     control: Handle,
     answers: Answers,
@@ -144,7 +145,7 @@ impl Admin {
     /// costs those nothing. Orders are carried out by `control`.
     pub async fn run(self, inside: Inside, control: Handle, phase: watch::Receiver<Phase>, end: watch::Receiver<bool>) {
         let Inside { metrics, registry, sessions, token_file, reload, drain } = inside;
-        let streams = Arc::new(Semaphore::new(stream::STREAMS));
+        let streams = Streams::default();
         let answers = Answers::default();
         let shared = Shared { metrics, registry, sessions, phase, reload, drain, streams, control, answers };
         let Self { _file, reach, listening, .. } = self;

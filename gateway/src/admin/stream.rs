@@ -4,6 +4,8 @@
 //! nothing is asked for in between, and who reads slowly holds a page and delays nobody. It ends when the ledger is
 //! closed, at the end of a drain; whoever comes back with the number of the last event misses none.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::pin::Pin;
@@ -16,14 +18,17 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::Frame;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
 
 use super::answer::refuse;
 use super::view::EventView;
 use crate::ledger::{EventFilter, Ledger, LedgerError};
+use crate::listener::Origin;
+use crate::net::Peer;
 
-/// The most streams at a time.
-pub(super) const STREAMS: usize = 64;
+/// The most streams at a time; one address has at most half of them.
+const STREAMS: usize = 64;
 /// How many events are read at a time. The longest possible take 0.5 MiB then.
 const PAGE: u32 = 32;
 /// After so long without an event a comment shows that there is still somebody.
@@ -33,9 +38,11 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// What a filter selects, then each new event that it selects. Its `since` is the number of the last event that the
 /// reader has seen.
-pub(super) async fn stream(ledger: &Ledger, streams: &Arc<Semaphore>, filter: EventFilter) -> Response {
-    let Ok(place) = Arc::clone(streams).try_acquire_owned() else {
-        let says = format!("{STREAMS} readers follow the events already; try again later, or ask for JSON");
+pub(super) async fn stream(ledger: &Ledger, streams: &Streams, peer: Peer, filter: EventFilter) -> Response {
+    let Some(place) = streams.place(peer) else {
+        let says = format!(
+            "{STREAMS} readers follow the events already, or half as many from this address; try again later, or ask for JSON"
+        );
         return refuse(StatusCode::SERVICE_UNAVAILABLE, says);
     };
     match begin(ledger, filter, place).await {
@@ -47,7 +54,7 @@ pub(super) async fn stream(ledger: &Ledger, streams: &Arc<Semaphore>, filter: Ev
     }
 }
 
-async fn begin(ledger: &Ledger, filter: EventFilter, place: OwnedSemaphorePermit) -> Result<Frames, LedgerError> {
+async fn begin(ledger: &Ledger, filter: EventFilter, place: StreamPlace) -> Result<Frames, LedgerError> {
     let told = ledger.told();
     let since = match filter.since {
         // What is not told yet can only have been seen in another ledger.
@@ -60,6 +67,40 @@ async fn begin(ledger: &Ledger, filter: EventFilter, place: OwnedSemaphorePermit
     Ok(Frames(body))
 }
 
+/// The places of streams, by where their readers are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Streams(Arc<Mutex<HashMap<Origin, usize>>>);
+
+/// Given back when it is dropped.
+struct StreamPlace {
+    streams: Streams,
+    origin: Origin,
+}
+
+impl Streams {
+    fn place(&self, peer: Peer) -> Option<StreamPlace> {
+        let origin = Origin::of(peer);
+        let mut taken = self.0.lock();
+        let own = taken.get(&origin).copied().unwrap_or(0);
+        if own >= STREAMS / 2 || taken.values().sum::<usize>() >= STREAMS {
+            return None;
+        }
+        taken.insert(origin, own.saturating_add(1));
+        Some(StreamPlace { streams: self.clone(), origin })
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut own) = self.streams.0.lock().entry(self.origin) {
+            *own.get_mut() = own.get().saturating_sub(1);
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
+}
+
 struct Stream {
     ledger: Ledger,
     told: watch::Receiver<u64>,
@@ -67,7 +108,7 @@ struct Stream {
     /// The last event that was sent, or passed over.
     since: u64,
     frames: mpsc::Sender<Bytes>,
-    _place: OwnedSemaphorePermit,
+    _place: StreamPlace,
 }
 
 /// Nobody reads any more.
@@ -149,7 +190,7 @@ mod tests {
     }
 
     async fn opened(ledger: &Ledger, filter: EventFilter) -> Frames {
-        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let place = Streams::default().place(Peer::Unknown).unwrap();
         begin(ledger, filter, place).await.unwrap()
     }
 
@@ -233,14 +274,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_goes_away_makes_room_for_another() {
-        let (ledger, streams) = (Ledger::in_memory().unwrap(), Arc::new(Semaphore::new(1)));
-        let held = stream(&ledger, &streams, newest(9)).await;
-        assert_eq!(held.status(), StatusCode::OK);
-        assert_eq!(held.headers()[header::CONTENT_TYPE], "text/event-stream");
-        assert_eq!(stream(&ledger, &streams, newest(9)).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    async fn readers_of_one_address_leave_half_of_the_streams_to_others_and_who_goes_away_makes_room() {
+        let (ledger, streams) = (Ledger::in_memory().unwrap(), Streams::default());
+        let [one, other, third] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|text| Peer::Tcp(text.parse().unwrap()));
+        let mut held = Vec::new();
+        for peer in [one, other] {
+            for _ in 0..STREAMS / 2 {
+                held.push(stream(&ledger, &streams, peer, newest(9)).await);
+            }
+            let refused = stream(&ledger, &streams, peer, newest(9)).await;
+            assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        }
+        assert!(held.iter().all(|response| response.status() == StatusCode::OK));
+        assert_eq!(held[0].headers()[header::CONTENT_TYPE], "text/event-stream");
+        assert_eq!(stream(&ledger, &streams, third, newest(9)).await.status(), StatusCode::SERVICE_UNAVAILABLE);
         drop(held);
-        let _free = streams.acquire().await.unwrap();
+        while !streams.0.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use nbd_gateway_config::cli::Agent;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::serve::ignore;
 use super::{DONE, failed};
 use crate::agent::run;
 use crate::service::Service;
@@ -18,6 +19,14 @@ pub fn main(order: &Agent) -> ExitCode {
     let outcome = runtime.block_on(async {
         // Caught before the device is touched: a signal then still ends in order.
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        // Whoever takes it for another daemon must not end it.
+        for (kind, name) in [
+            (SignalKind::user_defined1(), "SIGUSR1"),
+            (SignalKind::user_defined2(), "SIGUSR2"),
+            (SignalKind::hangup(), "SIGHUP"),
+        ] {
+            ignore(kind, name);
+        }
         let stop = async move {
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
         };

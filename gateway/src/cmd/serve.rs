@@ -75,6 +75,8 @@ async fn serve(config: Config, shards: Shards, source: Source, metrics: Arc<Metr
         let Ok(mut int) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
         // A file over RLIMIT_FSIZE is to be an error for one request, not the end of the process.
         let _fsize = signal(SignalKind::from_raw(25));
+        ignore(SignalKind::user_defined1(), "SIGUSR1");
+        ignore(SignalKind::user_defined2(), "SIGUSR2");
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     };
     let mut stop = std::pin::pin!(stop);
@@ -100,6 +102,16 @@ async fn serve(config: Config, shards: Shards, source: Source, metrics: Arc<Metr
     }
     Box::pin(app.run(source, stop, service)).await;
     Ok(())
+}
+
+/// Has a signal log a line; it would end the process. Within a runtime.
+pub(super) fn ignore(kind: SignalKind, name: &'static str) {
+    let Ok(mut signals) = signal(kind) else { return };
+    tokio::spawn(async move {
+        while signals.recv().await.is_some() {
+            tracing::info!(signal = name, "signal ignored: it has no meaning here");
+        }
+    });
 }
 
 /// Has the configuration read anew at each SIGHUP; those that come while one is under way are one.

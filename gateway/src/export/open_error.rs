@@ -4,6 +4,8 @@ use nbd_gateway_config::NoExport;
 use nbd_gateway_policy::access::{Rule, Verb};
 use nbd_gateway_policy::refusal::Refusal;
 
+use crate::listener::TooMany;
+
 /// Why an export can't be opened.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenError {
@@ -69,12 +71,12 @@ pub enum OpenError {
         why: String,
     },
     /// Its client's listener has as many sessions as it may have.
-    #[error("the listener is at sessions-per-listener ({most}); try again when a session has ended")]
+    #[error("{why}")]
     Full {
         /// What was asked for.
         export: String,
-        /// How many there are.
-        most: usize,
+        /// How many there may be.
+        why: TooMany,
     },
     /// Its backend can't be reached or opened.
     #[error("export {export:?} can't be opened: {why}")]

@@ -556,7 +556,8 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
         let refused = registry.open_for_client("late/1").await.unwrap_err();
         assert!(matches!(refused, OpenError::Busy { .. }), "{refused}");
         assert_eq!(began.elapsed(), Duration::from_secs(5));
-        registry.open_for_client("other").await.unwrap();
+        let other = registry.config().export_for("other").unwrap();
+        registry.turn_to_open(&other).await.unwrap();
         assert_eq!(began.elapsed(), Duration::from_secs(5), "another tenant's waits for nothing");
         opening.shutdown().await;
         std::fs::remove_file(&socket).unwrap();

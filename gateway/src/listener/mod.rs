@@ -18,7 +18,8 @@ use tokio::sync::watch;
 
 use accepting::Accepting;
 pub use inherited::Inherited;
-pub use places::{Handshake, Place, Places};
+pub(crate) use places::Origin;
+pub use places::{Handshake, Place, Places, TooMany};
 pub(crate) use socket_file::{SocketFile, clear_way};
 
 use crate::net::Listening;

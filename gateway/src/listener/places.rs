@@ -5,6 +5,7 @@
 //! that has most gives way, unless it began within [`GRACE`]: clients that connect all at once are not each other's end. A
 //! session has its place from the moment that its handshake is granted until its connection is closed.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nbd_gateway_metrics::{ListenerMetrics, Open, RefusedConnection};
+use nbd_gateway_policy::types::TenantId;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -60,7 +62,8 @@ pub struct Places {
 struct State {
     most_handshakes: usize,
     most_sessions: usize,
-    sessions: usize,
+    /// By tenant.
+    sessions: HashMap<TenantId, usize>,
     next: u64,
     count: usize,
     /// Of each origin, the oldest first.
@@ -83,7 +86,7 @@ impl Places {
         let state = State {
             most_handshakes: count(most_handshakes),
             most_sessions: count(most_sessions),
-            sessions: 0,
+            sessions: HashMap::new(),
             next: 0,
             count: 0,
             handshakes: HashMap::new(),
@@ -151,7 +154,7 @@ impl Places {
     #[cfg(test)]
     fn taken(&self) -> (usize, usize) {
         let state = self.state.lock();
-        (state.count, state.sessions)
+        (state.count, state.sessions.values().sum())
     }
 }
 
@@ -217,21 +220,36 @@ impl Handshake {
         self.busy.store(busy, Ordering::Release);
     }
 
-    /// A session's place. None: the listener has as many as it may have.
-    pub fn session(&self) -> Option<Place> {
+    /// A session's place, for an export of this tenant. Where there are `others`, an eighth of the places is kept from each.
+    ///
+    /// # Errors
+    /// How many there may be, and are.
+    pub fn session(&self, tenant: &TenantId, others: bool) -> Result<Place, TooMany> {
         let mut state = self.places.state.lock();
-        if state.sessions >= state.most_sessions {
+        let most = state.most_sessions;
+        let share = if others { most.saturating_sub(most / 8) } else { most };
+        let own = state.sessions.get(tenant).copied().unwrap_or(0);
+        let all = state.sessions.values().sum::<usize>();
+        if all >= most || own >= share {
             self.places.refused(RefusedConnection::Sessions);
-            return None;
+            return Err(if all >= most { TooMany::Sessions(most) } else { TooMany::OfTenant(share) });
         }
-        state.sessions = state.sessions.saturating_add(1);
-        Some(Place(Arc::clone(&self.places)))
+        state.sessions.insert(tenant.clone(), own.saturating_add(1));
+        Ok(Place { places: Arc::clone(&self.places), tenant: tenant.clone() })
     }
+}
 
-    /// How many sessions there may be.
-    pub fn most_sessions(&self) -> usize {
-        self.places.state.lock().most_sessions
-    }
+/// Why a listener has no place for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TooMany {
+    /// All are taken.
+    #[error("the listener is at sessions-per-listener ({0}); try again when a session has ended")]
+    Sessions(usize),
+    /// Those that one tenant may have are.
+    #[error(
+        "its tenant has {0} sessions on this listener, and the rest of sessions-per-listener is kept for other tenants; try again when one has ended"
+    )]
+    OfTenant(usize),
 }
 
 impl Drop for Handshake {
@@ -243,12 +261,20 @@ impl Drop for Handshake {
 
 /// A session's place; given back when this is dropped.
 #[derive(Debug)]
-pub struct Place(Arc<Places>);
+pub struct Place {
+    places: Arc<Places>,
+    tenant: TenantId,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        state.sessions = state.sessions.saturating_sub(1);
+        let mut state = self.places.state.lock();
+        if let Entry::Occupied(mut own) = state.sessions.entry(self.tenant.clone()) {
+            *own.get_mut() = own.get().saturating_sub(1);
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
     }
 }
 
@@ -318,17 +344,31 @@ mod tests {
     async fn places_of_sessions_are_counted_apart_and_fewer_are_fewer_at_once() {
         let places = places(8, 3);
         let handshake = places.begin(from("192.0.2.1")).unwrap();
-        let mut held: Vec<_> = (0..3).map(|_| handshake.session().unwrap()).collect();
-        assert!(handshake.session().is_none());
+        let session = || handshake.session(&TenantId::default(), false);
+        let mut held: Vec<_> = (0..3).map(|_| session().unwrap()).collect();
+        assert_eq!(session().unwrap_err(), TooMany::Sessions(3));
         places.change(8, 1);
         held.truncate(1);
-        assert!(handshake.session().is_none(), "one is there, and one may be");
+        assert_eq!(session().unwrap_err(), TooMany::Sessions(1), "one is there, and one may be");
         places.change(8, 2);
-        held.push(handshake.session().unwrap());
+        held.push(session().unwrap());
         drop(handshake);
         assert_eq!(places.taken(), (0, 2), "a handshake that has ended leaves its sessions");
         drop(held);
         assert_eq!(places.taken(), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_tenant_leaves_an_eighth_of_the_sessions_to_others() {
+        let places = places(8, 16);
+        let handshake = places.begin(from("192.0.2.1")).unwrap();
+        let [blue, green] = ["blue", "green"].map(|name| TenantId::new(name).unwrap());
+        let mut held: Vec<_> = (0..14).map(|_| handshake.session(&blue, true).unwrap()).collect();
+        assert_eq!(handshake.session(&blue, true).unwrap_err(), TooMany::OfTenant(14));
+        held.extend((0..2).map(|_| handshake.session(&green, true).unwrap()));
+        assert_eq!(handshake.session(&green, true).unwrap_err(), TooMany::Sessions(16));
+        held.remove(0);
+        handshake.session(&blue, true).unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -144,7 +144,7 @@ pub(crate) async fn negotiate(
                     let selected = server.selected(&name);
                     is_as_told(told.as_ref().filter(|_| go && !selected.is_empty()), &name, &lease)?;
                     let (lease, place) =
-                        if go { seated(lease, handshake).map(|(l, p)| (l, Some(p)))? } else { (lease, None) };
+                        if go { seated(front, lease, handshake).map(|(l, p)| (l, Some(p)))? } else { (lease, None) };
                     Ok((lease, decision, selected, place))
                 }) {
                     Err(error) => {
@@ -178,7 +178,7 @@ pub(crate) async fn negotiate(
                 let (lease, decision, place) = opened
                     .and_then(|(lease, decision)| {
                         is_as_told(told.as_ref().filter(|_| !server.selected(&name).is_empty()), &name, &lease)?;
-                        seated(lease, handshake).map(|(lease, place)| (lease, decision, place))
+                        seated(front, lease, handshake).map(|(lease, place)| (lease, decision, place))
                     })
                     .map_err(NoSession::NoReply)?;
                 let (export, selected) = (lease.export(), server.selected(&name));
@@ -229,11 +229,12 @@ fn is_as_told(told: Option<&Told>, name: &str, lease: &Lease) -> Result<(), Open
 }
 
 /// What a session needs beside its export: a place of its tenant's, and one of its listener's.
-fn seated(lease: Lease, handshake: &Handshake) -> Result<(Lease, Place), OpenError> {
+fn seated(front: &Front, lease: Lease, handshake: &Handshake) -> Result<(Lease, Place), OpenError> {
     let lease = lease.for_session()?;
-    let place = handshake.session();
-    let full = || OpenError::Full { export: lease.export().name().to_owned(), most: handshake.most_sessions() };
-    let place = place.ok_or_else(full)?;
+    let export = lease.export();
+    let others = front.registry.config().tenants().len() > 1;
+    let full = |why| OpenError::Full { export: export.name().to_owned(), why };
+    let place = handshake.session(&export.settings().config.tenant, others).map_err(full)?;
     Ok((lease, place))
 }
 

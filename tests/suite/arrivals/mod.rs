@@ -124,3 +124,16 @@ fn a_client_beyond_the_sessions_of_its_listener_is_told_why() -> Result<(), Trou
     })?;
     gateway.end()
 }
+
+#[test]
+fn signals_that_mean_nothing_here_end_nothing() -> Result<(), Trouble> {
+    let gateway = Gateway::start(&export("a", "memory:", DISK))?;
+    let (mut client, _) = RawClient::open(gateway.socket(), "a", Framing::Simple)?;
+    for (signal, name) in [(Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2")] {
+        gateway.signal(signal);
+        eventually("it is logged", || gateway.whole_log().contains(name))?;
+    }
+    client.read(0, 512)?;
+    client.leave()?;
+    gateway.end()
+}
