@@ -110,7 +110,7 @@ fn what_clients_leave_behind_is_bounded_by_their_tenants_budget() -> Result<(), 
     let (backend, mut gateway) = scene(limits, "")?;
     let before = gateway.peak_memory()?;
     backend.hold();
-    for cookie in 0..60 {
+    for cookie in 0..40 {
         let (mut client, _) = RawClient::open(gateway.socket(), "stuck", Framing::Simple)?;
         let large = Ask { length: 1 << 20, offset: 0, ..write(cookie) };
         // Nobody reads all of it once the tenant has too much.
@@ -119,7 +119,7 @@ fn what_clients_leave_behind_is_bounded_by_their_tenants_budget() -> Result<(), 
         client.link().send_until_stuck(&bytes, bytes.len())?;
     }
     let grown = gateway.peak_memory()? - before;
-    assert!(grown < 48 << 10, "{grown} KiB for 60 clients that have gone");
+    assert!(grown < 28 << 10, "{grown} KiB for 40 clients that have gone");
     backend.release();
     gateway.end()
 }

@@ -17,7 +17,7 @@ const SESSION: u64 = MIB;
 const ANSWERS: u64 = 256 * 512;
 const TENANT: u64 = 2 * MIB;
 /// Clients of each kind.
-const CROWD: u64 = 8;
+const CROWD: u64 = 4;
 /// Receive buffers that the pool keeps, and as many that payloads point into.
 const POOL: u64 = 32 * MIB;
 /// One receive buffer for each socket, and what its last message was cut into.

@@ -74,9 +74,9 @@ impl Link {
         Ok(bytes)
     }
 
-    /// Sends `bytes` again and again, until the other side has taken nothing for half a second, or `most` bytes in all.
+    /// Sends `bytes` again and again, until the other side has taken nothing for a fifth of a second, or `most` bytes in all.
     pub(crate) fn send_until_stuck(&mut self, bytes: &[u8], most: usize) -> Result<(), Trouble> {
-        self.0.set_write_timeout(Some(Duration::from_millis(500)))?;
+        self.0.set_write_timeout(Some(Duration::from_millis(200)))?;
         let (mut sent, mut at) = (0, 0);
         while sent < most {
             match self.0.write(&bytes[at..]) {
