@@ -153,6 +153,7 @@ impl App {
         looking.spawn(Arc::clone(&registry).measure_all(measure));
         let sweeps = Arc::clone(&notes);
         looking.spawn(async move { sweeps.marks().sweep().await });
+        looking.spawn(Arc::clone(&registry).look_before_growth());
         let table = Arc::clone(registry.sessions());
         let reload = Reload::new();
         Ok(Self {

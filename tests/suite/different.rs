@@ -20,6 +20,12 @@ pub(crate) fn refusal(gateway: &Gateway, name: &str) -> Result<String, Trouble> 
     Ok(String::from_utf8_lossy(&last.data).into_owned())
 }
 
+/// The gateway has seen that its server is gone; a client that comes before that is told of the one that was there.
+fn lost(gateway: &Gateway) -> Result<(), Trouble> {
+    let lost = || gateway.metric("nbd_gateway_lane_reconnects_total", &["reason=\"lost\""]).is_ok_and(|n| n >= 1.0);
+    eventually("the loss is seen", lost)
+}
+
 /// Everything that a server can lose.
 fn lesser() -> [(&'static str, Script); 5] {
     let script = Script::default();
@@ -43,6 +49,7 @@ fn whatever_a_server_comes_back_as_the_next_client_is_told_once_the_others_have_
         eventually("it has left", || gateway.metric("nbd_gateway_sessions", &[]).is_ok_and(|n| n == 0.0))?;
         backend.meddle(|disk| disk.truncate(4 << 20));
         backend.become_another(script.clone());
+        lost(&gateway)?;
         let (mut client, after) = RawClient::open(gateway.socket(), "", Framing::Structured)?;
         ensure((before.size, after.size) == (8 << 20, 4 << 20), || format!("{what}: {before:?} {after:?}"))?;
         let read_only = script.flags & flag::READ_ONLY;
@@ -63,6 +70,7 @@ fn a_new_client_is_refused_while_one_is_connected_that_was_told_otherwise() -> R
     let (client, _) = RawClient::open(gateway.socket(), "", Framing::Structured)?;
     backend.meddle(|disk| disk.truncate(4 << 20));
     backend.cut();
+    lost(&gateway)?;
     let refused = refusal(&gateway, "")?;
     ensure(refused.contains("came back different"), || refused)?;
     client.leave()?;
@@ -82,6 +90,7 @@ fn a_client_that_broke_off_is_waited_for_before_another_is_told_less() -> Result
         eventually("it has left", || gateway.metric("nbd_gateway_sessions", &[]).is_ok_and(|n| n == 0.0))?;
         backend.meddle(|disk| disk.truncate(4 << 20));
         backend.cut();
+        lost(&gateway)?;
         if waits {
             let refused = refusal(&gateway, "")?;
             ensure(refused.contains("came back different"), || refused)?;

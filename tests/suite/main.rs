@@ -45,6 +45,7 @@ mod limits;
 mod listeners;
 mod log;
 mod long_requests;
+mod meanwhile;
 mod memory;
 mod multiplex;
 mod observability;

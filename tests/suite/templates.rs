@@ -287,3 +287,41 @@ fn a_disk_whose_own_entry_goes_is_closed_when_idle_if_a_template_has_it() -> Res
     eventually("it is closed", || open() == 0.0)?;
     gateway.end()
 }
+
+/// Each opening opened another one, under a longer name each time, until names were too long.
+#[test]
+fn a_template_that_leads_to_longer_names_of_itself_is_refused_and_costs_a_bounded_number_of_openings()
+-> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    // Not the listener's own path: that is found before the start.
+    let way = place.path("way");
+    let uri = format!("nbd+unix:///t/{{}}x?socket={}", way.display());
+    let gateway = Gateway::start(&export("t/*", &uri, "dial-timeout = \"2s\""))?.expecting_warnings();
+    std::os::unix::fs::symlink(gateway.socket(), &way)?;
+    let mut client = RawClient::connect(gateway.socket())?;
+    let (kind, words) = refusal(&mut client, "t/")?;
+    ensure(kind == rep::ERR_UNKNOWN, || format!("{kind:#x} {words}"))?;
+    // As many as one tenant may have opened at once, and not as many as there is time for.
+    ensure(!gateway.log_tail(1000).contains(&"x".repeat(80)), || gateway.log_tail(1000))?;
+    let open = || Ok::<_, Trouble>(gateway.operator(&["exports", "--json"])?.run()?.success()?.stdout);
+    eventually("all of it is let go", || open().is_ok_and(|open| open.trim() == "[]"))?;
+    gateway.end()
+}
+
+/// The same, where the configuration shows it.
+#[test]
+fn a_backend_that_is_the_export_itself_is_a_problem_of_the_configuration() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    let socket = place.path("s");
+    let text = format!(
+        "[admin]\naddress = \"off\"\n[[listener]]\naddress = \"unix:{0}\"\n[[export]]\nname = \"a\"\n\
+         backend = \"nbd+unix:///a?socket={0}\"\n",
+        socket.display()
+    );
+    fs::write(place.path("c.toml"), text)?;
+    let checked = crate::process::Call::new(&crate::gateway::binary()?.display().to_string())
+        .args(["check", "--config"])
+        .arg(place.path("c.toml"))
+        .run()?;
+    ensure(!checked.status.success() && checked.stderr.contains("leads back to the export itself"), || checked.stderr)
+}

@@ -26,7 +26,7 @@ use super::section::Section;
 use super::template::Template;
 use super::tenant::{Tenant, Tenants};
 use super::tls::{self, Listener};
-use super::{Config, Log, LogFormat, LogLevel, clash, embedded, tenant};
+use super::{Config, Log, LogFormat, LogLevel, circle, clash, embedded, tenant};
 
 /// The whole configuration. None only if something was noted.
 pub(super) fn config(raw: RawConfig, file: &Path, report: &mut Report) -> Option<Config> {
@@ -38,7 +38,7 @@ pub(super) fn config(raw: RawConfig, file: &Path, report: &mut Report) -> Option
     let listeners = listeners(raw.listener.unwrap_or_default(), admin.as_ref(), report);
     let tenants = tenant::read(raw.tenant, limits, &written, report);
     let mut reserved = Reserved::new(&state, file, token_file.as_deref(), &listeners, admin.as_ref());
-    let exports = exports(raw.export.unwrap_or_default(), &tenants, &state, &mut reserved, report);
+    let exports = exports(raw.export.unwrap_or_default(), &tenants, &state, &listeners, &mut reserved, report);
     let threads = raw.runtime.unwrap_or_default().threads;
     let threads = Section::new("runtime", report).count("threads", threads, 1..=1024).and_then(nonzero);
     let log = log(&raw.log.unwrap_or_default(), &mut Section::new("log", report));
@@ -124,6 +124,7 @@ fn exports(
     raw: Vec<RawExport>,
     tenants: &Tenants,
     state: &Path,
+    listeners: &[Listener],
     reserved: &mut Reserved,
     report: &mut Report,
 ) -> Exports {
@@ -144,7 +145,13 @@ fn exports(
     clash::files(&entries, reserved, report);
     clash::windows(&entries, report);
     clash::crowds(&entries, tenants, report);
-    Exports::new(entries.into_iter().map(|(_, entry)| entry))
+    let names = names.into_iter().map(|(index, name)| match name {
+        Name::Exact(name) => (index, name.as_str().to_owned()),
+        Name::Template(template) => (index, template.name_of("x")),
+    });
+    let exports = Exports::new(entries.into_iter().map(|(_, entry)| entry));
+    circle::note(&names.collect::<Vec<_>>(), &exports, listeners, report);
+    exports
 }
 
 /// One entry, or None and what is wrong with it. Its name was read before, so that a clash of names is told whatever

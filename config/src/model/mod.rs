@@ -7,6 +7,7 @@ mod address;
 mod backend;
 mod build;
 mod changes;
+mod circle;
 mod clash;
 mod clients;
 mod driver;

@@ -52,7 +52,7 @@ impl Export {
         self.resizer.audience.adjust(config.resize.shrink_grace);
         self.resizer.adjust(Rules { policy, timeout: config.resize.timeout });
         self.patience.send_if_modified(|patience| {
-            let before = std::mem::replace(patience, Patience::of(&config.resize));
+            let before = std::mem::replace(patience, Patience::of(&config));
             *patience != before
         });
         self.book.adjust_pace(&self.pace, config.limits.export_notices);

@@ -57,7 +57,7 @@ impl Facts {
     /// What a handshake told.
     fn of(negotiated: &Negotiated, config: &Resolved) -> Self {
         Self {
-            size: negotiated.size,
+            size: usable(negotiated),
             flags: negotiated.flags,
             framing: negotiated.framing,
             contexts: negotiated.contexts.iter().map(|(name, _)| name.clone()).collect(),
@@ -308,6 +308,15 @@ impl Backend {
             late.marks(first.link.server.clone());
         }
         let facts = Facts::of(&first.negotiated, config);
+        let tail = first.negotiated.size - facts.size;
+        if tail > 0 {
+            tracing::warn!(
+                export = config.name.as_str(),
+                size = first.negotiated.size,
+                minimum = facts.minimum_block(),
+                "the backend's last {tail} bytes are less than the smallest block that it takes, and can't be had; whole blocks are shown"
+            );
+        }
         let view = Arc::new(View::new(facts.size));
         let wanted = config.lanes.get();
         let mut connections = vec![first];
@@ -570,9 +579,10 @@ impl lane::Owner for Owner {
         if self.presence.up(self.at) {
             self.metrics.lane_up.set(1);
         }
-        *self.told.lock() = Some(negotiated.size);
-        if negotiated.size != self.view.size() {
-            self.resizer.seen(negotiated.size);
+        let size = usable(negotiated);
+        *self.told.lock() = Some(size);
+        if size != self.view.size() {
+            self.resizer.seen(size);
         }
     }
 
@@ -587,9 +597,15 @@ impl lane::Owner for Owner {
     }
 }
 
+/// The size that can be had, in bytes: a server takes whole blocks only, and its disk may end inside one.
+fn usable(negotiated: &Negotiated) -> u64 {
+    let minimum = u64::from(negotiated.block_sizes.map_or(1, |sizes| sizes.minimum).max(1));
+    negotiated.size - negotiated.size % minimum
+}
+
 /// Whether a connection made later can take over for the first: nothing that clients were told may be missing.
 fn fits(basis: &Facts, was: u64, new: &Negotiated) -> Result<(), String> {
-    let is = new.size;
+    let is = usable(new);
     if is < was {
         return Err(format!("its size is {} and was {}; a size never goes back by itself", Bytes(is), Bytes(was)));
     }

@@ -119,7 +119,7 @@ impl Core {
     }
 
     /// The backend's size now, read from the backend: in band if it can, else by a second handshake.
-    pub async fn read_size(&self) -> Result<u64, String> {
+    pub async fn read_size(self: &Arc<Self>) -> Result<u64, String> {
         let read = self.ask_size(false).await;
         if let Ok(size) = read {
             self.known.store(size, Ordering::Release);
@@ -129,7 +129,7 @@ impl Core {
 
     /// The same, for whoever only wants to know: one at a time for each server, however many exports it has. A resize does
     /// not wait for a look that hangs.
-    pub async fn look(&self) -> Result<u64, String> {
+    pub async fn look(self: &Arc<Self>) -> Result<u64, String> {
         let read = self.ask_size(true).await;
         if let Ok(size) = read {
             self.known.store(size, Ordering::Release);
@@ -137,9 +137,14 @@ impl Core {
         read
     }
 
-    async fn ask_size(&self, only_to_know: bool) -> Result<u64, String> {
+    /// Whole blocks: of a disk that ends inside one of its server's the rest can't be had.
+    async fn ask_size(self: &Arc<Self>, only_to_know: bool) -> Result<u64, String> {
+        self.ask_bytes(only_to_know).await.map(|size| size - size % self.facts.minimum_block())
+    }
+
+    async fn ask_bytes(self: &Arc<Self>, only_to_know: bool) -> Result<u64, String> {
         let lanes = match &self.backend {
-            Backend::Origin(origin) => return Ok(origin.size()),
+            Backend::Origin(_) => return self.measure_origin().await.map_err(|error| error.to_string()),
             Backend::Lanes(lanes) => lanes,
         };
         let in_band = self.facts.framing != Framing::Simple
@@ -193,6 +198,16 @@ impl Core {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
+    }
+
+    /// The embedded origin's size, read anew.
+    async fn measure_origin(self: &Arc<Self>) -> Result<u64, OriginError> {
+        let core = Arc::clone(self);
+        let measure = move || match &core.backend {
+            Backend::Origin(origin) => origin.measure(),
+            Backend::Lanes(_) => Err(OriginError::Closed),
+        };
+        tokio::task::spawn_blocking(measure).await.unwrap_or(Err(OriginError::Closed))
     }
 
     /// Sets the embedded origin's size; the size that is now in force.

@@ -11,11 +11,12 @@ use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::types::Size;
 
 use super::Registry;
+use super::registry::Opener;
 
 impl Registry {
     /// Counts what opening this export makes. Whether it makes anything. Cancel-safe: yes; what was counted is counted until
     /// it is measured.
-    pub(super) async fn make_room(&self, config: &Resolved) -> Result<bool, Refusal> {
+    pub(super) async fn make_room(&self, config: &Resolved, opener: Opener) -> Result<bool, Refusal> {
         let (export, tenant) = (&config.name, &config.tenant);
         let (book, notes) = (&self.shared.book, &self.shared.notes);
         if self.config().listable().any(|name| name == export.as_str()) {
@@ -30,6 +31,9 @@ impl Registry {
             (_, Driver::Window { size }) if notes.shown(export).is_none() && book.size(export).is_none() => *size,
             _ => return Ok(false),
         };
+        if opener != Opener::Look {
+            book.measured(tenant).await;
+        }
         let refusal = |reason| Refusal { export: export.clone(), tenant: tenant.clone(), reason };
         book.create(export, tenant, size).map_err(refusal)?;
         if let Err(error) = notes.count(export, tenant, size).await {

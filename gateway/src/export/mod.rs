@@ -14,6 +14,7 @@ mod audiences;
 mod backend;
 mod bridge;
 mod ceiling;
+mod closed;
 mod core;
 mod crowd;
 mod entry;

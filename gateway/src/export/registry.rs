@@ -40,7 +40,7 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 /// Who wants an export open.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Opener {
+pub(super) enum Opener {
     /// A client, which is told what is so now: it takes its place among its tenant's.
     Client,
     /// An operator, or the gateway for one: the same, whatever became of the server since the export was opened.
@@ -176,6 +176,9 @@ impl Registry {
             let name = row.name.as_str();
             let of = |held: &&ReservationRow| held.export == row.name;
             let pending = snapshot.reservations.iter().filter(of).map(|held| held.to).max();
+            let unknown = pending.is_some();
+            // A shrink frees nothing before its outcome is known.
+            let pending = pending.filter(|to| *to > row.known.size);
             let config = in_force.export_for(name).ok();
             let tenant = config.as_ref().map_or(&row.tenant, |config| &config.tenant);
             self.shared.book.restore(&row.name, tenant, row.known.size, pending);
@@ -184,7 +187,7 @@ impl Registry {
             }
             self.shared.audiences.haunt(&row.name);
             match config {
-                Some(config) if pending.is_some() || config.backend.is_embedded() => measure.push(name.to_owned()),
+                Some(config) if unknown || config.backend.is_embedded() => measure.push(name.to_owned()),
                 Some(_) => {}
                 None => gone += 1,
             }
@@ -362,7 +365,7 @@ impl Registry {
             Opener::Client | Opener::Operator => self.room_for(config).await.map_err(OpenError::Crowded)?,
             Opener::Look => None,
         };
-        let created = self.make_room(config).await.map_err(OpenError::Crowded)?;
+        let created = self.make_room(config, opener).await.map_err(OpenError::Crowded)?;
         let opened = self.open_backend(config).await;
         if created && opened.is_err() {
             self.unmake(config).await;

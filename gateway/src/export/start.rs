@@ -21,6 +21,7 @@ use crate::resize::Resizer;
 use crate::resize::coordinator::{Coordinator, Start};
 use crate::resize::entry::{Clerk, Shows};
 use crate::resize::follow::{Patience, follow};
+use crate::resize::meanwhile::Smaller;
 use crate::resize::watchers::{self, Told};
 use crate::resize::window::Opened;
 use crate::resize::world::World;
@@ -79,15 +80,31 @@ pub(super) async fn open(
     // What an earlier life exposed and did not get to zero is not shown before it is zero.
     let unzeroed = shared.notes.owed(&export);
     let shown = held_back::shown(&shared.notes, &export, policy.publish, disk);
-    let end = window.map_or(shown, |window| window.size);
-    let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
-    view.publish(Shown { size: size.bytes(), generation: 0 });
+    // What there is counts, also in a file that its server has not looked at again.
     let length = match &driver {
         Some(driver) => driver.length().await.and_then(|length| Size::new(length).ok()),
         None => None,
     };
-    // What there is counts, also in a file that its server has not looked at again; and of a window what it shows.
-    let count = if window.is_some() { size } else { length.map_or(disk, |length| length.max(disk)) };
+    let there = length.map_or(disk, |length| length.max(disk));
+    let in_memory = matches!(config.backend, config::Backend::Memory { .. });
+    let smaller = match window {
+        Some(_) => None,
+        // Made anew each time.
+        None if in_memory => None,
+        None => Smaller::than_recorded(
+            (shared.book.size(&export), there),
+            shared.notes.lowered(&export),
+            |recorded| held_back::shown(&shared.notes, &export, policy.publish, recorded),
+            resizer.audience.relying() > 0,
+        ),
+    };
+    let kept = smaller.filter(|smaller| smaller.awaited);
+    let end = window.map_or(kept.map_or(shown, |smaller| smaller.shown), |window| window.size);
+    let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
+    view.publish(Shown { size: size.bytes(), generation: 0 });
+    // Of a window what it shows; of what may have to be adopted what is on record, which stays until that is decided.
+    let count = if window.is_some() { size } else { kept.map_or(there, |smaller| smaller.recorded) };
+    let lowered = shared.notes.lowered(&export).is_some();
     let news = shared.book.open(&export, &tenant, count);
     // What was held back is shown now, and not to be held back again.
     let let_go = window.is_none() && policy.publish != Publish::Manual && shared.notes.shown(&export).is_some();
@@ -114,7 +131,8 @@ pub(super) async fn open(
         tenant,
         policy,
         size,
-        disk,
+        // The coordinator finds what is there by itself, and that it is less.
+        disk: kept.map_or(disk, |smaller| smaller.recorded),
         backend: style,
         zeroed_by_backend: embedded || zeroed_beside || zeroed,
         unzeroed,
@@ -127,7 +145,7 @@ pub(super) async fn open(
         None => Shows::of(publish),
     };
     let mut clerk = Clerk::new(Arc::clone(&shared.notes), config.name.clone(), config.tenant.clone(), shows);
-    if (news || let_go)
+    if (news || let_go || lowered)
         && let Err(error) = clerk.open(count, core.view().shown()).await
     {
         tracing::warn!(export = name, %error, "the ledger does not take the size of an export; nothing of it grows until it does");
@@ -147,11 +165,19 @@ pub(super) async fn open(
     let (end, ending) = watch::channel(false);
     // Before anybody can change the size.
     let hooks = Hooks::start(config, &core, &shared.metrics, &shared.sessions);
-    let (patience, patient) = watch::channel(Patience::of(&resize));
+    let (patience, patient) = watch::channel(Patience::of(config));
     // Of its own, whoever had it opened. What is told of a client's wish is told in its session's instead.
     let span = tracing::error_span!(parent: None, "export", export = name, tenant = config.tenant.as_str());
     tokio::spawn(coordinator.run(acts).instrument(span));
-    if embedded {
+    match smaller {
+        Some(smaller) if smaller.awaited => resizer.seen(disk.bytes()),
+        Some(smaller) => {
+            smaller.tell(&shared.notes, &config.name, &config.tenant);
+            told.adopted();
+        }
+        None => {}
+    }
+    if in_memory {
         // Nobody else can resize it.
         told.0.looked_at.set(1);
     } else {

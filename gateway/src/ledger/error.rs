@@ -84,6 +84,16 @@ pub enum LedgerError {
         /// What SQLite said.
         cause: Arc<rusqlite::Error>,
     },
+    /// A file that was moved, removed or replaced while the ledger was open.
+    #[error(
+        "{} is not the ledger's file any more: it was moved, removed or replaced; what is written now would be gone after the \
+         next start; put it back, or restart the gateway to go on with what is there",
+        path.display()
+    )]
+    Lost {
+        /// Which.
+        path: PathBuf,
+    },
     /// A file of which a part is not what SQLite wrote.
     #[error(
         "the ledger {} is damaged: {why}; restore a copy, or move it and the files beside it away: then exports count when \
@@ -140,7 +150,7 @@ impl LedgerError {
     /// The disk or the database, not what was asked: nothing can be written now, and it may be tried again later.
     #[must_use]
     pub const fn is_trouble(&self) -> bool {
-        matches!(self, Self::Sqlite { .. })
+        matches!(self, Self::Sqlite { .. } | Self::Lost { .. })
     }
 }
 

@@ -5,6 +5,8 @@
 //! process sees. After a crash it may turn out to be written all the same, and every order of steps bears that: a
 //! reservation or a note too many ends by a measurement, and a size or a clearing was true when it was asked for.
 //!
+//! A file that was moved away, removed or replaced takes nothing more.
+//!
 //! A disk that is full or fails makes each call fail with the reason, and `is_up` tells; reading goes on, the next call
 //! tries again, and no I/O to bytes that exist ever waits here. Every future may be dropped, but what it asked for may be
 //! done: a reservation whose number nobody took stays held until the next start makes it unsettled.
@@ -12,6 +14,7 @@
 mod apply;
 mod change;
 mod error;
+mod home;
 mod place;
 mod read;
 mod row;
@@ -78,10 +81,10 @@ impl Ledger {
         Ok((Self { requests, shown }, snapshot))
     }
 
-    /// The last write succeeded, and the ledger is open.
+    /// The last write succeeded, the ledger is open, and its files are where they were.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.shown.up.load(Ordering::Relaxed)
+        self.shown.up.load(Ordering::Relaxed) && self.shown.home.look().is_ok()
     }
 
     /// Holds quota for a grow and notes what it will expose, before the backend is asked. An export that is new to the

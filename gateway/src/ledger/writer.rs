@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::LedgerError;
 use super::change::Change;
+use super::home::Home;
 use super::store::Store;
 
 /// How many requests may wait; more wait with their senders.
@@ -30,6 +31,7 @@ pub(super) enum Request {
 pub(super) struct Shown {
     pub(super) path: PathBuf,
     pub(super) up: AtomicBool,
+    pub(super) home: Home,
     /// The number of the newest event on the disk. Its sender goes with the thread.
     pub(super) told: watch::Receiver<u64>,
 }
@@ -45,7 +47,12 @@ struct Writer {
 pub(super) fn start(store: Store, up: bool) -> Result<(mpsc::Sender<Request>, Arc<Shown>), LedgerError> {
     let (sender, requests) = mpsc::channel(QUEUE);
     let (told, telling) = watch::channel(store.newest()?);
-    let shown = Arc::new(Shown { path: store.path.clone(), up: AtomicBool::new(up), told: telling });
+    let shown = Arc::new(Shown {
+        path: store.path.clone(),
+        up: AtomicBool::new(up),
+        home: Home::of(&store.path),
+        told: telling,
+    });
     let writer = Writer { store, told, requests, shown: Arc::clone(&shown) };
     let failed = |cause| LedgerError::Thread { path: shown.path.clone(), cause: Arc::new(cause) };
     thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run()).map_err(failed)?;
@@ -98,6 +105,13 @@ impl Writer {
     }
 
     fn write(&mut self, changes: &[Change], replies: Vec<oneshot::Sender<Result<i64, LedgerError>>>) {
+        if let Err(error) = self.shown.home.look() {
+            for reply in replies {
+                // Who asked may have gone.
+                let _ = reply.send(Err(error.clone()));
+            }
+            return;
+        }
         let written = self.store.write(&changes.iter().collect::<Vec<_>>());
         let trouble =
             written.answers.iter().filter_map(|answer| answer.as_ref().err()).find(|error| error.is_trouble());

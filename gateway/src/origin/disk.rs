@@ -181,6 +181,30 @@ impl Store for Disk {
         self.size.load(Ordering::Acquire)
     }
 
+    fn measure(&self) -> Result<u64, OriginError> {
+        let read = || {
+            measure(&self.file).map_err(|os| OriginError::Io {
+                doing: "measure",
+                path: self.path.clone(),
+                source: os.into(),
+            })
+        };
+        if read()? == self.size() {
+            return Ok(self.size());
+        }
+        let _alone = self.steady.write();
+        // Under the lock: a resize of this gateway's own may have come between.
+        let size = read()?;
+        if size > MAX_SIZE {
+            return Err(OriginError::TooLarge { size });
+        }
+        if size > self.size() {
+            self.able.sparse.store(self.kind == Kind::Regular, Ordering::Relaxed);
+        }
+        self.size.store(size, Ordering::Release);
+        Ok(size)
+    }
+
     fn set_size(&self, new: u64) -> Result<u64, OriginError> {
         let path = || self.path.clone();
         let refused = |doing, os: Os| OriginError::Io { doing, path: path(), source: os.into() };

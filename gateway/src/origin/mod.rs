@@ -129,6 +129,13 @@ impl Origin {
         self.store.size()
     }
 
+    /// Size in bytes, read anew: another process may have changed a file. What is found is in force from then on; it waits for
+    /// requests under way. Blocks.
+    pub fn measure(&self) -> Result<u64, OriginError> {
+        let _admitted = Admitted::enter(&self.store).ok_or(OriginError::Closed)?;
+        self.store.measure()
+    }
+
     /// Grows or shrinks to `new` bytes, durably, and tells the size that is now in force: more, where another hand has made the
     /// file longer already. New bytes read as zeroes; what a shrink cuts off is gone, and a file that does not have the length
     /// that it had is not shortened. Waits for requests under way. After an error [`Origin::size`] tells what is in force; a block

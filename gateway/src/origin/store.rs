@@ -25,6 +25,10 @@ pub(super) trait Store: Debug + Send + Sync {
     fn facts(&self) -> Facts;
     /// Size in bytes.
     fn size(&self) -> u64;
+    /// As [`super::Origin::measure`].
+    fn measure(&self) -> Result<u64, OriginError> {
+        Ok(self.size())
+    }
     /// As [`super::Origin::set_size`].
     fn set_size(&self, new: u64) -> Result<u64, OriginError>;
     /// Performs a request if that needs no waiting and costs no more than `budget` (in payload bytes), which it lowers.

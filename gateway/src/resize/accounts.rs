@@ -88,6 +88,22 @@ impl<H: Hands> Coordinator<H> {
         }
     }
 
+    /// A shrink begins: if the gateway ends before its outcome is on record, the smaller size that is found then is this
+    /// gateway's own doing, and no loss. False: the ledger has not taken that.
+    pub(super) async fn lower(&mut self, to: Size) -> bool {
+        let from = self.book.size(&self.at.export).unwrap_or(self.at.size);
+        self.is_window() || self.write(Entry::Hold { from, to, bytes: Bytes(0) }).await
+    }
+
+    /// It is over. What the ledger has not taken of its outcome is written with the next entry that it takes.
+    pub(super) async fn lowered(&mut self) {
+        if self.is_window() || self.at.unwritten {
+            return;
+        }
+        let unknown = matches!(self.standing, Standing::Unsettled { .. });
+        self.write(if unknown { Entry::Unsettle } else { Entry::RollBack }).await;
+    }
+
     /// Nobody knows whether it was done.
     pub(super) async fn unsettle(&mut self, held: Option<Reservation>) {
         if held.is_some() {

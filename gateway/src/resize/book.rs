@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::first_look::FirstLook;
+use super::looks::Looks;
 use super::pace::{Early, Pace, pass};
 
 /// How fast one tenant may go.
@@ -32,6 +33,8 @@ pub struct Book {
     limiters: Mutex<HashMap<TenantId, Limiters>>,
     /// What counts nothing before it was looked at.
     pub(crate) first_look: FirstLook,
+    /// What is closed may be another size by now.
+    pub(crate) looks: Looks,
     /// The beginning that limiters count from.
     start: Instant,
 }
@@ -42,6 +45,7 @@ impl Default for Book {
             quota: Mutex::default(),
             limiters: Mutex::default(),
             first_look: FirstLook::default(),
+            looks: Looks::default(),
             start: Instant::now(),
         }
     }
@@ -172,6 +176,20 @@ impl Book {
         }
     }
 
+    /// Waits until what counts of a tenant with a quota is what there is, as far as that can be found out in a moment.
+    /// Cancel-safe: yes.
+    pub async fn measured(&self, tenant: &TenantId) {
+        self.first_look.over(tenant).await;
+        if self.usage(tenant).is_some_and(|usage| usage.quota.is_some()) {
+            self.looks.over(tenant).await;
+        }
+    }
+
+    /// The exports that count for a tenant.
+    pub fn exports_of(&self, tenant: &TenantId) -> Vec<ExportName> {
+        self.quota.lock().exports_of(tenant)
+    }
+
     /// Counts an export no more.
     ///
     /// # Errors
@@ -193,7 +211,7 @@ impl Book {
         to: Size,
         bytes: Bytes,
     ) -> Result<Reservation, Reason> {
-        self.first_look.over(tenant).await;
+        self.measured(tenant).await;
         let grant = self.quota.lock().reserve(export, to)?;
         // Only what the quota allows costs anything of the rate.
         if let Err(again_after) = self.take(tenant, |l| &mut l.growth, bytes.0) {

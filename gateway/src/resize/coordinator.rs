@@ -334,11 +334,19 @@ impl<H: Hands> Coordinator<H> {
                 Err(_) => {}
             }
         }
+        let mut measured = false;
         let mut owes_resize = matches!(wish, Wish::Automatic { .. });
         for _ in 0..REPLANS {
             // Who is there counts now, not when the wish was queued.
             let others = self.audience.others(asking);
             let planned = plan(&self.situation(others), wish);
+            // Nobody is refused for want of room by what was only remembered: some of it may be gone.
+            if let Plan::Refuse(Refusal { reason: Reason::OverQuota { .. }, .. }) = &planned
+                && !std::mem::replace(&mut measured, true)
+            {
+                self.book.measured(&self.at.tenant).await;
+                continue;
+            }
             // Many writes wait for one resize: only the one that makes it costs anything of the rate.
             if matches!(planned, Plan::Grow(_)) && owes_resize {
                 self.book.take_resize(&self.at.tenant).map_err(|reason| self.refusal(reason))?;

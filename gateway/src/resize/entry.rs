@@ -149,6 +149,9 @@ impl Clerk {
         let (export, tenant) = (self.export.clone(), self.tenant.clone());
         let reserve = Reserve { export, tenant, bytes, from, to, zeroes: None, at: notes::now(), event: None };
         self.held = Some(self.notes.ledger().reserve(reserve).await?);
+        if to < from {
+            self.notes.know_lowered(&self.export, Some(to));
+        }
         Ok(())
     }
 
@@ -213,6 +216,9 @@ impl Clerk {
                 Ok(()) | Err(LedgerError::NoReservation { .. }) => self.over.pop(),
                 Err(error) => return Err(error),
             };
+        }
+        if self.held.is_none() && self.unsettled.is_empty() {
+            self.notes.know_lowered(&self.export, None);
         }
         Ok(())
     }

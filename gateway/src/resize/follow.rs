@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nbd_gateway_config::Resize;
+use nbd_gateway_config::{Backend, Resolved};
 use nbd_gateway_metrics::ResizeMetrics;
 use nbd_gateway_policy::rate::{Limiter, Rate, adjust};
 use nbd_gateway_policy::style::Tells;
@@ -26,6 +26,8 @@ const INTERVAL: u64 = 50;
 const CREDIT: u64 = 4096;
 /// How long a subscription that ended is not renewed: at first, and at most where each comes to nothing.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How often the length of a file is looked at.
+const FILES: Duration = Duration::from_secs(5);
 /// The least time between two looks at a backend that floods.
 const LOOKS: Duration = Duration::from_secs(1);
 
@@ -42,9 +44,11 @@ pub struct Patience {
 
 impl Patience {
     /// As configured.
-    pub fn of(resize: &Resize) -> Self {
+    pub fn of(export: &Resolved) -> Self {
+        let resize = &export.resize;
+        let file = matches!(export.backend, Backend::File { .. }).then_some(FILES);
         Self {
-            poll: resize.poll.unwrap_or_default(),
+            poll: file.or(resize.poll).unwrap_or_default(),
             rate: resize.backend_notice_rate,
             rest: resize.backend_notice_rest,
         }
@@ -195,7 +199,7 @@ impl Gaze {
         poll.saturating_mul((1 + self.unchanged / SAME).min(LONGEST))
     }
 
-    async fn look(&mut self, core: &Core, resizer: &Resizer, metrics: &ResizeMetrics) {
+    async fn look(&mut self, core: &Arc<Core>, resizer: &Resizer, metrics: &ResizeMetrics) {
         let before = core.disk();
         let looked = core.look().await;
         metrics.looked_at.set(i64::from(looked.is_ok()));

@@ -18,6 +18,8 @@ mod grow;
 pub mod hands;
 pub mod history;
 pub mod jobs;
+pub mod looks;
+pub(crate) mod meanwhile;
 pub mod notes;
 pub mod pace;
 pub mod rules;

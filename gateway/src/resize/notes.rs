@@ -25,6 +25,8 @@ pub struct Notes {
     /// How far windows go, and what is shown of exports that have more.
     shown: Mutex<HashMap<ExportName, Size>>,
     marks: Marks,
+    /// What exports were asked to shrink to, where the outcome is not on record.
+    lowered: Mutex<HashMap<ExportName, Size>>,
 }
 
 impl Notes {
@@ -50,7 +52,18 @@ impl Notes {
         // An earlier version wrote the largest size there is where it meant none.
         let shown = |known: Known| known.shown.filter(|shown| *shown != Size::MAX);
         let shown = snapshot.exports.iter().filter_map(|row| Some((row.name.clone(), shown(row.known)?))).collect();
-        Self { ledger, owed: Mutex::new(snapshot.zeroing.clone()), shown: Mutex::new(shown), marks }
+        let mut lowered: HashMap<ExportName, Size> = HashMap::new();
+        for row in snapshot.reservations.iter().filter(|row| row.to < row.from) {
+            let to = lowered.entry(row.export.clone()).or_insert(row.to);
+            *to = row.to.min(*to);
+        }
+        Self {
+            ledger,
+            owed: Mutex::new(snapshot.zeroing.clone()),
+            shown: Mutex::new(shown),
+            lowered: Mutex::new(lowered),
+            marks,
+        }
     }
 
     /// The marks of exports that change data.
@@ -106,6 +119,19 @@ impl Notes {
     /// How far a window goes; none: nobody has it on record. Of others what was shown last; none: all that there was.
     pub fn shown(&self, export: &ExportName) -> Option<Size> {
         self.shown.lock().get(export).copied()
+    }
+
+    /// What an export was asked to shrink to, if nobody has put the outcome on record: so small it may be found.
+    pub fn lowered(&self, export: &ExportName) -> Option<Size> {
+        self.lowered.lock().get(export).copied()
+    }
+
+    /// It is asked to, or the outcome is on record.
+    pub(super) fn know_lowered(&self, export: &ExportName, to: Option<Size>) {
+        match to {
+            Some(to) => drop(self.lowered.lock().insert(export.clone(), to)),
+            None => drop(self.lowered.lock().remove(export)),
+        }
     }
 
     /// That is known now.

@@ -11,6 +11,15 @@ use super::jobs::JobState;
 impl<H: Hands> Coordinator<H> {
     /// Carries a shrink out. `None`: the size was another one than planned with; plan again.
     pub(super) async fn shrink(&mut self, shrink: Shrink, others: Others, job: u64) -> Option<Answer> {
+        if !self.lower(shrink.to).await {
+            return Some(Err(self.refusal(Reason::LedgerUnavailable)));
+        }
+        let answer = self.carry_shrink(shrink, others, job).await;
+        self.lowered().await;
+        answer
+    }
+
+    async fn carry_shrink(&mut self, shrink: Shrink, others: Others, job: u64) -> Option<Answer> {
         let mut answered = Answered::Yes;
         let mut dropped = false;
         for step in shrink.steps() {

@@ -27,7 +27,7 @@ impl Told {
     }
 
     /// Another hand resized the backend, and clients see it.
-    pub(super) fn adopted(&self) {
+    pub(crate) fn adopted(&self) {
         self.0.ended(ResizeStyle::Backend, ResizeResult::Ok);
     }
 

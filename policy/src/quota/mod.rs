@@ -157,6 +157,12 @@ impl Ledger {
         Ok(unenforced)
     }
 
+    /// The exports that are counted for a tenant, in no order.
+    #[must_use]
+    pub fn exports_of(&self, tenant: &TenantId) -> Vec<ExportName> {
+        self.exports.iter().filter(|(_, entry)| entry.tenant == *tenant).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Brings back an export as the durable ledger last knew it: counted at its last size, what was reserved then is
     /// unsettled now, and nothing may grow before it has been measured or settled. Replaces what was there.
     pub fn restore(&mut self, export: &ExportName, tenant: &TenantId, last: Size, pending: Option<Size>) {

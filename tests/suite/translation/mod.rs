@@ -4,3 +4,4 @@ mod contexts;
 mod errors;
 mod framings;
 mod limits;
+mod tail;

@@ -341,3 +341,32 @@ fn a_directory_without_write_permission_is_refused() {
     assert!(matches!(open_error(&scratch.0), LedgerError::Place { doing: "open the lock file", .. }));
     fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+/// It went on into a file without a name, and all of it was forgotten at the next start.
+#[tokio::test]
+async fn a_file_that_was_moved_away_or_replaced_takes_no_more_until_it_is_back() {
+    for file in ["ledger.sqlite", "ledger.sqlite-wal"] {
+        let scratch = Scratch::new();
+        let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+        let record = |bytes| RecordSize {
+            export: export("a"),
+            tenant: TenantId::default(),
+            known: Known { size: size(bytes), ..Known::default() },
+            event: None,
+        };
+        ledger.record_size(record(1)).await.unwrap();
+        let (path, aside) = (scratch.0.join(file), scratch.0.join("aside"));
+        fs::rename(&path, &aside).unwrap();
+        assert!(!ledger.is_up(), "{file}");
+        let error = ledger.record_size(record(2)).await.unwrap_err();
+        assert!(error.is_trouble() && error.to_string().contains(file), "{error}");
+        fs::copy(&aside, &path).unwrap();
+        ledger.record_size(record(2)).await.unwrap_err();
+        fs::rename(&aside, &path).unwrap();
+        assert!(ledger.is_up());
+        ledger.record_size(record(3)).await.unwrap();
+        ledger.close().await;
+        let (_, snapshot) = Ledger::open(&scratch.0).unwrap();
+        assert_eq!(snapshot.exports[0].known.size, size(3));
+    }
+}

@@ -164,3 +164,15 @@ fn a_large_read_asks_where_holes_are_once_for_each_run_of_data() {
     }
     assert!(!disk.able.sparse.load(Ordering::Relaxed));
 }
+
+#[test]
+fn a_length_that_another_process_gave_a_file_is_in_force_once_it_is_measured() {
+    let directory = Directory::new();
+    let (origin, path) = directory.disk(4 * MIB);
+    let other = File::options().write(true).open(&path).unwrap();
+    for length in [MIB, 8 * MIB] {
+        other.set_len(length).unwrap();
+        assert_ne!(origin.size(), length);
+        assert_eq!((origin.measure().unwrap(), origin.size()), (length, length));
+    }
+}

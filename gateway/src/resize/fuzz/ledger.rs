@@ -26,7 +26,7 @@ impl Rows {
 
     /// The largest size that something is held for.
     pub(super) fn pending(&self) -> Option<u64> {
-        self.held.iter().map(|(to, _)| *to).max()
+        self.held.iter().map(|(to, _)| *to).filter(|to| *to > self.size).max()
     }
 
     /// It was opened and measured.
