@@ -188,6 +188,8 @@
 //!   are back, and 64 KiB while it receives; rustls' own buffers beside that hold one record of 16 KiB each way.
 //! - The admin interface keeps up to 64 MiB of encoded answers (`admin/text.rs`), and 64 KiB for each of its 256 connections.
 //! - The log holds up to 1 MiB that waits to be written and 1 MiB that is being written.
+//! - Late writes: one entry of about 100 bytes for each request that was in flight on a lost connection. Beyond 4096 of an
+//!   export, those that are not sent again become one.
 //! - A READ's answer that is still coming in pieces holds up to a quarter of the READ's length beside its data: it may have
 //!   16 chunks, and one more for each 512 bytes. Other replies may have 128. A chunk of extents is received only as far as
 //!   the request has room for it.

@@ -479,6 +479,18 @@ impl Backend {
         }
     }
 
+    /// Whether a RESIZE was in flight on a lost connection, and may still be carried out.
+    pub(super) fn resize_in_doubt(&self) -> bool {
+        matches!(self, Backend::Lanes(lanes) if lanes.late.has_resize())
+    }
+
+    /// It was carried out.
+    pub(super) fn resize_landed(&self) {
+        if let Backend::Lanes(lanes) = self {
+            lanes.late.resize_landed();
+        }
+    }
+
     /// Goes by another time for late writes from now on.
     pub(super) fn set_late_write_guard(&self, guard: std::time::Duration) {
         if let Backend::Lanes(lanes) = self {

@@ -282,6 +282,16 @@ impl Core {
         self.backend.clear_of_late_writes(from, to).await;
     }
 
+    /// Whether a RESIZE was in flight on a lost connection, and may still be carried out.
+    pub fn resize_in_doubt(&self) -> bool {
+        self.backend.resize_in_doubt()
+    }
+
+    /// It was carried out.
+    pub fn resize_landed(&self) {
+        self.backend.resize_landed();
+    }
+
     /// A driver has ended the server, or its connections, at `begun` at the earliest: nothing from before lands any more.
     pub fn fenced(&self, begun: tokio::time::Instant) {
         self.backend.fenced(begun);

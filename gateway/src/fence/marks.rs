@@ -153,3 +153,68 @@ impl Marks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::place::Place;
+
+    fn export(name: &str) -> ExportName {
+        ExportName::new(name).unwrap()
+    }
+
+    fn marks(state: Option<&Path>, left: &[(&str, &str)]) -> Marks {
+        let mark = |(name, backend): &(&str, &str)| Mark {
+            export: export(name),
+            backend: (*backend).to_owned(),
+            server: None,
+        };
+        Marks::new(Ledger::in_memory().unwrap(), &left.iter().map(mark).collect::<Vec<_>>(), state)
+    }
+
+    #[tokio::test]
+    async fn who_opens_the_same_name_or_the_same_backend_is_told_of_what_was_left_until_it_is_taken_off() {
+        let marks = marks(None, &[("a", "host:1 x")]);
+        assert!(marks.left(&export("b"), "host:1 y").is_none());
+        assert!(marks.left(&export("a"), "host:2 z").is_some() && marks.left(&export("b"), "host:1 x").is_some());
+        let lost = Instant::now() + Duration::from_secs(1);
+        marks.leave(&export("a"), "host:3 x", None, lost);
+        assert_eq!(marks.left(&export("a"), "host:3 x").map(|(lost, _)| lost), Some(lost));
+        marks.unmark(&export("a")).await;
+        assert!(marks.left(&export("a"), "host:3 x").is_none() && !marks.has(&export("a")));
+    }
+
+    #[tokio::test]
+    async fn marks_that_nobody_asks_for_are_swept_and_those_of_this_process_stay() {
+        let ledger = Ledger::in_memory().unwrap();
+        let old = ["gone", "opened"].map(|name| Mark { export: export(name), backend: String::new(), server: None });
+        for mark in &old {
+            ledger.mark(mark.clone()).await.unwrap();
+        }
+        let marks = Marks::new(ledger.clone(), &old, None);
+        marks.mark(&export("opened"), "host:1 x", None).await;
+        // Not before: the ledger's thread knows no virtual time.
+        tokio::time::pause();
+        marks.sweep().await;
+        let left: Vec<_> = ledger.snapshot().await.unwrap().marks.into_iter().map(|mark| mark.export).collect();
+        assert_eq!(left, [export("opened")]);
+        assert!(!marks.has(&export("gone")) && marks.has(&export("opened")));
+    }
+
+    /// The disk is full. An empty file needs no room.
+    #[tokio::test]
+    async fn what_the_ledger_does_not_take_makes_every_export_careful_after_an_unclean_end() {
+        let place = Place::fresh();
+        let state = place.path("state");
+        fs::create_dir(&state).unwrap();
+        let first = marks(Some(&state), &[]);
+        assert!(first.left(&export("a"), "host:1 x").is_none());
+        // One that is closed takes nothing.
+        first.ledger.close().await;
+        first.mark(&export("a"), "host:1 x", None).await;
+        let second = marks(Some(&state), &[]);
+        assert!(second.left(&export("any"), "host:2 y").is_some());
+        second.close();
+        assert!(marks(Some(&state), &[]).left(&export("any"), "host:2 y").is_none(), "that one ended in order");
+    }
+}

@@ -427,6 +427,19 @@ impl LateWrites {
         self.inner.lock().list.len()
     }
 
+    /// Whether a RESIZE was lost that the server may still carry out.
+    pub fn has_resize(&self) -> bool {
+        self.state.load(Ordering::Acquire) & LATE != 0
+            && self.inner.lock().list.iter().any(|late| late.resize && !late.over)
+    }
+
+    /// Such a RESIZE turned out to be done.
+    pub fn resize_landed(&self) {
+        if self.clear_where(|late| late.resize, |late| (late.over, late.again) = (true, false)) > 0 {
+            self.news.notify_one();
+        }
+    }
+
     /// Whether one may change what lies past `end`.
     pub fn beyond(&self, end: u64) -> bool {
         self.state.load(Ordering::Acquire) & LATE != 0 && self.inner.lock().list.iter().any(|late| late.to > end)
@@ -469,3 +482,6 @@ impl LateWrites {
         self.lanes().iter().filter(|lane| !std::ptr::eq(&***lane, than)).any(|lane| lane.touched(at, from, to))
     }
 }
+
+#[cfg(test)]
+mod tests;

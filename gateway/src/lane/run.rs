@@ -443,7 +443,7 @@ impl Reading {
             if let Err(bad) = decoded {
                 return Poll::Ready(bad.into());
             }
-            if ending && !lane.table.lock().is_held_or_waiting() {
+            if ending && !lane.table.lock().is_waiting() {
                 return Poll::Ready(Lost::Ended);
             }
             if !self.decoder.refused && lane.renew.load(Ordering::Acquire) && self.renew(lane, finished) {

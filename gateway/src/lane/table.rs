@@ -172,18 +172,13 @@ impl Table {
     /// Whether requests wait for an answer on this connection. Standing ones do not count, nor a resize that its
     /// coordinator has given up: a backend that never answers it would keep the connection for ever.
     pub(super) fn is_waiting(&self) -> bool {
+        let counts = |job: &Job| !(job.stands() || job.request.command == Cmd::RESIZE && job.is_abandoned());
         self.slots.iter().any(|(_, slot)| slot.sent && counts(&slot.job))
     }
 
     /// Whether requests that may change something wait for an answer on this connection.
     pub(super) fn has_changes_out(&self) -> bool {
         self.slots.iter().any(|(_, slot)| slot.sent && reach(&slot.job.request).is_some())
-    }
-
-    /// Whether requests wait for an answer, or to be sent on this connection: a late write holds them back.
-    pub(super) fn is_held_or_waiting(&self) -> bool {
-        let up = matches!(self.phase, Phase::Up);
-        self.slots.iter().any(|(_, slot)| (slot.sent || up) && counts(&slot.job))
     }
 
     /// Whether a request with a range past `end` is in flight, sent or not.
@@ -288,10 +283,6 @@ impl Table {
             .filter_map(|(_, slot)| Some((of_session(&slot.job)?, slot.job.request.offset, slot.job.request.end())))
             .collect()
     }
-}
-
-fn counts(job: &Job) -> bool {
-    !(job.stands() || job.request.command == Cmd::RESIZE && job.is_abandoned())
 }
 
 pub(super) fn cookie(key: usize, tag: u32) -> Cookie {

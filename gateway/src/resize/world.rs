@@ -144,12 +144,13 @@ impl Hands for World {
 
     fn in_doubt(&mut self) -> bool {
         self.given_up.take_if(|call| call.is_finished());
-        self.given_up.is_some()
+        self.given_up.is_some() || self.core.resize_in_doubt()
     }
 
     fn landed(&mut self) {
         // The task goes on until it is answered; nobody waits for it.
         self.given_up = None;
+        self.core.resize_landed();
     }
 
     fn told(&self) -> Option<u64> {

@@ -42,8 +42,9 @@ fn flush(client: &mut RawClient) -> Result<(), Trouble> {
     client.ask(Ask { command: cmd::FLUSH, cookie: 99, ..Ask::default() }, &[])?.success().map(drop)
 }
 
-/// The client writes over its own write, which was sent again and answered; then the first copy lands.
-fn cut_before(far: &Path, slow: &Slow) -> Result<(), Trouble> {
+/// The client writes over its own write, which was sent again and answered; then the first copy lands. `at_once`: the server
+/// lets other requests pass the one that takes long, as qemu-nbd does not always.
+fn cut_before(far: &Path, slow: &Slow, at_once: bool) -> Result<(), Trouble> {
     let cable = Cable::to(far)?;
     let more = "late-write-guard = \"3s\"\non-backend-loss = { hold = \"30s\", durable = true }";
     let gateway = Gateway::start(&export("vm", &at(&cable.near()), more))?.expecting_warnings();
@@ -53,12 +54,19 @@ fn cut_before(far: &Path, slow: &Slow) -> Result<(), Trouble> {
     let lost = Instant::now();
     cable.cut();
     // The same bytes may be sent again at once, and read.
-    assert_eq!((client.reply()?.success()?.cookie, client.read(0, 512)?), (1, OLD.to_vec()));
+    if at_once {
+        assert_eq!((client.reply()?.success()?.cookie, client.read(0, 512)?), (1, OLD.to_vec()));
+    }
     send_write(&mut client, 2, &NEW)?;
-    // What does not overlap goes its way, and shows that the one before it was looked at.
-    client.write(4096, &NEW)?.success()?;
-    assert_eq!(client.read(0, 512)?, OLD);
+    if at_once {
+        // What does not overlap goes its way, and shows that the one before it was looked at.
+        client.write(4096, &NEW)?.success()?;
+        assert_eq!(client.read(0, 512)?, OLD);
+    }
     slow.land()?;
+    if !at_once {
+        assert_eq!(client.reply()?.success()?.cookie, 1);
+    }
     assert_eq!(client.reply()?.success()?.cookie, 2);
     ensure(lost.elapsed() >= Duration::from_secs(3), || "it did not wait".into())?;
     flush(&mut client)?;
@@ -69,7 +77,7 @@ fn cut_before(far: &Path, slow: &Slow) -> Result<(), Trouble> {
 #[test]
 fn what_nbdkit_lands_after_a_cut_is_written_over() -> Result<(), Trouble> {
     let slow = Slow::start()?;
-    cut_before(&slow.served.socket, &slow)
+    cut_before(&slow.served.socket, &slow, true)
 }
 
 #[test]
@@ -81,7 +89,7 @@ fn what_qemu_nbd_lands_after_a_cut_is_written_over() -> Result<(), Trouble> {
         ["-t", "-e", "16", "-f", "raw", "-k", socket.to_str().expect("a path of the suite's"), &slow.served.uri()];
     let mut process = Running::start(&installed("qemu-nbd")?, words, place.path("log"))?;
     process.await_ready("its socket", || socket.exists())?;
-    cut_before(&socket, &slow)
+    cut_before(&socket, &slow, false)
 }
 
 /// Nobody told the client what became of its write: a READ that showed the old bytes would be wrong a moment later.
