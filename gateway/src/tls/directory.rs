@@ -27,8 +27,8 @@ pub(super) const CLIENT: &str = "client-cert.pem";
 /// The key to it.
 pub(super) const CLIENT_KEY: &str = "client-key.pem";
 
-/// Which private keys ring signs with.
-const KEYS: &str = "a key is RSA with 2048, 3072 or 4096 bits, ECDSA on P-256 or P-384, or Ed25519";
+/// Which private keys aws-lc signs with.
+const KEYS: &str = "a key is RSA with 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519";
 
 /// What is wrong with a directory of certificates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -146,8 +146,8 @@ fn certificate(bad: &Cert) -> String {
     }
 }
 
-/// Which signatures ring verifies.
-const SIGNED: &str = "taken are RSA with 2048 to 8192 bits, ECDSA on P-256 and P-384, and Ed25519";
+/// Which signatures aws-lc verifies.
+const SIGNED: &str = "taken are RSA with 2048 to 8192 bits, ECDSA on P-256, P-384 and P-521, and Ed25519";
 
 /// What an alert most likely means.
 fn hint(alert: Alert, side: Side) -> &'static str {

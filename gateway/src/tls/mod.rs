@@ -25,5 +25,5 @@ pub use peer::PeerCertificate;
 
 /// The cryptography that both sides use.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
