@@ -125,7 +125,7 @@ fn every_answer_is_what_the_document_says() -> Result<(), Trouble> {
         Asked("GET", EXPORT, "/api/v1/exports/none", "", "404"),
         Asked("GET", "/api/v1/tenants", "/api/v1/tenants", "", "200"),
         Asked("GET", "/api/v1/sessions", "/api/v1/sessions", "", "200"),
-        Asked("POST", RESIZE, "/api/v1/exports/gone/resize", "{\"size\": 1}", "502"),
+        Asked("POST", RESIZE, "/api/v1/exports/gone/resize", "{\"size\": 1}", "503"),
         Asked("GET", "/api/v1/unopened", "/api/v1/unopened", "", "200"),
         Asked("GET", "/api/v1/events", "/api/v1/events", "", "200"),
         Asked("GET", "/api/v1/events", "/api/v1/events?after=soon", "", "400"),
