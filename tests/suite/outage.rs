@@ -143,7 +143,7 @@ fn a_server_that_comes_back_smaller_is_not_used_and_one_line_says_so() -> Result
     disk.set_len(4 << 20)?;
     served.start_again()?;
     let refused = client.ask(Ask::read(1, 0, 512), &[])?;
-    ensure(refused.error == errno::EIO && refused.message.contains("4194304"), || format!("{refused:?}"))?;
+    ensure(refused.error == errno::EIO && refused.message.contains("4 MiB"), || format!("{refused:?}"))?;
     ensure(begun.elapsed() >= Duration::from_secs(4), || "it did not wait".into())?;
     // It has been dialled again and again meanwhile; the log must not fill with it.
     disk.set_len(8 << 20)?;
