@@ -311,8 +311,9 @@ pub(crate) struct RawLimits {
     /// what a tenant can make the gateway hold.
     #[schemars(extend("default" = "1GiB", "examples" = ["1GiB"]))]
     pub(crate) tenant_bytes: Option<RawSize>,
-    /// The longest READ or WRITE, a multiple of 64KiB from 64KiB to 64MiB; shown to clients as the maximum block size.
-    /// The default is what clients use that never asked.
+    /// The longest READ or WRITE for which every session has room of its own, a multiple of 64KiB from 64KiB to 64MiB; shown
+    /// to clients as the maximum block size. A longer one works too where `session-bytes` and `tenant-bytes` have room for
+    /// it. The default is what clients use that never asked.
     #[schemars(extend("default" = "32MiB", "examples" = ["32MiB"]))]
     pub(crate) largest_payload: Option<RawSize>,
     /// How fast each session may read and write. If absent there is no such bound.

@@ -166,7 +166,7 @@
 //! - Requests and answers: a session holds at most `session-bytes`, or a single request, and 512 bytes for each of
 //!   `session-requests`. Its first `largest-payload` bytes and those 512 are its own. What it holds beyond that comes out of
 //!   its tenant's `tenant-bytes`. So a tenant's sessions hold at most `tenant-bytes + sessions * (largest-payload + 512 *
-//!   session-requests)`. Every request is charged before its payload is read, until its reply is with the kernel: its
+//!   session-requests)`. A READ or WRITE that could never have room there is refused. Every request is charged before its payload is read, until its reply is with the kernel: its
 //!   payload or that of its answer, and 512 bytes for headers and an error's sentence. A
 //!   BLOCK_STATUS is charged 128 bytes more for each context, and, as far as there is room, 16 bytes for each extent that
 //!   its answer may have. No answer takes more than its request was charged: extents that do not fit are left out (the

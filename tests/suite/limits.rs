@@ -18,11 +18,11 @@ fn write(cookie: u64, offset: u64, length: u64, framing: Framing) -> Ask {
 }
 
 #[test]
-fn a_payload_over_the_largest_is_refused_and_skipped_in_step() -> Result<(), Trouble> {
+fn a_payload_for_which_there_can_be_no_room_is_refused_and_skipped_in_step() -> Result<(), Trouble> {
     let backend = Backend::start(Script::default())?;
-    let tables = "[limits]\nlargest-payload = \"128KiB\"\n\n".to_owned()
+    let tables = "[limits]\nlargest-payload = \"128KiB\"\nsession-bytes = \"128KiB\"\n\n".to_owned()
         + &export("vm", &backend.uri(), "")
-        + &export("small", &backend.uri(), "[export.limits]\nlargest-payload = \"64KiB\"\n");
+        + &export("small", &backend.uri(), "[export.limits]\nlargest-payload = \"64KiB\"\nsession-bytes = \"64KiB\"\n");
     let gateway = Gateway::start(&tables)?;
     for (name, largest) in [("vm", 128 * KIB), ("small", 64 * KIB)] {
         for framing in Framing::ALL {
@@ -69,6 +69,58 @@ fn clients_that_ask_for_block_sizes_keep_to_a_small_largest_payload() -> Result<
     Image::full(4).expect_same(&Image::read_from(&copy)?, "the copy")?;
     // libnbd splits nothing by itself: its user is told the maximum, and what is over it is an error, in step.
     run_python("over_the_maximum.py", &[uri])?.success()?;
+    gateway.end()
+}
+
+/// nbdcopy sends 256 KiB at a time, and more when told to, whatever maximum it was told.
+#[test]
+fn nbdcopy_works_where_the_largest_payload_is_smaller_than_its_requests() -> Result<(), Trouble> {
+    let served = Server::QemuNbdShared.start(&Image::sparse(4))?;
+    let tables = "[limits]\nlargest-payload = \"64KiB\"\nsession-bytes = \"1MiB\"\ntenant-bytes = \"1MiB\"\n\n"
+        .to_owned()
+        + &export("vm", &served.uri(), "");
+    let gateway = Gateway::start(&tables)?;
+    let uri = format!("nbd+unix:///vm?socket={}", gateway.socket().display());
+    let place = crate::place::Place::fresh()?;
+    let (source, copy) = (place.path("source"), place.path("copy"));
+    Image::full(4).write_to(&source)?;
+    for size in ["262144", "1048576"] {
+        let nbdcopy = || Call::new("nbdcopy").arg(format!("--request-size={size}"));
+        nbdcopy().arg("--allocated").arg(&source).arg(&uri).run()?.success()?;
+        nbdcopy().arg(&uri).arg(&copy).run()?.success()?;
+        Image::full(4).expect_same(&Image::read_from(&copy)?, "the copy")?;
+    }
+    gateway.end()
+}
+
+/// It waits for what others of its tenant hold; when the tenant may never hold so much any more, it is refused in step.
+#[test]
+fn a_long_request_waits_for_room_and_is_refused_once_there_can_be_none() -> Result<(), Trouble> {
+    let backend = Backend::start(Script::default())?;
+    let limits = |tenant: &str| {
+        format!("[limits]\nlargest-payload = \"64KiB\"\nsession-bytes = \"1MiB\"\ntenant-bytes = \"{tenant}\"\n\n")
+            + &export("", &backend.uri(), "")
+    };
+    let gateway = Gateway::start(&limits("512KiB"))?;
+    let (mut other, _) = RawClient::open(gateway.socket(), "", Framing::Structured)?;
+    let (mut client, _) = RawClient::open(gateway.socket(), "", Framing::Structured)?;
+    let ask = |length| write(1, 0, length * KIB, Framing::Structured);
+    let over = client.ask(ask(577), &[1; 577 << 10])?;
+    assert_eq!(over.error, errno::EINVAL, "more than the tenant may hold beyond the share");
+    client.ask(ask(576), &[1; 576 << 10])?.success()?;
+    let seen = backend.story(|story| story.seen.len());
+    backend.hold();
+    other.send(Ask::read(1, 0, 512 * KIB), &[])?;
+    backend.await_that("the other's", |story| story.seen.len() == seen + 1)?;
+    client.send(Ask::read(1, 0, 576 * KIB), &[])?;
+    gateway.write_down(&limits("448KiB"))?;
+    gateway.operator(&["reload"])?.run()?.success()?;
+    assert_eq!(client.reply()?.error, errno::EINVAL, "can't ever be let through");
+    backend.release();
+    other.reply()?.success()?;
+    client.ask(ask(512), &[1; 512 << 10])?.success()?;
+    client.leave()?;
+    other.leave()?;
     gateway.end()
 }
 

@@ -27,7 +27,7 @@ pub struct Limits {
     pub session_bytes: u64,
     /// Payload bytes of one tenant's sessions in memory; at least `largest_payload`. The same for all exports of a tenant.
     pub tenant_bytes: u64,
-    /// The longest READ or WRITE, in bytes: 64 KiB to 64 MiB, a multiple of 64 KiB.
+    /// The longest READ or WRITE for which every session has room of its own, in bytes: 64 KiB to 64 MiB, a multiple of 64 KiB.
     pub largest_payload: u32,
     /// How fast each session may read and write.
     pub session_io: IoRates,

@@ -22,7 +22,7 @@ pub(super) struct Rules {
     pub(super) end: u64,
     /// Whether writes past that go to the export all the same, which grows for them.
     pub(super) grows: bool,
-    /// The largest payload of a READ or WRITE.
+    /// The longest payload of a READ or WRITE that there can be room for.
     pub(super) largest: u64,
     /// How many contexts the client selected.
     pub(super) contexts: usize,
@@ -154,17 +154,19 @@ fn in_range(rules: &Rules, command: Cmd, offset: u64, length: u64, payload: u64,
     }
 
     if matches!(command, Cmd::READ | Cmd::WRITE) && length > rules.largest {
-        let largest = rules.largest;
-        return refuse(
-            Errno::EINVAL,
-            format!("{command} of {}; the largest payload here is {}", Bytes(length), Bytes(largest)),
-        );
+        return Verdict::Refuse(too_long(command, length, rules.largest), payload);
     }
 
     // FUA says something to commands that write; the others may carry it and need not pass it on.
     let writes = matches!(command, Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES);
     let keep = if writes { flags } else { flags.without(CmdFlags::FUA) };
     Verdict::Go(keep.without(CmdFlags::PAYLOAD_LEN))
+}
+
+/// A READ or WRITE for which there can't be room.
+pub(super) fn too_long(command: Cmd, length: u64, largest: u64) -> Failure {
+    let why = format!("{command} of {}; the largest payload here is {}", Bytes(length), Bytes(largest));
+    Failure::new(Errno::EINVAL, why)
 }
 
 /// A BLOCK_STATUS payload: `header` gets the length that it means; what to do, and the contexts that it asks for.

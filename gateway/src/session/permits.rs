@@ -22,6 +22,8 @@ use crate::net::Released;
 pub(super) const ANSWER: u64 = 512;
 /// Bytes that a BLOCK_STATUS takes for each context that it asks about: the chunk's header and one extent.
 pub(super) const CONTEXT: u64 = 128;
+/// The longest payload of all, in bytes, whatever the session may hold: what libnbd takes for the most too.
+const LONGEST: u64 = 64 << 20;
 /// Bytes of one extent.
 pub(super) const EXTENT: u64 = 16;
 
@@ -133,6 +135,10 @@ struct Held {
 pub(super) struct Permits {
     requests: u32,
     bytes: u64,
+    /// The longest payload that always has room, when it is alone.
+    largest: u64,
+    /// The longest payload that may have room, if the tenant has some too.
+    longest: u64,
     tenant: Arc<TenantBudget>,
     held: Mutex<Held>,
 }
@@ -142,8 +148,18 @@ impl Permits {
     /// own, and so is what the answers take.
     pub(super) fn new(requests: u32, bytes: u64, share: u64, tenant: Arc<TenantBudget>) -> Self {
         let answers = ANSWER * u64::from(requests);
+        let (largest, longest) = (share, bytes.min(LONGEST).max(share));
         let (bytes, share) = (bytes.saturating_add(answers), share.saturating_add(answers));
-        Self { requests, bytes, tenant, held: Mutex::new(Held { share, ..Held::default() }) }
+        Self { requests, bytes, largest, longest, tenant, held: Mutex::new(Held { share, ..Held::default() }) }
+    }
+
+    /// The longest payload that can be let through, asked for one of `length`: the session's share and, where that is
+    /// shorter, as much as the session and its tenant may ever hold. Whatever is longer would wait forever.
+    pub(super) fn longest(&self, length: u64) -> u64 {
+        if length <= self.largest {
+            return self.largest;
+        }
+        self.longest.min(self.largest.saturating_add(self.tenant.limit()))
     }
 
     /// Takes one request and its bytes, or remembers to wake the session's task when there may be room.
@@ -253,6 +269,18 @@ mod tests {
         assert_eq!(tenant.used(), 0);
         let alone = Permits::new(0, 1000, 2000, Arc::clone(&tenant));
         assert_eq!((alone.take_more(800), alone.take_more(800)), (500, 250), "half of what the session has left");
+    }
+
+    #[test]
+    fn a_payload_may_be_as_long_as_session_and_tenant_may_ever_hold() {
+        let tenant = TenantBudget::new(100, IoRates::default());
+        let permits = |bytes| Permits::new(4, bytes, 50, Arc::clone(&tenant));
+        assert_eq!((permits(1000).longest(50), permits(1000).longest(51)), (50, 150), "the share, and the tenant's");
+        assert_eq!((permits(120).longest(51), permits(50).longest(51)), (120, 50), "the session's");
+        tenant.adjust(60, IoRates::default());
+        assert_eq!(permits(1000).longest(150), 110, "as much as the tenant has now");
+        tenant.adjust(u64::MAX, IoRates::default());
+        assert_eq!(permits(u64::MAX).longest(u64::MAX), 64 << 20, "never more than that");
     }
 
     #[test]

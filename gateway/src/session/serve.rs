@@ -170,8 +170,7 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     drop(judged_by);
     let finish = Finish::new(front.drain.clone(), export.leaving());
     let gate = Turnstile::new(export.throttles());
-    let transmission =
-        Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), limits.largest, finish, gate);
+    let transmission = Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), finish, gate);
     let end = transmission.run().await;
     seat.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);

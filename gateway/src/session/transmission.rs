@@ -15,7 +15,7 @@ use nbd_gateway_policy::notice;
 use nbd_gateway_policy::offer::PastEnd;
 use tokio::time::{Instant, Sleep};
 
-use super::admit::{Rules, Verdict, admit, narrow};
+use super::admit::{Rules, Verdict, admit, narrow, too_long};
 use super::departure::Looks;
 use super::finish::{Finish, Order};
 use super::pacer::ACTIVE;
@@ -104,7 +104,6 @@ pub(super) struct Transmission {
     finished: Finished,
     /// When what is decoded now was admitted.
     stamp: Stamp,
-    largest: u64,
     finish: Finish,
     draining: bool,
     /// While the session parts: when its client has to have read what was written so far.
@@ -122,7 +121,6 @@ impl Transmission {
         read: ReadHalf,
         inbox: Inbox,
         pool: Arc<Pool>,
-        largest: u64,
         finish: Finish,
         gate: Turnstile,
     ) -> Self {
@@ -139,7 +137,6 @@ impl Transmission {
             jobs: Vec::with_capacity(64),
             finished: Finished::default(),
             stamp: Stamp::default(),
-            largest,
             finish,
             draining,
             patience: None,
@@ -297,6 +294,13 @@ impl Transmission {
                     self.step = Step::Permits(header, flags, only);
                 }
                 Step::Permits(header, flags, only) => {
+                    // Its tenant's bound may have been lowered while it waited.
+                    let (length, longest) = (charge(&header), self.session.permits.longest(charge(&header)));
+                    if length > longest {
+                        let payload = if header.command == Cmd::WRITE { length } else { 0 };
+                        self.step = Step::Skip(header, too_long(header.command, length, longest), payload);
+                        continue;
+                    }
                     let (share, inbox) = (&self.session.share, &self.inbox);
                     let queued = || queued(&header, inbox.received());
                     if !share.admits(charge(&header), queued, || self.session.task.lock().clone()) {
@@ -375,7 +379,7 @@ impl Transmission {
         self.draining
     }
 
-    fn rules(&self) -> Rules {
+    fn rules(&self, header: &RequestHeader) -> Rules {
         let agreement = &self.session.agreement;
         Rules {
             framing: agreement.framing,
@@ -384,7 +388,7 @@ impl Transmission {
             end: self.session.end(),
             // Past the ceiling nothing grows.
             grows: self.session.past_end() != PastEnd::Refuse && !self.session.sees_ceiling(),
-            largest: self.largest,
+            largest: self.session.permits.longest(charge(header)),
             contexts: agreement.contexts.len() + agreement.sizes.len(),
             draining: self.draining,
         }
@@ -397,7 +401,7 @@ impl Transmission {
         if header.command == Cmd::BLOCK_STATUS && self.only_sizes(&header) {
             return self.sizes(header);
         }
-        let verdict = admit(&self.rules(), &header);
+        let verdict = admit(&self.rules(&header), &header);
         self.verdict(header, verdict);
     }
 
@@ -414,7 +418,7 @@ impl Transmission {
 
     /// A BLOCK_STATUS payload has come.
     fn contexts(&mut self, mut header: RequestHeader, payload: &[u8]) {
-        match narrow(&self.rules(), &mut header, payload, &self.session.agreement.contexts) {
+        match narrow(&self.rules(&header), &mut header, payload, &self.session.agreement.contexts) {
             (Verdict::Go(flags), only) => self.step = Step::Turn(header, flags, Some(only)),
             (other, _) => self.verdict(header, other),
         }
