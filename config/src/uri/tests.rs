@@ -203,6 +203,8 @@ proptest! {
 
     #[test]
     fn a_unix_uri_survives_being_printed(name in ".{0,40}", path in proptest::collection::vec(1u8.., 1..=107)) {
+        // Abstract sockets and home directories, which are refused.
+        prop_assume!(!matches!(path.first(), Some(b'@' | b'~')));
         let name = ExportName::new(&name.replace('\0', "")).unwrap();
         let uri = NbdUri::unix(OsString::from_vec(path).into(), name).unwrap();
         prop_assert_eq!(uri.to_string().parse::<NbdUri>(), Ok(uri));
