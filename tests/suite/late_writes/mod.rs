@@ -42,9 +42,17 @@ fn flush(client: &mut RawClient) -> Result<(), Trouble> {
     client.ask(Ask { command: cmd::FLUSH, cookie: 99, ..Ask::default() }, &[])?.success().map(drop)
 }
 
-/// The client writes over its own write, which was sent again and answered; then the first copy lands. `at_once`: the server
-/// lets other requests pass the one that takes long, as qemu-nbd does not always.
-fn cut_before(far: &Path, slow: &Slow, at_once: bool) -> Result<(), Trouble> {
+/// Whether a server answers a READ while it still has a write that takes long.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    Answered,
+    /// By a qemu-nbd whose disk is itself on an NBD server: it keeps the bytes that it was sent until that write is answered,
+    /// also where neither a gateway nor a lost connection is involved (seen with 10.0.2). It answers writes.
+    Stuck,
+}
+
+/// The client writes over its own write, which was sent again and answered; then the first copy lands.
+fn cut_before(far: &Path, slow: &Slow, reads: Reads) -> Result<(), Trouble> {
     let cable = Cable::to(far)?;
     let more = "late-write-guard = \"3s\"\non-backend-loss = { hold = \"30s\", durable = true }";
     let gateway = Gateway::start(&export("vm", &at(&cable.near()), more))?.expecting_warnings();
@@ -54,19 +62,18 @@ fn cut_before(far: &Path, slow: &Slow, at_once: bool) -> Result<(), Trouble> {
     let lost = Instant::now();
     cable.cut();
     // The same bytes may be sent again at once, and read.
-    if at_once {
-        assert_eq!((client.reply()?.success()?.cookie, client.read(0, 512)?), (1, OLD.to_vec()));
-    }
-    send_write(&mut client, 2, &NEW)?;
-    if at_once {
-        // What does not overlap goes its way, and shows that the one before it was looked at.
-        client.write(4096, &NEW)?.success()?;
+    assert_eq!((client.reply()?.success()?.cookie, slow.disk()?), (1, OLD.to_vec()));
+    if reads == Reads::Answered {
         assert_eq!(client.read(0, 512)?, OLD);
     }
-    slow.land()?;
-    if !at_once {
-        assert_eq!(client.reply()?.success()?.cookie, 1);
+    send_write(&mut client, 2, &NEW)?;
+    // What does not overlap goes its way, and shows that the one before it was looked at.
+    client.write(4096, &NEW)?.success()?;
+    if reads == Reads::Answered {
+        assert_eq!(client.read(0, 512)?, OLD);
     }
+    assert_eq!(slow.disk()?, OLD);
+    slow.land()?;
     assert_eq!(client.reply()?.success()?.cookie, 2);
     ensure(lost.elapsed() >= Duration::from_secs(3), || "it did not wait".into())?;
     flush(&mut client)?;
@@ -77,7 +84,7 @@ fn cut_before(far: &Path, slow: &Slow, at_once: bool) -> Result<(), Trouble> {
 #[test]
 fn what_nbdkit_lands_after_a_cut_is_written_over() -> Result<(), Trouble> {
     let slow = Slow::start()?;
-    cut_before(&slow.served.socket, &slow, true)
+    cut_before(&slow.served.socket, &slow, Reads::Answered)
 }
 
 #[test]
@@ -89,7 +96,7 @@ fn what_qemu_nbd_lands_after_a_cut_is_written_over() -> Result<(), Trouble> {
         ["-t", "-e", "16", "-f", "raw", "-k", socket.to_str().expect("a path of the suite's"), &slow.served.uri()];
     let mut process = Running::start(&installed("qemu-nbd")?, words, place.path("log"))?;
     process.await_ready("its socket", || socket.exists())?;
-    cut_before(&socket, &slow, false)
+    cut_before(&socket, &slow, Reads::Stuck)
 }
 
 /// Nobody told the client what became of its write: a READ that showed the old bytes would be wrong a moment later.
