@@ -19,7 +19,7 @@ mod operator;
 pub use bound::Bound;
 pub use change::{Change, ChangeFault};
 pub use explain::{Explain, Known, UnknownFact};
-pub use operator::{Admin, Events, Exports, LedgerCommand, List, Order, Publish, Quota, Reconcile};
+pub use operator::{Admin, Events, Exports, LedgerCommand, List, Order, Publish, Quota, Reconcile, Settle};
 
 /// How a command ended, as every command's help states it.
 const EXIT_CODES: &str = "Exit codes:
@@ -481,6 +481,17 @@ mod tests {
                     command: LedgerCommand::Reconcile(Reconcile { dry_run: false, apply: true, admin: admin() }),
                 },
             ),
+            (
+                "nbd-gateway ledger settle a --keep",
+                Command::Ledger {
+                    command: LedgerCommand::Settle(Settle {
+                        name: "a".to_owned(),
+                        zero: false,
+                        keep: true,
+                        admin: admin(),
+                    }),
+                },
+            ),
             ("nbd-gateway drain", Command::Drain(List { admin: admin() })),
             ("nbd-gateway completions bash", Command::Completions { shell: Shell::Bash }),
             ("nbd-gateway client info nbd://h/x", client(ClientCommand::Info(Ask { uri: uri.clone(), json: false }))),
@@ -606,7 +617,7 @@ mod tests {
         }
         let mut count = 0;
         walk(&Cli::command(), &mut count);
-        assert_eq!(count, 26);
+        assert_eq!(count, 27);
     }
 
     #[test]

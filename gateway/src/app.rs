@@ -146,6 +146,7 @@ impl App {
         let measure = registry.remember(&snapshot);
         // Before anything of theirs is opened: it may grow.
         registry.allowances().restore(&snapshot.orders).await;
+        registry.count_files().await;
         let embedded = Embedded::default();
         open_embedded(&config, &registry, &embedded).await?;
         registry.expect_looks();

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Publish(order) => operator::publish(&order),
         Command::Quota(order) => operator::quota(&order),
         Command::Ledger { command: LedgerCommand::Reconcile(order) } => operator::reconcile(&order),
+        Command::Ledger { command: LedgerCommand::Settle(order) } => operator::settle(&order),
         Command::Reload(ask) => operator::reload(&ask),
         Command::Drain(ask) => operator::drain(&ask),
         Command::Agent(order) => agent::main(&order),

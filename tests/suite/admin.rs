@@ -216,6 +216,8 @@ fn every_error_is_a_sentence_in_json_and_says_what_to_do() -> Result<(), Trouble
         ("POST", "/api/v1/exports/a/resize", "[\"3MiB\", true]", 400, "expected an object"),
         ("POST", "/api/v1/exports/a/resize", "{\"size\": {}}", 400, "expected a number of bytes, or a text such as"),
         ("POST", "/api/v1/ledger/reconcile", "[true]", 400, "expected an object"),
+        ("POST", "/api/v1/exports/a/settle", "[true]", 400, "expected an object"),
+        ("POST", "/api/v1/exports/a/settle", "{\"zero\": true}", 409, "is not in doubt"),
         ("POST", "/api/v1/ledger/reconcile", "{", 400, "cannot read the body"),
     ] {
         let said = page(&[

@@ -49,6 +49,7 @@ mod meanwhile;
 mod memory;
 mod multiplex;
 mod observability;
+mod older_ledger;
 mod openapi;
 mod outage;
 mod own_disk;

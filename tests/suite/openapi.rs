@@ -117,6 +117,7 @@ fn every_answer_is_what_the_document_says() -> Result<(), Trouble> {
         Asked("DELETE", "/api/v1/exports/{name}/jobs/{job}", "/api/v1/exports/own/jobs/1", "", "409"),
         Asked("PATCH", "/api/v1/tenants/{name}", "/api/v1/tenants/blue", "{\"quota\": \"128MiB\"}", "200"),
         Asked("PATCH", "/api/v1/tenants/{name}", "/api/v1/tenants/none", "{\"quota\": null}", "404"),
+        Asked("POST", "/api/v1/exports/{name}/settle", "/api/v1/exports/own/settle", "{\"zero\": true}", "409"),
         Asked("POST", "/api/v1/ledger/reconcile", "/api/v1/ledger/reconcile", "{\"apply\": false}", "200"),
         Asked("POST", "/api/v1/reload", "/api/v1/reload", "", "200"),
         Asked("GET", "/api/v1/exports", "/api/v1/exports", "", "200"),

@@ -129,6 +129,31 @@ pub enum LedgerCommand {
     /// Exit code 0: all agrees. 1: something does not, or could not be measured.
     #[command(after_help = super::EXIT_CODES)]
     Reconcile(Reconcile),
+    /// Say what an export has, after an older copy of the ledger was restored
+    ///
+    /// A copy does not know what was shown, and zeroed, since it was made. So the exports of which it has a window, a size
+    /// that is held back or bytes to be zeroed are not resized, and show no more than it knows, until this is said of each.
+    #[command(after_help = super::EXIT_CODES)]
+    Settle(Settle),
+}
+
+/// What to settle.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["zero", "keep"]))]
+pub struct Settle {
+    /// The export, by its name
+    #[arg(value_name = "EXPORT")]
+    pub name: String,
+    /// The copy is right: what it has noted is zeroed, and what is past its window's end is nobody's
+    #[arg(long)]
+    pub zero: bool,
+    /// What is there is the tenant's: nothing is zeroed. A window's size has to be said afterwards: nbd-gateway resize
+    /// EXPORT SIZE --adopt
+    #[arg(long)]
+    pub keep: bool,
+    /// Where to ask.
+    #[command(flatten)]
+    pub admin: Admin,
 }
 
 /// How to reconcile.

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nbd_gateway_policy::types::{ExportName, TenantId};
 
-use super::backend::{Backend, BackendFault, Target};
+use super::backend::{Backend, BackendFault, Target, name_of_file};
 use super::driver::{Matched, command};
 use super::limits::Limits;
 use super::notify::Hook;
@@ -256,6 +257,24 @@ impl Exports {
     pub(super) fn tls(&self) -> impl Iterator<Item = &UriTls> {
         let entries = self.names.iter().filter_map(|name| self.exact.get(name));
         entries.chain(self.templates.iter().map(|(_, entry)| entry)).filter_map(|entry| entry.target.tls())
+    }
+
+    /// The directories in which files of templates are, each file right in one.
+    pub(super) fn directories(&self) -> impl Iterator<Item = PathBuf> {
+        self.templates.iter().filter_map(|(_, entry)| match &entry.target {
+            Target::File { path, .. } if !path.names_directories() => Some(path.directory()),
+            _ => None,
+        })
+    }
+
+    /// The name of a template's export whose file this is.
+    pub(super) fn name_of_file(&self, file: &Path) -> Option<String> {
+        self.templates.iter().find_map(|(template, entry)| {
+            let Target::File { path, .. } = &entry.target else { return None };
+            let name = template.name_of(&name_of_file(path.matched(file.to_str()?)?)?);
+            let own = self.resolve(&name).ok()?;
+            matches!(&own.backend, Backend::File { path, .. } if path == file).then_some(name)
+        })
     }
 
     /// The templates, in the order in which they are tried.

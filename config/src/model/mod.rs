@@ -207,6 +207,16 @@ impl Config {
         self.exports.described()
     }
 
+    /// The directories in which files of templates are.
+    pub fn directories_of_templates(&self) -> impl Iterator<Item = PathBuf> {
+        self.exports.directories()
+    }
+
+    /// The name of the export that a file in one of them is; none: it is nobody's.
+    pub fn export_of_file(&self, file: &Path) -> Option<String> {
+        self.exports.name_of_file(file)
+    }
+
     /// How backends are reached by TLS, one entry for each export or template that says so.
     pub fn backends_tls(&self) -> impl Iterator<Item = &UriTls> {
         self.exports.tls()

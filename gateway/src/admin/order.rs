@@ -1,6 +1,8 @@
 //! What an operator orders: a size, a quota, what is to be made of a backend's own size, the end. Each waits for its outcome, and
 //! each needs the token.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
@@ -15,7 +17,8 @@ use super::Shared;
 use super::answer::{Object, refuse, refused, tell, unopened, unread};
 use super::look::{one, open_now, tenant};
 use super::name::Name;
-use super::view::{Draining, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, Wanted};
+use super::view::{Draining, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, Settle, Settled, Wanted};
+use crate::export::NotSettled;
 use crate::reload::NotReloaded;
 use crate::resize::allowance::{self, NotOrdered};
 
@@ -139,6 +142,25 @@ pub(super) async fn reconcile(
     };
     match shared.registry.reconcile(apply).await {
         Ok(audited) => tell(Reconciled::of(apply, &audited)),
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
+    }
+}
+
+/// What an export has whose ledger is an older copy.
+pub(super) async fn settle(
+    State(shared): State<Shared>,
+    Path(Name(name)): Path<Name>,
+    body: Result<Json<Object<Settle>>, JsonRejection>,
+) -> Response {
+    let zero = match body {
+        Ok(Json(Object(Settle { zero }))) => zero,
+        Err(error) => return unread(&error, "send {\"zero\": false}"),
+    };
+    let settling = tokio::spawn(Arc::clone(&shared.registry).settle_older(name.clone(), zero));
+    match settling.await {
+        Ok(Ok(())) => tell(Settled { export: name, zero }),
+        Ok(Err(error @ NotSettled::NotInDoubt(_))) => refuse(StatusCode::CONFLICT, error),
+        Ok(Err(error @ NotSettled::Ledger(_))) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
         Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
     }
 }

@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use super::answer::{explain, refuse};
 use super::token::{self, TokenFile};
 use super::view::{
-    Draining, EventView, ExportView, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView,
-    TenantView, UnopenedView,
+    Draining, EventView, ExportView, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView, Settle,
+    Settled, TenantView, UnopenedView,
 };
 use super::{Reach, Shared, events, host, look, openapi, order, page, state};
 
@@ -158,6 +158,16 @@ pub(super) fn table() -> Vec<Route> {
                 "resizes an export, or adopts what its backend is; answers with the size now in force",
                 json::<Resized>(),
                 post(order::resize),
+            )
+        },
+        Route {
+            takes: Some(json::<Settle>()),
+            fails: &[StatusCode::CONFLICT, StatusCode::SERVICE_UNAVAILABLE],
+            ..ordered(
+                "/api/v1/exports/{name}/settle",
+                "says what an export has whose ledger is an older copy: with `zero` what the ledger noted is zeroed, else what is there is kept",
+                json::<Settled>(),
+                post(order::settle),
             )
         },
         ordered(

@@ -20,7 +20,7 @@ use crate::resize::jobs::Job;
 use crate::session::SessionInfo;
 
 pub use self::lanes::{HealthView, LaneView};
-pub use self::ledger::{AccountView, EventView, Reconcile, Reconciled};
+pub use self::ledger::{AccountView, EventView, Reconcile, Reconciled, Settle, Settled};
 
 /// An export that is open.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

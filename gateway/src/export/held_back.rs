@@ -11,7 +11,8 @@ use crate::resize::notes::Notes;
 /// Notes what an export shows that closes, whatever the ledger took of it.
 pub(super) fn remember(notes: &Notes, export: &Export) {
     let window = matches!(export.settings().config.resize.driver, Driver::Window { .. });
-    if export.policy().publish == Publish::Manual && !window {
+    let older = notes.is_older(export.resizer().export_name());
+    if export.policy().publish == Publish::Manual && !window && !older {
         let disk = export.resizer().glance.now().map(|seen| seen.disk);
         let shown = Size::new(export.size()).ok().filter(|shown| disk.is_some_and(|disk| disk > *shown));
         notes.know_shown(export.resizer().export_name(), shown);

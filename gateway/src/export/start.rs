@@ -78,7 +78,8 @@ pub(super) async fn open(
         }
     };
     // What an earlier life exposed and did not get to zero is not shown before it is zero.
-    let unzeroed = shared.notes.owed(&export);
+    let mut unzeroed = shared.notes.owed(&export);
+    let older = shared.notes.is_older(&export);
     let shown = held_back::shown(&shared.notes, &export, policy.publish, disk);
     // What there is counts, also in a file that its server has not looked at again.
     let length = match &driver {
@@ -90,7 +91,7 @@ pub(super) async fn open(
     let smaller = match window {
         Some(_) => None,
         // Made anew each time.
-        None if in_memory => None,
+        None if in_memory || older => None,
         None => Smaller::than_recorded(
             (shared.book.size(&export), there),
             shared.notes.lowered(&export),
@@ -102,8 +103,19 @@ pub(super) async fn open(
     let end = window.map_or(kept.map_or(shown, |smaller| smaller.shown), |window| window.size);
     let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
     view.publish(Shown { size: size.bytes(), generation: 0 });
+    if older {
+        // Clients may have written there since.
+        unzeroed.clear();
+    }
     // Of a window what it shows; of what may have to be adopted what is on record, which stays until that is decided.
-    let count = if window.is_some() { size } else { kept.map_or(there, |smaller| smaller.recorded) };
+    let count = if older {
+        // Nobody knows how much of it was shown.
+        shared.book.size(&export).unwrap_or_default().max(there)
+    } else if window.is_some() {
+        size
+    } else {
+        kept.map_or(there, |smaller| smaller.recorded)
+    };
     let lowered = shared.notes.lowered(&export).is_some();
     let news = shared.book.open(&export, &tenant, count);
     // What was held back is shown now, and not to be held back again.
@@ -138,6 +150,7 @@ pub(super) async fn open(
         unzeroed,
         timeout: resize.timeout,
         unrecorded,
+        older,
         unwritten: false,
     };
     let shows = match window {
@@ -146,6 +159,7 @@ pub(super) async fn open(
     };
     let mut clerk = Clerk::new(Arc::clone(&shared.notes), config.name.clone(), config.tenant.clone(), shows);
     if (news || let_go || lowered)
+        && !older
         && let Err(error) = clerk.open(count, core.view().shown()).await
     {
         tracing::warn!(export = name, %error, "the ledger does not take the size of an export; nothing of it grows until it does");

@@ -5,8 +5,8 @@
 //! The directory is locked too: a lock file looks like one that may be removed, and then the next process makes its own.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::LedgerError;
 
 /// The database, in the state directory.
 pub const DATABASE: &str = "ledger.sqlite";
-/// Locked while a process has the ledger; its number is in it.
+/// Locked while a process has the ledger; its number is in it, and how many commits there have been.
 const LOCK: &str = "ledger.lock";
 
 /// The mode of new files.
@@ -26,9 +26,11 @@ const STRANGERS: u32 = 0o007;
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) database: PathBuf,
+    /// How many commits the last process that was here had counted; none: it did not say.
+    pub(super) counted: Option<u64>,
     /// A gateway has been here before, or something else has made the database's file.
     pub(super) used: bool,
-    _lock: File,
+    lock: File,
     _directory: File,
 }
 
@@ -44,7 +46,7 @@ impl Place {
         let state = fs::canonicalize(state).map_err(at(state, "find the state directory"))?;
         let (database, lock) = (state.join(DATABASE), state.join(LOCK));
         let used = lock.exists() || database.exists();
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -55,7 +57,7 @@ impl Place {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let by = fs::read_to_string(&lock).ok().and_then(|text| text.trim().parse().ok());
+                let by = written(&lock, 0);
                 return Err(LedgerError::InUse { path: database, by });
             }
             Err(TryLockError::Error(cause)) => return Err(at(&lock, "lock")(cause)),
@@ -66,10 +68,22 @@ impl Place {
             // Not every file system locks directories; then the file has to do.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        // For the message above and nothing else, so that a full disk is no reason to stop here.
-        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { database, used, _lock: file, _directory: directory })
+        let counted = written(&lock, 1);
+        let place = Self { database, counted, used, lock: file, _directory: directory };
+        place.count(counted.unwrap_or_default());
+        Ok(place)
     }
+
+    /// Notes how many commits there have been, beside the database: an older copy of that has fewer. Not synced: a count that is
+    /// behind finds less and accuses nobody. So a full disk is no reason to stop either.
+    pub(super) fn count(&self, commits: u64) {
+        let _ = self.lock.write_all_at(format!("{:<10}\n{commits:020}\n", std::process::id()).as_bytes(), 0);
+    }
+}
+
+/// The number in a line of the lock file.
+fn written<T: std::str::FromStr>(lock: &Path, line: usize) -> Option<T> {
+    fs::read_to_string(lock).ok()?.lines().nth(line)?.trim().parse().ok()
 }
 
 /// Names, sizes and quotas of all tenants are in the ledger: its owner alone reads a new one (SQLite gives the files beside

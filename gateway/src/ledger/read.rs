@@ -34,7 +34,10 @@ impl Store {
                         generation: row.number(4)?,
                         at: UnixMillis(row.number(6)?),
                     },
-                    quarantine: row.raw(5)?,
+                    // Of an older copy that can't be written now, all of them.
+                    quarantine: row
+                        .raw::<Option<String>>(5)?
+                        .or_else(|| self.older.then(|| "the ledger is an older copy".into())),
                 })
             },
         )?;
@@ -95,6 +98,16 @@ impl Store {
                 })
             },
         )
+    }
+
+    /// How many commits the database counts.
+    pub(super) fn tally(&self) -> Result<u64, LedgerError> {
+        if !self.has("tally")? {
+            return Ok(0);
+        }
+        let commits = "SELECT coalesce((SELECT commits FROM tally), 0)";
+        let read = self.connection.query_row(commits, [], |row| row.get::<_, i64>(0));
+        read.map(i64::unsigned_abs).map_err(|cause| self.trouble("read how many commits there were", cause))
     }
 
     fn has(&self, table: &str) -> Result<bool, LedgerError> {

@@ -87,6 +87,14 @@ CREATE TABLE IF NOT EXISTS changed (
 ) STRICT;
 ";
 
+/// How many commits there have been. An older version of this program does not count its own.
+const TALLY: &str = "
+CREATE TABLE IF NOT EXISTS tally (
+    one     INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+    commits INTEGER NOT NULL
+) STRICT;
+";
+
 /// Makes a connection ready: its settings, and the tables if the database is new. Whether it is.
 pub(super) fn prepare(connection: &mut Connection, path: &Path, journal: &str) -> Result<bool, LedgerError> {
     let version = settle_in(connection, journal).map_err(|cause| sqlite(path, cause))?;
@@ -151,6 +159,7 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
 pub(super) fn bring_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(ORDERS)?;
     connection.execute_batch(MARKS)?;
+    connection.execute_batch(TALLY)?;
     connection.pragma_update(None, "user_version", VERSION)
 }
 

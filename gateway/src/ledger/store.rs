@@ -14,6 +14,10 @@ use super::{LedgerError, place, schema};
 
 /// How many events are kept: the newest so many.
 pub(super) const HISTORY: i64 = 100_000;
+/// Of what an older copy says, a size is measured again before it is used; this is not.
+const DOUBT: &str = "UPDATE export SET quarantine = 'the ledger is an older copy' WHERE quarantine IS NULL
+    AND (shown IS NOT NULL OR EXISTS (SELECT 1 FROM zeroing WHERE zeroing.export = export.name))";
+const COUNT: &str = "INSERT INTO tally (one, commits) VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET commits = ?1";
 /// Where a database is that is nowhere.
 const NOWHERE: &str = "(in memory)";
 
@@ -26,7 +30,11 @@ pub(super) struct Store {
     /// The first write of this process has yet to come: what earlier ones reserved is unsettled, and the table says
     /// otherwise.
     fresh: bool,
-    _place: Option<Place>,
+    /// How many commits there have been, of earlier processes too.
+    commits: u64,
+    /// The database is an older copy than the one that was here last, and that is not written down yet.
+    pub(super) older: bool,
+    place: Option<Place>,
 }
 
 /// What became of several changes.
@@ -59,7 +67,9 @@ impl Store {
                  forgotten"
             );
         }
-        Ok(Self::new(connection, path, Some(place)))
+        let mut store = Self::new(connection, path, Some(place));
+        store.look_for_an_older_copy(new)?;
+        Ok(store)
     }
 
     pub(super) fn in_memory() -> Result<Self, LedgerError> {
@@ -70,7 +80,26 @@ impl Store {
     }
 
     const fn new(connection: Connection, path: PathBuf, place: Option<Place>) -> Self {
-        Self { connection, path, history: HISTORY, fresh: true, _place: place }
+        Self { connection, path, history: HISTORY, fresh: true, commits: 0, older: false, place }
+    }
+
+    /// Whether the database counts fewer commits than the last process that was here.
+    fn look_for_an_older_copy(&mut self, new: bool) -> Result<(), LedgerError> {
+        let inside = self.tally()?;
+        let beside = self.place.as_ref().and_then(|place| place.counted).unwrap_or_default();
+        self.commits = inside.max(beside);
+        self.older = !new && beside > inside;
+        if self.older {
+            tracing::error!(
+                ledger = %self.path.display(),
+                commits = inside,
+                expected = beside,
+                "the ledger is an older copy of the one that was here last; what it says of windows, of sizes that are held back \
+                 and of ranges to be zeroed is not used before an operator has said what these exports have: nbd-gateway \
+                 ledger settle EXPORT"
+            );
+        }
+        Ok(())
     }
 
     /// Does what a new process does first. It shows whether anything can be written, and makes durable what there is:
@@ -99,11 +128,15 @@ impl Store {
     }
 
     fn transact(&mut self, changes: &[&Change]) -> rusqlite::Result<Vec<Result<i64, LedgerError>>> {
+        let before = self.connection.total_changes();
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if self.fresh {
             transaction.execute("UPDATE reservation SET state = 'unsettled'", [])?;
             // Always a write, where the line above may find nothing to change.
             schema::bring_up(&transaction)?;
+        }
+        if self.older {
+            transaction.execute(DOUBT, [])?;
         }
         let mut answers = Vec::with_capacity(changes.len());
         for change in changes {
@@ -122,8 +155,17 @@ impl Store {
                 }
             }
         }
+        let commits = self.commits.saturating_add(1);
+        let counts = self.fresh || transaction.total_changes() > before;
+        if counts {
+            transaction.execute(COUNT, [i64::try_from(commits).unwrap_or(i64::MAX)])?;
+        }
         transaction.commit()?;
-        self.fresh = false;
+        if counts {
+            self.commits = commits;
+            self.place.iter().for_each(|place| place.count(commits));
+        }
+        (self.fresh, self.older) = (false, false);
         Ok(answers)
     }
 

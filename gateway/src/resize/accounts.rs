@@ -157,6 +157,9 @@ impl<H: Hands> Coordinator<H> {
     /// What counts now, read anew: of a window what it shows. With `apply` the books and the ledger have it afterwards, if
     /// the ledger takes it.
     pub(super) async fn audit(&mut self, apply: bool) -> Result<Size, String> {
+        if self.at.older {
+            return Err(self.refusal(Reason::OlderLedger).to_string());
+        }
         if apply {
             if self.has_loose_ends() {
                 self.settle().await;

@@ -98,6 +98,8 @@ pub struct Start {
     pub timeout: Duration,
     /// A window that has no size on record, over a disk that does not read as zeroes past it.
     pub unrecorded: bool,
+    /// The ledger is an older copy, and nobody has said yet what the export has: it stays as it is.
+    pub older: bool,
     /// The ledger has not taken what counts.
     pub unwritten: bool,
 }
@@ -234,7 +236,7 @@ impl<H: Hands> Coordinator<H> {
                 true
             }
             Act::Adjusted => {
-                if self.at.disk > self.at.size {
+                if self.at.disk > self.at.size && !self.at.older {
                     // What can't be read now is looked at again.
                     let _ = self.look().await;
                     self.show();
@@ -321,6 +323,9 @@ impl<H: Hands> Coordinator<H> {
     }
 
     async fn carry(&mut self, wish: &Wish, asking: Option<Asking>, job: u64) -> Answer {
+        if self.at.older {
+            return Err(self.refusal(Reason::OlderLedger));
+        }
         if self.jobs.was_cancelled(job) {
             return Err(self.refusal(Reason::Cancelled));
         }

@@ -5,7 +5,7 @@
 //! is shown the new size. A window's size is written down before it is shown. Here is what an export finds when it is
 //! opened; what a coordinator has written while it runs is the [`Clerk`](super::entry::Clerk)'s.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ pub struct Notes {
     /// How far windows go, and what is shown of exports that have more.
     shown: Mutex<HashMap<ExportName, Size>>,
     marks: Marks,
+    /// What the ledger says of these is out of date: it is an older copy.
+    older: Mutex<HashSet<ExportName>>,
     /// What exports were asked to shrink to, where the outcome is not on record.
     lowered: Mutex<HashMap<ExportName, Size>>,
 }
@@ -52,6 +54,15 @@ impl Notes {
         // An earlier version wrote the largest size there is where it meant none.
         let shown = |known: Known| known.shown.filter(|shown| *shown != Size::MAX);
         let shown = snapshot.exports.iter().filter_map(|row| Some((row.name.clone(), shown(row.known)?))).collect();
+        let older = snapshot.exports.iter().filter(|row| row.quarantine.is_some()).map(|row| row.name.clone());
+        let older: HashSet<ExportName> = older.collect();
+        for export in &older {
+            tracing::warn!(
+                export = export.as_str(),
+                "the ledger is an older copy; what was to be zeroed is not, and the export is not resized, before an operator \
+                 says what it has: nbd-gateway ledger settle"
+            );
+        }
         let mut lowered: HashMap<ExportName, Size> = HashMap::new();
         for row in snapshot.reservations.iter().filter(|row| row.to < row.from) {
             let to = lowered.entry(row.export.clone()).or_insert(row.to);
@@ -61,6 +72,7 @@ impl Notes {
             ledger,
             owed: Mutex::new(snapshot.zeroing.clone()),
             shown: Mutex::new(shown),
+            older: Mutex::new(older),
             lowered: Mutex::new(lowered),
             marks,
         }
@@ -119,6 +131,44 @@ impl Notes {
     /// How far a window goes; none: nobody has it on record. Of others what was shown last; none: all that there was.
     pub fn shown(&self, export: &ExportName) -> Option<Size> {
         self.shown.lock().get(export).copied()
+    }
+
+    /// Whether what the ledger says of an export is out of date, and nobody has said yet what it has.
+    pub fn is_older(&self, export: &ExportName) -> bool {
+        self.older.lock().contains(export)
+    }
+
+    /// An operator says what such an export has: with `zero` what the ledger has noted is to be zeroed, and its window ends
+    /// where the ledger says; else what is there is its tenant's, and of a `window` nothing is on record any more. What an
+    /// operator has not published stays held back. Cancel-safe: no.
+    ///
+    /// # Errors
+    /// The ledger's; then it is in doubt as before.
+    pub async fn settle_older(&self, export: &ExportName, zero: bool, window: bool) -> Result<(), LedgerError> {
+        let snapshot = self.ledger.snapshot().await?;
+        if !zero {
+            for range in self.owed(export) {
+                self.clear(export, range).await?;
+            }
+            if let Some(row) = snapshot.exports.iter().find(|row| window && row.name == *export) {
+                let known = Known { shown: None, reach: Some(Size::MAX), at: now(), ..row.known };
+                self.ledger.record_size(record(export, &row.tenant, known)).await?;
+                self.know_shown(export, None);
+            }
+        }
+        let tenant = snapshot.exports.iter().find(|row| row.name == *export).map(|row| row.tenant.clone());
+        let event = NewEvent {
+            at: now(),
+            kind: Kind::Settled.word(),
+            tenant,
+            export: Some(export.clone()),
+            detail: format!("an operator says of the older copy of the ledger: {}", if zero { "zero" } else { "keep" }),
+            old_size: None,
+            new_size: None,
+        };
+        self.ledger.quarantine(export, None, now(), Some(event)).await?;
+        self.older.lock().remove(export);
+        Ok(())
     }
 
     /// What an export was asked to shrink to, if nobody has put the outcome on record: so small it may be found.

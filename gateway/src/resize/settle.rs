@@ -54,7 +54,7 @@ impl Exposed {
 impl<H: Hands> Coordinator<H> {
     /// A size that the backend told somebody.
     pub(super) async fn hint(&mut self, size: u64) {
-        if self.standing == Standing::Ready && size == self.at.disk.bytes() {
+        if self.at.older || self.standing == Standing::Ready && size == self.at.disk.bytes() {
             return;
         }
         // What can't be read now is looked at again.

@@ -224,6 +224,8 @@ pub enum Reason {
         /// The size shown.
         size: Size,
     },
+    /// The ledger is an older copy, and an operator has yet to say what the export has.
+    OlderLedger,
     /// The ledger can't record the growth, so it is not begun.
     LedgerUnavailable,
     /// The backend has not been measured since the start, so nobody knows what there is to grow from.

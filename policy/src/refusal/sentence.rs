@@ -111,6 +111,10 @@ impl fmt::Display for Refusal {
                 f,
                 "export `{export}` shows the first {size} of its backend, nobody has on record whether it had more, and what is there does not read as zeroes; say which size it had: nbd-gateway resize {export} SIZE --adopt"
             ),
+            Reason::OlderLedger => write!(
+                f,
+                "export `{export}` can't be resized: the ledger is an older copy; say what the export has: nbd-gateway ledger settle {export} --zero, or --keep"
+            ),
             Reason::LedgerUnavailable => {
                 write!(f, "export `{export}` can't grow now: the ledger can't record it; ask the operator")
             }

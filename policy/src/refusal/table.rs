@@ -48,6 +48,7 @@ impl Reason {
                 | Self::OverMaxStep { .. }
                 | Self::BackendFull
                 | Self::Unrecorded { .. }
+                | Self::OlderLedger
                 | Self::LedgerUnavailable
                 | Self::Unmeasured
                 | Self::Busy
@@ -82,6 +83,7 @@ impl Reason {
             | Self::AdoptOther { .. }
             | Self::TooManyExports { .. }
             | Self::Unrecorded { .. }
+            | Self::OlderLedger
             | Self::TooManySessions { .. }
             | Self::Cancelled => Errno::Perm,
             Self::OverQuota { .. }
@@ -138,6 +140,7 @@ impl Reason {
             Self::OverMaxStep { .. } => "max-step",
             Self::BackendFull => "backend-full",
             Self::Unrecorded { .. } => "unrecorded",
+            Self::OlderLedger => "older-ledger",
             Self::LedgerUnavailable => "ledger",
             Self::Unmeasured => "unmeasured",
             Self::Busy => "busy",
@@ -154,7 +157,7 @@ impl Reason {
     }
 
     /// Every label there is, in the order of the list: so that each series can exist from the start, at 0.
-    pub const LABELS: [&'static str; 42] = [
+    pub const LABELS: [&'static str; 43] = [
         "zero",
         "impossible",
         "not-offered",
@@ -185,6 +188,7 @@ impl Reason {
         "max-step",
         "backend-full",
         "unrecorded",
+        "older-ledger",
         "ledger",
         "unmeasured",
         "busy",

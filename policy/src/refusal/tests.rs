@@ -211,6 +211,14 @@ fn table() -> Vec<(Reason, u32, u32, &'static str, &'static str)> {
              there does not read as zeroes; say which size it had: nbd-gateway resize vm7 SIZE --adopt",
         ),
         (
+            Reason::OlderLedger,
+            1,
+            28,
+            "older-ledger",
+            "export `vm7` can't be resized: the ledger is an older copy; say what the export has: nbd-gateway ledger \
+             settle vm7 --zero, or --keep",
+        ),
+        (
             Reason::LedgerUnavailable,
             28,
             28,

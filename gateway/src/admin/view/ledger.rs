@@ -57,6 +57,23 @@ pub struct Reconcile {
     pub apply: bool,
 }
 
+/// An order that says what an export has whose ledger is an older copy.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settle {
+    /// What the ledger has noted is zeroed; else what is there is kept.
+    pub zero: bool,
+}
+
+/// What was settled.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Settled {
+    /// Of which export.
+    pub export: String,
+    /// What the ledger had noted is zeroed; else what is there is kept.
+    pub zero: bool,
+}
+
 /// The ledger, held against what there is.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Reconciled {

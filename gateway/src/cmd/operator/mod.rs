@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use nbd_gateway_config::cli::{Admin, Bound, Change, Events, Exports, List, Order, Publish, Quota, Reconcile};
+use nbd_gateway_config::cli::{Admin, Bound, Change, Events, Exports, List, Order, Publish, Quota, Reconcile, Settle};
 use nbd_gateway_policy::types::{Bytes, Count};
 use serde::de::DeserializeOwned;
 
@@ -96,6 +96,18 @@ pub fn reconcile(args: &Reconcile) -> ExitCode {
         Ok(false) => ExitCode::from(super::FAILED),
         done => ended(done.map(drop)),
     }
+}
+
+/// What an export has whose ledger is an older copy.
+pub fn settle(args: &Settle) -> ExitCode {
+    let path = format!("/api/v1/exports/{}/settle", part(&args.name));
+    let order = crate::admin::view::Settle { zero: args.zero };
+    let told = |done: crate::admin::view::Settled| {
+        let what = if done.zero { "what the ledger has noted is zeroed" } else { "what is there is kept" };
+        format!("{}: {what}\n", shown::plain(&done.export))
+    };
+    let asked = Ask::of(&args.admin).and_then(|asked| asked.order(&path, Some(&order))?.print(args.admin.json, told));
+    ended(asked)
 }
 
 /// The configuration file.

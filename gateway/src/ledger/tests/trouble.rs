@@ -370,3 +370,47 @@ async fn a_file_that_was_moved_away_or_replaced_takes_no_more_until_it_is_back()
         assert_eq!(snapshot.exports[0].known.size, size(3));
     }
 }
+
+/// A copy's notes of what is to be zeroed would zero what clients have written since, and its windows hide what they showed.
+#[tokio::test]
+async fn an_older_copy_is_known_by_its_count_and_what_it_says_of_windows_and_zeroes_is_in_doubt() {
+    let scratch = Scratch::new();
+    let record = |name: &str, bytes, shown| RecordSize {
+        export: export(name),
+        tenant: TenantId::default(),
+        known: Known { size: size(bytes), shown, ..Known::default() },
+        event: None,
+    };
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    ledger.record_size(record("plain", 8, None)).await.unwrap();
+    ledger.record_size(record("window", 4, Some(size(4)))).await.unwrap();
+    ledger.record_size(record("grown", 8, None)).await.unwrap();
+    ledger.record_zeroing(&export("grown"), range(4, 8), None).await.unwrap();
+    ledger.close().await;
+    let doubtful = |snapshot: &Snapshot| -> Vec<String> {
+        let doubtful = snapshot.exports.iter().filter(|row| row.quarantine.is_some());
+        doubtful.map(|row| row.name.as_str().to_owned()).collect()
+    };
+    let copy = scratch.0.join("copy");
+    fs::copy(scratch.0.join("ledger.sqlite"), &copy).unwrap();
+    let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
+    assert!(doubtful(&snapshot).is_empty(), "it is the one that was here last");
+    ledger.record_size(record("window", 6, Some(size(6)))).await.unwrap();
+    ledger.close().await;
+    fs::copy(&copy, scratch.0.join("ledger.sqlite")).unwrap();
+    for _ in 0..2 {
+        let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
+        assert_eq!(doubtful(&snapshot), ["grown", "window"], "until somebody says otherwise");
+        ledger.close().await;
+    }
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    ledger.quarantine(&export("window"), None, UnixMillis(1), None).await.unwrap();
+    ledger.close().await;
+    // A count that is behind accuses nobody, nor does one that is gone.
+    for lock in ["1\n00000000000000000000\n", "1\n", ""] {
+        fs::write(scratch.0.join("ledger.lock"), lock).unwrap();
+        let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
+        assert_eq!(doubtful(&snapshot), ["grown"]);
+        ledger.close().await;
+    }
+}

@@ -134,6 +134,7 @@ impl Play {
             unzeroed: Vec::new(),
             timeout: Duration::from_secs(1),
             unrecorded: false,
+            older: false,
             unwritten: false,
         };
         let hands = Fake { state: Arc::clone(&state), export };
@@ -320,6 +321,7 @@ impl Play {
             unzeroed,
             timeout: *timeout,
             unrecorded: false,
+            older: false,
             unwritten: false,
         };
         self.book = book;
