@@ -47,8 +47,8 @@ pub(crate) struct RawConfig {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct RawListener {
-    /// `IP:PORT` with an IPv4 address or an IPv6 address in brackets, `unix:PATH` for a Unix socket, or `systemd:NAME`
-    /// for the socket that systemd passes under that name (FileDescriptorName= of the socket unit).
+    /// `IP:PORT` with an IPv4 address or an IPv6 address in brackets (a link-local one with its network interface:
+    /// `[fe80::1%eth0]:10809`), `unix:PATH` for a Unix socket, or `systemd:NAME` for the socket that systemd passes under that name (FileDescriptorName= of the socket unit).
     #[schemars(required, extend("examples" = ["0.0.0.0:10809", "[::]:10809", "unix:/run/nbd-gateway.sock", "systemd:nbd"]))]
     pub(crate) address: Option<String>,
     /// `off`: no TLS; `allow`: TLS for clients that ask for it (NBD_OPT_STARTTLS); `require`: clients that do not ask get

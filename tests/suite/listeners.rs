@@ -2,7 +2,7 @@
 //! taken from its owner.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv6Addr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -38,6 +38,36 @@ fn ipv6_addresses_are_listened_on_and_told_as_uris_that_work() -> Result<(), Tro
         gateway.end()?;
     }
     Ok(())
+}
+
+/// The first link-local address of this machine, and the name of its interface: address, number, bits, scope, flags, name.
+fn link_local() -> Option<(Ipv6Addr, String)> {
+    let addresses = fs::read_to_string("/proc/net/if_inet6").ok()?;
+    let found = addresses.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    found.filter(|words| words.get(3) == Some(&"20")).find_map(|words| {
+        Some((Ipv6Addr::from_bits(u128::from_str_radix(words[0], 16).ok()?), (*words.get(5)?).to_owned()))
+    })
+}
+
+#[test]
+fn a_link_local_address_is_listened_on_and_connected_to_by_the_name_of_its_interface() -> Result<(), Trouble> {
+    let Some((address, interface)) = link_local() else {
+        eprintln!("skipped: this machine has no link-local address");
+        return Ok(());
+    };
+    let server = Gateway::start_in(Place::fresh()?, &tables(&[&format!("[{address}%{interface}]:0")], ""))?;
+    let told = server.told("listening on ").to_owned();
+    let (host, port) = told.rsplit_once(':').unwrap();
+    ensure(host.starts_with(&format!("nbd://[{address}%25")), || told.clone())?;
+    // By its name, and as the gateway prints it, by its number.
+    for uri in [format!("nbd://[{address}%25{interface}]:{port}/a"), format!("{told}/a")] {
+        let gateway = Gateway::start(&export("b", &uri, ""))?;
+        assert_eq!(size_of(&gateway.uri("b"))?, "1048576", "{uri}");
+        gateway.end()?;
+        let size = Call::new(&binary()?.display().to_string()).args(["client", "size", &uri]).run()?.success()?;
+        ensure(size.stdout.contains("1048576") || size.stdout.contains("1 MiB"), || size.stdout.clone())?;
+    }
+    server.end()
 }
 
 /// What systemd does for a .socket unit: `activate.py NAME=ADDRESS… -- PROGRAM…`.

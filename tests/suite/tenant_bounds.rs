@@ -78,7 +78,7 @@ fn a_tenants_clients_come_no_faster_than_they_may() -> Result<(), Trouble> {
     for name in ["a", "b"] {
         opened(&gateway, name)?.0.leave()?;
     }
-    turned_away(&gateway, "c", "tenant `blue` is at its session-rate; try again in 4")?;
+    turned_away(&gateway, "c", "tenant `blue` is at its session-rate; try again in 12h")?;
     gateway.end()
 }
 
@@ -114,7 +114,7 @@ fn a_resize_over_the_rate_is_refused_with_eperm_and_when_to_try_again() -> Resul
     }
     let reply = client.ask(resize(4, 4 * MIB), &[])?;
     assert_eq!(reply.error, errno::EPERM);
-    ensure(reply.message.contains("at its resize-rate; try again in 4"), || reply.message.clone())?;
+    ensure(reply.message.contains("at its resize-rate; try again in 12h"), || reply.message.clone())?;
     // As told as any other refusal; who hammers does not fill the log and the history.
     let again = client.ask(resize(6, 4 * MIB), &[])?;
     assert_eq!(again.error, errno::EPERM);
@@ -211,7 +211,7 @@ fn a_notify_that_is_too_soon_is_refused_with_when_to_try_again() -> Result<(), T
     assert_eq!(client.ask(once(1), &[])?.success()?.sizes, [told.size]);
     let reply = client.ask(once(2), &[])?;
     assert_eq!(reply.error, errno::EPERM);
-    ensure(reply.message.contains("at its session-notice-rate; try again in 86"), || reply.message.clone())?;
+    ensure(reply.message.contains("at its session-notice-rate; try again in 24h"), || reply.message.clone())?;
     // It is the session's own.
     let (mut other, _) = opened(&gateway, "a")?;
     assert_eq!(other.ask(once(1), &[])?.success()?.sizes, [told.size]);

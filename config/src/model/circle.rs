@@ -47,6 +47,9 @@ fn is_at(uri: &NbdUri, listener: &ListenAddress) -> bool {
     match (uri.endpoint(), listener) {
         (Endpoint::Unix(path), ListenAddress::Unix(own)) => path.components().eq(own.components()),
         (Endpoint::Tcp { host, port }, ListenAddress::Tcp(own)) => *port == own.port() && reaches(host, *own),
+        (Endpoint::Tcp { host: Host::Zoned(to, by), port: at }, ListenAddress::Zoned { address, zone, port }) => {
+            (to, by, at) == (address, zone, port)
+        }
         _ => false,
     }
 }
@@ -58,6 +61,8 @@ fn reaches(host: &Host, own: SocketAddr) -> bool {
             let local = name.eq_ignore_ascii_case("localhost") || name.eq_ignore_ascii_case("localhost.");
             local && (own.is_loopback() || own.is_unspecified())
         }
+        // Whether a name is that of the number is known when it is bound.
+        Host::Zoned(..) => false,
         Host::Address(address) => {
             let address = address.to_canonical();
             // Connecting to the unspecified address connects to this host.
@@ -88,6 +93,7 @@ mod tests {
     fn a_backend_that_is_the_export_itself_is_found_by_every_address_of_the_listener() {
         for (listener, backend) in [
             ("127.0.0.1:10809", "nbd://127.0.0.1/a"),
+            ("[fe80::1%eth0]:10809", "nbd://[fe80::1%25eth0]/a"),
             ("127.0.0.1:10809", "nbd://localhost/a"),
             ("0.0.0.0:10809", "nbd://127.0.0.1/a"),
             ("0.0.0.0:10809", "nbd://localhost/a"),

@@ -50,9 +50,12 @@ fn entry(raw: RawClient, listeners: &Listeners, mut section: Section<'_>) -> Ent
             section.note_with("listener", format_args!("there is no listener `{text}`{meant}"), None);
         }
         match address {
-            ListenAddress::Tcp(_) if local => section.note("listener", nobody),
+            ListenAddress::Tcp(_) | ListenAddress::Zoned { .. } if local => section.note("listener", nobody),
             ListenAddress::Unix(_) if remote => section.note("listener", nobody),
-            ListenAddress::Tcp(_) | ListenAddress::Unix(_) | ListenAddress::Systemd(_) => {}
+            ListenAddress::Tcp(_)
+            | ListenAddress::Zoned { .. }
+            | ListenAddress::Unix(_)
+            | ListenAddress::Systemd(_) => {}
         }
         conditions.push(Condition::Listener(label));
     }

@@ -8,7 +8,7 @@ mod split;
 mod tls;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -55,6 +55,9 @@ pub enum Host {
     Name(String),
     /// An address; IPv6 stands in brackets in an URI.
     Address(IpAddr),
+    /// A link-local IPv6 address, and its zone: the name or the number of one of this host's network interfaces, after `%25`
+    /// in an URI (RFC 6874).
+    Zoned(Ipv6Addr, String),
 }
 
 /// Why a text is not an NBD URI that can be used.
@@ -87,6 +90,11 @@ pub enum UriFault {
     /// A host with characters that a host name does not have, or a malformed address.
     #[error("`{0}` is not a host: use a name, an IPv4 address or an IPv6 address in brackets, like [::1]")]
     Host(String),
+    /// `[fe80::1%eth0]`, `[::1%25lo]`.
+    #[error(
+        "`{0}` has no zone as one is written: it stands after %25 and a link-local address, and is the name or number of a network interface, like [fe80::1%25eth0]"
+    )]
+    Zone(String),
     /// A port that is not a number from 1 to 65535.
     #[error("`{0}` is not a port: use 1 to 65535")]
     Port(String),
@@ -154,8 +162,12 @@ impl NbdUri {
     }
 
     /// An export of a TCP server at an address.
-    pub fn tcp(address: std::net::SocketAddr, export: ExportName) -> Self {
-        Self::new(Endpoint::Tcp { host: Host::Address(address.ip()), port: address.port() }, export, None)
+    pub fn tcp(address: SocketAddr, export: ExportName) -> Self {
+        let host = match address {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => Host::Zoned(*v6.ip(), v6.scope_id().to_string()),
+            _ => Host::Address(address.ip()),
+        };
+        Self::new(Endpoint::Tcp { host, port: address.port() }, export, None)
     }
 
     /// An export of a server at a Unix socket, or why the path is none.
@@ -182,6 +194,12 @@ impl NbdUri {
     pub fn tls_mut(&mut self) -> Option<&mut UriTls> {
         self.tls.as_mut()
     }
+}
+
+/// Whether an address can have a zone, and a network interface could be called so (dev_valid_name of Linux).
+pub(crate) fn can_be_zoned(address: Ipv6Addr, zone: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%' | b'[' | b']');
+    address.is_unicast_link_local() && (1..=15).contains(&zone.len()) && zone.bytes().all(legal)
 }
 
 /// Whether a path begins with what a shell would replace by a home directory. It would be a directory called `~`.
@@ -255,6 +273,7 @@ impl fmt::Display for Host {
             Self::Name(name) => f.write_str(name),
             Self::Address(IpAddr::V4(address)) => write!(f, "{address}"),
             Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Zoned(address, zone) => write!(f, "[{address}%25{}]", encode(zone.as_bytes())),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Takes an URI apart into raw parts, escapes untouched, so that a template can put names in after the parts are known:
 //! what a client calls an export can then never become a host, a path or a parameter.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use super::{DEFAULT_PORT, Host, UriFault, UriTls};
+use super::{DEFAULT_PORT, Host, UriFault, UriTls, can_be_zoned, decode};
 
 /// An URI taken apart. The export and the socket are still percent-encoded, and not yet checked; of TLS all is.
 pub(crate) struct Parts<'a> {
@@ -89,9 +89,12 @@ fn host_and_port(authority: &str) -> Result<(Host, u16), UriFault> {
     let bad_host = || UriFault::Host(authority.to_owned());
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let (address, after) = rest.split_once(']').ok_or_else(bad_host)?;
-        let address: Ipv6Addr = address.parse().map_err(|_| bad_host())?;
+        let host = match address.split_once('%') {
+            Some((address, zone)) => zoned(address, zone).ok_or_else(|| UriFault::Zone(authority.to_owned()))?,
+            None => Host::Address(IpAddr::V6(address.parse().map_err(|_| bad_host())?)),
+        };
         let port = if after.is_empty() { Some("") } else { after.strip_prefix(':') };
-        (Host::Address(IpAddr::V6(address)), port.ok_or_else(bad_host)?)
+        (host, port.ok_or_else(bad_host)?)
     } else {
         let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
         if port.contains(':') {
@@ -102,6 +105,12 @@ fn host_and_port(authority: &str) -> Result<(Host, u16), UriFault> {
     // RFC 3986, 3.2.3: an empty port is the default one.
     let number = if port.is_empty() { Some(DEFAULT_PORT) } else { digits(port) };
     Ok((host, number.ok_or_else(|| UriFault::Port(port.to_owned()))?))
+}
+
+/// RFC 6874, 2: what follows the address's `%` begins with the `25` that makes it one.
+fn zoned(address: &str, zone: &str) -> Option<Host> {
+    let (address, zone) = (address.parse().ok()?, decode(zone.strip_prefix("25")?).ok()?);
+    can_be_zoned(address, &zone).then_some(Host::Zoned(address, zone))
 }
 
 fn digits(port: &str) -> Option<u16> {

@@ -48,6 +48,9 @@ fn a_host_is_a_name_or_an_address_and_the_port_defaults_to_10809() {
         ("nbd://127.0.0.1:65535/x", tcp(Host::Address("127.0.0.1".parse().unwrap()), 65535)),
         ("nbd://[::1]/x", tcp(v6("::1"), 10809)),
         ("nbd://[fe80::2]:7/x", tcp(v6("fe80::2"), 7)),
+        ("nbd://[fe80::2%25eth0.7]:7/x", tcp(Host::Zoned("fe80::2".parse().unwrap(), "eth0.7".to_owned()), 7)),
+        ("nbd://[fe80::2%253]/x", tcp(Host::Zoned("fe80::2".parse().unwrap(), "3".to_owned()), 10809)),
+        ("nbd://[fe80::2%25a%40b]/x", tcp(Host::Zoned("fe80::2".parse().unwrap(), "a@b".to_owned()), 10809)),
     ] {
         assert_eq!(uri(text).endpoint(), &endpoint, "{text}");
     }
@@ -77,6 +80,7 @@ fn tls_is_asked_for_by_the_scheme_and_told_by_parameters() {
 fn the_name_that_a_certificate_must_have_is_the_host_unless_another_is_told() {
     let name = |text: &str| uri(text).tls().unwrap().name_of(uri(text).endpoint());
     assert_eq!(name("nbds://h:1/x").as_deref(), Some("h"));
+    assert_eq!(name("nbds://[fe80::1%25eth0]/x").as_deref(), Some("fe80::1"));
     assert_eq!(name("nbds://[::1]/x").as_deref(), Some("::1"));
     assert_eq!(name("nbds://10.0.0.5/x?tls-hostname=a.example").as_deref(), Some("a.example"));
     assert_eq!(name("nbds://h/x?tls-hostname=%3A%3A1").as_deref(), Some("::1"));
@@ -127,6 +131,11 @@ fn a_bad_host_or_port_is_named() {
     let host = "is not a host: use a name, an IPv4 address or an IPv6 address in brackets, like [::1]";
     for text in ["::1", "[::1", "[::g]", "[::1]x", "[127.0.0.1]", "fe80::1:80"] {
         assert_eq!(fault(&format!("nbd://{text}/x")), format!("`{text}` {host}"));
+    }
+    let zone = "has no zone as one is written: it stands after %25 and a link-local address, and is the name or number of a \
+                network interface, like [fe80::1%25eth0]";
+    for text in ["[fe80::1%eth0]", "[fe80::1%25]", "[::1%25lo]", "[fe80::1%25a%2Fb]", "[fe80::1%25sixteen-letters-]"] {
+        assert_eq!(fault(&format!("nbd://{text}/x")), format!("`{text}` {zone}"));
     }
     for text in ["a b", "a%20b", "ä", "{}", &"x".repeat(254)] {
         assert_eq!(fault(&format!("nbd://{text}/x")), format!("`{text}` {host}"));
@@ -207,6 +216,14 @@ proptest! {
         prop_assume!(!matches!(path.first(), Some(b'@' | b'~')));
         let name = ExportName::new(&name.replace('\0', "")).unwrap();
         let uri = NbdUri::unix(OsString::from_vec(path).into(), name).unwrap();
+        prop_assert_eq!(uri.to_string().parse::<NbdUri>(), Ok(uri));
+    }
+
+    #[test]
+    fn a_zone_survives_being_printed(low: [u8; 8], zone in "[!-$&-.0-9;-Z^-~]{1,15}", port in 1u16..) {
+        let low = low.iter().fold(0, |n, byte| n << 8 | u128::from(*byte));
+        let host = Host::Zoned(Ipv6Addr::from_bits(0xfe80 << 112 | low), zone);
+        let uri = NbdUri::new(tcp(host, port), ExportName::new("x").unwrap(), None);
         prop_assert_eq!(uri.to_string().parse::<NbdUri>(), Ok(uri));
     }
 

@@ -33,6 +33,8 @@ impl UriTls {
         self.hostname.clone().or_else(|| match endpoint {
             Endpoint::Tcp { host: Host::Name(name), .. } => Some(name.clone()),
             Endpoint::Tcp { host: Host::Address(address), .. } => Some(address.to_string()),
+            // Certificates know nothing of this host's interfaces.
+            Endpoint::Tcp { host: Host::Zoned(address, _), .. } => Some(address.to_string()),
             Endpoint::Unix(_) => None,
         })
     }

@@ -105,6 +105,7 @@ fn plain(host: &Host) -> Host {
             Host::Name(name.strip_suffix('.').map_or_else(|| name.clone(), str::to_owned))
         }
         Host::Address(address) => Host::Address(address.to_canonical()),
+        Host::Zoned(..) => host.clone(),
     }
 }
 

@@ -89,6 +89,9 @@ impl Bound {
         let failed = |error| BindError::Bind { address: label.clone(), error };
         let (listening, path) = match address {
             ListenAddress::Tcp(address) => (vec![Listening::tcp(*address, only_v6, backlog).map_err(failed)?], None),
+            ListenAddress::Zoned { address, zone, port } => {
+                (vec![Listening::zoned(*address, zone, *port, backlog).map_err(failed)?], None)
+            }
             ListenAddress::Unix(path) => {
                 clear_way(path).await?;
                 (vec![Listening::unix(path, backlog).map_err(failed)?], Some(path.clone()))
@@ -96,7 +99,7 @@ impl Bound {
             ListenAddress::Systemd(name) => (inherited.take(name)?, None),
         };
         let bound = |listening: Listening| {
-            let tcp = || listening.local_tcp().map(|address| format!("nbd://{address}"));
+            let tcp = || listening.local_tcp().map(|address| format!("nbd://{address}").replace('%', "%25"));
             let unix = || {
                 let uri = NbdUri::unix(listening.local_path()?, ExportName::new("").ok()?).ok()?;
                 Some(uri.to_string())

@@ -3,12 +3,12 @@
 //! Owns the options of a socket that listens. Decides nothing about who may connect.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixSocket};
 
-use super::Stream;
+use super::{Stream, zone};
 
 /// What the kernel cuts every backlog to.
 const MOST: &str = "/proc/sys/net/core/somaxconn";
@@ -35,6 +35,12 @@ impl Listening {
         }
         socket.bind(address)?;
         Ok(Self::Tcp(socket.listen(backlog)?))
+    }
+
+    /// The same for a link-local address on the network interface of that name.
+    pub fn zoned(address: Ipv6Addr, zone: &str, port: u16, backlog: u32) -> io::Result<Self> {
+        let address = zone::on(zone, address, port, &TcpSocket::new_v6()?)?;
+        Self::tcp(address, true, backlog)
     }
 
     /// Binds a Unix socket's path. Within a runtime.

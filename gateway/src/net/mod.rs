@@ -8,6 +8,7 @@ mod peer;
 mod pool;
 mod stream;
 mod tls;
+mod zone;
 
 pub use far_end::FarEnd;
 pub use listening::{Listening, check_backlog};

@@ -10,15 +10,15 @@ use std::time::Duration;
 use bytes::BytesMut;
 use nbd_gateway_config::{Endpoint, Host, NbdUri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, tcp, unix};
 use tokio::time::Instant;
 
-use super::{FarEnd, Peer, TlsRead, TlsStream, TlsWrite, keepalive};
+use super::{FarEnd, Peer, TlsRead, TlsStream, TlsWrite, keepalive, zone};
 
 /// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// Host (name or address, without brackets) and port.
+    /// Host (name or address, without brackets, an IPv6 one perhaps with `%` and its zone) and port.
     Tcp(String, u16),
     /// A Unix socket's path.
     Unix(PathBuf),
@@ -30,6 +30,9 @@ impl Address {
         match uri.endpoint() {
             Endpoint::Tcp { host: Host::Name(name), port } => Address::Tcp(name.clone(), *port),
             Endpoint::Tcp { host: Host::Address(address), port } => Address::Tcp(address.to_string(), *port),
+            Endpoint::Tcp { host: Host::Zoned(address, zone), port } => {
+                Address::Tcp(format!("{address}%{zone}"), *port)
+            }
             Endpoint::Unix(path) => Address::Unix(path.clone()),
         }
     }
@@ -79,7 +82,14 @@ impl Stream {
     pub async fn connect(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                let stream = match host.split_once('%').and_then(|(ip, zone)| Some((ip.parse().ok()?, zone))) {
+                    Some((ip, zone)) => {
+                        let socket = TcpSocket::new_v6()?;
+                        let address = zone::on(zone, ip, *port, &socket)?;
+                        socket.connect(address).await?
+                    }
+                    None => TcpStream::connect((host.as_str(), *port)).await?,
+                };
                 stream.set_nodelay(true)?;
                 keepalive::watch(&stream, keepalive::OF_SERVERS);
                 Ok(Stream::Tcp(stream))
