@@ -8,13 +8,14 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nbd_gateway_config::NbdUri;
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::AgentFault;
 use super::device::{Device, SECTOR};
 use super::size::whole;
 use crate::cmd::client::ClientFault;
-use crate::net::{Address, Stream};
+use crate::net::{Address, Reached, Stream};
 use crate::proto::handshake::client::{Client, Negotiated, Progress, Wishes};
 use crate::proto::{ExportFlags, Framing, Inbox, Info};
 
@@ -39,16 +40,17 @@ impl Link {
     /// Dials and negotiates. `shrink` opts in to sizes that become smaller: a server may let nobody shrink an export
     /// that somebody has open who did not.
     pub(super) async fn open(uri: &NbdUri, shrink: bool) -> Result<Self, AgentFault> {
-        match tokio::time::timeout(DEADLINE, Self::negotiate(uri, shrink)).await {
+        let reached = Mutex::default();
+        match tokio::time::timeout(DEADLINE, Self::negotiate(uri, shrink, &reached)).await {
             Ok(opened) => opened,
             Err(_) => {
-                let endpoint = uri.endpoint().to_string();
-                Err(ClientFault::Deadline { endpoint, seconds: DEADLINE.as_secs() }.into())
+                let (endpoint, reached) = (uri.endpoint().to_string(), reached.into_inner());
+                Err(ClientFault::Deadline { endpoint, seconds: DEADLINE.as_secs(), reached }.into())
             }
         }
     }
 
-    async fn negotiate(uri: &NbdUri, shrink: bool) -> Result<Self, AgentFault> {
+    async fn negotiate(uri: &NbdUri, shrink: bool, reached: &Mutex<Reached>) -> Result<Self, AgentFault> {
         if uri.tls().is_some() {
             // Never in the clear what was to go through TLS.
             let why = "its URI asks for TLS, which the kernel does not speak: use nbd:// or nbd+unix://".to_owned();
@@ -56,6 +58,7 @@ impl Link {
         }
         let refused = |cause| ClientFault::Connect { endpoint: uri.endpoint().to_string(), cause };
         let mut stream = Stream::connect(&Address::of(uri)).await.map_err(refused)?;
+        *reached.lock() = Reached::Connection;
         let infos = if shrink { vec![Info::BLOCK_SIZE, Info::RESIZE] } else { vec![Info::BLOCK_SIZE] };
         let wishes = Wishes { framing: Framing::Simple, infos, ..Wishes::go(uri.export().as_str()) };
         let (mut client, mut inbox) = (Client::new(wishes), Inbox::default());
@@ -80,6 +83,7 @@ impl Link {
             if stream.fill(room).await.map_err(ClientFault::Broken)? == 0 {
                 return Err(ClientFault::from(client.handle_eof()).into());
             }
+            *reached.lock() = Reached::Greeting;
         }
     }
 

@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Connected, Link};
 use crate::fence::Server;
-use crate::net::{Address, Stream, TlsStream};
+use crate::net::{Address, Reached, Stream, TlsStream};
 use crate::proto::handshake::client::{Client, Closed, Contexts, Goal, HandshakeError, Negotiated, Progress, Wishes};
 use crate::proto::{Inbox, Info, Opt, Rep};
 use crate::tls::{BackendTls, TlsFault};
@@ -52,15 +53,14 @@ pub enum DialError {
         fault: TlsFault,
     },
     /// No answer in time. `qemu-nbd` without `-e` leaves a second connection without a greeting.
-    #[error(
-        "backend {address} did not finish the handshake within {} (dial-timeout); does it take one more connection?",
-        Span(*.limit)
-    )]
+    #[error("backend {address}: {}", .reached.late(format_args!("{} (dial-timeout)", Span(*.limit))))]
     Late {
         /// Where to.
         address: Address,
         /// How long it had.
         limit: Duration,
+        /// What there was of it.
+        reached: Reached,
     },
 }
 
@@ -129,7 +129,7 @@ impl Dialer {
             dialled => return Ok((dialled?, self.clone())),
         };
         let plain = Self { plain: true, ..self.clone() };
-        match tokio::time::timeout_at(until, plain.handshake(until)).await {
+        match tokio::time::timeout_at(until, plain.handshake(until, &Mutex::default())).await {
             Ok(Ok(connected)) => {
                 tracing::warn!(%error, "a backend is used without extended headers, structured replies and metadata contexts until its export is opened again");
                 Ok((connected, plain))
@@ -141,10 +141,10 @@ impl Dialer {
 
     /// One connection, ready for transmission. Cancel-safe: yes, a half-made connection is closed.
     pub async fn dial(&self) -> Result<Connected, DialError> {
-        let until = Instant::now() + self.limit;
-        match tokio::time::timeout_at(until, self.handshake(until)).await {
+        let (until, reached) = (Instant::now() + self.limit, Mutex::default());
+        match tokio::time::timeout_at(until, self.handshake(until, &reached)).await {
             Ok(result) => result,
-            Err(_) => Err(DialError::Late { address: self.address.clone(), limit: self.limit }),
+            Err(_) => Err(self.late(reached.into_inner())),
         }
     }
 
@@ -156,14 +156,18 @@ impl Dialer {
         Some(stream.map(|stream| Link { made, server: Server::of(&stream) }).map_err(failed))
     }
 
-    async fn handshake(&self, until: Instant) -> Result<Connected, DialError> {
+    fn late(&self, reached: Reached) -> DialError {
+        DialError::Late { address: self.address.clone(), limit: self.limit, reached }
+    }
+
+    async fn handshake(&self, until: Instant, reached: &Mutex<Reached>) -> Result<Connected, DialError> {
         let wishes = Wishes {
             contexts: Contexts::All,
             infos: vec![Info::NAME, Info::DESCRIPTION, Info::BLOCK_SIZE, Info::RESIZE],
             ..Wishes::go(self.export.clone())
         };
         let wishes = if self.plain { wishes.only_what_is_needed() } else { wishes };
-        let (mut negotiation, negotiated) = self.negotiate(wishes, until).await?;
+        let (mut negotiation, negotiated) = self.negotiate(wishes, until, reached).await?;
         negotiation.send().await?;
         let Negotiation { stream, inbox, link, .. } = negotiation;
         Ok(Connected { negotiated, stream, inbox, link })
@@ -172,11 +176,11 @@ impl Dialer {
     /// A connection that stays in its negotiation, and what the server says of the export there; size 0 is what some say of
     /// every export. Cancel-safe: as [`Dialer::dial`].
     pub async fn watch(&self) -> Result<(Negotiation, Negotiated), DialError> {
-        let until = Instant::now() + self.limit;
+        let (until, reached) = (Instant::now() + self.limit, Mutex::default());
         let wishes = Wishes { goal: Goal::Watch, ..Wishes::go(self.export.clone()).only_what_is_needed() };
-        match tokio::time::timeout_at(until, self.negotiate(wishes, until)).await {
+        match tokio::time::timeout_at(until, self.negotiate(wishes, until, &reached)).await {
             Ok(result) => result,
-            Err(_) => Err(DialError::Late { address: self.address.clone(), limit: self.limit }),
+            Err(_) => Err(self.late(reached.into_inner())),
         }
     }
 
@@ -188,18 +192,27 @@ impl Dialer {
             Ok(Ok(Some(negotiated))) => Ok(negotiated),
             Ok(Ok(None)) => Err(DialError::Handshake { address: self.address.clone(), error: HandshakeError::Over }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(DialError::Late { address: self.address.clone(), limit: self.limit }),
+            Err(_) => Err(self.late(Reached::Greeting)),
         }
     }
 
-    async fn negotiate(&self, wishes: Wishes, until: Instant) -> Result<(Negotiation, Negotiated), DialError> {
+    async fn negotiate(
+        &self,
+        wishes: Wishes,
+        until: Instant,
+        reached: &Mutex<Reached>,
+    ) -> Result<(Negotiation, Negotiated), DialError> {
         let address = || self.address.clone();
         let made = Instant::now();
         let stream = Stream::connect_until(&self.address, until).await;
         let stream = stream.map_err(|error| DialError::Connect { address: address(), error })?;
+        *reached.lock() = Reached::Connection;
         let client = Client::new(Wishes { tls: self.tls.is_some(), ..wishes });
         let link = Link { made, server: Server::of(&stream) };
         let mut negotiation = Negotiation { address: address(), client, stream, inbox: Inbox::default(), link };
+        // It is the server's to speak first.
+        negotiation.receive().await?;
+        *reached.lock() = Reached::Greeting;
         loop {
             match (negotiation.go_on().await?, &self.tls) {
                 (Some(negotiated), _) => return Ok((negotiation, negotiated)),
@@ -269,12 +282,72 @@ impl Negotiation {
                 Progress::Need(_) | Progress::Listed(_) => {}
             }
             self.send().await?;
-            let room = self.inbox.bytes();
-            room.reserve(8192);
-            let filled = self.stream.fill(room).await;
-            if filled.map_err(|error| self.broken(error))? == 0 {
-                return Err(DialError::Handshake { address: self.address.clone(), error: self.client.handle_eof() });
-            }
+            self.receive().await?;
         }
+    }
+
+    async fn receive(&mut self) -> Result<(), DialError> {
+        let room = self.inbox.bytes();
+        room.reserve(8192);
+        match self.stream.fill(room).await {
+            Ok(0) => Err(DialError::Handshake { address: self.address.clone(), error: self.client.handle_eof() }),
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.broken(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    async fn late(address: std::net::SocketAddr) -> String {
+        let dialer = Dialer {
+            address: Address::Tcp(address.ip().to_string(), address.port()),
+            export: "x".to_owned(),
+            tls: None,
+            limit: Duration::from_secs(10),
+            plain: false,
+        };
+        dialer.dial().await.unwrap_err().to_string()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_keeps_us_waiting_is_told_by_how_far_it_let_us_come() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = silent.local_addr().unwrap();
+        let expect = format!(
+            "backend {at}: connected, but the server sent no greeting within 10s (dial-timeout): is it accepting, and does it \
+             take one more connection?"
+        );
+        assert_eq!(late(at).await, expect, "never accepted");
+
+        let server = tokio::spawn(async move {
+            // The first is the one of before.
+            let before = silent.accept().await.unwrap();
+            let (mut stream, _) = silent.accept().await.unwrap();
+            stream.write_all(b"NBDMAGICIHAVEOPT\0\x03").await.unwrap();
+            (before, stream, std::future::pending::<()>().await)
+        });
+        let expect = format!("backend {at}: the server did not finish the handshake within 10s (dial-timeout)");
+        assert_eq!(late(at).await, expect, "greeted, and no more");
+        server.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_whose_queue_of_connections_is_full_is_not_said_to_have_connected() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = socket.listen(0).unwrap();
+        let at = full.local_addr().unwrap();
+        let one_more = || std::net::TcpStream::connect_timeout(&at, Duration::from_millis(200)).ok();
+        let queued: Vec<_> = std::iter::from_fn(one_more).collect();
+        let expect = format!(
+            "backend {at}: no connection within 10s (dial-timeout): is the host up, and is the server accepting?"
+        );
+        assert_eq!(late(at).await, expect, "{} in the queue", queued.len());
     }
 }

@@ -105,6 +105,12 @@ impl Stream {
         loop {
             match Self::connect(address).await {
                 Err(error) if passes(&error) && Instant::now() + pause < until => tokio::time::sleep(pause).await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::Error::new(
+                        error.kind(),
+                        "its queue of connections is full: is the server accepting?",
+                    ));
+                }
                 connected => return connected,
             }
             pause = (pause * 2).min(Duration::from_millis(500));
@@ -403,7 +409,8 @@ mod tests {
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         let soon = || Instant::now() + Duration::from_millis(200);
         let error = Stream::connect_until(&address, soon()).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "the last error is told, not that the time is over");
+        let why = "its queue of connections is full: is the server accepting?";
+        assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::WouldBlock, why));
         let waiting = tokio::spawn({
             let (address, until) = (address.clone(), Instant::now() + Duration::from_secs(60));
             async move { Stream::connect_until(&address, until).await }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::Buf;
 use nbd_gateway_config::NbdUri;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::ClientFault;
 use super::pieces::Range;
-use crate::net::{Address, Stream, TlsStream};
+use crate::net::{Address, Reached, Stream, TlsStream};
 use crate::proto::handshake::client::{Client, Negotiated, Progress, Wishes};
 use crate::proto::reply::{Body, Event, Expected, MAX_EXTENTS, ReplyReader};
 use crate::proto::request::RequestHeader;
@@ -117,12 +118,18 @@ impl Connection {
     }
 
     async fn dial(uri: &NbdUri, wishes: Wishes) -> Result<Self, ClientFault> {
-        let endpoint = || uri.endpoint().to_string();
+        let (endpoint, reached) = (|| uri.endpoint().to_string(), Mutex::default());
         let tls = BackendTls::of(uri, None)?;
         let open = async {
             let stream = Stream::connect_until(&Address::of(uri), tokio::time::Instant::now() + DEADLINE).await;
             let mut stream = stream.map_err(|cause| ClientFault::Connect { endpoint: endpoint(), cause })?;
+            *reached.lock() = Reached::Connection;
             let (mut client, mut inbox) = (Client::new(Wishes { tls: tls.is_some(), ..wishes }), Inbox::default());
+            // It is the server's to speak first.
+            if receive(&mut stream, &mut inbox).await? == 0 {
+                return Err(client.handle_eof().into());
+            }
+            *reached.lock() = Reached::Greeting;
             let stream = match tls {
                 Some(tls) => {
                     until_tls(&mut client, &mut inbox, &mut stream).await?;
@@ -134,10 +141,9 @@ impl Connection {
             };
             Self::agree(Box::new(stream), client, inbox).await
         };
-        match tokio::time::timeout(DEADLINE, open).await {
-            Ok(opened) => opened,
-            Err(_) => Err(ClientFault::Deadline { endpoint: endpoint(), seconds: DEADLINE.as_secs() }),
-        }
+        let opened = tokio::time::timeout(DEADLINE, open).await;
+        let (endpoint, seconds, reached) = (endpoint(), DEADLINE.as_secs(), reached.into_inner());
+        opened.unwrap_or(Err(ClientFault::Deadline { endpoint, seconds, reached }))
     }
 
     /// Negotiates on a stream. Wishes must have the goal to enter transmission.

@@ -6,6 +6,7 @@ use std::io;
 use thiserror::Error;
 
 use super::voice::shown;
+use crate::net::Reached;
 use crate::proto::handshake::client::HandshakeError;
 use crate::proto::reply::BadReply;
 use crate::proto::resize::Wish;
@@ -35,14 +36,14 @@ pub enum ClientFault {
         fault: TlsFault,
     },
     /// A connection, but no export within the deadline.
-    #[error(
-        "{endpoint} did not finish the handshake within {seconds} s; a server that takes one client at a time may have one"
-    )]
+    #[error("{endpoint}: {}", .reached.late(format_args!("{seconds} s")))]
     Deadline {
         /// Where to.
         endpoint: String,
         /// How long was waited.
         seconds: u64,
+        /// What there was of it.
+        reached: Reached,
     },
     /// The handshake failed.
     #[error(transparent)]
