@@ -163,7 +163,7 @@ fn a_first_configuration_works_as_the_readme_says() -> Result<(), Trouble> {
 #[test]
 fn an_operator_resizes_as_the_readme_says() -> Result<(), Trouble> {
     let said = Recipe::named("operator")?.run_by(isolated()?, "/tmp/nbd-resize")?;
-    ensure(said.contains("disk is now 3 GiB\n") && said.contains("disk is now 3584 MiB\n"), || said.clone())
+    ensure(said.contains("disk is now 3 GiB\n") && said.contains("disk is now 3.5 GiB\n"), || said.clone())
 }
 
 #[test]
