@@ -98,6 +98,14 @@ fn a_client_whose_host_has_vanished_leaves_its_place() -> Result<(), Trouble> {
     let sessions = || gateway.metric("nbd_gateway_sessions", &[]).unwrap_or(-1.0);
     let reads = || gateway.metric("nbd_gateway_requests_total", &["read", "\"ok\""]).unwrap_or(-1.0);
     eventually("the client has read", || reads() == 1.0 && sessions() == 1.0)?;
+    // What is not acknowledged is sent again, for minutes, before the kernel asks whether the host is there.
+    let here = gateway.tcp().to_string();
+    eventually("all replies are acknowledged", || {
+        let told = Call::new("ss").args(["-tnH", "state", "established"]).run().map(|told| told.stdout);
+        let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let own: Vec<_> = told.unwrap_or_default().lines().map(fields).filter(|f| f.get(2) == Some(&here)).collect();
+        !own.is_empty() && own.iter().all(|f| f[1] == "0")
+    })?;
     host.vanish()?;
     eventually("its session is over", || sessions() == 0.0)?;
     gateway.end()
