@@ -232,7 +232,7 @@
 //!
 //! | promise | kept by | tested in |
 //! |---|---|---|
-//! | **Exactly one reply** for every request accepted, or the connection ends. A job that is dropped unfinished answers `EIO`. Cookies come back bit for bit, even one used twice at once. | `work`, `session/reply.rs`, `lane/table.rs` | `multiplex.rs`, `bad_client`, `bad_backend` |
+//! | **Exactly one reply** for every request accepted, or the connection ends. A job that is dropped unfinished answers `EIO`. Cookies come back bit for bit, even one used twice at once. | `request`, `session/reply.rs`, `lane/table.rs` | `multiplex.rs`, `bad_client`, `bad_backend` |
 //! | **What a client may not list does not exist for it**: a hidden name and a missing one take the same way, and dial nobody; what it has no verb for is neither offered nor done. | `session/visitor.rs`, policy's `access` | `access`, policy's `access` |
 //! | **A name stays in its directory**: a name that a client makes up becomes one file below the directory of its template, reached over no symbolic link; that directory is none that the gateway, or its operator for it, keeps anything else in. | `origin/place.rs`, config's `model/place.rs` | `origin`, config's `problems.rs`, `templates.rs`, `commands` |
 //! | **Bounded memory**: nothing is allocated because a peer claimed a length; what a request makes the gateway hold stays within the permits above, whether its client reads or not. | `session/permits.rs`, `session/reply.rs`, `net/outbox.rs`, `proto` | `memory`, `multiplex.rs`, `bad_client`, `proto/*/tests.rs` |
@@ -309,10 +309,10 @@ pub mod origin;
 pub mod proto;
 pub mod qmp;
 pub mod reload;
+pub mod request;
 pub mod resize;
 pub mod service;
 pub mod session;
 pub mod shards;
 pub mod stamp;
 pub mod tls;
-pub mod work;

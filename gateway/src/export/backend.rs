@@ -25,12 +25,12 @@ use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::resize::ResizeInfo;
 use crate::proto::{Cookie, ExportFlags, Framing};
+use crate::request::{Finished, Job};
 use crate::resize::notes::Notes;
 use crate::resize::{Resizer, style};
 use crate::session::Turns;
 use crate::shards::Shard;
 use crate::tls::{BackendTls, CertificateFault};
-use crate::work::{Finished, Job};
 
 /// What the backend said about itself.
 #[derive(Clone, Debug)]

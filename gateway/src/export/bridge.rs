@@ -24,7 +24,7 @@ use std::sync::Arc;
 use super::ranges::Exclusive;
 use super::{Export, Waiting, cut};
 use crate::proto::{Cmd, CmdFlags, Errno, Payload};
-use crate::work::{Extent, Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
+use crate::request::{Extent, Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
 
 /// The most ranges that one BLOCK_STATUS asks the backend about. Its answer may always cover less than was asked.
 const ROUNDS: u32 = 8;

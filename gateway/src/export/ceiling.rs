@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::{Export, bridge};
 use crate::proto::{Cmd, Errno};
-use crate::work::{Extent, Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
+use crate::request::{Extent, Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
 
 /// `base:allocation`: NBD_STATE_HOLE and NBD_STATE_ZERO.
 const HOLE_AND_ZERO: u64 = 3;

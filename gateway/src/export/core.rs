@@ -16,8 +16,8 @@ use super::view::View;
 use crate::driver::{Order, Was};
 use crate::origin::OriginError;
 use crate::proto::{Cmd, CmdFlags, Errno, Features, Framing, Payload};
+use crate::request::{Failure, Finished, Heard, Job, Outcome, Request};
 use crate::resize::notes::Notes;
-use crate::work::{Failure, Finished, Heard, Job, Outcome, Request};
 
 /// The inside of one open export.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use tracing::Instrument;
 
 use super::Export;
 use crate::proto::Errno;
+use crate::request::{Failure, Finished, Job};
 use crate::session::Session;
-use crate::work::{Failure, Finished, Job};
 
 /// How often a write may find the end lowered again under it.
 const TRIES: usize = 3;

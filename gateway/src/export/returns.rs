@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::net::Peer;
-use crate::work::Request;
+use crate::request::Request;
 
 /// How long a client has to connect again and to send again what was lost.
 const BACK_WITHIN: Duration = Duration::from_secs(15);

@@ -7,7 +7,7 @@ use super::Lane;
 use super::gather::{Gather, at_once, most_chunks};
 use crate::proto::reply::{BadReply, Body, Event, ReplyReader};
 use crate::proto::{Cmd, CmdFlags, Errno, Framing, Inbox};
-use crate::work::{Failure, Job, Outcome};
+use crate::request::{Failure, Job, Outcome};
 
 /// Decodes the replies of one connection.
 pub(super) struct Decoder {

@@ -12,7 +12,7 @@ use super::{Durability, Lane};
 use crate::fuzz::{framing, receive};
 use crate::proto::reply::{BadReply, Body, Event, Expected, MAX_EXTENTS, ReplyReader, put_chunk, put_simple};
 use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, Inbox, MAX_STRING, Payload};
-use crate::work::{Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
+use crate::request::{Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
 
 /// Metadata contexts of the export, by their numbers on this connection.
 const CONTEXTS: [u32; 2] = [7, 9];

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::proto::reply::Body;
 use crate::proto::{Cmd, Errno};
-use crate::work::{Extent, Failure, Found, Outcome, Piece, Request, Status};
+use crate::request::{Extent, Failure, Found, Outcome, Piece, Request, Status};
 
 /// The smallest piece of a READ that counts as useful, in bytes. Each piece costs some hundred bytes here, outside the byte
 /// permits; with this bound that is at most a quarter of the READ's length.

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use super::Lane;
 use crate::fence::Server;
 use crate::proto::{Cmd, CmdFlags};
-use crate::work::Request;
+use crate::request::Request;
 
 /// There are late writes.
 const LATE: u8 = 1;

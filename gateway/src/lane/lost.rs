@@ -20,7 +20,7 @@ use super::Lane;
 use super::late::Link;
 use super::table::Slot;
 use crate::proto::{Cmd, Cookie, Errno};
-use crate::work::{Failure, Finished};
+use crate::request::{Failure, Finished};
 
 /// What an export does when its backend's connection is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

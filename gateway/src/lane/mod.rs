@@ -33,9 +33,9 @@ pub use run::{Connected, Life, Owner, run};
 
 use crate::net::{Outbox, Written};
 use crate::proto::{Cookie, Errno};
-use crate::work::{Failure, Finished, Job};
+use crate::request::{Failure, Finished, Job};
 
-pub use crate::work::Heard;
+pub use crate::request::Heard;
 use table::Table;
 
 /// What the lanes of one export share: a clock of events, and what is answered but not yet known durable.

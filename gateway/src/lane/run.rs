@@ -21,7 +21,7 @@ use crate::proto::handshake::client::Negotiated;
 use crate::proto::reply::BadReply;
 use crate::proto::request::RequestHeader;
 use crate::proto::{Buffers, Cmd, CmdFlags, Cookie, Errno, ExportFlags, Inbox, Payload};
-use crate::work::{Failure, Finished, Job, Request};
+use crate::request::{Failure, Finished, Job, Request};
 
 /// A connection in transmission.
 #[derive(Debug)]

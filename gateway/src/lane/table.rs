@@ -12,7 +12,7 @@ use crate::net::Batch;
 use crate::proto::reply::Expected;
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Cookie, Framing};
-use crate::work::{Job, Request};
+use crate::request::{Job, Request};
 
 /// How many answers are remembered for deciding what may be sent again.
 const REMEMBERED: usize = 1024;

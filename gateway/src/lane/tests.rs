@@ -13,7 +13,7 @@ use super::*;
 use crate::net::{Address, Pool, Stream};
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::{BUFFER, Buffers, Cmd, CmdFlags, ExportFlags, Framing, Inbox, Payload};
-use crate::work::{Outcome, Request};
+use crate::request::{Outcome, Request};
 
 struct Nobody;
 

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::proto::Cookie;
-use crate::work::Job;
+use crate::request::Job;
 
 /// Set once no more jobs are taken; the bits below count those inside.
 const CLOSED: u64 = 1 << 63;

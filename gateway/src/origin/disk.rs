@@ -21,7 +21,7 @@ use super::store::{Performed, Store};
 use super::transfer::wide;
 use super::{Admission, Facts, MAXIMUM_PAYLOAD, OriginError, PREFERRED_BLOCK, Place, Task, durable::Durable};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
-use crate::work::{Failure, Finished, Found, Outcome, Request, Status};
+use crate::request::{Failure, Finished, Found, Outcome, Request, Status};
 
 /// What was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

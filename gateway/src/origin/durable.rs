@@ -17,7 +17,7 @@ use rustix::io::Errno as Os;
 use super::Task;
 use super::error::failure;
 use crate::proto::Errno;
-use crate::work::{Failure, Finished, Outcome};
+use crate::request::{Failure, Finished, Outcome};
 
 /// The durability of one open file.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use rustix::io::Errno as Os;
 
 use crate::proto::Errno;
-use crate::work::Failure;
+use crate::request::Failure;
 
 /// Why an origin could not be opened, resized or closed.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use rustix::io::Errno as Os;
 use super::disk::Disk;
 use super::open::measure;
 use super::store::Store;
-use crate::work::{Extent, Failure, Found, Piece};
+use crate::request::{Extent, Failure, Found, Piece};
 
 /// Flags of base:allocation for data. proto.md, "`base:allocation` metadata context".
 pub(super) const DATA: u64 = 0;

@@ -16,7 +16,7 @@ use super::store::{Performed, Store};
 use super::transfer::{buffer, wide};
 use super::{Admission, Facts, MAXIMUM_PAYLOAD, OriginError, PREFERRED_BLOCK, Task};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
-use crate::work::{Extent, Failure, Finished, Found, Outcome, Piece, Request, Status};
+use crate::request::{Extent, Failure, Finished, Found, Outcome, Piece, Request, Status};
 
 /// Bytes of a chunk: the unit of allocation.
 const CHUNK: u64 = 0x1_0000;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::proto::{Cookie, Errno, ExportFlags};
-use crate::work::{Failure, Finished, Job};
+use crate::request::{Failure, Finished, Job};
 
 mod admission;
 mod disk;
@@ -50,7 +50,7 @@ pub struct Facts {
     pub size: u64,
     /// Transmission flags.
     pub flags: ExportFlags,
-    /// Metadata contexts, in the order of [`crate::work::Status::context`].
+    /// Metadata contexts, in the order of [`crate::request::Status::context`].
     pub contexts: Vec<String>,
     /// Requests are multiples of this, in bytes.
     pub minimum_block: u32,

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::time::Instant;
 
 use super::Task;
-use crate::work::Finished;
+use crate::request::Finished;
 
 /// Tasks faster than this (on average) come from a cache: waking a second thread for them costs more than it gives.
 const QUICK: Duration = Duration::from_micros(50);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Admission, Facts, OriginError};
 use crate::proto::{Cmd, CmdFlags};
-use crate::work::{Finished, Job, Outcome, Request};
+use crate::request::{Finished, Job, Outcome, Request};
 
 /// How a request went, as far as the store can tell at once.
 pub(super) enum Performed {

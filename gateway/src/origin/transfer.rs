@@ -11,7 +11,7 @@ use super::disk::Disk;
 use super::map::HOLES_FROM;
 use super::{MAXIMUM_PAYLOAD, error::failure};
 use crate::proto::{Errno, Payload};
-use crate::work::Failure;
+use crate::request::Failure;
 
 /// Segments per call; payloads have at most a few.
 const SEGMENTS: usize = 16;

@@ -7,7 +7,7 @@ use rustix::io::Errno as Os;
 
 use super::disk::{Disk, Kind};
 use crate::proto::{CmdFlags, Errno};
-use crate::work::Failure;
+use crate::request::Failure;
 
 impl Disk {
     /// Discards a range. Where that can't be done it is no error: TRIM is advice. proto.md, "NBD_CMD_TRIM".

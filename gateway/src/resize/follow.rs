@@ -18,7 +18,7 @@ use super::Resizer;
 use crate::export::Core;
 use crate::lane::Heard;
 use crate::proto::{Cmd, CmdFlags, Payload};
-use crate::work::{Outcome, Request};
+use crate::request::{Outcome, Request};
 
 /// The least time between two notices that is asked for, in milliseconds.
 const INTERVAL: u64 = 50;

@@ -16,7 +16,7 @@ use crate::command;
 use crate::driver::Driver;
 use crate::export::{Core, Shown};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
-use crate::work::{Outcome, Request};
+use crate::request::{Outcome, Request};
 
 /// The hands.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use nbd_gateway_policy::types::ByteRange;
 use super::world::request;
 use crate::export::Core;
 use crate::proto::{Cmd, CmdFlags, ExportFlags, Framing};
-use crate::work::{Found, Outcome, Piece, Request};
+use crate::request::{Found, Outcome, Piece, Request};
 
 /// The context, proto.md "base:allocation", and its flags.
 const ALLOCATION: &str = "base:allocation";

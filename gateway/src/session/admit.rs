@@ -8,7 +8,7 @@ use nbd_gateway_policy::types::Bytes;
 
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, Framing};
-use crate::work::Failure;
+use crate::request::Failure;
 
 /// What decides about one client's requests.
 #[derive(Clone, Copy, Debug)]

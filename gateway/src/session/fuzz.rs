@@ -9,7 +9,7 @@ use nbd_gateway_policy::access::{Verb, Verbs};
 use crate::fuzz::{framing, receive};
 use crate::proto::request::{BadRequestMagic, COMPACT_REQUEST, EXTENDED_REQUEST, RequestHeader};
 use crate::proto::{Cmd, CmdFlags, Cookie, ExportFlags, Framing, Inbox};
-use crate::work::Failure;
+use crate::request::Failure;
 
 /// Size of the export in bytes.
 const END: u64 = 1 << 20;

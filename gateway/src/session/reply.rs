@@ -11,7 +11,7 @@ use crate::net::{Batch, Released};
 use crate::proto::reply::{put_chunk, put_simple};
 use crate::proto::resize::Context;
 use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, MAX_STRING, Payload};
-use crate::work::{Extent, Failure, Finished, Found, Outcome, Piece, Request, Status};
+use crate::request::{Extent, Failure, Finished, Found, Outcome, Piece, Request, Status};
 
 /// What a chunk of a READ's reply takes in memory beside its data: its header, and its place in the outgoing queue.
 const PIECE: usize = 160;

@@ -25,7 +25,7 @@ use crate::net::Released;
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::{Context, ResizeRequest, Wish};
 use crate::proto::{CmdFlags, Errno, ExportFlags, Features, Framing, Payload};
-use crate::work::{Failure, Finished, Outcome, Request};
+use crate::request::{Failure, Finished, Outcome, Request};
 
 /// RESIZE requests of one session, each until its reply is written.
 const MOST: u32 = 16;

@@ -26,8 +26,8 @@ use super::{Session, Ticket};
 use crate::net::{FarEnd, Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, EXTENDED_REQUEST, RequestHeader};
 use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
+use crate::request::{Failure, Finished, Found, Job, Outcome, Request};
 use crate::stamp::Stamp;
-use crate::work::{Failure, Finished, Found, Job, Outcome, Request};
 
 /// The shortest extent that an answer is given room for, in bytes.
 const SECTOR: u64 = 512;

@@ -19,8 +19,8 @@ use crate::proto::reply::{Body, Event, Expected, MAX_EXTENTS, ReplyReader};
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::ResizeRequest;
 use crate::proto::{Cmd, CmdFlags, Cookie, Errno, Framing, Heap, Inbox, MAX_SIZE};
+use crate::request::Piece;
 use crate::tls::BackendTls;
-use crate::work::Piece;
 
 /// How many requests are in flight, at most.
 pub(super) const WINDOW: usize = 16;

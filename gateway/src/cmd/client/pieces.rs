@@ -2,7 +2,7 @@
 
 use super::ClientFault;
 use crate::proto::Payload;
-use crate::work::Piece;
+use crate::request::Piece;
 
 /// The range of one READ, filling up.
 #[derive(Debug)]

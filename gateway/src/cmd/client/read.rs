@@ -12,7 +12,7 @@ use super::pieces::extent;
 use super::sink::{Sink, Sparse};
 use crate::proto::Cmd;
 use crate::proto::handshake::client::Wishes;
-use crate::work::Piece;
+use crate::request::Piece;
 
 /// Reads what the arguments say to where they say.
 pub(super) async fn run(args: &cli::Read) -> Result<(), ClientFault> {

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::proto::{Cmd, CmdFlags, Payload};
-use crate::work::{Extent, Found, Outcome, Piece, Request};
+use crate::request::{Extent, Found, Outcome, Piece, Request};
 
 mod capacity;
 mod faults;
