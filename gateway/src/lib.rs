@@ -36,7 +36,7 @@
 //!    |    session/turns.rs      wait for its turn, where few requests would queue behind many              |
 //!    |    session/permits.rs    take permits, BEFORE the payload is read                                 |
 //!    |    proto/inbox.rs        the payload, as slices of the receive buffers                            |
-//!    |  export/mod.rs           the batch; what the backend can't take goes over export/bridge.rs        |
+//!    |  export/mod.rs           the batch; what the backend can't take goes over target/bridge.rs        |
 //!    |  lane/mod.rs             lane/table.rs gives each a cookie and appends header and payload         |
 //!    |  net/outbox.rs           ONE vectored write for the batch, by whoever appended  ------------------+
 //!    |
@@ -53,7 +53,7 @@
 //! only a socket that is full wakes its connection's own task. A client that does not read its replies runs out of permits,
 //! and is read no further; nobody else on its lane waits for it. Requests that the backend can't take as they are (too large,
 //! too long, not on its blocks), and those that must wait for an orphan, leave this way for a task of their own in
-//! `export/bridge.rs`.
+//! `target/bridge.rs`.
 //!
 //! The embedded [`origin`] takes the same jobs: what needs no disk is answered in the thread that submits, the rest by
 //! a pool.
@@ -62,7 +62,7 @@
 //!
 //! ```text
 //!  a client's RESIZE      a write past the end    an operator           the backend, by itself
-//!  session/resize.rs      export/grow.rs          admin/order.rs        resize/follow.rs, export/backend.rs
+//!  session/resize.rs      export/grow.rs          admin/order.rs        resize/follow.rs, target/backend.rs
 //!    | resize-rate          | waits in a task       |                     | NOTIFY, QUERY or a second handshake
 //!    +----------------------+-----------+-----------+---------------------+
 //!                                       v
@@ -72,7 +72,7 @@
 //!    |  policy::plan::plan    decides, from the situation alone: nothing, refuse, grow, shrink, adopt, quarantine
 //!    |
 //!    |  a grow, step by step:                           a shrink:
-//!    |    reserve the quota, by growth-rate               lower the end (export/gate.rs): nothing past it is admitted
+//!    |    reserve the quota, by growth-rate               lower the end (target/gate.rs): nothing past it is admitted
 //!    |      (resize/accounts.rs: book.rs in memory,
 //!    |       entry.rs on disk)                            drain: what is past it in flight is answered
 //!    |    note what will have to be zeroed                read the backend's size again
@@ -87,7 +87,7 @@
 //!    |    zero what the backend does not
 //!    |    publish
 //!    v
-//!  export/view.rs     the size, and its generation: one writer, many readers
+//!  target/view.rs     the size, and its generation: one writer, many readers
 //!    |
 //!    +-> the reply to whoever wished        +-> a handshake, QUERY, BLOCK_STATUS of x-resize:size-low, size-high
 //!    +-> NOTIFY (session/notify.rs)         +-> BLOCK_STATUS that waits for x-resize:watch (session/resize.rs)
@@ -236,35 +236,35 @@
 //! | **What a client may not list does not exist for it**: a hidden name and a missing one take the same way, and dial nobody; what it has no verb for is neither offered nor done. | `session/visitor.rs`, policy's `access` | `access`, policy's `access` |
 //! | **A name stays in its directory**: a name that a client makes up becomes one file below the directory of its template, reached over no symbolic link; that directory is none that the gateway, or its operator for it, keeps anything else in. | `origin/place.rs`, config's `model/place.rs` | `origin`, config's `problems.rs`, `templates.rs`, `commands` |
 //! | **Bounded memory**: nothing is allocated because a peer claimed a length; what a request makes the gateway hold stays within the permits above, whether its client reads or not. | `session/permits.rs`, `session/reply.rs`, `net/outbox.rs`, `proto` | `memory`, `multiplex.rs`, `bad_client`, `proto/*/tests.rs` |
-//! | **Who is gone gives its place back**: a session whose client has closed its connection ends, whatever its backend does: at once over a Unix socket, within a second over TCP. What it has in flight is the export's. | `session/departure.rs`, `export/orphans.rs` | `departure` |
-//! | **One request, bounded work**: what is split into many pieces goes a few at a time, is given up when nobody waits for it, and holds others up for one piece only. | `export/bridge.rs` | `long_requests` |
+//! | **Who is gone gives its place back**: a session whose client has closed its connection ends, whatever its backend does: at once over a Unix socket, within a second over TCP. What it has in flight is the export's. | `session/departure.rs`, `target/orphans.rs` | `departure` |
+//! | **One request, bounded work**: what is split into many pieces goes a few at a time, is given up when nobody waits for it, and holds others up for one piece only. | `target/bridge.rs` | `long_requests` |
 //! | **Every conversation ends or makes progress**: a reply of endless chunks fails its request and ends the connection; redials pause longer until a connection lives for a second; a handshake has so many options. | `lane/decode.rs`, `lane/run.rs`, `proto/handshake/server.rs` | `bad_backend/endless.rs`, `proto/handshake/server/tests.rs` |
 //! | **Few requests do not queue behind many**: while a session with at most two small requests in flight is active, the others on its shard share a window on each lane, as large as the light session's latency allows, and take turns in it. | `session/turns.rs` | there, `fairness.rs` |
 //! | **Nobody waits for another's reading.** | `session/transmission.rs`, `net/outbox.rs` | `multiplex.rs` |
 //! | **In step**: what is wrong with a request is answered, its payload thrown away, and the stream goes on; where it can't be followed, that connection ends and no other. | `session/admit.rs`, `proto` | `session/admit.rs`, `bad_client`, `bad_backend` |
-//! | **One size for all who ask**: LIST dials nobody; INFO, GO and EXPORT_NAME are answered from one place, the view. | `session/handshake.rs`, `export/view.rs` | `interop`, `resize` |
+//! | **One size for all who ask**: LIST dials nobody; INFO, GO and EXPORT_NAME are answered from one place, the view. | `session/handshake.rs`, `target/view.rs` | `interop`, `resize` |
 //! | **Nobody is moved unasked**: a session with structured replies that did not opt in stays within the size that it was told, even after a grow; the others are admitted up to the end. | `session/mod.rs`, `session/admit.rs` | `resize`, `session/admit.rs` |
-//! | **A ceiling is kept**: who is shown `max-size` finds zeroes where there is nothing yet, and its writes there grow the export or fail whole. Nothing shrinks under it; a configuration that lowers it while such sessions are there is refused. | `export/ceiling.rs`, `export/swap.rs`, `session/handshake.rs` | `session/tests/ceiling.rs`, `ceiling`, `reload` |
+//! | **A ceiling is kept**: who is shown `max-size` finds zeroes where there is nothing yet, and its writes there grow the export or fail whole. Nothing shrinks under it; a configuration that lowers it while such sessions are there is refused. | `target/ceiling.rs`, `export/swap.rs`, `session/handshake.rs` | `session/tests/ceiling.rs`, `ceiling`, `reload` |
 //! | **A cut is clean**: a session that the gateway ends is read no further, what was admitted is answered and written, then it is closed. A write that it is cut for is not answered and never reaches the backend; who does not come back is cut once. | `session/part.rs`, `export/grow.rs`, `export/returns.rs` | `session/tests`, `reconnect` |
-//! | **The order of a change**: a grow is with the backend, read back, on all lanes and zeroed before anyone sees it; a shrink takes no new requests past the end and drains before the backend is asked. A reply comes after the view. | `resize/coordinator.rs`, `export/gate.rs`, policy's `plan::steps` | `resize`, policy's `plan` |
+//! | **The order of a change**: a grow is with the backend, read back, on all lanes and zeroed before anyone sees it; a shrink takes no new requests past the end and drains before the backend is asked. A reply comes after the view. | `resize/coordinator.rs`, `target/gate.rs`, policy's `plan::steps` | `resize`, policy's `plan` |
 //! | **One at a time**: resizes of an export in the order of arrival; what is there already changes nothing and succeeds. | `resize/coordinator.rs` | `resize` |
 //! | **Direction by what was told**: only less than what the connection was last told is a shrink; nobody who is behind cuts off another's data. | policy's `plan` | there |
 //! | **Reserve before asking**: the quota is held before the backend is asked, and what was read back is what counts; an unknown outcome stays counted. | `resize/book.rs`, policy's `quota` | `resize`, policy's `quota` |
 //! | **Read back**: no answer of a backend is believed before its size has been read. Bit 9 without NBD_INFO_RESIZE is a hint that the first grow has to prove, and no shrink goes before that; one that was disproved is believed again after a pause. | `resize/coordinator.rs`, `resize/style.rs`, policy's `style` | `resize`, policy's `style` |
-//! | **No failure switches anything off for good**: a server's size is looked at again after each look that failed, after pauses that grow; silence alone never proves that a server takes one connection only if it answered a second one before. | `resize/follow.rs`, `export/second.rs`, `resize/coordinator.rs` | there, `unmeasured.rs`, `resize_hostile` |
+//! | **No failure switches anything off for good**: a server's size is looked at again after each look that failed, after pauses that grow; silence alone never proves that a server takes one connection only if it answered a second one before. | `resize/follow.rs`, `target/second.rs`, `resize/coordinator.rs` | there, `unmeasured.rs`, `resize_hostile` |
 //! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/world.rs`, `resize/notes.rs`, `ledger` | `resize`, `ledger/tests` |
 //! | **Nothing by halves**: a write past the end whose growth is refused writes nothing, not even before the old end. | `export/grow.rs` | `resize` |
 //! | **The last notice is told**: changes are merged when they come faster than a client reads, wants or may; the latest size wins. A flood from a backend costs one look for each interval. | `session/notify.rs`, `resize/follow.rs`, policy's `notice` | `resize`, policy's `notice` |
 //! | **A hook hears the last size**: one attempt at a time, again until it is heard, as long as the export is open; who missed two sizes gets the last. | [`hooks`] | there, `hooks` |
 //! | **No program is left behind**: what an operator's program starts in its group ends with it, in bounded time, also when the resize that wanted it is given up. A `restart` that succeeds may leave a server. | [`command`] | there, `hooks` |
 //! | **Flags that are kept**: a client is told what the gateway can keep, from one function. | `proto/flags.rs` | there, exhaustively |
-//! | **FLUSH covers everybody**: several lanes only if the backend sets CAN_MULTI_CONN; clients are offered it only if one FLUSH covers all sessions. | `export/backend.rs`, `proto/flags.rs` | `multiplex.rs`, `proto/flags.rs` |
+//! | **FLUSH covers everybody**: several lanes only if the backend sets CAN_MULTI_CONN; clients are offered it only if one FLUSH covers all sessions. | `target/backend.rs`, `proto/flags.rs` | `multiplex.rs`, `proto/flags.rs` |
 //! | **Replay by one table**: after a lost connection, what is sent again can't undo what was answered, over this lane or another; a FLUSH fails once where answered writes may be gone, unless the export says `durable`. A backend that answers `ESHUTDOWN` is left, and asked again when it is back. | `lane/lost.rs` | there, `lane/tests/late.rs`, `bad_backend/{loss,shutdown}.rs` |
-//! | **A size never goes back by itself**: a backend that returns smaller, or able to do less, is not used; one that says a smaller size while it is used puts the export into quarantine. | `export/backend.rs` (`fits`), `resize/coordinator.rs` | `outage`, policy's `plan` |
-//! | **What was told binds while somebody holds it**: a server that came back different is used by nobody while a client is connected, or may come back, that was told otherwise; then the export is opened as it is now. A new handshake is told what is so now. | `export/presence.rs`, `export/entry.rs` (`fitness`) | `different`, `export/presence.rs` |
-//! | **No write from the past**: while a request of a client that has closed its connection may still change data, at a server or on a disk of the gateway's own, nothing that overlaps it is sent; one that still waited for a grow is given up. A request that was in flight when its connection was lost is sent again at once if at all, and nothing else that overlaps it and changes data is sent, from anybody, until the server has ended, a fence was used, or `late-write-guard` has passed; nor a READ, if it failed. A gateway that starts after an unclean end holds every change back in the same way, in exports that had changed data. Not kept: against a server without a fence that takes longer than the guard; between exports of one server; for READs after an unclean end. | `export/orphans.rs`, `export/grow.rs`, `session/part.rs`, `lane/late.rs`, [`fence`] | there, `lane/tests/late.rs`, `multiplex.rs`, `own_disk.rs`, `late_writes` |
-//! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `export/bridge.rs`, `export/ranges.rs` | `translation/limits.rs`, `export/ranges.rs` |
-//! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `export/bridge.rs` | `interop`, `translation` |
+//! | **A size never goes back by itself**: a backend that returns smaller, or able to do less, is not used; one that says a smaller size while it is used puts the export into quarantine. | `target/backend.rs` (`fits`), `resize/coordinator.rs` | `outage`, policy's `plan` |
+//! | **What was told binds while somebody holds it**: a server that came back different is used by nobody while a client is connected, or may come back, that was told otherwise; then the export is opened as it is now. A new handshake is told what is so now. | `target/presence.rs`, `export/entry.rs` (`fitness`) | `different`, `target/presence.rs` |
+//! | **No write from the past**: while a request of a client that has closed its connection may still change data, at a server or on a disk of the gateway's own, nothing that overlaps it is sent; one that still waited for a grow is given up. A request that was in flight when its connection was lost is sent again at once if at all, and nothing else that overlaps it and changes data is sent, from anybody, until the server has ended, a fence was used, or `late-write-guard` has passed; nor a READ, if it failed. A gateway that starts after an unclean end holds every change back in the same way, in exports that had changed data. Not kept: against a server without a fence that takes longer than the guard; between exports of one server; for READs after an unclean end. | `target/orphans.rs`, `export/grow.rs`, `session/part.rs`, `lane/late.rs`, [`fence`] | there, `lane/tests/late.rs`, `multiplex.rs`, `own_disk.rs`, `late_writes` |
+//! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `target/bridge.rs`, `target/ranges.rs` | `translation/limits.rs`, `target/ranges.rs` |
+//! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `target/bridge.rs` | `interop`, `translation` |
 //! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `lane/dial.rs`, [`tls`] | `tls`, `tls/tests.rs`, `proto/handshake` |
 //! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`agent`] | `kernel`, `agent/` |
 //! | **Silent connections keep nobody out**: handshakes have places apart from sessions, one address has half of them at most, and the oldest gives way. A tenant whose server does not answer opens 64 exports at a time; the last descriptors are kept for the ledger, operators and servers. A TCP peer whose host has vanished is closed; one that does not read is not. | `listener/places.rs`, `descriptors.rs`, `export/room.rs`, `net/keepalive.rs` | there, `arrivals` |
@@ -315,4 +315,5 @@ pub mod service;
 pub mod session;
 pub mod shards;
 pub mod stamp;
+pub mod target;
 pub mod tls;

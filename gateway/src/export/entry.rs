@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::crowd::Room;
-use super::presence::Verdict;
 use super::{Export, NeedsReopening, OpenError};
+use crate::target::presence::Verdict;
 
 /// One name that is open, or is being opened or closed.
 #[derive(Debug)]

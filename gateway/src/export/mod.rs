@@ -11,15 +11,10 @@
 
 mod adjust;
 mod audiences;
-mod backend;
-mod bridge;
-mod ceiling;
 mod closed;
-mod core;
 mod crowd;
 mod entry;
 mod files;
-mod gate;
 mod grow;
 mod held_back;
 mod in_force;
@@ -28,15 +23,10 @@ mod leaving;
 mod made;
 mod older;
 mod open_error;
-mod orphans;
-mod presence;
-mod probes;
-mod ranges;
 pub mod reconcile;
 mod registry;
 mod returns;
 mod room;
-mod second;
 mod settings;
 mod start;
 mod swap;
@@ -44,7 +34,6 @@ pub mod tight;
 pub mod twins;
 mod unmeasured;
 mod unopened;
-mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,17 +48,15 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use self::core::Core;
-pub use backend::{Backend, Facts};
 pub use lease::Lease;
 pub use leaving::Leaving;
 pub use older::NotSettled;
 pub use open_error::OpenError;
 pub use registry::Registry;
+pub(crate) use registry::Shared;
 pub use settings::{NeedsReopening, Settings};
 pub use swap::{Opened, Replaced};
 pub use unopened::Unopened;
-pub use view::{Shown, View};
 
 use crate::hooks::Hooks;
 use crate::lane::Look;
@@ -84,9 +71,10 @@ use crate::resize::follow::Patience;
 use crate::resize::pace::{Early, Pace};
 use crate::session::{Session, Speed, TenantBudget, Throttle, Ticket, Turns};
 use crate::shards::Shard;
-use orphans::Orphans;
-use presence::Presence;
-use ranges::Ranges;
+use crate::target::orphans::Orphans;
+use crate::target::presence::Presence;
+use crate::target::ranges::Ranges;
+use crate::target::{Core, View, bridge, ceiling};
 use returns::Returns;
 
 /// The bounds of one session of an export.
@@ -105,7 +93,7 @@ pub struct Limits {
 pub struct Export {
     /// Swapped whole; nothing on the way of an ordinary request reads them.
     settings: RwLock<Arc<Settings>>,
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     resizer: Resizer,
     book: Arc<Book>,
     budget: Arc<TenantBudget>,
@@ -121,11 +109,11 @@ pub struct Export {
     patience: watch::Sender<Patience>,
     metrics: ExportMetrics,
     resize_metrics: ResizeMetrics,
-    orphans: Orphans,
+    pub(crate) orphans: Orphans,
     /// Clients that were cut for a grow.
     returns: Returns,
     /// Ranges under read-modify-write, where the backend's minimum block is larger than a client may use.
-    ranges: Ranges,
+    pub(crate) ranges: Ranges,
     /// Ends what runs beside: the follower of the backend's size.
     end: watch::Sender<bool>,
     /// How its sessions are to end.
@@ -470,7 +458,7 @@ impl Export {
     }
 
     /// A request that may change data waits in a task of the gateway's own: not seen by the backend yet, or only in parts.
-    fn wait(self: &Arc<Self>, session: u64, job: &Job) -> Waiting {
+    pub(crate) fn wait(self: &Arc<Self>, session: u64, job: &Job) -> Waiting {
         let cookie = job.ticket().filter(|_| job.request.changes_data()).map(Ticket::cookie);
         let id = cookie.map(|cookie| self.orphans.wait(session, cookie, job.request.offset, job.request.end()));
         Waiting { export: Arc::clone(self), id }
@@ -525,14 +513,14 @@ impl Export {
 
 /// A request that waits, for the time when its session is gone.
 #[derive(Debug)]
-struct Waiting {
+pub(crate) struct Waiting {
     export: Arc<Export>,
     id: Option<u64>,
 }
 
 impl Waiting {
     /// Only this part of it may still change data, should its session go now.
-    fn narrow(&self, offset: u64, end: u64) {
+    pub(crate) fn narrow(&self, offset: u64, end: u64) {
         if let Some(id) = self.id {
             self.export.orphans.narrow(id, offset, end);
         }
@@ -574,7 +562,7 @@ fn result(outcome: &Outcome) -> metrics::Outcome {
 }
 
 /// The part of what was found from `offset` on, `length` bytes long.
-fn cut(found: Found, at: u64, offset: u64, length: u64) -> Found {
+pub(crate) fn cut(found: Found, at: u64, offset: u64, length: u64) -> Found {
     let part = |start: u64, payload: &crate::proto::Payload| {
         let skip = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
         let end = offset.saturating_add(length);

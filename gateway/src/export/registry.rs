@@ -24,7 +24,6 @@ use super::audiences::Audiences;
 use super::crowd::{Crowd, Room};
 use super::entry::{Entry, Fitness, State};
 use super::in_force::InForce;
-use super::probes::Probes;
 use super::start::NotStarted;
 use super::{Export, Lease, OpenError, held_back, start};
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
@@ -34,6 +33,7 @@ use crate::resize::book::Book;
 use crate::resize::notes::Notes;
 use crate::session::{SessionTable, TenantBudget};
 use crate::shards::Shards;
+use crate::target::Probes;
 
 /// How long after `drain-timeout` a backend has to be let go before whoever waits for that is told.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -94,16 +94,16 @@ pub struct Registry {
 
 /// What all exports share.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) pool: Arc<Pool>,
-    pub(super) shards: Shards,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) book: Arc<Book>,
-    pub(super) notes: Arc<Notes>,
-    pub(super) probes: Arc<Probes>,
+pub(crate) struct Shared {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) shards: Shards,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) book: Arc<Book>,
+    pub(crate) notes: Arc<Notes>,
+    pub(crate) probes: Arc<Probes>,
     /// The state directory.
-    pub(super) state: PathBuf,
-    pub(super) sessions: Arc<SessionTable>,
+    pub(crate) state: PathBuf,
+    pub(crate) sessions: Arc<SessionTable>,
     pub(super) audiences: Audiences,
 }
 

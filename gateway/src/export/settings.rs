@@ -10,8 +10,8 @@ use nbd_gateway_config::{Backend, Driver, Resolved};
 use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy};
 use nbd_gateway_policy::types::{Granularity, Size};
 
-use super::Facts;
 use crate::proto::ExportFlags;
+use crate::target::Facts;
 
 /// How an export is configured, and what that comes to.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,10 +10,9 @@ use nbd_gateway_policy::types::Size;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use super::backend::Backend;
 use super::registry::Shared;
 use super::settings::Settings;
-use super::{Core, Export, Parts, Shown, held_back};
+use super::{Export, Parts, held_back};
 use crate::driver::{Driver, Healed, Qmp};
 use crate::hooks::Hooks;
 use crate::proto::Features;
@@ -26,6 +25,7 @@ use crate::resize::watchers::{self, Told};
 use crate::resize::window::Opened;
 use crate::resize::world::World;
 use crate::session::TenantBudget;
+use crate::target::{Backend, Core, Shown};
 
 /// Why an export is not open.
 #[derive(Debug)]

@@ -25,8 +25,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::command::Occasion;
-use crate::export::{Core, Shown};
 use crate::session::SessionTable;
+use crate::target::{Core, Shown};
 
 /// The delay after the first failure; each further one doubles it.
 const FIRST: Duration = Duration::from_secs(1);

@@ -10,8 +10,8 @@ use nbd_gateway_policy::types::{Bytes, ExportName, Size, TenantId};
 
 use super::history::Teller;
 use super::notes::{self, Notes, measured};
-use crate::export::Shown;
 use crate::ledger::{Commit, Known, LedgerError, RecordSize, ReservationId, Reserve, Settle, Zeroes};
+use crate::target::Shown;
 
 /// One line of an export's account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,10 +15,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Resizer;
-use crate::export::Core;
 use crate::lane::Heard;
 use crate::proto::{Cmd, CmdFlags, Payload};
 use crate::request::{Outcome, Request};
+use crate::target::Core;
 
 /// The least time between two notices that is asked for, in milliseconds.
 const INTERVAL: u64 = 50;

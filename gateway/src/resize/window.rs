@@ -12,7 +12,7 @@ use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 
 use super::notes::Notes;
 use super::zeroing::reads_as_zeroes;
-use crate::export::Core;
+use crate::target::Core;
 
 /// A window as it is found.
 #[derive(Clone, Copy, Debug)]

@@ -14,9 +14,9 @@ use super::rules::Rules;
 use super::zeroing;
 use crate::command;
 use crate::driver::Driver;
-use crate::export::{Core, Shown};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
 use crate::request::{Outcome, Request};
+use crate::target::{Core, Shown};
 
 /// The hands.
 #[derive(Debug)]

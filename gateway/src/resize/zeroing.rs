@@ -11,9 +11,9 @@ use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::ByteRange;
 
 use super::world::request;
-use crate::export::Core;
 use crate::proto::{Cmd, CmdFlags, ExportFlags, Framing};
 use crate::request::{Found, Outcome, Piece, Request};
+use crate::target::Core;
 
 /// The context, proto.md "base:allocation", and its flags.
 const ALLOCATION: &str = "base:allocation";

@@ -2,7 +2,7 @@
 //! last request and its server does not answer.
 //!
 //! Such a session ends at once, and gives back its places; what it has in flight is the export's from then on
-//! (`export/orphans.rs`). A client that has only ended its sending side still gets its replies, as long as they come.
+//! (`target/orphans.rs`). A client that has only ended its sending side still gets its replies, as long as they come.
 
 use std::pin::Pin;
 use std::task::Context;

@@ -27,9 +27,9 @@ pub struct Core {
     tenant: TenantId,
     notes: Arc<Notes>,
     facts: Facts,
-    pub(super) backend: Backend,
+    pub(crate) backend: Backend,
     view: Arc<View>,
-    pub(super) gate: Gate,
+    pub(crate) gate: Gate,
     /// Whether its size can be looked at by a second connection.
     second: Second,
     /// The backend's size as last read, in bytes.
@@ -39,7 +39,7 @@ pub struct Core {
 }
 
 impl Core {
-    pub(super) fn new(
+    pub(crate) fn new(
         config: &Resolved,
         notes: Arc<Notes>,
         facts: Facts,

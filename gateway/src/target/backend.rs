@@ -14,9 +14,9 @@ use tokio::task::JoinHandle;
 
 use super::presence::Presence;
 use super::probes::{Server, enter};
-use super::registry::Shared;
 use super::view::View;
 use crate::driver::{Driver as Beside, Order, Was};
+use crate::export::Shared;
 use crate::fence::{self, Fence, Keeper};
 use crate::lane::{self, DialError, Dialer, Durability, Lane, LateWrites, Look, OnLoss};
 use crate::net::Address;
@@ -122,27 +122,27 @@ pub struct Lanes {
 
 impl Lanes {
     /// The export's name at the backend.
-    pub(super) fn export(&self) -> &str {
+    pub(crate) fn export(&self) -> &str {
         &self.dialer.export
     }
 
     /// The backend's size as one more connection that enters the export is told it.
-    pub(super) async fn probe(&self) -> Result<u64, DialError> {
+    pub(crate) async fn probe(&self) -> Result<u64, DialError> {
         enter(&self.dialer).await
     }
 
     /// The same for whoever only wants to know, when nobody else looks at this server's sizes.
-    pub(super) async fn look(&self) -> Result<u64, DialError> {
+    pub(crate) async fn look(&self) -> Result<u64, DialError> {
         self.server.size(&self.dialer, self.keeps).await
     }
 
     /// The size that a lane's handshake told since [`forget_told`](Self::forget_told), in bytes.
-    pub(super) fn told(&self) -> Option<u64> {
+    pub(crate) fn told(&self) -> Option<u64> {
         *self.told.lock()
     }
 
     /// What was told so far is out of date.
-    pub(super) fn forget_told(&self) {
+    pub(crate) fn forget_told(&self) {
         *self.told.lock() = None;
     }
 
@@ -157,7 +157,7 @@ impl Lanes {
     }
 
     /// Replaces connections by new ones, all or all but the first, or has those come back that were taken aside.
-    pub(super) async fn renew(&self, which: policy::plan::Lanes) {
+    pub(crate) async fn renew(&self, which: policy::plan::Lanes) {
         let lanes = |first| self.lanes.iter().skip(first).map(|(lane, _)| lane);
         match which {
             policy::plan::Lanes::Keep => {}
@@ -168,7 +168,7 @@ impl Lanes {
     }
 
     /// Closes all connections, and has requests wait until they are [renewed](Self::renew).
-    pub(super) async fn step_aside(&self) {
+    pub(crate) async fn step_aside(&self) {
         together(self.lanes.iter().map(|(lane, _)| lane), Lane::step_aside).await;
     }
 
@@ -198,7 +198,7 @@ where
 
 /// Why a backend can't be opened.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unopened {
+pub(crate) enum Unopened {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error("{error}; that was connection {at} of {wanted}: does it take so many? if not, lower `lanes`")]
@@ -213,7 +213,7 @@ pub(super) enum Unopened {
 
 impl Unopened {
     /// Whether the server is there and does not have an export of that name.
-    pub(super) fn is_unknown_name(&self) -> bool {
+    pub(crate) fn is_unknown_name(&self) -> bool {
         matches!(self, Self::Dial(error) if error.is_unknown_name())
     }
 }
@@ -221,7 +221,7 @@ impl Unopened {
 impl Backend {
     /// Opens what the configuration names; `metrics` is asked once that is done. Cancel-safe: yes, connections made so far
     /// are closed.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         config: &Resolved,
         shared: &Shared,
         metrics: impl Fn() -> ExportMetrics,
@@ -403,7 +403,7 @@ impl Backend {
     }
 
     /// Takes a batch of one session; a session's requests all take the same lane.
-    pub(super) fn submit(&self, session: u64, jobs: &mut Vec<Job>, finished: &mut Finished) {
+    pub(crate) fn submit(&self, session: u64, jobs: &mut Vec<Job>, finished: &mut Finished) {
         if jobs.is_empty() {
             return;
         }
@@ -418,7 +418,7 @@ impl Backend {
     }
 
     /// The shard on which a session is to live: its lane's. The origin has none of its own.
-    pub(super) fn shard(&self, session: u64) -> Option<Shard> {
+    pub(crate) fn shard(&self, session: u64) -> Option<Shard> {
         match self {
             Backend::Origin(_) => None,
             Backend::Lanes(lanes) => lanes.of(session).map(|(_, shard)| shard.clone()),
@@ -426,7 +426,7 @@ impl Backend {
     }
 
     /// In which order a session comes to its lane; the origin has none.
-    pub(super) fn turns(&self, session: u64) -> Option<Arc<Turns>> {
+    pub(crate) fn turns(&self, session: u64) -> Option<Arc<Turns>> {
         match self {
             Backend::Origin(_) => None,
             Backend::Lanes(lanes) => lanes.turns.get(lanes.number_of(session)).cloned(),
@@ -434,7 +434,7 @@ impl Backend {
     }
 
     /// Whether a FLUSH of one session covers the answered writes of all.
-    pub(super) fn flush_covers_all(&self, flags: ExportFlags) -> bool {
+    pub(crate) fn flush_covers_all(&self, flags: ExportFlags) -> bool {
         match self {
             Backend::Origin(_) => true,
             Backend::Lanes(lanes) => lanes.lanes.len() == 1 || flags.has(ExportFlags::CAN_MULTI_CONN),
@@ -442,7 +442,7 @@ impl Backend {
     }
 
     /// How many times answered, unflushed writes may have been lost.
-    pub(super) fn losses(&self) -> u64 {
+    pub(crate) fn losses(&self) -> u64 {
         match self {
             Backend::Origin(_) => 0,
             Backend::Lanes(lanes) => lanes.durability.losses(),
@@ -450,7 +450,7 @@ impl Backend {
     }
 
     /// The ranges of a session's requests in flight that may change data.
-    pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+    pub(crate) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
         match self {
             Backend::Origin(origin) => origin.ranges_of(session),
             Backend::Lanes(lanes) => lanes.lanes.iter().flat_map(|(lane, _)| lane.ranges_of(session)).collect(),
@@ -458,7 +458,7 @@ impl Backend {
     }
 
     /// Waits until no late write overlaps `from..to`. The origin has none. Cancel-safe: yes.
-    pub(super) async fn clear_of_late_writes(&self, from: u64, to: u64) {
+    pub(crate) async fn clear_of_late_writes(&self, from: u64, to: u64) {
         if let Backend::Lanes(lanes) = self {
             lanes.late.clear_of(from, to).await;
         }
@@ -473,33 +473,33 @@ impl Backend {
     }
 
     /// A driver has ended the server, or its connections, at `begun` at the earliest.
-    pub(super) fn fenced(&self, begun: tokio::time::Instant) {
+    pub(crate) fn fenced(&self, begun: tokio::time::Instant) {
         if let Backend::Lanes(lanes) = self {
             lanes.late.fenced(begun);
         }
     }
 
     /// Whether a RESIZE was in flight on a lost connection, and may still be carried out.
-    pub(super) fn resize_in_doubt(&self) -> bool {
+    pub(crate) fn resize_in_doubt(&self) -> bool {
         matches!(self, Backend::Lanes(lanes) if lanes.late.has_resize())
     }
 
     /// It was carried out.
-    pub(super) fn resize_landed(&self) {
+    pub(crate) fn resize_landed(&self) {
         if let Backend::Lanes(lanes) = self {
             lanes.late.resize_landed();
         }
     }
 
     /// Goes by another time for late writes from now on.
-    pub(super) fn set_late_write_guard(&self, guard: std::time::Duration) {
+    pub(crate) fn set_late_write_guard(&self, guard: std::time::Duration) {
         if let Backend::Lanes(lanes) = self {
             lanes.late.set_guard(guard);
         }
     }
 
     /// Whether a request past `end` is in flight. The origin waits for its own.
-    pub(super) fn beyond(&self, end: u64) -> bool {
+    pub(crate) fn beyond(&self, end: u64) -> bool {
         match self {
             Backend::Origin(_) => false,
             Backend::Lanes(lanes) => lanes.lanes.iter().any(|(lane, _)| lane.beyond(end)),
@@ -507,7 +507,7 @@ impl Backend {
     }
 
     /// Whether the server is there; the origin always is.
-    pub(super) fn presence(&self) -> Option<&Arc<Presence>> {
+    pub(crate) fn presence(&self) -> Option<&Arc<Presence>> {
         match self {
             Backend::Origin(_) => None,
             Backend::Lanes(lanes) => Some(&lanes.presence),
@@ -515,7 +515,7 @@ impl Backend {
     }
 
     /// How its connections are; the origin has none.
-    pub(super) fn look(&self) -> Vec<Look> {
+    pub(crate) fn look(&self) -> Vec<Look> {
         match self {
             Backend::Origin(_) => Vec::new(),
             Backend::Lanes(lanes) => lanes.lanes.iter().map(|(lane, _)| lane.look()).collect(),
@@ -523,7 +523,7 @@ impl Backend {
     }
 
     /// Finishes what is in flight and lets go.
-    pub(super) async fn close(&self, export: &ExportName) {
+    pub(crate) async fn close(&self, export: &ExportName) {
         let name = export.as_str();
         match self {
             Backend::Origin(origin) => {

@@ -43,7 +43,7 @@ impl Link {
 
 /// What a new handshake may rely on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// The server is there as it was.
     There,
     /// It was lost, and may be back by then.
@@ -56,7 +56,7 @@ pub(super) enum Verdict {
 
 /// The connections of one export.
 #[derive(Debug)]
-pub(super) struct Presence {
+pub(crate) struct Presence {
     /// How long a lost server is waited for.
     hold: Duration,
     /// The longest that one attempt takes.
@@ -70,7 +70,7 @@ pub(super) struct Presence {
 
 impl Presence {
     /// Of `lanes` lanes, all connected.
-    pub(super) fn new(lanes: usize, hold: Duration, attempt: Duration) -> Self {
+    pub(crate) fn new(lanes: usize, hold: Duration, attempt: Duration) -> Self {
         Self {
             hold,
             attempt,
@@ -81,29 +81,29 @@ impl Presence {
     }
 
     /// What has lane number `at` try at once.
-    pub(super) fn hurry(&self, at: usize) -> Arc<Notify> {
+    pub(crate) fn hurry(&self, at: usize) -> Arc<Notify> {
         self.hurry.get(at).cloned().unwrap_or_default()
     }
 
     /// Lane number `at` is connected. Whether all are.
-    pub(super) fn up(&self, at: usize) -> bool {
+    pub(crate) fn up(&self, at: usize) -> bool {
         self.set(at, |_| Link::Up);
         self.links.borrow().iter().all(|link| *link == Link::Up)
     }
 
     /// Lane number `at` has lost its connection.
-    pub(super) fn lost(&self, at: usize) {
+    pub(crate) fn lost(&self, at: usize) {
         let why = "its connection was lost".to_owned();
         self.set(at, |_| Link::Down(Down { since: Instant::now(), tries: 0, differs: false, why }));
     }
 
     /// Lane number `at` could not connect again.
-    pub(super) fn unreachable(&self, at: usize, why: &str) {
+    pub(crate) fn unreachable(&self, at: usize, why: &str) {
         self.set(at, |link| Link::Down(link.again(false, why)));
     }
 
     /// Lane number `at` has found a server that no longer has what clients were told.
-    pub(super) fn differs(&self, at: usize, how: &str) {
+    pub(crate) fn differs(&self, at: usize, how: &str) {
         self.set(at, |link| Link::Down(link.again(true, how)));
     }
 
@@ -121,12 +121,12 @@ impl Presence {
     }
 
     /// Whether the server was lost since the export was opened: what it is now, nobody has looked at anew.
-    pub(super) fn was_lost(&self) -> bool {
+    pub(crate) fn was_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
 
     /// What a handshake that begins now may rely on. One lane that is connected is enough, unless another one knows better.
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         let links = self.links.borrow();
         let mut away = None;
         let mut up = false;
@@ -150,7 +150,7 @@ impl Presence {
     }
 
     /// Waits until the verdict is another one than `Expected`. Cancel-safe: yes.
-    pub(super) async fn decided(&self, until: Instant) {
+    pub(crate) async fn decided(&self, until: Instant) {
         let mut links = self.links.subscribe();
         self.hurry.iter().for_each(|lane| lane.notify_one());
         loop {
@@ -166,7 +166,7 @@ impl Presence {
     }
 
     /// Has the lanes try now, and waits for what comes of it. Cancel-safe: yes.
-    pub(super) async fn tried(&self) {
+    pub(crate) async fn tried(&self) {
         let mut links = self.links.subscribe();
         let before = links.borrow_and_update().clone();
         self.hurry.iter().for_each(|lane| lane.notify_one());

@@ -12,7 +12,8 @@
 
 use std::sync::Arc;
 
-use super::{Export, bridge};
+use super::bridge;
+use crate::export::Export;
 use crate::proto::{Cmd, Errno};
 use crate::request::{Extent, Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
 
@@ -20,7 +21,7 @@ use crate::request::{Extent, Failure, Finished, Found, Job, Outcome, Piece, Requ
 const HOLE_AND_ZERO: u64 = 3;
 
 /// Carries out a request that ends past `end` and does not grow the export.
-pub(super) fn carry(export: &Arc<Export>, lane: u64, mut job: Job, end: u64, finished: &mut Finished) {
+pub(crate) fn carry(export: &Arc<Export>, lane: u64, mut job: Job, end: u64, finished: &mut Finished) {
     let request = job.request.clone();
     let near = Request { length: end.saturating_sub(request.offset), ..request.clone() };
     match request.command {

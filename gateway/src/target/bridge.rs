@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::ranges::Exclusive;
-use super::{Export, Waiting, cut};
+use crate::export::{Export, Waiting, cut};
 use crate::proto::{Cmd, CmdFlags, Errno, Payload};
 use crate::request::{Extent, Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
 
@@ -33,7 +33,7 @@ const WINDOW: usize = 32;
 
 impl Export {
     /// Whether the backend can't take this request as it is, or it must wait its turn for a range.
-    pub(super) fn needs_bridge(&self, request: &Request) -> bool {
+    pub(crate) fn needs_bridge(&self, request: &Request) -> bool {
         let block = self.core.facts().minimum_block();
         match request.command {
             Cmd::FLUSH => false,
@@ -51,7 +51,7 @@ impl Export {
 }
 
 /// Carries a request of session `lane` out in a task of its own.
-pub(super) fn spawn(export: Arc<Export>, lane: u64, job: Job) {
+pub(crate) fn spawn(export: Arc<Export>, lane: u64, job: Job) {
     // In sight of a drain from the moment it was admitted.
     let ends = job.request.end();
     let sight = export.core.gate.keep(&export.core, ends);
