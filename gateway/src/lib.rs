@@ -76,7 +76,7 @@
 //!    |      (resize/accounts.rs: book.rs in memory,
 //!    |       entry.rs on disk)                            drain: what is past it in flight is answered
 //!    |    note what will have to be zeroed                read the backend's size again
-//!    |      (resize/notes.rs, on disk by ledger/)
+//!    |      (resize/notes.rs, on disk by the ledger crate)
 //!    |    read the backend's size again                   ask the backend
 //!    |    ask the backend (resize/world.rs; beside NBD,   READ BACK
 //!    |      by driver/: its lanes are aside if need be)
@@ -136,7 +136,7 @@
 //! ```text
 //!  a coordinator, the books      what has become of a size or a quota
 //!    v  resize/history.rs        in words
-//!  ledger/                       on the disk; then whoever waits for it is told that there is more
+//!  ledger crate                  on the disk; then whoever waits for it is told that there is more
 //!    v  admin/stream.rs          a page of events at a time, as fast as this reader takes them
 //!  `events --follow`, the page
 //!
@@ -287,6 +287,8 @@
 //!
 //! A lane has no permits of its own: what its sessions hold is its bound.
 
+use nbd_gateway_ledger as ledger;
+
 pub mod admin;
 pub mod agent;
 pub mod app;
@@ -301,7 +303,6 @@ pub mod fuzz;
 pub mod hooks;
 pub mod http;
 pub mod lane;
-pub mod ledger;
 pub mod listener;
 mod log;
 pub mod net;

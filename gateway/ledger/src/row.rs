@@ -107,7 +107,7 @@ pub struct Mark {
     pub export: ExportName,
     /// Where its backend listens, and the export's name there.
     pub backend: String,
-    /// The backend's process, as [`Server`](crate::fence::Server) writes it.
+    /// The backend's process, as the gateway writes it.
     pub server: Option<String>,
 }
 

@@ -50,7 +50,7 @@ struct Told {
 /// Runs the child until it has been told so many things.
 fn killed_after(count: usize, state: &Path) -> [Told; EXPORTS] {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "ledger::tests::crash::child_that_grows_until_it_is_killed", "--ignored", "--nocapture"])
+        .args(["--exact", "tests::crash::child_that_grows_until_it_is_killed", "--ignored", "--nocapture"])
         .env(STATE, state)
         .stdout(Stdio::piped())
         .spawn()
