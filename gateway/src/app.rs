@@ -232,6 +232,8 @@ impl App {
         let tending = tokio::spawn(service.clone().tend(self.registry.shards().clone(), glance));
 
         tokio::select! {
+            // Orders to stop first: reloads may be asked for again and again.
+            biased;
             () = stop => {}
             // An error would mean that nobody can order it any more.
             Ok(_) = ordered.wait_for(|ordered| *ordered) => {}

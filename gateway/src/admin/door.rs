@@ -67,8 +67,10 @@ pub(crate) async fn serve(
             drop(connections.spawn(one_of(stream, peer, router.clone(), going.clone(), place)));
         };
         tokio::select! {
-            () = begin => {}
+            // The end first: connections may come for ever.
+            biased;
             () = over(&mut end) => break,
+            () = begin => {}
         }
         while connections.try_join_next().is_some() {}
     }
@@ -109,6 +111,8 @@ where
     });
     let mut connection = std::pin::pin!(http.serve_connection(stream, answer));
     let ended = tokio::select! {
+        // A connection that has ended need not be ended. Each branch happens once.
+        biased;
         ended = connection.as_mut() => ended,
         () = evicted => return tracing::debug!(%peer, "a connection to the admin interface made room for another"),
         () = over(&mut end) => {

@@ -121,8 +121,10 @@ impl Stream {
         let Ok(()) = self.send(begin).await else { return };
         while let Ok(()) = self.catch_up().await {
             let alive = tokio::select! {
-                news = self.told.changed() => if news.is_ok() { continue } else { return },
+                // A closed stream first: events may come for ever. While they come, no keep-alive is needed.
+                biased;
                 () = self.frames.closed() => return,
+                news = self.told.changed() => if news.is_ok() { continue } else { return },
                 () = tokio::time::sleep(KEEPALIVE) => self.send(":\n\n".to_owned()).await,
             };
             let Ok(()) = alive else { return };

@@ -128,13 +128,10 @@ impl Follower<'_> {
             self.begin()?;
             let waits = self.state.dead > 0 && self.state.linking.is_none();
             tokio::select! {
+                // The stop first, and dead connections before what waits for them; sizes last: a server may send them for ever.
+                biased;
                 () = &mut stop => return self.end().await,
                 dead = self.events.dead_links() => self.lost(dead?),
-                changed = self.listener.heard.changed() => {
-                    // It is kept by a task that ends with this one.
-                    drop(changed);
-                    self.heard();
-                }
                 linked = linked(&mut self.state.linking), if self.state.linking.is_some() => {
                     self.state.linking = None;
                     self.linked(linked);
@@ -145,6 +142,11 @@ impl Follower<'_> {
                 }
                 () = sleep_until(self.state.next), if waits => {}
                 _ = look.tick() => self.look()?,
+                changed = self.listener.heard.changed() => {
+                    // It is kept by a task that ends with this one.
+                    drop(changed);
+                    self.heard();
+                }
             }
         }
     }

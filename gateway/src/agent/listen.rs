@@ -61,9 +61,11 @@ async fn run(uri: NbdUri, poll: Duration, sender: watch::Sender<Heard>, again: A
     while !sender.is_closed() {
         let mut ear = Sender(&sender);
         let ended = tokio::select! {
-            ended = follow(&uri, &pace, &mut ear) => ended.err().map(|fault| fault.to_string()),
-            () = again.notified() => None,
+            // What ends the connection first: a server may send sizes for ever.
+            biased;
             () = sender.closed() => return,
+            () = again.notified() => None,
+            ended = follow(&uri, &pace, &mut ear) => ended.err().map(|fault| fault.to_string()),
         };
         if sender.borrow().part.is_some() {
             backoff.reset();

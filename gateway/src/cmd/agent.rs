@@ -28,7 +28,12 @@ pub fn main(order: &Agent) -> ExitCode {
             ignore(kind, name);
         }
         let stop = async move {
-            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            tokio::select! {
+                // In any order: both mean the same.
+                biased;
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
         };
         Ok::<_, std::io::Error>(run(order, &mut std::io::stdout(), Service::from_env(), stop).await)
     });

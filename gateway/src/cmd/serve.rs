@@ -77,7 +77,12 @@ async fn serve(config: Config, shards: Shards, source: Source, metrics: Arc<Metr
         let _fsize = signal(SignalKind::from_raw(25));
         ignore(SignalKind::user_defined1(), "SIGUSR1");
         ignore(SignalKind::user_defined2(), "SIGUSR2");
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        tokio::select! {
+            // In any order: both mean the same.
+            biased;
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
     };
     let mut stop = std::pin::pin!(stop);
     // Polled once, so that the signals are caught from here on.

@@ -37,6 +37,8 @@ pub async fn run(call: Call<'_>) -> Result<Vec<u8>, Error> {
     tokio::spawn(async move {
         let (mut run, stdin) = run;
         let why = tokio::select! {
+            // A program that has ended is not late.
+            biased;
             why = run.watch(stdin, input) => why,
             () = sleep(limit) => Why::Late,
             // Its sender is never used, only dropped.
@@ -124,6 +126,8 @@ impl Run {
             std::future::pending::<()>().await;
         };
         tokio::select! {
+            // Its end first: what is left in the pipes is read afterwards, up to the same bound.
+            biased;
             () = self.group.exited() => Why::Ended,
             () = gather(self.stdout.as_mut(), &mut self.output) => Why::TooMuch,
             () = tail(self.stderr.as_mut(), &mut self.complaint) => Why::Ended,
@@ -135,6 +139,8 @@ impl Run {
     async fn tell_to_end(&mut self) {
         self.group.signal(Signal::TERM);
         tokio::select! {
+            // What it writes comes last: it may write for ever.
+            biased;
             () = self.group.exited() => {}
             () = sleep(GRACE) => {}
             // Last words.

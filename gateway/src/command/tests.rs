@@ -198,6 +198,8 @@ async fn a_program_that_nobody_waits_for_any_more_is_told_to_end_and_leaves_no_z
         let running = run(call(&words));
         tokio::pin!(running);
         tokio::select! {
+            // A program that has ended failed the test, whatever it wrote.
+            biased;
             ended = &mut running => panic!("it ended: {ended:?}"),
             pid = line(&mut fifo) => pid,
         }

@@ -130,8 +130,10 @@ impl Registry {
             }
             let next = backoff.next_delay();
             tokio::select! {
-                () = tokio::time::sleep(next) => {}
+                // Both look again; the order first, because it also shortens the pauses.
+                biased;
                 () = self.to_look_at.notified() => backoff = patience(),
+                () = tokio::time::sleep(next) => {}
             }
         }
     }

@@ -72,8 +72,8 @@ impl Keeper {
                 }
             };
             tokio::select! {
-                () = self.late.news() => {}
-                () = async { sleep_until(wake.unwrap_or_else(Instant::now)).await }, if wake.is_some() => {}
+                // News come as often as requests do: last, so that neither the fence nor the guard waits for them to stop.
+                biased;
                 done = running => {
                     fencing = None;
                     if !done {
@@ -83,6 +83,8 @@ impl Keeper {
                         self.late.fence_tried();
                     }
                 }
+                () = async { sleep_until(wake.unwrap_or_else(Instant::now)).await }, if wake.is_some() => {}
+                () = self.late.news() => {}
             }
         }
     }

@@ -83,8 +83,10 @@ impl Hooks {
         let (end, mut ending) = watch::channel(());
         tokio::spawn(async move {
             tokio::select! {
-                () = follower.follow(sizes) => {}
+                // The end first: no attempt begins after it.
+                biased;
                 _ = ending.changed() => {}
+                () = follower.follow(sizes) => {}
             }
         });
         end
@@ -203,6 +205,8 @@ impl<T: Tell> Follower<T> {
     /// A newer size need not wait for long that others were not heard; but whoever fails is never asked without a pause.
     async fn wait(&mut self, delay: Duration, sizes: &mut watch::Receiver<Shown>) {
         tokio::select! {
+            // The delay first: once it is over, a new size needs no pause of its own.
+            biased;
             () = tokio::time::sleep(delay) => return,
             changed = sizes.changed() => {
                 if changed.is_err() {

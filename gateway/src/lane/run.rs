@@ -227,6 +227,7 @@ async fn come_back(
         if let Some(fenced) = lane.late.fenced_soon() {
             let begun = Instant::now();
             tokio::select! {
+                // Orders first: they end the wait, whatever became of the fence.
                 biased;
                 () = ended(&mut life.end) => return None,
                 Ok(()) = aside.changed() => continue,
@@ -238,6 +239,7 @@ async fn come_back(
         let next = Instant::now() + away.pause;
         let wake = if given_up { next } else { next.min(hold_over) };
         let hurried = tokio::select! {
+            // Orders first; then the hurry, so that it is not left over for the attempt after this one.
             biased;
             () = ended(&mut life.end) => return None,
             Ok(()) = aside.changed() => continue,
@@ -250,9 +252,11 @@ async fn come_back(
         }
         away.wait_longer();
         let outcome = tokio::select! {
-            outcome = life.dialer.dial() => Some(outcome),
+            // Orders first: a connection that nobody wants any more is not used. One made in the last moment of the hold is.
+            biased;
             () = ended(&mut life.end) => return None,
             Ok(()) = aside.changed() => continue,
+            outcome = life.dialer.dial() => Some(outcome),
             () = tokio::time::sleep_until(hold_over), if !given_up => None,
         };
         match outcome {
@@ -291,6 +295,7 @@ async fn rest(lane: &Lane, end: &mut watch::Receiver<bool>) -> bool {
     let mut aside = lane.aside.subscribe();
     lane.resting.send_replace(true);
     let goes_on = tokio::select! {
+        // The end first: it outlasts a change.
         biased;
         () = ended(end) => false,
         // An error means that nobody is left to want one.
@@ -365,6 +370,7 @@ async fn converse(
     let mut ending = false;
     let lost = loop {
         tokio::select! {
+            // Replies last: they may come for ever. The end is heard once, and the timer fires after its time only.
             biased;
             () = ended(&mut end), if !ending => {
                 ending = true;

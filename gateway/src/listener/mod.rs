@@ -136,6 +136,8 @@ impl Bound {
             accepting.change(&now);
             loop {
                 tokio::select! {
+                    // Connections last: they may come for ever. A new front counts from the next connection.
+                    biased;
                     _ = drained.wait_for(|d| *d) => return,
                     changed = front.changed() => if changed.is_ok() { break } else { return },
                     () = accepting.step(&now) => {}

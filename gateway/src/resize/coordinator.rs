@@ -190,7 +190,8 @@ impl<H: Hands> Coordinator<H> {
             due = self.has_loose_ends().then(|| due.unwrap_or_else(|| Instant::now() + SETTLE_EVERY));
             let believed = self.disproved.map(|(_, at)| at);
             let act = tokio::select! {
-                act = acts.recv() => act,
+                // Acts may come for ever, so they come last; each timer fires once before acts are looked at again.
+                biased;
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
                     self.keep_rules();
@@ -202,6 +203,7 @@ impl<H: Hands> Coordinator<H> {
                     self.believe_again();
                     continue;
                 }
+                act = acts.recv() => act,
             };
             let Some(act) = act else { return };
             if !self.apply(act).await {

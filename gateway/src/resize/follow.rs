@@ -104,6 +104,8 @@ pub async fn follow(
                     }
                 };
                 tokio::select! {
+                    // A look that is due is not put off by a reload. The next pause is a new one, so neither starves.
+                    biased;
                     () = pause => gaze.look(&core, &resizer, &metrics).await,
                     changed = patience.changed() => if changed.is_err() {
                         return;
@@ -113,8 +115,10 @@ pub async fn follow(
         }
     };
     tokio::select! {
-        () = following => {}
+        // The end first: no look begins after it.
+        biased;
         _ = end.wait_for(|e| *e) => {}
+        () = following => {}
     }
 }
 
@@ -147,6 +151,8 @@ async fn listen(
     let mut counted = 0;
     loop {
         tokio::select! {
+            // The answer first: it has the last size, and the channel of the others closes with it.
+            biased;
             outcome = &mut over => {
                 if let Outcome::Resized(size) = outcome {
                     resizer.seen(size);

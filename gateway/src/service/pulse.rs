@@ -26,6 +26,7 @@ impl Manager {
             let next = Instant::now() + every;
             let mut round = Round::ask(shards);
             tokio::select! {
+                // An answer in the last moment is one.
                 biased;
                 () = round.answered() => {}
                 () = sleep(every) => self.miss(&mut round).await,

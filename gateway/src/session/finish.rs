@@ -58,6 +58,7 @@ impl Finish {
             }
             // Whoever is gone orders nothing any more.
             tokio::select! {
+                // In any order: what both order is looked at together.
                 biased;
                 Ok(()) = self.gateway.changed() => {}
                 Ok(()) = self.export.changed() => {}

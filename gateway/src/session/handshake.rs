@@ -339,6 +339,7 @@ impl Clock<'_> {
         let mut work = core::pin::pin!(work);
         loop {
             tokio::select! {
+                // What is done is used, even if it took just as long as a look.
                 biased;
                 done = &mut work => {
                     self.handshake.busy(false);

@@ -151,6 +151,9 @@ async fn stand(
             continue;
         }
         tokio::select! {
+            // The size before the end: the last chunk has the newest one. A size changes by a resize at a time, so the end is
+            // not kept waiting.
+            biased;
             changed = shown.changed() => {
                 if changed.is_err() {
                     break;
@@ -159,8 +162,6 @@ async fn stand(
                 metrics.notices_merged.inc_by(notice.merged().saturating_sub(merged));
                 merged = notice.merged();
             }
-            () = timer => {}
-            () = taken => {}
             why = ending.wait_for(Option::is_some) => {
                 let why = why.ok().and_then(|w| *w).unwrap_or(End::Disconnected);
                 if let Some(last) = notice.end(why) {
@@ -169,6 +170,8 @@ async fn stand(
                 }
                 break;
             }
+            () = taken => {}
+            () = timer => {}
         }
     }
     {

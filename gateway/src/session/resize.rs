@@ -188,6 +188,8 @@ async fn watch(session: Arc<Session>, mut finish: Finish, ticket: Ticket, reques
     let (mut shown, mut life) = (session.export.view().follow(), session.life.subscribe());
     let told = session.told();
     tokio::select! {
+        // In any order: each ends the wait, and the answer is the same.
+        biased;
         _ = shown.wait_for(|now| now.size != told) => {}
         _ = finish.next() => {}
         _ = life.wait_for(|life| *life != Life::Open) => {}

@@ -60,6 +60,8 @@ pub async fn serve(front: Arc<Front>, stream: Stream, mut handshake: Handshake) 
     let evicted = handshake.evicted();
     let entering = async {
         tokio::select! {
+            // A handshake that is done is not closed any more.
+            biased;
             opened = enter(&front, id, stream, &handshake) => opened,
             () = evicted => {
                 let limit = front.arrivals.handshakes;

@@ -149,6 +149,7 @@ impl Transmission {
         let mut finish = self.finish.clone();
         let end = loop {
             tokio::select! {
+                // Orders first: each is heard once, and requests may come for ever.
                 biased;
                 order = finish.next() => match order {
                     Order::Drain => {

@@ -90,6 +90,7 @@ impl Visitor {
     ) -> Result<(Lease, Decision), OpenError> {
         let mut drain = drain.clone();
         tokio::select! {
+            // The drain first: what opens just then would have to close at once.
             biased;
             // An error means that nobody is left to say so.
             _ = drain.wait_for(|draining| *draining) => Err(OpenError::Draining),

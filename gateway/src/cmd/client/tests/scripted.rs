@@ -180,6 +180,8 @@ async fn serve(mut stream: DuplexStream, server: Scripted) {
         let _ = stream.write_all(&core::mem::take(&mut session.out)).await;
         let waits = session.standing.is_some() || session.held.is_some();
         tokio::select! {
+            // Requests first: a size that changes meanwhile is told in the next round.
+            biased;
             came = stream.read_buf(inbox.room(&Heap)) => if came.unwrap() == 0 { return },
             _ = sizes.changed(), if waits => session.tell(),
         }
