@@ -12,7 +12,7 @@
 //! | *session* | one client connection |
 //! | *export* | what a client opens by name |
 //! | *lane* | one backend connection, shared by many sessions; it outlives its socket |
-//! | *origin* | a backend inside this process: a file or memory |
+//! | *embedded disk* | a backend inside this process: a file or memory |
 //! | *cookie* | the 64 bits by which a reply names its request; each lane has cookies of its own |
 //! | *permit* | a passed check, as a value: so many requests, so many payload bytes |
 //! | *job*, *outcome* | an admitted request on its way, and how it ended: the seam between a session and whatever serves it |
@@ -55,7 +55,7 @@
 //! too long, not on its blocks), and those that must wait for an orphan, leave this way for a task of their own in
 //! `target/bridge.rs`.
 //!
-//! The embedded [`origin`] takes the same jobs: what needs no disk is answered in the thread that submits, the rest by
+//! An [embedded](embedded) disk takes the same jobs: what needs no I/O is answered in the thread that submits, the rest by
 //! a pool.
 //!
 //! # How a size travels
@@ -234,7 +234,7 @@
 //! |---|---|---|
 //! | **Exactly one reply** for every request accepted, or the connection ends. A job that is dropped unfinished answers `EIO`. Cookies come back bit for bit, even one used twice at once. | `request`, `session/reply.rs`, `lane/table.rs` | `multiplex.rs`, `bad_client`, `bad_backend` |
 //! | **What a client may not list does not exist for it**: a hidden name and a missing one take the same way, and dial nobody; what it has no verb for is neither offered nor done. | `session/visitor.rs`, policy's `access` | `access`, policy's `access` |
-//! | **A name stays in its directory**: a name that a client makes up becomes one file below the directory of its template, reached over no symbolic link; that directory is none that the gateway, or its operator for it, keeps anything else in. | `origin/place.rs`, config's `model/place.rs` | `origin`, config's `problems.rs`, `templates.rs`, `commands` |
+//! | **A name stays in its directory**: a name that a client makes up becomes one file below the directory of its template, reached over no symbolic link; that directory is none that the gateway, or its operator for it, keeps anything else in. | `embedded/place.rs`, config's `model/place.rs` | `embedded`, config's `problems.rs`, `templates.rs`, `commands` |
 //! | **Bounded memory**: nothing is allocated because a peer claimed a length; what a request makes the gateway hold stays within the permits above, whether its client reads or not. | `session/permits.rs`, `session/reply.rs`, `net/outbox.rs`, `proto` | `memory`, `multiplex.rs`, `bad_client`, `proto/*/tests.rs` |
 //! | **Who is gone gives its place back**: a session whose client has closed its connection ends, whatever its backend does: at once over a Unix socket, within a second over TCP. What it has in flight is the export's. | `session/departure.rs`, `target/orphans.rs` | `departure` |
 //! | **One request, bounded work**: what is split into many pieces goes a few at a time, is given up when nobody waits for it, and holds others up for one piece only. | `target/bridge.rs` | `long_requests` |
@@ -296,6 +296,7 @@ pub mod cmd;
 pub mod command;
 mod descriptors;
 pub mod driver;
+pub mod embedded;
 pub mod export;
 pub mod fence;
 #[doc(hidden)]
@@ -306,7 +307,6 @@ pub mod lane;
 pub mod listener;
 mod log;
 pub mod net;
-pub mod origin;
 pub mod proto;
 pub mod qmp;
 pub mod reload;

@@ -300,7 +300,7 @@ fn most(backend: BackendStyle, policy: &ExportPolicy, now: &Now) -> Size {
     let (bound, counted) = match backend.grows {
         Grows::Fixed => return now.size,
         Grows::Window => (policy.max_size.min(disk), now.size),
-        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver { .. } => {
+        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Embedded | Grows::Driver { .. } => {
             (policy.max_size, disk)
         }
     };

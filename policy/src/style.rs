@@ -153,7 +153,7 @@ pub enum Grows {
         proof: Proof,
     },
     /// The gateway's own embedded backend: a file or memory.
-    Origin,
+    Embedded,
     /// Part of a larger disk is shown; the backend itself is never asked.
     Window,
     /// By something outside the wire: a file on this host, QMP, a restart, an operator's command.
@@ -205,9 +205,11 @@ impl BackendStyle {
     #[must_use]
     pub const fn can_grow(self) -> bool {
         match self.grows {
-            Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Window | Grows::Driver { .. } => {
-                true
-            }
+            Grows::Explicit { .. }
+            | Grows::Automatic { .. }
+            | Grows::Embedded
+            | Grows::Window
+            | Grows::Driver { .. } => true,
             Grows::Fixed => false,
         }
     }
@@ -217,7 +219,7 @@ impl BackendStyle {
     pub const fn can_shrink(self) -> bool {
         match self.grows {
             Grows::Explicit { proof: Proof::OptedIn | Proof::ReadBack, .. }
-            | Grows::Origin
+            | Grows::Embedded
             | Grows::Window
             | Grows::Driver { .. } => true,
             Grows::Explicit { proof: Proof::Claimed, .. } | Grows::Automatic { .. } | Grows::Fixed => false,
@@ -282,7 +284,7 @@ mod tests {
             (explicit(opted_in), explicit(opted_in), explicit(opted_in), explicit(opted_in)),
             (automatic(claimed), automatic(read_back), automatic(claimed), Grows::Fixed),
             (automatic(opted_in), automatic(opted_in), automatic(opted_in), automatic(opted_in)),
-            (Grows::Origin, Grows::Origin, Grows::Origin, Grows::Origin),
+            (Grows::Embedded, Grows::Embedded, Grows::Embedded, Grows::Embedded),
             (Grows::Window, Grows::Window, Grows::Window, Grows::Window),
             (driver, driver, driver, driver),
             (Grows::Fixed, Grows::Fixed, Grows::Fixed, Grows::Fixed),

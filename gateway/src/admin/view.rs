@@ -361,7 +361,7 @@ fn grows(grows: Grows) -> &'static str {
     match grows {
         Grows::Explicit { .. } => "explicit",
         Grows::Automatic { .. } => "automatic",
-        Grows::Origin => "embedded",
+        Grows::Embedded => "embedded",
         Grows::Window => "window",
         Grows::Driver { .. } => "driver",
         Grows::Fixed => "fixed",

@@ -17,7 +17,7 @@ use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno as Os;
 
 use super::{Order, Undone};
-use crate::origin::lengthen;
+use crate::embedded::lengthen;
 use crate::proto::Errno;
 
 /// Servers round a file's length to whole blocks, and no block is larger (proto.md, "Size constraints").

@@ -123,7 +123,7 @@ pub(super) async fn open(
     let style = facts.style;
     // A window shows what another may have written, whatever its disk promises of its own grows.
     let zeroed = window.is_none() && facts.resize.is_some_and(|info| info.features.has(Features::ZEROED));
-    let embedded = matches!(backend, Backend::Origin(_));
+    let embedded = matches!(backend, Backend::Embedded(_));
     let zeroed_beside = match &driver {
         Some(driver) => driver.exposes_zeroes().await,
         None => false,

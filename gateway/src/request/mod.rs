@@ -1,6 +1,6 @@
 //! The seam between a session and whatever serves its export: a request as data, and its outcome as data.
 //!
-//! A backend (lanes to an NBD server, or the embedded origin) takes a [`Job`] and finishes it exactly once with an
+//! A backend (lanes to an NBD server, or an embedded disk) takes a [`Job`] and finishes it exactly once with an
 //! [`Outcome`]. Neither side knows how the other frames its bytes. A job that is dropped unfinished ends with EIO, so a
 //! reply can never be forgotten.
 

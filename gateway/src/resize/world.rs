@@ -106,8 +106,8 @@ impl Hands for World {
         self.core.forget_told();
         let outcome = match ask {
             Ask::Nothing => return Answered::Yes,
-            Ask::OriginSetLen(size) => {
-                return match self.core.set_origin_size(size.bytes()).await {
+            Ask::ResizeEmbedded(size) => {
+                return match self.core.set_embedded_size(size.bytes()).await {
                     Ok(_) => Answered::Yes,
                     Err(why) => {
                         tracing::warn!(export = self.core.name(), %why, "the disk was not resized");

@@ -5,7 +5,7 @@
 //! thread that hangs, spins or has ended is found within that patience, and the manager kills and starts the gateway
 //! anew, which a client that reconnects survives.
 //!
-//! Not asked for a sign: the threads that wait for disks (the origins' pool, the ledger's). A disk that hangs is that
+//! Not asked for a sign: the threads that wait for disks (the embedded disks' pool, the ledger's). A disk that hangs is that
 //! disk's fault, the others go on, and another start would not mend it.
 
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 //! A session that never wants more than [`LIGHT`] small requests in flight is *light*; any other one is *heavy*. While a light
 //! session of a shard is active, the heavy sessions of each lane there share a window of requests and bytes in flight, and
 //! take turns in it: a turn is half the window, and the next session in the queue is woken when that much is free. Without
-//! a light session nothing is limited, and no lock is taken here. The embedded origin has no lanes, and no turns.
+//! a light session nothing is limited, and no lock is taken here. An embedded disk has no lanes, and no turns.
 //!
 //! The `pacer` of the shard decides how large the window is. What the window counts is per lane: a server that hangs holds up
 //! its own lane only.

@@ -1,4 +1,4 @@
-//! What serves an export: lanes to an NBD server, or the embedded origin. The same jobs go to either.
+//! What serves an export: lanes to an NBD server, or an embedded disk. The same jobs go to either.
 
 use nbd_gateway_policy::types::Bytes;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use super::presence::Presence;
 use super::probes::{Server, enter};
 use super::view::View;
 use crate::driver::{Driver as Beside, Order, Was};
+use crate::embedded::{DiskError, EmbeddedDisk, Place};
 use crate::export::Shared;
 use crate::fence::{self, Fence, Keeper};
 use crate::lane::{self, DialError, Dialer, Durability, Lane, LateWrites, Look, OnLoss};
 use crate::net::Address;
-use crate::origin::{Origin, OriginError, Place};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::resize::ResizeInfo;
@@ -39,7 +39,7 @@ pub struct Facts {
     pub size: u64,
     /// Its transmission flags.
     pub flags: ExportFlags,
-    /// How its connections are framed; Extended for the origin, which has 64-bit lengths too.
+    /// How its connections are framed; Extended for an embedded disk, which has 64-bit lengths too.
     pub framing: Framing,
     /// Its metadata contexts.
     pub contexts: Vec<String>,
@@ -92,7 +92,7 @@ pub enum Backend {
     /// An NBD server.
     Lanes(Box<Lanes>),
     /// This process.
-    Origin(Origin),
+    Embedded(EmbeddedDisk),
 }
 
 /// Connections to one NBD server's export.
@@ -206,7 +206,7 @@ pub(crate) enum Unopened {
     #[error(transparent)]
     Certificates(#[from] CertificateFault),
     #[error(transparent)]
-    Origin(#[from] OriginError),
+    Disk(#[from] DiskError),
     #[error("{0}")]
     Task(String),
 }
@@ -241,18 +241,18 @@ impl Backend {
                     place = place.making_directories();
                 }
                 let (size, read_only) = (size.map(|size| size.bytes()), config.read_only);
-                let open = move || Origin::open_file(place, size, read_only);
+                let open = move || EmbeddedDisk::open_file(place, size, read_only);
                 let opened = tokio::task::spawn_blocking(open).await.map_err(|e| Unopened::Task(e.to_string()))?;
                 Ok(Self::embedded(opened?, &config.resize.driver, &metrics()))
             }
             config::Backend::Memory { size } => {
-                Ok(Self::embedded(Origin::memory(size.bytes()), &config.resize.driver, &metrics()))
+                Ok(Self::embedded(EmbeddedDisk::memory(size.bytes()), &config.resize.driver, &metrics()))
             }
         }
     }
 
-    fn embedded(origin: Origin, driver: &Driver, metrics: &ExportMetrics) -> (Self, Facts, Arc<View>) {
-        let facts = origin.facts();
+    fn embedded(disk: EmbeddedDisk, driver: &Driver, metrics: &ExportMetrics) -> (Self, Facts, Arc<View>) {
+        let facts = disk.facts();
         metrics.lane_up.set(1);
         let block_sizes = BlockSizes {
             minimum: facts.minimum_block,
@@ -268,12 +268,12 @@ impl Backend {
             description: None,
             resize: None,
             style: BackendStyle {
-                grows: if *driver == Driver::None { Grows::Fixed } else { Grows::Origin },
+                grows: if *driver == Driver::None { Grows::Fixed } else { Grows::Embedded },
                 tells: Tells::Itself,
             },
         };
         let view = Arc::new(View::new(facts.size));
-        (Backend::Origin(origin), facts, view)
+        (Backend::Embedded(disk), facts, view)
     }
 
     async fn dial(
@@ -408,7 +408,7 @@ impl Backend {
             return;
         }
         match self {
-            Backend::Origin(origin) => origin.submit(jobs),
+            Backend::Embedded(disk) => disk.submit(jobs),
             Backend::Lanes(lanes) => {
                 if let Some((lane, _)) = lanes.of(session) {
                     lane.submit(jobs, finished);
@@ -417,18 +417,18 @@ impl Backend {
         }
     }
 
-    /// The shard on which a session is to live: its lane's. The origin has none of its own.
+    /// The shard on which a session is to live: its lane's. An embedded disk has none of its own.
     pub(crate) fn shard(&self, session: u64) -> Option<Shard> {
         match self {
-            Backend::Origin(_) => None,
+            Backend::Embedded(_) => None,
             Backend::Lanes(lanes) => lanes.of(session).map(|(_, shard)| shard.clone()),
         }
     }
 
-    /// In which order a session comes to its lane; the origin has none.
+    /// In which order a session comes to its lane; an embedded disk has none.
     pub(crate) fn turns(&self, session: u64) -> Option<Arc<Turns>> {
         match self {
-            Backend::Origin(_) => None,
+            Backend::Embedded(_) => None,
             Backend::Lanes(lanes) => lanes.turns.get(lanes.number_of(session)).cloned(),
         }
     }
@@ -436,7 +436,7 @@ impl Backend {
     /// Whether a FLUSH of one session covers the answered writes of all.
     pub(crate) fn flush_covers_all(&self, flags: ExportFlags) -> bool {
         match self {
-            Backend::Origin(_) => true,
+            Backend::Embedded(_) => true,
             Backend::Lanes(lanes) => lanes.lanes.len() == 1 || flags.has(ExportFlags::CAN_MULTI_CONN),
         }
     }
@@ -444,7 +444,7 @@ impl Backend {
     /// How many times answered, unflushed writes may have been lost.
     pub(crate) fn losses(&self) -> u64 {
         match self {
-            Backend::Origin(_) => 0,
+            Backend::Embedded(_) => 0,
             Backend::Lanes(lanes) => lanes.durability.losses(),
         }
     }
@@ -452,12 +452,12 @@ impl Backend {
     /// The ranges of a session's requests in flight that may change data.
     pub(crate) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
         match self {
-            Backend::Origin(origin) => origin.ranges_of(session),
+            Backend::Embedded(disk) => disk.ranges_of(session),
             Backend::Lanes(lanes) => lanes.lanes.iter().flat_map(|(lane, _)| lane.ranges_of(session)).collect(),
         }
     }
 
-    /// Waits until no late write overlaps `from..to`. The origin has none. Cancel-safe: yes.
+    /// Waits until no late write overlaps `from..to`. An embedded disk has none. Cancel-safe: yes.
     pub(crate) async fn clear_of_late_writes(&self, from: u64, to: u64) {
         if let Backend::Lanes(lanes) = self {
             lanes.late.clear_of(from, to).await;
@@ -498,26 +498,26 @@ impl Backend {
         }
     }
 
-    /// Whether a request past `end` is in flight. The origin waits for its own.
+    /// Whether a request past `end` is in flight. An embedded disk waits for its own.
     pub(crate) fn beyond(&self, end: u64) -> bool {
         match self {
-            Backend::Origin(_) => false,
+            Backend::Embedded(_) => false,
             Backend::Lanes(lanes) => lanes.lanes.iter().any(|(lane, _)| lane.beyond(end)),
         }
     }
 
-    /// Whether the server is there; the origin always is.
+    /// Whether the server is there; an embedded disk always is.
     pub(crate) fn presence(&self) -> Option<&Arc<Presence>> {
         match self {
-            Backend::Origin(_) => None,
+            Backend::Embedded(_) => None,
             Backend::Lanes(lanes) => Some(&lanes.presence),
         }
     }
 
-    /// How its connections are; the origin has none.
+    /// How its connections are; an embedded disk has none.
     pub(crate) fn look(&self) -> Vec<Look> {
         match self {
-            Backend::Origin(_) => Vec::new(),
+            Backend::Embedded(_) => Vec::new(),
             Backend::Lanes(lanes) => lanes.lanes.iter().map(|(lane, _)| lane.look()).collect(),
         }
     }
@@ -526,8 +526,8 @@ impl Backend {
     pub(crate) async fn close(&self, export: &ExportName) {
         let name = export.as_str();
         match self {
-            Backend::Origin(origin) => {
-                if let Err(error) = origin.close().await {
+            Backend::Embedded(disk) => {
+                if let Err(error) = disk.close().await {
                     tracing::error!(export = name, %error, "closing the disk failed");
                 }
             }

@@ -14,7 +14,7 @@ use super::gate::Gate;
 use super::second::Second;
 use super::view::View;
 use crate::driver::{Order, Was};
-use crate::origin::OriginError;
+use crate::embedded::DiskError;
 use crate::proto::{Cmd, CmdFlags, Errno, Features, Framing, Payload};
 use crate::request::{Failure, Finished, Heard, Job, Outcome, Request};
 use crate::resize::notes::Notes;
@@ -144,7 +144,7 @@ impl Core {
 
     async fn ask_bytes(self: &Arc<Self>, only_to_know: bool) -> Result<u64, String> {
         let lanes = match &self.backend {
-            Backend::Origin(_) => return self.measure_origin().await.map_err(|error| error.to_string()),
+            Backend::Embedded(_) => return self.measure_embedded().await.map_err(|error| error.to_string()),
             Backend::Lanes(lanes) => lanes,
         };
         let in_band = self.facts.framing != Framing::Simple
@@ -200,24 +200,24 @@ impl Core {
         }
     }
 
-    /// The embedded origin's size, read anew.
-    async fn measure_origin(self: &Arc<Self>) -> Result<u64, OriginError> {
+    /// The embedded disk's size, read anew.
+    async fn measure_embedded(self: &Arc<Self>) -> Result<u64, DiskError> {
         let core = Arc::clone(self);
         let measure = move || match &core.backend {
-            Backend::Origin(origin) => origin.measure(),
-            Backend::Lanes(_) => Err(OriginError::Closed),
+            Backend::Embedded(disk) => disk.measure(),
+            Backend::Lanes(_) => Err(DiskError::Closed),
         };
-        tokio::task::spawn_blocking(measure).await.unwrap_or(Err(OriginError::Closed))
+        tokio::task::spawn_blocking(measure).await.unwrap_or(Err(DiskError::Closed))
     }
 
-    /// Sets the embedded origin's size; the size that is now in force.
-    pub async fn set_origin_size(self: &Arc<Self>, size: u64) -> Result<u64, OriginError> {
+    /// Sets the embedded disk's size; the size that is now in force.
+    pub async fn set_embedded_size(self: &Arc<Self>, size: u64) -> Result<u64, DiskError> {
         let core = Arc::clone(self);
         let set = move || match &core.backend {
-            Backend::Origin(origin) => origin.set_size(size),
-            Backend::Lanes(_) => Err(OriginError::Closed),
+            Backend::Embedded(disk) => disk.set_size(size),
+            Backend::Lanes(_) => Err(DiskError::Closed),
         };
-        tokio::task::spawn_blocking(set).await.unwrap_or(Err(OriginError::Closed))
+        tokio::task::spawn_blocking(set).await.unwrap_or(Err(DiskError::Closed))
     }
 
     /// What a driver is to do to give the backend `to` bytes.
@@ -225,7 +225,7 @@ impl Core {
         let was = Was {
             name: match &self.backend {
                 Backend::Lanes(lanes) => lanes.export().to_owned(),
-                Backend::Origin(_) => String::new(),
+                Backend::Embedded(_) => String::new(),
             },
             flags: self.facts.flags,
             contexts: self.facts.contexts.clone(),
@@ -244,7 +244,7 @@ impl Core {
     pub fn told(&self) -> Option<u64> {
         match &self.backend {
             Backend::Lanes(lanes) => lanes.told(),
-            Backend::Origin(_) => None,
+            Backend::Embedded(_) => None,
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) fn for_client(situation: &Situation<'_>, client: ClientStyle, target:
     match situation.backend.grows {
         // What another hand added to a fixed backend is the operator's to show.
         Grows::Fixed => return Err(Reason::FixedSize { size: situation.size }),
-        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Window | Grows::Driver { .. } => {}
+        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Embedded | Grows::Window | Grows::Driver { .. } => {}
     }
     situation.on_record()?;
     let clamp = match situation.policy.over_quota {
@@ -144,7 +144,7 @@ fn grow(situation: &Situation<'_>, to: Size, need: Size, show: bool) -> Result<P
     let reread = match ask {
         Ask::ExplicitResize(_) | Ask::Driver(_) => !situation.policy.exclusive,
         Ask::ZeroWriteLastGranule { .. } => true,
-        Ask::Nothing | Ask::OriginSetLen(_) => false,
+        Ask::Nothing | Ask::ResizeEmbedded(_) => false,
     };
     let reserve = to.above(situation.counted());
     Ok(Plan::Grow(Grow { from: situation.size, to, need, reserve, reread, ask, zero, lanes, show }))
@@ -159,12 +159,12 @@ fn ask(situation: &Situation<'_>, to: Size) -> Result<(Ask, Lanes), Reason> {
     Ok(match (situation.backend.grows, to > situation.disk) {
         (Grows::Window, true | false)
         | (
-            Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver { .. } | Grows::Fixed,
+            Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Embedded | Grows::Driver { .. } | Grows::Fixed,
             false,
         ) => (Ask::Nothing, Lanes::Keep),
         (Grows::Explicit { proof, .. }, true) => (Ask::ExplicitResize(to), by_wire(proof)),
         (Grows::Automatic { proof }, true) => (zero_write(situation, to), by_wire(proof)),
-        (Grows::Origin, true) => (Ask::OriginSetLen(to), Lanes::Keep),
+        (Grows::Embedded, true) => (Ask::ResizeEmbedded(to), Lanes::Keep),
         (Grows::Driver { aside: false }, true) => (Ask::Driver(to), Lanes::ReplaceAfter),
         (Grows::Driver { aside: true }, true) => (Ask::Driver(to), Lanes::DropBefore),
         (Grows::Fixed, true) => return Err(Reason::FixedSize { size: situation.size }),

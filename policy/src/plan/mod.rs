@@ -197,7 +197,7 @@ pub enum Ask {
         len: u32,
     },
     /// Set the length of the embedded file or memory.
-    OriginSetLen(Size),
+    ResizeEmbedded(Size),
     /// Let the driver do it.
     Driver(Size),
 }
@@ -351,9 +351,11 @@ impl Situation<'_> {
     pub const fn is_window(&self) -> bool {
         match self.backend.grows {
             Grows::Window => true,
-            Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Origin | Grows::Driver { .. } | Grows::Fixed => {
-                false
-            }
+            Grows::Explicit { .. }
+            | Grows::Automatic { .. }
+            | Grows::Embedded
+            | Grows::Driver { .. }
+            | Grows::Fixed => false,
         }
     }
 

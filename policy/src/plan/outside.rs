@@ -72,7 +72,9 @@ fn zero(situation: &Situation<'_>, disk: Size, own: Option<Size>) -> Option<Byte
 pub(super) const fn lanes(situation: &Situation<'_>, disk: Size) -> Lanes {
     match (situation.backend.grows, situation.backend.tells) {
         (
-            Grows::Origin | Grows::Explicit { proof: Proof::OptedIn, .. } | Grows::Automatic { proof: Proof::OptedIn },
+            Grows::Embedded
+            | Grows::Explicit { proof: Proof::OptedIn, .. }
+            | Grows::Automatic { proof: Proof::OptedIn },
             _,
         )
         | (_, Tells::Notify | Tells::Query | Tells::Itself) => Lanes::Keep,

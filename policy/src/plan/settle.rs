@@ -70,7 +70,7 @@ impl Grow {
             Ask::Nothing => {
                 Grown::Same { count: if situation.is_window() { self.from } else { disk }, reason: gave_less }
             }
-            Ask::ExplicitResize(_) | Ask::ZeroWriteLastGranule { .. } | Ask::OriginSetLen(_) | Ask::Driver(_) => {
+            Ask::ExplicitResize(_) | Ask::ZeroWriteLastGranule { .. } | Ask::ResizeEmbedded(_) | Ask::Driver(_) => {
                 if disk <= situation.disk {
                     return Grown::Same { count: disk, reason: Reason::BackendUnchanged { size: disk } };
                 }

@@ -38,7 +38,7 @@ pub(super) fn to(situation: &Situation<'_>, target: Size, tells_size: bool) -> R
     others_allow(situation)?;
     let reread = match ask {
         Ask::ExplicitResize(_) | Ask::Driver(_) => !policy.exclusive,
-        Ask::Nothing | Ask::ZeroWriteLastGranule { .. } | Ask::OriginSetLen(_) => false,
+        Ask::Nothing | Ask::ZeroWriteLastGranule { .. } | Ask::ResizeEmbedded(_) => false,
     };
     Ok(Plan::Shrink(Shrink { from: size, to, reread, ask, lanes }))
 }
@@ -52,7 +52,7 @@ fn ask(situation: &Situation<'_>, to: Size) -> Result<(Ask, Lanes), Reason> {
         Grows::Explicit { proof: Proof::ReadBack, .. } => (Ask::ExplicitResize(to), Lanes::RehandshakeOthers),
         Grows::Explicit { proof: Proof::Claimed, .. } => return Err(Reason::BackendUnproven),
         Grows::Automatic { .. } => return Err(Reason::BackendCannotShrink),
-        Grows::Origin => (Ask::OriginSetLen(to), Lanes::Keep),
+        Grows::Embedded => (Ask::ResizeEmbedded(to), Lanes::Keep),
         Grows::Driver { .. } => (Ask::Driver(to), Lanes::DropBefore),
         Grows::Fixed => return Err(Reason::FixedSize { size: situation.size }),
     };

@@ -32,7 +32,7 @@ pub(crate) fn backends() -> Vec<(&'static str, BackendStyle)> {
         ("explicit structured, notifies", explicit(structured, Proof::OptedIn, Tells::Notify)),
         ("automatic, claimed", automatic(Proof::Claimed, Tells::SecondHandshake)),
         ("automatic, opted in", automatic(Proof::OptedIn, Tells::Query)),
-        ("origin", BackendStyle { grows: Grows::Origin, tells: Tells::Itself }),
+        ("origin", BackendStyle { grows: Grows::Embedded, tells: Tells::Itself }),
         ("window", BackendStyle { grows: Grows::Window, tells: Tells::SecondHandshake }),
         ("driver", BackendStyle { grows: Grows::Driver { aside: false }, tells: Tells::SecondHandshake }),
         ("driver, lanes aside", BackendStyle { grows: Grows::Driver { aside: true }, tells: Tells::SecondHandshake }),

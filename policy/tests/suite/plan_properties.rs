@@ -135,7 +135,7 @@ fn check_grow(disk: &Disk, wish: &Wish, grow: &Grow) -> Result<(), TestCaseError
     }
     match grow.ask {
         Ask::Nothing => prop_assert!(grow.to <= disk.disk),
-        Ask::ExplicitResize(size) | Ask::OriginSetLen(size) | Ask::Driver(size) => {
+        Ask::ExplicitResize(size) | Ask::ResizeEmbedded(size) | Ask::Driver(size) => {
             prop_assert!(size == grow.to && size > disk.disk, "asking would truncate");
             prop_assert!(!policy.read_only);
         }

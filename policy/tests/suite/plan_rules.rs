@@ -335,7 +335,7 @@ fn a_grow_asks_the_backend_first_and_shows_last() {
     disk.zeroed_by_backend = true;
     let steps = [
         Step::Reserve(Bytes(128)),
-        Step::Ask(Ask::OriginSetLen(size(256))),
+        Step::Ask(Ask::ResizeEmbedded(size(256))),
         Step::ReadBack,
         Step::Commit,
         Step::Publish,

@@ -34,7 +34,7 @@ fn ask(ask: Ask) -> &'static str {
         Ask::Nothing => "move the view",
         Ask::ExplicitResize(_) => "RESIZE",
         Ask::ZeroWriteLastGranule { .. } => "WRITE_ZEROES",
-        Ask::OriginSetLen(_) => "set length",
+        Ask::ResizeEmbedded(_) => "set length",
         Ask::Driver(_) => "driver",
     }
 }

@@ -91,7 +91,7 @@ impl Play {
             0 => Grows::Explicit { replies: Replies::Structured, proof },
             1 => Grows::Automatic { proof },
             2 => Grows::Explicit { replies: Replies::Simple, proof },
-            _ => Grows::Origin,
+            _ => Grows::Embedded,
         };
         let granularity = 1 << (style >> 3 & 3);
         let size = Size::new((size % 32) / granularity * granularity).ok()?;

@@ -314,7 +314,7 @@ impl Fake {
         let mut state = self.state.lock();
         let asked = match ask {
             Ask::Nothing => return Answered::Yes,
-            Ask::ExplicitResize(size) | Ask::OriginSetLen(size) | Ask::Driver(size) => size.bytes(),
+            Ask::ExplicitResize(size) | Ask::ResizeEmbedded(size) | Ask::Driver(size) => size.bytes(),
             Ask::ZeroWriteLastGranule { offset, len } => {
                 let end = offset.bytes().saturating_add(u64::from(len));
                 assert!(state.outside || offset.bytes() >= state.disk, "zeroes over what another wrote");

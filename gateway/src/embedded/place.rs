@@ -7,7 +7,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno as Os;
 
-use super::OriginError;
+use super::DiskError;
 
 /// Where a file is, and what may be made on the way to it.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ impl Place {
     }
 
     /// Opens the file.
-    pub(super) fn open(&self, flags: OFlags) -> Result<OwnedFd, OriginError> {
+    pub(super) fn open(&self, flags: OFlags) -> Result<OwnedFd, DiskError> {
         let Some(beneath) = &self.beneath else {
             return rustix::fs::open(&self.path, flags, Mode::empty()).map_err(|os| self.refused("open", os));
         };
@@ -53,12 +53,12 @@ impl Place {
     }
 
     /// Makes the file, for its owner alone: it holds somebody's disk. Its name is durable when this returns.
-    pub(super) fn make(&self, flags: OFlags) -> Result<OwnedFd, OriginError> {
+    pub(super) fn make(&self, flags: OFlags) -> Result<OwnedFd, DiskError> {
         let (directory, name) = self.walk(true)?;
         // EXCL follows no link: what a link to nowhere would make is not what its name says.
         let flags = flags | OFlags::CREATE | OFlags::EXCL;
         let file = match rustix::fs::openat(&directory, name, flags, Mode::RUSR | Mode::WUSR) {
-            Err(Os::EXIST) => Err(OriginError::Link { path: self.path.clone() }),
+            Err(Os::EXIST) => Err(DiskError::Link { path: self.path.clone() }),
             made => made.map_err(|os| self.refused("make", os)),
         }?;
         rustix::fs::fsync(&directory).map_err(|os| self.refused("make", os))?;
@@ -66,7 +66,7 @@ impl Place {
     }
 
     /// The directory of the file, and the file's name there.
-    fn walk(&self, make: bool) -> Result<(OwnedFd, &Path), OriginError> {
+    fn walk(&self, make: bool) -> Result<(OwnedFd, &Path), DiskError> {
         let parent = match self.path.parent() {
             Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
             Some(parent) => parent,
@@ -74,7 +74,7 @@ impl Place {
         };
         let start = self.beneath.as_deref().unwrap_or(parent);
         if make && self.makes_directories {
-            std::fs::create_dir_all(start).map_err(|source| OriginError::Io {
+            std::fs::create_dir_all(start).map_err(|source| DiskError::Io {
                 doing: "make",
                 path: start.into(),
                 source,
@@ -84,7 +84,7 @@ impl Place {
         let access = if make { OFlags::RDONLY } else { OFlags::PATH };
         let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut directory = rustix::fs::openat(CWD, start, flags, Mode::empty()).map_err(|os| match os {
-            Os::NOENT if make => OriginError::NoDirectory { path: self.path.clone(), directory: start.into() },
+            Os::NOENT if make => DiskError::NoDirectory { path: self.path.clone(), directory: start.into() },
             os => self.refused("open", os),
         })?;
         let Some(beneath) = &self.beneath else {
@@ -117,13 +117,13 @@ impl Place {
         Err(outside())
     }
 
-    fn refused(&self, doing: &'static str, os: Os) -> OriginError {
+    fn refused(&self, doing: &'static str, os: Os) -> DiskError {
         let path = self.path.clone();
         match os {
-            Os::NOENT if doing == "open" => OriginError::Missing { path },
-            Os::ISDIR => OriginError::NotADisk { path },
-            Os::LOOP if self.beneath.is_some() => OriginError::Link { path },
-            os => OriginError::Io { doing, path, source: os.into() },
+            Os::NOENT if doing == "open" => DiskError::Missing { path },
+            Os::ISDIR => DiskError::NotADisk { path },
+            Os::LOOP if self.beneath.is_some() => DiskError::Link { path },
+            os => DiskError::Io { doing, path, source: os.into() },
         }
     }
 }

@@ -19,7 +19,7 @@ use super::open::{Opened, measure, open};
 use super::runs::Runs;
 use super::store::{Performed, Store};
 use super::transfer::wide;
-use super::{Admission, Facts, MAXIMUM_PAYLOAD, OriginError, PREFERRED_BLOCK, Place, Task, durable::Durable};
+use super::{Admission, DiskError, Facts, MAXIMUM_PAYLOAD, PREFERRED_BLOCK, Place, Task, durable::Durable};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
 use crate::request::{Failure, Finished, Found, Outcome, Request, Status};
 
@@ -65,8 +65,8 @@ pub(super) struct Abilities {
 }
 
 impl Disk {
-    /// As [`super::Origin::open_file`].
-    pub(super) fn open(place: &Place, first_size: Option<u64>, read_only: bool) -> Result<Self, OriginError> {
+    /// As [`super::EmbeddedDisk::open_file`].
+    pub(super) fn open(place: &Place, first_size: Option<u64>, read_only: bool) -> Result<Self, DiskError> {
         Ok(Self::over(open(place, first_size, read_only)?, place.path(), read_only))
     }
 
@@ -143,11 +143,11 @@ impl Disk {
         }
     }
 
-    fn not_durable(&self, why: NotDurable) -> OriginError {
+    fn not_durable(&self, why: NotDurable) -> DiskError {
         let path = self.path.clone();
         match why {
-            NotDurable::Now(os) => OriginError::Io { doing: "sync", path, source: os.into() },
-            NotDurable::Before => OriginError::NotDurable { path },
+            NotDurable::Now(os) => DiskError::Io { doing: "sync", path, source: os.into() },
+            NotDurable::Before => DiskError::NotDurable { path },
         }
     }
 }
@@ -181,9 +181,9 @@ impl Store for Disk {
         self.size.load(Ordering::Acquire)
     }
 
-    fn measure(&self) -> Result<u64, OriginError> {
+    fn measure(&self) -> Result<u64, DiskError> {
         let read = || {
-            measure(&self.file).map_err(|os| OriginError::Io {
+            measure(&self.file).map_err(|os| DiskError::Io {
                 doing: "measure",
                 path: self.path.clone(),
                 source: os.into(),
@@ -196,7 +196,7 @@ impl Store for Disk {
         // Under the lock: a resize of this gateway's own may have come between.
         let size = read()?;
         if size > MAX_SIZE {
-            return Err(OriginError::TooLarge { size });
+            return Err(DiskError::TooLarge { size });
         }
         if size > self.size() {
             self.able.sparse.store(self.kind == Kind::Regular, Ordering::Relaxed);
@@ -205,14 +205,14 @@ impl Store for Disk {
         Ok(size)
     }
 
-    fn set_size(&self, new: u64) -> Result<u64, OriginError> {
+    fn set_size(&self, new: u64) -> Result<u64, DiskError> {
         let path = || self.path.clone();
-        let refused = |doing, os: Os| OriginError::Io { doing, path: path(), source: os.into() };
+        let refused = |doing, os: Os| DiskError::Io { doing, path: path(), source: os.into() };
         if self.read_only {
-            return Err(OriginError::ReadOnly { path: path() });
+            return Err(DiskError::ReadOnly { path: path() });
         }
         if new > MAX_SIZE {
-            return Err(OriginError::TooLarge { size: new });
+            return Err(DiskError::TooLarge { size: new });
         }
         let _alone = self.steady.write();
         if self.kind == Kind::Regular {
@@ -222,7 +222,7 @@ impl Store for Disk {
             } else if found == was {
                 rustix::fs::ftruncate(&self.file, new).map_err(|os| refused("resize", os))?;
             } else {
-                return Err(OriginError::OtherLength { path: path(), was, found, wanted: new });
+                return Err(DiskError::OtherLength { path: path(), was, found, wanted: new });
             }
         }
         // What it has now, not what it was told: a device is resized by other hands, and adopted here.
@@ -232,7 +232,7 @@ impl Store for Disk {
         }
         self.size.store(size, Ordering::Release);
         if size != new && (self.kind != Kind::Regular || size < new) {
-            return Err(OriginError::FixedSize { path: path(), size, wanted: new });
+            return Err(DiskError::FixedSize { path: path(), size, wanted: new });
         }
         self.durable.sync(&self.file, &self.path).map_err(|why| self.not_durable(why))?;
         Ok(size)
@@ -266,17 +266,13 @@ impl Store for Disk {
         self.durable.settle(task, &self.file, &self.path, finished);
     }
 
-    fn release(&self) -> Result<(), OriginError> {
+    fn release(&self) -> Result<(), DiskError> {
         let synced = if self.read_only {
             Ok(())
         } else {
             self.durable.sync(&self.file, &self.path).map_err(|why| self.not_durable(why))
         };
         let unlocked = rustix::fs::flock(&self.file, FlockOperation::Unlock);
-        synced.and(unlocked.map_err(|os| OriginError::Io {
-            doing: "unlock",
-            path: self.path.clone(),
-            source: os.into(),
-        }))
+        synced.and(unlocked.map_err(|os| DiskError::Io { doing: "unlock", path: self.path.clone(), source: os.into() }))
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with an origin, for operators (with paths) and for clients (the protocol's numbers, no paths).
+//! What can go wrong with a disk, for operators (with paths) and for clients (the protocol's numbers, no paths).
 
 use nbd_gateway_policy::types::Bytes;
 use std::borrow::Cow;
@@ -10,10 +10,10 @@ use rustix::io::Errno as Os;
 use crate::proto::Errno;
 use crate::request::Failure;
 
-/// Why an origin could not be opened, resized or closed.
+/// Why a disk could not be opened, resized or closed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum OriginError {
+pub enum DiskError {
     /// There is no such file, and no size to make one with.
     #[error("file `{}` does not exist; make it, or say its `size` so that it is made", path.display())]
     Missing {
@@ -131,15 +131,15 @@ pub(super) fn past_the_end(changes_data: bool, size: u64) -> Failure {
     Failure { errno, message: format!("the request reaches over the disk's end at {size}").into(), offset: Some(size) }
 }
 
-impl OriginError {
+impl DiskError {
     /// What a client is told. proto.md, "Error values".
     pub fn errno(&self) -> Errno {
         match self {
-            OriginError::TooLarge { .. } => Errno::ENOSPC,
-            OriginError::FixedSize { .. } | OriginError::ReadOnly { .. } => Errno::EPERM,
-            OriginError::OtherLength { .. } => Errno::EIO,
-            OriginError::Closed => Errno::ESHUTDOWN,
-            OriginError::Io { source, .. }
+            DiskError::TooLarge { .. } => Errno::ENOSPC,
+            DiskError::FixedSize { .. } | DiskError::ReadOnly { .. } => Errno::EPERM,
+            DiskError::OtherLength { .. } => Errno::EIO,
+            DiskError::Closed => Errno::ESHUTDOWN,
+            DiskError::Io { source, .. }
                 if matches!(
                     source.kind(),
                     io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
@@ -147,9 +147,9 @@ impl OriginError {
             {
                 Errno::ENOSPC
             }
-            OriginError::Missing { .. } | OriginError::NoDirectory { .. } | OriginError::Link { .. } => Errno::EIO,
-            OriginError::NotADisk { .. } | OriginError::Locked { .. } => Errno::EIO,
-            OriginError::NotDurable { .. } | OriginError::Io { .. } => Errno::EIO,
+            DiskError::Missing { .. } | DiskError::NoDirectory { .. } | DiskError::Link { .. } => Errno::EIO,
+            DiskError::NotADisk { .. } | DiskError::Locked { .. } => Errno::EIO,
+            DiskError::NotDurable { .. } | DiskError::Io { .. } => Errno::EIO,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Counts the jobs inside an origin, and lets the last one out close the door.
+//! Counts the jobs inside a disk, and lets the last one out close the door.
 //!
 //! Owns the count and whether new jobs are taken. Both are one number, so that no job slips in after a close saw none.
 //! Knows which ranges clients' jobs inside may still change, for whoever must not be overtaken by one whose client is gone.
@@ -16,7 +16,7 @@ use crate::request::Job;
 /// Set once no more jobs are taken; the bits below count those inside.
 const CLOSED: u64 = 1 << 63;
 
-/// One origin's door.
+/// One disk's door.
 #[derive(Debug)]
 pub(super) struct Admission {
     id: u64,
@@ -52,7 +52,7 @@ impl Admission {
         }
     }
 
-    /// Tells origins apart.
+    /// Tells disks apart.
     pub(super) fn id(&self) -> u64 {
         self.id
     }

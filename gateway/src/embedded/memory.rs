@@ -14,7 +14,7 @@ use super::error::{failure, past_the_end};
 use super::map::{DATA, HOLE, HOLES_FROM, MOST_EXTENTS, SHORTEST_HOLE, append};
 use super::store::{Performed, Store};
 use super::transfer::{buffer, wide};
-use super::{Admission, Facts, MAXIMUM_PAYLOAD, OriginError, PREFERRED_BLOCK, Task};
+use super::{Admission, DiskError, Facts, MAXIMUM_PAYLOAD, PREFERRED_BLOCK, Task};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
 use crate::request::{Extent, Failure, Finished, Found, Outcome, Piece, Request, Status};
 
@@ -269,9 +269,9 @@ impl Store for Memory {
         self.size.load(Ordering::Acquire)
     }
 
-    fn set_size(&self, new: u64) -> Result<u64, OriginError> {
+    fn set_size(&self, new: u64) -> Result<u64, DiskError> {
         if new > MAX_SIZE {
-            return Err(OriginError::TooLarge { size: new });
+            return Err(DiskError::TooLarge { size: new });
         }
         let _alone = self.steady.write();
         let old = self.size.swap(new, Ordering::AcqRel);
@@ -303,7 +303,7 @@ impl Store for Memory {
         task.answer(Outcome::Done, finished);
     }
 
-    fn release(&self) -> Result<(), OriginError> {
+    fn release(&self) -> Result<(), DiskError> {
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The embedded origin: backends that live in this process, a file or block device (`file:PATH`) and memory (`memory:`).
+//! Embedded disks: backends that live in this process, a file or block device (`file:PATH`) and memory (`memory:`).
 //!
 //! Owns the bytes of an export, their allocation map and their durability. Takes jobs in batches and finishes each
 //! exactly once, in any order. Never blocks who submits, never talks to a socket, never decides about a size: a resize
@@ -26,7 +26,7 @@ mod tests;
 mod transfer;
 mod zero;
 
-pub use error::OriginError;
+pub use error::DiskError;
 pub(crate) use length::lengthen;
 pub use place::Place;
 
@@ -43,7 +43,7 @@ const PREFERRED_BLOCK: u32 = 4096;
 /// Payload bytes that may be served in the thread that submits, per batch. More is worth a thread of the pool.
 const INLINE_BUDGET: u64 = 0x4_0000;
 
-/// What an origin can do: what a handshake with an NBD server would have told.
+/// What a disk can do: what a handshake with an NBD server would have told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Size in bytes.
@@ -60,22 +60,22 @@ pub struct Facts {
     pub maximum_payload: u32,
 }
 
-/// An open origin. Dropping it without [`Origin::close`] finishes what was submitted, but does not wait for it.
+/// An open embedded disk. Dropping it without [`EmbeddedDisk::close`] finishes what was submitted, but does not wait for it.
 #[derive(Debug)]
-pub struct Origin {
+pub struct EmbeddedDisk {
     store: Arc<dyn Store>,
     /// Absent where no thread could be started; memory can do without.
     pool: Option<Arc<Pool>>,
 }
 
-impl Origin {
+impl EmbeddedDisk {
     /// Opens a file or block device and locks it: exclusively, or shared with other readers if `read_only`.
     ///
     /// With `first_size`, in bytes, a missing file is made and an empty file gets that size; its directory has to be there,
     /// unless the place says otherwise. The size of any other file stays as it is. Blocks.
-    pub fn open_file(place: impl Into<Place>, first_size: Option<u64>, read_only: bool) -> Result<Self, OriginError> {
+    pub fn open_file(place: impl Into<Place>, first_size: Option<u64>, read_only: bool) -> Result<Self, DiskError> {
         let place = place.into();
-        let pool = Pool::shared().map_err(|source| OriginError::Io {
+        let pool = Pool::shared().map_err(|source| DiskError::Io {
             doing: "start threads for",
             path: place.path().into(),
             source,
@@ -98,7 +98,7 @@ impl Origin {
     }
 
     /// Takes all of `jobs`. What needs no disk (memory, reads of cached pages) is finished before this returns, within a
-    /// bound; the rest goes to the pool. After [`Origin::close`] jobs end with ESHUTDOWN.
+    /// bound; the rest goes to the pool. After [`EmbeddedDisk::close`] jobs end with ESHUTDOWN.
     pub fn submit(&self, jobs: &mut Vec<Job>) {
         let mut finished = Finished::default();
         let mut budget = if self.pool.is_some() { INLINE_BUDGET } else { u64::MAX };
@@ -131,26 +131,26 @@ impl Origin {
 
     /// Size in bytes, read anew: another process may have changed a file. What is found is in force from then on; it waits for
     /// requests under way. Blocks.
-    pub fn measure(&self) -> Result<u64, OriginError> {
-        let _admitted = Admitted::enter(&self.store).ok_or(OriginError::Closed)?;
+    pub fn measure(&self) -> Result<u64, DiskError> {
+        let _admitted = Admitted::enter(&self.store).ok_or(DiskError::Closed)?;
         self.store.measure()
     }
 
     /// Grows or shrinks to `new` bytes, durably, and tells the size that is now in force: more, where another hand has made the
     /// file longer already. New bytes read as zeroes; what a shrink cuts off is gone, and a file that does not have the length
-    /// that it had is not shortened. Waits for requests under way. After an error [`Origin::size`] tells what is in force; a block
+    /// that it had is not shortened. Waits for requests under way. After an error [`EmbeddedDisk::size`] tells what is in force; a block
     /// device is not resized, but a size that other hands gave it is adopted. Blocks.
-    pub fn set_size(&self, new: u64) -> Result<u64, OriginError> {
-        let _admitted = Admitted::enter(&self.store).ok_or(OriginError::Closed)?;
+    pub fn set_size(&self, new: u64) -> Result<u64, DiskError> {
+        let _admitted = Admitted::enter(&self.store).ok_or(DiskError::Closed)?;
         self.store.set_size(new)
     }
 
     /// Takes no more jobs, waits until all submitted ones are finished, makes what they wrote durable and releases the lock.
     ///
     /// Cancel-safe: yes; once it was polled no more jobs are taken, and a second call does what the first left undone.
-    pub async fn close(&self) -> Result<(), OriginError> {
+    pub async fn close(&self) -> Result<(), DiskError> {
         self.store.admission().close().await;
         let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || store.release()).await.unwrap_or(Err(OriginError::Closed))
+        tokio::task::spawn_blocking(move || store.release()).await.unwrap_or(Err(DiskError::Closed))
     }
 }

@@ -8,7 +8,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno as Os;
 
 use super::*;
-use crate::origin::map::{DATA, HOLE, append};
+use crate::embedded::map::{DATA, HOLE, append};
 
 const MIB: u64 = 0x10_0000;
 
@@ -43,18 +43,18 @@ fn map_of(path: &Path, size: u64) -> Vec<Extent> {
 #[test]
 fn the_allocation_map_is_that_of_the_file() {
     let directory = Directory::new();
-    let (origin, path) = directory.disk(8 * MIB);
+    let (disk, path) = directory.disk(8 * MIB);
     for at in [MIB, 3 * MIB, 3 * MIB + 0x1_0000, 7 * MIB] {
-        must(&origin, write(CmdFlags::NONE, at, vec![7; 0x1_0000]));
+        must(&disk, write(CmdFlags::NONE, at, vec![7; 0x1_0000]));
     }
-    let all = extents(&origin, CmdFlags::NONE, 0, 8 * MIB);
+    let all = extents(&disk, CmdFlags::NONE, 0, 8 * MIB);
     assert_eq!(all, map_of(&path, 8 * MIB));
     let expected = [(MIB, HOLE), (0x1_0000, DATA), (2 * MIB - 0x1_0000, HOLE), (0x2_0000, DATA)];
     assert_eq!(all[..4], expected.map(|(length, flags)| Extent { length, flags }));
     // From the middle of an extent, and cut at the end of the request.
-    let middle = extents(&origin, CmdFlags::NONE, MIB + 0x8000, 0x1_0000);
+    let middle = extents(&disk, CmdFlags::NONE, MIB + 0x8000, 0x1_0000);
     assert_eq!(middle, [(0x8000, DATA), (0x8000, HOLE)].map(|(length, flags)| Extent { length, flags }));
-    let one = extents(&origin, CmdFlags::REQ_ONE, MIB + 0x8000, 0x1_0000);
+    let one = extents(&disk, CmdFlags::REQ_ONE, MIB + 0x8000, 0x1_0000);
     assert_eq!(one, [Extent { length: 0x8000, flags: DATA }]);
 }
 
@@ -62,9 +62,9 @@ fn the_allocation_map_is_that_of_the_file() {
 fn a_long_read_tells_holes_and_a_short_one_or_df_does_not() {
     let directory = Directory::new();
     let (file, _) = directory.disk(4 * MIB);
-    for origin in [file, Origin::memory(4 * MIB)] {
-        must(&origin, write(CmdFlags::NONE, MIB, vec![7; 0x1_0000]));
-        let Outcome::Found(Found::Pieces(pieces)) = ask(&origin, request(Cmd::READ, CmdFlags::NONE, 0, 2 * MIB)) else {
+    for disk in [file, EmbeddedDisk::memory(4 * MIB)] {
+        must(&disk, write(CmdFlags::NONE, MIB, vec![7; 0x1_0000]));
+        let Outcome::Found(Found::Pieces(pieces)) = ask(&disk, request(Cmd::READ, CmdFlags::NONE, 0, 2 * MIB)) else {
             panic!("no pieces");
         };
         assert!(
@@ -79,7 +79,7 @@ fn a_long_read_tells_holes_and_a_short_one_or_df_does_not() {
             "{pieces:?}"
         );
         for (flags, length) in [(CmdFlags::DF, 2 * MIB), (CmdFlags::NONE, 0x1000)] {
-            let found = ask(&origin, request(Cmd::READ, flags, 0, length));
+            let found = ask(&disk, request(Cmd::READ, flags, 0, length));
             assert!(matches!(found, Outcome::Found(Found::Whole(_))), "{found:?}");
         }
     }
@@ -88,28 +88,28 @@ fn a_long_read_tells_holes_and_a_short_one_or_df_does_not() {
 #[test]
 fn trim_and_write_zeroes_free_blocks_unless_no_hole() {
     let directory = Directory::new();
-    let (origin, path) = directory.disk(2 * MIB);
-    let full = |origin: &Origin| must(origin, write(CmdFlags::FUA, 0, vec![7; 0x20_0000]));
+    let (disk, path) = directory.disk(2 * MIB);
+    let full = |disk: &EmbeddedDisk| must(disk, write(CmdFlags::FUA, 0, vec![7; 0x20_0000]));
     for (command, flags, freed) in [
         (Cmd::TRIM, CmdFlags::NONE, true),
         (Cmd::WRITE_ZEROES, CmdFlags::NONE, true),
         (Cmd::WRITE_ZEROES, CmdFlags::NO_HOLE, false),
     ] {
-        full(&origin);
+        full(&disk);
         let before = blocks(&path);
-        must(&origin, request(command, flags.with(CmdFlags::FUA), MIB, MIB));
+        must(&disk, request(command, flags.with(CmdFlags::FUA), MIB, MIB));
         let after = blocks(&path);
         assert_eq!(before - after >= MIB / 512, freed, "{command} {flags}: {before} to {after} blocks");
-        assert_eq!(read(&origin, MIB - 1, 3), [7, 0, 0]);
+        assert_eq!(read(&disk, MIB - 1, 3), [7, 0, 0]);
     }
 }
 
 #[test]
 fn write_zeroes_with_no_hole_allocates_what_was_a_hole() {
     let directory = Directory::new();
-    let (origin, path) = directory.disk(2 * MIB);
+    let (disk, path) = directory.disk(2 * MIB);
     assert!(blocks(&path) < MIB / 512);
-    must(&origin, request(Cmd::WRITE_ZEROES, CmdFlags::NO_HOLE.with(CmdFlags::FUA), 0, MIB));
+    must(&disk, request(Cmd::WRITE_ZEROES, CmdFlags::NO_HOLE.with(CmdFlags::FUA), 0, MIB));
     assert!(blocks(&path) >= MIB / 512);
 }
 
@@ -119,27 +119,27 @@ fn fast_zero_fails_rather_than_write() {
     let disk = Disk::open(&Place::named(directory.path("disk")), Some(MIB), false).unwrap();
     disk.able.punch.store(false, Ordering::Relaxed);
     disk.able.zero_range.store(false, Ordering::Relaxed);
-    let origin = over(disk);
-    must(&origin, write(CmdFlags::NONE, 0, vec![7; 0x1000]));
+    let disk = over(disk);
+    must(&disk, write(CmdFlags::NONE, 0, vec![7; 0x1000]));
     for flags in [CmdFlags::FAST_ZERO, CmdFlags::FAST_ZERO.with(CmdFlags::NO_HOLE)] {
-        assert_eq!(refusal(ask(&origin, request(Cmd::WRITE_ZEROES, flags, 0, 0x1000))).errno, Errno::ENOTSUP);
+        assert_eq!(refusal(ask(&disk, request(Cmd::WRITE_ZEROES, flags, 0, 0x1000))).errno, Errno::ENOTSUP);
     }
-    assert_eq!(read(&origin, 0, 0x1000), [7; 0x1000]);
-    must(&origin, request(Cmd::WRITE_ZEROES, CmdFlags::NONE, 0, 0x1000));
-    assert_eq!(read(&origin, 0, 0x1000), [0; 0x1000]);
+    assert_eq!(read(&disk, 0, 0x1000), [7; 0x1000]);
+    must(&disk, request(Cmd::WRITE_ZEROES, CmdFlags::NONE, 0, 0x1000));
+    assert_eq!(read(&disk, 0, 0x1000), [0; 0x1000]);
 }
 
 #[test]
 fn what_a_client_wrote_is_in_the_file_and_the_reverse() {
     let directory = Directory::new();
-    let (origin, path) = directory.disk(MIB);
-    must(&origin, write(CmdFlags::NONE, 4097, vec![1, 2, 3]));
+    let (disk, path) = directory.disk(MIB);
+    must(&disk, write(CmdFlags::NONE, 4097, vec![1, 2, 3]));
     let file = File::options().write(true).read(true).open(&path).unwrap();
     let mut seen = [0; 5];
     file.read_exact_at(&mut seen, 4096).unwrap();
     assert_eq!(seen, [0, 1, 2, 3, 0]);
     file.write_all_at(&[9, 8], 4098).unwrap();
-    assert_eq!(read(&origin, 4096, 5), [0, 1, 9, 8, 0]);
+    assert_eq!(read(&disk, 4096, 5), [0, 1, 9, 8, 0]);
 }
 
 /// The file system was asked by every large READ; tmpfs looks at each page up to the end of the data for that.
@@ -168,11 +168,11 @@ fn a_large_read_asks_where_holes_are_once_for_each_run_of_data() {
 #[test]
 fn a_length_that_another_process_gave_a_file_is_in_force_once_it_is_measured() {
     let directory = Directory::new();
-    let (origin, path) = directory.disk(4 * MIB);
+    let (disk, path) = directory.disk(4 * MIB);
     let other = File::options().write(true).open(&path).unwrap();
     for length in [MIB, 8 * MIB] {
         other.set_len(length).unwrap();
-        assert_ne!(origin.size(), length);
-        assert_eq!((origin.measure().unwrap(), origin.size()), (length, length));
+        assert_ne!(disk.size(), length);
+        assert_eq!((disk.measure().unwrap(), disk.size()), (length, length));
     }
 }

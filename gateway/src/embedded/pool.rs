@@ -1,6 +1,6 @@
-//! The threads that block on disks: one small pool for all origins of the process.
+//! The threads that block on disks: one small pool for all embedded disks of the process.
 //!
-//! Owns the queues of tasks not yet begun, and fairness between origins: they take turns, and none may keep all threads,
+//! Owns the queues of tasks not yet begun, and fairness between disks: they take turns, and none may keep all threads,
 //! so that one disk that hangs stops only itself. Never looks into a request. Threads live as long as the process.
 
 use std::collections::{HashMap, VecDeque};
@@ -32,9 +32,9 @@ pub(super) struct Pool {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Origins with tasks queued or under way.
+    /// Disks with tasks queued or under way.
     queues: HashMap<u64, Queue>,
-    /// Whose turn it is; each origin at most once.
+    /// Whose turn it is; each disk at most once.
     turns: VecDeque<u64>,
     threads: usize,
     idle: usize,
@@ -69,7 +69,7 @@ impl Pool {
         let pool = Arc::new(Self { state: Mutex::default(), work: Condvar::new() });
         for number in 0..threads {
             let mine = Arc::clone(&pool);
-            let started = thread::Builder::new().name(format!("origin-{number}")).spawn(move || mine.work());
+            let started = thread::Builder::new().name(format!("disk-{number}")).spawn(move || mine.work());
             match started {
                 Ok(_) => pool.state.lock().threads += 1,
                 Err(error) if number == 0 => return Err(error),
@@ -82,7 +82,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Queues tasks of the origin `id`. Wakes one thread at most; that one wakes the next if there is enough to do.
+    /// Queues tasks of the disk `id`. Wakes one thread at most; that one wakes the next if there is enough to do.
     pub(super) fn submit(&self, id: u64, tasks: Vec<Task>) {
         let mut state = self.state.lock();
         state.queues.entry(id).or_default().tasks.extend(tasks);
@@ -105,7 +105,7 @@ impl Pool {
         }
     }
 
-    /// Waits for a turn and takes a share of that origin's tasks.
+    /// Waits for a turn and takes a share of that disk's tasks.
     fn take_share(&self, share: &mut VecDeque<Task>) -> u64 {
         let mut state = self.state.lock();
         loop {
@@ -133,7 +133,7 @@ impl Pool {
         }
     }
 
-    /// Gives back what was not begun, in its old place, and lets the origin have its next turn.
+    /// Gives back what was not begun, in its old place, and lets the disk have its next turn.
     fn end_share(&self, id: u64, rest: &mut VecDeque<Task>, quick: bool) {
         let mut state = self.state.lock();
         if let Some(queue) = state.queues.get_mut(&id) {
@@ -151,7 +151,7 @@ impl Pool {
 }
 
 impl State {
-    /// Gives an origin a turn if it has tasks, has none yet, and leaves a quarter of the threads to others.
+    /// Gives a disk a turn if it has tasks, has none yet, and leaves a quarter of the threads to others.
     fn list(&mut self, id: u64) {
         let most = self.threads.saturating_sub(self.threads / 4).max(1);
         if let Some(queue) = self.queues.get_mut(&id)
@@ -195,6 +195,6 @@ fn run_share(share: &mut VecDeque<Task>, finished: &mut Finished) -> bool {
 /// Keeps a panic from ending the thread.
 fn surviving(act: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(act)).is_err() {
-        tracing::error!("a request to an origin panicked; it was answered with EIO");
+        tracing::error!("a request to an embedded disk panicked; it was answered with EIO");
     }
 }

@@ -5,33 +5,33 @@ use std::fmt::{self, Debug, Formatter};
 use parking_lot::{Condvar, Mutex};
 
 use super::*;
-use crate::origin::store::Performed;
+use crate::embedded::store::Performed;
 
 const MIB: u64 = 0x10_0000;
 
 #[test]
 fn thousands_in_flight_end_exactly_once_each() {
     let directory = Directory::new();
-    for origin in [directory.disk(16 * MIB).0, Origin::memory(16 * MIB)] {
+    for disk in [directory.disk(16 * MIB).0, EmbeddedDisk::memory(16 * MIB)] {
         let fill = |n: u64| u8::try_from(n % 251).unwrap() + 1;
         let payload = |n: u64| vec![fill(n); 0x1000];
         let mut answers = Vec::new();
         for batch in 0..64 {
             answers.extend(begin(
-                &origin,
+                &disk,
                 (batch * 64..batch * 64 + 64).map(|n| {
                     let fua = CmdFlags::NONE.with_if(CmdFlags::FUA, n % 16 == 0);
                     write(fua, n * 0x1000, payload(n))
                 }),
             ));
-            answers.extend(begin(&origin, [request(Cmd::FLUSH, CmdFlags::NONE, 0, 0)]));
+            answers.extend(begin(&disk, [request(Cmd::FLUSH, CmdFlags::NONE, 0, 0)]));
         }
         // A sender answers once and is gone: a second answer, or none, can't look like this.
         assert_eq!(answers.len(), 4096 + 64);
         for answer in answers {
             assert!(matches!(answer.blocking_recv(), Ok(Outcome::Done)));
         }
-        let reads = begin(&origin, (0..4096).map(|n| request(Cmd::READ, CmdFlags::NONE, n * 0x1000, 0x1000)));
+        let reads = begin(&disk, (0..4096).map(|n| request(Cmd::READ, CmdFlags::NONE, n * 0x1000, 0x1000)));
         for (n, answer) in (0..).zip(reads) {
             assert!(bytes(answer.blocking_recv().unwrap(), n * 0x1000) == payload(n), "block {n}");
         }
@@ -41,17 +41,17 @@ fn thousands_in_flight_end_exactly_once_each() {
 #[test]
 fn sessions_on_many_threads_share_an_origin() {
     let directory = Directory::new();
-    for origin in [directory.disk(8 * MIB).0, Origin::memory(8 * MIB)] {
+    for disk in [directory.disk(8 * MIB).0, EmbeddedDisk::memory(8 * MIB)] {
         std::thread::scope(|scope| {
             for session in 0..8_u64 {
-                let origin = &origin;
+                let disk = &disk;
                 scope.spawn(move || {
                     let byte = u8::try_from(session + 1).unwrap();
                     for round in 0..8 {
                         // Neighbours in one chunk, so that they contend for it.
                         let at = round * MIB + session * 0x1100;
                         let answers = begin(
-                            origin,
+                            disk,
                             [
                                 write(CmdFlags::NONE, at, vec![byte; 0x1100]),
                                 request(Cmd::FLUSH, CmdFlags::NONE, 0, 0),
@@ -61,7 +61,7 @@ fn sessions_on_many_threads_share_an_origin() {
                         for answer in answers {
                             assert!(!matches!(answer.blocking_recv().unwrap(), Outcome::Failed(_)));
                         }
-                        assert!(read(origin, at, 0x1100) == vec![byte; 0x1100]);
+                        assert!(read(disk, at, 0x1100) == vec![byte; 0x1100]);
                     }
                 });
             }
@@ -93,13 +93,13 @@ impl Store for Stuck {
         &self.admission
     }
     fn facts(&self) -> Facts {
-        Origin::memory(self.size()).facts()
+        EmbeddedDisk::memory(self.size()).facts()
     }
     fn size(&self) -> u64 {
         MIB
     }
-    fn set_size(&self, _: u64) -> Result<u64, OriginError> {
-        Err(OriginError::Closed)
+    fn set_size(&self, _: u64) -> Result<u64, DiskError> {
+        Err(DiskError::Closed)
     }
     fn at_once(&self, _: &Request, _: &mut u64) -> Option<Outcome> {
         None
@@ -115,7 +115,7 @@ impl Store for Stuck {
     fn settle(&self, task: Task, finished: &mut Finished) {
         task.answer(Outcome::Done, finished);
     }
-    fn release(&self) -> Result<(), OriginError> {
+    fn release(&self) -> Result<(), DiskError> {
         Ok(())
     }
 }
@@ -124,8 +124,8 @@ impl Store for Stuck {
 fn a_disk_that_hangs_stops_only_itself() {
     let pool = Some(Pool::start(4).unwrap());
     let stuck = Stuck::new(true);
-    let hung = Origin { store: Arc::<Stuck>::clone(&stuck), pool: pool.clone() };
-    let sound = Origin { store: Stuck::new(false), pool };
+    let hung = EmbeddedDisk { store: Arc::<Stuck>::clone(&stuck), pool: pool.clone() };
+    let sound = EmbeddedDisk { store: Stuck::new(false), pool };
     let requests = |n| (0..n).map(|_| request(Cmd::READ, CmdFlags::NONE, 0, 1));
     let waiting = begin(&hung, requests(100));
     for answer in begin(&sound, requests(100)) {
@@ -140,12 +140,12 @@ fn a_disk_that_hangs_stops_only_itself() {
 
 #[tokio::test]
 async fn a_panic_loses_no_job_no_thread_and_no_count() {
-    let origin = Origin { store: Stuck::new(false), pool: Some(Pool::start(1).unwrap()) };
+    let disk = EmbeddedDisk { store: Stuck::new(false), pool: Some(Pool::start(1).unwrap()) };
     let offsets = [1, 13, 2, 13, 3];
-    let answers = begin(&origin, offsets.map(|offset| request(Cmd::READ, CmdFlags::NONE, offset, 1)));
+    let answers = begin(&disk, offsets.map(|offset| request(Cmd::READ, CmdFlags::NONE, offset, 1)));
     for (offset, answer) in offsets.into_iter().zip(answers) {
         // A task's sender that is dropped is the news; a client's ticket answers EIO.
         assert_eq!(answer.await.is_err(), offset == 13);
     }
-    origin.close().await.unwrap();
+    disk.close().await.unwrap();
 }

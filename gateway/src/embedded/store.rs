@@ -1,11 +1,11 @@
-//! What all origins have in common: a store that performs requests, and tasks that carry jobs to it.
+//! What all disks have in common: a store that performs requests, and tasks that carry jobs to it.
 //!
 //! Owns the bookkeeping that makes each job end exactly once and be counted out after that.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::{Admission, Facts, OriginError};
+use super::{Admission, DiskError, Facts};
 use crate::proto::{Cmd, CmdFlags};
 use crate::request::{Finished, Job, Outcome, Request};
 
@@ -25,12 +25,12 @@ pub(super) trait Store: Debug + Send + Sync {
     fn facts(&self) -> Facts;
     /// Size in bytes.
     fn size(&self) -> u64;
-    /// As [`super::Origin::measure`].
-    fn measure(&self) -> Result<u64, OriginError> {
+    /// As [`super::EmbeddedDisk::measure`].
+    fn measure(&self) -> Result<u64, DiskError> {
         Ok(self.size())
     }
-    /// As [`super::Origin::set_size`].
-    fn set_size(&self, new: u64) -> Result<u64, OriginError>;
+    /// As [`super::EmbeddedDisk::set_size`].
+    fn set_size(&self, new: u64) -> Result<u64, DiskError>;
     /// Performs a request if that needs no waiting and costs no more than `budget` (in payload bytes), which it lowers.
     fn at_once(&self, request: &Request, budget: &mut u64) -> Option<Outcome>;
     /// Performs a request. May block on the disk.
@@ -38,7 +38,7 @@ pub(super) trait Store: Debug + Send + Sync {
     /// Answers a task once everything that was performed before this call is durable. May block on the disk.
     fn settle(&self, task: Task, finished: &mut Finished);
     /// The last act: make everything durable and release locks.
-    fn release(&self) -> Result<(), OriginError>;
+    fn release(&self) -> Result<(), DiskError>;
 }
 
 /// A job's place inside a store; leaves when dropped.

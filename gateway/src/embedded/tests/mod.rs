@@ -1,4 +1,4 @@
-//! What the suites of the origin share: temporary directories, and asking an origin something.
+//! What the suites of the disk share: temporary directories, and asking an disk something.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl Directory {
     pub(super) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("nbd-gateway-origin-{}-{number}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("nbd-gateway-disk-{}-{number}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
         Self(path)
     }
@@ -34,9 +34,9 @@ impl Directory {
     }
 
     /// A new file of `size` bytes and its path.
-    pub(super) fn disk(&self, size: u64) -> (Origin, PathBuf) {
+    pub(super) fn disk(&self, size: u64) -> (EmbeddedDisk, PathBuf) {
         let path = self.path("disk");
-        (Origin::open_file(&path, Some(size), false).unwrap(), path)
+        (EmbeddedDisk::open_file(&path, Some(size), false).unwrap(), path)
     }
 }
 
@@ -56,20 +56,23 @@ pub(super) fn write(flags: CmdFlags, offset: u64, payload: impl Into<Payload>) -
 }
 
 /// Submits all as one batch.
-pub(super) fn begin(origin: &Origin, requests: impl IntoIterator<Item = Request>) -> Vec<oneshot::Receiver<Outcome>> {
+pub(super) fn begin(
+    disk: &EmbeddedDisk,
+    requests: impl IntoIterator<Item = Request>,
+) -> Vec<oneshot::Receiver<Outcome>> {
     let (mut jobs, answers): (Vec<_>, Vec<_>) = requests.into_iter().map(Job::for_task).unzip();
-    origin.submit(&mut jobs);
+    disk.submit(&mut jobs);
     assert!(jobs.is_empty());
     answers
 }
 
-pub(super) fn ask(origin: &Origin, request: Request) -> Outcome {
-    begin(origin, [request]).remove(0).blocking_recv().unwrap()
+pub(super) fn ask(disk: &EmbeddedDisk, request: Request) -> Outcome {
+    begin(disk, [request]).remove(0).blocking_recv().unwrap()
 }
 
 /// Asks for something that must succeed without data.
-pub(super) fn must(origin: &Origin, request: Request) {
-    let outcome = ask(origin, request);
+pub(super) fn must(disk: &EmbeddedDisk, request: Request) {
+    let outcome = ask(disk, request);
     assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
 }
 
@@ -103,18 +106,18 @@ pub(super) fn bytes(outcome: Outcome, offset: u64) -> Vec<u8> {
     all
 }
 
-pub(super) fn read(origin: &Origin, offset: u64, length: u64) -> Vec<u8> {
-    bytes(ask(origin, request(Cmd::READ, CmdFlags::NONE, offset, length)), offset)
+pub(super) fn read(disk: &EmbeddedDisk, offset: u64, length: u64) -> Vec<u8> {
+    bytes(ask(disk, request(Cmd::READ, CmdFlags::NONE, offset, length)), offset)
 }
 
-pub(super) fn extents(origin: &Origin, flags: CmdFlags, offset: u64, length: u64) -> Vec<Extent> {
-    match ask(origin, request(Cmd::BLOCK_STATUS, flags, offset, length)) {
+pub(super) fn extents(disk: &EmbeddedDisk, flags: CmdFlags, offset: u64, length: u64) -> Vec<Extent> {
+    match ask(disk, request(Cmd::BLOCK_STATUS, flags, offset, length)) {
         Outcome::Status(mut all) if all.len() == 1 && all[0].context == 0 => all.remove(0).extents,
         other => panic!("not one context: {other:?}"),
     }
 }
 
-/// An origin over an open descriptor, for devices that can't be opened as disks.
-pub(super) fn over(disk: Disk) -> Origin {
-    Origin { store: Arc::new(disk), pool: Some(Pool::shared().unwrap()) }
+/// An disk over an open descriptor, for devices that can't be opened as disks.
+pub(super) fn over(disk: Disk) -> EmbeddedDisk {
+    EmbeddedDisk { store: Arc::new(disk), pool: Some(Pool::shared().unwrap()) }
 }

@@ -5,7 +5,7 @@ use rustix::fs::{FileType, FlockOperation, OFlags, SeekFrom};
 use rustix::io::Errno as Os;
 
 use super::disk::Kind;
-use super::{OriginError, Place};
+use super::{DiskError, Place};
 use crate::proto::MAX_SIZE;
 
 /// An open and locked file.
@@ -19,18 +19,18 @@ pub(super) struct Opened {
     pub(super) sparse: bool,
 }
 
-/// As [`super::Origin::open_file`].
-pub(super) fn open(place: &Place, first_size: Option<u64>, read_only: bool) -> Result<Opened, OriginError> {
+/// As [`super::EmbeddedDisk::open_file`].
+pub(super) fn open(place: &Place, first_size: Option<u64>, read_only: bool) -> Result<Opened, DiskError> {
     if let Some(size) = first_size.filter(|&size| size > MAX_SIZE) {
-        return Err(OriginError::TooLarge { size });
+        return Err(DiskError::TooLarge { size });
     }
     let path = place.path();
-    let refused = |doing, source: Os| OriginError::Io { doing, path: path.into(), source: source.into() };
+    let refused = |doing, source: Os| DiskError::Io { doing, path: path.into(), source: source.into() };
     // Without NONBLOCK, opening a FIFO by mistake would wait for its other end.
     let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
     let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = match place.open(flags) {
-        Err(OriginError::Missing { .. }) if first_size.is_some() && !read_only => place.make(flags)?,
+        Err(DiskError::Missing { .. }) if first_size.is_some() && !read_only => place.make(flags)?,
         opened => opened?,
     };
     let stat = rustix::fs::fstat(&file).map_err(|os| refused("examine", os))?;
@@ -40,12 +40,12 @@ pub(super) fn open(place: &Place, first_size: Option<u64>, read_only: bool) -> R
             let sector = rustix::fs::ioctl_blksszget(&file).map_err(|os| refused("examine", os))?;
             Kind::Device { sector: u64::from(sector).max(1) }
         }
-        _ => return Err(OriginError::NotADisk { path: path.into() }),
+        _ => return Err(DiskError::NotADisk { path: path.into() }),
     };
     let lock = if read_only { FlockOperation::NonBlockingLockShared } else { FlockOperation::NonBlockingLockExclusive };
     match rustix::fs::flock(&file, lock) {
         Ok(()) => {}
-        Err(Os::WOULDBLOCK) => return Err(OriginError::Locked { path: path.into() }),
+        Err(Os::WOULDBLOCK) => return Err(DiskError::Locked { path: path.into() }),
         Err(os) => return Err(refused("lock", os)),
     }
     // Only under the lock: its last owner may have resized it until then.
@@ -56,7 +56,7 @@ pub(super) fn open(place: &Place, first_size: Option<u64>, read_only: bool) -> R
         size = first;
     }
     if size > MAX_SIZE {
-        return Err(OriginError::TooLarge { size });
+        return Err(DiskError::TooLarge { size });
     }
     let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
     Ok(Opened { file, kind, size, sparse: kind == Kind::Regular && allocated < size })

@@ -1,11 +1,11 @@
-//! Random requests against a plain vector of bytes: what an origin keeps must be what a disk keeps.
+//! Random requests against a plain vector of bytes: what an disk keeps must be what a disk keeps.
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::origin::disk::Kind;
-use crate::origin::map::{DATA, HOLE};
+use crate::embedded::disk::Kind;
+use crate::embedded::map::{DATA, HOLE};
 
 const LARGEST: u64 = 0x6_0000;
 
@@ -60,11 +60,11 @@ fn index(at: u64) -> usize {
     usize::try_from(at).unwrap()
 }
 
-/// Performs a step on both; the origin must refuse exactly what is past the end, with `past`.
-fn perform(origin: &Origin, model: &mut Vec<u8>, step: Step) {
+/// Performs a step on both; the disk must refuse exactly what is past the end, with `past`.
+fn perform(disk: &EmbeddedDisk, model: &mut Vec<u8>, step: Step) {
     let size = u64::try_from(model.len()).unwrap();
     let past = |at: u64, length: u64| at + length > size;
-    let refused = |request: Request, errno| assert_eq!(refusal(ask(origin, request)).errno, errno);
+    let refused = |request: Request, errno| assert_eq!(refusal(ask(disk, request)).errno, errno);
     match step {
         Step::Write { at, segments, flags } => {
             let payload: Payload = segments.iter().map(|&(len, byte)| Bytes::from(vec![byte; len])).collect();
@@ -73,7 +73,7 @@ fn perform(origin: &Origin, model: &mut Vec<u8>, step: Step) {
             if past(at, write.length) {
                 return refused(write, Errno::ENOSPC);
             }
-            must(origin, write);
+            must(disk, write);
             model[index(at)..index(at) + data.len()].copy_from_slice(&data);
         }
         Step::Trim { at, length } => {
@@ -81,9 +81,9 @@ fn perform(origin: &Origin, model: &mut Vec<u8>, step: Step) {
             if past(at, length) {
                 return refused(trim, Errno::ENOSPC);
             }
-            must(origin, trim);
+            must(disk, trim);
             // TRIM may leave any byte as it was or zero it; nothing else.
-            let now = read(origin, at, length);
+            let now = read(disk, at, length);
             for (was, is) in model[index(at)..index(at + length)].iter_mut().zip(now) {
                 assert!(is == 0 || is == *was);
                 *was = is;
@@ -94,7 +94,7 @@ fn perform(origin: &Origin, model: &mut Vec<u8>, step: Step) {
             if past(at, length) {
                 return refused(zero, Errno::ENOSPC);
             }
-            must(origin, zero);
+            must(disk, zero);
             model[index(at)..index(at + length)].fill(0);
         }
         Step::Read { at, length, flags } => {
@@ -102,7 +102,7 @@ fn perform(origin: &Origin, model: &mut Vec<u8>, step: Step) {
             if past(at, length) {
                 return refused(read, Errno::EINVAL);
             }
-            let found = ask(origin, read);
+            let found = ask(disk, read);
             if flags.has(CmdFlags::DF) {
                 assert!(matches!(found, Outcome::Found(Found::Whole(_))));
             }
@@ -112,7 +112,7 @@ fn perform(origin: &Origin, model: &mut Vec<u8>, step: Step) {
             if past(at, length) {
                 return refused(request(Cmd::BLOCK_STATUS, flags, at, length), Errno::EINVAL);
             }
-            let extents = extents(origin, flags, at, length);
+            let extents = extents(disk, flags, at, length);
             assert!(!flags.has(CmdFlags::REQ_ONE) || extents.len() == 1);
             let mut from = at;
             for extent in &extents {
@@ -126,27 +126,27 @@ fn perform(origin: &Origin, model: &mut Vec<u8>, step: Step) {
             assert!(extents.windows(2).all(|pair| pair[0].flags != pair[1].flags), "extents not joined");
         }
         Step::Resize { size } => {
-            assert_eq!(origin.set_size(size).unwrap(), size);
-            assert_eq!(origin.size(), size);
+            assert_eq!(disk.set_size(size).unwrap(), size);
+            assert_eq!(disk.size(), size);
             model.resize(index(size), 0);
         }
-        Step::Flush => must(origin, request(Cmd::FLUSH, CmdFlags::NONE, 0, 0)),
+        Step::Flush => must(disk, request(Cmd::FLUSH, CmdFlags::NONE, 0, 0)),
         Step::Cache { at, length } if past(at, length) => {
             refused(request(Cmd::CACHE, CmdFlags::NONE, at, length), Errno::EINVAL);
         }
-        Step::Cache { at, length } => must(origin, request(Cmd::CACHE, CmdFlags::NONE, at, length)),
+        Step::Cache { at, length } => must(disk, request(Cmd::CACHE, CmdFlags::NONE, at, length)),
     }
 }
 
-fn agree(origin: &Origin, steps: Vec<Step>) {
+fn agree(disk: &EmbeddedDisk, steps: Vec<Step>) {
     let mut model = vec![0; index(LARGEST)];
     for step in steps {
-        perform(origin, &mut model, step);
+        perform(disk, &mut model, step);
     }
-    let size = origin.size();
+    let size = disk.size();
     assert_eq!(model.len(), index(size));
     if size > 0 {
-        assert!(read(origin, 0, size) == model, "wrong bytes at the end");
+        assert!(read(disk, 0, size) == model, "wrong bytes at the end");
     }
 }
 
@@ -155,15 +155,15 @@ proptest! {
 
     #[test]
     fn memory_keeps_what_a_disk_keeps(steps in proptest::collection::vec(step(), 0..40)) {
-        agree(&Origin::memory(LARGEST), steps);
+        agree(&EmbeddedDisk::memory(LARGEST), steps);
     }
 
     #[test]
     fn a_file_keeps_what_a_disk_keeps(steps in proptest::collection::vec(step(), 0..40)) {
         let directory = Directory::new();
-        let (origin, path) = directory.disk(LARGEST);
-        agree(&origin, steps);
-        prop_assert_eq!(std::fs::metadata(path).unwrap().len(), origin.size());
+        let (disk, path) = directory.disk(LARGEST);
+        agree(&disk, steps);
+        prop_assert_eq!(std::fs::metadata(path).unwrap().len(), disk.size());
     }
 
     /// What a file system without holes gets: every way to zero ends in writing.
