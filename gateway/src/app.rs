@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::{Admin, Inside, Phase, TokenFile};
-use crate::export::{Registry, tight, twins};
+use crate::export::{Registry, aliases, tight};
 use crate::ledger::LedgerError;
 use crate::listener::{BindError, Inherited};
 use crate::log::ORDERED;
@@ -119,11 +119,11 @@ impl App {
             Err(error) => return Err(error.first),
         };
         let certificates = look_at_backend_certificates(&config, None, &metrics);
-        let misplaced = twins::misplaced_files(&config);
+        let misplaced = aliases::misplaced_files(&config);
         if !misplaced.is_empty() {
             return Err(StartError::Files(misplaced.join("\n")));
         }
-        twins::warn(&config, &[]);
+        aliases::warn(&config, &[]);
         for tight in tight::tight(&config) {
             tracing::warn!(target: ORDERED, %tight, "quota is too small");
         }

@@ -10,7 +10,7 @@ use nbd_gateway_config::cli::Cli;
 use nbd_gateway_config::{self as config, Config};
 
 use super::{DONE, USAGE, failed};
-use crate::export::{tight, twins};
+use crate::export::{aliases, tight};
 use crate::log;
 use crate::tls::ListenerTls;
 
@@ -22,7 +22,7 @@ pub fn check(path: &Path) -> ExitCode {
                 super::complain(&format_args!("{}: {error}", path.display()));
                 return ExitCode::from(USAGE);
             }
-            let misplaced = twins::misplaced_files(&config);
+            let misplaced = aliases::misplaced_files(&config);
             if !misplaced.is_empty() {
                 misplaced.iter().for_each(|what| super::complain(&format_args!("{}: {what}", path.display())));
                 return ExitCode::from(USAGE);
@@ -33,7 +33,7 @@ pub fn check(path: &Path) -> ExitCode {
                 return ExitCode::from(USAGE);
             }
             // No problem, and yet seldom meant.
-            for twins in twins::twins(&config) {
+            for twins in aliases::aliases(&config) {
                 super::complain(&format_args!("{}: warning: {twins}", path.display()));
             }
             for tight in tight::tight(&config) {

@@ -15,8 +15,8 @@ impl Registry {
     /// Goes by a tenant's other bounds: how fast it may go, how much of it may be open and in flight. Who and what is over a
     /// lower bound stays; nothing more comes. What it may have is [`allowances`](Registry::allowances)' to change.
     pub fn adjust_tenant(&self, tenant: &Tenant) {
-        if let Some(crowd) = self.in_force().crowd(&tenant.id) {
-            crowd.adjust(tenant.crowd);
+        if let Some(slots) = self.active().slots(&tenant.id) {
+            slots.adjust(tenant.crowd);
         }
         if let Some(budget) = self.budgets.get(tenant.id.as_str()).map(|budget| Arc::clone(&budget)) {
             budget.adjust(tenant.limits.tenant_bytes, tenant.limits.tenant_io);

@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::crowd::Room;
+use super::tenant_slots::Slot;
 use super::{Export, NeedsReopening, OpenError};
 use crate::target::presence::Verdict;
 
@@ -32,7 +32,7 @@ pub(super) struct Entry {
 pub(super) struct State {
     pub(super) export: Option<Arc<Export>>,
     /// Its place among those of its tenant's.
-    pub(super) room: Option<Room>,
+    pub(super) slot: Option<Slot>,
     /// When the last attempt to open failed, and why: those who were waiting then get the same answer.
     pub(super) failed: Option<(Instant, OpenError)>,
     /// Taken out of the map: ask the map again.
@@ -61,8 +61,8 @@ pub(super) enum Fitness {
 
 impl State {
     /// It is open.
-    pub(super) fn holds(&mut self, export: Arc<Export>, room: Option<Room>) {
-        (self.export, self.room, self.failed) = (Some(export), room, None);
+    pub(super) fn holds(&mut self, export: Arc<Export>, slot: Option<Slot>) {
+        (self.export, self.slot, self.failed) = (Some(export), slot, None);
     }
 }
 

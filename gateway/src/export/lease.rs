@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::crowd::Room;
 use super::entry::Entry;
+use super::tenant_slots::Slot;
 use super::{Export, OpenError, Registry};
 
 /// The right to use an open export; the last one dropped starts its idle time.
@@ -14,7 +14,7 @@ pub struct Lease {
     pub(super) entry: Arc<Entry>,
     export: Arc<Export>,
     /// Its place among the sessions of its tenant's, if it is one.
-    room: Option<Room>,
+    slot: Option<Slot>,
 }
 
 impl Lease {
@@ -22,14 +22,14 @@ impl Lease {
     pub(super) fn new(registry: &Arc<Registry>, entry: &Arc<Entry>, export: &Arc<Export>) -> Self {
         entry.users.fetch_add(1, Ordering::AcqRel);
         entry.leased.fetch_add(1, Ordering::AcqRel);
-        Self { registry: Arc::clone(registry), entry: Arc::clone(entry), export: Arc::clone(export), room: None }
+        Self { registry: Arc::clone(registry), entry: Arc::clone(entry), export: Arc::clone(export), slot: None }
     }
 
     /// For a session: refused where its tenant has as many as it may have.
     pub fn for_session(mut self) -> Result<Self, OpenError> {
         let settings = self.export.settings();
-        if let Some(crowd) = self.registry.in_force().crowd(&settings.config.tenant) {
-            self.room = Some(crowd.enter(&settings.config.name).map_err(OpenError::Crowded)?);
+        if let Some(slots) = self.registry.active().slots(&settings.config.tenant) {
+            self.slot = Some(slots.enter(&settings.config.name).map_err(OpenError::Crowded)?);
         }
         Ok(self)
     }

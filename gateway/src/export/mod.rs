@@ -4,36 +4,36 @@
 //! its backend as they are where it can, and over the `bridge` where the backend's limits differ from the client's.
 //! Writes past the end wait in `grow` for the coordinator, which changes the [`View`] that everyone reads. What lies
 //! between that end and a ceiling is `ceiling`'s.
-//! How many of a tenant's are open is bounded by its `crowd`; what an operator has yet to publish is `held_back`; what counts
-//! nothing until it is measured is `unmeasured`; exports that have one disk behind them are `twins`;
-//! quotas that are too small from the start are `tight`; exports that could not be opened are `unopened`.
+//! `tenant_slots` bounds how many a tenant has open, `unpublished` keeps sizes that an operator has yet to publish,
+//! `unmeasured` the exports that count nothing until they are measured. `aliases` finds exports with one disk behind them,
+//! `tight` quotas that are too small from the start; `unopened` lists exports that could not be opened.
 //! Keeps: several lanes only if a FLUSH covers them (9), no overtaking of requests whose session is gone (14).
 
+mod active;
 mod adjust;
+pub mod aliases;
 mod audiences;
 mod closed;
-mod crowd;
 mod entry;
+mod evict;
 mod files;
 mod grow;
-mod held_back;
-mod in_force;
 mod lease;
-mod leaving;
-mod made;
 mod older;
 mod open_error;
+mod provision;
 pub mod reconcile;
+mod reconfigure;
 mod registry;
 mod returns;
-mod room;
 mod settings;
 mod start;
-mod swap;
+mod teardown;
+mod tenant_slots;
 pub mod tight;
-pub mod twins;
 mod unmeasured;
 mod unopened;
+mod unpublished;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,13 +49,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use lease::Lease;
-pub use leaving::Leaving;
 pub use older::NotSettled;
 pub use open_error::OpenError;
+pub use reconfigure::{Opened, Replaced};
 pub use registry::Registry;
 pub(crate) use registry::Shared;
 pub use settings::{NeedsReopening, Settings};
-pub use swap::{Opened, Replaced};
+pub use teardown::Teardown;
 pub use unopened::Unopened;
 
 use crate::hooks::Hooks;
@@ -117,7 +117,7 @@ pub struct Export {
     /// Ends what runs beside: the follower of the backend's size.
     end: watch::Sender<bool>,
     /// How its sessions are to end.
-    leaving: watch::Sender<Leaving>,
+    leaving: watch::Sender<Teardown>,
     /// Counted as open.
     _open: Open,
 }
@@ -260,7 +260,7 @@ impl Export {
     }
 
     /// How its sessions are to end, and when: a session looks at it as long as it lasts.
-    pub fn leaving(&self) -> watch::Receiver<Leaving> {
+    pub fn leaving(&self) -> watch::Receiver<Teardown> {
         self.leaving.subscribe()
     }
 

@@ -6,7 +6,7 @@ use nbd_gateway_config::Driver;
 use nbd_gateway_policy::types::ExportName;
 use tokio::time::Instant;
 
-use super::{Leaving, Registry};
+use super::{Registry, Teardown};
 use crate::ledger::LedgerError;
 
 /// Why nothing was settled.
@@ -38,10 +38,10 @@ impl Registry {
         let entry = self.entries.get(&name).map(|entry| Arc::clone(&entry));
         if let Some(entry) = entry.filter(|entry| entry.closes()) {
             if let Some(open) = entry.now_open() {
-                open.end_sessions(Leaving::Parted);
+                open.end_sessions(Teardown::Parted);
             }
             let over = Instant::now() + self.config().limits.drain_timeout;
-            self.see_off(entry, Leaving::Parted, over).await;
+            self.see_off(entry, Teardown::Parted, over).await;
         }
         Ok(())
     }

@@ -20,12 +20,12 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::active::ActiveConfig;
 use super::audiences::Audiences;
-use super::crowd::{Crowd, Room};
 use super::entry::{Entry, Fitness, State};
-use super::in_force::InForce;
 use super::start::NotStarted;
-use super::{Export, Lease, OpenError, held_back, start};
+use super::tenant_slots::{Slot, TenantSlots};
+use super::{Export, Lease, OpenError, start, unpublished};
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::net::Pool;
 use crate::resize::allowance::Allowances;
@@ -82,7 +82,7 @@ impl Drop for Attempt<'_> {
 /// All exports.
 #[derive(Debug)]
 pub struct Registry {
-    pub(super) in_force: RwLock<Arc<InForce>>,
+    pub(super) active: RwLock<Arc<ActiveConfig>>,
     pub(super) entries: DashMap<String, Arc<Entry>>,
     pub(super) budgets: DashMap<String, Arc<TenantBudget>>,
     allowances: Allowances,
@@ -117,12 +117,12 @@ impl Registry {
         notes: Arc<Notes>,
     ) -> Arc<Self> {
         let book = Arc::new(Book::default());
-        let in_force = InForce::new(config, None, &metrics);
-        in_force.show(&metrics);
-        let tenants = in_force.config.tenants();
+        let active = ActiveConfig::new(config, None, &metrics);
+        active.show(&metrics);
+        let tenants = active.config.tenants();
         tenants.iter().for_each(|tenant| book.pace_tenant(&tenant.id, tenant.rates));
         let allowances = Allowances::new(Arc::clone(&book), Arc::clone(&notes), tenants);
-        let state = in_force.config.state.clone();
+        let state = active.config.state.clone();
         let shared = Shared {
             pool,
             shards,
@@ -134,9 +134,9 @@ impl Registry {
             sessions: Arc::default(),
             audiences: Audiences::default(),
         };
-        let in_force = RwLock::new(Arc::new(in_force));
+        let active = RwLock::new(Arc::new(active));
         Arc::new(Self {
-            in_force,
+            active,
             entries: DashMap::new(),
             budgets: DashMap::new(),
             allowances,
@@ -146,13 +146,13 @@ impl Registry {
         })
     }
 
-    pub(super) fn in_force(&self) -> Arc<InForce> {
-        Arc::clone(&self.in_force.read())
+    pub(super) fn active(&self) -> Arc<ActiveConfig> {
+        Arc::clone(&self.active.read())
     }
 
     /// The configuration that is in force now. Whoever begins something keeps to what it was then.
     pub fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.in_force.read().config)
+        Arc::clone(&self.active.read().config)
     }
 
     /// The ledger: what is counted, held and told.
@@ -171,7 +171,7 @@ impl Registry {
     /// those with a grow of unknown outcome. Within a runtime.
     pub fn remember(&self, snapshot: &Snapshot) -> Vec<String> {
         let (mut measure, mut given, mut gone) = (Vec::new(), Vec::new(), 0_u32);
-        let in_force = self.config();
+        let active = self.config();
         for row in &snapshot.exports {
             let name = row.name.as_str();
             let of = |held: &&ReservationRow| held.export == row.name;
@@ -179,7 +179,7 @@ impl Registry {
             let unknown = pending.is_some();
             // A shrink frees nothing before its outcome is known.
             let pending = pending.filter(|to| *to > row.known.size);
-            let config = in_force.export_for(name).ok();
+            let config = active.export_for(name).ok();
             let tenant = config.as_ref().map_or(&row.tenant, |config| &config.tenant);
             self.shared.book.restore(&row.name, tenant, row.known.size, pending);
             if *tenant != row.tenant {
@@ -289,9 +289,9 @@ impl Registry {
                         }
                     }
                 }
-                if opener != Opener::Look && state.room.is_none() {
+                if opener != Opener::Look && state.slot.is_none() {
                     // It was opened for a look.
-                    state.room = self.room_for(&entry.config()).await.map_err(OpenError::Crowded)?;
+                    state.slot = self.slot_for(&entry.config()).await.map_err(OpenError::Crowded)?;
                 }
                 return Ok(Lease::new(self, &entry, &export));
             }
@@ -301,9 +301,9 @@ impl Registry {
                 return Err(error.clone());
             }
             match Box::pin(self.make(&entry.config(), opener)).await {
-                Ok((export, room)) => {
+                Ok((export, slot)) => {
                     let export = Arc::new(export);
-                    state.holds(Arc::clone(&export), room);
+                    state.holds(Arc::clone(&export), slot);
                     self.unopened.opened(name);
                     return Ok(Lease::new(self, &entry, &export));
                 }
@@ -342,17 +342,17 @@ impl Registry {
 
     pub(super) fn entry(&self, name: &str) -> Result<Arc<Entry>, OpenError> {
         // Held to the end: whoever replaces it finds every entry that was made by it.
-        let in_force = self.in_force.read();
+        let active = self.active.read();
         let known = self.entries.get(name).map(|entry| Arc::clone(&entry));
         if let Some(entry) = known.filter(|entry| !entry.is_leaving()) {
             return Ok(entry);
         }
         let unknown = |why| OpenError::Unknown { export: name.to_owned(), why };
-        let config = in_force.config.export_for(name).map_err(unknown)?;
+        let config = active.config.export_for(name).map_err(unknown)?;
         Ok(Arc::clone(&self.entries.entry(name.to_owned()).or_insert_with(|| Entry::new(config))))
     }
 
-    async fn make(self: &Arc<Self>, config: &Resolved, opener: Opener) -> Result<(Export, Option<Room>), OpenError> {
+    async fn make(self: &Arc<Self>, config: &Resolved, opener: Opener) -> Result<(Export, Option<Slot>), OpenError> {
         let _turn = match opener {
             Opener::Client => {
                 let turn = self.turn_to_open(config).await?;
@@ -361,16 +361,16 @@ impl Registry {
             }
             Opener::Operator | Opener::Look => None,
         };
-        let room = match opener {
-            Opener::Client | Opener::Operator => self.room_for(config).await.map_err(OpenError::Crowded)?,
+        let slot = match opener {
+            Opener::Client | Opener::Operator => self.slot_for(config).await.map_err(OpenError::Crowded)?,
             Opener::Look => None,
         };
-        let created = self.make_room(config, opener).await.map_err(OpenError::Crowded)?;
+        let created = self.provision(config, opener).await.map_err(OpenError::Crowded)?;
         let opened = self.open_backend(config).await;
         if created && opened.is_err() {
-            self.unmake(config).await;
+            self.unprovision(config).await;
         }
-        Ok((opened?, room))
+        Ok((opened?, slot))
     }
 
     /// Opens what an entry stands for, whatever else its tenant has, or has open.
@@ -413,7 +413,7 @@ impl Registry {
     pub(super) async fn retire(&self, entry: &Arc<Entry>, state: &mut State) {
         if let Some(export) = state.export.take() {
             export.close().await;
-            held_back::remember(&self.shared.notes, &export);
+            unpublished::remember(&self.shared.notes, &export);
             self.shared.audiences.remember(export.resizer());
             drop(export);
             self.forget_series(entry);
@@ -423,7 +423,7 @@ impl Registry {
 
     /// Takes an entry out that has nothing open.
     pub(super) fn discard(&self, entry: &Arc<Entry>, state: &mut State) {
-        state.room = None;
+        state.slot = None;
         state.retired = true;
         self.entries.remove_if(&entry.name(), |_, e| Arc::ptr_eq(e, entry));
     }
@@ -445,11 +445,11 @@ impl Registry {
     /// Shows in the metrics what every tenant has.
     pub fn tell_usage(&self) {
         let unmeasured = self.unmeasured_exports();
-        let tell = |crowd: &Arc<Crowd>| {
-            let unmeasured = unmeasured.get(crowd.tenant()).copied().unwrap_or(0);
-            self.usage(crowd.tenant()).iter().for_each(|usage| crowd.tell(usage, unmeasured));
+        let tell = |slots: &Arc<TenantSlots>| {
+            let unmeasured = unmeasured.get(slots.tenant()).copied().unwrap_or(0);
+            self.usage(slots.tenant()).iter().for_each(|usage| slots.tell(usage, unmeasured));
         };
-        self.in_force().crowds().for_each(tell);
+        self.active().all_slots().for_each(tell);
     }
 
     /// Shows in the metrics how long requests have waited for their servers.
@@ -550,7 +550,7 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
             template("late", "5s")
         ));
         let mut opening = tokio::task::JoinSet::new();
-        for n in 0..crate::export::crowd::OPENINGS {
+        for n in 0..crate::export::tenant_slots::OPENINGS {
             let registry = Arc::clone(&registry);
             opening.spawn(async move { registry.open_for_client(&format!("slow/{n}")).await.map(drop) });
         }

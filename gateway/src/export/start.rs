@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use super::registry::Shared;
 use super::settings::Settings;
-use super::{Export, Parts, held_back};
+use super::{Export, Parts, unpublished};
 use crate::driver::{Driver, Healed, Qmp};
 use crate::hooks::Hooks;
 use crate::proto::Features;
@@ -80,7 +80,7 @@ pub(super) async fn open(
     // What an earlier life exposed and did not get to zero is not shown before it is zero.
     let mut unzeroed = shared.notes.owed(&export);
     let older = shared.notes.is_older(&export);
-    let shown = held_back::shown(&shared.notes, &export, policy.publish, disk);
+    let shown = unpublished::shown(&shared.notes, &export, policy.publish, disk);
     // What there is counts, also in a file that its server has not looked at again.
     let length = match &driver {
         Some(driver) => driver.length().await.and_then(|length| Size::new(length).ok()),
@@ -95,7 +95,7 @@ pub(super) async fn open(
         None => Smaller::than_recorded(
             (shared.book.size(&export), there),
             shared.notes.lowered(&export),
-            |recorded| held_back::shown(&shared.notes, &export, policy.publish, recorded),
+            |recorded| unpublished::shown(&shared.notes, &export, policy.publish, recorded),
             resizer.audience.relying() > 0,
         ),
     };

@@ -56,9 +56,9 @@ impl Registry {
 
     /// Before anybody can grow: whose growth is to wait for the first look.
     pub fn expect_looks(&self) {
-        let (unmeasured, first_look) = (self.unmeasured(), &self.shared.book.first_look);
-        first_look.only(&unmeasured);
-        unmeasured.iter().for_each(|(export, tenant)| first_look.expect(export, tenant));
+        let (unmeasured, initial_measurement) = (self.unmeasured(), &self.shared.book.initial_measurement);
+        initial_measurement.only(&unmeasured);
+        unmeasured.iter().for_each(|(export, tenant)| initial_measurement.expect(export, tenant));
     }
 
     /// Looks again at once: a tenant's exports, or its quota, are others now.
@@ -104,7 +104,7 @@ impl Registry {
                         }
                     };
                     if let (Ok(export), Some(tenant)) = (ExportName::new(&name), registry.config().owner_of(&name)) {
-                        registry.shared.book.first_look.done(&export, tenant);
+                        registry.shared.book.initial_measurement.done(&export, tenant);
                     }
                     (name, looked)
                 });

@@ -15,7 +15,7 @@ use super::doors::Planned;
 use super::{Ask, Doors, House, NotReloaded, Outcome, Source};
 use crate::admin::{TokenFile, read_token_file, token_in};
 use crate::app::look_at_backend_certificates;
-use crate::export::{Lease, Opened, Registry, twins};
+use crate::export::{Lease, Opened, Registry, aliases};
 use crate::log::ORDERED;
 use crate::service::Service;
 use crate::tls::BackendTls;
@@ -115,7 +115,7 @@ impl InRun {
         // Nobody waits for a look at files: one of them may hang.
         tokio::task::spawn_blocking({
             let (before, now) = (self.registry.config(), Arc::clone(&config));
-            move || twins::warn(&now, &twins::twins(&before))
+            move || aliases::warn(&now, &aliases::aliases(&before))
         });
         // Before anything goes by it, so that what comes to be open has its bounds from the start. It can't fail.
         self.registry.allowances().configure_all(config.tenants()).await;
@@ -249,7 +249,7 @@ async fn no_token(file: &Path) -> Option<String> {
 /// What is wrong with where the configuration's files are. What hangs meanwhile hangs alone, and the reload is refused.
 async fn misplaced_files(config: &Config) -> Vec<String> {
     let config = config.clone();
-    let look = tokio::task::spawn_blocking(move || twins::misplaced_files(&config));
+    let look = tokio::task::spawn_blocking(move || aliases::misplaced_files(&config));
     match tokio::time::timeout(LOOK, look).await {
         Ok(Ok(wrong)) => wrong,
         Ok(Err(_)) | Err(_) => {

@@ -14,7 +14,7 @@ use nbd_gateway_policy::types::{Bytes, ExportName, Moment, Size, TenantId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::first_look::FirstLook;
+use super::initial_measurement::InitialMeasurement;
 use super::looks::Looks;
 use super::pace::{Early, Pace, pass};
 
@@ -32,7 +32,7 @@ pub struct Book {
     quota: Mutex<Ledger>,
     limiters: Mutex<HashMap<TenantId, Limiters>>,
     /// What counts nothing before it was looked at.
-    pub(crate) first_look: FirstLook,
+    pub(crate) initial_measurement: InitialMeasurement,
     /// What is closed may be another size by now.
     pub(crate) looks: Looks,
     /// The beginning that limiters count from.
@@ -44,7 +44,7 @@ impl Default for Book {
         Self {
             quota: Mutex::default(),
             limiters: Mutex::default(),
-            first_look: FirstLook::default(),
+            initial_measurement: InitialMeasurement::default(),
             looks: Looks::default(),
             start: Instant::now(),
         }
@@ -134,7 +134,7 @@ impl Book {
     /// Counts an export that has been opened, at its measured size. What was unknown is settled by that: the connections
     /// that could have changed it are gone. Whether that is news to the ledger.
     pub fn open(&self, export: &ExportName, tenant: &TenantId, measured: Size) -> bool {
-        self.first_look.done(export, tenant);
+        self.initial_measurement.done(export, tenant);
         let mut quota = self.quota.lock();
         let known = quota.is_settled_at(export, tenant, measured);
         if quota.size(export).is_some() {
@@ -179,7 +179,7 @@ impl Book {
     /// Waits until what counts of a tenant with a quota is what there is, as far as that can be found out in a moment.
     /// Cancel-safe: yes.
     pub async fn measured(&self, tenant: &TenantId) {
-        self.first_look.over(tenant).await;
+        self.initial_measurement.over(tenant).await;
         if self.usage(tenant).is_some_and(|usage| usage.quota.is_some()) {
             self.looks.over(tenant).await;
         }

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::export::Leaving;
+use crate::export::Teardown;
 
 /// How a session is to finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,12 +19,12 @@ pub(super) enum Order {
 #[derive(Clone, Debug)]
 pub(super) struct Finish {
     gateway: watch::Receiver<bool>,
-    export: watch::Receiver<Leaving>,
+    export: watch::Receiver<Teardown>,
     heard: Option<Order>,
 }
 
 impl Finish {
-    pub(super) const fn new(gateway: watch::Receiver<bool>, export: watch::Receiver<Leaving>) -> Self {
+    pub(super) const fn new(gateway: watch::Receiver<bool>, export: watch::Receiver<Teardown>) -> Self {
         Self { gateway, export, heard: None }
     }
 
@@ -36,10 +36,10 @@ impl Finish {
     fn now(&self) -> Option<Order> {
         let drains = self.gateway.borrow().then_some(Order::Drain);
         let leaves = match *self.export.borrow() {
-            Leaving::Not => None,
-            Leaving::Drained => Some(Order::Drain),
-            Leaving::Parted => Some(Order::Part),
-            Leaving::Cut => Some(Order::Cut),
+            Teardown::Not => None,
+            Teardown::Drained => Some(Order::Drain),
+            Teardown::Parted => Some(Order::Part),
+            Teardown::Cut => Some(Order::Cut),
         };
         drains.max(leaves)
     }
@@ -74,20 +74,20 @@ mod tests {
 
     #[tokio::test]
     async fn each_order_is_heard_once_and_the_sterner_one_counts() {
-        let (gateway, export) = (watch::Sender::new(false), watch::Sender::new(Leaving::Not));
+        let (gateway, export) = (watch::Sender::new(false), watch::Sender::new(Teardown::Not));
         let mut finish = Finish::new(gateway.subscribe(), export.subscribe());
         assert!(!finish.is_ordered());
         let silent = |finish: &mut Finish| ready(finish).is_none();
         assert!(silent(&mut finish));
         gateway.send_replace(true);
         assert_eq!(ready(&mut finish), Some(Order::Drain));
-        export.send_replace(Leaving::Drained);
+        export.send_replace(Teardown::Drained);
         assert!(silent(&mut finish), "that it knows");
-        export.send_replace(Leaving::Cut);
+        export.send_replace(Teardown::Cut);
         assert_eq!(ready(&mut finish), Some(Order::Cut));
         drop((gateway, export));
         assert!(silent(&mut finish));
-        let (_gateway, late) = (watch::Sender::new(false), watch::Sender::new(Leaving::Parted));
+        let (_gateway, late) = (watch::Sender::new(false), watch::Sender::new(Teardown::Parted));
         let mut finish = Finish::new(_gateway.subscribe(), late.subscribe());
         assert_eq!(ready(&mut finish), Some(Order::Part), "one that was given before");
     }

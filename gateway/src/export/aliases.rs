@@ -18,14 +18,14 @@ const NAMED: usize = 4;
 
 /// Two exports or more with one disk behind them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Twins {
+pub struct Aliases {
     /// Their names, in the order of the file.
     pub exports: Vec<String>,
     /// The disk, as the first of them calls it.
     pub disk: String,
 }
 
-impl fmt::Display for Twins {
+impl fmt::Display for Aliases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named: Vec<String> = self.exports.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
         let (named, more) = (named.join(", "), self.exports.len().saturating_sub(NAMED));
@@ -51,28 +51,28 @@ enum Disk {
 }
 
 /// All of them. Blocks, as a look at a file does.
-pub fn twins(config: &Config) -> Vec<Twins> {
+pub fn aliases(config: &Config) -> Vec<Aliases> {
     let mut places: HashMap<Disk, usize> = HashMap::new();
-    let mut found: Vec<Twins> = Vec::new();
+    let mut found: Vec<Aliases> = Vec::new();
     for name in config.listable() {
         let Ok(export) = config.export_for(name) else { continue };
         let Some(disk) = disk(&export.backend) else { continue };
         let place = *places.entry(disk).or_insert_with(|| {
-            found.push(Twins { exports: Vec::new(), disk: export.backend.to_string() });
+            found.push(Aliases { exports: Vec::new(), disk: export.backend.to_string() });
             found.len() - 1
         });
-        if let Some(twins) = found.get_mut(place) {
-            twins.exports.push(name.to_owned());
+        if let Some(aliases) = found.get_mut(place) {
+            aliases.exports.push(name.to_owned());
         }
     }
-    found.retain(|twins| twins.exports.len() > 1);
+    found.retain(|aliases| aliases.exports.len() > 1);
     found
 }
 
 /// Warns of those that `before` has not told of. Blocks.
-pub fn warn(config: &Config, before: &[Twins]) {
-    for twins in twins(config).iter().filter(|twins| !before.contains(twins)) {
-        tracing::warn!(target: ORDERED, %twins, "exports share a disk");
+pub fn warn(config: &Config, before: &[Aliases]) {
+    for aliases in aliases(config).iter().filter(|aliases| !before.contains(aliases)) {
+        tracing::warn!(target: ORDERED, %aliases, "exports share a disk");
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
             text += &format!("[[export]]\nname = \"{number}\"\nbackend = {backend:?}\n");
         }
         let config = Config::parse(&text, Path::new("config.toml")).unwrap();
-        twins(&config).into_iter().map(|twins| twins.exports).collect()
+        aliases(&config).into_iter().map(|aliases| aliases.exports).collect()
     }
 
     #[test]
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_file_is_one_by_a_link_of_either_kind_and_so_is_a_socket() {
-        let place = std::env::temp_dir().join(format!("nbd-gateway-twins-{}", std::process::id()));
+        let place = std::env::temp_dir().join(format!("nbd-gateway-aliases-{}", std::process::id()));
         std::fs::create_dir_all(&place).unwrap();
         let of = |name: &str| place.join(name);
         std::fs::write(of("disk"), [0; 512]).unwrap();
@@ -175,8 +175,8 @@ mod tests {
     #[test]
     fn the_sentence_names_a_few_and_tells_how_many_more() {
         let exports = (0..6).map(|number| number.to_string()).collect();
-        let twins = Twins { exports, disk: "nbd://h/".to_owned() };
-        let sentence = twins.to_string();
+        let aliases = Aliases { exports, disk: "nbd://h/".to_owned() };
+        let sentence = aliases.to_string();
         assert!(sentence.starts_with("exports \"0\", \"1\", \"2\", \"3\" and 2 more have one disk"), "{sentence}");
     }
 }

@@ -12,15 +12,15 @@ use nbd_gateway_policy::access::Identity;
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::TenantId;
 
-use super::crowd::Crowd;
+use super::tenant_slots::TenantSlots;
 use crate::resize::watchers;
 use crate::session::Session;
 
 /// A configuration, as it is applied.
 #[derive(Debug)]
-pub(super) struct InForce {
+pub(super) struct ActiveConfig {
     pub(super) config: Arc<Config>,
-    crowds: HashMap<TenantId, Arc<Crowd>>,
+    all_slots: HashMap<TenantId, Arc<TenantSlots>>,
 }
 
 /// The series of one export that has an entry of its own exist from now on.
@@ -33,19 +33,19 @@ pub(super) fn show(export: &Resolved, metrics: &Metrics) {
     }
 }
 
-impl InForce {
+impl ActiveConfig {
     /// A tenant that was there before keeps what is counted of it, and its bounds until it is adjusted.
     pub(super) fn new(config: Arc<Config>, before: Option<&Self>, metrics: &Metrics) -> Self {
-        let crowd = |tenant: &Tenant| {
-            let known = before.and_then(|before| before.crowds.get(&tenant.id));
-            let crowd = match known {
+        let slots = |tenant: &Tenant| {
+            let known = before.and_then(|before| before.all_slots.get(&tenant.id));
+            let slots = match known {
                 Some(known) => Arc::clone(known),
-                None => Crowd::new(tenant, metrics.tenant(tenant.id.as_str(), Reason::LABELS.as_slice())),
+                None => TenantSlots::new(tenant, metrics.tenant(tenant.id.as_str(), Reason::LABELS.as_slice())),
             };
-            (tenant.id.clone(), crowd)
+            (tenant.id.clone(), slots)
         };
-        let crowds = config.tenants().iter().map(crowd).collect();
-        Self { config, crowds }
+        let all_slots = config.tenants().iter().map(slots).collect();
+        Self { config, all_slots }
     }
 
     /// The exports that are named, as they are to be opened.
@@ -60,13 +60,13 @@ impl InForce {
     }
 
     /// What is open of a tenant; None: it has left the configuration.
-    pub(super) fn crowd(&self, tenant: &TenantId) -> Option<&Arc<Crowd>> {
-        self.crowds.get(tenant)
+    pub(super) fn slots(&self, tenant: &TenantId) -> Option<&Arc<TenantSlots>> {
+        self.all_slots.get(tenant)
     }
 
     /// Those of all tenants.
-    pub(super) fn crowds(&self) -> impl Iterator<Item = &Arc<Crowd>> {
-        self.crowds.values()
+    pub(super) fn all_slots(&self) -> impl Iterator<Item = &Arc<TenantSlots>> {
+        self.all_slots.values()
     }
 
     /// Whether a session's client may do by this what it may do.

@@ -16,7 +16,7 @@ use super::registry::Opener;
 impl Registry {
     /// Counts what opening this export makes. Whether it makes anything. Cancel-safe: yes; what was counted is counted until
     /// it is measured.
-    pub(super) async fn make_room(&self, config: &Resolved, opener: Opener) -> Result<bool, Refusal> {
+    pub(super) async fn provision(&self, config: &Resolved, opener: Opener) -> Result<bool, Refusal> {
         let (export, tenant) = (&config.name, &config.tenant);
         let (book, notes) = (&self.shared.book, &self.shared.notes);
         if self.config().listable().any(|name| name == export.as_str()) {
@@ -81,7 +81,7 @@ impl Registry {
     }
 
     /// It could not be opened after all. What is there nevertheless stays counted.
-    pub(super) async fn unmake(&self, config: &Resolved) {
+    pub(super) async fn unprovision(&self, config: &Resolved) {
         let export = &config.name;
         if let Backend::File { path, .. } = &config.backend
             && !is_missing(path).await

@@ -17,7 +17,7 @@ const LET_GO: Duration = Duration::from_secs(1);
 
 /// How an export's sessions are to end; each order overrules those before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Leaving {
+pub enum Teardown {
     /// Not at all.
     #[default]
     Not,
@@ -32,7 +32,7 @@ pub enum Leaving {
 
 impl Export {
     /// Orders how its sessions are to end; those that begin later obey too.
-    pub(super) fn end_sessions(&self, how: Leaving) {
+    pub(super) fn end_sessions(&self, how: Teardown) {
         self.leaving.send_if_modified(|now| core::mem::replace(now, how.max(*now)) < how);
     }
 }
@@ -40,7 +40,7 @@ impl Export {
 impl Registry {
     /// Ends an export's sessions and lets its backend go. They have until `over`; then they are cut.
     /// Cancel-safe: no; in a task of its own.
-    pub(super) async fn see_off(self: Arc<Self>, entry: Arc<Entry>, how: Leaving, over: Instant) {
+    pub(super) async fn see_off(self: Arc<Self>, entry: Arc<Entry>, how: Teardown, over: Instant) {
         // An opening that is under way is over then.
         let mut state = entry.state.lock().await;
         let name = entry.name();
@@ -52,7 +52,7 @@ impl Registry {
                     users = entry.users(),
                     "drain-timeout is over; the sessions left of an export that leaves are cut"
                 );
-                export.end_sessions(Leaving::Cut);
+                export.end_sessions(Teardown::Cut);
                 // Whatever else holds it, an operator's order for one, ends with its coordinator.
                 let _ = timeout_at(Instant::now() + LET_GO, entry.unused()).await;
             }

@@ -12,18 +12,18 @@ use nbd_gateway_policy::types::TenantId;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::crowd::{OPENINGS, Room};
 use super::entry::Entry;
+use super::tenant_slots::{OPENINGS, Slot};
 use super::{OpenError, Registry};
 use crate::descriptors::{self, Use};
 
 impl Registry {
     /// A place for an export that is about to be opened. Cancel-safe: yes; what is being closed is closed.
-    pub(super) async fn room_for(self: &Arc<Self>, config: &Resolved) -> Result<Option<Room>, Refusal> {
-        let in_force = self.in_force();
-        let Some(crowd) = in_force.crowd(&config.tenant) else { return Ok(None) };
-        while crowd.is_full() && self.close_one(Some(&config.tenant)).await {}
-        crowd.open(&config.name).map(Some)
+    pub(super) async fn slot_for(self: &Arc<Self>, config: &Resolved) -> Result<Option<Slot>, Refusal> {
+        let active = self.active();
+        let Some(slots) = active.slots(&config.tenant) else { return Ok(None) };
+        while slots.is_full() && self.close_one(Some(&config.tenant)).await {}
+        slots.open(&config.name).map(Some)
     }
 
     /// Descriptors for an export that a client wants to be opened: exports that nobody uses are closed for it, its tenant's
@@ -42,7 +42,7 @@ impl Registry {
     /// A turn to open an export of this tenant's, so that one whose server does not answer leaves descriptors, and turns, to
     /// others. None: it is not in force any more. Cancel-safe: yes.
     pub(super) async fn turn_to_open(&self, config: &Resolved) -> Result<Option<OwnedSemaphorePermit>, OpenError> {
-        let Some(openings) = self.in_force().crowd(&config.tenant).map(|crowd| Arc::clone(crowd.openings())) else {
+        let Some(openings) = self.active().slots(&config.tenant).map(|slots| Arc::clone(slots.openings())) else {
             return Ok(None);
         };
         match timeout(config.dial_timeout, openings.acquire_owned()).await {

@@ -1,6 +1,6 @@
 //! How much of one tenant's is open at once: its exports, its sessions, and how fast sessions begin.
 //!
-//! Each that is admitted has a [`Room`], and gives it up when that is dropped. What is refused has taken nothing. Where
+//! Each that is admitted has a [`Slot`], and gives it up when that is dropped. What is refused has taken nothing. Where
 //! the tenant's bounds are not enforced, all are admitted and what would have been refused is told to the log.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(super) const OPENINGS: usize = 64;
 
 /// What is open of one tenant.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct TenantSlots {
     tenant: TenantId,
     metrics: TenantMetrics,
     /// The beginning that the limiter counts from.
@@ -45,12 +45,12 @@ enum Kind {
 
 /// The place of an open export or session.
 #[derive(Debug)]
-pub(super) struct Room {
-    crowd: Arc<Crowd>,
+pub(super) struct Slot {
+    slots: Arc<TenantSlots>,
     kind: Kind,
 }
 
-impl Crowd {
+impl TenantSlots {
     /// Nothing is open yet.
     pub(super) fn new(tenant: &config::Tenant, metrics: TenantMetrics) -> Arc<Self> {
         let rate = tenant.crowd.session_rate.map(|rate| Limiter::new(rate, Moment::default()));
@@ -91,17 +91,17 @@ impl Crowd {
     }
 
     /// One more export.
-    pub(super) fn open(self: &Arc<Self>, export: &ExportName) -> Result<Room, Refusal> {
+    pub(super) fn open(self: &Arc<Self>, export: &ExportName) -> Result<Slot, Refusal> {
         let mut state = self.state.lock();
         let bounds = state.bounds;
         let most = bounds.exports.filter(|most| state.exports >= *most);
         self.judge(bounds, export, most.map(|most| Reason::TooManyExports { most }))?;
         state.exports = state.exports.saturating_add(1);
-        Ok(Room { crowd: Arc::clone(self), kind: Kind::Export })
+        Ok(Slot { slots: Arc::clone(self), kind: Kind::Export })
     }
 
     /// One more session on this export.
-    pub(super) fn enter(self: &Arc<Self>, export: &ExportName) -> Result<Room, Refusal> {
+    pub(super) fn enter(self: &Arc<Self>, export: &ExportName) -> Result<Slot, Refusal> {
         let now = Moment::from_elapsed(self.start.elapsed());
         let mut state = self.state.lock();
         let bounds = state.bounds;
@@ -111,7 +111,7 @@ impl Crowd {
         let full = state.rate.as_mut().and_then(|rate| rate.take(now, 1).err());
         self.judge(bounds, export, full.map(|full| too_soon(full, now)))?;
         state.sessions = state.sessions.saturating_add(1);
-        Ok(Room { crowd: Arc::clone(self), kind: Kind::Session })
+        Ok(Slot { slots: Arc::clone(self), kind: Kind::Session })
     }
 
     fn judge(&self, bounds: config::Crowd, export: &ExportName, reason: Option<Reason>) -> Result<(), Refusal> {
@@ -138,9 +138,9 @@ fn too_soon(full: Full, now: Moment) -> Reason {
     Reason::RateLimited { limit: "session-rate", again_after }
 }
 
-impl Drop for Room {
+impl Drop for Slot {
     fn drop(&mut self) {
-        let mut state = self.crowd.state.lock();
+        let mut state = self.slots.state.lock();
         let State { exports, sessions, .. } = &mut *state;
         let count = match self.kind {
             Kind::Export => exports,
@@ -165,9 +165,9 @@ mod tests {
         config.tenant("t").unwrap().clone()
     }
 
-    fn crowd(keys: &str) -> Arc<Crowd> {
+    fn slots(keys: &str) -> Arc<TenantSlots> {
         let metrics = nbd_gateway_metrics::Metrics::new("0").unwrap();
-        Crowd::new(&tenant(keys), metrics.tenant("t", Reason::LABELS.as_slice()))
+        TenantSlots::new(&tenant(keys), metrics.tenant("t", Reason::LABELS.as_slice()))
     }
 
     fn export() -> ExportName {
@@ -176,60 +176,60 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_place_that_is_given_up_is_anothers() {
-        let crowd = crowd("max-exports = 2\nmax-sessions = 1");
-        let rooms = [crowd.open(&export()).unwrap(), crowd.open(&export()).unwrap()];
-        assert_eq!(crowd.open(&export()).unwrap_err().reason, Reason::TooManyExports { most: 2 });
+        let slots = slots("max-exports = 2\nmax-sessions = 1");
+        let rooms = [slots.open(&export()).unwrap(), slots.open(&export()).unwrap()];
+        assert_eq!(slots.open(&export()).unwrap_err().reason, Reason::TooManyExports { most: 2 });
         drop(rooms);
-        let _export = crowd.open(&export()).unwrap();
-        let session = crowd.enter(&export()).unwrap();
-        assert_eq!(crowd.enter(&export()).unwrap_err().reason, Reason::TooManySessions { most: 1 });
+        let _export = slots.open(&export()).unwrap();
+        let session = slots.enter(&export()).unwrap();
+        assert_eq!(slots.enter(&export()).unwrap_err().reason, Reason::TooManySessions { most: 1 });
         drop(session);
-        crowd.enter(&export()).unwrap();
+        slots.enter(&export()).unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn sessions_begin_no_faster_than_the_rate_and_a_refused_one_costs_nothing_of_it() {
-        let crowd = crowd("session-rate = \"2/min\"\nmax-sessions = 2");
-        let rooms = [crowd.enter(&export()).unwrap(), crowd.enter(&export()).unwrap()];
+        let slots = slots("session-rate = \"2/min\"\nmax-sessions = 2");
+        let rooms = [slots.enter(&export()).unwrap(), slots.enter(&export()).unwrap()];
         for _ in 0..10 {
-            assert_eq!(crowd.enter(&export()).unwrap_err().reason, Reason::TooManySessions { most: 2 });
+            assert_eq!(slots.enter(&export()).unwrap_err().reason, Reason::TooManySessions { most: 2 });
         }
         drop(rooms);
         for (passes, wait) in [(0, 30), (29, 1)] {
             tokio::time::advance(Duration::from_secs(passes)).await;
             let again_after = Some(Duration::from_secs(wait));
-            let reason = crowd.enter(&export()).unwrap_err().reason;
+            let reason = slots.enter(&export()).unwrap_err().reason;
             assert_eq!(reason, Reason::RateLimited { limit: "session-rate", again_after });
         }
         tokio::time::advance(Duration::from_secs(1)).await;
-        crowd.enter(&export()).unwrap();
-        crowd.enter(&export()).unwrap_err();
+        slots.enter(&export()).unwrap();
+        slots.enter(&export()).unwrap_err();
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_enforced_refuses_nothing() {
-        let crowd = crowd("session-rate = \"1/d\"\nmax-sessions = 1\nmax-exports = 1\nenforce = false");
-        let rooms: Vec<Room> =
-            (0..5).flat_map(|_| [crowd.open(&export()).unwrap(), crowd.enter(&export()).unwrap()]).collect();
-        assert_eq!(crowd.state.lock().sessions, 5);
+        let slots = slots("session-rate = \"1/d\"\nmax-sessions = 1\nmax-exports = 1\nenforce = false");
+        let rooms: Vec<Slot> =
+            (0..5).flat_map(|_| [slots.open(&export()).unwrap(), slots.enter(&export()).unwrap()]).collect();
+        assert_eq!(slots.state.lock().sessions, 5);
         drop(rooms);
-        let state = crowd.state.lock();
+        let state = slots.state.lock();
         assert_eq!((state.exports, state.sessions), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn other_bounds_hold_for_whoever_comes_next() {
-        let crowd = crowd("max-sessions = 3\nsession-rate = \"3/h\"");
-        let rooms = [crowd.enter(&export()).unwrap(), crowd.enter(&export()).unwrap(), crowd.enter(&export()).unwrap()];
-        crowd.adjust(tenant("max-sessions = 2\nsession-rate = \"4/h\"").crowd);
-        assert_eq!(crowd.state.lock().sessions, 3, "who is there stays");
-        assert_eq!(crowd.enter(&export()).unwrap_err().reason, Reason::TooManySessions { most: 2 });
+        let slots = slots("max-sessions = 3\nsession-rate = \"3/h\"");
+        let rooms = [slots.enter(&export()).unwrap(), slots.enter(&export()).unwrap(), slots.enter(&export()).unwrap()];
+        slots.adjust(tenant("max-sessions = 2\nsession-rate = \"4/h\"").crowd);
+        assert_eq!(slots.state.lock().sessions, 3, "who is there stays");
+        assert_eq!(slots.enter(&export()).unwrap_err().reason, Reason::TooManySessions { most: 2 });
         drop(rooms);
         // Of the rate that allowed three at once nothing was left, and nothing is of the one that allows four.
         let again_after = Some(Duration::from_secs(900));
-        let reason = crowd.enter(&export()).unwrap_err().reason;
+        let reason = slots.enter(&export()).unwrap_err().reason;
         assert_eq!(reason, Reason::RateLimited { limit: "session-rate", again_after });
-        crowd.adjust(tenant("").crowd);
-        assert!((0..10).all(|_| crowd.enter(&export()).is_ok()));
+        slots.adjust(tenant("").crowd);
+        assert!((0..10).all(|_| slots.enter(&export()).is_ok()));
     }
 }

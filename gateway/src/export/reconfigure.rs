@@ -12,9 +12,9 @@ use nbd_gateway_policy::types::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::active::{ActiveConfig, show};
 use super::entry::Entry;
-use super::in_force::{InForce, show};
-use super::{Export, Lease, Leaving, OpenError, Registry};
+use super::{Export, Lease, OpenError, Registry, Teardown};
 
 /// What becomes of an open export.
 #[derive(Debug)]
@@ -173,13 +173,13 @@ impl Registry {
     pub fn replace(self: &Arc<Self>, config: Arc<Config>, opened: Vec<Opened>, over: Instant) -> Replaced {
         let (mut leaving, mut leases) = (Vec::new(), Vec::new());
         let (before, now) = {
-            let mut in_force = self.in_force.write();
-            let before = Arc::clone(&in_force);
-            let now = InForce::new(config, Some(&before), &self.shared.metrics);
+            let mut active = self.active.write();
+            let before = Arc::clone(&active);
+            let now = ActiveConfig::new(config, Some(&before), &self.shared.metrics);
             for entry in &self.entries {
                 let parted = |why: String| {
                     tracing::info!(export = entry.name(), why, "an export has to be opened anew");
-                    Leaving::Parted
+                    Teardown::Parted
                 };
                 let how = match Fate::of(entry.value(), &now.config) {
                     Fate::Stays => continue,
@@ -187,7 +187,7 @@ impl Registry {
                         Ok(()) => continue,
                         Err(needs) => parted(needs.to_string()),
                     },
-                    Fate::Ends => Leaving::Drained,
+                    Fate::Ends => Teardown::Drained,
                     Fate::Reopens(why) => parted(why),
                 };
                 if entry.closes() {
@@ -203,7 +203,7 @@ impl Registry {
             }
             now.show(&self.shared.metrics);
             let now = Arc::new(now);
-            *in_force = Arc::clone(&now);
+            *active = Arc::clone(&now);
             (before, now)
         };
         self.tell_bounds(&now.config);
@@ -214,12 +214,12 @@ impl Registry {
     }
 
     /// Takes in what was opened beforehand. Nobody else knows of it yet.
-    fn put(self: &Arc<Self>, now: &InForce, entry: &Arc<Entry>, export: &Arc<Export>) -> Lease {
+    fn put(self: &Arc<Self>, now: &ActiveConfig, entry: &Arc<Entry>, export: &Arc<Export>) -> Lease {
         let config = entry.config();
         // What is named is the operator's own doing: it is open even where its tenant has no room.
-        let room = now.crowd(&config.tenant).and_then(|crowd| crowd.open(&config.name).ok());
+        let slot = now.slots(&config.tenant).and_then(|slots| slots.open(&config.name).ok());
         if let Ok(mut state) = entry.state.try_lock() {
-            state.holds(Arc::clone(export), room);
+            state.holds(Arc::clone(export), slot);
         }
         self.entries.insert(entry.name(), Arc::clone(entry));
         Lease::new(self, entry, export)
@@ -236,10 +236,10 @@ impl Registry {
     }
 
     /// Ends the sessions whose clients may do other things now: they come back under the new rules.
-    fn judge_anew(&self, now: &InForce) -> usize {
+    fn judge_anew(&self, now: &ActiveConfig) -> usize {
         let mut ended = 0;
         for session in self.sessions().all() {
-            if *session.export().leaving().borrow() == Leaving::Not && !now.admits(&session, &session.identity()) {
+            if *session.export().leaving().borrow() == Teardown::Not && !now.admits(&session, &session.identity()) {
                 tracing::info!(
                     session = session.id(),
                     export = session.export().name(),
@@ -254,11 +254,11 @@ impl Registry {
 
     /// Whether a session that has just begun, and was judged by `config`, may stay as it is.
     pub fn still_admits(&self, session: &crate::session::Session, judged_by: &Arc<Config>) -> bool {
-        let now = self.in_force();
+        let now = self.active();
         Arc::ptr_eq(&now.config, judged_by) || now.admits(session, &session.identity())
     }
 
-    fn see_all_off(self: &Arc<Self>, leaving: Vec<(Arc<Entry>, Leaving)>, before: &Arc<Config>, over: Instant) {
+    fn see_all_off(self: &Arc<Self>, leaving: Vec<(Arc<Entry>, Teardown)>, before: &Arc<Config>, over: Instant) {
         let mut gone = JoinSet::new();
         for (entry, how) in leaving {
             gone.spawn(Arc::clone(self).see_off(entry, how, over));
@@ -267,11 +267,11 @@ impl Registry {
         tokio::spawn(async move {
             while gone.join_next().await.is_some() {}
             // Their exports are gone: nothing counts for them any more.
-            let in_force = registry.in_force.read();
-            for tenant in before.tenants().iter().filter(|t| in_force.config.tenant(t.id.as_str()).is_none()) {
+            let active = registry.active.read();
+            for tenant in before.tenants().iter().filter(|t| active.config.tenant(t.id.as_str()).is_none()) {
                 registry.shared.metrics.forget_tenant(tenant.id.as_str(), Reason::LABELS.as_slice());
             }
-            let stays = |template: &str| in_force.config.templates().any(|now| now == template);
+            let stays = |template: &str| active.config.templates().any(|now| now == template);
             for template in before.templates().filter(|template| !stays(template)) {
                 // Its own name fits it.
                 let tenant = before.owner_of(template).map_or("", |tenant| tenant.as_str());
@@ -284,14 +284,14 @@ impl Registry {
     pub(super) fn forget_series(&self, entry: &Entry) {
         let config = entry.config();
         // Held to the end: whoever replaces it makes the series of what is there again.
-        let in_force = self.in_force.read();
-        let next = in_force.config.export_for(config.name.as_str());
+        let active = self.active.read();
+        let next = active.config.export_for(config.name.as_str());
         if next.as_ref().is_ok_and(|next| next.tenant == config.tenant && next.template.is_none()) {
             return;
         }
         self.shared.metrics.forget_export(config.name.as_str(), config.tenant.as_str());
         if let Ok(next) = next
-            && in_force.config.listable().any(|name| name == config.name.as_str())
+            && active.config.listable().any(|name| name == config.name.as_str())
         {
             show(&next, &self.shared.metrics);
         }

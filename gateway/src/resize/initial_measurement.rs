@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is still to be looked at for the first time.
 #[derive(Debug, Default)]
-pub struct FirstLook {
+pub struct InitialMeasurement {
     due: Mutex<HashMap<TenantId, Due>>,
     looked: Notify,
 }
@@ -27,7 +27,7 @@ struct Due {
     until: Instant,
 }
 
-impl FirstLook {
+impl InitialMeasurement {
     /// An export will be looked at soon.
     pub fn expect(&self, export: &ExportName, tenant: &TenantId) {
         let until = Instant::now() + PATIENCE;
@@ -78,7 +78,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn growth_waits_for_the_first_look_at_all_of_its_tenants_exports_and_no_longer_than_a_moment() {
-        let (looks, start) = (FirstLook::default(), Instant::now());
+        let (looks, start) = (InitialMeasurement::default(), Instant::now());
         let export = |name| ExportName::new(name).unwrap();
         let (blue, red) = (TenantId::new("blue").unwrap(), TenantId::new("red").unwrap());
         looks.expect(&export("a"), &blue);
@@ -100,7 +100,7 @@ mod tests {
     /// Those that a reload took away were waited for whenever others came.
     #[tokio::test(start_paused = true)]
     async fn what_is_not_looked_at_any_more_is_not_waited_for() {
-        let (looks, start) = (FirstLook::default(), Instant::now());
+        let (looks, start) = (InitialMeasurement::default(), Instant::now());
         let export = |name| ExportName::new(name).unwrap();
         let (blue, red) = (TenantId::new("blue").unwrap(), TenantId::new("red").unwrap());
         looks.expect(&export("gone"), &blue);
