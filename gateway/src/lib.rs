@@ -78,7 +78,7 @@
 //!    |    note what will have to be zeroed                read the backend's size again
 //!    |      (resize/notes.rs, on disk by the ledger crate)
 //!    |    read the backend's size again                   ask the backend
-//!    |    ask the backend (resize/world.rs; beside NBD,   READ BACK
+//!    |    ask the backend (resize/live_effects.rs; beside NBD,   READ BACK
 //!    |      by driver/: its lanes are aside if need be)
 //!    |    READ BACK                                       settle
 //!    |    settle: what was got is what counts             lanes shake hands anew
@@ -95,7 +95,7 @@
 //! ```
 //!
 //! The coordinator decides nothing and `policy` does nothing: a plan is data, and so is tested without a socket. What a
-//! coordinator does to the world goes through its [`Hands`](resize::hands::Hands). When the outcome of an ask is
+//! coordinator does to the world goes through its [`Effects`](resize::effects::Effects). When the outcome of an ask is
 //! unknown (nobody answered, and the size can't be read), the reservation stays on the books, the end stays lowered, and
 //! the size is asked for every second until it is known. A backend's size that can't be, smaller than what clients rely
 //! on, puts the export into quarantine: it is served, and not resized, until the size fits again or an operator adopts
@@ -252,7 +252,7 @@
 //! | **Reserve before asking**: the quota is held before the backend is asked, and what was read back is what counts; an unknown outcome stays counted. | `resize/book.rs`, policy's `quota` | `resize`, policy's `quota` |
 //! | **Read back**: no answer of a backend is believed before its size has been read. Bit 9 without NBD_INFO_RESIZE is a hint that the first grow has to prove, and no shrink goes before that; one that was disproved is believed again after a pause. | `resize/coordinator.rs`, `resize/style.rs`, policy's `style` | `resize`, policy's `style` |
 //! | **No failure switches anything off for good**: a server's size is looked at again after each look that failed, after pauses that grow; silence alone never proves that a server takes one connection only if it answered a second one before. | `resize/follow.rs`, `target/second.rs`, `resize/coordinator.rs` | there, `unmeasured.rs`, `resize_hostile` |
-//! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/world.rs`, `resize/notes.rs`, `ledger` | `resize`, `ledger/tests` |
+//! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/live_effects.rs`, `resize/notes.rs`, `ledger` | `resize`, `ledger/tests` |
 //! | **Nothing by halves**: a write past the end whose growth is refused writes nothing, not even before the old end. | `export/grow.rs` | `resize` |
 //! | **The last notice is told**: changes are merged when they come faster than a client reads, wants or may; the latest size wins. A flood from a backend costs one look for each interval. | `session/notify.rs`, `resize/follow.rs`, policy's `notice` | `resize`, policy's `notice` |
 //! | **A hook hears the last size**: one attempt at a time, again until it is heard, as long as the export is open; who missed two sizes gets the last. | [`hooks`] | there, `hooks` |

@@ -20,10 +20,10 @@ use crate::resize::Resizer;
 use crate::resize::coordinator::{Coordinator, Start};
 use crate::resize::entry::{Clerk, Shows};
 use crate::resize::follow::{Patience, follow};
+use crate::resize::live_effects::LiveEffects;
 use crate::resize::meanwhile::Smaller;
 use crate::resize::watchers::{self, Told};
 use crate::resize::window::Opened;
-use crate::resize::world::World;
 use crate::session::TenantBudget;
 use crate::target::{Backend, Core, Shown};
 
@@ -165,10 +165,10 @@ pub(super) async fn open(
         tracing::warn!(export = name, %error, "the ledger does not take the size of an export; nothing of it grows until it does");
         start.unwritten = true;
     }
-    let world = World::new(Arc::clone(&core), driver, clerk, resize.timeout);
+    let effects = LiveEffects::new(Arc::clone(&core), driver, clerk, resize.timeout);
     let coordinator = Coordinator::new(
         start,
-        world,
+        effects,
         Arc::clone(&shared.book),
         Arc::clone(&resizer.jobs),
         Arc::clone(&resizer.audience),

@@ -434,7 +434,7 @@ impl LateWrites {
     }
 
     /// Such a RESIZE turned out to be done.
-    pub fn resize_landed(&self) {
+    pub fn resize_confirmed(&self) {
         if self.clear_where(|late| late.resize, |late| (late.over, late.again) = (true, false)) > 0 {
             self.news.notify_one();
         }

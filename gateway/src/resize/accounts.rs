@@ -12,18 +12,18 @@ use nbd_gateway_policy::types::{Bytes, Size};
 
 use super::book::Book;
 use super::coordinator::Coordinator;
+use super::effects::Effects;
 use super::entry::Entry;
-use super::hands::Hands;
 use super::history::{Happened, Kind};
 
-impl<H: Hands> Coordinator<H> {
+impl<H: Effects> Coordinator<H> {
     pub(super) fn is_window(&self) -> bool {
         self.at.backend.grows == Grows::Window
     }
 
     /// Writes one entry. Whether the ledger has it.
     async fn write(&mut self, entry: Entry) -> bool {
-        let written = self.hands.keep(entry).await;
+        let written = self.effects.record(entry).await;
         match (&written, entry) {
             (Ok(()), Entry::Commit { .. } | Entry::Settle { .. } | Entry::Measure { .. }) => self.at.unwritten = false,
             (Ok(()), Entry::Hold { .. } | Entry::RollBack | Entry::Unsettle | Entry::Show { .. }) => {}
@@ -50,7 +50,7 @@ impl<H: Hands> Coordinator<H> {
         let held = self.book.reserve(&self.at.export, &self.at.tenant, to, bytes).await?;
         if !was_over && over(&self.book, &self.at.tenant) {
             let detail = format!("tenant `{}` is over its soft-quota with this", self.at.tenant);
-            self.hands.tell(Happened { kind: Kind::SoftQuota, from: self.at.size, to, detail });
+            self.effects.log_event(Happened { kind: Kind::SoftQuota, from: self.at.size, to, detail });
         }
         if self.write(Entry::Hold { from, to, bytes }).await {
             return Ok(held);
@@ -61,7 +61,7 @@ impl<H: Hands> Coordinator<H> {
 
     /// What counts where the backend has so much: the file counts as well that its server has not looked at again.
     pub(super) async fn there(&mut self, read: Size) -> Size {
-        match self.hands.beside().await.map(Size::new) {
+        match self.effects.size_on_host().await.map(Size::new) {
             Some(Ok(length)) if !self.is_window() => read.max(length),
             Some(Ok(_) | Err(_)) | None => read,
         }
@@ -166,7 +166,7 @@ impl<H: Hands> Coordinator<H> {
             }
             self.look().await?;
         }
-        let read = self.hands.read_size().await?;
+        let read = self.effects.read_size().await?;
         let read = Size::new(read).map_err(|why| why.to_string())?;
         let count = if self.is_window() { self.at.size } else { self.there(read).await };
         if apply {

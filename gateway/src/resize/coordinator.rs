@@ -20,8 +20,8 @@ use tracing::{Instrument, Span};
 
 use super::audience::{Asking, Audience};
 use super::book::Book;
+use super::effects::{Answered, Effects};
 use super::glance::{Glance, Seen};
-use super::hands::{Answered, Hands};
 use super::history::{Happened, Kind};
 use super::jobs::{JobState, Jobs};
 use super::rules::Latest;
@@ -113,7 +113,7 @@ pub struct Coordinator<H> {
     pub(super) standing: Standing,
     pub(super) generation: u64,
     pub(super) exposed: Vec<Exposed>,
-    pub(super) hands: H,
+    pub(super) effects: H,
     pub(super) book: Arc<Book>,
     pub(super) jobs: Arc<Jobs>,
     audience: Arc<Audience>,
@@ -130,9 +130,16 @@ pub struct Coordinator<H> {
     disbelief: Duration,
 }
 
-impl<H: Hands> Coordinator<H> {
+impl<H: Effects> Coordinator<H> {
     /// Ready to run.
-    pub fn new(mut at: Start, hands: H, book: Arc<Book>, jobs: Arc<Jobs>, audience: Arc<Audience>, told: Told) -> Self {
+    pub fn new(
+        mut at: Start,
+        effects: H,
+        book: Arc<Book>,
+        jobs: Arc<Jobs>,
+        audience: Arc<Audience>,
+        told: Told,
+    ) -> Self {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
         let standing = Standing::Ready;
         let (glance, rules) = (Arc::default(), Arc::default());
@@ -141,7 +148,7 @@ impl<H: Hands> Coordinator<H> {
             standing,
             generation: 0,
             exposed,
-            hands,
+            effects,
             book,
             jobs,
             audience,
@@ -168,9 +175,9 @@ impl<H: Hands> Coordinator<H> {
         self
     }
 
-    fn keep_rules(&mut self) {
+    fn apply_rules(&mut self) {
         if let Some(rules) = self.rules.take() {
-            self.hands.keep_rules(&rules);
+            self.effects.apply_rules(&rules);
             (self.at.policy, self.at.timeout) = (rules.policy, rules.timeout);
         }
     }
@@ -194,7 +201,7 @@ impl<H: Hands> Coordinator<H> {
                 biased;
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
-                    self.keep_rules();
+                    self.apply_rules();
                     self.settle().await;
                     self.show();
                     continue;
@@ -214,7 +221,7 @@ impl<H: Hands> Coordinator<H> {
 
     /// Carries one act out. False: that was the last.
     pub(super) async fn apply(&mut self, act: Act) -> bool {
-        self.keep_rules();
+        self.apply_rules();
         match act {
             Act::Wish { wish, asking, job, span, reply } => {
                 let resize = span.in_scope(|| {
@@ -229,7 +236,7 @@ impl<H: Hands> Coordinator<H> {
             Act::TurnedAway { wish, refusal } => {
                 let size = self.at.size;
                 let happened = Happened::to_wish(&wish, size, size, Some(&refusal), false);
-                happened.into_iter().for_each(|happened| self.hands.tell(happened));
+                happened.into_iter().for_each(|happened| self.effects.log_event(happened));
                 true
             }
             Act::Seen(size) => {
@@ -268,7 +275,7 @@ impl<H: Hands> Coordinator<H> {
         let answer = self.wish(wish, asking, job).await;
         let unknown = matches!(self.standing, Standing::Unsettled { .. });
         let happened = Happened::to_wish(wish, from, self.at.size, answer.as_ref().err(), unknown);
-        happened.into_iter().for_each(|happened| self.hands.tell(happened));
+        happened.into_iter().for_each(|happened| self.effects.log_event(happened));
         self.told.ended(wish, &answer, self.at.size, self.standing, since.elapsed());
         // Before the answer: who asks next finds what came of it.
         self.show();
@@ -294,7 +301,7 @@ impl<H: Hands> Coordinator<H> {
     /// How the backend grows: one that takes a single connection can be looked at only while no lane has it.
     fn backend(&self) -> BackendStyle {
         match self.at.backend.grows {
-            Grows::Driver { aside: false } if self.alone || self.hands.takes_one() => {
+            Grows::Driver { aside: false } if self.alone || self.effects.single_connection() => {
                 BackendStyle { grows: Grows::Driver { aside: true }, ..self.at.backend }
             }
             _ => self.at.backend,
@@ -389,8 +396,8 @@ impl<H: Hands> Coordinator<H> {
     async fn take(&mut self, adopt: Adopt, job: u64) -> Answer {
         if let Some(end) = adopt.drain {
             self.jobs.enter(job, JobState::Draining);
-            self.hands.lower_end(end);
-            if !self.hands.drain(end, self.at.timeout).await {
+            self.effects.lower_end(end);
+            if !self.effects.drain(end, self.at.timeout).await {
                 self.restore();
                 return Err(self.refusal(Reason::DrainTimedOut));
             }
@@ -484,20 +491,20 @@ impl<H: Hands> Coordinator<H> {
             );
         }
         self.at.size = size;
-        self.hands.publish(size, self.generation);
+        self.effects.publish(size, self.generation);
         self.told.size(size, self.generation);
     }
 
     /// Lets requests in again up to what is shown.
     pub(super) fn restore(&mut self) {
-        self.hands.publish(self.at.size, self.generation);
+        self.effects.publish(self.at.size, self.generation);
     }
 
     pub(super) fn quarantine(&mut self, why: Quarantine) {
         tracing::error!(export = self.at.export.as_str(), %why, "export quarantined: its size can't be what the backend says");
         self.standing = Standing::Quarantined { found: why.found() };
         let size = self.at.size;
-        self.hands.tell(Happened { kind: Kind::Quarantined, from: size, to: size, detail: why.to_string() });
+        self.effects.log_event(Happened { kind: Kind::Quarantined, from: size, to: size, detail: why.to_string() });
         self.told.quarantined();
     }
 }

@@ -7,11 +7,11 @@ use nbd_gateway_policy::style::Trial;
 use nbd_gateway_policy::types::Size;
 
 use super::coordinator::{Answer, Coordinator};
-use super::hands::{Answered, Hands};
+use super::effects::{Answered, Effects};
 use super::jobs::JobState;
 use super::settle::Exposed;
 
-impl<H: Hands> Coordinator<H> {
+impl<H: Effects> Coordinator<H> {
     /// Carries a grow out. `None`: the size was another one than planned with; plan again.
     pub(super) async fn grow(&mut self, grow: Grow, others: Others, job: u64) -> Option<Answer> {
         let mut held: Option<Reservation> = None;
@@ -37,18 +37,18 @@ impl<H: Hands> Coordinator<H> {
                     }
                 }
                 Step::DropLanes => {
-                    if !self.hands.drop_lanes().await {
+                    if !self.effects.drop_lanes().await {
                         self.forget_planned().await;
                         self.roll_back(held.take()).await;
                         return Some(Err(self.refusal(Reason::BackendTimedOut)));
                     }
                     dropped = true;
                 }
-                Step::Reread => match self.hands.read_size().await {
+                Step::Reread => match self.effects.read_size().await {
                     Ok(size) if size == self.at.disk.bytes() => {}
                     other => {
                         if dropped {
-                            self.hands.renew(Lanes::DropBefore).await;
+                            self.effects.renew(Lanes::DropBefore).await;
                         }
                         self.forget_planned().await;
                         self.roll_back(held.take()).await;
@@ -63,13 +63,13 @@ impl<H: Hands> Coordinator<H> {
                 Step::Ask(ask) => {
                     self.jobs.enter(job, JobState::AskingBackend);
                     self.exposed.iter_mut().for_each(Exposed::asked);
-                    answered = self.hands.ask(ask).await;
+                    answered = self.effects.ask(ask).await;
                 }
                 Step::ReadBack => {
                     let answer = self.read_back_grow(&grow, others, job, held, answered).await;
                     if dropped {
                         // Whatever came of it.
-                        self.hands.renew(Lanes::DropBefore).await;
+                        self.effects.renew(Lanes::DropBefore).await;
                     }
                     return Some(answer);
                 }
@@ -139,7 +139,7 @@ impl<H: Hands> Coordinator<H> {
         job: u64,
     ) -> Answer {
         self.jobs.enter(job, JobState::Settling);
-        self.hands.renew(grow.lanes).await;
+        self.effects.renew(grow.lanes).await;
         if !self.zero_exposed().await {
             self.roll_back(held).await;
             return Err(self.refusal(Reason::BackendFailed));

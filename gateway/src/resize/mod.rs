@@ -1,7 +1,7 @@
 //! Changing an export's size: whoever wishes for it, and whatever the backend is.
 //!
 //! A wish goes through [`Resizer::wish`] to the export's [`coordinator`], which plans by `policy` and acts through its
-//! [`hands`]; [`world`] are the real ones. [`follow`] tells the coordinator what the backend does by itself. Nothing here
+//! [`hands`]; [`live_effects`] are the real ones. [`follow`] tells the coordinator what the backend does by itself. Nothing here
 //! is on the way of an ordinary request.
 
 mod accounts;
@@ -9,15 +9,16 @@ pub mod allowance;
 pub mod audience;
 pub mod book;
 pub mod coordinator;
+pub mod effects;
 pub mod entry;
 pub mod follow;
 pub(crate) mod fuzz;
 pub mod glance;
 mod grow;
-pub mod hands;
 pub mod history;
 pub mod initial_measurement;
 pub mod jobs;
+pub mod live_effects;
 pub mod looks;
 pub(crate) mod meanwhile;
 pub mod notes;
@@ -28,7 +29,6 @@ mod shrink;
 pub mod style;
 pub mod watchers;
 pub(crate) mod window;
-pub mod world;
 pub(crate) mod zeroing;
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::coordinator::Coordinator;
-use super::hands::{Answered, Hands};
+use super::effects::{Answered, Effects};
 use super::history::{Happened, Kind};
 
 /// A size that was read back.
@@ -51,7 +51,7 @@ impl Exposed {
     }
 }
 
-impl<H: Hands> Coordinator<H> {
+impl<H: Effects> Coordinator<H> {
     /// A size that the backend told somebody.
     pub(super) async fn hint(&mut self, size: u64) {
         if self.at.older || self.standing == Standing::Ready && size == self.at.disk.bytes() {
@@ -81,14 +81,14 @@ impl<H: Hands> Coordinator<H> {
     /// Reads the size after `asked` was asked for, and says whether that may still change it.
     pub(super) async fn read_back(&mut self, asked: Option<Size>) -> Result<Read, String> {
         // Asked first: what is answered after the reading may land after it too.
-        let mut in_doubt = self.hands.in_doubt();
-        let size = match self.hands.read_size().await {
+        let mut in_doubt = self.effects.in_doubt();
+        let size = match self.effects.read_size().await {
             Ok(size) => size,
             // A server that takes one connection only tells no other than the lane that came back to it.
-            Err(why) => asked.and_then(|_| self.hands.told()).ok_or(why)?,
+            Err(why) => asked.and_then(|_| self.effects.size_from_handshake()).ok_or(why)?,
         };
         if in_doubt && asked.is_some_and(|asked| asked.bytes() == size) {
-            self.hands.landed();
+            self.effects.confirmed();
             in_doubt = false;
         }
         Ok(Read { size, in_doubt })
@@ -182,7 +182,7 @@ impl<H: Hands> Coordinator<H> {
             }
             _ => return,
         };
-        self.hands.tell(Happened { kind, from, to: self.at.size, detail });
+        self.effects.log_event(Happened { kind, from, to: self.at.size, detail });
     }
 
     pub(super) async fn adopt(&mut self, adopt: Adopt) {
@@ -226,7 +226,7 @@ impl<H: Hands> Coordinator<H> {
         if self.standing != Standing::Draining {
             self.standing = Standing::Ready;
         }
-        self.hands.renew(adopt.lanes).await;
+        self.effects.renew(adopt.lanes).await;
         if !self.zero_exposed().await {
             // What is not clean is not shown; what was shown is open again, as far as it is there.
             match adopt.publish {
@@ -311,7 +311,7 @@ impl<H: Hands> Coordinator<H> {
 
     /// Writes a range to be zeroed down. Whether the ledger has it.
     pub(super) async fn note(&mut self, range: ByteRange) -> bool {
-        let noted = self.hands.note_zeroes(range).await;
+        let noted = self.effects.note_zeroes(range).await;
         if let Err(why) = &noted {
             tracing::error!(export = self.at.export.as_str(), %why, "the ledger does not take a range to be zeroed; nothing grows");
         }
@@ -329,12 +329,12 @@ impl<H: Hands> Coordinator<H> {
             }
             let there = ByteRange::new(range.start(), range.end().min(self.at.disk)).filter(|_| asked);
             if let Some(there) = there
-                && let Err(why) = self.hands.zero(there).await
+                && let Err(why) = self.effects.zero(there).await
             {
                 tracing::error!(export = self.at.export.as_str(), from = there.start().bytes(), to = there.end().bytes(), %why, "a range that a grow exposed could not be zeroed; it is not shown");
                 return false;
             }
-            if let Err(why) = self.hands.clear_zeroes(range).await {
+            if let Err(why) = self.effects.clear_zeroes(range).await {
                 tracing::error!(export = self.at.export.as_str(), %why, "the ledger does not take that a range is zero; it is not shown");
                 return false;
             }

@@ -5,10 +5,10 @@ use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::Size;
 
 use super::coordinator::{Answer, Coordinator};
-use super::hands::{Answered, Hands};
+use super::effects::{Answered, Effects};
 use super::jobs::JobState;
 
-impl<H: Hands> Coordinator<H> {
+impl<H: Effects> Coordinator<H> {
     /// Carries a shrink out. `None`: the size was another one than planned with; plan again.
     pub(super) async fn shrink(&mut self, shrink: Shrink, others: Others, job: u64) -> Option<Answer> {
         if !self.lower(shrink.to).await {
@@ -24,26 +24,26 @@ impl<H: Hands> Coordinator<H> {
         let mut dropped = false;
         for step in shrink.steps() {
             match step {
-                Step::LowerEnd(end) => self.hands.lower_end(end),
+                Step::LowerEnd(end) => self.effects.lower_end(end),
                 Step::Drain => {
                     self.jobs.enter(job, JobState::Draining);
-                    if !self.hands.drain(shrink.to, self.at.timeout).await {
+                    if !self.effects.drain(shrink.to, self.at.timeout).await {
                         self.restore();
                         return Some(Err(self.refusal(Reason::BackendTimedOut)));
                     }
                 }
                 Step::DropLanes => {
-                    if !self.hands.drop_lanes().await {
+                    if !self.effects.drop_lanes().await {
                         self.restore();
                         return Some(Err(self.refusal(Reason::BackendTimedOut)));
                     }
                     dropped = true;
                 }
-                Step::Reread => match self.hands.read_size().await {
+                Step::Reread => match self.effects.read_size().await {
                     Ok(size) if size == self.at.disk.bytes() => {}
                     other => {
                         if dropped {
-                            self.hands.renew(Lanes::DropBefore).await;
+                            self.effects.renew(Lanes::DropBefore).await;
                         }
                         self.restore();
                         match other {
@@ -56,13 +56,13 @@ impl<H: Hands> Coordinator<H> {
                 },
                 Step::Ask(ask) => {
                     self.jobs.enter(job, JobState::AskingBackend);
-                    answered = self.hands.ask(ask).await;
+                    answered = self.effects.ask(ask).await;
                 }
                 Step::ReadBack => {
                     let answer = self.read_back_shrink(&shrink, others, answered).await;
                     if dropped {
                         // Whatever came of it.
-                        self.hands.renew(Lanes::DropBefore).await;
+                        self.effects.renew(Lanes::DropBefore).await;
                     }
                     return Some(answer);
                 }
@@ -86,7 +86,7 @@ impl<H: Hands> Coordinator<H> {
                     self.leave_unsettled(None, shrink.to, "the ledger does not take the smaller size").await;
                     return Err(self.refusal(Reason::LedgerUnavailable));
                 }
-                self.hands.renew(shrink.lanes).await;
+                self.effects.renew(shrink.lanes).await;
                 self.publish(publish);
                 self.measure(count).await;
                 Ok(self.at.size)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::ByteRange;
 
-use super::world::request;
+use super::live_effects::request;
 use crate::proto::{Cmd, CmdFlags, ExportFlags, Framing};
 use crate::request::{Found, Outcome, Piece, Request};
 use crate::target::Core;

@@ -136,13 +136,13 @@ impl Lanes {
         self.server.size(&self.dialer, self.keeps).await
     }
 
-    /// The size that a lane's handshake told since [`forget_told`](Self::forget_told), in bytes.
-    pub(crate) fn told(&self) -> Option<u64> {
+    /// The size that a lane's handshake told since [`forget_handshake_size`](Self::forget_handshake_size), in bytes.
+    pub(crate) fn size_from_handshake(&self) -> Option<u64> {
         *self.told.lock()
     }
 
     /// What was told so far is out of date.
-    pub(crate) fn forget_told(&self) {
+    pub(crate) fn forget_handshake_size(&self) {
         *self.told.lock() = None;
     }
 
@@ -485,9 +485,9 @@ impl Backend {
     }
 
     /// It was carried out.
-    pub(crate) fn resize_landed(&self) {
+    pub(crate) fn resize_confirmed(&self) {
         if let Backend::Lanes(lanes) = self {
-            lanes.late.resize_landed();
+            lanes.late.resize_confirmed();
         }
     }
 

@@ -236,22 +236,22 @@ impl Core {
     }
 
     /// Whether the backend takes one connection only, as far as is known.
-    pub fn takes_one(&self) -> bool {
+    pub fn single_connection(&self) -> bool {
         self.second.is_refused()
     }
 
-    /// The size that a lane's handshake told since [`forget_told`](Self::forget_told), in bytes.
-    pub fn told(&self) -> Option<u64> {
+    /// The size that a lane's handshake told since [`forget_handshake_size`](Self::forget_handshake_size), in bytes.
+    pub fn size_from_handshake(&self) -> Option<u64> {
         match &self.backend {
-            Backend::Lanes(lanes) => lanes.told(),
+            Backend::Lanes(lanes) => lanes.size_from_handshake(),
             Backend::Embedded(_) => None,
         }
     }
 
     /// What handshakes told so far is out of date: the backend is asked for another size.
-    pub fn forget_told(&self) {
+    pub fn forget_handshake_size(&self) {
         if let Backend::Lanes(lanes) = &self.backend {
-            lanes.forget_told();
+            lanes.forget_handshake_size();
         }
     }
 
@@ -288,8 +288,8 @@ impl Core {
     }
 
     /// It was carried out.
-    pub fn resize_landed(&self) {
-        self.backend.resize_landed();
+    pub fn resize_confirmed(&self) {
+        self.backend.resize_confirmed();
     }
 
     /// A driver has ended the server, or its connections, at `begun` at the earliest: nothing from before lands any more.

@@ -88,7 +88,7 @@ async fn a_resize_that_was_lost_holds_back_what_it_would_cut_off() {
     assert!(!late.admits(&request(Cmd::RESIZE, 8192, 0), 0), "another size");
     let query = Request { flags: CmdFlags::QUERY, ..request(Cmd::RESIZE, 0, 0) };
     assert!(late.admits(&query, 0));
-    late.resize_landed();
+    late.resize_confirmed();
     assert!(!late.any());
 }
 

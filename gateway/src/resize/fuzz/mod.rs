@@ -137,11 +137,11 @@ impl Play {
             older: false,
             unwritten: false,
         };
-        let hands = Fake { state: Arc::clone(&state), export };
+        let effects = Fake { state: Arc::clone(&state), export };
         let audience = Arc::new(Audience::new(Duration::ZERO));
         let told = Told(Metrics::new("0").ok()?.resize("e", None, "t", ResizeDriver::Wire));
         let coordinator =
-            Coordinator::new(start, hands, Arc::clone(&book), Arc::clone(&jobs), Arc::clone(&audience), told);
+            Coordinator::new(start, effects, Arc::clone(&book), Arc::clone(&jobs), Arc::clone(&audience), told);
         let rules = Arc::<Latest>::default();
         let coordinator = coordinator.ruled_by(Arc::clone(&rules));
         Some(Self { coordinator, state, book, jobs, audience, rules, policy, tenant, other, wishes: 0 })
@@ -307,7 +307,7 @@ impl Play {
         state.now_in(Arc::clone(&book));
         let unzeroed = state.notes();
         let disk = size_of(state.disk);
-        let hands = Fake { state: Arc::clone(&self.state), export: export.clone() };
+        let effects = Fake { state: Arc::clone(&self.state), export: export.clone() };
         drop(state);
         let Start { policy, backend, zeroed_by_backend, timeout, .. } = &self.coordinator.at;
         let start = Start {
@@ -328,7 +328,7 @@ impl Play {
         self.jobs = Arc::default();
         let (jobs, audience) = (Arc::clone(&self.jobs), Arc::clone(&self.audience));
         let told = self.coordinator.told.clone();
-        let coordinator = Coordinator::new(start, hands, Arc::clone(&self.book), jobs, audience, told);
+        let coordinator = Coordinator::new(start, effects, Arc::clone(&self.book), jobs, audience, told);
         self.coordinator = coordinator.ruled_by(Arc::clone(&self.rules));
         true
     }

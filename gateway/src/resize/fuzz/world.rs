@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use super::ledger::Rows;
 use crate::proto::MAX_SIZE;
 use crate::resize::book::Book;
+use crate::resize::effects::{Answered, Effects};
 use crate::resize::entry::Entry;
-use crate::resize::hands::{Answered, Hands};
 use crate::resize::history::Happened;
 use crate::resize::rules::Rules;
 
@@ -375,7 +375,7 @@ impl Fake {
     }
 }
 
-impl Hands for Fake {
+impl Effects for Fake {
     async fn read_size(&mut self) -> Result<u64, String> {
         self.touch().await;
         let mut state = self.state.lock();
@@ -405,13 +405,13 @@ impl Hands for Fake {
         self.state.lock().in_doubt.is_some()
     }
 
-    fn landed(&mut self) {
+    fn confirmed(&mut self) {
         let mut state = self.state.lock();
         assert!(state.in_doubt == Some(state.read), "taken for done at {}, asked for {:?}", state.read, state.in_doubt);
         state.in_doubt = None;
     }
 
-    fn told(&self) -> Option<u64> {
+    fn size_from_handshake(&self) -> Option<u64> {
         None
     }
 
@@ -430,7 +430,7 @@ impl Hands for Fake {
         Ok(())
     }
 
-    fn takes_one(&self) -> bool {
+    fn single_connection(&self) -> bool {
         false
     }
 
@@ -513,15 +513,15 @@ impl Hands for Fake {
         Ok(())
     }
 
-    fn keep_rules(&mut self, _: &Rules) {}
+    fn apply_rules(&mut self, _: &Rules) {}
 
-    fn tell(&mut self, _happened: Happened) {}
+    fn log_event(&mut self, _happened: Happened) {}
 
-    async fn beside(&mut self) -> Option<u64> {
+    async fn size_on_host(&mut self) -> Option<u64> {
         None
     }
 
-    async fn keep(&mut self, entry: Entry) -> Result<(), String> {
+    async fn record(&mut self, entry: Entry) -> Result<(), String> {
         self.touch().await;
         {
             let mut state = self.state.lock();

@@ -1,4 +1,4 @@
-//! A coordinator's real hands: the backend, the view, the ledger.
+//! A coordinator's real effects: the backend, the view, the ledger.
 
 use nbd_gateway_policy::types::{Bytes, Span};
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, Size};
 
+use super::effects::{Answered, Effects};
 use super::entry::{Clerk, Entry};
-use super::hands::{Answered, Hands};
 use super::history::{Happened, Teller};
 use super::rules::Rules;
 use super::zeroing;
@@ -18,9 +18,9 @@ use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
 use crate::request::{Outcome, Request};
 use crate::target::{Core, Shown};
 
-/// The hands.
+/// The effects.
 #[derive(Debug)]
-pub struct World {
+pub struct LiveEffects {
     core: Arc<Core>,
     /// How it is resized beside the wire, if it is.
     driver: Option<Driver>,
@@ -32,7 +32,7 @@ pub struct World {
     given_up: Option<tokio::task::JoinHandle<Outcome>>,
 }
 
-impl World {
+impl LiveEffects {
     /// For one export.
     pub fn new(core: Arc<Core>, driver: Option<Driver>, clerk: Clerk, timeout: Duration) -> Self {
         let teller = clerk.teller();
@@ -75,7 +75,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for LiveEffects {
     /// Nobody is left to care how it ended; the lane need not wait for the answer.
     fn drop(&mut self) {
         if let Some(call) = self.given_up.take() {
@@ -88,14 +88,14 @@ pub(super) fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -
     Request { command, flags, offset, length, payload: Payload::empty() }
 }
 
-impl Hands for World {
+impl Effects for LiveEffects {
     async fn read_size(&mut self) -> Result<u64, String> {
         tokio::time::timeout(self.timeout, self.core.read_size())
             .await
             .unwrap_or_else(|_| Err(format!("the backend did not tell its size within {}", Span(self.timeout))))
     }
 
-    async fn beside(&mut self) -> Option<u64> {
+    async fn size_on_host(&mut self) -> Option<u64> {
         match &self.driver {
             Some(driver) => driver.length().await,
             None => None,
@@ -103,7 +103,7 @@ impl Hands for World {
     }
 
     async fn ask(&mut self, ask: Ask) -> Answered {
-        self.core.forget_told();
+        self.core.forget_handshake_size();
         let outcome = match ask {
             Ask::Nothing => return Answered::Yes,
             Ask::ResizeEmbedded(size) => {
@@ -115,7 +115,9 @@ impl Hands for World {
                     }
                 };
             }
-            Ask::ExplicitResize(size) => World::ask(self, request(Cmd::RESIZE, CmdFlags::NONE, size.bytes(), 0)).await,
+            Ask::ExplicitResize(size) => {
+                LiveEffects::ask(self, request(Cmd::RESIZE, CmdFlags::NONE, size.bytes(), 0)).await
+            }
             Ask::ZeroWriteLastGranule { offset, len } => {
                 let length = u64::from(len);
                 let zeroes = if self.core.facts().flags.has(ExportFlags::SEND_WRITE_ZEROES) {
@@ -124,7 +126,7 @@ impl Hands for World {
                     let payload = vec![0; usize::try_from(len).unwrap_or(0)].into();
                     Request { payload, ..request(Cmd::WRITE, CmdFlags::NONE, offset.bytes(), length) }
                 };
-                World::ask(self, zeroes).await
+                LiveEffects::ask(self, zeroes).await
             }
             Ask::Driver(size) => return self.drive(size).await,
         };
@@ -147,22 +149,22 @@ impl Hands for World {
         self.given_up.is_some() || self.core.resize_in_doubt()
     }
 
-    fn landed(&mut self) {
+    fn confirmed(&mut self) {
         // The task goes on until it is answered; nobody waits for it.
         self.given_up = None;
-        self.core.resize_landed();
+        self.core.resize_confirmed();
     }
 
-    fn told(&self) -> Option<u64> {
-        self.core.told()
+    fn size_from_handshake(&self) -> Option<u64> {
+        self.core.size_from_handshake()
     }
 
     async fn zero(&mut self, range: ByteRange) -> Result<(), String> {
         zeroing::zero(&self.core, range, self.timeout).await
     }
 
-    fn takes_one(&self) -> bool {
-        self.core.takes_one()
+    fn single_connection(&self) -> bool {
+        self.core.single_connection()
     }
 
     async fn drop_lanes(&mut self) -> bool {
@@ -206,17 +208,17 @@ impl Hands for World {
         self.core.clear_zeroes(range).await
     }
 
-    fn keep_rules(&mut self, rules: &Rules) {
+    fn apply_rules(&mut self, rules: &Rules) {
         self.timeout = rules.timeout;
         self.driver = self.driver.take().map(|driver| driver.within(rules.timeout));
         self.clerk.published_by(rules.policy.publish);
     }
 
-    fn tell(&mut self, happened: Happened) {
+    fn log_event(&mut self, happened: Happened) {
         self.teller.tell(happened);
     }
 
-    async fn keep(&mut self, entry: Entry) -> Result<(), String> {
+    async fn record(&mut self, entry: Entry) -> Result<(), String> {
         let shown = self.core.view().shown();
         self.clerk.write(entry, shown).await.map_err(|error| error.to_string())
     }

@@ -1,5 +1,5 @@
-//! What a coordinator can do to the world. The gateway's hands are [`World`](super::world::World); the property tests have
-//! hands of their own, with faults, in virtual time.
+//! What a coordinator can do to the world. The gateway has [`LiveEffects`](super::live_effects::World); the property tests have
+//! effects of their own, with faults, in virtual time.
 
 use std::future::Future;
 use std::time::Duration;
@@ -28,24 +28,24 @@ pub enum Answered {
 }
 
 /// What a coordinator can do. Each may be dropped midway only together with the coordinator.
-pub trait Hands: Send {
+pub trait Effects: Send {
     /// The backend's size now, in bytes, read from the backend.
     fn read_size(&mut self) -> impl Future<Output = Result<u64, String>> + Send;
     /// What there is beside the backend's own word, in bytes: a file that was made longer, and that its server has not looked
     /// at again.
-    fn beside(&mut self) -> impl Future<Output = Option<u64>> + Send;
+    fn size_on_host(&mut self) -> impl Future<Output = Option<u64>> + Send;
     /// Asks the backend, as the plan says.
     fn ask(&mut self, ask: Ask) -> impl Future<Output = Answered> + Send;
     /// Whether an ask that was given up may still be carried out. Answering ends that, and so does the connection's end.
     fn in_doubt(&mut self) -> bool;
     /// The size that was asked for has been read: it is done, answered or not.
-    fn landed(&mut self);
+    fn confirmed(&mut self);
     /// The size that a lane's handshake told since the backend was asked last, in bytes.
-    fn told(&self) -> Option<u64>;
+    fn size_from_handshake(&self) -> Option<u64>;
     /// Makes a range read as zeroes.
     fn zero(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
     /// Whether the backend takes one connection only, so that its size can be read only while no lane has one.
-    fn takes_one(&self) -> bool;
+    fn single_connection(&self) -> bool;
     /// Closes the lanes' connections, after what is in flight; requests wait until they are renewed. Whether that was done
     /// in time; if not, they are renewed.
     fn drop_lanes(&mut self) -> impl Future<Output = bool> + Send;
@@ -62,9 +62,9 @@ pub trait Hands: Send {
     /// Writes down, durably, that it reads as zeroes now.
     fn clear_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
     /// Writes an entry of the export's account down, durably.
-    fn keep(&mut self, entry: Entry) -> impl Future<Output = Result<(), String>> + Send;
+    fn record(&mut self, entry: Entry) -> impl Future<Output = Result<(), String>> + Send;
     /// How long the backend has to answer from now on, and who publishes sizes.
-    fn keep_rules(&mut self, rules: &Rules);
+    fn apply_rules(&mut self, rules: &Rules);
     /// Tells the history; waits for nothing.
-    fn tell(&mut self, happened: Happened);
+    fn log_event(&mut self, happened: Happened);
 }
