@@ -67,7 +67,7 @@
 //!    +----------------------+-----------+-----------+---------------------+
 //!                                       v
 //!  resize/mod.rs      Resizer: a job for people to look at (resize/jobs.rs), who else has the export open
-//!                     (resize/audience.rs), one queue for each export
+//!                     (resize/openers.rs), one queue for each export
 //!  resize/coordinator.rs: one wish at a time, in the order of arrival
 //!    |  policy::plan::plan    decides, from the situation alone: nothing, refuse, grow, shrink, adopt, quarantine
 //!    |
@@ -211,7 +211,7 @@
 //!
 //! The gate is held for reading from judging a batch against the view's end until it stands in the backend's table, and for
 //! writing only to lower that end: so a shrink's drain sees every request that was judged against the old end. The books
-//! (quota, rates), an export's jobs, its audience and a session's standing NOTIFY have a lock each, taken alone.
+//! (quota, rates), an export's jobs, its openers and a session's standing NOTIFY have a lock each, taken alone.
 //!
 //! A log line may be logged under any lock: the log's own two (its rate limits, its queue) are taken last, alone, and never held
 //! while anything is written.
@@ -279,7 +279,7 @@
 //! | **Found is held against recorded**: a disk smaller than on record is told or quarantined, at each opening and while it is open; nothing is granted or refused for want of room by a size that was only remembered. | `resize/meanwhile.rs`, `export/closed.rs`, `resize/looks.rs` | there, `meanwhile` |
 //! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `resize/accounts.rs`, `resize/entry.rs`, `resize/book.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/tests` |
 //! | **An order about a quota is kept**: it is in the ledger before it holds, holds over restarts, and ends where the configuration says something else than it did. A quota or a rate that is changed shrinks nothing, and gives nobody a burst. | `resize/allowance.rs`, `export/adjust.rs`, policy's `rate` | there, `quota.rs` |
-//! | **Who may come back is not forgotten**: a client that broke off finds no less than it left for `shrink-grace`, also when its export was closed, or the gateway started anew, meanwhile. | `resize/audience.rs`, `export/audiences.rs` | there, `comebacks` |
+//! | **Who may come back is not forgotten**: a client that broke off finds no less than it left for `shrink-grace`, also when its export was closed, or the gateway started anew, meanwhile. | `resize/openers.rs`, `export/known_openers.rs` | there, `comebacks` |
 //! | **What is held back stays so** until it is published, while the export is closed and over a restart too. | `export/unpublished.rs` | `publish.rs` |
 //! | **Each event once**: it is on the disk before it is told, and who comes back with the number of the last one misses none. | `admin/stream.rs`, `ledger` | `events.rs` |
 //! | **The page reaches nobody else**: it may load and ask nothing but this interface, and no client's words become markup. | `admin/page` | `page` |

@@ -49,7 +49,7 @@ impl Export {
         }
         let Settings { config, policy } = next;
         self.core.backend.set_late_write_guard(config.late_write_guard);
-        self.resizer.audience.adjust(config.resize.shrink_grace);
+        self.resizer.openers.adjust(config.resize.shrink_grace);
         self.resizer.adjust(Rules { policy, timeout: config.resize.timeout });
         self.patience.send_if_modified(|patience| {
             let before = std::mem::replace(patience, Patience::of(&config));

@@ -12,12 +12,12 @@
 mod active;
 mod adjust;
 pub mod aliases;
-mod audiences;
 mod closed;
 mod entry;
 mod evict;
 mod files;
 mod grow;
+mod known_openers;
 mod lease;
 mod older;
 mod open_error;
@@ -344,7 +344,7 @@ impl Export {
 
     /// How many clients rely on what they were told of it: those that are connected, and those that may come back.
     fn relying(&self) -> usize {
-        self.resizer.audience.relying()
+        self.resizer.openers.relying()
     }
 
     /// Whether requests of sessions that are gone may still change data.

@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::active::ActiveConfig;
-use super::audiences::Audiences;
 use super::entry::{Entry, Fitness, State};
+use super::known_openers::KnownOpeners;
 use super::start::NotStarted;
 use super::tenant_slots::{Slot, TenantSlots};
 use super::{Export, Lease, OpenError, start, unpublished};
@@ -104,7 +104,7 @@ pub(crate) struct Shared {
     /// The state directory.
     pub(crate) state: PathBuf,
     pub(crate) sessions: Arc<SessionTable>,
-    pub(super) audiences: Audiences,
+    pub(super) known_openers: KnownOpeners,
 }
 
 impl Registry {
@@ -132,7 +132,7 @@ impl Registry {
             probes: Arc::default(),
             state,
             sessions: Arc::default(),
-            audiences: Audiences::default(),
+            known_openers: KnownOpeners::default(),
         };
         let active = RwLock::new(Arc::new(active));
         Arc::new(Self {
@@ -185,7 +185,7 @@ impl Registry {
             if *tenant != row.tenant {
                 given.push((row.name.clone(), tenant.clone()));
             }
-            self.shared.audiences.haunt(&row.name);
+            self.shared.known_openers.expect_return(&row.name);
             match config {
                 Some(config) if unknown || config.backend.is_embedded() => measure.push(name.to_owned()),
                 Some(_) => {}
@@ -414,7 +414,7 @@ impl Registry {
         if let Some(export) = state.export.take() {
             export.close().await;
             unpublished::remember(&self.shared.notes, &export);
-            self.shared.audiences.remember(export.resizer());
+            self.shared.known_openers.remember(export.resizer());
             drop(export);
             self.forget_series(entry);
         }

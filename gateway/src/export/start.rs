@@ -55,7 +55,7 @@ pub(super) async fn open(
     let (resizer, acts) = Resizer::new(
         export.clone(),
         tenant.clone(),
-        shared.audiences.of(&export, resize.shrink_grace),
+        shared.known_openers.of(&export, resize.shrink_grace),
         Arc::clone(&shared.book),
     );
     let driver = Driver::of(&resize.driver, resize.timeout, &shared.state, name);
@@ -96,7 +96,7 @@ pub(super) async fn open(
             (shared.book.size(&export), there),
             shared.notes.lowered(&export),
             |recorded| unpublished::shown(&shared.notes, &export, policy.publish, recorded),
-            resizer.audience.relying() > 0,
+            resizer.openers.relying() > 0,
         ),
     };
     let kept = smaller.filter(|smaller| smaller.awaited);
@@ -171,7 +171,7 @@ pub(super) async fn open(
         effects,
         Arc::clone(&shared.book),
         Arc::clone(&resizer.jobs),
-        Arc::clone(&resizer.audience),
+        Arc::clone(&resizer.openers),
         told.clone(),
     )
     .ruled_by(Arc::clone(&resizer.rules))

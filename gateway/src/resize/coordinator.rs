@@ -18,12 +18,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
-use super::audience::{Asking, Audience};
 use super::book::Book;
 use super::effects::{Answered, Effects};
 use super::glance::{Glance, Seen};
 use super::history::{Happened, Kind};
 use super::jobs::{JobState, Jobs};
+use super::openers::{Asking, Openers};
 use super::rules::Latest;
 use super::settle::{Exposed, Read};
 use super::watchers::{Told, is_unsettled};
@@ -116,7 +116,7 @@ pub struct Coordinator<H> {
     pub(super) effects: H,
     pub(super) book: Arc<Book>,
     pub(super) jobs: Arc<Jobs>,
-    audience: Arc<Audience>,
+    openers: Arc<Openers>,
     glance: Arc<Glance>,
     rules: Arc<Latest>,
     pub(super) told: Told,
@@ -132,14 +132,7 @@ pub struct Coordinator<H> {
 
 impl<H: Effects> Coordinator<H> {
     /// Ready to run.
-    pub fn new(
-        mut at: Start,
-        effects: H,
-        book: Arc<Book>,
-        jobs: Arc<Jobs>,
-        audience: Arc<Audience>,
-        told: Told,
-    ) -> Self {
+    pub fn new(mut at: Start, effects: H, book: Arc<Book>, jobs: Arc<Jobs>, openers: Arc<Openers>, told: Told) -> Self {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
         let standing = Standing::Ready;
         let (glance, rules) = (Arc::default(), Arc::default());
@@ -151,7 +144,7 @@ impl<H: Effects> Coordinator<H> {
             effects,
             book,
             jobs,
-            audience,
+            openers,
             glance,
             rules,
             told,
@@ -352,7 +345,7 @@ impl<H: Effects> Coordinator<H> {
         let mut owes_resize = matches!(wish, Wish::Automatic { .. });
         for _ in 0..REPLANS {
             // Who is there counts now, not when the wish was queued.
-            let others = self.audience.others(asking);
+            let others = self.openers.others(asking);
             let planned = plan(&self.situation(others), wish);
             // Nobody is refused for want of room by what was only remembered: some of it may be gone.
             if let Plan::Refuse(Refusal { reason: Reason::OverQuota { .. }, .. }) = &planned

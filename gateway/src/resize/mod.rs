@@ -6,7 +6,6 @@
 
 mod accounts;
 pub mod allowance;
-pub mod audience;
 pub mod book;
 pub mod coordinator;
 pub mod effects;
@@ -22,6 +21,7 @@ pub mod live_effects;
 pub mod looks;
 pub(crate) mod meanwhile;
 pub mod notes;
+pub mod openers;
 pub mod pace;
 pub mod rules;
 mod settle;
@@ -46,11 +46,11 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use audience::Audience;
 use book::Book;
 use coordinator::{Act, Answer};
 use glance::Glance;
 use jobs::Jobs;
+use openers::Openers;
 use rules::{Latest, Rules};
 use watchers::Told;
 
@@ -66,7 +66,7 @@ const TURNED_AWAY: Duration = Duration::from_secs(1);
 pub struct Resizer {
     acts: mpsc::Sender<Act>,
     /// Who has the export open.
-    pub audience: Arc<Audience>,
+    pub openers: Arc<Openers>,
     /// Its resizes.
     pub jobs: Arc<Jobs>,
     /// What else there is to see.
@@ -87,14 +87,14 @@ impl Resizer {
     pub fn new(
         export: ExportName,
         tenant: TenantId,
-        audience: Arc<Audience>,
+        openers: Arc<Openers>,
         book: Arc<Book>,
     ) -> (Self, mpsc::Receiver<Act>) {
         let (acts, rx) = mpsc::channel(WAITING);
         (
             Self {
                 acts,
-                audience,
+                openers,
                 jobs: Arc::default(),
                 glance: Arc::default(),
                 rules: Arc::default(),
@@ -146,7 +146,7 @@ impl Resizer {
         }
         let job = self.jobs.begin(describe(&wish));
         let (reply, answer) = oneshot::channel();
-        let asking = asking.map(|style| self.audience.asking(style));
+        let asking = asking.map(|style| self.openers.asking(style));
         let act = Act::Wish { wish, asking, job, span: tracing::Span::current(), reply };
         if self.acts.try_send(act).is_err() {
             self.jobs.end(

@@ -16,7 +16,7 @@ use crate::proto::handshake::server::{BadClient, match_contexts};
 use crate::proto::handshake::{Ask, Offer, Progress, Server, Tls};
 use crate::proto::resize::{Context, ResizeInfo};
 use crate::proto::{Features, Framing, Inbox, Info, Rep};
-use crate::resize::audience::Seat;
+use crate::resize::openers::OpenGuard;
 use crate::resize::style::replies;
 use crate::tls::{PeerCertificate, TlsFault};
 
@@ -60,8 +60,8 @@ pub(crate) struct Entered {
     pub(crate) lease: Lease,
     /// What was agreed on.
     pub(crate) agreement: Agreement,
-    /// Its place in the export's audience.
-    pub(crate) seat: Seat,
+    /// Its place in the export's openers.
+    pub(crate) guard: OpenGuard,
     /// Whose certificate it has shown.
     pub(crate) certificate: Option<PeerCertificate>,
     /// Its place among the listener's sessions.
@@ -154,7 +154,7 @@ pub(crate) async fn negotiate(
                     Ok((lease, decision, selected, place)) => {
                         let asks = infos.contains(&Info::RESIZE);
                         let export = lease.export();
-                        let (agreement, seat) = agreement(export, decision, &server, selected, asks, go);
+                        let (agreement, guard) = agreement(export, decision, &server, selected, asks, go);
                         let export = lease.export();
                         let description = export.description();
                         let offer = Offer {
@@ -166,8 +166,8 @@ pub(crate) async fn negotiate(
                             resize: agreement.offer.answers.then(|| resize_info(&agreement.offer)),
                         };
                         server.answer_info(&infos, &offer);
-                        match seat.zip(place) {
-                            Some((seat, place)) => entered = Some((lease, agreement, seat, place)),
+                        match guard.zip(place) {
+                            Some((guard, place)) => entered = Some((lease, agreement, guard, place)),
                             None => told = Some(Told { name, lease }),
                         }
                     }
@@ -182,9 +182,9 @@ pub(crate) async fn negotiate(
                     })
                     .map_err(NoSession::NoReply)?;
                 let (export, selected) = (lease.export(), server.selected(&name));
-                let (agreement, seat) = agreement(export, decision, &server, selected, false, true);
+                let (agreement, guard) = agreement(export, decision, &server, selected, false, true);
                 server.answer_export_name(agreement.size, agreement.flags);
-                entered = seat.map(|seat| (lease, agreement, seat, place));
+                entered = guard.map(|guard| (lease, agreement, guard, place));
             }
             Progress::Ask(Ask::Contexts { name, set, queries }) => {
                 match clock.stopped(&stream, visitor.open(&name, Verb::List, drain)).await? {
@@ -201,8 +201,8 @@ pub(crate) async fn negotiate(
             }
         }
         send(&mut server, &mut stream, &clock).await?;
-        if let Some((lease, agreement, seat, place)) = entered {
-            return Ok(Entered { stream, lease, agreement, seat, certificate, place });
+        if let Some((lease, agreement, guard, place)) = entered {
+            return Ok(Entered { stream, lease, agreement, guard, certificate, place });
         }
     }
 }
@@ -266,7 +266,7 @@ fn contexts(export: &Export, verbs: Verbs, framing: Framing) -> Vec<(usize, &str
     own.iter().map(String::as_str).enumerate().chain(sizes).collect()
 }
 
-/// What the client is told; with a seat in the export's audience if it enters transmission with that.
+/// What the client is told; with a guard in the export's openers if it enters transmission with that.
 fn agreement(
     export: &Arc<Export>,
     decision: Decision,
@@ -274,7 +274,7 @@ fn agreement(
     selected: Vec<usize>,
     asks: bool,
     enters: bool,
-) -> (Agreement, Option<Seat>) {
+) -> (Agreement, Option<OpenGuard>) {
     let framing = server.framing();
     let (contexts, sizes): (Vec<usize>, Vec<usize>) = selected.into_iter().partition(|c| *c < export.contexts().len());
     let sizes: Vec<Context> =
@@ -289,11 +289,11 @@ fn agreement(
         watches: has(Context::Watch),
     };
     // Seated first: a shrink that does not see it has lowered the end by now, and that is the size that it is told.
-    let seat = enters.then(|| export.resizer().audience.enter(negotiated.style()));
+    let guard = enters.then(|| export.resizer().openers.enter(negotiated.style()));
     let offer = export.offer(decision.verbs, &negotiated);
     let size = export.size_for(&offer);
     let flags = export.flags_for(decision.verbs, framing, offer.flag);
-    (Agreement { framing, flags, contexts, size, style: negotiated.style(), offer, sizes, decision }, seat)
+    (Agreement { framing, flags, contexts, size, style: negotiated.style(), offer, sizes, decision }, guard)
 }
 
 fn resize_info(offer: &policy::Offer) -> [u8; 26] {

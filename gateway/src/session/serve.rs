@@ -116,7 +116,7 @@ struct Opened {
 /// Is not inside the span, which would be entered and left at each wake-up: what is told here enters it by itself.
 async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     let Opened { id, peer, identity, inbox, entered, judged_by } = opened;
-    let Entered { stream, lease, agreement, seat, certificate, place } = entered;
+    let Entered { stream, lease, agreement, guard, certificate, place } = entered;
     let tls = stream.is_tls();
     let (read, write) = match stream.rehome() {
         Ok(stream) => stream.split(),
@@ -174,7 +174,7 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     let gate = Turnstile::new(export.throttles());
     let transmission = Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), finish, gate);
     let end = transmission.run().await;
-    seat.leave(matches!(end, End::Disconnected | End::Drained));
+    guard.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);
     // From here on replies go nowhere; requests that change data and are still out must not be overtaken.
     export.leave(&session);

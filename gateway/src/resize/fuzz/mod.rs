@@ -22,10 +22,10 @@ use nbd_gateway_policy::types::{Bytes, ExportName, Granularity, Size, TenantId};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::audience::Audience;
 use super::book::Book;
 use super::coordinator::{Act, Answer, Coordinator, Start};
 use super::jobs::{Job, Jobs};
+use super::openers::Openers;
 use super::rules::{Latest, Rules};
 use super::watchers::Told;
 use world::{Fake, Fault, LARGEST, State};
@@ -39,7 +39,7 @@ struct Play {
     state: Arc<Mutex<State>>,
     book: Arc<Book>,
     jobs: Arc<Jobs>,
-    audience: Arc<Audience>,
+    openers: Arc<Openers>,
     rules: Arc<Latest>,
     /// What the export began with.
     policy: ExportPolicy,
@@ -138,13 +138,13 @@ impl Play {
             unwritten: false,
         };
         let effects = Fake { state: Arc::clone(&state), export };
-        let audience = Arc::new(Audience::new(Duration::ZERO));
+        let openers = Arc::new(Openers::new(Duration::ZERO));
         let told = Told(Metrics::new("0").ok()?.resize("e", None, "t", ResizeDriver::Wire));
         let coordinator =
-            Coordinator::new(start, effects, Arc::clone(&book), Arc::clone(&jobs), Arc::clone(&audience), told);
+            Coordinator::new(start, effects, Arc::clone(&book), Arc::clone(&jobs), Arc::clone(&openers), told);
         let rules = Arc::<Latest>::default();
         let coordinator = coordinator.ruled_by(Arc::clone(&rules));
-        Some(Self { coordinator, state, book, jobs, audience, rules, policy, tenant, other, wishes: 0 })
+        Some(Self { coordinator, state, book, jobs, openers, rules, policy, tenant, other, wishes: 0 })
     }
 
     fn step(&mut self, kind: u8, value: u64) {
@@ -249,7 +249,7 @@ impl Play {
         let (reply, mut answer) = oneshot::channel();
         self.wishes += 1;
         let job = self.jobs.begin(String::new());
-        let asking = asking.map(|style| self.audience.asking(style));
+        let asking = asking.map(|style| self.openers.asking(style));
         let going_on = now(self.coordinator.apply(Act::Wish { wish, asking, job, span: tracing::Span::none(), reply }));
         if going_on.is_none() && self.came_back() {
             let Start { export, tenant, .. } = &self.coordinator.at;
@@ -326,9 +326,9 @@ impl Play {
         };
         self.book = book;
         self.jobs = Arc::default();
-        let (jobs, audience) = (Arc::clone(&self.jobs), Arc::clone(&self.audience));
+        let (jobs, openers) = (Arc::clone(&self.jobs), Arc::clone(&self.openers));
         let told = self.coordinator.told.clone();
-        let coordinator = Coordinator::new(start, effects, Arc::clone(&self.book), jobs, audience, told);
+        let coordinator = Coordinator::new(start, effects, Arc::clone(&self.book), jobs, openers, told);
         self.coordinator = coordinator.ruled_by(Arc::clone(&self.rules));
         true
     }

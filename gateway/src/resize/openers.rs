@@ -26,34 +26,34 @@ pub struct Asking {
     changes: u64,
 }
 
-/// A session's place in the audience; given up when it is dropped.
+/// A session's place in the openers; given up when it is dropped.
 #[derive(Debug)]
-pub struct Seat {
-    audience: Arc<Audience>,
+pub struct OpenGuard {
+    openers: Arc<Openers>,
     style: ClientStyle,
     goodbye: bool,
 }
 
-impl Seat {
+impl OpenGuard {
     /// The session ends. Without a goodbye its client may come back and expect the size that it saw.
     pub fn leave(mut self, goodbye: bool) {
         self.goodbye = goodbye;
     }
 }
 
-impl Drop for Seat {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
-        self.audience.leave(self.style, self.goodbye);
+        self.openers.leave(self.style, self.goodbye);
     }
 }
 
 /// The sessions of one export, by what they know.
 #[derive(Debug)]
-pub struct Audience {
+pub struct Openers {
     state: Mutex<State>,
 }
 
-impl Audience {
+impl Openers {
     /// Those who left without a goodbye count for `grace`.
     pub fn new(grace: Duration) -> Self {
         Self { state: Mutex::new(State { grace, ..State::default() }) }
@@ -65,7 +65,7 @@ impl Audience {
     }
 
     /// The same, where somebody whom nobody here has seen may come back, as one who left `at` that moment.
-    pub fn haunted(grace: Duration, at: Instant) -> Self {
+    pub fn expecting_return(grace: Duration, at: Instant) -> Self {
         Self { state: Mutex::new(State { grace, lost: vec![at], ..State::default() }) }
     }
 
@@ -84,7 +84,7 @@ impl Audience {
     }
 
     /// A session begins: before its client is told a size, so that no shrink comes between.
-    pub fn enter(self: &Arc<Self>, style: ClientStyle) -> Seat {
+    pub fn enter(self: &Arc<Self>, style: ClientStyle) -> OpenGuard {
         let mut state = self.state.lock();
         state.changes = state.changes.wrapping_add(1);
         match style {
@@ -92,7 +92,7 @@ impl Audience {
             ClientStyle::Kernel => state.kernel += 1,
             ClientStyle::ExplicitSimple | ClientStyle::ExplicitStructured | ClientStyle::Automatic => {}
         }
-        Seat { audience: Arc::clone(self), style, goodbye: false }
+        OpenGuard { openers: Arc::clone(self), style, goodbye: false }
     }
 
     fn leave(&self, style: ClientStyle, goodbye: bool) {
@@ -134,35 +134,35 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_who_asked_and_left_does_not_hide_another() {
-        let audience = Arc::new(Audience::new(Duration::from_secs(1)));
-        let mut first = audience.enter(ClientStyle::Stock);
-        let asking = audience.asking(ClientStyle::Stock);
-        assert_eq!(audience.others(Some(asking)), Others::default());
-        let _second = audience.enter(ClientStyle::Stock);
+        let openers = Arc::new(Openers::new(Duration::from_secs(1)));
+        let mut first = openers.enter(ClientStyle::Stock);
+        let asking = openers.asking(ClientStyle::Stock);
+        assert_eq!(openers.others(Some(asking)), Others::default());
+        let _second = openers.enter(ClientStyle::Stock);
         first.goodbye = true;
         drop(first);
-        assert_eq!(audience.others(Some(asking)), Others { stock: 1, ..Others::default() });
+        assert_eq!(openers.others(Some(asking)), Others { stock: 1, ..Others::default() });
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_who_left_without_a_goodbye_counts_for_its_grace() {
-        let audience = Arc::new(Audience::new(Duration::from_secs(1)));
-        drop(audience.enter(ClientStyle::Kernel));
-        assert_eq!(audience.others(None).lost, 1);
+        let openers = Arc::new(Openers::new(Duration::from_secs(1)));
+        drop(openers.enter(ClientStyle::Kernel));
+        assert_eq!(openers.others(None).lost, 1);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(audience.others(None), Others::default());
+        assert_eq!(openers.others(None), Others::default());
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_whom_nobody_has_seen_may_come_back_as_well() {
-        let audience = Arc::new(Audience::haunted(Duration::from_secs(2), Instant::now()));
+        let openers = Arc::new(Openers::expecting_return(Duration::from_secs(2), Instant::now()));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!((audience.others(None).lost, audience.is_over()), (1, false));
+        assert_eq!((openers.others(None).lost, openers.is_over()), (1, false));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!((audience.others(None).lost, audience.is_over()), (0, true));
-        let seat = audience.enter(ClientStyle::Stock);
-        assert!(!audience.is_over());
-        seat.leave(true);
-        assert!(audience.is_over());
+        assert_eq!((openers.others(None).lost, openers.is_over()), (0, true));
+        let guard = openers.enter(ClientStyle::Stock);
+        assert!(!openers.is_over());
+        guard.leave(true);
+        assert!(openers.is_over());
     }
 }
