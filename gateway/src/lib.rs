@@ -47,6 +47,8 @@
 //!    v  net/outbox.rs           ONE vectored write for each session touched; then its permits go back
 //! ```
 //!
+//! `proto/` is the crate [`nbd_gateway_proto`], beside this one.
+//!
 //! On this way nothing is allocated per request but what its payload needs, no task is spawned, no channel is used, no
 //! lock is held across an await, and no payload byte is copied between the two sockets; a batch shares its looks at the
 //! clock ([`stamp`]). An outgoing queue is written by whoever appended to it, not by a task that would have to be woken;
@@ -257,8 +259,8 @@
 //! | **The last notice is told**: changes are merged when they come faster than a client reads, wants or may; the latest size wins. A flood from a backend costs one look for each interval. | `session/notify.rs`, `resize/follow.rs`, policy's `notice` | `resize`, policy's `notice` |
 //! | **A hook hears the last size**: one attempt at a time, again until it is heard, as long as the export is open; who missed two sizes gets the last. | [`hooks`] | there, `hooks` |
 //! | **No program is left behind**: what an operator's program starts in its group ends with it, in bounded time, also when the resize that wanted it is given up. A `restart` that succeeds may leave a server. | [`command`] | there, `hooks` |
-//! | **Flags that are kept**: a client is told what the gateway can keep, from one function. | `proto/flags.rs` | there, exhaustively |
-//! | **FLUSH covers everybody**: several lanes only if the backend sets CAN_MULTI_CONN; clients are offered it only if one FLUSH covers all sessions. | `target/backend.rs`, `proto/flags.rs` | `multiplex.rs`, `proto/flags.rs` |
+//! | **Flags that are kept**: a client is told what the gateway can keep, from one function. | `export/flags.rs` | there, exhaustively |
+//! | **FLUSH covers everybody**: several lanes only if the backend sets CAN_MULTI_CONN; clients are offered it only if one FLUSH covers all sessions. | `target/backend.rs`, `export/flags.rs` | `multiplex.rs`, `export/flags.rs` |
 //! | **Replay by one table**: after a lost connection, what is sent again can't undo what was answered, over this lane or another; a FLUSH fails once where answered writes may be gone, unless the export says `durable`. A backend that answers `ESHUTDOWN` is left, and asked again when it is back. | `lane/lost.rs` | there, `lane/tests/late.rs`, `bad_backend/{loss,shutdown}.rs` |
 //! | **A size never goes back by itself**: a backend that returns smaller, or able to do less, is not used; one that says a smaller size while it is used puts the export into quarantine. | `target/backend.rs` (`fits`), `resize/coordinator.rs` | `outage`, policy's `plan` |
 //! | **What was told binds while somebody holds it**: a server that came back different is used by nobody while a client is connected, or may come back, that was told otherwise; then the export is opened as it is now. A new handshake is told what is so now. | `target/presence.rs`, `export/entry.rs` (`fitness`) | `different`, `target/presence.rs` |
@@ -288,6 +290,7 @@
 //! A lane has no permits of its own: what its sessions hold is its bound.
 
 use nbd_gateway_ledger as ledger;
+use nbd_gateway_proto as proto;
 
 pub mod admin;
 pub mod agent;
@@ -307,7 +310,6 @@ pub mod lane;
 pub mod listener;
 mod log;
 pub mod net;
-pub mod proto;
 pub mod qmp;
 pub mod reload;
 pub mod request;

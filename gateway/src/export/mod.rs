@@ -16,6 +16,7 @@ mod closed;
 mod entry;
 mod evict;
 mod files;
+mod flags;
 mod grow;
 mod known_openers;
 mod lease;
@@ -61,7 +62,6 @@ pub use unopened::Unopened;
 use crate::hooks::Hooks;
 use crate::lane::Look;
 use crate::net::Peer;
-use crate::proto::flags::{Basis, for_client};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cmd, Cookie, Errno, ExportFlags, Framing};
 use crate::request::{Failure, Finished, Found, Job, Outcome, Piece, Request};
@@ -75,6 +75,7 @@ use crate::target::orphans::Orphans;
 use crate::target::presence::Presence;
 use crate::target::ranges::Ranges;
 use crate::target::{Core, View, bridge, ceiling};
+use flags::{Basis, for_client};
 use returns::Returns;
 
 /// The bounds of one session of an export.

@@ -7,7 +7,7 @@ use super::ClientFault;
 use super::connect::Connection;
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::client::{Contexts, Negotiated, Wishes};
-use crate::proto::handshake::info::printable;
+use crate::proto::printable;
 use crate::proto::resize::ResizeInfo;
 use crate::proto::{ExportFlags, Features, Framing, Info, MAX_SIZE};
 

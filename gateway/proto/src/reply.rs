@@ -4,8 +4,9 @@
 //! The reader asks its owner what a cookie waits for, because a simple reply can't be framed without knowing whether it
 //! answers a READ; an unknown cookie ends the connection. Every length is checked before its payload is awaited.
 
-use super::handshake::info::printable;
-use super::{
+pub use crate::chunk::{put_chunk, put_simple};
+use crate::text::printable;
+use crate::{
     Chunk, ChunkFlags, Cookie, EXTENDED_REPLY_MAGIC, Errno, Framing, Inbox, MAX_STRING, Payload, SIMPLE_REPLY_MAGIC,
     STRUCTURED_REPLY_MAGIC,
 };
@@ -18,37 +19,6 @@ pub const STRUCTURED_REPLY: usize = 20;
 pub const EXTENDED_REPLY: usize = 32;
 /// Most extents that are read from one BLOCK_STATUS chunk: as many as qemu ever sends (1 MiB of compact extents).
 pub const MAX_EXTENTS: usize = 128 * 1024;
-
-/// Appends a simple reply's header. `errno` 0 is success.
-pub fn put_simple(out: &mut Vec<u8>, errno: u32, cookie: Cookie) {
-    out.extend_from_slice(&SIMPLE_REPLY_MAGIC.to_be_bytes());
-    out.extend_from_slice(&errno.to_be_bytes());
-    out.extend_from_slice(&cookie.0.to_be_bytes());
-}
-
-/// Appends a chunk's header, structured or extended. `offset` is the request's (extended only), `length` that of the payload.
-pub fn put_chunk(
-    out: &mut Vec<u8>,
-    framing: Framing,
-    flags: ChunkFlags,
-    kind: Chunk,
-    cookie: Cookie,
-    offset: u64,
-    length: usize,
-) {
-    let extended = framing == Framing::Extended;
-    let magic = if extended { EXTENDED_REPLY_MAGIC } else { STRUCTURED_REPLY_MAGIC };
-    out.extend_from_slice(&magic.to_be_bytes());
-    out.extend_from_slice(&flags.0.to_be_bytes());
-    out.extend_from_slice(&kind.0.to_be_bytes());
-    out.extend_from_slice(&cookie.0.to_be_bytes());
-    if extended {
-        out.extend_from_slice(&offset.to_be_bytes());
-        out.extend_from_slice(&u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes());
-    } else {
-        out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    }
-}
 
 /// What a cookie waits for.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 
 use super::super::Closed;
 use super::*;
-use crate::proto::handshake::info::Malformed;
+use crate::handshake::info::Malformed;
 
 const GREETING: &str = "S: 4e42444d41474943 49484156454f5054 0003\nC: 00000003";
 const GO: &str = "C: 49484156454f5054 00000007 00000007 00000001 \"x\" 0000";

@@ -4,7 +4,7 @@ use bytes::BufMut;
 use proptest::prelude::*;
 
 use super::*;
-use crate::proto::REP_MAGIC;
+use crate::REP_MAGIC;
 
 fn option(opt: Opt, data: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();

@@ -6,9 +6,9 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Ask, BadClient, Offer, Progress, Server, Tls, match_contexts};
-use crate::proto::handshake::BlockSizes;
-use crate::proto::handshake::info::{InfoItem, Listed, MAX_REPLY, MetaContext, REPLY_HEAD, ReplyHead};
-use crate::proto::{ExportFlags, Framing, Info, MAX_STRING, OPT_MAGIC, Opt, Rep};
+use crate::handshake::BlockSizes;
+use crate::handshake::info::{InfoItem, Listed, MAX_REPLY, MetaContext, REPLY_HEAD, ReplyHead};
+use crate::{ExportFlags, Framing, Info, MAX_STRING, OPT_MAGIC, Opt, Rep};
 
 const EXPORT: &str = "disk";
 /// The longest option data taken; low, so that a fuzzer gets past it.

@@ -14,9 +14,7 @@ pub use fuzz::{fuzz_seeds, fuzz_server};
 
 use super::BlockSizes;
 use super::info::{put_error, put_reply};
-use crate::proto::{
-    ClientFlags, ExportFlags, Framing, HandshakeFlags, Info, MAX_STRING, NBD_MAGIC, OPT_MAGIC, Opt, Rep,
-};
+use crate::{ClientFlags, ExportFlags, Framing, HandshakeFlags, Info, MAX_STRING, NBD_MAGIC, OPT_MAGIC, Opt, Rep};
 
 /// Options larger than the limit are read and thrown away up to this many bytes, so that the stream stays in step.
 const SKIP_AT_MOST: u32 = 16 * 1024 * 1024;

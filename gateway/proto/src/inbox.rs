@@ -10,7 +10,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::Payload;
+use crate::Payload;
 
 /// Capacity of an ordinary receive buffer, in bytes. Each socket holds at most one while a message is incomplete, and a
 /// payload in flight keeps at most the buffers alive that it lies in.
@@ -178,7 +178,6 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Pool;
     use proptest::prelude::*;
 
     fn feed(inbox: &mut Inbox, mut bytes: &[u8], at_most: usize) -> usize {
@@ -222,34 +221,6 @@ mod tests {
         }
     }
 
-    /// One byte of payload in front of 128 KiB that were thrown away kept all of them.
-    #[test]
-    fn what_nobody_keeps_takes_no_room_beside_what_is_in_flight() {
-        let pool = Pool::new(64);
-        let (mut inbox, mut kept, mut used) = (Inbox::default(), Vec::new(), std::collections::HashSet::new());
-        let receive = |inbox: &mut Inbox, mut bytes: &[u8]| {
-            while !bytes.is_empty() {
-                let room = inbox.room(&pool);
-                let n = bytes.len().min(room.capacity() - room.len());
-                room.extend_from_slice(&bytes[..n]);
-                bytes.advance(n);
-                inbox.skip(if bytes.is_empty() { 0 } else { u64::MAX });
-            }
-        };
-        for small in [1, 100, 4096].repeat(40) {
-            // Throws away up to a header, so that what is thrown away never reaches to the end of what was received.
-            receive(&mut inbox, &[9; BUFFER - 7000]);
-            inbox.skip(u64::try_from(inbox.waiting().len()).unwrap());
-            receive(&mut inbox, &[7; 4096 + 28][..small + 28]);
-            inbox.advance(28);
-            kept.push(inbox.payload(small).unwrap());
-            used.insert(inbox.current.as_ptr().addr());
-        }
-        let (bytes, buffers) = (kept.iter().map(Payload::len).sum::<usize>(), pool.buffers());
-        assert!(kept.iter().all(|p| p.segments().all(|s| s.iter().all(|b| *b == 7))));
-        assert!(buffers <= 2 + 3 * bytes / BUFFER, "{bytes} bytes of payload keep {buffers} buffers");
-    }
-
     #[test]
     fn an_idle_inbox_gives_its_buffer_away() {
         let mut inbox = Inbox::default();
@@ -258,24 +229,5 @@ mod tests {
         inbox.advance(8);
         assert!(inbox.release().is_some());
         assert!(inbox.release().is_none());
-    }
-
-    /// Buffers that are too small for the next reader would take the places of good ones for ever.
-    #[test]
-    fn only_buffers_that_came_from_the_pool_go_back_to_it() {
-        let pool = Pool::new(2);
-        for _ in 0..3 {
-            let mut inbox = Inbox::default();
-            inbox.bytes().reserve(64);
-            inbox.room(&pool);
-            let buffer = inbox.release().expect("one of the pool's");
-            pool.retire(buffer);
-            inbox.bytes().reserve(64);
-            assert!(inbox.release().is_none(), "the handshake's");
-        }
-        let buffer = pool.fresh();
-        let address = buffer.as_ptr();
-        pool.retire(buffer);
-        assert_eq!(pool.fresh().as_ptr(), address, "the pool still keeps what it is given");
     }
 }

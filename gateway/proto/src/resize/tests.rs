@@ -1,11 +1,10 @@
 //! Numbers pinned to their document, bytes written out by hand, every wrong value by its sentence, and every cut.
 
-use nbd_gateway_policy::offer::Features as Offered;
 use proptest::prelude::*;
 
 use super::*;
-use crate::proto::reply::{Body, Expected, MAX_EXTENTS, ReplyReader};
-use crate::proto::{ExportFlags, Heap, Inbox};
+use crate::reply::{Body, Expected, MAX_EXTENTS, ReplyReader};
+use crate::{ExportFlags, Heap, Inbox};
 
 fn hex(text: &str) -> Vec<u8> {
     let text: String = text.split_whitespace().collect();
@@ -28,21 +27,6 @@ fn each_number_is_the_one_that_the_document_gives() {
     let expected = [(1, "EXPLICIT"), (2, "AUTOMATIC"), (4, "QUERY"), (8, "NOTIFY"), (0x10, "SHRINK"), (0x20, "ZEROED")];
     assert_eq!(names, expected);
     assert_eq!(Features(0x41).to_string(), "0x41 EXPLICIT");
-}
-
-/// The wire keeps bits that it does not know, policy must not act on them: each has a type of its own for the same bits.
-#[test]
-fn what_policy_calls_a_feature_is_that_on_the_wire() {
-    let same = [
-        (Offered::EXPLICIT, Features::EXPLICIT),
-        (Offered::AUTOMATIC, Features::AUTOMATIC),
-        (Offered::QUERY, Features::QUERY),
-        (Offered::NOTIFY, Features::NOTIFY),
-        (Offered::SHRINK, Features::SHRINK),
-        (Offered::ZEROED, Features::ZEROED),
-    ];
-    assert_eq!(same.map(|(offered, _)| offered.wire()), same.map(|(_, wire)| wire.0));
-    assert_eq!((same.len(), Offered::from_wire(u16::MAX)), (Features::NAMED.len(), Offered::ALL));
 }
 
 #[test]

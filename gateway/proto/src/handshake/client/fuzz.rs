@@ -3,11 +3,9 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Client, Contexts, Goal, HandshakeError, Progress, State, Wishes};
-use crate::proto::handshake::BlockSizes;
-use crate::proto::handshake::info::{
-    InfoItem, Listed, MAX_REPLY, MetaContext, REPLY_HEAD, ReplyHead, put_error, put_reply,
-};
-use crate::proto::{ExportFlags, Framing, Info, NBD_MAGIC, OPT_MAGIC, Opt, Rep};
+use crate::handshake::BlockSizes;
+use crate::handshake::info::{InfoItem, Listed, MAX_REPLY, MetaContext, REPLY_HEAD, ReplyHead, put_error, put_reply};
+use crate::{ExportFlags, Framing, Info, NBD_MAGIC, OPT_MAGIC, Opt, Rep};
 
 /// All that can be seen of a handshake from outside.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::proto::handshake::BlockSizes;
-use crate::proto::handshake::info::Listed;
-use crate::proto::resize::ResizeInfo;
-use crate::proto::{ExportFlags, Framing, Info, Opt};
+use crate::handshake::BlockSizes;
+use crate::handshake::info::Listed;
+use crate::resize::ResizeInfo;
+use crate::{ExportFlags, Framing, Info, Opt};
 
 mod asks;
 mod error;

@@ -4,15 +4,15 @@
 //! `x-resize:` contexts, for both roles. Never decides whether a size may be: here a request is well-formed or it is not.
 //! Source: the upstream draft `extension-resize` for command 8 and transmission flag 9; the rest is this project's own.
 //!
-#![doc = include_str!("resize.md")]
+#![doc = include_str!("../resize.md")]
 
 use core::time::Duration;
 
 use thiserror::Error;
 
-use super::reply::put_chunk;
-use super::request::RequestHeader;
-use super::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Features, Framing, Info, MAX_SIZE};
+use crate::chunk::put_chunk;
+use crate::request::RequestHeader;
+use crate::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Features, Framing, Info, MAX_SIZE};
 
 mod context;
 mod fuzz;

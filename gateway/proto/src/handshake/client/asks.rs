@@ -3,8 +3,8 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Contexts, HandshakeError, MAX_CONTEXTS, Wishes};
-use crate::proto::handshake::info::length_u32;
-use crate::proto::{Info, MAX_STRING, OPT_MAGIC, Opt};
+use crate::text::length_u32;
+use crate::{Info, MAX_STRING, OPT_MAGIC, Opt};
 
 impl Wishes {
     /// Refuses what the protocol has no room for, before the first byte is sent.

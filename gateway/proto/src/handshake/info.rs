@@ -8,8 +8,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use super::BlockSizes;
-use crate::proto::resize::BadResizeInfo;
-use crate::proto::{ExportFlags, Info, MAX_STRING, Opt, REP_MAGIC, Rep};
+use crate::resize::BadResizeInfo;
+use crate::text::{cut, length_u32, longest, printable};
+use crate::{ExportFlags, Info, MAX_STRING, Opt, REP_MAGIC, Rep};
 
 /// Length of the head of an option reply: magic, option, type, length.
 pub const REPLY_HEAD: usize = 20;
@@ -115,7 +116,7 @@ pub enum InfoItem {
     /// Block sizes.
     BlockSize(BlockSizes),
     /// A whole NBD_INFO_RESIZE, its type included: read by who asked for it
-    /// ([`ResizeInfo::parse`](crate::proto::resize::ResizeInfo::parse)), for nobody else knows what it means.
+    /// ([`ResizeInfo::parse`](crate::resize::ResizeInfo::parse)), for nobody else knows what it means.
     Resize(Bytes),
     /// A type that is not known here, to be ignored.
     Unknown(Info),
@@ -252,45 +253,18 @@ pub fn put_reply(out: &mut impl BufMut, opt: Opt, rep: Rep, body: &[u8]) {
 
 /// Appends an error reply with a message for people, cut at the protocol's bound for strings.
 pub fn put_error(out: &mut impl BufMut, opt: Opt, rep: Rep, message: &str) {
-    let mut end = message.len().min(bound());
-    while !message.is_char_boundary(end) {
-        end = end.saturating_sub(1);
-    }
-    put_reply(out, opt, rep, message.get(..end).unwrap_or_default().as_bytes());
-}
-
-/// Text from a peer, fit to be shown or logged: at most 4096 bytes, no control characters, no broken UTF-8.
-pub fn printable(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for c in String::from_utf8_lossy(bytes.get(..bound()).unwrap_or(bytes)).chars() {
-        let c = if c.is_control() { ' ' } else { c };
-        if text.len().saturating_add(c.len_utf8()) > bound() {
-            break;
-        }
-        text.push(c);
-    }
-    text.truncate(text.trim_end().len());
-    text
+    put_reply(out, opt, rep, cut(message).as_bytes());
 }
 
 /// A string of the protocol. proto.md, "Conventions": UTF-8, no NUL, at most 4096 bytes.
 fn text(what: &'static str, bytes: &[u8]) -> Result<String, Malformed> {
-    if bytes.len() > bound() {
+    if bytes.len() > longest() {
         return Err(Malformed::TextTooLong { what, length: bytes.len() });
     }
     match core::str::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => Ok(text.to_owned()),
         _ => Err(Malformed::Text { what, start: printable(bytes.get(..64).unwrap_or(bytes)) }),
     }
-}
-
-fn bound() -> usize {
-    usize::try_from(MAX_STRING).unwrap_or(usize::MAX)
-}
-
-/// A length as the wire has it. No body here comes near the bound of its field.
-pub(super) fn length_u32(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

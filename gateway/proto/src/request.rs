@@ -1,6 +1,6 @@
 //! Request headers, compact and extended. proto.md, "Request message" and "Extended headers".
 
-use super::{Cmd, CmdFlags, Cookie, EXTENDED_REQUEST_MAGIC, Framing, Inbox, REQUEST_MAGIC};
+use crate::{Cmd, CmdFlags, Cookie, EXTENDED_REQUEST_MAGIC, Framing, Inbox, REQUEST_MAGIC};
 
 /// A request as its header says it, unchecked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl RequestHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::Heap;
+    use crate::Heap;
     use proptest::prelude::*;
 
     proptest! {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::proto::{BUFFER, Heap};
+use crate::{BUFFER, Heap};
 
 fn inbox(bytes: &[u8]) -> Inbox {
     let mut inbox = Inbox::default();

@@ -4,12 +4,11 @@ use bytes::{Buf, BytesMut};
 
 use super::asks::{put_contexts, put_info_or_go, put_option};
 use super::{Client, Contexts, Goal, HandshakeError, MAX_CONTEXTS, MAX_LISTED, Negotiated, Progress};
-use crate::proto::handshake::BlockSizes;
-use crate::proto::handshake::info::{
-    InfoItem, Listed, MAX_REPLY, Malformed, MetaContext, REPLY_HEAD, ReplyHead, printable,
-};
-use crate::proto::resize::{CONTEXT_PREFIX, ResizeInfo};
-use crate::proto::{
+use crate::handshake::BlockSizes;
+use crate::handshake::info::{InfoItem, Listed, MAX_REPLY, Malformed, MetaContext, REPLY_HEAD, ReplyHead};
+use crate::resize::{CONTEXT_PREFIX, ResizeInfo};
+use crate::text::printable;
+use crate::{
     ClientFlags, ExportFlags, Framing, HandshakeFlags, Info, MAX_SIZE, NBD_MAGIC, OLDSTYLE_MAGIC, OPT_MAGIC, Opt, Rep,
 };
 

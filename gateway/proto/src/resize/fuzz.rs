@@ -1,8 +1,8 @@
 //! The body of the fuzz target for the RESIZE extension: also run as a unit test on random bytes.
 
 use super::{MAX_INTERVAL, ResizeInfo, ResizeRequest, Wish};
-use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Cookie, Framing, Info, MAX_SIZE};
+use crate::request::RequestHeader;
+use crate::{Cmd, CmdFlags, Cookie, Framing, Info, MAX_SIZE};
 
 /// Reads `data` as an NBD_INFO_RESIZE and as a request: what is taken is within its bounds and is written back as it was.
 pub fn fuzz_resize(data: &[u8]) {

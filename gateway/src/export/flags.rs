@@ -1,24 +1,24 @@
 //! The transmission flags that a client is told: what can be kept, from one function.
 
-use super::{ExportFlags, Framing};
+use crate::proto::{ExportFlags, Framing};
 
 /// What decides a client's transmission flags.
 #[derive(Clone, Copy, Debug)]
-pub struct Basis {
+pub(super) struct Basis {
     /// What the backend offers on its lanes.
-    pub backend: ExportFlags,
+    pub(super) backend: ExportFlags,
     /// How the backend's lanes are framed.
-    pub lanes: Framing,
+    pub(super) lanes: Framing,
     /// What this client negotiated.
-    pub client: Framing,
+    pub(super) client: Framing,
     /// Whether this client may not write (its verbs, the export's configuration, or the backend's own READ_ONLY).
-    pub read_only: bool,
+    pub(super) read_only: bool,
     /// Whether this client may trim.
-    pub trim: bool,
+    pub(super) trim: bool,
     /// Whether a FLUSH of one session covers the answered writes of all (one lane, or a backend with CAN_MULTI_CONN).
-    pub flush_covers_all: bool,
+    pub(super) flush_covers_all: bool,
     /// Whether NBD_CMD_RESIZE is accepted from this client.
-    pub resize: bool,
+    pub(super) resize: bool,
 }
 
 /// The flags for one client. Never more than the gateway keeps:
@@ -35,7 +35,7 @@ pub struct Basis {
 /// | CAN_MULTI_CONN | one FLUSH covers all sessions |
 /// | SEND_RESIZE | the export accepts a resize from this client |
 /// | BLOCK_STATUS_PAYLOAD | the client has extended headers (the gateway filters contexts itself) and there is a context to filter |
-pub fn for_client(basis: Basis, contexts: bool) -> ExportFlags {
+pub(super) fn for_client(basis: Basis, contexts: bool) -> ExportFlags {
     let has = |flag| basis.backend.has(flag);
     let writable = !basis.read_only;
     let zeroes = has(ExportFlags::SEND_WRITE_ZEROES) && writable;
@@ -59,7 +59,10 @@ pub fn for_client(basis: Basis, contexts: bool) -> ExportFlags {
 
 #[cfg(test)]
 mod tests {
+    use nbd_gateway_policy::offer::Features as Offered;
+
     use super::*;
+    use crate::proto::Features;
 
     /// Every backend flag alone and all together, every framing of both sides, every other bit: the table of the doc
     /// comment, written a second time as one rule per flag.
@@ -106,5 +109,20 @@ mod tests {
             }
         }
         assert_eq!(rows, 0x2000 * 9 * 32);
+    }
+
+    /// The wire keeps bits that it does not know, policy must not act on them: each has a type of its own for the same bits.
+    #[test]
+    fn what_policy_calls_a_feature_is_that_on_the_wire() {
+        let same = [
+            (Offered::EXPLICIT, Features::EXPLICIT),
+            (Offered::AUTOMATIC, Features::AUTOMATIC),
+            (Offered::QUERY, Features::QUERY),
+            (Offered::NOTIFY, Features::NOTIFY),
+            (Offered::SHRINK, Features::SHRINK),
+            (Offered::ZEROED, Features::ZEROED),
+        ];
+        assert_eq!(same.map(|(offered, _)| offered.wire()), same.map(|(_, wire)| wire.0));
+        assert_eq!((same.len(), Offered::from_wire(u16::MAX)), (Features::NAMED.len(), Offered::ALL));
     }
 }

@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use crate::proto::handshake::info::Malformed;
-use crate::proto::{ExportFlags, MAX_SIZE, Opt, Rep};
+use crate::handshake::info::Malformed;
+use crate::{ExportFlags, MAX_SIZE, Opt, Rep};
 
 /// Why a handshake failed. The connection is of no further use, except to send what is still queued.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -4,10 +4,10 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::{Client, Contexts, Goal, HandshakeError, MAX_LISTED, Negotiated, Progress, Wishes, fuzz_client};
-use crate::proto::handshake::BlockSizes;
-use crate::proto::handshake::info::{InfoItem, Listed, MetaContext, put_error, put_reply};
-use crate::proto::resize::ResizeInfo;
-use crate::proto::{ExportFlags, Features, Framing, Info, Opt, Rep};
+use crate::handshake::BlockSizes;
+use crate::handshake::info::{InfoItem, Listed, MetaContext, put_error, put_reply};
+use crate::resize::ResizeInfo;
+use crate::{ExportFlags, Features, Framing, Info, Opt, Rep};
 
 mod refusals;
 mod transcripts;
