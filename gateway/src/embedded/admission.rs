@@ -60,7 +60,7 @@ impl Admission {
     /// Notes what a job may change, if it is a client's: until [`Admission::changed`], which is before it is answered.
     pub(super) fn changes(&self, job: &Job) -> Option<u64> {
         let ticket = job.ticket().filter(|_| job.request.changes_data())?;
-        let (session, cookie) = (ticket.session().id(), ticket.cookie());
+        let (session, cookie) = (ticket.client().id(), ticket.cookie());
         let range = Range { session, cookie, offset: job.request.offset, end: job.request.end() };
         let mut changing = self.changing.lock();
         let id = changing.next;

@@ -95,7 +95,7 @@ impl Lane {
             if job.request.command == Cmd::FLUSH
                 && let Some(ticket) = job.ticket()
             {
-                ticket.session().settle_losses(self.durability.losses());
+                ticket.client().settle_losses(self.durability.losses());
             }
             job.fail(Failure::new(Errno::EIO, why), finished);
         }

@@ -276,7 +276,7 @@ impl Table {
     }
 
     pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
-        let of_session = |job: &Job| job.ticket().filter(|t| t.session().id() == session).map(|t| t.cookie());
+        let of_session = |job: &Job| job.ticket().filter(|t| t.client().id() == session).map(|t| t.cookie());
         self.slots
             .iter()
             .filter(|(_, slot)| slot.job.request.changes_data())

@@ -40,14 +40,13 @@ use tokio::sync::{Notify, watch};
 pub use fuzz::{fuzz_requests, fuzz_seeds};
 pub use pacer::Pacer;
 pub use permits::TenantBudget;
-pub use reply::Ticket;
 pub use serve::{Front, serve};
 pub use table::{SessionInfo, SessionTable};
 pub use throttle::{Speed, Throttle};
 pub use turns::Turns;
 
 use crate::export::Export;
-use crate::net::{Outbox, Peer, Released, Written};
+use crate::net::{Outbox, Peer, Released};
 use crate::proto::resize::Context;
 use crate::proto::{Cmd, ExportFlags, Framing};
 use crate::resize::pace::Pace;
@@ -215,23 +214,6 @@ impl Session {
         self.told.store(size, Ordering::Release);
     }
 
-    /// Writes the replies that are queued, if nobody is at it.
-    pub fn flush(&self) {
-        let (written, blocked) = self.out.flush();
-        match written {
-            Written::Progress(released) => self.release(released),
-            Written::Broken(error, released) => {
-                self.span.in_scope(|| tracing::debug!(%error, "client connection broke while writing"));
-                self.broken.store(true, Ordering::Release);
-                self.release(released);
-                self.wake();
-            }
-        }
-        if blocked {
-            self.wake();
-        }
-    }
-
     fn release(&self, released: Released) {
         if released.notices > 0 {
             self.unread.store(false, Ordering::Release);
@@ -258,11 +240,6 @@ impl Session {
     /// Whether its client is owed a failed FLUSH: answered writes may have been lost `losses` times so far.
     pub fn owes(&self, losses: u64) -> bool {
         self.losses.load(Ordering::Acquire) < losses
-    }
-
-    /// Its client has been told, by a failed FLUSH.
-    pub fn settle_losses(&self, losses: u64) {
-        self.losses.fetch_max(losses, Ordering::AcqRel);
     }
 
     /// Whether its task has ended: replies have nowhere to go.

@@ -15,15 +15,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Session;
+use super::resize::ONE;
 use crate::net::Released;
 use crate::proto::reply::put_chunk;
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::put_resize;
 use crate::proto::{Chunk, ChunkFlags, Errno};
+use crate::request::Client;
 use crate::resize::pace::Early;
-
-/// What a NOTIFY holds until its last chunk is written.
-const ONE: Released = Released { resizes: 1, requests: 0, bytes: 0, notices: 0 };
 
 /// The longest that a notice waits before it asks again: a rate may have been raised meanwhile.
 const ASK_AGAIN: Duration = Duration::from_secs(10);

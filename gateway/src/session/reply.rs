@@ -1,17 +1,17 @@
-//! From an outcome to a reply in the client's framing.
+//! What a session is to those who serve its requests: from an outcome to a reply in its client's framing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Session;
-use super::turns::Counts;
-use crate::net::{Batch, Released};
+use crate::net::{Batch, Written};
 use crate::proto::reply::{put_chunk, put_simple};
 use crate::proto::resize::Context;
-use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, MAX_STRING, Payload};
-use crate::request::{Extent, Failure, Finished, Found, Outcome, Piece, Request, Status};
+use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Errno, Framing, MAX_STRING, Payload};
+use crate::request::{Client, Extent, Failure, Finished, Found, Outcome, PendingReply, Piece, Request, Status};
 
 /// What a chunk of a READ's reply takes in memory beside its data: its header, and its place in the outgoing queue.
 const PIECE: usize = 160;
@@ -22,81 +22,87 @@ const LONG: usize = 1024;
 /// The longest sentence of an error in reply to a RESIZE, which holds no bytes.
 const RESIZE_SENTENCE: u64 = 1024;
 
-/// The duty to reply once to one request of one session, and the permits it holds.
-#[derive(Debug)]
-pub struct Ticket {
-    pub(super) session: Arc<Session>,
-    pub(super) cookie: Cookie,
-    /// What it holds until the reply is written.
-    pub(super) holds: Released,
-    /// The most extents of one context that the answer may have.
-    pub(super) extents: usize,
-    /// What it counts as where sessions take turns.
-    pub(super) counts: Counts,
-    /// The contexts that a BLOCK_STATUS with a payload asks for; `None` for all that were selected.
-    pub(super) only: Option<Box<[usize]>>,
-    /// When it was admitted, to within what [`Stamp`](crate::stamp::Stamp) says.
-    pub(crate) since: Instant,
+impl Client for Session {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn reply(self: Arc<Self>, reply: PendingReply, request: &Request, outcome: Outcome, finished: &mut Finished) {
+        let framed = Framed { session: &self, reply: &reply, request };
+        let outcome = framed.fit(outcome);
+        let now = finished.now(request);
+        let took = now.saturating_duration_since(reply.since);
+        self.export.count(request, &outcome, took);
+        self.is_answered(&reply, request, took, now);
+        if self.is_gone() {
+            return self.release(reply.holds);
+        }
+        self.out.append(|batch| {
+            framed.put(batch, &outcome);
+            batch.release(reply.holds);
+        });
+        finished.touch(self);
+    }
+
+    fn forget(&self, reply: PendingReply, request: &Request) {
+        self.export.forget();
+        self.is_answered(&reply, request, reply.since.elapsed(), Instant::now());
+        self.release(reply.holds);
+    }
+
+    fn flush(&self) {
+        let (written, blocked) = self.out.flush();
+        match written {
+            Written::Progress(released) => self.release(released),
+            Written::Broken(error, released) => {
+                self.span.in_scope(|| tracing::debug!(%error, "client connection broke while writing"));
+                self.broken.store(true, Ordering::Release);
+                self.release(released);
+                self.wake();
+            }
+        }
+        if blocked {
+            self.wake();
+        }
+    }
+
+    fn has_given_up(&self) -> bool {
+        self.is_left() || self.is_parting()
+    }
+
+    fn settle_losses(&self, losses: u64) {
+        self.losses.fetch_max(losses, Ordering::AcqRel);
+    }
 }
 
-impl Ticket {
-    /// Whose request it is.
-    pub fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    /// The client's cookie.
-    pub fn cookie(&self) -> Cookie {
-        self.cookie
-    }
-
-    /// The most extents of one context that the answer may have.
-    pub fn extents(&self) -> usize {
-        self.extents
-    }
-
-    /// Gives the permits back; there is no reply.
-    pub fn forget(self, request: &Request) {
-        let session = &self.session;
-        session.export.forget();
-        session.share.answered(self.counts, request.payload_bytes(), self.since.elapsed(), Instant::now());
-        if session.is_left() {
-            session.export.settle_orphan(session.id, self.cookie);
+impl Session {
+    /// A request was answered, or never will be: nobody has to wait for it any more.
+    fn is_answered(&self, reply: &PendingReply, request: &Request, took: Duration, now: Instant) {
+        self.share.answered(reply.counts, request.payload_bytes(), took, now);
+        if self.is_left() {
+            self.export.settle_orphan(self.id, reply.cookie);
         }
-        session.release(self.holds);
     }
+}
 
-    /// Queues the reply on the session and remembers to write it.
-    pub fn reply(self, request: &Request, outcome: Outcome, finished: &mut Finished) {
-        let outcome = self.fit(request, outcome);
-        let session = &self.session;
-        let now = finished.now(request);
-        let took = now.saturating_duration_since(self.since);
-        session.export.count(request, &outcome, took);
-        session.share.answered(self.counts, request.payload_bytes(), took, now);
-        if session.is_left() {
-            session.export.settle_orphan(session.id, self.cookie);
-        }
-        if session.gone.load(Ordering::Acquire) {
-            session.release(self.holds);
-            return;
-        }
-        session.out.append(|batch| {
-            self.put(batch, request, &outcome);
-            batch.release(self.holds);
-        });
-        finished.touch(self.session);
-    }
+/// One reply, as its client is to get it.
+struct Framed<'a> {
+    session: &'a Session,
+    reply: &'a PendingReply,
+    request: &'a Request,
+}
 
+impl Framed<'_> {
     /// The errors that the protocol allows for what was asked, and successes that say what was asked.
-    fn fit(&self, request: &Request, outcome: Outcome) -> Outcome {
+    fn fit(&self, outcome: Outcome) -> Outcome {
+        let request = self.request;
         match outcome {
             Outcome::Failed(mut failure) => {
                 failure.errno = fit_errno(request, failure.errno);
                 Outcome::Failed(failure)
             }
-            Outcome::Status(found) if request.command == Cmd::BLOCK_STATUS => self.select(request, found),
-            Outcome::Found(found) if request.command == Cmd::READ => Outcome::Found(self.bounded(request, found)),
+            Outcome::Status(found) if request.command == Cmd::BLOCK_STATUS => self.select(found),
+            Outcome::Found(found) if request.command == Cmd::READ => Outcome::Found(self.bounded(found)),
             Outcome::Done if !matches!(request.command, Cmd::READ | Cmd::BLOCK_STATUS) => Outcome::Done,
             Outcome::Resized(size) if request.command == Cmd::RESIZE => Outcome::Resized(size),
             _ => Outcome::Failed(Failure::new(Errno::EIO, "the backend's answer belongs to another command")),
@@ -104,17 +110,17 @@ impl Ticket {
     }
 
     /// In one piece, if the pieces would take more memory than the request holds: many small ones do.
-    fn bounded(&self, request: &Request, found: Found) -> Found {
+    fn bounded(&self, found: Found) -> Found {
         let Found::Pieces(pieces) = &found else { return found };
         let data = |piece: &Piece| if let Piece::Data { payload, .. } = piece { payload.len() } else { 0 };
         let weight: usize = pieces.iter().map(|piece| data(piece) + PIECE).sum();
-        if u64::try_from(weight).is_ok_and(|weight| weight <= self.holds.bytes) {
+        if u64::try_from(weight).is_ok_and(|weight| weight <= self.reply.holds.bytes) {
             return found;
         }
-        let mut whole = vec![0; usize::try_from(request.length).unwrap_or_default()];
+        let mut whole = vec![0; usize::try_from(self.request.length).unwrap_or_default()];
         for piece in pieces {
             let Piece::Data { offset, payload } = piece else { continue };
-            let start = usize::try_from(offset.saturating_sub(request.offset)).unwrap_or(usize::MAX);
+            let start = usize::try_from(offset.saturating_sub(self.request.offset)).unwrap_or(usize::MAX);
             let mut into = whole.get_mut(start..).unwrap_or_default();
             for segment in payload.segments() {
                 let Some((now, later)) = into.split_at_mut_checked(segment.len()) else { break };
@@ -126,14 +132,15 @@ impl Ticket {
     }
 
     /// Only the contexts that the client selected, and asked for; one extent if it wants one.
-    fn select(&self, request: &Request, found: Vec<Status>) -> Outcome {
+    fn select(&self, found: Vec<Status>) -> Outcome {
+        let (request, only) = (self.request, &self.reply.only);
         let selected = &self.session.agreement.contexts;
-        let wanted = |c: usize| selected.contains(&c) && self.only.as_ref().is_none_or(|only| only.contains(&c));
+        let wanted = |c: usize| selected.contains(&c) && only.as_ref().is_none_or(|only| only.contains(&c));
         let mut statuses: Vec<Status> = found.into_iter().filter(|s| wanted(s.context)).collect();
         // A backend may tell of more than it was asked for: of bytes that are none of this client's.
         let room = self.session.told().max(request.end()).saturating_sub(request.offset);
         for status in &mut statuses {
-            status.extents.truncate(self.extents);
+            status.extents.truncate(self.reply.extents);
             clip(&mut status.extents, room);
             if request.flags.has(CmdFlags::REQ_ONE) {
                 status.extents.truncate(1);
@@ -146,7 +153,7 @@ impl Ticket {
             }
         }
         let size = self.session.told();
-        let resize_contexts = self.session.agreement.sizes.iter().filter(|c| match &self.only {
+        let resize_contexts = self.session.agreement.sizes.iter().filter(|c| match only {
             Some(only) => only.contains(&self.session.size_context_id(**c)),
             None => true,
         });
@@ -159,31 +166,31 @@ impl Ticket {
             });
         }
         statuses.retain(|s| !s.extents.is_empty());
-        if statuses.is_empty() && self.only.as_ref().is_none_or(|only| !only.is_empty()) {
+        if statuses.is_empty() && only.as_ref().is_none_or(|only| !only.is_empty()) {
             return Outcome::Failed(Failure::new(Errno::EIO, "the backend told nothing about the contexts asked for"));
         }
         Outcome::Status(statuses)
     }
 
-    fn put(&self, batch: &mut Batch, request: &Request, outcome: &Outcome) {
+    fn put(&self, batch: &mut Batch, outcome: &Outcome) {
         match self.session.agreement.framing {
-            Framing::Simple => self.put_simple(batch, request, outcome),
-            framing => self.put_chunks(batch, framing, request, outcome),
+            Framing::Simple => self.put_simple(batch, outcome),
+            framing => self.put_chunks(batch, framing, outcome),
         }
     }
 
-    fn put_simple(&self, batch: &mut Batch, request: &Request, outcome: &Outcome) {
+    fn put_simple(&self, batch: &mut Batch, outcome: &Outcome) {
         let errno = match outcome {
             Outcome::Failed(failure) => failure.errno.0,
             _ => 0,
         };
-        batch.head(|out| put_simple(out, errno, self.cookie));
+        batch.head(|out| put_simple(out, errno, self.reply.cookie));
         match outcome {
             Outcome::Found(Found::Whole(payload)) => batch.body(payload),
             Outcome::Found(Found::Pieces(pieces)) => {
                 let mut order: Vec<&Piece> = pieces.iter().collect();
                 order.sort_by_key(|p| offset_of(p));
-                debug_assert_eq!(order.iter().map(|p| length_of(p)).sum::<u64>(), request.length);
+                debug_assert_eq!(order.iter().map(|p| length_of(p)).sum::<u64>(), self.request.length);
                 for piece in order {
                     match piece {
                         Piece::Data { payload, .. } => batch.body(payload),
@@ -195,11 +202,12 @@ impl Ticket {
         }
     }
 
-    fn put_chunks(&self, batch: &mut Batch, framing: Framing, request: &Request, outcome: &Outcome) {
+    fn put_chunks(&self, batch: &mut Batch, framing: Framing, outcome: &Outcome) {
+        let request = self.request;
         let chunk = |batch: &mut Batch, done: bool, kind: Chunk, control: &[u8], body: usize| {
             let flags = ChunkFlags::NONE.with_if(ChunkFlags::DONE, done);
             batch.head(|out| {
-                put_chunk(out, framing, flags, kind, self.cookie, request.offset, control.len() + body);
+                put_chunk(out, framing, flags, kind, self.reply.cookie, request.offset, control.len() + body);
                 out.extend_from_slice(control);
             });
         };
@@ -254,8 +262,11 @@ impl Ticket {
                 }
             }
             Outcome::Failed(failure) => {
-                let held =
-                    if self.holds.resizes > 0 { RESIZE_SENTENCE } else { self.holds.bytes.saturating_sub(HEADERS) };
+                let held = if self.reply.holds.resizes > 0 {
+                    RESIZE_SENTENCE
+                } else {
+                    self.reply.holds.bytes.saturating_sub(HEADERS)
+                };
                 let most = usize::try_from(held.min(u64::from(MAX_STRING))).unwrap_or(usize::MAX);
                 let message = failure.message.get(..failure.message.floor_char_boundary(most)).unwrap_or_default();
                 let length = u16::try_from(message.len()).unwrap_or(0);

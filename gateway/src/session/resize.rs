@@ -15,20 +15,21 @@ use nbd_gateway_policy::types::Size;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::Session;
 use super::finish::Finish;
 use super::part::Life;
 use super::permits::{ANSWER, CONTEXT};
 use super::transmission::{Step, Transmission};
-use super::turns::Counts;
-use super::{Session, Ticket};
 use crate::net::Released;
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::{Context, ResizeRequest, Wish};
 use crate::proto::{CmdFlags, Errno, ExportFlags, Features, Framing, Payload};
-use crate::request::{Failure, Finished, Outcome, Request};
+use crate::request::{Counts, Failure, Finished, Outcome, PendingReply, Request, Ticket};
 
 /// RESIZE requests of one session, each until its reply is written.
 const MOST: u32 = 16;
+/// What a RESIZE holds until its reply is written, or a NOTIFY until its last chunk is.
+pub(super) const ONE: Released = Released { resizes: 1, requests: 0, bytes: 0, notices: 0 };
 
 impl Session {
     /// Whether one more resize has to wait.
@@ -59,16 +60,9 @@ impl Session {
         refusal
     }
 
-    fn ticket(self: &Arc<Self>, header: &RequestHeader) -> Ticket {
-        Ticket {
-            session: Arc::clone(self),
-            cookie: header.cookie,
-            holds: Released { resizes: 1, ..Released::default() },
-            extents: 1,
-            counts: Counts::Nothing,
-            only: None,
-            since: Instant::now(),
-        }
+    fn ticket(self: &Arc<Self>, header: &RequestHeader, holds: Released) -> Ticket {
+        let (cookie, counts, since) = (header.cookie, Counts::Nothing, Instant::now());
+        Ticket::new(self.clone(), PendingReply { cookie, holds, extents: 1, counts, only: None, since })
     }
 }
 
@@ -132,7 +126,7 @@ impl Transmission {
                 self.session.tell(size);
                 self.session.export.admit(1);
                 self.session.begin_resize();
-                let ticket = self.session.ticket(&header);
+                let ticket = self.session.ticket(&header, ONE);
                 ticket.reply(&request(&header), Outcome::Resized(size), self.finished());
             }
             Wish::Notify { interval, most } => {
@@ -168,7 +162,7 @@ impl Transmission {
             return self.refuse(header, Failure::new(Errno::ENOMEM, "too many requests in flight"));
         }
         let holds = Released { requests: 1, bytes, ..Released::default() };
-        let ticket = Ticket { holds, ..self.session.ticket(&header) };
+        let ticket = self.session.ticket(&header, holds);
         let request = Request { length: header.length, ..request(&header) };
         let waits = self.session.agreement.sizes.contains(&Context::Watch)
             && self.session.export.size() == self.session.told()
@@ -235,5 +229,5 @@ async fn carry(session: Arc<Session>, header: RequestHeader, target: u64, durabl
     };
     let mut finished = Finished::default();
     session.export.admit(1);
-    session.ticket(&header).reply(&request(&header), outcome, &mut finished);
+    session.ticket(&header, ONE).reply(&request(&header), outcome, &mut finished);
 }

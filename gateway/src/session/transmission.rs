@@ -15,18 +15,17 @@ use nbd_gateway_policy::notice;
 use nbd_gateway_policy::offer::PastEnd;
 use tokio::time::{Instant, Sleep};
 
+use super::Session;
 use super::admit::{Rules, Verdict, admit, narrow, too_long};
 use super::departure::Looks;
 use super::finish::{Finish, Order};
 use super::pacer::ACTIVE;
 use super::permits::{ANSWER, CONTEXT, EXTENT};
 use super::throttle::Turnstile;
-use super::turns::Counts;
-use super::{Session, Ticket};
 use crate::net::{FarEnd, Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, EXTENDED_REQUEST, RequestHeader};
 use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
-use crate::request::{Failure, Finished, Found, Job, Outcome, Request};
+use crate::request::{Client, Counts, Failure, Finished, Found, Job, Outcome, PendingReply, Request, Ticket};
 use crate::stamp::Stamp;
 
 /// The shortest extent that an answer is given room for, in bytes.
@@ -437,8 +436,8 @@ impl Transmission {
         let counts = self.session.share.sent(charge(&header), since);
         let extents = if header.command == Cmd::BLOCK_STATUS { self.extents_in(held, &only) } else { 0 };
         let holds = Released { requests: 1, bytes: held, ..Released::default() };
-        let session = Arc::clone(&self.session);
-        let ticket = Ticket { session, cookie: header.cookie, holds, extents, counts, only, since };
+        let reply = PendingReply { cookie: header.cookie, holds, extents, counts, only, since };
+        let ticket = Ticket::new(self.session.clone(), reply);
         let RequestHeader { command, offset, length, .. } = header;
         self.jobs.push(Job::for_client(Request { command, flags, offset, length, payload }, ticket));
     }
@@ -473,12 +472,11 @@ impl Transmission {
             (_, outcome) => outcome,
         };
         let request = Request { command, flags, offset, length, payload: Payload::empty() };
-        let session = Arc::clone(&self.session);
         let (counts, since) = (Counts::Nothing, self.stamp.now(0));
         let holds = Released { requests: 1, bytes: ANSWER, ..Released::default() };
-        let ticket = Ticket { session, cookie, holds, extents: 0, counts, only: None, since };
+        let reply = PendingReply { cookie, holds, extents: 0, counts, only: None, since };
         self.session.export.admit(1);
-        ticket.reply(&request, outcome, &mut self.finished);
+        Ticket::new(self.session.clone(), reply).reply(&request, outcome, &mut self.finished);
     }
 }
 

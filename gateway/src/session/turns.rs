@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::pacer::{BYTES, Latency, Pacer};
+use crate::request::Counts;
 
 /// The most requests in flight of a light session. One with a payload counts once more for each [`BYTES`] of it.
 const LIGHT: u32 = 2;
@@ -141,15 +142,6 @@ impl Turns {
             self.call_next(&mut queue);
         }
     }
-}
-
-/// What a request in flight counts as.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Counts {
-    /// The session takes no turns.
-    Nothing,
-    Light,
-    Heavy,
 }
 
 /// One session's part in the turns of its lane.

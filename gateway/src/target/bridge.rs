@@ -119,7 +119,7 @@ impl Bridge<'_> {
     /// Whether nobody waits for the request any more.
     fn is_unwanted(&self) -> bool {
         match self.job.ticket() {
-            Some(ticket) => ticket.session().is_left() || ticket.session().is_parting(),
+            Some(ticket) => ticket.client().has_given_up(),
             None => self.job.is_abandoned(),
         }
     }

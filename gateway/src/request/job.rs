@@ -1,0 +1,148 @@
+//! A request on its way, and who waits for its outcome: a client, by a [`Ticket`], or a task of the gateway's own.
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::{Failure, Finished, Outcome, Request, Ticket};
+use crate::proto::Errno;
+use crate::proto::reply::MAX_EXTENTS;
+
+/// Who waits for the outcome.
+#[derive(Debug)]
+enum Waiter {
+    /// A client's request: the reply goes to that client.
+    Client(Ticket),
+    /// A task of the gateway's own (splitting, bridging, probing), since then.
+    Task(oneshot::Sender<Outcome>, Instant),
+    /// Already told.
+    Nobody,
+}
+
+/// A request on its way, and who waits for its outcome.
+#[derive(Debug)]
+pub struct Job {
+    /// What to do.
+    pub request: Request,
+    waiter: Waiter,
+    /// The most extents of one context that its answer may have.
+    extents: usize,
+    /// Who hears of sizes before the last, for a RESIZE with NOTIFY.
+    hears: Option<watch::Sender<Heard>>,
+}
+
+/// The sizes that a standing NOTIFY has brought: the latest, and how many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// In bytes.
+    pub size: u64,
+    /// Chunks so far.
+    pub count: u64,
+}
+
+impl Job {
+    /// A client's request.
+    pub fn for_client(request: Request, ticket: Ticket) -> Self {
+        let extents = ticket.extents();
+        Self { request, waiter: Waiter::Client(ticket), extents, hears: None }
+    }
+
+    /// A request of the gateway's own; the receiver gets its outcome.
+    pub fn for_task(request: Request) -> (Self, oneshot::Receiver<Outcome>) {
+        let (tx, rx) = oneshot::channel();
+        (Self { request, waiter: Waiter::Task(tx, Instant::now()), extents: MAX_EXTENTS, hears: None }, rx)
+    }
+
+    /// As [`for_task`](Self::for_task), for a RESIZE with NOTIFY: `hears` gets each size but the last.
+    pub fn for_listener(request: Request, hears: watch::Sender<Heard>) -> (Self, oneshot::Receiver<Outcome>) {
+        let (job, outcome) = Self::for_task(request);
+        (job.with_listener(hears), outcome)
+    }
+
+    fn with_listener(mut self, hears: watch::Sender<Heard>) -> Self {
+        self.hears = Some(hears);
+        self
+    }
+
+    /// Bounds the extents of one context that its answer may have.
+    pub fn with_extents(mut self, extents: usize) -> Self {
+        self.extents = extents;
+        self
+    }
+
+    /// The most extents of one context that its answer may have: whoever waits for it has room for so many.
+    pub fn extents(&self) -> usize {
+        self.extents
+    }
+
+    /// Whether it stands open until it is replaced: it holds up no end and no renewal.
+    pub fn stands(&self) -> bool {
+        self.hears.is_some()
+    }
+
+    /// Whether nobody waits for its outcome any more.
+    pub fn is_abandoned(&self) -> bool {
+        match &self.waiter {
+            Waiter::Client(_) => false,
+            Waiter::Task(tx, _) => tx.is_closed(),
+            Waiter::Nobody => true,
+        }
+    }
+
+    /// A size before the last; the latest wins. Whether anybody hears it.
+    pub fn hear(&self, size: u64) -> bool {
+        let Some(hears) = &self.hears else { return false };
+        hears.send_modify(|heard| *heard = Heard { size, count: heard.count.saturating_add(1) });
+        true
+    }
+
+    /// When it came; none for one that is to stand.
+    pub fn since(&self) -> Option<Instant> {
+        match &self.waiter {
+            Waiter::Client(ticket) => Some(ticket.since()),
+            Waiter::Task(_, since) => Some(*since).filter(|_| !self.stands()),
+            Waiter::Nobody => None,
+        }
+    }
+
+    /// The client's side of it, if it is a client's.
+    pub fn ticket(&self) -> Option<&Ticket> {
+        match &self.waiter {
+            Waiter::Client(ticket) => Some(ticket),
+            Waiter::Task(..) | Waiter::Nobody => None,
+        }
+    }
+
+    /// Tells the outcome to whoever waits for it. A client is not flushed: see [`Finished`].
+    pub fn finish(mut self, outcome: Outcome, finished: &mut Finished) {
+        match core::mem::replace(&mut self.waiter, Waiter::Nobody) {
+            Waiter::Client(ticket) => ticket.reply(&self.request, outcome, finished),
+            Waiter::Task(tx, _) => drop(tx.send(outcome)),
+            Waiter::Nobody => {}
+        }
+    }
+
+    /// Gives it up without telling anybody: its client will not be answered, and its connection ends.
+    pub fn forget(mut self) {
+        if let Waiter::Client(ticket) = core::mem::replace(&mut self.waiter, Waiter::Nobody) {
+            ticket.forget(&self.request);
+        }
+    }
+
+    /// Finishes with an error.
+    pub fn fail(self, failure: Failure, finished: &mut Finished) {
+        self.finish(Outcome::Failed(failure), finished);
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if let Waiter::Client(ticket) = core::mem::replace(&mut self.waiter, Waiter::Nobody) {
+            let mut finished = Finished::default();
+            ticket.reply(
+                &self.request,
+                Outcome::Failed(Failure::new(Errno::EIO, "the request was lost in the gateway")),
+                &mut finished,
+            );
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! How a request ended, as data: what was found, or why it failed.
+
+use std::borrow::Cow;
+
+use crate::proto::{Errno, Payload};
+
+/// One piece of what a READ found.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    /// Bytes at an absolute offset.
+    Data {
+        /// Offset in the export.
+        offset: u64,
+        /// The bytes.
+        payload: Payload,
+    },
+    /// Zeroes at an absolute offset.
+    Hole {
+        /// Offset in the export.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+    },
+}
+
+/// What a READ found: pieces that don't overlap and together are the range asked for.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// All of it, as data. The usual case: costs no allocation.
+    Whole(Payload),
+    /// In the order in which the backend sent them.
+    Pieces(Vec<Piece>),
+}
+
+/// An extent of a metadata context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Length in bytes, never 0.
+    pub length: u64,
+    /// The context's own flags.
+    pub flags: u64,
+}
+
+/// The extents of one metadata context, from the request's offset on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Index into the export's list of contexts.
+    pub context: usize,
+    /// At least one extent.
+    pub extents: Vec<Extent>,
+}
+
+/// Why a request failed, as a client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The error number; one of the protocol's.
+    pub errno: Errno,
+    /// A sentence for people; empty if there is none. Told to clients with structured replies.
+    pub message: Cow<'static, str>,
+    /// Where in the range it failed, if known (absolute offset).
+    pub offset: Option<u64>,
+}
+
+impl Failure {
+    /// A failure without an offset.
+    pub fn new(errno: Errno, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { errno, message: message.into(), offset: None }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Success without data.
+    Done,
+    /// A READ's data.
+    Found(Found),
+    /// A BLOCK_STATUS' extents: one entry for each context of the export, in the export's order, unless the backend left one out.
+    Status(Vec<Status>),
+    /// A RESIZE's size now in force, in bytes.
+    Resized(u64),
+    /// Not done.
+    Failed(Failure),
+}
