@@ -35,7 +35,7 @@ const BUFFERS_KEPT: usize = 128;
 
 /// Why the gateway can't start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// A listener.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -89,7 +89,7 @@ async fn open_embedded(config: &Config, registry: &Arc<Registry>, embedded: &Emb
 }
 
 /// The gateway, bound and ready to run.
-pub struct App {
+pub(crate) struct App {
     config: Arc<Config>,
     doors: Doors,
     listeners: Vec<Planned>,
@@ -110,7 +110,7 @@ pub struct App {
 
 impl App {
     /// Binds every address and opens the embedded exports.
-    pub async fn build(config: Config, shards: Shards, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+    pub(crate) async fn build(config: Config, shards: Shards, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let config = Arc::new(config);
         check_backlog(config.limits.arrivals.backlog);
         let mut doors = Doors::new(Arc::clone(&metrics), Inherited::from_env());
@@ -175,23 +175,23 @@ impl App {
     }
 
     /// The URI of each listener, with the port that the kernel chose.
-    pub fn listening(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn listening(&self) -> impl Iterator<Item = &str> {
         self.listeners.iter().flat_map(Planned::uris)
     }
 
     /// Where the admin interface is.
-    pub fn admin(&self) -> Option<&str> {
+    pub(crate) fn admin(&self) -> Option<&str> {
         self.admin.as_ref().map(|(admin, _)| admin.url.as_str())
     }
 
     /// The way to have the configuration read anew while it runs.
-    pub fn reload(&self) -> Reload {
+    pub(crate) fn reload(&self) -> Reload {
         self.reload.0.clone()
     }
 
     /// Serves until `stop` completes or an operator orders the end, then drains; the service manager is told of
     /// all of it. The configuration is read anew from `source`. Cancel-safe: no.
-    pub async fn run(self, source: Source, stop: impl Future<Output = ()>, service: Service) {
+    pub(crate) async fn run(self, source: Source, stop: impl Future<Output = ()>, service: Service) {
         let (drain, draining) = watch::channel(false);
         let (phase, phases) = watch::channel(Phase::Starting);
         let (end, ending) = watch::channel(false);

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-pub use hyper::{Method, StatusCode};
+pub(crate) use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -27,7 +27,7 @@ const LONGEST_HEAD: usize = 64 * 1024;
 
 /// Who is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// A host and its port.
     Tcp {
         /// A name or an address; an IPv6 address without its brackets.
@@ -41,7 +41,7 @@ pub enum Target {
 
 /// One request.
 #[derive(Clone, Debug)]
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// What to do.
     pub method: Method,
     /// The path and the query, escaped, with its slash.
@@ -53,8 +53,9 @@ pub struct Request<'a> {
 }
 
 /// What an exchange may cost.
+#[cfg(any(test, feature = "otel"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// From connecting to the last byte of the answer.
     pub time: Duration,
     /// The longest body of an answer, in bytes.
@@ -63,7 +64,7 @@ pub struct Bounds {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The URL is none, or asks for what is not spoken here.
     #[error("`{url}` is not a URL that can be asked here: {why}; write http://HOST[:PORT]/PATH or unix:PATH")]
     Url {
@@ -115,7 +116,7 @@ pub enum Error {
 impl Target {
     /// Reads `http://HOST[:PORT][/PATH[?QUERY]]` or `unix:PATH`: who is asked, and the path with its query, `/` if there
     /// is none.
-    pub fn of_url(url: &str) -> Result<(Self, String), Error> {
+    pub(crate) fn of_url(url: &str) -> Result<(Self, String), Error> {
         let wrong = |why: &str| Error::Url { url: url.to_owned(), why: why.to_owned() };
         if let Some(path) = url.strip_prefix("unix:") {
             return if path.is_empty() {
@@ -170,21 +171,22 @@ impl fmt::Display for Target {
 
 /// Sends one request, and reads the whole answer. Cancel-safe: yes, as far as nothing is left behind here; what was sent
 /// may be carried out.
-pub async fn send(target: &Target, request: Request<'_>, bounds: Bounds) -> Result<(StatusCode, Bytes), Error> {
+#[cfg(any(test, feature = "otel"))]
+pub(crate) async fn send(target: &Target, request: Request<'_>, bounds: Bounds) -> Result<(StatusCode, Bytes), Error> {
     let request = built(target, request)?;
     let whole = async { begin(target, request).await?.whole(bounds.body).await };
     timed(target, bounds.time, whole).await
 }
 
-/// Sends one request, and reads the head of the answer within `limit`. Cancel-safe: as [`send`].
-pub async fn open(target: &Target, request: Request<'_>, limit: Duration) -> Result<Answer, Error> {
+/// Sends one request, and reads the head of the answer within `limit`. Cancel-safe: yes; what was sent may be carried out.
+pub(crate) async fn open(target: &Target, request: Request<'_>, limit: Duration) -> Result<Answer, Error> {
     let request = built(target, request)?;
     timed(target, limit, begin(target, request)).await
 }
 
 /// An answer whose head is there. Dropped, the connection is closed.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// How it went.
     pub status: StatusCode,
     /// What its body is, as it says; empty: it does not say.
@@ -197,7 +199,7 @@ pub struct Answer {
 
 impl Answer {
     /// The next bytes of the body, waited for no longer than `limit`; `None` at its end. Cancel-safe: yes.
-    pub async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>, Error> {
+    pub(crate) async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>, Error> {
         let Self { body, target, .. } = self;
         let some = async {
             loop {
@@ -217,7 +219,7 @@ impl Answer {
     }
 
     /// All of the body, if it is no longer than `limit` bytes.
-    pub async fn whole(self, limit: usize) -> Result<(StatusCode, Bytes), Error> {
+    pub(crate) async fn whole(self, limit: usize) -> Result<(StatusCode, Bytes), Error> {
         let Self { status, body, target, _connection, .. } = self;
         match Limited::new(body, limit).collect().await {
             Ok(body) => Ok((status, body.to_bytes())),

@@ -289,34 +289,37 @@
 //!
 //! A lane has no permits of its own: what its sessions hold is its bound.
 
+// The page is for readers of the source, who document private items too.
+#![allow(rustdoc::private_intra_doc_links)]
+
 use nbd_gateway_ledger as ledger;
 use nbd_gateway_proto as proto;
 
-pub mod admin;
+mod admin;
 pub mod agent;
-pub mod app;
+mod app;
 pub mod cmd;
-pub mod command;
+mod command;
 mod descriptors;
-pub mod driver;
-pub mod embedded;
-pub mod export;
-pub mod fence;
+mod driver;
+mod embedded;
+mod export;
+mod fence;
 #[doc(hidden)]
 pub mod fuzz;
-pub mod hooks;
-pub mod http;
-pub mod lane;
-pub mod listener;
+mod hooks;
+mod http;
+mod lane;
+mod listener;
 mod log;
 pub mod net;
-pub mod qmp;
-pub mod reload;
-pub mod request;
-pub mod resize;
-pub mod service;
-pub mod session;
-pub mod shards;
-pub mod stamp;
-pub mod target;
-pub mod tls;
+mod qmp;
+mod reload;
+mod request;
+mod resize;
+mod service;
+mod session;
+mod shards;
+mod stamp;
+mod target;
+mod tls;

@@ -13,14 +13,14 @@ const REQUEST: u64 = 4096;
 
 /// The time, as last looked at in this batch.
 #[derive(Debug, Default)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     at: Option<Instant>,
     left: u64,
 }
 
 impl Stamp {
     /// The time after one more request was worked on, with so many bytes; as old as the work of that bound at most.
-    pub fn now(&mut self, bytes: u64) -> Instant {
+    pub(crate) fn now(&mut self, bytes: u64) -> Instant {
         let left = self.left.checked_sub(REQUEST.saturating_add(bytes));
         match (self.at, left) {
             (Some(at), Some(left)) => {
@@ -36,7 +36,7 @@ impl Stamp {
     }
 
     /// Time may have passed: the batch is over, or something was waited for.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.at = None;
     }
 }

@@ -20,7 +20,7 @@ mod state;
 mod stream;
 mod text;
 mod token;
-pub mod view;
+pub(crate) mod view;
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 use self::paced::Paced;
 use self::text::{Encoded, Kept};
-pub use token::TokenFile;
+pub(crate) use token::TokenFile;
 pub(crate) use token::{read_token_file, token_in};
 
 pub(crate) use self::name::in_a_path;
@@ -45,7 +45,7 @@ use crate::session::SessionTable;
 
 /// The state of the process, as `/readyz` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Not yet taking clients.
     Starting,
     /// Taking clients.
@@ -83,7 +83,7 @@ struct Answers {
 
 /// What the interface shows and changes.
 #[derive(Debug)]
-pub struct Inside {
+pub(crate) struct Inside {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The exports.
@@ -100,7 +100,7 @@ pub struct Inside {
 
 /// The interface, bound.
 #[derive(Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// Where it listens, as a URL or as `unix:PATH`.
     pub url: String,
     _file: Option<SocketFile>,
@@ -121,7 +121,7 @@ enum Reach {
 
 impl Admin {
     /// Binds. Fails with a sentence. Within a runtime.
-    pub async fn bind(address: &AdminAddress, config: &Config) -> Result<Self, String> {
+    pub(crate) async fn bind(address: &AdminAddress, config: &Config) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("can't listen on {address} for the admin interface: {error}");
         let backlog = config.limits.arrivals.backlog;
         match address {
@@ -143,7 +143,13 @@ impl Admin {
 
     /// Serves until `end` is true, in a thread of its own that is none of the gateway's others: whatever readers ask for
     /// costs those nothing. Orders are carried out by `control`.
-    pub async fn run(self, inside: Inside, control: Handle, phase: watch::Receiver<Phase>, end: watch::Receiver<bool>) {
+    pub(crate) async fn run(
+        self,
+        inside: Inside,
+        control: Handle,
+        phase: watch::Receiver<Phase>,
+        end: watch::Receiver<bool>,
+    ) {
         let Inside { metrics, registry, sessions, token_file, reload, drain } = inside;
         let streams = Streams::default();
         let answers = Answers::default();

@@ -21,16 +21,16 @@ const LONGEST: u64 = 64 * 1024;
 /// The token's file, if there is one; read anew at each request, so that a token can be changed without a restart. Cheap to
 /// clone: all clones name the same file.
 #[derive(Clone, Debug)]
-pub struct TokenFile(Arc<RwLock<Option<PathBuf>>>);
+pub(crate) struct TokenFile(Arc<RwLock<Option<PathBuf>>>);
 
 impl TokenFile {
     /// It is this one.
-    pub fn new(path: Option<PathBuf>) -> Self {
+    pub(crate) fn new(path: Option<PathBuf>) -> Self {
         Self(Arc::new(RwLock::new(path)))
     }
 
     /// It is this one from now on.
-    pub fn set(&self, path: Option<PathBuf>) {
+    pub(crate) fn set(&self, path: Option<PathBuf>) {
         *self.0.write() = path;
     }
 }

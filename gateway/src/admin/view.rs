@@ -19,12 +19,12 @@ use crate::resize::allowance::Allowed;
 use crate::resize::jobs::Job;
 use crate::session::SessionInfo;
 
-pub use self::lanes::{HealthView, LaneView};
-pub use self::ledger::{AccountView, EventView, Reconcile, Reconciled, Settle, Settled};
+pub(crate) use self::lanes::{HealthView, LaneView};
+pub(crate) use self::ledger::{AccountView, EventView, Reconcile, Reconciled, Settle, Settled};
 
 /// An export that is open.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct ExportView {
+pub(crate) struct ExportView {
     /// Its name, as clients say it.
     pub name: String,
     /// Whose it is.
@@ -102,7 +102,7 @@ impl ExportView {
 
 /// An export that could not be opened at the last attempt.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct UnopenedView {
+pub(crate) struct UnopenedView {
     /// Its name, as clients say it.
     pub export: String,
     /// The tenant that it belongs to.
@@ -127,7 +127,7 @@ impl UnopenedView {
 
 /// A tenant.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct TenantView {
+pub(crate) struct TenantView {
     /// Its name.
     pub name: String,
     /// The most that its exports may sum to, in bytes; absent: no quota.
@@ -187,7 +187,7 @@ impl TenantView {
 
 /// A client that is connected.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct SessionView {
+pub(crate) struct SessionView {
     /// Its number, unique in this process.
     pub id: u64,
     /// The export that it has open.
@@ -246,7 +246,7 @@ impl From<SessionInfo> for SessionView {
 /// An order for another size.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Resize {
+pub(crate) struct Resize {
     /// Bytes, or a text: `8GiB`, or `+1GiB` for more than it has now.
     pub size: Wanted,
     /// Take the backend for what it is, whatever it has lost; `size` is what it is.
@@ -257,7 +257,7 @@ pub struct Resize {
 /// A size as it may be asked for.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a number of bytes, or a text such as \"8GiB\"")]
-pub enum Wanted {
+pub(crate) enum Wanted {
     /// In bytes.
     Bytes(u64),
     /// With a unit; with a `+`, by how much.
@@ -269,7 +269,7 @@ const SIZE: &str = r"^\+?[0-9]+(\.[0-9]+)?\s*(([KkMmGgTtPpEe][Ii]?)?[Bb])?$";
 
 /// What an order about a size came to.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Resized {
+pub(crate) struct Resized {
     /// The size now in force, in bytes: what clients see.
     pub size: u64,
     /// What the backend has, in bytes, where clients do not see all of it; `publish` shows it. Absent: they do.
@@ -289,7 +289,7 @@ impl Resized {
 /// An order for another quota. What is not there stays as it is; at least one of the two has to be.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct QuotaOrder {
+pub(crate) struct QuotaOrder {
     /// What the tenant's exports may sum to: bytes, or a text like `2TiB`; null: no quota.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub quota: Option<Option<Wanted>>,
@@ -305,21 +305,21 @@ fn said<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<Wante
 
 /// The gateway is going.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Draining {
+pub(crate) struct Draining {
     /// Clients that are still connected.
     pub sessions: u64,
 }
 
 /// The configuration was read anew.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Reloaded {
+pub(crate) struct Reloaded {
     /// What has changed, in the words of the file, a line each.
     pub changes: Vec<String>,
 }
 
 /// Why something was not done.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// In a sentence.
     pub error: String,
 }

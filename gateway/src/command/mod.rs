@@ -17,20 +17,20 @@ use nbd_gateway_policy::types::Span;
 use std::io;
 use std::time::Duration;
 
-pub use occasion::Occasion;
-pub use run::run;
+pub(crate) use occasion::Occasion;
+pub(crate) use run::run;
 pub(crate) use text::{clean, escaped, is_harmful};
 
 /// The most that a program may write to its standard output, in bytes.
-pub const MOST_OUTPUT: usize = 64 * 1024;
+pub(crate) const MOST_OUTPUT: usize = 64 * 1024;
 /// How much is kept of what it wrote to its standard error last, in bytes.
-pub const KEPT_COMPLAINT: usize = 4 * 1024;
+pub(crate) const KEPT_COMPLAINT: usize = 4 * 1024;
 /// How long a program that is told to end has for it, before it is killed.
-pub const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// A program to be run to its end.
 #[derive(Clone, Debug)]
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     /// The program (with a slash: its path; else it is looked for on the gateway's `PATH`) and its arguments.
     pub words: &'a [String],
     /// Variables beside those of the gateway.
@@ -45,14 +45,14 @@ pub struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// A program that is told of `occasion`, in its environment and as JSON on its standard input.
-    pub fn telling(words: &'a [String], occasion: &Occasion, limit: Duration, left: Left) -> Self {
+    pub(crate) fn telling(words: &'a [String], occasion: &Occasion, limit: Duration, left: Left) -> Self {
         Self { words, environment: occasion.environment(), input: occasion.json(), limit, left }
     }
 }
 
 /// What becomes of a program's own processes after it has succeeded. After a failure they are killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub(crate) enum Left {
     /// They are killed.
     Killed,
     /// They run on: it was to start a server. One that still writes to the program's standard output or error finds
@@ -62,7 +62,7 @@ pub enum Left {
 
 /// Why there is no success; each is a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Nothing was run.
     #[error("`{program}` can't be run: {why}")]
     NotRun {
@@ -125,7 +125,7 @@ impl Error {
 
 /// The end of what a program wrote to its standard error, fit to be shown in one line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Complaint(pub String);
+pub(crate) struct Complaint(pub String);
 
 impl std::fmt::Display for Complaint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// A size that is wanted, or that there is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Occasion {
+pub(crate) struct Occasion {
     /// Whose size it is.
     pub export: ExportName,
     /// The export's tenant.
@@ -33,7 +33,7 @@ struct Told<'a> {
 
 impl Occasion {
     /// The variables for a program's environment; sizes in bytes.
-    pub fn environment(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         let mut all = vec![
             (EXPORT, self.export.as_str().to_owned()),
             (TENANT, self.tenant.as_str().to_owned()),
@@ -45,7 +45,7 @@ impl Occasion {
     }
 
     /// One JSON object, with the keys `export`, `tenant`, `old_size`, `size` and, if there is one, `generation`.
-    pub fn json(&self) -> Vec<u8> {
+    pub(crate) fn json(&self) -> Vec<u8> {
         let told = Told {
             export: self.export.as_str(),
             tenant: self.tenant.as_str(),

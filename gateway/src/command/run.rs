@@ -28,7 +28,7 @@ const REAPED: Duration = Duration::from_secs(1);
 
 /// Runs a program to its end: what it wrote to its standard output, if its exit code is 0. Cancel-safe: dropped, the
 /// program is told to end, and killed after [`GRACE`]. Takes at most that and a second longer than the call's limit.
-pub async fn run(call: Call<'_>) -> Result<Vec<u8>, Error> {
+pub(crate) async fn run(call: Call<'_>) -> Result<Vec<u8>, Error> {
     let program = call.words.first().cloned().unwrap_or_default();
     let run = Run::start(&call).map_err(|error| Error::not_run(&program, &error))?;
     let (interest, abandoned) = oneshot::channel::<()>();

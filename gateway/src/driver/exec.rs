@@ -12,14 +12,14 @@ use crate::proto::Errno;
 
 /// A program and its arguments.
 #[derive(Clone, Debug)]
-pub struct Exec {
+pub(crate) struct Exec {
     words: Vec<String>,
     limit: Duration,
 }
 
 impl Exec {
     /// `limit` is how long it may take.
-    pub const fn new(words: Vec<String>, limit: Duration) -> Self {
+    pub(crate) const fn new(words: Vec<String>, limit: Duration) -> Self {
         Self { words, limit }
     }
 

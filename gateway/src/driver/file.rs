@@ -25,14 +25,14 @@ const LARGEST_BLOCK: u64 = 64 * 1024;
 
 /// A file or block device that this host sees.
 #[derive(Clone, Debug)]
-pub struct File {
+pub(crate) struct File {
     path: PathBuf,
     limit: Duration,
 }
 
 impl File {
     /// `limit` is how long the file system may take.
-    pub const fn new(path: PathBuf, limit: Duration) -> Self {
+    pub(crate) const fn new(path: PathBuf, limit: Duration) -> Self {
         Self { path, limit }
     }
 

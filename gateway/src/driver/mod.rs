@@ -20,14 +20,14 @@ use nbd_gateway_policy::types::{ExportName, TenantId};
 use crate::command::Occasion;
 use crate::proto::{Errno, ExportFlags};
 
-pub use exec::Exec;
-pub use file::File;
-pub use qmp::{Healed, Qmp};
-pub use restart::Restart;
+pub(crate) use exec::Exec;
+pub(crate) use file::File;
+pub(crate) use qmp::{Healed, Qmp};
+pub(crate) use restart::Restart;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub(crate) struct Order {
     /// Whose backend it is.
     pub export: ExportName,
     /// The export's tenant.
@@ -50,7 +50,7 @@ impl Order {
 
 /// What a backend's export was when it was opened.
 #[derive(Clone, Debug)]
-pub struct Was {
+pub(crate) struct Was {
     /// Its name at the backend.
     pub name: String,
     /// Its transmission flags.
@@ -64,7 +64,7 @@ pub struct Was {
 /// Why a driver did not do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Undone {
+pub(crate) struct Undone {
     /// What a client would get for it: ENOSPC where the backend is full.
     pub errno: Errno,
     /// A sentence for the operator.
@@ -75,19 +75,19 @@ pub struct Undone {
 
 impl Undone {
     /// It was not done.
-    pub fn refused(errno: Errno, message: impl Into<String>) -> Self {
+    pub(crate) fn refused(errno: Errno, message: impl Into<String>) -> Self {
         Self { errno, message: message.into(), unknown: false }
     }
 
     /// Nobody knows.
-    pub fn unknown(message: impl Into<String>) -> Self {
+    pub(crate) fn unknown(message: impl Into<String>) -> Self {
         Self { errno: Errno::EIO, message: message.into(), unknown: true }
     }
 }
 
 /// A way to resize a backend beside the wire.
 #[derive(Clone, Debug)]
-pub enum Driver {
+pub(crate) enum Driver {
     /// By the length of the file that the server serves.
     File(File),
     /// The same, and the server is restarted.
@@ -101,7 +101,7 @@ pub enum Driver {
 impl Driver {
     /// The way that the configuration names, if it is one beside the wire; `limit` is how long an order may take, `state`
     /// the state directory, `export` the gateway's name of it.
-    pub fn of(config: &config::Driver, limit: Duration, state: &Path, export: &str) -> Option<Self> {
+    pub(crate) fn of(config: &config::Driver, limit: Duration, state: &Path, export: &str) -> Option<Self> {
         match config {
             config::Driver::File { path } => Some(Self::File(File::new(path.clone(), limit))),
             config::Driver::Restart { path, command } => {
@@ -120,7 +120,7 @@ impl Driver {
 
     /// The same with another limit.
     #[must_use]
-    pub fn within(self, limit: Duration) -> Self {
+    pub(crate) fn within(self, limit: Duration) -> Self {
         match self {
             Self::File(file) => Self::File(file.within(limit)),
             Self::Restart(restart) => Self::Restart(restart.within(limit)),
@@ -131,7 +131,7 @@ impl Driver {
     }
 
     /// Whether what a grow exposes reads as zeroes by itself, as that of a file does.
-    pub async fn exposes_zeroes(&self) -> bool {
+    pub(crate) async fn exposes_zeroes(&self) -> bool {
         match self {
             Self::File(file) => file.exposes_zeroes().await,
             Self::Restart(restart) => restart.exposes_zeroes().await,
@@ -142,7 +142,7 @@ impl Driver {
     }
 
     /// How long the file is that it resizes, in bytes: more than the server shows, if that has not looked at it again.
-    pub async fn length(&self) -> Option<u64> {
+    pub(crate) async fn length(&self) -> Option<u64> {
         match self {
             Self::File(file) => file.length().await,
             Self::Restart(restart) => restart.length().await,
@@ -151,13 +151,13 @@ impl Driver {
     }
 
     /// Whether it can make sure that the server is over its earlier connections.
-    pub const fn can_fence(&self) -> bool {
+    pub(crate) const fn can_fence(&self) -> bool {
         matches!(self, Self::Restart(_) | Self::Qmp(_))
     }
 
     /// Makes sure that the server is over its earlier connections; the order's sizes mean nothing. An error: nobody knows.
     /// Cancel-safe: dropped, a program is ended, and an export that was taken off is put back.
-    pub async fn fence(&self, order: &Order) -> Result<(), String> {
+    pub(crate) async fn fence(&self, order: &Order) -> Result<(), String> {
         match self {
             Self::Restart(restart) => restart.fence(order).await,
             Self::Qmp(qmp) => qmp.fence(order).await,
@@ -167,7 +167,7 @@ impl Driver {
 
     /// Carries an order out. Cancel-safe: dropped, what it started outside is ended; whether the size changed is then
     /// unknown.
-    pub async fn resize(&self, order: &Order) -> Result<(), Undone> {
+    pub(crate) async fn resize(&self, order: &Order) -> Result<(), Undone> {
         match self {
             Self::File(file) => file.resize(order).await,
             Self::Restart(restart) => restart.resize(order).await,

@@ -15,7 +15,7 @@ use crate::proto::Errno;
 
 /// A file, and what restarts its server.
 #[derive(Clone, Debug)]
-pub struct Restart {
+pub(crate) struct Restart {
     file: Option<File>,
     words: Vec<String>,
     limit: Duration,
@@ -23,7 +23,7 @@ pub struct Restart {
 
 impl Restart {
     /// `limit` is how long all of it may take.
-    pub const fn new(file: Option<File>, words: Vec<String>, limit: Duration) -> Self {
+    pub(crate) const fn new(file: Option<File>, words: Vec<String>, limit: Duration) -> Self {
         Self { file, words, limit }
     }
 

@@ -13,7 +13,7 @@ use crate::request::Failure;
 /// Why a disk could not be opened, resized or closed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum DiskError {
+pub(crate) enum DiskError {
     /// There is no such file, and no size to make one with.
     #[error("file `{}` does not exist; make it, or say its `size` so that it is made", path.display())]
     Missing {
@@ -133,7 +133,7 @@ pub(super) fn past_the_end(changes_data: bool, size: u64) -> Failure {
 
 impl DiskError {
     /// What a client is told. proto.md, "Error values".
-    pub fn errno(&self) -> Errno {
+    pub(crate) fn errno(&self) -> Errno {
         match self {
             DiskError::TooLarge { .. } => Errno::ENOSPC,
             DiskError::FixedSize { .. } | DiskError::ReadOnly { .. } => Errno::EPERM,

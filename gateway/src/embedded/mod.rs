@@ -26,9 +26,9 @@ mod tests;
 mod transfer;
 mod zero;
 
-pub use error::DiskError;
+pub(crate) use error::DiskError;
 pub(crate) use length::lengthen;
-pub use place::Place;
+pub(crate) use place::Place;
 
 use admission::Admission;
 use disk::Disk;
@@ -45,7 +45,7 @@ const INLINE_BUDGET: u64 = 0x4_0000;
 
 /// What a disk can do: what a handshake with an NBD server would have told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Size in bytes.
     pub size: u64,
     /// Transmission flags.
@@ -62,7 +62,7 @@ pub struct Facts {
 
 /// An open embedded disk. Dropping it without [`EmbeddedDisk::close`] finishes what was submitted, but does not wait for it.
 #[derive(Debug)]
-pub struct EmbeddedDisk {
+pub(crate) struct EmbeddedDisk {
     store: Arc<dyn Store>,
     /// Absent where no thread could be started; memory can do without.
     pool: Option<Arc<Pool>>,
@@ -73,7 +73,11 @@ impl EmbeddedDisk {
     ///
     /// With `first_size`, in bytes, a missing file is made and an empty file gets that size; its directory has to be there,
     /// unless the place says otherwise. The size of any other file stays as it is. Blocks.
-    pub fn open_file(place: impl Into<Place>, first_size: Option<u64>, read_only: bool) -> Result<Self, DiskError> {
+    pub(crate) fn open_file(
+        place: impl Into<Place>,
+        first_size: Option<u64>,
+        read_only: bool,
+    ) -> Result<Self, DiskError> {
         let place = place.into();
         let pool = Pool::shared().map_err(|source| DiskError::Io {
             doing: "start threads for",
@@ -85,7 +89,7 @@ impl EmbeddedDisk {
     }
 
     /// A memory disk of `size` bytes, all zero. Takes memory only for what is written, in chunks of 64 KiB.
-    pub fn memory(size: u64) -> Self {
+    pub(crate) fn memory(size: u64) -> Self {
         let pool = Pool::shared()
             .inspect_err(|error| tracing::warn!(%error, "no threads for memory disks: every request is served inline"))
             .ok();
@@ -93,13 +97,13 @@ impl EmbeddedDisk {
     }
 
     /// What it can do now.
-    pub fn facts(&self) -> Facts {
+    pub(crate) fn facts(&self) -> Facts {
         self.store.facts()
     }
 
     /// Takes all of `jobs`. What needs no disk (memory, reads of cached pages) is finished before this returns, within a
     /// bound; the rest goes to the pool. After [`EmbeddedDisk::close`] jobs end with ESHUTDOWN.
-    pub fn submit(&self, jobs: &mut Vec<Job>) {
+    pub(crate) fn submit(&self, jobs: &mut Vec<Job>) {
         let mut finished = Finished::default();
         let mut budget = if self.pool.is_some() { INLINE_BUDGET } else { u64::MAX };
         let mut queued = Vec::new();
@@ -120,18 +124,18 @@ impl EmbeddedDisk {
     }
 
     /// What a session's requests in flight may still change: cookie, first byte, first byte after.
-    pub fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+    pub(crate) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
         self.store.admission().ranges_of(session)
     }
 
-    /// Size in bytes.
-    pub fn size(&self) -> u64 {
+    #[cfg(test)]
+    fn size(&self) -> u64 {
         self.store.size()
     }
 
     /// Size in bytes, read anew: another process may have changed a file. What is found is in force from then on; it waits for
     /// requests under way. Blocks.
-    pub fn measure(&self) -> Result<u64, DiskError> {
+    pub(crate) fn measure(&self) -> Result<u64, DiskError> {
         let _admitted = Admitted::enter(&self.store).ok_or(DiskError::Closed)?;
         self.store.measure()
     }
@@ -140,7 +144,7 @@ impl EmbeddedDisk {
     /// file longer already. New bytes read as zeroes; what a shrink cuts off is gone, and a file that does not have the length
     /// that it had is not shortened. Waits for requests under way. After an error [`EmbeddedDisk::size`] tells what is in force; a block
     /// device is not resized, but a size that other hands gave it is adopted. Blocks.
-    pub fn set_size(&self, new: u64) -> Result<u64, DiskError> {
+    pub(crate) fn set_size(&self, new: u64) -> Result<u64, DiskError> {
         let _admitted = Admitted::enter(&self.store).ok_or(DiskError::Closed)?;
         self.store.set_size(new)
     }
@@ -148,7 +152,7 @@ impl EmbeddedDisk {
     /// Takes no more jobs, waits until all submitted ones are finished, makes what they wrote durable and releases the lock.
     ///
     /// Cancel-safe: yes; once it was polled no more jobs are taken, and a second call does what the first left undone.
-    pub async fn close(&self) -> Result<(), DiskError> {
+    pub(crate) async fn close(&self) -> Result<(), DiskError> {
         self.store.admission().close().await;
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || store.release()).await.unwrap_or(Err(DiskError::Closed))

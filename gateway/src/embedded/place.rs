@@ -11,7 +11,7 @@ use super::DiskError;
 
 /// Where a file is, and what may be made on the way to it.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     path: PathBuf,
     beneath: Option<PathBuf>,
     makes_directories: bool,
@@ -19,25 +19,25 @@ pub struct Place {
 
 impl Place {
     /// The file of that path, as an operator wrote it. Links are followed, and no directory is made.
-    pub fn named(path: impl Into<PathBuf>) -> Self {
+    pub(crate) fn named(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), beneath: None, makes_directories: false }
     }
 
     /// A file whose path a client's name was put into. It is reached from the directory `beneath`, and nothing on the way from
     /// there can be a link.
     #[must_use]
-    pub fn beneath(self, directory: impl Into<PathBuf>) -> Self {
+    pub(crate) fn beneath(self, directory: impl Into<PathBuf>) -> Self {
         Self { beneath: Some(directory.into()), ..self }
     }
 
     /// Makes missing directories above the file together with it.
     #[must_use]
-    pub fn making_directories(self) -> Self {
+    pub(crate) fn making_directories(self) -> Self {
         Self { makes_directories: true, ..self }
     }
 
     /// The path, for people.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 

@@ -14,7 +14,7 @@ use crate::resize::rules::Rules;
 impl Registry {
     /// Goes by a tenant's other bounds: how fast it may go, how much of it may be open and in flight. Who and what is over a
     /// lower bound stays; nothing more comes. What it may have is [`allowances`](Registry::allowances)' to change.
-    pub fn adjust_tenant(&self, tenant: &Tenant) {
+    pub(crate) fn adjust_tenant(&self, tenant: &Tenant) {
         if let Some(slots) = self.active().slots(&tenant.id) {
             slots.adjust(tenant.crowd);
         }
@@ -30,7 +30,7 @@ impl Export {
     ///
     /// # Errors
     /// The keys that can't change under its clients.
-    pub fn may_adjust(&self, config: &Resolved) -> Result<(), NeedsReopening> {
+    pub(crate) fn may_adjust(&self, config: &Resolved) -> Result<(), NeedsReopening> {
         self.settings().may_become(&Settings::of(config, self.core.facts()))
     }
 
@@ -40,7 +40,7 @@ impl Export {
     ///
     /// # Errors
     /// The keys that can't change under its clients; then nothing has changed.
-    pub fn adjust(&self, config: &Resolved) -> Result<(), NeedsReopening> {
+    pub(crate) fn adjust(&self, config: &Resolved) -> Result<(), NeedsReopening> {
         let next = Settings::of(config, self.core.facts());
         {
             let mut settings = self.settings.write();

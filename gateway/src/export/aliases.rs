@@ -18,7 +18,7 @@ const NAMED: usize = 4;
 
 /// Two exports or more with one disk behind them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aliases {
+pub(crate) struct Aliases {
     /// Their names, in the order of the file.
     pub exports: Vec<String>,
     /// The disk, as the first of them calls it.
@@ -51,7 +51,7 @@ enum Disk {
 }
 
 /// All of them. Blocks, as a look at a file does.
-pub fn aliases(config: &Config) -> Vec<Aliases> {
+pub(crate) fn aliases(config: &Config) -> Vec<Aliases> {
     let mut places: HashMap<Disk, usize> = HashMap::new();
     let mut found: Vec<Aliases> = Vec::new();
     for name in config.listable() {
@@ -70,7 +70,7 @@ pub fn aliases(config: &Config) -> Vec<Aliases> {
 }
 
 /// Warns of those that `before` has not told of. Blocks.
-pub fn warn(config: &Config, before: &[Aliases]) {
+pub(crate) fn warn(config: &Config, before: &[Aliases]) {
     for aliases in aliases(config).iter().filter(|aliases| !before.contains(aliases)) {
         tracing::warn!(target: ORDERED, %aliases, "exports share a disk");
     }
@@ -118,7 +118,7 @@ fn resolved(path: &Path) -> PathBuf {
 }
 
 /// What is wrong with where files are once links are followed: see [`Config::misplaced_files`]. Blocks.
-pub fn misplaced_files(config: &Config) -> Vec<String> {
+pub(crate) fn misplaced_files(config: &Config) -> Vec<String> {
     config.misplaced_files(&resolved)
 }
 

@@ -59,7 +59,7 @@ impl Looked {
 
 impl Registry {
     /// Looks whenever something is about to grow, for ever. Cancel-safe: yes.
-    pub async fn look_before_growth(self: Arc<Self>) {
+    pub(crate) async fn look_before_growth(self: Arc<Self>) {
         let Some(mut wanted) = self.shared.book.looks.take() else { return };
         let mut tenants: HashMap<TenantId, Arc<Mutex<Looked>>> = HashMap::new();
         let mut looking = JoinSet::new();

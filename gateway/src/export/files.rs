@@ -14,7 +14,7 @@ use super::Registry;
 
 impl Registry {
     /// Counts them, for tenants with a quota, and puts them on record. Within a runtime; cancel-safe: yes.
-    pub async fn count_files(self: &Arc<Self>) {
+    pub(crate) async fn count_files(self: &Arc<Self>) {
         let config = self.config();
         let directories: BTreeSet<PathBuf> = config.directories_of_templates().collect();
         if directories.is_empty() {

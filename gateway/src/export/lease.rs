@@ -9,7 +9,7 @@ use super::{Export, OpenError, Registry};
 
 /// The right to use an open export; the last one dropped starts its idle time.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     registry: Arc<Registry>,
     pub(super) entry: Arc<Entry>,
     export: Arc<Export>,
@@ -26,7 +26,7 @@ impl Lease {
     }
 
     /// For a session: refused where its tenant has as many as it may have.
-    pub fn for_session(mut self) -> Result<Self, OpenError> {
+    pub(crate) fn for_session(mut self) -> Result<Self, OpenError> {
         let settings = self.export.settings();
         if let Some(slots) = self.registry.active().slots(&settings.config.tenant) {
             self.slot = Some(slots.enter(&settings.config.name).map_err(OpenError::Crowded)?);
@@ -35,12 +35,12 @@ impl Lease {
     }
 
     /// Whether the export is being closed, whoever uses it.
-    pub fn is_leaving(&self) -> bool {
+    pub(crate) fn is_leaving(&self) -> bool {
         self.entry.is_leaving()
     }
 
     /// The export.
-    pub fn export(&self) -> &Arc<Export> {
+    pub(crate) fn export(&self) -> &Arc<Export> {
         &self.export
     }
 }

@@ -11,7 +11,7 @@
 
 mod active;
 mod adjust;
-pub mod aliases;
+pub(crate) mod aliases;
 mod closed;
 mod entry;
 mod evict;
@@ -23,7 +23,7 @@ mod lease;
 mod older;
 mod open_error;
 mod provision;
-pub mod reconcile;
+pub(crate) mod reconcile;
 mod reconfigure;
 mod registry;
 mod returns;
@@ -31,7 +31,7 @@ mod settings;
 mod start;
 mod teardown;
 mod tenant_slots;
-pub mod tight;
+pub(crate) mod tight;
 mod unmeasured;
 mod unopened;
 mod unpublished;
@@ -49,15 +49,15 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use lease::Lease;
-pub use older::NotSettled;
-pub use open_error::OpenError;
-pub use reconfigure::{Opened, Replaced};
-pub use registry::Registry;
+pub(crate) use lease::Lease;
+pub(crate) use older::NotSettled;
+pub(crate) use open_error::OpenError;
+pub(crate) use reconfigure::Opened;
+pub(crate) use registry::Registry;
 pub(crate) use registry::Shared;
-pub use settings::{NeedsReopening, Settings};
-pub use teardown::Teardown;
-pub use unopened::Unopened;
+pub(crate) use settings::{NeedsReopening, Settings};
+pub(crate) use teardown::Teardown;
+pub(crate) use unopened::Unopened;
 
 use crate::hooks::Hooks;
 use crate::lane::Look;
@@ -80,7 +80,7 @@ use returns::Returns;
 
 /// The bounds of one session of an export.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Requests in flight.
     pub requests: u32,
     /// Payload bytes in flight.
@@ -91,7 +91,7 @@ pub struct Limits {
 
 /// One export, open.
 #[derive(Debug)]
-pub struct Export {
+pub(crate) struct Export {
     /// Swapped whole; nothing on the way of an ordinary request reads them.
     settings: RwLock<Arc<Settings>>,
     pub(crate) core: Arc<Core>,
@@ -170,38 +170,38 @@ impl Export {
     }
 
     /// Its name, as clients say it.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.core.name()
     }
 
     /// Whose it is.
-    pub fn tenant(&self) -> &str {
+    pub(crate) fn tenant(&self) -> &str {
         self.core.tenant().as_str()
     }
 
     /// What it goes by now.
-    pub fn settings(&self) -> Arc<Settings> {
+    pub(crate) fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read())
     }
 
     /// What its operator decided about its size, and its backend's own bounds.
-    pub fn policy(&self) -> ExportPolicy {
+    pub(crate) fn policy(&self) -> ExportPolicy {
         self.settings.read().policy.clone()
     }
 
     /// For people: the configuration's, else the backend's.
-    pub fn description(&self) -> Option<String> {
+    pub(crate) fn description(&self) -> Option<String> {
         self.settings.read().config.description.clone().or_else(|| self.core.facts().description.clone())
     }
 
     /// The size that is shown, in bytes.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.core.view().size()
     }
 
     /// The size that a client is told in its handshake, in bytes: the ceiling where it is offered that, else where requests
     /// must end now.
-    pub fn size_for(&self, offer: &Offer) -> u64 {
+    pub(crate) fn size_for(&self, offer: &Offer) -> u64 {
         if offer.ceiling {
             let ceiling = self.settings().ceiling();
             return self.size().max(ceiling.bytes());
@@ -210,33 +210,33 @@ impl Export {
     }
 
     /// What it looks like now.
-    pub fn view(&self) -> &View {
+    pub(crate) fn view(&self) -> &View {
         self.core.view()
     }
 
     /// The way to change its size.
-    pub fn resizer(&self) -> &Resizer {
+    pub(crate) fn resizer(&self) -> &Resizer {
         &self.resizer
     }
 
     /// Where resizes and notices are counted.
-    pub fn resize_metrics(&self) -> &ResizeMetrics {
+    pub(crate) fn resize_metrics(&self) -> &ResizeMetrics {
         &self.resize_metrics
     }
 
     /// How fast a new session is sent notices.
-    pub fn session_pace(&self) -> Pace {
+    pub(crate) fn session_pace(&self) -> Pace {
         self.book.pace(self.settings.read().config.limits.session_notices)
     }
 
     /// Takes one notice out of a session's rate, the export's and the tenant's; an error says how long to wait.
-    pub fn take_notice(&self, session: &Pace) -> Result<(), Early> {
+    pub(crate) fn take_notice(&self, session: &Pace) -> Result<(), Early> {
         self.book.adjust_pace(session, self.settings.read().config.limits.session_notices);
         self.book.take_notice(self.core.tenant(), session, &self.pace)
     }
 
     /// What a client with these verbs is offered about its size.
-    pub fn offer(&self, verbs: Verbs, client: &Negotiated) -> Offer {
+    pub(crate) fn offer(&self, verbs: Verbs, client: &Negotiated) -> Offer {
         let size = Size::new(self.size()).unwrap_or(Size::MAX);
         // Of others, what is not shown is not theirs to have.
         let disk = match self.core.facts().style.grows {
@@ -256,17 +256,17 @@ impl Export {
     }
 
     /// The metadata contexts that the backend has, in a fixed order.
-    pub fn contexts(&self) -> &[String] {
+    pub(crate) fn contexts(&self) -> &[String] {
         &self.core.facts().contexts
     }
 
     /// How its sessions are to end, and when: a session looks at it as long as it lasts.
-    pub fn leaving(&self) -> watch::Receiver<Teardown> {
+    pub(crate) fn leaving(&self) -> watch::Receiver<Teardown> {
         self.leaving.subscribe()
     }
 
     /// The bounds of a session that begins now.
-    pub fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         let limits = self.settings.read().config.limits;
         Limits {
             requests: limits.session_requests,
@@ -276,18 +276,18 @@ impl Export {
     }
 
     /// The bounds that a new session's requests pass: its own, the export's, the tenant's.
-    pub fn throttles(&self) -> impl Iterator<Item = Arc<Throttle>> {
+    pub(crate) fn throttles(&self) -> impl Iterator<Item = Arc<Throttle>> {
         let own = Throttle::new(Arc::clone(&self.session_speed));
         [own, Arc::clone(&self.throttle), Arc::clone(self.budget.throttle())].into_iter()
     }
 
     /// What its tenant's sessions share.
-    pub fn budget(&self) -> &Arc<TenantBudget> {
+    pub(crate) fn budget(&self) -> &Arc<TenantBudget> {
         &self.budget
     }
 
     /// The transmission flags for a client with these verbs and this framing.
-    pub fn flags_for(&self, verbs: Verbs, client: Framing, resize: bool) -> ExportFlags {
+    pub(crate) fn flags_for(&self, verbs: Verbs, client: Framing, resize: bool) -> ExportFlags {
         let basis = Basis {
             backend: self.core.facts().flags,
             lanes: self.core.facts().framing,
@@ -304,7 +304,7 @@ impl Export {
 
     /// What clients are told about block sizes: the backend's, with the largest payload that the gateway takes. Nothing if
     /// the backend says nothing and the gateway takes what every client assumes (32 MiB).
-    pub fn block_sizes(&self) -> Option<BlockSizes> {
+    pub(crate) fn block_sizes(&self) -> Option<BlockSizes> {
         const ASSUMED: u32 = 32 << 20;
         let largest = u32::try_from(self.limits().largest).unwrap_or(u32::MAX);
         match self.core.facts().block_sizes {
@@ -320,7 +320,7 @@ impl Export {
     }
 
     /// How many times answered, unflushed writes may have been lost.
-    pub fn losses(&self) -> u64 {
+    pub(crate) fn losses(&self) -> u64 {
         self.core.backend.losses()
     }
 
@@ -354,34 +354,34 @@ impl Export {
     }
 
     /// How its connections to the backend are, by number; none: it is embedded.
-    pub fn lanes(&self) -> Vec<Look> {
+    pub(crate) fn lanes(&self) -> Vec<Look> {
         self.core.backend.look()
     }
 
     /// Shows in the metrics how long its oldest request has waited for an answer.
-    pub fn tell_wait(&self) {
+    pub(crate) fn tell_wait(&self) {
         let oldest = self.lanes().iter().filter_map(|lane| lane.oldest).min();
         let waited = oldest.map_or(0, |since| since.elapsed().as_secs());
         self.metrics.oldest.set(i64::try_from(waited).unwrap_or(i64::MAX));
     }
 
     /// The shard on which a session is to live, if it matters.
-    pub fn shard(&self, session: u64) -> Option<Shard> {
+    pub(crate) fn shard(&self, session: u64) -> Option<Shard> {
         self.core.backend.shard(session)
     }
 
     /// In which order a session comes to its lane, where that matters.
-    pub fn turns(&self, session: u64) -> Option<Arc<Turns>> {
+    pub(crate) fn turns(&self, session: u64) -> Option<Arc<Turns>> {
         self.core.backend.turns(session)
     }
 
     /// Counts a request in flight; [`count`](Self::count) takes it off again.
-    pub fn admit(&self, requests: usize) {
+    pub(crate) fn admit(&self, requests: usize) {
         self.metrics.in_flight.add(i64::try_from(requests).unwrap_or(0));
     }
 
     /// Takes a batch of one session's requests. What fits the backend goes to it as one batch; the rest takes the bridge.
-    pub fn submit(self: &Arc<Self>, session: &Arc<Session>, jobs: &mut Vec<Job>, finished: &mut Finished) {
+    pub(crate) fn submit(self: &Arc<Self>, session: &Arc<Session>, jobs: &mut Vec<Job>, finished: &mut Finished) {
         self.admit(jobs.len());
         if session.repeats() {
             let again = |job: &Job| self.returns.recognise(session.peer(), &job.request);
@@ -437,7 +437,7 @@ impl Export {
     }
 
     /// Counts a request that was answered after so long.
-    pub fn count(&self, request: &Request, outcome: &Outcome, took: Duration) {
+    pub(crate) fn count(&self, request: &Request, outcome: &Outcome, took: Duration) {
         let length = || Some(request.length);
         let bytes = match (request.command, outcome) {
             (Cmd::READ, Outcome::Found(_)) => length().map(|n| (metrics::Direction::Read, n)),
@@ -450,7 +450,7 @@ impl Export {
     }
 
     /// A session has ended: its requests that may still change data must not be overtaken by overlapping ones.
-    pub fn leave(&self, session: &Session) {
+    pub(crate) fn leave(&self, session: &Session) {
         self.orphans.adopt(session.id(), || {
             let mut ranges = self.core.backend.ranges_of(session.id());
             ranges.extend(self.orphans.waiting_of(session.id()));
@@ -467,23 +467,23 @@ impl Export {
 
     /// A session begins: whether its client was cut for a grow to that size, or less, and has yet to send again what it
     /// lost.
-    pub fn awaits(&self, peer: Peer, size: u64) -> bool {
+    pub(crate) fn awaits(&self, peer: Peer, size: u64) -> bool {
         self.returns.awaits(peer, size)
     }
 
     /// A request will not be answered.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.metrics.in_flight.dec();
         self.core.gate.tell();
     }
 
     /// A request of a session that is gone has been answered.
-    pub fn settle_orphan(&self, session: u64, cookie: Cookie) {
+    pub(crate) fn settle_orphan(&self, session: u64, cookie: Cookie) {
         self.orphans.settle(session, cookie);
     }
 
     /// Makes what was answered durable, with a FLUSH of the gateway's own.
-    pub async fn make_durable(&self) -> Result<(), Failure> {
+    pub(crate) async fn make_durable(&self) -> Result<(), Failure> {
         if !self.core.facts().flags.has(ExportFlags::SEND_FLUSH) {
             return Ok(());
         }
@@ -501,7 +501,7 @@ impl Export {
     }
 
     /// Lets the backend go: DISC to its lanes, or fsync and unlock. Requests in flight are finished first.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.end.send_replace(true);
         self.hooks.end();
         self.resizer.end().await;

@@ -8,7 +8,7 @@ use crate::listener::TooMany;
 
 /// Why an export can't be opened.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// The configuration has no such name.
     #[error("there is no export {export:?}: {why}")]
     Unknown {
@@ -90,7 +90,7 @@ pub enum OpenError {
 
 impl OpenError {
     /// The export that was asked for.
-    pub fn export(&self) -> &str {
+    pub(crate) fn export(&self) -> &str {
         match self {
             OpenError::Unknown { export, .. }
             | OpenError::Hidden { export, .. }
@@ -106,7 +106,7 @@ impl OpenError {
     }
 
     /// The sentence for a client: without addresses and other names of the inside.
-    pub fn for_client(&self) -> String {
+    pub(crate) fn for_client(&self) -> String {
         match self {
             OpenError::Unknown { export, .. }
             | OpenError::Hidden { export, .. }

@@ -46,7 +46,7 @@ impl Registry {
 
     /// Whether an export of the ledger is one that a client's name made up and that is not there any more: a look at it would
     /// make it anew.
-    pub async fn is_unmade(&self, name: &str) -> bool {
+    pub(crate) async fn is_unmade(&self, name: &str) -> bool {
         let Ok(config) = self.config().export_for(name) else { return false };
         match &config.backend {
             Backend::File { path, size: Some(_), .. } if !self.config().listable().any(|listed| listed == name) => {
@@ -58,7 +58,7 @@ impl Registry {
 
     /// Counts such an export no more. Whether that is so now: what is owed to it, or a client that makes it anew, keeps it on
     /// the books.
-    pub async fn forget_unmade(&self, name: &str) -> bool {
+    pub(crate) async fn forget_unmade(&self, name: &str) -> bool {
         if !self.is_unmade(name).await {
             return false;
         }

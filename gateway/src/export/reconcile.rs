@@ -19,7 +19,7 @@ const AT_A_TIME: usize = 8;
 
 /// What became of one export of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     /// It was measured.
     Measured {
         /// What counts of it.
@@ -43,7 +43,7 @@ pub enum Found {
 
 /// One export of the ledger, held against what there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Audited {
+pub(crate) struct Audited {
     /// What the ledger had on record.
     pub row: ExportRow,
     /// Held for a grow in flight.
@@ -62,7 +62,7 @@ impl Registry {
     ///
     /// # Errors
     /// The ledger can't be read.
-    pub async fn reconcile(self: &Arc<Self>, apply: bool) -> Result<Vec<Audited>, LedgerError> {
+    pub(crate) async fn reconcile(self: &Arc<Self>, apply: bool) -> Result<Vec<Audited>, LedgerError> {
         let before = self.ledger().snapshot().await?;
         let open: HashSet<String> = self.open_now().iter().map(|export| export.name().to_owned()).collect();
         let turns = Arc::new(Semaphore::new(AT_A_TIME));

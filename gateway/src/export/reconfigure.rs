@@ -66,7 +66,7 @@ fn has_same_file(one: &Resolved, other: &Resolved) -> bool {
 
 /// An export that was opened before its configuration is in force.
 #[derive(Debug)]
-pub struct Opened {
+pub(crate) struct Opened {
     entry: Arc<Entry>,
     export: Arc<Export>,
     /// It was counted before, by the ledger.
@@ -75,7 +75,7 @@ pub struct Opened {
 
 /// What a replacement has set going.
 #[derive(Debug)]
-pub struct Replaced {
+pub(crate) struct Replaced {
     /// What was opened beforehand.
     pub leases: Vec<Lease>,
     /// How many exports leave.
@@ -86,7 +86,7 @@ pub struct Replaced {
 
 impl Registry {
     /// What must not be done to those who are there: a sentence for each.
-    pub fn objections(&self, config: &Config) -> Vec<String> {
+    pub(crate) fn objections(&self, config: &Config) -> Vec<String> {
         let sessions = self.sessions().all();
         let entries: Vec<Arc<Entry>> = self.entries.iter().map(|entry| Arc::clone(entry.value())).collect();
         let mut objections = Vec::new();
@@ -122,7 +122,7 @@ impl Registry {
 
     /// Whether an export is to be opened before `config` is in force: it is the gateway's own disk, nobody has it open, and
     /// nobody who leaves has its file.
-    pub fn is_free(&self, next: &Resolved, config: &Config) -> bool {
+    pub(crate) fn is_free(&self, next: &Resolved, config: &Config) -> bool {
         next.backend.is_embedded()
             && self.config().export_for(next.name.as_str()).is_err()
             && self.entries.iter().all(|entry| {
@@ -133,7 +133,7 @@ impl Registry {
     }
 
     /// Waits until nobody who leaves has the file of this export any more. Cancel-safe: yes.
-    pub async fn files_are_let_go(&self, name: &str) {
+    pub(crate) async fn files_are_let_go(&self, name: &str) {
         let Ok(next) = self.config().export_for(name) else { return };
         let entries: Vec<Arc<Entry>> = self.entries.iter().map(|entry| Arc::clone(entry.value())).collect();
         for entry in entries.iter().filter(|entry| entry.is_leaving() && has_same_file(&entry.config(), &next)) {
@@ -142,7 +142,7 @@ impl Registry {
     }
 
     /// Opens an export that the configuration in force does not have.
-    pub async fn open_beforehand(&self, next: Resolved) -> Result<Opened, OpenError> {
+    pub(crate) async fn open_beforehand(&self, next: Resolved) -> Result<Opened, OpenError> {
         let counted = self.shared.book.size(&next.name).is_some();
         let opened = self.open_backend(&next).await;
         if opened.is_err() && !counted {
@@ -154,7 +154,7 @@ impl Registry {
     }
 
     /// Closes what was opened beforehand in vain. A file that was made for it stays.
-    pub async fn close_again(&self, opened: Opened) {
+    pub(crate) async fn close_again(&self, opened: Opened) {
         let Opened { entry, export, counted } = opened;
         export.close().await;
         let config = entry.config();
@@ -170,7 +170,7 @@ impl Registry {
 
     /// Puts `config` in force. From the return on everything that begins goes by it; sessions of what did not change never
     /// notice, and the others have until `over`.
-    pub fn replace(self: &Arc<Self>, config: Arc<Config>, opened: Vec<Opened>, over: Instant) -> Replaced {
+    pub(crate) fn replace(self: &Arc<Self>, config: Arc<Config>, opened: Vec<Opened>, over: Instant) -> Replaced {
         let (mut leaving, mut leases) = (Vec::new(), Vec::new());
         let (before, now) = {
             let mut active = self.active.write();
@@ -253,7 +253,7 @@ impl Registry {
     }
 
     /// Whether a session that has just begun, and was judged by `config`, may stay as it is.
-    pub fn still_admits(&self, session: &crate::session::Session, judged_by: &Arc<Config>) -> bool {
+    pub(crate) fn still_admits(&self, session: &crate::session::Session, judged_by: &Arc<Config>) -> bool {
         let now = self.active();
         Arc::ptr_eq(&now.config, judged_by) || now.admits(session, &session.identity())
     }

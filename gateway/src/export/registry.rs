@@ -81,7 +81,7 @@ impl Drop for Attempt<'_> {
 
 /// All exports.
 #[derive(Debug)]
-pub struct Registry {
+pub(crate) struct Registry {
     pub(super) active: RwLock<Arc<ActiveConfig>>,
     pub(super) entries: DashMap<String, Arc<Entry>>,
     pub(super) budgets: DashMap<String, Arc<TenantBudget>>,
@@ -109,7 +109,7 @@ pub(crate) struct Shared {
 
 impl Registry {
     /// With nothing open yet.
-    pub fn new(
+    pub(crate) fn new(
         config: Arc<Config>,
         pool: Arc<Pool>,
         shards: Shards,
@@ -151,17 +151,17 @@ impl Registry {
     }
 
     /// The configuration that is in force now. Whoever begins something keeps to what it was then.
-    pub fn config(&self) -> Arc<Config> {
+    pub(crate) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.active.read().config)
     }
 
     /// The ledger: what is counted, held and told.
-    pub fn ledger(&self) -> &Ledger {
+    pub(crate) fn ledger(&self) -> &Ledger {
         self.shared.notes.ledger()
     }
 
     /// What its tenants may have, and by whom.
-    pub fn allowances(&self) -> &Allowances {
+    pub(crate) fn allowances(&self) -> &Allowances {
         &self.allowances
     }
 
@@ -169,7 +169,7 @@ impl Registry {
     /// unknown outcome, until it is opened and measured. One that has left the configuration goes on counting against its
     /// tenant, for its bytes are still there. Answers those that are to be measured now: embedded ones, which is cheap, and
     /// those with a grow of unknown outcome. Within a runtime.
-    pub fn remember(&self, snapshot: &Snapshot) -> Vec<String> {
+    pub(crate) fn remember(&self, snapshot: &Snapshot) -> Vec<String> {
         let (mut measure, mut given, mut gone) = (Vec::new(), Vec::new(), 0_u32);
         let active = self.config();
         for row in &snapshot.exports {
@@ -205,34 +205,34 @@ impl Registry {
     }
 
     /// The threads that move requests.
-    pub fn shards(&self) -> &Shards {
+    pub(crate) fn shards(&self) -> &Shards {
         &self.shared.shards
     }
 
     /// The sessions that are open on any of them.
-    pub fn sessions(&self) -> &Arc<SessionTable> {
+    pub(crate) fn sessions(&self) -> &Arc<SessionTable> {
         &self.shared.sessions
     }
 
     /// The exports that could not be opened at the last attempt.
-    pub fn unopened(&self) -> Vec<Unopened> {
+    pub(crate) fn unopened(&self) -> Vec<Unopened> {
         let config = self.config();
         self.unopened.known(|name| config.export_for(name).is_ok())
     }
 
     /// How many exports are open.
-    pub fn open_exports(&self) -> usize {
+    pub(crate) fn open_exports(&self) -> usize {
         self.entries.len()
     }
 
     /// Opens an export, or joins those who have it open. Cancel-safe: yes; an attempt that nobody waits for is dropped.
-    pub async fn open(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
+    pub(crate) async fn open(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
         self.open_for(name, Opener::Operator).await
     }
 
     /// The same for a client that is about to be told what the export is: refused where the server is away, or came back
     /// different and others rely on what it was. Cancel-safe: yes.
-    pub async fn open_for_client(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
+    pub(crate) async fn open_for_client(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
         self.open_for(name, Opener::Client).await
     }
 
@@ -429,7 +429,7 @@ impl Registry {
     }
 
     /// The exports that are open now, by name. One that is being opened or closed is not among them.
-    pub fn open_now(&self) -> Vec<Arc<Export>> {
+    pub(crate) fn open_now(&self) -> Vec<Arc<Export>> {
         let entries: Vec<Arc<Entry>> = self.entries.iter().map(|e| Arc::clone(e.value())).collect();
         let mut open: Vec<Arc<Export>> =
             entries.iter().filter_map(|e| e.state.try_lock().ok().and_then(|s| s.export.clone())).collect();
@@ -438,12 +438,12 @@ impl Registry {
     }
 
     /// Whether an export of this name could be opened.
-    pub fn knows(&self, name: &str) -> Result<(), NoExport> {
+    pub(crate) fn knows(&self, name: &str) -> Result<(), NoExport> {
         self.config().export_for(name).map(|_| ())
     }
 
     /// Shows in the metrics what every tenant has.
-    pub fn tell_usage(&self) {
+    pub(crate) fn tell_usage(&self) {
         let unmeasured = self.unmeasured_exports();
         let tell = |slots: &Arc<TenantSlots>| {
             let unmeasured = unmeasured.get(slots.tenant()).copied().unwrap_or(0);
@@ -453,17 +453,17 @@ impl Registry {
     }
 
     /// Shows in the metrics how long requests have waited for their servers.
-    pub fn tell_waits(&self) {
+    pub(crate) fn tell_waits(&self) {
         self.open_now().iter().for_each(|export| export.tell_wait());
     }
 
     /// What a tenant has.
-    pub fn usage(&self, tenant: &TenantId) -> Option<Usage> {
+    pub(crate) fn usage(&self, tenant: &TenantId) -> Option<Usage> {
         self.shared.book.usage(tenant)
     }
 
     /// Closes every export, whoever uses it: the end of a drain.
-    pub async fn close_all(self: &Arc<Self>) {
+    pub(crate) async fn close_all(self: &Arc<Self>) {
         let entries: Vec<Arc<Entry>> = self.entries.iter().map(|e| Arc::clone(e.value())).collect();
         let mut closing = tokio::task::JoinSet::new();
         for entry in entries {

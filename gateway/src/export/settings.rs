@@ -15,7 +15,7 @@ use crate::target::Facts;
 
 /// How an export is configured, and what that comes to.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// As configured.
     pub config: Resolved,
     /// What its operator decided about its size, and its backend's own bounds.
@@ -24,7 +24,7 @@ pub struct Settings {
 
 /// Why an export can't be changed as it is: it has to be closed and opened again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct NeedsReopening {
+pub(crate) struct NeedsReopening {
     /// The keys of `[[export]]` that can't change under its clients; not empty.
     pub keys: Vec<&'static str>,
 }

@@ -17,7 +17,7 @@ const LET_GO: Duration = Duration::from_secs(1);
 
 /// How an export's sessions are to end; each order overrules those before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Teardown {
+pub(crate) enum Teardown {
     /// Not at all.
     #[default]
     Not,

@@ -7,7 +7,7 @@ use nbd_gateway_policy::types::{Bytes, Count, TenantId};
 
 /// A tenant that is over its quota from the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tight {
+pub(crate) struct Tight {
     tenant: TenantId,
     quota: Bytes,
     exports: usize,
@@ -27,7 +27,7 @@ impl fmt::Display for Tight {
 }
 
 /// All of them, by the sizes that the configuration says.
-pub fn tight(config: &Config) -> Vec<Tight> {
+pub(crate) fn tight(config: &Config) -> Vec<Tight> {
     let exports: Vec<(TenantId, u64)> = config
         .listable()
         .filter_map(|name| config.export_for(name).ok())

@@ -45,7 +45,7 @@ impl Registry {
     }
 
     /// How many of each tenant's count nothing because they could not be measured yet; tenants that have none are left out.
-    pub fn unmeasured_exports(&self) -> HashMap<TenantId, u32> {
+    pub(crate) fn unmeasured_exports(&self) -> HashMap<TenantId, u32> {
         let mut counts: HashMap<TenantId, u32> = HashMap::new();
         for (_, tenant) in self.unmeasured() {
             let count = counts.entry(tenant).or_default();
@@ -55,21 +55,21 @@ impl Registry {
     }
 
     /// Before anybody can grow: whose growth is to wait for the first look.
-    pub fn expect_looks(&self) {
+    pub(crate) fn expect_looks(&self) {
         let (unmeasured, initial_measurement) = (self.unmeasured(), &self.shared.book.initial_measurement);
         initial_measurement.only(&unmeasured);
         unmeasured.iter().for_each(|(export, tenant)| initial_measurement.expect(export, tenant));
     }
 
     /// Looks again at once: a tenant's exports, or its quota, are others now.
-    pub fn look_anew(&self) {
+    pub(crate) fn look_anew(&self) {
         self.expect_looks();
         self.to_look_at.notify_one();
     }
 
     /// Measures `remembered` and every export that counts nothing, until each has been measured once; then waits for those
     /// that another configuration brings, for ever. Cancel-safe: yes.
-    pub async fn measure_all(self: Arc<Self>, remembered: Vec<String>) {
+    pub(crate) async fn measure_all(self: Arc<Self>, remembered: Vec<String>) {
         let patience = || Backoff::new(AGAIN.0, AGAIN.1, RandomState::new().hash_one(0));
         let mut backoff = patience();
         let mut told = HashSet::new();

@@ -12,7 +12,7 @@ const MOST: usize = 1000;
 
 /// An export that could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unopened {
+pub(crate) struct Unopened {
     /// Its name.
     pub export: String,
     /// Why not, at the last attempt.

@@ -14,13 +14,13 @@ use crate::lane::{Dialer, LateWrites};
 use crate::resize::notes::Notes;
 
 /// The message of the log when the server is known to be over late writes.
-pub const OVER: &str = "the server is over the writes of lost connections";
+pub(crate) const OVER: &str = "the server is over the writes of lost connections";
 
 /// How long after a fence has failed it is used again: from, to.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// What the task needs.
-pub struct Keeper {
+pub(crate) struct Keeper {
     /// What it watches.
     pub late: Arc<LateWrites>,
     /// Whose.
@@ -39,7 +39,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// Keeps the guard, the fence and the mark. Never ends by itself: dropped when the lanes have ended. Cancel-safe: yes.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let mut fencing: Option<Pin<Box<dyn Future<Output = bool> + Send + '_>>> = None;
         let (mut again, mut pause) = (Instant::now(), AGAIN.0);
         loop {
@@ -91,7 +91,7 @@ impl Keeper {
 }
 
 /// Uses a fence, unless the server has ended anyway. Whether it is over what it received before. Cancel-safe: as the fence.
-pub async fn use_fence(late: &LateWrites, fence: &Fence, dialer: &Dialer, export: &ExportName) -> bool {
+pub(crate) async fn use_fence(late: &LateWrites, fence: &Fence, dialer: &Dialer, export: &ExportName) -> bool {
     let begun = Instant::now();
     match dialer.knock().await {
         Some(Ok(link)) => tell_over(export, late.connected(&link), "another process has the socket"),

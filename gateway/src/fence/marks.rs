@@ -41,7 +41,7 @@ struct Left {
 
 /// All exports' marks.
 #[derive(Debug)]
-pub struct Marks {
+pub(crate) struct Marks {
     ledger: Ledger,
     left: Mutex<HashMap<ExportName, Left>>,
     /// The file [`ALL`], and whether it was there at the start.
@@ -51,7 +51,7 @@ pub struct Marks {
 
 impl Marks {
     /// With what the ledger in `state` remembers; no directory: for tests.
-    pub fn new(ledger: Ledger, marks: &[Mark], state: Option<&Path>) -> Self {
+    pub(crate) fn new(ledger: Ledger, marks: &[Mark], state: Option<&Path>) -> Self {
         // The process that left them is over: this one has its lock.
         let lost = Instant::now();
         let left = |mark: &Mark| {
@@ -67,7 +67,7 @@ impl Marks {
 
     /// When requests that were left at a backend were lost, and the server that has them, if it is known which. None: none
     /// were left. Another export of the same backend counts too.
-    pub fn left(&self, export: &ExportName, backend: &str) -> Option<(Instant, Option<Server>)> {
+    pub(crate) fn left(&self, export: &ExportName, backend: &str) -> Option<(Instant, Option<Server>)> {
         let left = self.left.lock();
         let mut found: Vec<&Left> = left
             .iter()
@@ -83,7 +83,7 @@ impl Marks {
     }
 
     /// Marks an export before its first change; durable when it returns, or as good as can be.
-    pub async fn mark(&self, export: &ExportName, backend: &str, server: Option<&Server>) {
+    pub(crate) async fn mark(&self, export: &ExportName, backend: &str, server: Option<&Server>) {
         let mark = Mark { export: export.clone(), backend: backend.to_owned(), server: server.map(Server::to_string) };
         let error = match timeout(LIMIT, self.ledger.mark(mark)).await {
             Ok(Ok(())) => {
@@ -112,12 +112,12 @@ impl Marks {
     }
 
     /// Whether an earlier process, or an earlier opening, has left something of an export.
-    pub fn has(&self, export: &ExportName) -> bool {
+    pub(crate) fn has(&self, export: &ExportName) -> bool {
         self.left.lock().contains_key(export)
     }
 
     /// An export is closed, and every request was answered.
-    pub async fn unmark(&self, export: &ExportName) {
+    pub(crate) async fn unmark(&self, export: &ExportName) {
         self.left.lock().remove(export);
         if let Err(error) = self.ledger.unmark(vec![export.clone()]).await {
             tracing::debug!(export = export.as_str(), %error, "the mark stays; the next start holds writes back for nothing");
@@ -125,14 +125,14 @@ impl Marks {
     }
 
     /// An export is closed with requests that its server may still carry out: whoever opens it waits for them.
-    pub fn leave(&self, export: &ExportName, backend: &str, server: Option<Server>, lost: Instant) {
+    pub(crate) fn leave(&self, export: &ExportName, backend: &str, server: Option<Server>, lost: Instant) {
         let left = Left { backend: backend.to_owned(), server, lost, renewed: true };
         self.left.lock().insert(export.clone(), left);
     }
 
     /// Takes off what earlier processes left longer ago than any guard lasts, so that names of templates that nobody opens
     /// again do not stay for good. Cancel-safe: yes.
-    pub async fn sweep(&self) {
+    pub(crate) async fn sweep(&self) {
         tokio::time::sleep_until(self.begun + LONGEST).await;
         let old: Vec<ExportName> = {
             let mut left = self.left.lock();
@@ -145,7 +145,7 @@ impl Marks {
     }
 
     /// The end of the process: all exports are closed in order, or left.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let clean = self.left.lock().values().all(|left| !left.renewed);
         if let Some((path, _)) = self.all.as_ref().filter(|_| clean) {
             // Mostly it is not there.

@@ -19,16 +19,16 @@ use std::time::Duration;
 use nbd_gateway_config as config;
 use nbd_gateway_config::Resolved;
 
-pub use keeper::{Keeper, OVER, use_fence};
-pub use marks::Marks;
-pub use server::Server;
+pub(crate) use keeper::{Keeper, OVER, use_fence};
+pub(crate) use marks::Marks;
+pub(crate) use server::Server;
 
 use crate::command::{self, Call, Left};
 use crate::driver::{Driver, Order};
 
 /// An act after which a server carries out nothing that it received over an earlier connection.
 #[derive(Clone, Debug)]
-pub struct Fence {
+pub(crate) struct Fence {
     way: Way,
     order: Order,
 }
@@ -41,7 +41,7 @@ enum Way {
 
 impl Fence {
     /// The export's, if it has one; `order` tells which export it is, and what it was when it was opened.
-    pub fn of(config: &Resolved, driver: Option<&Driver>, order: Order) -> Option<Self> {
+    pub(crate) fn of(config: &Resolved, driver: Option<&Driver>, order: Order) -> Option<Self> {
         let way = match &config.fence {
             config::Fence::Off => return None,
             config::Fence::Command(words) => Way::Command { words: words.clone(), limit: config.resize.timeout },

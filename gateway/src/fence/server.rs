@@ -18,7 +18,7 @@ use crate::net::{Peer, Stream};
 
 /// The process behind a Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub(crate) struct Server {
     /// Which boot of the host it ran in; empty where the kernel does not say.
     boot: String,
     pid: i32,
@@ -29,13 +29,13 @@ pub struct Server {
 impl Server {
     /// The process at the other end of a connection. None over TCP, and for a process in a PID namespace that can't be
     /// seen from here.
-    pub fn of(stream: &Stream) -> Option<Self> {
+    pub(crate) fn of(stream: &Stream) -> Option<Self> {
         let Peer::Unix { pid: Some(pid), .. } = stream.identity() else { return None };
         (pid > 0).then(|| Self { boot: boot().to_owned(), pid, start: look_up(pid).map(|(start, _)| start) })
     }
 
     /// Whether the process may still run. Unknown counts as running.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         if self.boot != boot() {
             return false;
         }
@@ -51,7 +51,7 @@ impl Server {
     }
 
     /// Whether this process has ended, given the process that has its socket now.
-    pub fn ended_before(&self, now: &Self) -> bool {
+    pub(crate) fn ended_before(&self, now: &Self) -> bool {
         let same_start = match (self.start, now.start) {
             (Some(was), Some(is)) => was == is,
             // A launcher that has gone meanwhile looks like this too.
@@ -75,7 +75,7 @@ impl fmt::Display for Server {
 
 /// The text is not one that [`Server`] writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unreadable;
+pub(crate) struct Unreadable;
 
 impl FromStr for Server {
     type Err = Unreadable;

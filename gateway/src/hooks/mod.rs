@@ -35,7 +35,7 @@ const MOST: Duration = Duration::from_secs(60);
 
 /// The hooks of an open export.
 #[derive(Debug)]
-pub struct Hooks {
+pub(crate) struct Hooks {
     core: Arc<Core>,
     metrics: Arc<Metrics>,
     sessions: Arc<SessionTable>,
@@ -45,7 +45,12 @@ pub struct Hooks {
 
 impl Hooks {
     /// Starts those that are configured.
-    pub fn start(config: &Resolved, core: &Arc<Core>, metrics: &Arc<Metrics>, sessions: &Arc<SessionTable>) -> Self {
+    pub(crate) fn start(
+        config: &Resolved,
+        core: &Arc<Core>,
+        metrics: &Arc<Metrics>,
+        sessions: &Arc<SessionTable>,
+    ) -> Self {
         let (core, metrics, sessions) = (Arc::clone(core), Arc::clone(metrics), Arc::clone(sessions));
         let hooks = Self { core, metrics, sessions, running: Mutex::default() };
         hooks.adjust(&config.notify);
@@ -54,7 +59,7 @@ impl Hooks {
 
     /// Ends those that are not wanted any more and starts those that are new: these are told of sizes from now on. What
     /// stays goes on where it is.
-    pub fn adjust(&self, wanted: &[Hook]) {
+    pub(crate) fn adjust(&self, wanted: &[Hook]) {
         let mut running = self.running.lock();
         let mut before = std::mem::take(&mut *running);
         for (index, hook) in wanted.iter().enumerate() {
@@ -64,7 +69,7 @@ impl Hooks {
     }
 
     /// Ends all of them.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.running.lock().clear();
     }
 

@@ -17,7 +17,7 @@ use crate::tls::{BackendTls, TlsFault};
 
 /// Why a backend could not be reached.
 #[derive(Debug, thiserror::Error)]
-pub enum DialError {
+pub(crate) enum DialError {
     /// No connection.
     #[error("can't connect to backend {address}: {error}")]
     Connect {
@@ -66,12 +66,12 @@ pub enum DialError {
 
 impl DialError {
     /// Whether the backend is there and does not know the export's name.
-    pub fn is_unknown_name(&self) -> bool {
+    pub(crate) fn is_unknown_name(&self) -> bool {
         matches!(self, DialError::Handshake { error: HandshakeError::Refused { rep: Rep::ERR_UNKNOWN, .. }, .. })
     }
 
     /// Whether nobody listens there.
-    pub fn is_refused(&self) -> bool {
+    pub(crate) fn is_refused(&self) -> bool {
         match self {
             DialError::Connect { address, error } => match error.kind() {
                 io::ErrorKind::ConnectionRefused => true,
@@ -83,7 +83,7 @@ impl DialError {
     }
 
     /// Whether the backend was there and did not answer.
-    pub fn is_late(&self) -> bool {
+    pub(crate) fn is_late(&self) -> bool {
         matches!(self, DialError::Late { .. })
     }
 
@@ -105,7 +105,7 @@ const KNOCK: Duration = Duration::from_secs(1);
 
 /// How to reach one backend export.
 #[derive(Clone, Debug)]
-pub struct Dialer {
+pub(crate) struct Dialer {
     /// Where it listens.
     pub address: Address,
     /// The export's name there.
@@ -122,7 +122,7 @@ impl Dialer {
     /// The first connection of an export. A server that hangs up on something that is not needed, or answers it with nonsense,
     /// is tried once more without; the dialer that comes with the connection asks like the one that made it, so that later
     /// connections are like the first. Cancel-safe: as [`Dialer::dial`].
-    pub async fn open(&self) -> Result<(Connected, Self), DialError> {
+    pub(crate) async fn open(&self) -> Result<(Connected, Self), DialError> {
         let until = Instant::now() + self.limit;
         let error = match self.dial().await {
             Err(error) if !self.plain && error.is_about_extras() => error,
@@ -140,7 +140,7 @@ impl Dialer {
     }
 
     /// One connection, ready for transmission. Cancel-safe: yes, a half-made connection is closed.
-    pub async fn dial(&self) -> Result<Connected, DialError> {
+    pub(crate) async fn dial(&self) -> Result<Connected, DialError> {
         let (until, reached) = (Instant::now() + self.limit, Mutex::default());
         match tokio::time::timeout_at(until, self.handshake(until, &reached)).await {
             Ok(result) => result,
@@ -149,7 +149,7 @@ impl Dialer {
     }
 
     /// Looks who listens there, without a word. None: not to be seen within a second. Cancel-safe: yes.
-    pub async fn knock(&self) -> Option<Result<Link, DialError>> {
+    pub(crate) async fn knock(&self) -> Option<Result<Link, DialError>> {
         let made = Instant::now();
         let stream = tokio::time::timeout(KNOCK, Stream::connect(&self.address)).await.ok()?;
         let failed = |error| DialError::Connect { address: self.address.clone(), error };
@@ -175,7 +175,7 @@ impl Dialer {
 
     /// A connection that stays in its negotiation, and what the server says of the export there; size 0 is what some say of
     /// every export. Cancel-safe: as [`Dialer::dial`].
-    pub async fn watch(&self) -> Result<(Negotiation, Negotiated), DialError> {
+    pub(crate) async fn watch(&self) -> Result<(Negotiation, Negotiated), DialError> {
         let (until, reached) = (Instant::now() + self.limit, Mutex::default());
         let wishes = Wishes { goal: Goal::Watch, ..Wishes::go(self.export.clone()).only_what_is_needed() };
         match tokio::time::timeout_at(until, self.negotiate(wishes, until, &reached)).await {
@@ -186,7 +186,7 @@ impl Dialer {
 
     /// What the server says of the export on a connection that [`Dialer::watch`] made, to whichever export. Cancel-safe: no, the
     /// connection is of no further use.
-    pub async fn ask(&self, negotiation: &mut Negotiation) -> Result<Negotiated, DialError> {
+    pub(crate) async fn ask(&self, negotiation: &mut Negotiation) -> Result<Negotiated, DialError> {
         negotiation.client.ask_info(&self.export);
         match tokio::time::timeout(self.limit, negotiation.go_on()).await {
             Ok(Ok(Some(negotiated))) => Ok(negotiated),
@@ -228,7 +228,7 @@ impl Dialer {
 
 /// A connection whose handshake is under way.
 #[derive(Debug)]
-pub struct Negotiation {
+pub(crate) struct Negotiation {
     address: Address,
     client: Client,
     stream: Stream,
@@ -238,7 +238,7 @@ pub struct Negotiation {
 
 impl Negotiation {
     /// Leaves in order, if the server takes it at once. Cancel-safe: yes.
-    pub async fn leave(mut self) {
+    pub(crate) async fn leave(mut self) {
         let abort = async {
             self.client.abort();
             self.send().await.is_ok() && self.stream.close().await.is_ok()

@@ -51,7 +51,7 @@ struct Played {
 
 /// Plays a backend that sends `data`, at once and in pieces. The first byte chooses the framing, and whether the rest is
 /// sent as it is or is a script of chunks: which request, type, flags, length, payload, ….
-pub fn fuzz_replies(data: &[u8]) {
+pub(crate) fn fuzz_replies(data: &[u8]) {
     let [choice, piece, data @ ..] = data else { return };
     let framing = framing(*choice);
     let stream = if choice & 0x80 == 0 { data.to_vec() } else { script(framing, data) };
@@ -273,7 +273,7 @@ fn put_event(framing: Framing, event: &Event, out: &mut Vec<u8>) {
 }
 
 /// Every event in every framing that has it: each request answered well, in pieces, and with an error.
-pub fn fuzz_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
     let error = |offset| Body::Error { errno: Errno::EIO, message: "bad sector".to_owned(), offset };
     let mut seeds = Vec::new();
     for (choice, framing) in [(0, Framing::Simple), (1, Framing::Structured), (2, Framing::Extended)] {

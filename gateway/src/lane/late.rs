@@ -14,7 +14,7 @@
 //! That the copy was answered does not end a late write: the first copy may land after it. A READ need not wait for one
 //! that is sent again or was answered: both copies have the same bytes, and nothing newer is sent there.
 //!
-//! Who knows that the server is over it tells so by [`ended`](LateWrites::ended), [`refused`](LateWrites::refused),
+//! Who knows that the server is over it tells so by [`refused`](LateWrites::refused),
 //! [`connected`](LateWrites::connected), [`fenced`](LateWrites::fenced) or [`expire`](LateWrites::expire). This file decides
 //! nothing of that, and has no task.
 //!
@@ -43,7 +43,7 @@ const MOST: usize = 4096;
 
 /// Where a connection came from.
 #[derive(Clone, Debug)]
-pub struct Link {
+pub(crate) struct Link {
     /// When dialling began.
     pub made: Instant,
     /// The process that answered, on a Unix socket.
@@ -52,7 +52,7 @@ pub struct Link {
 
 impl Link {
     /// A connection that is dialled now.
-    pub fn new(server: Option<Server>) -> Self {
+    pub(crate) fn new(server: Option<Server>) -> Self {
         Self { made: Instant::now(), server }
     }
 }
@@ -135,7 +135,7 @@ impl Inner {
 
 /// The late writes of one export, shared by its lanes.
 #[derive(Debug)]
-pub struct LateWrites {
+pub(crate) struct LateWrites {
     /// [`LATE`], [`UNMARKED`]; 0, nearly always: the way of a request looks at this and no further.
     state: AtomicU8,
     inner: Mutex<Inner>,
@@ -174,7 +174,7 @@ pub(super) fn reach(request: &Request) -> Option<(u64, u64)> {
 
 impl LateWrites {
     /// With a guard, and perhaps a fence.
-    pub fn new(guard: Duration, fence: bool) -> Arc<Self> {
+    pub(crate) fn new(guard: Duration, fence: bool) -> Arc<Self> {
         let late = Self::default();
         *late.inner.lock() = Inner { guard, fence, ..Inner::default() };
         Arc::new(late)
@@ -190,21 +190,21 @@ impl LateWrites {
     }
 
     /// The export was opened, with that server; the ledger is to have a mark before its data is changed.
-    pub fn marks(&self, server: Option<Server>) {
+    pub(crate) fn marks(&self, server: Option<Server>) {
         let mut inner = self.inner.lock();
         (inner.marks, inner.server) = (true, server);
         self.state.fetch_or(UNMARKED, Ordering::AcqRel);
     }
 
     /// If a request waits for the mark: the server that it is to name.
-    pub fn mark_wanted(&self) -> Option<Option<Server>> {
+    pub(crate) fn mark_wanted(&self) -> Option<Option<Server>> {
         let inner = self.inner.lock();
         let unmarked = self.state.load(Ordering::Acquire) & UNMARKED != 0;
         (unmarked && inner.mark_wanted).then(|| inner.server.clone())
     }
 
     /// The ledger has the mark, with this server.
-    pub fn marked(&self, server: Option<&Server>) {
+    pub(crate) fn marked(&self, server: Option<&Server>) {
         let mut inner = self.inner.lock();
         if inner.server.as_ref() == server {
             inner.mark_wanted = false;
@@ -214,34 +214,34 @@ impl LateWrites {
     }
 
     /// Whether the ledger has a mark of this opening.
-    pub fn has_mark(&self) -> bool {
+    pub(crate) fn has_mark(&self) -> bool {
         self.inner.lock().has_mark
     }
 
     /// How long after a loss the server is taken to be over what it had received.
-    pub fn guard(&self) -> Duration {
+    pub(crate) fn guard(&self) -> Duration {
         self.inner.lock().guard
     }
 
     /// Whether there are late writes that a fence would end.
-    pub fn wants_fence(&self) -> bool {
+    pub(crate) fn wants_fence(&self) -> bool {
         let inner = self.inner.lock();
         inner.fence && inner.list.iter().any(|late| !late.over)
     }
 
     /// A fence was used, or can't be now: backends may be dialled again.
-    pub fn fence_tried(&self) {
+    pub(crate) fn fence_tried(&self) {
         self.fencing.send_if_modified(|fencing| std::mem::replace(fencing, false));
     }
 
     /// Goes by another guard from now on.
-    pub fn set_guard(&self, guard: Duration) {
+    pub(crate) fn set_guard(&self, guard: Duration) {
         self.inner.lock().guard = guard;
         self.news.notify_one();
     }
 
     /// Whether anything may have to wait.
-    pub fn any(&self) -> bool {
+    pub(crate) fn any(&self) -> bool {
         self.state.load(Ordering::Acquire) != 0
     }
 
@@ -359,19 +359,14 @@ impl LateWrites {
         over
     }
 
-    /// The server has ended. How many late writes it was over by that.
-    pub fn ended(&self) -> usize {
-        self.over_where(|_| true)
-    }
-
     /// Nobody listens where the backend was. A process that is known and still runs may only have closed its socket, and
     /// be about to finish.
-    pub fn refused(&self) -> usize {
+    pub(crate) fn refused(&self) -> usize {
         self.over_where(|late| late.link.server.as_ref().is_none_or(|server| !server.is_alive()))
     }
 
     /// A connection has been made.
-    pub fn connected(&self, link: &Link) -> usize {
+    pub(crate) fn connected(&self, link: &Link) -> usize {
         let Some(now) = &link.server else { return 0 };
         let ended = |was: &Server| was.ended_before(now);
         {
@@ -388,20 +383,20 @@ impl LateWrites {
     }
 
     /// A fence that began at `begun` has succeeded.
-    pub fn fenced(&self, begun: Instant) -> usize {
+    pub(crate) fn fenced(&self, begun: Instant) -> usize {
         self.inner.lock().fenced = Some(begun);
         self.over_where(|late| late.link.made < begun)
     }
 
     /// The guard of some is over; the next one's is at the moment that this returns.
-    pub fn expire(&self) -> (usize, Option<Instant>) {
+    pub(crate) fn expire(&self) -> (usize, Option<Instant>) {
         let (now, guard) = (Instant::now(), self.inner.lock().guard);
         let over = self.over_where(|late| late.lost + guard <= now);
         (over, self.inner.lock().deadline())
     }
 
     /// An earlier process, or an earlier opening, may have left requests anywhere, at the latest at `lost`.
-    pub fn suspect(&self, lost: Instant, server: Option<Server>) {
+    pub(crate) fn suspect(&self, lost: Instant, server: Option<Server>) {
         let mut inner = self.inner.lock();
         if inner.guard.is_zero() {
             return;
@@ -415,7 +410,7 @@ impl LateWrites {
     }
 
     /// The last loss of those that the server is not known to be over.
-    pub fn outstanding(&self) -> Option<(Instant, Option<Server>)> {
+    pub(crate) fn outstanding(&self) -> Option<(Instant, Option<Server>)> {
         let inner = self.inner.lock();
         let last = inner.list.iter().filter(|late| !late.over).max_by_key(|late| late.lost)?;
         let one = inner.list.iter().all(|late| late.link.server == last.link.server);
@@ -423,30 +418,25 @@ impl LateWrites {
     }
 
     /// How many there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.inner.lock().list.len()
     }
 
     /// Whether a RESIZE was lost that the server may still carry out.
-    pub fn has_resize(&self) -> bool {
+    pub(crate) fn has_resize(&self) -> bool {
         self.state.load(Ordering::Acquire) & LATE != 0
             && self.inner.lock().list.iter().any(|late| late.resize && !late.over)
     }
 
     /// Such a RESIZE turned out to be done.
-    pub fn resize_confirmed(&self) {
+    pub(crate) fn resize_confirmed(&self) {
         if self.clear_where(|late| late.resize, |late| (late.over, late.again) = (true, false)) > 0 {
             self.news.notify_one();
         }
     }
 
-    /// Whether one may change what lies past `end`.
-    pub fn beyond(&self, end: u64) -> bool {
-        self.state.load(Ordering::Acquire) & LATE != 0 && self.inner.lock().list.iter().any(|late| late.to > end)
-    }
-
     /// Waits until none overlaps `from..to`. Cancel-safe: yes.
-    pub async fn clear_of(&self, from: u64, to: u64) {
+    pub(crate) async fn clear_of(&self, from: u64, to: u64) {
         loop {
             let cleared = self.cleared.notified();
             tokio::pin!(cleared);
@@ -460,19 +450,14 @@ impl LateWrites {
         }
     }
 
-    /// Waits until the server is known to be over some, or a copy is answered. Cancel-safe: yes.
-    pub async fn cleared(&self) {
-        self.cleared.notified().await;
-    }
-
     /// Waits for something to do: a deadline may have come nearer, a fence or the mark is wanted, or something can be
     /// sent. Cancel-safe: yes.
-    pub async fn news(&self) {
+    pub(crate) async fn news(&self) {
         self.news.notified().await;
     }
 
     /// Has each lane send what waited and need not wait any more.
-    pub fn send_what_may_be(&self) {
+    pub(crate) fn send_what_may_be(&self) {
         self.lanes().iter().for_each(|lane| lane.send_what_may_be());
     }
 

@@ -25,7 +25,7 @@ impl Default for Diary {
 
 /// A lane as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub(crate) struct Look {
     /// Whether it is connected.
     pub up: bool,
     /// When it was connected, or when it no longer was.
@@ -46,7 +46,7 @@ pub struct Look {
 
 impl Lane {
     /// How it is.
-    pub fn look(&self) -> Look {
+    pub(crate) fn look(&self) -> Look {
         let (in_flight, oldest, failing) = {
             let table = self.table.lock();
             (table.len(), table.oldest(), table.down().map(String::from))

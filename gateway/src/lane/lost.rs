@@ -24,7 +24,7 @@ use crate::request::{Failure, Finished};
 
 /// What an export does when its backend's connection is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OnLoss {
+pub(crate) struct OnLoss {
     /// How long requests wait for the backend to come back; zero: they fail at once.
     pub hold: Duration,
     /// Whether answered writes outlive the connection (a server that still runs, with its page cache).

@@ -1,7 +1,7 @@
 //! Connections to one backend server, each shared by many sessions.
 //!
 //! A [`Lane`] outlives its connection: requests in flight stay in its table when the connection is lost, and are sent again
-//! or failed by one set of rules (`lost`). Whoever appends requests writes them; the lane's own task ([`run`]) reads the
+//! or failed by one set of rules (`lost`). Whoever appends requests writes them; the lane's own task ([`mod@run`]) reads the
 //! replies and finishes the jobs. Keeps: exactly one reply (8), replay (7), several lanes only with CAN_MULTI_CONN (9).
 
 mod decode;
@@ -23,24 +23,24 @@ use std::task::Waker;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-pub use dial::{DialError, Dialer, Negotiation};
+pub(crate) use dial::{DialError, Dialer, Negotiation};
 #[doc(hidden)]
-pub use fuzz::{fuzz_replies, fuzz_seeds};
-pub use late::{LateWrites, Link};
-pub use look::Look;
-pub use lost::OnLoss;
-pub use run::{Connected, Life, Owner, run};
+pub(crate) use fuzz::{fuzz_replies, fuzz_seeds};
+pub(crate) use late::{LateWrites, Link};
+pub(crate) use look::Look;
+pub(crate) use lost::OnLoss;
+pub(crate) use run::{Connected, Life, Owner, run};
 
 use crate::net::{Outbox, Written};
 use crate::proto::{Cookie, Errno};
 use crate::request::{Failure, Finished, Job};
 
-pub use crate::request::Heard;
+pub(crate) use crate::request::Heard;
 use table::Table;
 
 /// What the lanes of one export share: a clock of events, and what is answered but not yet known durable.
 #[derive(Debug, Default)]
-pub struct Durability {
+pub(crate) struct Durability {
     /// Orders sendings and answers across lanes.
     clock: AtomicU64,
     /// Number of writes answered.
@@ -57,7 +57,7 @@ impl Durability {
     }
 
     /// How many times answered writes may have been lost.
-    pub fn losses(&self) -> u64 {
+    pub(crate) fn losses(&self) -> u64 {
         self.losses.load(Ordering::Acquire)
     }
 
@@ -82,7 +82,7 @@ impl Durability {
 
 /// One backend connection, past, present or to come.
 #[derive(Debug)]
-pub struct Lane {
+pub(crate) struct Lane {
     table: Mutex<Table>,
     out: Outbox,
     durability: Arc<Durability>,
@@ -104,7 +104,7 @@ pub struct Lane {
 
 impl Lane {
     /// A lane that is not yet connected: requests wait.
-    pub fn new(durability: Arc<Durability>, late: Arc<LateWrites>) -> Arc<Self> {
+    pub(crate) fn new(durability: Arc<Durability>, late: Arc<LateWrites>) -> Arc<Self> {
         let lane = Arc::new(Self {
             table: Mutex::new(Table::default()),
             out: Outbox::default(),
@@ -124,7 +124,7 @@ impl Lane {
 
     /// Takes a batch: sends it, keeps it until the connection is back, or fails it if the backend is given up.
     /// One vectored write for all of it, unless another task is writing: then that one takes it along.
-    pub fn submit(&self, jobs: &mut Vec<Job>, finished: &mut Finished) {
+    pub(crate) fn submit(&self, jobs: &mut Vec<Job>, finished: &mut Finished) {
         let down = {
             let mut table = self.table.lock();
             match table.down() {
@@ -178,13 +178,13 @@ impl Lane {
     }
 
     /// Requests in flight.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.table.lock().len()
     }
 
     /// A task of the gateway's own has given up waiting: what it has with the backend in `from..to` holds back whatever
     /// overlaps it until it is answered.
-    pub fn left_behind(&self, from: u64, to: u64) {
+    pub(crate) fn left_behind(&self, from: u64, to: u64) {
         let link = self.link.lock().clone();
         let mut table = self.table.lock();
         for slot in table.abandoned(from, to) {
@@ -195,13 +195,13 @@ impl Lane {
     }
 
     /// Whether a request past `end` is in flight.
-    pub fn beyond(&self, end: u64) -> bool {
+    pub(crate) fn beyond(&self, end: u64) -> bool {
         self.table.lock().beyond(end)
     }
 
     /// Replaces the connection by a new one: what was sent is answered, a FLUSH makes it durable, what comes meanwhile
     /// waits. Cancel-safe: yes, it is still replaced.
-    pub async fn renew(&self) {
+    pub(crate) async fn renew(&self) {
         let mut ups = self.ups.subscribe();
         ups.mark_unchanged();
         self.renew.store(true, Ordering::Release);
@@ -212,7 +212,7 @@ impl Lane {
 
     /// Takes the lane aside: what was sent is answered, a FLUSH makes it durable, the connection is closed and no other one
     /// made until [`resume`](Self::resume); requests wait. Cancel-safe: yes, it still goes aside.
-    pub async fn step_aside(&self) {
+    pub(crate) async fn step_aside(&self) {
         self.aside.send_replace(true);
         self.renew.store(true, Ordering::Release);
         self.wake();
@@ -222,7 +222,7 @@ impl Lane {
     }
 
     /// Lets the lane connect again; returns once it has. Cancel-safe: yes, it still connects.
-    pub async fn resume(&self) {
+    pub(crate) async fn resume(&self) {
         let mut ups = self.ups.subscribe();
         ups.mark_unchanged();
         if self.aside.send_replace(false) {
@@ -232,7 +232,7 @@ impl Lane {
     }
 
     /// The ranges of requests in flight that may change data and belong to this session.
-    pub fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+    pub(crate) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
         self.table.lock().ranges_of(session)
     }
 }

@@ -25,7 +25,7 @@ use crate::request::{Failure, Finished, Job, Request};
 
 /// A connection in transmission.
 #[derive(Debug)]
-pub struct Connected {
+pub(crate) struct Connected {
     /// What was agreed on.
     pub negotiated: Negotiated,
     /// The socket.
@@ -38,7 +38,7 @@ pub struct Connected {
 
 impl Connected {
     /// Ends a connection that was only made to look.
-    pub async fn goodbye(mut self) {
+    pub(crate) async fn goodbye(mut self) {
         let mut disc = Vec::new();
         let header =
             RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie: Cookie(0), offset: 0, length: 0 };
@@ -51,7 +51,7 @@ impl Connected {
 }
 
 /// Who decides about a lane's connections, and is told of them.
-pub trait Owner: Send + Sync {
+pub(crate) trait Owner: Send + Sync {
     /// Whether a new connection may take the place of the one lost; an error says why not.
     fn fits(&self, new: &Negotiated) -> Result<(), String>;
     /// A connection is up, the first one or a later one.
@@ -63,7 +63,7 @@ pub trait Owner: Send + Sync {
 }
 
 /// What a lane needs to live.
-pub struct Life {
+pub(crate) struct Life {
     /// How to reach the backend again.
     pub dialer: Dialer,
     /// What to do when it is lost.
@@ -147,7 +147,7 @@ impl Away {
 }
 
 /// Runs a lane from its first connection to its end. Cancel-safe: no; dropped, its jobs in flight fail with EIO.
-pub async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
+pub(crate) async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
     let mut connected = Some(first);
     let mut finished = Finished::default();
     let mut away = Away::default();

@@ -54,7 +54,7 @@ impl Handed {
 
 /// Sockets handed over by a service manager; read once, at the start, and kept to the end: a listener that was taken out of
 /// the configuration can come back.
-pub struct Inherited {
+pub(crate) struct Inherited {
     names: Vec<String>,
     fds: ListenFd,
     handed: HashMap<String, Vec<Handed>>,
@@ -62,7 +62,7 @@ pub struct Inherited {
 
 impl Inherited {
     /// What the environment says.
-    pub fn from_env() -> Self {
+    pub(crate) fn from_env() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let fds = ListenFd::from_env();
         Self { names: named(&names, fds.len()), fds, handed: HashMap::new() }

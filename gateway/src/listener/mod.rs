@@ -17,9 +17,9 @@ use nbd_gateway_metrics::ListenerMetrics;
 use tokio::sync::watch;
 
 use accepting::Accepting;
-pub use inherited::Inherited;
+pub(crate) use inherited::Inherited;
 pub(crate) use places::Origin;
-pub use places::{Handshake, Place, Places, TooMany};
+pub(crate) use places::{Handshake, Place, Places, TooMany};
 pub(crate) use socket_file::{SocketFile, clear_way};
 
 use crate::net::Listening;
@@ -27,7 +27,7 @@ use crate::session::Front;
 
 /// Why a listener can't be had.
 #[derive(Debug, thiserror::Error)]
-pub enum BindError {
+pub(crate) enum BindError {
     /// The address is taken, not ours, or not to be had.
     #[error("can't listen on {address}: {error}")]
     Bind {
@@ -66,7 +66,7 @@ pub enum BindError {
 
 /// A listener that is bound.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     /// The address as configured: the metrics' label.
     pub label: String,
     /// What it is as a URI, with the port that the kernel chose.
@@ -79,7 +79,7 @@ pub struct Bound {
 impl Bound {
     /// Binds one address; takes all sockets of a name of systemd's, so at least one is given back. With `only_v6`, `[::]`
     /// takes no IPv4 connections. Within a runtime.
-    pub async fn bind(
+    pub(crate) async fn bind(
         address: &ListenAddress,
         only_v6: bool,
         backlog: u32,
@@ -112,7 +112,7 @@ impl Bound {
     }
 
     /// The same, with an URI that asks for TLS if clients have to.
-    pub fn announced_as(mut self, secure: bool) -> Self {
+    pub(crate) fn announced_as(mut self, secure: bool) -> Self {
         if secure && let Some(rest) = self.uri.strip_prefix("nbd") {
             self.uri = format!("nbds{rest}");
         }
@@ -121,7 +121,7 @@ impl Bound {
 
     /// Accepts until `drain` turns true, or nobody says any more what connections go by: the listener has been taken out.
     /// Each connection is served in a task of its own, by the front that is there when it comes.
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         mut front: watch::Receiver<Arc<Front>>,
         metrics: ListenerMetrics,

@@ -50,7 +50,7 @@ impl Origin {
 
 /// The places of one listening socket.
 #[derive(Debug)]
-pub struct Places {
+pub(crate) struct Places {
     state: Mutex<State>,
     /// Told when a handshake ends.
     freed: Notify,
@@ -82,7 +82,7 @@ struct Slot {
 
 impl Places {
     /// So many of each.
-    pub fn new(most_handshakes: u32, most_sessions: u32, metrics: Option<ListenerMetrics>) -> Arc<Self> {
+    pub(crate) fn new(most_handshakes: u32, most_sessions: u32, metrics: Option<ListenerMetrics>) -> Arc<Self> {
         let state = State {
             most_handshakes: count(most_handshakes),
             most_sessions: count(most_sessions),
@@ -95,13 +95,13 @@ impl Places {
     }
 
     /// So many of each from now on. Nobody who is there is closed for it.
-    pub fn change(&self, most_handshakes: u32, most_sessions: u32) {
+    pub(crate) fn change(&self, most_handshakes: u32, most_sessions: u32) {
         let mut state = self.state.lock();
         (state.most_handshakes, state.most_sessions) = (count(most_handshakes), count(most_sessions));
     }
 
     /// A place for a handshake with `peer`, perhaps that of an older one, which ends. None: nobody may be evicted yet.
-    pub fn begin(self: &Arc<Self>, peer: Peer) -> Option<Handshake> {
+    pub(crate) fn begin(self: &Arc<Self>, peer: Peer) -> Option<Handshake> {
         let origin = Origin::of(peer);
         let mut state = self.state.lock();
         let own = state.handshakes.get(&origin).map_or(0, BTreeMap::len);
@@ -130,7 +130,7 @@ impl Places {
 
     /// Ends the oldest handshake of the origin that has most, for descriptors are short. Whether there was one
     /// that may be ended.
-    pub fn evict_one(&self) -> bool {
+    pub(crate) fn evict_one(&self) -> bool {
         let mut state = self.state.lock();
         let evicted = state.largest().and_then(|largest| state.evict(largest, Instant::now())).is_some();
         if evicted {
@@ -145,7 +145,7 @@ impl Places {
 
     /// Waits until a handshake has ended since the last call, or one may have become old enough to be evicted. Cancel-safe:
     /// yes.
-    pub async fn freed(&self) {
+    pub(crate) async fn freed(&self) {
         // Whoever became old enough since is found at the next look.
         let _ = tokio::time::timeout(GRACE / 20, self.freed.notified()).await;
     }
@@ -191,7 +191,7 @@ impl State {
 
 /// A handshake's place; given back when this is dropped.
 #[derive(Debug)]
-pub struct Handshake {
+pub(crate) struct Handshake {
     places: Arc<Places>,
     origin: Origin,
     at: u64,
@@ -202,7 +202,7 @@ pub struct Handshake {
 
 impl Handshake {
     /// What ends when its place is another's, and then never again.
-    pub fn evicted(&mut self) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn evicted(&mut self) -> impl Future<Output = ()> + use<> {
         let evicted = self.evicted.take();
         async move {
             let told = match evicted {
@@ -216,7 +216,7 @@ impl Handshake {
     }
 
     /// Whether the gateway works for it now. While it does, others give way first.
-    pub fn busy(&self, busy: bool) {
+    pub(crate) fn busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Release);
     }
 
@@ -224,7 +224,7 @@ impl Handshake {
     ///
     /// # Errors
     /// How many there may be, and are.
-    pub fn session(&self, tenant: &TenantId, others: bool) -> Result<Place, TooMany> {
+    pub(crate) fn session(&self, tenant: &TenantId, others: bool) -> Result<Place, TooMany> {
         let mut state = self.places.state.lock();
         let most = state.most_sessions;
         let share = if others { most.saturating_sub(most / 8) } else { most };
@@ -241,7 +241,7 @@ impl Handshake {
 
 /// Why a listener has no place for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TooMany {
+pub(crate) enum TooMany {
     /// All are taken.
     #[error("the listener is at sessions-per-listener ({0}); try again when a session has ended")]
     Sessions(usize),
@@ -261,7 +261,7 @@ impl Drop for Handshake {
 
 /// A session's place; given back when this is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     places: Arc<Places>,
     tenant: TenantId,
 }

@@ -4,7 +4,7 @@
 //! bounded time with bounded memory. A connection on which a call failed by anything but [`QmpError::Refused`] is of no
 //! more use. qemu serves one client of a QMP socket at a time; the next waits for its greeting.
 
-pub mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -22,13 +22,13 @@ use tokio::time::{Instant, timeout_at};
 use wire::{Decoder, Message};
 
 /// How long the greeting may take: somebody else who is connected may be just finishing.
-pub const GREETING: Duration = Duration::from_secs(5);
+pub(crate) const GREETING: Duration = Duration::from_secs(5);
 /// How long a command may take that does not wait for a disk.
-pub const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
-pub enum QmpError {
+pub(crate) enum QmpError {
     /// No connection.
     #[error("can't connect to the QMP socket {socket}: {error}; is that qemu running?", socket = socket.display())]
     Connect {
@@ -81,12 +81,12 @@ Span(GREETING),
 
 impl QmpError {
     /// Whether qemu does not have the command at all.
-    pub fn is_unknown_command(&self) -> bool {
+    pub(crate) fn is_unknown_command(&self) -> bool {
         matches!(self, Self::Refused { class, .. } if class == "CommandNotFound")
     }
 
     /// What qemu said, if it refused.
-    pub fn refusal(&self) -> Option<&str> {
+    pub(crate) fn refusal(&self) -> Option<&str> {
         match self {
             Self::Refused { desc, .. } => Some(desc),
             Self::Connect { .. } | Self::Busy { .. } | Self::Broken { .. } | Self::Late { .. } => None,
@@ -96,7 +96,7 @@ impl QmpError {
 
 /// A qemu that takes commands.
 #[derive(Debug)]
-pub struct Qemu {
+pub(crate) struct Qemu {
     socket: PathBuf,
     stream: UnixStream,
     decoder: Decoder,
@@ -105,7 +105,7 @@ pub struct Qemu {
 
 impl Qemu {
     /// Connects, waits to be served, and leaves the negotiation. Cancel-safe: yes.
-    pub async fn connect(socket: &Path) -> Result<Self, QmpError> {
+    pub(crate) async fn connect(socket: &Path) -> Result<Self, QmpError> {
         let failed = |error| QmpError::Connect { socket: socket.to_owned(), error };
         let stream = match UnixStream::connect(socket).await {
             // The queue of those who wait to be served is full.
@@ -127,13 +127,13 @@ impl Qemu {
 
     /// The process at the other end: the one that listens, if it is on this host and in a PID namespace that is seen from
     /// here. One that was handed the socket is hidden behind who handed it over.
-    pub fn process(&self) -> Option<i32> {
+    pub(crate) fn process(&self) -> Option<i32> {
         self.stream.peer_cred().ok()?.pid()
     }
 
     /// Carries out one command. Cancel-safe: no: dropped, the command may still be carried out, and the connection is of
     /// no more use.
-    pub async fn execute(
+    pub(crate) async fn execute(
         &mut self,
         command: &'static str,
         arguments: Value,
@@ -185,7 +185,7 @@ impl Qemu {
     }
 
     /// The size of a block node in bytes, if there is such a node.
-    pub async fn size_of(&mut self, node: &str) -> Result<Option<u64>, QmpError> {
+    pub(crate) async fn size_of(&mut self, node: &str) -> Result<Option<u64>, QmpError> {
         let nodes = self.execute("query-named-block-nodes", json!({ "flat": true }), SOON).await?;
         let found = nodes.as_array().into_iter().flatten().find(|it| it.get("node-name") == Some(&json!(node)));
         Ok(found.and_then(|it| it.pointer("/image/virtual-size")).and_then(Value::as_u64))

@@ -5,11 +5,11 @@ use bytes::{Buf, BytesMut};
 use serde_json::{Value, json};
 
 /// The longest line that is taken, in bytes: a description of every node of a large qemu is far below it.
-pub const LONGEST: usize = 4 << 20;
+pub(crate) const LONGEST: usize = 4 << 20;
 
 /// One message from qemu.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Message {
+pub(crate) enum Message {
     /// The first: qemu serves this client now.
     Greeting,
     /// A command was carried out, or not.
@@ -25,7 +25,7 @@ pub enum Message {
 
 /// An error that qemu answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// `GenericError`, `CommandNotFound` and so on.
     pub class: String,
     /// qemu's sentence.
@@ -34,7 +34,7 @@ pub struct Fault {
 
 /// Why a stream cannot be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
+pub(crate) enum Unreadable {
     /// No line ends where the longest would.
     #[error("a line of more than {LONGEST} bytes")]
     TooLong,
@@ -45,7 +45,7 @@ pub enum Unreadable {
 
 /// Takes bytes, gives messages.
 #[derive(Debug, Default)]
-pub struct Decoder {
+pub(crate) struct Decoder {
     buffer: BytesMut,
     /// How much of the buffer is known to hold no end of a line.
     searched: usize,
@@ -53,13 +53,13 @@ pub struct Decoder {
 
 impl Decoder {
     /// Where received bytes are to be appended.
-    pub fn room(&mut self) -> &mut BytesMut {
+    pub(crate) fn room(&mut self) -> &mut BytesMut {
         self.buffer.reserve(8192);
         &mut self.buffer
     }
 
     /// The next whole message, if there is one.
-    pub fn poll_message(&mut self) -> Result<Option<Message>, Unreadable> {
+    pub(crate) fn poll_message(&mut self) -> Result<Option<Message>, Unreadable> {
         loop {
             let fresh = self.buffer.get(self.searched..).unwrap_or_default();
             let Some(end) = fresh.iter().position(|byte| *byte == b'\n').map(|at| self.searched + at) else {
@@ -102,7 +102,7 @@ fn read(line: &[u8]) -> Result<Message, Unreadable> {
 }
 
 /// A command as a line.
-pub fn command(name: &str, arguments: &Value, id: u64) -> String {
+pub(crate) fn command(name: &str, arguments: &Value, id: u64) -> String {
     let mut command = json!({ "execute": name, "id": id });
     if let (Value::Object(map), false) = (&mut command, arguments.is_null()) {
         map.insert("arguments".to_owned(), arguments.clone());

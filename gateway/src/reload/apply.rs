@@ -21,7 +21,7 @@ use crate::service::Service;
 use crate::tls::BackendTls;
 
 /// Everything that goes by the configuration.
-pub struct InRun {
+pub(crate) struct InRun {
     /// Where it comes from.
     pub source: Source,
     /// The listeners.
@@ -43,7 +43,7 @@ pub struct InRun {
 }
 
 /// The leases of exports that are open from the start, by name.
-pub type Embedded = Arc<Mutex<HashMap<String, Lease>>>;
+pub(crate) type Embedded = Arc<Mutex<HashMap<String, Lease>>>;
 
 /// What is made ready before anything changes.
 struct Ready {
@@ -54,19 +54,19 @@ struct Ready {
 
 impl InRun {
     /// Opens the listeners that the gateway starts with.
-    pub fn begin(&mut self, listeners: Vec<Planned>, limits: &Limits) {
+    pub(crate) fn begin(&mut self, listeners: Vec<Planned>, limits: &Limits) {
         self.doors.open(listeners, limits, &self.house);
         self.in_force_now();
     }
 
     /// Nothing is reloaded any more. Waits until no listener accepts, once they have been told to; gives back what is open.
-    pub async fn end(self) -> Embedded {
+    pub(crate) async fn end(self) -> Embedded {
         self.doors.closed().await;
         self.embedded
     }
 
     /// Answers whoever asks, for ever. Cancel-safe: what was changed is changed whole; what was made ready is let go.
-    pub async fn serve(&mut self, asked: &mut mpsc::Receiver<Ask>) {
+    pub(crate) async fn serve(&mut self, asked: &mut mpsc::Receiver<Ask>) {
         let mut asks = Vec::new();
         loop {
             if asked.recv_many(&mut asks, super::WAITING).await == 0 {

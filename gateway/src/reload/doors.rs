@@ -19,7 +19,7 @@ use crate::session::{Front, SessionTable};
 use crate::tls::ListenerTls;
 
 /// What the connections of all listeners share.
-pub struct House {
+pub(crate) struct House {
     /// The exports.
     pub registry: Arc<Registry>,
     /// The open sessions.
@@ -55,14 +55,14 @@ struct Door {
 }
 
 /// All of them.
-pub struct Doors {
+pub(crate) struct Doors {
     metrics: Arc<Metrics>,
     inherited: Inherited,
     open: Vec<Door>,
 }
 
 /// A listener of a configuration that is not in force yet.
-pub struct Planned {
+pub(crate) struct Planned {
     asked: Listener,
     tls: Option<Arc<ListenerTls>>,
     how: How,
@@ -76,7 +76,7 @@ enum How {
 }
 
 /// Why listeners can't be had.
-pub struct Unbound {
+pub(crate) struct Unbound {
     /// The first that can't.
     pub first: StartError,
     /// The rest.
@@ -85,7 +85,7 @@ pub struct Unbound {
 
 impl Planned {
     /// Where it listens, as URIs, with the port that the kernel chose; nothing for one that is there already.
-    pub fn uris(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn uris(&self) -> impl Iterator<Item = &str> {
         let bound = if let How::Bound(bound) = &self.how { bound.as_slice() } else { &[] };
         bound.iter().map(|bound| bound.uri.as_str())
     }
@@ -93,7 +93,7 @@ impl Planned {
 
 impl Doors {
     /// None is open yet.
-    pub const fn new(metrics: Arc<Metrics>, inherited: Inherited) -> Self {
+    pub(crate) const fn new(metrics: Arc<Metrics>, inherited: Inherited) -> Self {
         Self { metrics, inherited, open: Vec::new() }
     }
 
@@ -101,7 +101,7 @@ impl Doors {
     ///
     /// # Errors
     /// Everything that keeps a listener from being had.
-    pub async fn plan(&mut self, config: &Config) -> Result<Vec<Planned>, Unbound> {
+    pub(crate) async fn plan(&mut self, config: &Config) -> Result<Vec<Planned>, Unbound> {
         let (mut planned, mut errors) = (Vec::new(), Vec::new());
         let mut known: Vec<&Listener> = self.open.iter().map(|door| &door.asked).collect();
         let mut there = Vec::new();
@@ -141,7 +141,7 @@ impl Doors {
 
     /// Opens what was planned, and changes and closes what is there to be as that. Sessions go on. What connections that
     /// come from now on go by is what the plan says.
-    pub fn open(&mut self, planned: Vec<Planned>, limits: &Limits, house: &House) {
+    pub(crate) fn open(&mut self, planned: Vec<Planned>, limits: &Limits, house: &House) {
         let mut before = std::mem::take(&mut self.open);
         for Planned { asked, tls, how } in planned {
             match how {
@@ -168,7 +168,7 @@ impl Doors {
     }
 
     /// Waits until none accepts any more, once they have been told to.
-    pub async fn closed(self) {
+    pub(crate) async fn closed(self) {
         for accepting in self.open.into_iter().flat_map(|door| door.accepting) {
             // One that did panic accepts nothing either.
             let _ = accepting.await;

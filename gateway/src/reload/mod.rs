@@ -15,15 +15,15 @@ use std::sync::Arc;
 use nbd_gateway_config::{Config, LogLevel};
 use tokio::sync::{mpsc, oneshot};
 
-pub use apply::{Embedded, InRun};
-pub use doors::{Doors, House, Planned, Unbound};
+pub(crate) use apply::{Embedded, InRun};
+pub(crate) use doors::{Doors, House, Planned};
 
 /// How many may wait for the next outcome; more are told that it is at it.
 const WAITING: usize = 64;
 
 /// Why the configuration was not read anew; everything is as it was.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum NotReloaded {
+pub(crate) enum NotReloaded {
     /// The gateway was started without a file.
     #[error("there is no file to read: the gateway was started without --config; start it with one")]
     NoFile,
@@ -42,18 +42,18 @@ impl NotReloaded {
 }
 
 /// What came of it: a line for each thing that has changed.
-pub type Outcome = Result<Arc<[String]>, NotReloaded>;
+pub(crate) type Outcome = Result<Arc<[String]>, NotReloaded>;
 
 /// Who waits for an outcome.
-pub type Ask = oneshot::Sender<Outcome>;
+pub(crate) type Ask = oneshot::Sender<Outcome>;
 
 /// The way to have the configuration read anew; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Reload(mpsc::Sender<Ask>);
+pub(crate) struct Reload(mpsc::Sender<Ask>);
 
 impl Reload {
     /// The way, and where the questions come out.
-    pub fn new() -> (Self, mpsc::Receiver<Ask>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Ask>) {
         let (asks, asked) = mpsc::channel(WAITING);
         (Self(asks), asked)
     }
@@ -62,7 +62,7 @@ impl Reload {
     ///
     /// # Errors
     /// Nothing has changed then.
-    pub async fn ask(&self) -> Outcome {
+    pub(crate) async fn ask(&self) -> Outcome {
         let (ask, answer) = oneshot::channel();
         self.0.try_send(ask).map_err(|_| NotReloaded::NotNow)?;
         answer.await.unwrap_or(Err(NotReloaded::NotNow))
@@ -70,11 +70,11 @@ impl Reload {
 }
 
 /// Sets the least severe level that is logged.
-pub type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
+pub(crate) type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
 
 /// Where the configuration comes from, and what else of the process goes by it.
 #[derive(Default)]
-pub struct Source {
+pub(crate) struct Source {
     /// The file; None: the gateway was started without.
     pub file: Option<PathBuf>,
     /// Sets the log's level.

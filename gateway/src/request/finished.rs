@@ -10,14 +10,14 @@ use crate::stamp::Stamp;
 
 /// The clients that a batch of outcomes concerns; each is written to once, when this is flushed or dropped.
 #[derive(Default, Debug)]
-pub struct Finished {
+pub(crate) struct Finished {
     touched: Vec<Arc<dyn Client>>,
     stamp: Stamp,
 }
 
 impl Finished {
     /// Remembers that `client` has replies to send.
-    pub fn touch(&mut self, client: Arc<dyn Client>) {
+    pub(crate) fn touch(&mut self, client: Arc<dyn Client>) {
         // By its address alone: one type may have several virtual tables.
         if !self.touched.iter().any(|other| addr_eq(Arc::as_ptr(other), Arc::as_ptr(&client))) {
             self.touched.push(client);
@@ -25,17 +25,17 @@ impl Finished {
     }
 
     /// When a request was finished, to within what [`Stamp`] says.
-    pub fn now(&mut self, request: &Request) -> Instant {
+    pub(crate) fn now(&mut self, request: &Request) -> Instant {
         self.stamp.now(request.length)
     }
 
     /// What is done next may take long, within the same batch.
-    pub fn takes_long(&mut self) {
+    pub(crate) fn takes_long(&mut self) {
         self.stamp.forget();
     }
 
     /// One vectored write for each client touched. Keeps its allocation for the next batch.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         self.stamp.forget();
         for client in self.touched.drain(..) {
             client.flush();

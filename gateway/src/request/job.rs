@@ -20,7 +20,7 @@ enum Waiter {
 
 /// A request on its way, and who waits for its outcome.
 #[derive(Debug)]
-pub struct Job {
+pub(crate) struct Job {
     /// What to do.
     pub request: Request,
     waiter: Waiter,
@@ -32,7 +32,7 @@ pub struct Job {
 
 /// The sizes that a standing NOTIFY has brought: the latest, and how many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub(crate) struct Heard {
     /// In bytes.
     pub size: u64,
     /// Chunks so far.
@@ -41,19 +41,19 @@ pub struct Heard {
 
 impl Job {
     /// A client's request.
-    pub fn for_client(request: Request, ticket: Ticket) -> Self {
+    pub(crate) fn for_client(request: Request, ticket: Ticket) -> Self {
         let extents = ticket.extents();
         Self { request, waiter: Waiter::Client(ticket), extents, hears: None }
     }
 
     /// A request of the gateway's own; the receiver gets its outcome.
-    pub fn for_task(request: Request) -> (Self, oneshot::Receiver<Outcome>) {
+    pub(crate) fn for_task(request: Request) -> (Self, oneshot::Receiver<Outcome>) {
         let (tx, rx) = oneshot::channel();
         (Self { request, waiter: Waiter::Task(tx, Instant::now()), extents: MAX_EXTENTS, hears: None }, rx)
     }
 
     /// As [`for_task`](Self::for_task), for a RESIZE with NOTIFY: `hears` gets each size but the last.
-    pub fn for_listener(request: Request, hears: watch::Sender<Heard>) -> (Self, oneshot::Receiver<Outcome>) {
+    pub(crate) fn for_listener(request: Request, hears: watch::Sender<Heard>) -> (Self, oneshot::Receiver<Outcome>) {
         let (job, outcome) = Self::for_task(request);
         (job.with_listener(hears), outcome)
     }
@@ -64,23 +64,23 @@ impl Job {
     }
 
     /// Bounds the extents of one context that its answer may have.
-    pub fn with_extents(mut self, extents: usize) -> Self {
+    pub(crate) fn with_extents(mut self, extents: usize) -> Self {
         self.extents = extents;
         self
     }
 
     /// The most extents of one context that its answer may have: whoever waits for it has room for so many.
-    pub fn extents(&self) -> usize {
+    pub(crate) fn extents(&self) -> usize {
         self.extents
     }
 
     /// Whether it stands open until it is replaced: it holds up no end and no renewal.
-    pub fn stands(&self) -> bool {
+    pub(crate) fn stands(&self) -> bool {
         self.hears.is_some()
     }
 
     /// Whether nobody waits for its outcome any more.
-    pub fn is_abandoned(&self) -> bool {
+    pub(crate) fn is_abandoned(&self) -> bool {
         match &self.waiter {
             Waiter::Client(_) => false,
             Waiter::Task(tx, _) => tx.is_closed(),
@@ -89,14 +89,14 @@ impl Job {
     }
 
     /// A size before the last; the latest wins. Whether anybody hears it.
-    pub fn hear(&self, size: u64) -> bool {
+    pub(crate) fn hear(&self, size: u64) -> bool {
         let Some(hears) = &self.hears else { return false };
         hears.send_modify(|heard| *heard = Heard { size, count: heard.count.saturating_add(1) });
         true
     }
 
     /// When it came; none for one that is to stand.
-    pub fn since(&self) -> Option<Instant> {
+    pub(crate) fn since(&self) -> Option<Instant> {
         match &self.waiter {
             Waiter::Client(ticket) => Some(ticket.since()),
             Waiter::Task(_, since) => Some(*since).filter(|_| !self.stands()),
@@ -105,7 +105,7 @@ impl Job {
     }
 
     /// The client's side of it, if it is a client's.
-    pub fn ticket(&self) -> Option<&Ticket> {
+    pub(crate) fn ticket(&self) -> Option<&Ticket> {
         match &self.waiter {
             Waiter::Client(ticket) => Some(ticket),
             Waiter::Task(..) | Waiter::Nobody => None,
@@ -113,7 +113,7 @@ impl Job {
     }
 
     /// Tells the outcome to whoever waits for it. A client is not flushed: see [`Finished`].
-    pub fn finish(mut self, outcome: Outcome, finished: &mut Finished) {
+    pub(crate) fn finish(mut self, outcome: Outcome, finished: &mut Finished) {
         match core::mem::replace(&mut self.waiter, Waiter::Nobody) {
             Waiter::Client(ticket) => ticket.reply(&self.request, outcome, finished),
             Waiter::Task(tx, _) => drop(tx.send(outcome)),
@@ -122,14 +122,14 @@ impl Job {
     }
 
     /// Gives it up without telling anybody: its client will not be answered, and its connection ends.
-    pub fn forget(mut self) {
+    pub(crate) fn forget(mut self) {
         if let Waiter::Client(ticket) = core::mem::replace(&mut self.waiter, Waiter::Nobody) {
             ticket.forget(&self.request);
         }
     }
 
     /// Finishes with an error.
-    pub fn fail(self, failure: Failure, finished: &mut Finished) {
+    pub(crate) fn fail(self, failure: Failure, finished: &mut Finished) {
         self.finish(Outcome::Failed(failure), finished);
     }
 }

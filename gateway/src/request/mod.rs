@@ -9,16 +9,16 @@ mod job;
 mod outcome;
 mod ticket;
 
-pub use finished::Finished;
-pub use job::{Heard, Job};
-pub use outcome::{Extent, Failure, Found, Outcome, Piece, Status};
-pub use ticket::{Client, Counts, PendingReply, Ticket};
+pub(crate) use finished::Finished;
+pub(crate) use job::{Heard, Job};
+pub(crate) use outcome::{Extent, Failure, Found, Outcome, Piece, Status};
+pub(crate) use ticket::{Client, Counts, PendingReply, Ticket};
 
 use crate::proto::{Cmd, CmdFlags, Payload};
 
 /// One admitted request. `offset` and `length` are inside the export; lengths are 64-bit whatever the client's framing.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// What to do; never DISC.
     pub command: Cmd,
     /// Only flags that this command and this export allow; PAYLOAD_LEN never.
@@ -33,17 +33,17 @@ pub struct Request {
 
 impl Request {
     /// The first byte after the range.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.offset.saturating_add(self.length)
     }
 
     /// The bytes of its payload, or of its answer's.
-    pub fn payload_bytes(&self) -> u64 {
+    pub(crate) fn payload_bytes(&self) -> u64 {
         if matches!(self.command, Cmd::READ | Cmd::WRITE) { self.length } else { 0 }
     }
 
     /// Whether it may change data: WRITE, TRIM, WRITE_ZEROES.
-    pub fn changes_data(&self) -> bool {
+    pub(crate) fn changes_data(&self) -> bool {
         matches!(self.command, Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES)
     }
 }

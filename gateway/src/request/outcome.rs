@@ -6,7 +6,7 @@ use crate::proto::{Errno, Payload};
 
 /// One piece of what a READ found.
 #[derive(Clone, Debug)]
-pub enum Piece {
+pub(crate) enum Piece {
     /// Bytes at an absolute offset.
     Data {
         /// Offset in the export.
@@ -25,7 +25,7 @@ pub enum Piece {
 
 /// What a READ found: pieces that don't overlap and together are the range asked for.
 #[derive(Clone, Debug)]
-pub enum Found {
+pub(crate) enum Found {
     /// All of it, as data. The usual case: costs no allocation.
     Whole(Payload),
     /// In the order in which the backend sent them.
@@ -34,7 +34,7 @@ pub enum Found {
 
 /// An extent of a metadata context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub(crate) struct Extent {
     /// Length in bytes, never 0.
     pub length: u64,
     /// The context's own flags.
@@ -43,7 +43,7 @@ pub struct Extent {
 
 /// The extents of one metadata context, from the request's offset on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
+pub(crate) struct Status {
     /// Index into the export's list of contexts.
     pub context: usize,
     /// At least one extent.
@@ -52,7 +52,7 @@ pub struct Status {
 
 /// Why a request failed, as a client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The error number; one of the protocol's.
     pub errno: Errno,
     /// A sentence for people; empty if there is none. Told to clients with structured replies.
@@ -63,14 +63,14 @@ pub struct Failure {
 
 impl Failure {
     /// A failure without an offset.
-    pub fn new(errno: Errno, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(errno: Errno, message: impl Into<Cow<'static, str>>) -> Self {
         Self { errno, message: message.into(), offset: None }
     }
 }
 
 /// How a request ended.
 #[derive(Clone, Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Success without data.
     Done,
     /// A READ's data.

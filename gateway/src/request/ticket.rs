@@ -11,7 +11,7 @@ use crate::proto::Cookie;
 
 /// What a request that is served needs of the client that sent it. One call for each request (`reply` or `forget`), and
 /// one for each batch (`flush`); the others are rare, or for requests that change data.
-pub trait Client: Debug + Send + Sync {
+pub(crate) trait Client: Debug + Send + Sync {
     /// Unique in this process.
     fn id(&self) -> u64;
 
@@ -33,7 +33,7 @@ pub trait Client: Debug + Send + Sync {
 
 /// A reply that has to be given: to which request of its client, and what that request holds until then.
 #[derive(Debug)]
-pub struct PendingReply {
+pub(crate) struct PendingReply {
     /// The client's cookie.
     pub cookie: Cookie,
     /// What the request holds until the reply is written.
@@ -50,7 +50,7 @@ pub struct PendingReply {
 
 /// What a request in flight counts as where sessions take turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Counts {
+pub(crate) enum Counts {
     /// Its session takes no turns.
     Nothing,
     /// One of few.
@@ -61,44 +61,44 @@ pub enum Counts {
 
 /// The duty to reply once to one request of one client, and the permits that this request holds.
 #[derive(Debug)]
-pub struct Ticket {
+pub(crate) struct Ticket {
     client: Arc<dyn Client>,
     reply: PendingReply,
 }
 
 impl Ticket {
     /// For a request of `client`.
-    pub fn new(client: Arc<dyn Client>, reply: PendingReply) -> Self {
+    pub(crate) fn new(client: Arc<dyn Client>, reply: PendingReply) -> Self {
         Self { client, reply }
     }
 
     /// Whose request it is.
-    pub fn client(&self) -> &dyn Client {
+    pub(crate) fn client(&self) -> &dyn Client {
         &*self.client
     }
 
     /// The client's cookie.
-    pub fn cookie(&self) -> Cookie {
+    pub(crate) fn cookie(&self) -> Cookie {
         self.reply.cookie
     }
 
     /// The most extents of one context that the answer may have.
-    pub fn extents(&self) -> usize {
+    pub(crate) fn extents(&self) -> usize {
         self.reply.extents
     }
 
     /// When the request was admitted.
-    pub fn since(&self) -> Instant {
+    pub(crate) fn since(&self) -> Instant {
         self.reply.since
     }
 
     /// Gives the permits back; there is no reply.
-    pub fn forget(self, request: &Request) {
+    pub(crate) fn forget(self, request: &Request) {
         self.client.forget(self.reply, request);
     }
 
     /// Queues the reply at the client and remembers to write it.
-    pub fn reply(self, request: &Request, outcome: Outcome, finished: &mut Finished) {
+    pub(crate) fn reply(self, request: &Request, outcome: Outcome, finished: &mut Finished) {
         self.client.reply(self.reply, request, outcome, finished);
     }
 }

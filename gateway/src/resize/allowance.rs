@@ -19,7 +19,7 @@ use crate::ledger::{LedgerError, NewEvent, QuotaOrder, Quotas};
 
 /// What an operator wants changed; None: it stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// The quota; None inside: no quota.
     pub quota: Option<Option<Size>>,
     /// The soft quota.
@@ -28,7 +28,7 @@ pub struct Wanted {
 
 /// Why an order is not carried out.
 #[derive(Debug, thiserror::Error)]
-pub enum NotOrdered {
+pub(crate) enum NotOrdered {
     /// Nobody has that name.
     #[error("there is no tenant {0:?}; see `nbd-gateway tenants`")]
     Unknown(String),
@@ -47,7 +47,7 @@ pub enum NotOrdered {
 
 /// What a tenant may have now, and by whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Allowed {
+pub(crate) struct Allowed {
     /// What the configuration says.
     pub configured: Quotas,
     /// What an operator ordered instead; None: the configuration holds.
@@ -56,12 +56,12 @@ pub struct Allowed {
 
 impl Allowed {
     /// What is in force.
-    pub fn effective(&self) -> Quotas {
+    pub(crate) fn effective(&self) -> Quotas {
         self.ordered.unwrap_or(self.configured)
     }
 
     /// For an operator: where the quota comes from if not from the configuration, and what to write there.
-    pub fn note(&self) -> Option<String> {
+    pub(crate) fn note(&self) -> Option<String> {
         let ordered = self.ordered?;
         let says = [("quota", self.configured.quota), ("soft-quota", self.configured.soft)]
             .into_iter()
@@ -105,7 +105,7 @@ impl Allowance {
 
 /// All tenants' allowances.
 #[derive(Debug)]
-pub struct Allowances {
+pub(crate) struct Allowances {
     book: Arc<Book>,
     notes: Arc<Notes>,
     tenants: Mutex<HashMap<TenantId, Allowance>>,
@@ -115,7 +115,7 @@ pub struct Allowances {
 
 impl Allowances {
     /// As configured.
-    pub fn new(book: Arc<Book>, notes: Arc<Notes>, tenants: &[Tenant]) -> Self {
+    pub(crate) fn new(book: Arc<Book>, notes: Arc<Notes>, tenants: &[Tenant]) -> Self {
         let of = |tenant: &Tenant| (tenant.id.clone(), Allowance { limits: tenant.allowance, ordered: None });
         tenants.iter().for_each(|tenant| book.allow(&tenant.id, tenant.allowance));
         let tenants = Mutex::new(tenants.iter().map(of).collect());
@@ -123,12 +123,12 @@ impl Allowances {
     }
 
     /// What a tenant may have, and by whom; None: there is none of that name.
-    pub fn allowed(&self, tenant: &TenantId) -> Option<Allowed> {
+    pub(crate) fn allowed(&self, tenant: &TenantId) -> Option<Allowed> {
         self.tenants.lock().get(tenant).map(Allowance::allowed)
     }
 
     /// Takes up the orders of an earlier life that still stand, and drops the others.
-    pub async fn restore(&self, orders: &[QuotaOrder]) {
+    pub(crate) async fn restore(&self, orders: &[QuotaOrder]) {
         let _turn = self.turn.lock().await;
         for order in orders {
             let configured = self.allowed(&order.tenant).map(|allowed| allowed.configured);
@@ -147,7 +147,7 @@ impl Allowances {
     }
 
     /// What another configuration says of all tenants. Of those that have left it no order stands.
-    pub async fn configure_all(&self, tenants: &[Tenant]) {
+    pub(crate) async fn configure_all(&self, tenants: &[Tenant]) {
         for tenant in tenants {
             self.configure(&tenant.id, tenant.allowance).await;
         }
@@ -162,7 +162,7 @@ impl Allowances {
     }
 
     /// What the configuration says from now on. An order stands only if that is what it said when it was given.
-    pub async fn configure(&self, tenant: &TenantId, limits: TenantLimits) {
+    pub(crate) async fn configure(&self, tenant: &TenantId, limits: TenantLimits) {
         let _turn = self.turn.lock().await;
         let (before, after) = {
             let mut tenants = self.tenants.lock();
@@ -192,7 +192,7 @@ impl Allowances {
     ///
     /// # Errors
     /// [`NotOrdered`]; then nothing has changed.
-    pub async fn order(&self, tenant: &TenantId, wanted: Wanted) -> Result<Allowed, NotOrdered> {
+    pub(crate) async fn order(&self, tenant: &TenantId, wanted: Wanted) -> Result<Allowed, NotOrdered> {
         let _turn = self.turn.lock().await;
         let unknown = || NotOrdered::Unknown(tenant.as_str().to_owned());
         let before = self.allowed(tenant).ok_or_else(unknown)?;

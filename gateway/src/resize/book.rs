@@ -28,7 +28,7 @@ struct Limiters {
 
 /// All tenants' books.
 #[derive(Debug)]
-pub struct Book {
+pub(crate) struct Book {
     quota: Mutex<Ledger>,
     limiters: Mutex<HashMap<TenantId, Limiters>>,
     /// What counts nothing before it was looked at.
@@ -53,12 +53,12 @@ impl Default for Book {
 
 impl Book {
     /// What a tenant may have from now on. Less than it has is legal: nothing shrinks, and nothing grows.
-    pub fn allow(&self, tenant: &TenantId, allowance: TenantLimits) {
+    pub(crate) fn allow(&self, tenant: &TenantId, allowance: TenantLimits) {
         self.quota.lock().set_limits(tenant, allowance);
     }
 
     /// How fast a tenant may go from now on. What it has taken of a rate stays taken.
-    pub fn pace_tenant(&self, tenant: &TenantId, rates: Rates) {
+    pub(crate) fn pace_tenant(&self, tenant: &TenantId, rates: Rates) {
         let now = self.now();
         let mut limiters = self.limiters.lock();
         let limiters = limiters.entry(tenant.clone()).or_default();
@@ -69,7 +69,10 @@ impl Book {
 
     /// What is counted of an export is from now on whose it is by `owner`, open or not; of what is nobody's it stays as it
     /// was. Answers what was another's.
-    pub fn give_all<'a>(&self, owner: impl Fn(&ExportName) -> Option<&'a TenantId>) -> Vec<(ExportName, TenantId)> {
+    pub(crate) fn give_all<'a>(
+        &self,
+        owner: impl Fn(&ExportName) -> Option<&'a TenantId>,
+    ) -> Vec<(ExportName, TenantId)> {
         self.quota.lock().give_all(owner)
     }
 
@@ -94,46 +97,46 @@ impl Book {
     }
 
     /// One resize of this tenant's; refused beyond `resize-rate`.
-    pub fn take_resize(&self, tenant: &TenantId) -> Result<(), Reason> {
+    pub(crate) fn take_resize(&self, tenant: &TenantId) -> Result<(), Reason> {
         let limited = |again_after| Reason::RateLimited { limit: "resize-rate", again_after };
         self.take(tenant, |l| &mut l.resize, 1).map_err(limited)
     }
 
     /// A rate of notices that is not a tenant's.
-    pub fn pace(&self, rate: Option<Rate>) -> Pace {
+    pub(crate) fn pace(&self, rate: Option<Rate>) -> Pace {
         Pace::new(rate, self.now())
     }
 
     /// Changes a rate of notices that is not a tenant's.
-    pub fn adjust_pace(&self, pace: &Pace, rate: Option<Rate>) {
+    pub(crate) fn adjust_pace(&self, pace: &Pace, rate: Option<Rate>) {
         pace.keep_to(rate, self.now());
     }
 
     /// One notice to a client of this tenant's, within its session's and its export's rate too.
-    pub fn take_notice(&self, tenant: &TenantId, session: &Pace, export: &Pace) -> Result<(), Early> {
+    pub(crate) fn take_notice(&self, tenant: &TenantId, session: &Pace, export: &Pace) -> Result<(), Early> {
         let mut limiters = self.limiters.lock();
         let tenant = limiters.get_mut(tenant).and_then(|limiters| limiters.notice.as_mut());
         pass(session, export, tenant, self.now())
     }
 
     /// What a tenant has.
-    pub fn usage(&self, tenant: &TenantId) -> Option<Usage> {
+    pub(crate) fn usage(&self, tenant: &TenantId) -> Option<Usage> {
         self.quota.lock().usage(tenant)
     }
 
     /// The size that an export is counted at; none: it was never opened.
-    pub fn size(&self, export: &ExportName) -> Option<Size> {
+    pub(crate) fn size(&self, export: &ExportName) -> Option<Size> {
         self.quota.lock().size(export)
     }
 
     /// Counts an export as the ledger last knew it, and the grow that nobody knows the outcome of: see [`Ledger::restore`].
-    pub fn restore(&self, export: &ExportName, tenant: &TenantId, last: Size, pending: Option<Size>) {
+    pub(crate) fn restore(&self, export: &ExportName, tenant: &TenantId, last: Size, pending: Option<Size>) {
         self.quota.lock().restore(export, tenant, last, pending);
     }
 
     /// Counts an export that has been opened, at its measured size. What was unknown is settled by that: the connections
     /// that could have changed it are gone. Whether that is news to the ledger.
-    pub fn open(&self, export: &ExportName, tenant: &TenantId, measured: Size) -> bool {
+    pub(crate) fn open(&self, export: &ExportName, tenant: &TenantId, measured: Size) -> bool {
         self.initial_measurement.done(export, tenant);
         let mut quota = self.quota.lock();
         let known = quota.is_settled_at(export, tenant, measured);
@@ -155,7 +158,7 @@ impl Book {
     ///
     /// # Errors
     /// Its tenant has no room for it; no more is counted than was before.
-    pub fn create(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), Reason> {
+    pub(crate) fn create(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), Reason> {
         let mut quota = self.quota.lock();
         let known = quota.give(export, tenant);
         if !known {
@@ -178,7 +181,7 @@ impl Book {
 
     /// Waits until what counts of a tenant with a quota is what there is, as far as that can be found out in a moment.
     /// Cancel-safe: yes.
-    pub async fn measured(&self, tenant: &TenantId) {
+    pub(crate) async fn measured(&self, tenant: &TenantId) {
         self.initial_measurement.over(tenant).await;
         if self.usage(tenant).is_some_and(|usage| usage.quota.is_some()) {
             self.looks.over(tenant).await;
@@ -186,7 +189,7 @@ impl Book {
     }
 
     /// The exports that count for a tenant.
-    pub fn exports_of(&self, tenant: &TenantId) -> Vec<ExportName> {
+    pub(crate) fn exports_of(&self, tenant: &TenantId) -> Vec<ExportName> {
         self.quota.lock().exports_of(tenant)
     }
 
@@ -194,17 +197,17 @@ impl Book {
     ///
     /// # Errors
     /// A grow of it is not over.
-    pub fn forget(&self, export: &ExportName) -> Result<(), Reason> {
+    pub(crate) fn forget(&self, export: &ExportName) -> Result<(), Reason> {
         self.quota.lock().remove(export)
     }
 
     /// What the export's tenant may still grow.
-    pub fn headroom(&self, export: &ExportName) -> Option<Headroom> {
+    pub(crate) fn headroom(&self, export: &ExportName) -> Option<Headroom> {
         self.quota.lock().headroom(export)
     }
 
     /// Holds quota for a grow to `to`, once its tenant's exports count what they have. Cancel-safe: yes.
-    pub async fn reserve(
+    pub(crate) async fn reserve(
         &self,
         export: &ExportName,
         tenant: &TenantId,
@@ -237,7 +240,7 @@ impl Book {
     }
 
     /// The grow is done; the size that counts was read back.
-    pub async fn commit(&self, reservation: Option<Reservation>, export: &ExportName, count: Size) {
+    pub(crate) async fn commit(&self, reservation: Option<Reservation>, export: &ExportName, count: Size) {
         let mut quota = self.quota.lock();
         match reservation {
             Some(reservation) => drop(quota.commit(reservation, count)),
@@ -246,26 +249,26 @@ impl Book {
     }
 
     /// The grow was not done; that is known.
-    pub async fn roll_back(&self, reservation: Option<Reservation>) {
+    pub(crate) async fn roll_back(&self, reservation: Option<Reservation>) {
         if let Some(reservation) = reservation {
             self.quota.lock().rollback(reservation);
         }
     }
 
     /// Nobody knows whether it was done: it stays counted.
-    pub async fn unsettle(&self, reservation: Option<Reservation>) {
+    pub(crate) async fn unsettle(&self, reservation: Option<Reservation>) {
         if let Some(reservation) = reservation {
             self.quota.lock().unsettle(reservation);
         }
     }
 
     /// Somebody knows now.
-    pub async fn settle(&self, export: &ExportName, measured: Size) {
+    pub(crate) async fn settle(&self, export: &ExportName, measured: Size) {
         self.quota.lock().settle(export, measured);
     }
 
     /// A size that was read.
-    pub async fn measure(&self, export: &ExportName, measured: Size) {
+    pub(crate) async fn measure(&self, export: &ExportName, measured: Size) {
         self.quota.lock().measure(export, measured);
     }
 }

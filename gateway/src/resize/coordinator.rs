@@ -35,11 +35,11 @@ const SETTLE_EVERY: Duration = Duration::from_secs(1);
 const REPLANS: usize = 4;
 
 /// How a wish ended: the size in force, or why not.
-pub type Answer = Result<Size, Refusal>;
+pub(crate) type Answer = Result<Size, Refusal>;
 
 /// What a coordinator is told.
 #[derive(Debug)]
-pub enum Act {
+pub(crate) enum Act {
     /// Somebody wishes for another size.
     Wish {
         /// What.
@@ -77,7 +77,7 @@ pub enum Act {
 
 /// What a coordinator starts from.
 #[derive(Debug)]
-pub struct Start {
+pub(crate) struct Start {
     /// The export.
     pub export: ExportName,
     /// Its tenant.
@@ -108,7 +108,7 @@ pub struct Start {
 const DISBELIEF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
 /// The task.
-pub struct Coordinator<H> {
+pub(crate) struct Coordinator<H> {
     pub(super) at: Start,
     pub(super) standing: Standing,
     pub(super) generation: u64,
@@ -132,7 +132,14 @@ pub struct Coordinator<H> {
 
 impl<H: Effects> Coordinator<H> {
     /// Ready to run.
-    pub fn new(mut at: Start, effects: H, book: Arc<Book>, jobs: Arc<Jobs>, openers: Arc<Openers>, told: Told) -> Self {
+    pub(crate) fn new(
+        mut at: Start,
+        effects: H,
+        book: Arc<Book>,
+        jobs: Arc<Jobs>,
+        openers: Arc<Openers>,
+        told: Told,
+    ) -> Self {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
         let standing = Standing::Ready;
         let (glance, rules) = (Arc::default(), Arc::default());
@@ -156,14 +163,14 @@ impl<H: Effects> Coordinator<H> {
     }
 
     /// Shows what it knows there too.
-    pub fn seen_in(mut self, glance: Arc<Glance>) -> Self {
+    pub(crate) fn seen_in(mut self, glance: Arc<Glance>) -> Self {
         self.glance = glance;
         self.show();
         self
     }
 
     /// Goes by what is put there.
-    pub fn ruled_by(mut self, rules: Arc<Latest>) -> Self {
+    pub(crate) fn ruled_by(mut self, rules: Arc<Latest>) -> Self {
         self.rules = rules;
         self
     }
@@ -183,7 +190,7 @@ impl<H: Effects> Coordinator<H> {
 
     /// Runs until told to end, or until nobody is left to tell it anything.
     /// Cancel-safe: no; a grow in flight would stay reserved.
-    pub async fn run(mut self, mut acts: mpsc::Receiver<Act>) {
+    pub(crate) async fn run(mut self, mut acts: mpsc::Receiver<Act>) {
         let mut due = None;
         loop {
             // However often it is told something meanwhile.

@@ -13,7 +13,7 @@ use super::rules::Rules;
 
 /// How the backend answered when it was asked for a size. Not believed either way: the size is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answered {
+pub(crate) enum Answered {
     /// Success.
     Yes,
     /// An error of the protocol's, with the backend's sentence.
@@ -28,7 +28,7 @@ pub enum Answered {
 }
 
 /// What a coordinator can do. Each may be dropped midway only together with the coordinator.
-pub trait Effects: Send {
+pub(crate) trait Effects: Send {
     /// The backend's size now, in bytes, read from the backend.
     fn read_size(&mut self) -> impl Future<Output = Result<u64, String>> + Send;
     /// What there is beside the backend's own word, in bytes: a file that was made longer, and that its server has not looked

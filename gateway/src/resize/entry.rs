@@ -15,7 +15,7 @@ use crate::target::Shown;
 
 /// One line of an export's account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// Quota is held for a grow; nothing has been asked yet.
     Hold {
         /// The size that counts.
@@ -55,7 +55,7 @@ pub enum Entry {
 
 /// What clients see of an export, and who knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shows {
+pub(crate) enum Shows {
     /// All that there is.
     All,
     /// What an operator has published: the ledger has it where that is less than there is.
@@ -69,7 +69,7 @@ pub enum Shows {
 
 /// Writes the entries of one export.
 #[derive(Debug)]
-pub struct Clerk {
+pub(crate) struct Clerk {
     notes: Arc<Notes>,
     export: ExportName,
     tenant: TenantId,
@@ -85,7 +85,7 @@ pub struct Clerk {
 
 impl Shows {
     /// What there is to record of an export that is no window.
-    pub const fn of(publish: Publish) -> Self {
+    pub(crate) const fn of(publish: Publish) -> Self {
         match publish {
             Publish::Manual => Self::HeldBack,
             Publish::Auto | Publish::Never => Self::All,
@@ -95,12 +95,12 @@ impl Shows {
 
 impl Clerk {
     /// For one export.
-    pub const fn new(notes: Arc<Notes>, export: ExportName, tenant: TenantId, shows: Shows) -> Self {
+    pub(crate) const fn new(notes: Arc<Notes>, export: ExportName, tenant: TenantId, shows: Shows) -> Self {
         Self { notes, export, tenant, shows, held: None, over: Vec::new(), unsettled: Vec::new() }
     }
 
     /// Sizes are published so from now on; of a window that changes nothing.
-    pub fn published_by(&mut self, publish: Publish) {
+    pub(crate) fn published_by(&mut self, publish: Publish) {
         if !matches!(self.shows, Shows::Window { .. }) {
             self.shows = Shows::of(publish);
         }
@@ -115,7 +115,7 @@ impl Clerk {
     ///
     /// # Errors
     /// The ledger's.
-    pub async fn open(&mut self, count: Size, shown: Shown) -> Result<(), LedgerError> {
+    pub(crate) async fn open(&mut self, count: Size, shown: Shown) -> Result<(), LedgerError> {
         // Its tenant may be another one now.
         self.record(count, shown).await?;
         self.settle(count, shown).await
@@ -125,7 +125,7 @@ impl Clerk {
     ///
     /// # Errors
     /// The ledger's. A hold is not there then; everything else is made good by the next entry that can be written.
-    pub async fn write(&mut self, entry: Entry, now: Shown) -> Result<(), LedgerError> {
+    pub(crate) async fn write(&mut self, entry: Entry, now: Shown) -> Result<(), LedgerError> {
         match entry {
             Entry::Hold { from, to, bytes } => self.hold(from, to, bytes).await,
             Entry::Commit { count } => self.commit(count, now).await,

@@ -33,7 +33,7 @@ const LOOKS: Duration = Duration::from_secs(1);
 
 /// What is borne of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub(crate) struct Patience {
     /// How often one that can't notify is asked; zero: never.
     pub poll: Duration,
     /// How many notices it may send; none: no bound.
@@ -44,7 +44,7 @@ pub struct Patience {
 
 impl Patience {
     /// As configured.
-    pub fn of(export: &Resolved) -> Self {
+    pub(crate) fn of(export: &Resolved) -> Self {
         let resize = &export.resize;
         let file = matches!(export.backend, Backend::File { .. }).then_some(FILES);
         Self {
@@ -56,7 +56,7 @@ impl Patience {
 }
 
 /// Follows until the export closes.
-pub async fn follow(
+pub(crate) async fn follow(
     core: Arc<Core>,
     resizer: Resizer,
     tells: Tells,

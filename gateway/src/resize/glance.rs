@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 /// What an operator sees of an export's resizing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// The backend's size as last read and believed.
     pub disk: Size,
     /// Whether it can be resized now.
@@ -18,11 +18,11 @@ pub struct Seen {
 
 /// Where it is looked up; nothing before the coordinator runs.
 #[derive(Debug, Default)]
-pub struct Glance(Mutex<Option<Seen>>);
+pub(crate) struct Glance(Mutex<Option<Seen>>);
 
 impl Glance {
     /// What was seen last.
-    pub fn now(&self) -> Option<Seen> {
+    pub(crate) fn now(&self) -> Option<Seen> {
         *self.0.lock()
     }
 

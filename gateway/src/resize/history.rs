@@ -20,7 +20,7 @@ const REFUSALS: Duration = Duration::from_secs(1);
 
 /// A kind of event; a person filters by its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A size was changed as wished.
     Resized,
     /// It was not.
@@ -45,7 +45,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Resized,
         Self::Refused,
         Self::Unsettled,
@@ -59,7 +59,7 @@ impl Kind {
     ];
 
     /// The word.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Resized => "resized",
             Self::Refused => "refused",
@@ -77,7 +77,7 @@ impl Kind {
 
 /// Something that happened to an export.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happened {
+pub(crate) struct Happened {
     /// What.
     pub kind: Kind,
     /// The size shown before.

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is still to be looked at for the first time.
 #[derive(Debug, Default)]
-pub struct InitialMeasurement {
+pub(crate) struct InitialMeasurement {
     due: Mutex<HashMap<TenantId, Due>>,
     looked: Notify,
 }
@@ -29,7 +29,7 @@ struct Due {
 
 impl InitialMeasurement {
     /// An export will be looked at soon.
-    pub fn expect(&self, export: &ExportName, tenant: &TenantId) {
+    pub(crate) fn expect(&self, export: &ExportName, tenant: &TenantId) {
         let until = Instant::now() + PATIENCE;
         let mut due = self.due.lock();
         let due = due.entry(tenant.clone()).or_insert_with(|| Due { exports: HashSet::new(), until });
@@ -39,7 +39,7 @@ impl InitialMeasurement {
     }
 
     /// No others than these are looked at any more: they are nobody's, or another tenant's, now.
-    pub fn only(&self, still: &[(ExportName, TenantId)]) {
+    pub(crate) fn only(&self, still: &[(ExportName, TenantId)]) {
         let still: HashSet<_> = still.iter().map(|(export, tenant)| (export, tenant)).collect();
         self.due.lock().retain(|tenant, due| {
             due.exports.retain(|export| still.contains(&(export, tenant)));
@@ -49,7 +49,7 @@ impl InitialMeasurement {
     }
 
     /// It was, whatever came of it.
-    pub fn done(&self, export: &ExportName, tenant: &TenantId) {
+    pub(crate) fn done(&self, export: &ExportName, tenant: &TenantId) {
         let mut due = self.due.lock();
         let Some(of) = due.get_mut(tenant) else { return };
         of.exports.remove(export);
@@ -60,7 +60,7 @@ impl InitialMeasurement {
     }
 
     /// Waits until all of a tenant's were looked at, but not for long. Cancel-safe: yes.
-    pub async fn over(&self, tenant: &TenantId) {
+    pub(crate) async fn over(&self, tenant: &TenantId) {
         loop {
             // Before the look at what is due: nothing is missed in between.
             let looked = self.looked.notified();

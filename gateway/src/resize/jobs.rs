@@ -13,7 +13,7 @@ const REMEMBERED: usize = 32;
 /// What a resize is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum JobState {
+pub(crate) enum JobState {
     /// For those before it.
     Waiting,
     /// Quota.
@@ -34,7 +34,7 @@ pub enum JobState {
 
 /// One resize.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Job {
+pub(crate) struct Job {
     /// Its number, per export.
     pub id: u64,
     /// What was wished.
@@ -49,14 +49,14 @@ pub struct Job {
 
 /// An export's jobs, newest last.
 #[derive(Debug, Default)]
-pub struct Jobs {
+pub(crate) struct Jobs {
     next: AtomicU64,
     list: Mutex<VecDeque<Job>>,
 }
 
 impl Jobs {
     /// A new job, waiting.
-    pub fn begin(&self, wish: String) -> u64 {
+    pub(crate) fn begin(&self, wish: String) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let mut list = self.list.lock();
         while list.len() >= REMEMBERED {
@@ -68,12 +68,12 @@ impl Jobs {
     }
 
     /// It goes on.
-    pub fn enter(&self, id: u64, state: JobState) {
+    pub(crate) fn enter(&self, id: u64, state: JobState) {
         self.change(id, |job| job.state = state);
     }
 
     /// It ended.
-    pub fn end(&self, id: u64, state: JobState, size: u64, error: Option<String>) {
+    pub(crate) fn end(&self, id: u64, state: JobState, size: u64, error: Option<String>) {
         self.change(id, |job| {
             job.state = state;
             job.size = Some(size);
@@ -82,7 +82,7 @@ impl Jobs {
     }
 
     /// Cancels one that still waits; whether it did.
-    pub fn cancel(&self, id: u64) -> bool {
+    pub(crate) fn cancel(&self, id: u64) -> bool {
         let mut cancelled = false;
         self.change(id, |job| {
             if job.state == JobState::Waiting {
@@ -94,12 +94,12 @@ impl Jobs {
     }
 
     /// Whether it was cancelled while it waited.
-    pub fn was_cancelled(&self, id: u64) -> bool {
+    pub(crate) fn was_cancelled(&self, id: u64) -> bool {
         self.list.lock().iter().any(|job| job.id == id && job.state == JobState::Refused)
     }
 
     /// All that are remembered.
-    pub fn list(&self) -> Vec<Job> {
+    pub(crate) fn list(&self) -> Vec<Job> {
         self.list.lock().iter().cloned().collect()
     }
 

@@ -20,7 +20,7 @@ use crate::target::{Core, Shown};
 
 /// The effects.
 #[derive(Debug)]
-pub struct LiveEffects {
+pub(crate) struct LiveEffects {
     core: Arc<Core>,
     /// How it is resized beside the wire, if it is.
     driver: Option<Driver>,
@@ -34,7 +34,7 @@ pub struct LiveEffects {
 
 impl LiveEffects {
     /// For one export.
-    pub fn new(core: Arc<Core>, driver: Option<Driver>, clerk: Clerk, timeout: Duration) -> Self {
+    pub(crate) fn new(core: Arc<Core>, driver: Option<Driver>, clerk: Clerk, timeout: Duration) -> Self {
         let teller = clerk.teller();
         Self { core, driver, clerk, teller, timeout, given_up: None }
     }

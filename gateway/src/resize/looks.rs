@@ -18,7 +18,7 @@ const WAITING: usize = 64;
 
 /// A request to look at a tenant's closed exports; dropped when that was done.
 #[derive(Debug)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Whose.
     pub tenant: TenantId,
     _done: oneshot::Sender<()>,
@@ -26,17 +26,17 @@ pub struct Wanted {
 
 /// The way to whoever looks.
 #[derive(Debug, Default)]
-pub struct Looks(OnceLock<mpsc::Sender<Wanted>>);
+pub(crate) struct Looks(OnceLock<mpsc::Sender<Wanted>>);
 
 impl Looks {
     /// Takes the requests from now on; `None`: somebody does already.
-    pub fn take(&self) -> Option<mpsc::Receiver<Wanted>> {
+    pub(crate) fn take(&self) -> Option<mpsc::Receiver<Wanted>> {
         let (wants, wanted) = mpsc::channel(WAITING);
         self.0.set(wants).is_ok().then_some(wanted)
     }
 
     /// Waits until a tenant's closed exports were looked at, but not for long. Cancel-safe: yes.
-    pub async fn over(&self, tenant: &TenantId) {
+    pub(crate) async fn over(&self, tenant: &TenantId) {
         let Some(looker) = self.0.get() else { return };
         let (done, looked) = oneshot::channel();
         let wanted = Wanted { tenant: tenant.clone(), _done: done };

@@ -5,29 +5,29 @@
 //! is on the way of an ordinary request.
 
 mod accounts;
-pub mod allowance;
-pub mod book;
-pub mod coordinator;
-pub mod effects;
-pub mod entry;
-pub mod follow;
+pub(crate) mod allowance;
+pub(crate) mod book;
+pub(crate) mod coordinator;
+pub(crate) mod effects;
+pub(crate) mod entry;
+pub(crate) mod follow;
 pub(crate) mod fuzz;
-pub mod glance;
+pub(crate) mod glance;
 mod grow;
-pub mod history;
-pub mod initial_measurement;
-pub mod jobs;
-pub mod live_effects;
-pub mod looks;
+pub(crate) mod history;
+pub(crate) mod initial_measurement;
+pub(crate) mod jobs;
+pub(crate) mod live_effects;
+pub(crate) mod looks;
 pub(crate) mod meanwhile;
-pub mod notes;
-pub mod openers;
-pub mod pace;
-pub mod rules;
+pub(crate) mod notes;
+pub(crate) mod openers;
+pub(crate) mod pace;
+pub(crate) mod rules;
 mod settle;
 mod shrink;
-pub mod style;
-pub mod watchers;
+pub(crate) mod style;
+pub(crate) mod watchers;
 pub(crate) mod window;
 pub(crate) mod zeroing;
 
@@ -55,7 +55,7 @@ use rules::{Latest, Rules};
 use watchers::Told;
 
 /// The target of spans that are for a collector of traces, not for the lines of a log.
-pub const TRACES: &str = "nbd_gateway::traces";
+pub(crate) const TRACES: &str = "nbd_gateway::traces";
 /// How many wishes may wait for one export; more are refused.
 const WAITING: usize = 1024;
 /// The least time between two events about wishes that do not even come into the queue.
@@ -63,7 +63,7 @@ const TURNED_AWAY: Duration = Duration::from_secs(1);
 
 /// The way to an export's coordinator; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Resizer {
+pub(crate) struct Resizer {
     acts: mpsc::Sender<Act>,
     /// Who has the export open.
     pub openers: Arc<Openers>,
@@ -84,7 +84,7 @@ pub struct Resizer {
 
 impl Resizer {
     /// The handle, and what the coordinator is to read from.
-    pub fn new(
+    pub(crate) fn new(
         export: ExportName,
         tenant: TenantId,
         openers: Arc<Openers>,
@@ -109,18 +109,18 @@ impl Resizer {
     }
 
     /// The export is open: what is turned away is counted there. Not before, for a name that does not open has no series.
-    pub fn counted_by(&self, told: Told) {
+    pub(crate) fn counted_by(&self, told: Told) {
         // It is opened once.
         let _ = self.told.set(told);
     }
 
     /// Carries a wish out. Cancel-safe: yes; dropped, the wish is still carried out or refused, never half.
-    pub async fn wish(&self, wish: Wish) -> Answer {
+    pub(crate) async fn wish(&self, wish: Wish) -> Answer {
         self.sent(wish).await.0
     }
 
     /// The same for an operator, who is also told what the backend or its driver said: that may name paths and programs.
-    pub async fn order(&self, wish: Wish) -> Result<Size, (Refusal, String)> {
+    pub(crate) async fn order(&self, wish: Wish) -> Result<Size, (Refusal, String)> {
         let (answer, job) = self.sent(wish).await;
         answer.map_err(|refusal| {
             let said = self.jobs.list().into_iter().find(|known| Some(known.id) == job).and_then(|job| job.error);
@@ -185,17 +185,17 @@ impl Resizer {
     }
 
     /// The refusal of a resize that a client has no verb for: `resize` or `shrink`.
-    pub fn not_authorised(&self, verb: Verb) -> Refusal {
+    pub(crate) fn not_authorised(&self, verb: Verb) -> Refusal {
         self.refusal(Reason::NotAuthorised { verb: verb.as_str() })
     }
 
     /// The backend's size, as somebody has just seen it. Lost only if a thousand wishes wait: the next look finds it again.
-    pub fn seen(&self, size: u64) {
+    pub(crate) fn seen(&self, size: u64) {
         let _ = self.acts.try_send(Act::Seen(size));
     }
 
     /// Other rules, from the next thing on that the coordinator does. What it is doing it does by those that it has.
-    pub fn adjust(&self, rules: Rules) {
+    pub(crate) fn adjust(&self, rules: Rules) {
         self.rules.put(rules);
         // Lost only if a thousand wishes wait: each of them comes after the rules.
         let _ = self.acts.try_send(Act::Adjusted);
@@ -205,7 +205,7 @@ impl Resizer {
     ///
     /// # Errors
     /// Why it can't be read, in a sentence.
-    pub async fn audit(&self, apply: bool) -> Result<Size, String> {
+    pub(crate) async fn audit(&self, apply: bool) -> Result<Size, String> {
         let (reply, audited) = oneshot::channel();
         let closing = || "the export is closing".to_owned();
         self.acts.send(Act::Audit { apply, reply }).await.map_err(|_| closing())?;
@@ -213,12 +213,12 @@ impl Resizer {
     }
 
     /// The export's name.
-    pub fn export_name(&self) -> &ExportName {
+    pub(crate) fn export_name(&self) -> &ExportName {
         &self.export
     }
 
     /// Ends the coordinator, after what it is doing.
-    pub async fn end(&self) {
+    pub(crate) async fn end(&self) {
         let (done, over) = oneshot::channel();
         if self.acts.send(Act::End(done)).await.is_ok() {
             // An error means that it has ended by itself.

@@ -18,7 +18,7 @@ use crate::ledger::{Known, Ledger, LedgerError, NewEvent, RecordSize, Snapshot, 
 
 /// The ledger, and what it remembers.
 #[derive(Debug)]
-pub struct Notes {
+pub(crate) struct Notes {
     ledger: Ledger,
     /// What is still to be zeroed; taken by the exports as they are opened.
     owed: Mutex<Vec<Zeroing>>,
@@ -36,16 +36,14 @@ impl Notes {
     ///
     /// # Errors
     /// What [`Ledger::open`] says.
-    pub fn open(state: &Path) -> Result<(Self, Snapshot), LedgerError> {
+    pub(crate) fn open(state: &Path) -> Result<(Self, Snapshot), LedgerError> {
         let (ledger, snapshot) = Ledger::open(state)?;
         Ok((Self::of(ledger, &snapshot, Some(state)), snapshot))
     }
 
-    /// Notes that are forgotten with the process, for tests.
-    ///
-    /// # Errors
-    /// No memory, no thread.
-    pub fn in_memory() -> Result<Self, LedgerError> {
+    /// Notes that are forgotten with the process.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Result<Self, LedgerError> {
         Ok(Self::of(Ledger::in_memory()?, &Snapshot::default(), None))
     }
 
@@ -79,17 +77,17 @@ impl Notes {
     }
 
     /// The marks of exports that change data.
-    pub const fn marks(&self) -> &Marks {
+    pub(crate) const fn marks(&self) -> &Marks {
         &self.marks
     }
 
     /// The ledger.
-    pub const fn ledger(&self) -> &Ledger {
+    pub(crate) const fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
     /// The ranges that an export still has to be zeroed at, from an earlier life or an earlier opening.
-    pub fn owed(&self, export: &ExportName) -> Vec<ByteRange> {
+    pub(crate) fn owed(&self, export: &ExportName) -> Vec<ByteRange> {
         self.owed.lock().iter().filter(|owed| owed.export == *export).map(|owed| owed.range).collect()
     }
 
@@ -97,7 +95,12 @@ impl Notes {
     ///
     /// # Errors
     /// What [`Ledger::record_zeroing`] says; the range may be written all the same.
-    pub async fn note(&self, export: &ExportName, tenant: &TenantId, range: ByteRange) -> Result<(), LedgerError> {
+    pub(crate) async fn note(
+        &self,
+        export: &ExportName,
+        tenant: &TenantId,
+        range: ByteRange,
+    ) -> Result<(), LedgerError> {
         match self.ledger.record_zeroing(export, range, None).await {
             Err(LedgerError::NoExport { .. }) => {
                 // What is shown ends where the range begins.
@@ -114,7 +117,7 @@ impl Notes {
     ///
     /// # Errors
     /// What [`Ledger::record_size`] says; it may be counted all the same.
-    pub async fn count(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), LedgerError> {
+    pub(crate) async fn count(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), LedgerError> {
         self.ledger.record_size(record(export, tenant, measured(size, 0))).await
     }
 
@@ -122,19 +125,19 @@ impl Notes {
     ///
     /// # Errors
     /// What [`Ledger::clear_zeroing`] says.
-    pub async fn clear(&self, export: &ExportName, range: ByteRange) -> Result<(), LedgerError> {
+    pub(crate) async fn clear(&self, export: &ExportName, range: ByteRange) -> Result<(), LedgerError> {
         self.ledger.clear_zeroing(export, range).await?;
         self.owed.lock().retain(|owed| owed.export != *export || owed.range != range);
         Ok(())
     }
 
     /// How far a window goes; none: nobody has it on record. Of others what was shown last; none: all that there was.
-    pub fn shown(&self, export: &ExportName) -> Option<Size> {
+    pub(crate) fn shown(&self, export: &ExportName) -> Option<Size> {
         self.shown.lock().get(export).copied()
     }
 
     /// Whether what the ledger says of an export is out of date, and nobody has said yet what it has.
-    pub fn is_older(&self, export: &ExportName) -> bool {
+    pub(crate) fn is_older(&self, export: &ExportName) -> bool {
         self.older.lock().contains(export)
     }
 
@@ -144,7 +147,7 @@ impl Notes {
     ///
     /// # Errors
     /// The ledger's; then it is in doubt as before.
-    pub async fn settle_older(&self, export: &ExportName, zero: bool, window: bool) -> Result<(), LedgerError> {
+    pub(crate) async fn settle_older(&self, export: &ExportName, zero: bool, window: bool) -> Result<(), LedgerError> {
         let snapshot = self.ledger.snapshot().await?;
         if !zero {
             for range in self.owed(export) {
@@ -172,7 +175,7 @@ impl Notes {
     }
 
     /// What an export was asked to shrink to, if nobody has put the outcome on record: so small it may be found.
-    pub fn lowered(&self, export: &ExportName) -> Option<Size> {
+    pub(crate) fn lowered(&self, export: &ExportName) -> Option<Size> {
         self.lowered.lock().get(export).copied()
     }
 
@@ -196,7 +199,12 @@ impl Notes {
     ///
     /// # Errors
     /// What [`Ledger::record_size`] says.
-    pub async fn record_window(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), LedgerError> {
+    pub(crate) async fn record_window(
+        &self,
+        export: &ExportName,
+        tenant: &TenantId,
+        size: Size,
+    ) -> Result<(), LedgerError> {
         let known = Known { shown: Some(size), ..measured(size, 0) };
         self.ledger.record_size(record(export, tenant, known)).await?;
         self.know_shown(export, Some(size));
@@ -207,7 +215,7 @@ impl Notes {
     ///
     /// # Errors
     /// What [`Ledger::forget`] says.
-    pub async fn forget(&self, export: &ExportName, tenant: &TenantId, last: Size) -> Result<(), LedgerError> {
+    pub(crate) async fn forget(&self, export: &ExportName, tenant: &TenantId, last: Size) -> Result<(), LedgerError> {
         let event = NewEvent {
             at: now(),
             kind: Kind::Forgotten.word(),
@@ -223,14 +231,14 @@ impl Notes {
     }
 
     /// Has the ledger know whose these exports are now, for when the configuration does not say it any more. Cancel-safe: no.
-    pub async fn give_all(self: Arc<Self>, given: Vec<(ExportName, TenantId)>) {
+    pub(crate) async fn give_all(self: Arc<Self>, given: Vec<(ExportName, TenantId)>) {
         if let Err(error) = self.ledger.give(given).await {
             tracing::warn!(%error, "the ledger does not take whose exports are now");
         }
     }
 
     /// Writes out what is on its way.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.marks.close();
         self.ledger.close().await;
     }

@@ -21,14 +21,14 @@ struct State {
 
 /// A session that wishes for another size, as it was when it asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Asking {
+pub(crate) struct Asking {
     style: ClientStyle,
     changes: u64,
 }
 
 /// A session's place in the openers; given up when it is dropped.
 #[derive(Debug)]
-pub struct OpenGuard {
+pub(crate) struct OpenGuard {
     openers: Arc<Openers>,
     style: ClientStyle,
     goodbye: bool,
@@ -36,7 +36,7 @@ pub struct OpenGuard {
 
 impl OpenGuard {
     /// The session ends. Without a goodbye its client may come back and expect the size that it saw.
-    pub fn leave(mut self, goodbye: bool) {
+    pub(crate) fn leave(mut self, goodbye: bool) {
         self.goodbye = goodbye;
     }
 }
@@ -49,33 +49,33 @@ impl Drop for OpenGuard {
 
 /// The sessions of one export, by what they know.
 #[derive(Debug)]
-pub struct Openers {
+pub(crate) struct Openers {
     state: Mutex<State>,
 }
 
 impl Openers {
     /// Those who left without a goodbye count for `grace`.
-    pub fn new(grace: Duration) -> Self {
+    pub(crate) fn new(grace: Duration) -> Self {
         Self { state: Mutex::new(State { grace, ..State::default() }) }
     }
 
     /// They count for so long from now on, those who have left already too.
-    pub fn adjust(&self, grace: Duration) {
+    pub(crate) fn adjust(&self, grace: Duration) {
         self.state.lock().grace = grace;
     }
 
     /// The same, where somebody whom nobody here has seen may come back, as one who left `at` that moment.
-    pub fn expecting_return(grace: Duration, at: Instant) -> Self {
+    pub(crate) fn expecting_return(grace: Duration, at: Instant) -> Self {
         Self { state: Mutex::new(State { grace, lost: vec![at], ..State::default() }) }
     }
 
     /// Whether nobody is here, and nobody is known who may come back.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.relying() == 0
     }
 
     /// How many are here, or may come back.
-    pub fn relying(&self) -> usize {
+    pub(crate) fn relying(&self) -> usize {
         let state = self.state.lock();
         let now = Instant::now();
         let awaited = state.lost.iter().filter(|at| now.duration_since(**at) < state.grace).count();
@@ -84,7 +84,7 @@ impl Openers {
     }
 
     /// A session begins: before its client is told a size, so that no shrink comes between.
-    pub fn enter(self: &Arc<Self>, style: ClientStyle) -> OpenGuard {
+    pub(crate) fn enter(self: &Arc<Self>, style: ClientStyle) -> OpenGuard {
         let mut state = self.state.lock();
         state.changes = state.changes.wrapping_add(1);
         match style {
@@ -109,12 +109,12 @@ impl Openers {
     }
 
     /// A session of this style asks now.
-    pub fn asking(&self, style: ClientStyle) -> Asking {
+    pub(crate) fn asking(&self, style: ClientStyle) -> Asking {
         Asking { style, changes: self.state.lock().changes }
     }
 
     /// All but the one who asks. If anybody has come or gone since, it may be the one who is gone, so all count.
-    pub fn others(&self, asking: Option<Asking>) -> Others {
+    pub(crate) fn others(&self, asking: Option<Asking>) -> Others {
         let mut state = self.state.lock();
         let (now, grace) = (Instant::now(), state.grace);
         state.lost.retain(|at| now.duration_since(*at) < grace);

@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 
 /// One rate, or none; several may wait for it.
 #[derive(Debug, Default)]
-pub struct Pace(Mutex<Option<Limiter>>);
+pub(crate) struct Pace(Mutex<Option<Limiter>>);
 
 /// A notice that is too soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Early {
+pub(crate) struct Early {
     /// Which rate has room last.
     pub limit: &'static str,
     /// After how long it has.

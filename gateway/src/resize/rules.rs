@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 /// What a coordinator goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// What is allowed, with the backend's own bounds.
     pub policy: ExportPolicy,
     /// How long the backend has to answer.
@@ -19,7 +19,7 @@ pub struct Rules {
 
 /// Rules that the coordinator has not seen yet.
 #[derive(Debug, Default)]
-pub struct Latest(Mutex<Option<Rules>>);
+pub(crate) struct Latest(Mutex<Option<Rules>>);
 
 impl Latest {
     pub(super) fn put(&self, rules: Rules) {

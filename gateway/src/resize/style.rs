@@ -7,7 +7,7 @@ use crate::proto::handshake::client::Negotiated;
 use crate::proto::{ExportFlags, Features, Framing};
 
 /// A framing, in the policy's words.
-pub fn replies(framing: Framing) -> Replies {
+pub(crate) fn replies(framing: Framing) -> Replies {
     match framing {
         Framing::Simple => Replies::Simple,
         Framing::Structured => Replies::Structured,
@@ -17,7 +17,7 @@ pub fn replies(framing: Framing) -> Replies {
 
 /// What a backend can do, by what it said in its handshake. NBD_INFO_RESIZE tells; bit 9 without it is a claim that the
 /// first real grow has to prove.
-pub fn of_backend(negotiated: &Negotiated, driver: &Driver) -> BackendStyle {
+pub(crate) fn of_backend(negotiated: &Negotiated, driver: &Driver) -> BackendStyle {
     let replies = replies(negotiated.framing);
     // What resizes it beside the wire; it may still tell of its size on the wire.
     let beside = match driver {

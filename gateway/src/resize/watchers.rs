@@ -13,11 +13,11 @@ use super::coordinator::Answer;
 
 /// Where a coordinator tells what came of things.
 #[derive(Clone, Debug)]
-pub struct Told(pub ResizeMetrics);
+pub(crate) struct Told(pub ResizeMetrics);
 
 impl Told {
     /// The size that the export has when it is opened.
-    pub fn size_at_start(&self, size: Size) {
+    pub(crate) fn size_at_start(&self, size: Size) {
         self.size(size, 0);
     }
 
@@ -96,7 +96,7 @@ pub(super) fn is_unsettled(reason: &Reason, standing: Standing) -> bool {
 }
 
 /// The label of what resizes an export.
-pub fn label(driver: &Driver) -> ResizeDriver {
+pub(crate) fn label(driver: &Driver) -> ResizeDriver {
     match driver {
         Driver::Origin => ResizeDriver::Origin,
         Driver::Wire => ResizeDriver::Wire,

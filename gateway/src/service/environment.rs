@@ -23,7 +23,7 @@ pub(super) struct Environment {
 
 /// What can't be understood of it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Of another family than Unix, or no address.
     #[error("NOTIFY_SOCKET={0:?} is no address that can be used; it has to be /PATH or @NAME")]
     Address(OsString),

@@ -28,9 +28,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::shards::Shards;
 
-pub use environment::Fault;
 pub(crate) use pulse::silent_threads;
-pub use status::Glance;
+pub(crate) use status::Glance;
 
 /// How often the sentence is looked at.
 const LOOK: Duration = Duration::from_secs(2);

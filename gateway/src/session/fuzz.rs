@@ -38,7 +38,7 @@ enum Step {
 
 /// Plays a client that sends `data` in transmission, at once and in pieces. The first four bytes choose the framing, the
 /// number of contexts and draining, the length of a piece, and the transmission flags.
-pub fn fuzz_requests(data: &[u8]) {
+pub(crate) fn fuzz_requests(data: &[u8]) {
     let [choice, piece, flags_high, flags_low, data @ ..] = data else { return };
     let rules = Rules {
         framing: framing(*choice),
@@ -197,7 +197,7 @@ fn check(rules: &Rules, told: &Told) {
 }
 
 /// Every command in every framing, with what it brings.
-pub fn fuzz_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for (choice, framing) in [(0x08, Framing::Simple), (0x09, Framing::Structured), (0x0a, Framing::Extended)] {
         for flags in [0x1ffd_u16, 0x0003] {

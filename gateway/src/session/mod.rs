@@ -37,13 +37,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 #[doc(hidden)]
-pub use fuzz::{fuzz_requests, fuzz_seeds};
-pub use pacer::Pacer;
-pub use permits::TenantBudget;
-pub use serve::{Front, serve};
-pub use table::{SessionInfo, SessionTable};
-pub use throttle::{Speed, Throttle};
-pub use turns::Turns;
+pub(crate) use fuzz::{fuzz_requests, fuzz_seeds};
+pub(crate) use pacer::Pacer;
+pub(crate) use permits::TenantBudget;
+pub(crate) use serve::{Front, serve};
+pub(crate) use table::{SessionInfo, SessionTable};
+pub(crate) use throttle::{Speed, Throttle};
+pub(crate) use turns::Turns;
 
 use crate::export::Export;
 use crate::net::{Outbox, Peer, Released};
@@ -56,7 +56,7 @@ use turns::Share;
 
 /// What was agreed on with one client when it entered transmission.
 #[derive(Clone, Debug)]
-pub struct Agreement {
+pub(crate) struct Agreement {
     /// How its requests and replies are framed.
     pub framing: Framing,
     /// The transmission flags it was told.
@@ -77,7 +77,7 @@ pub struct Agreement {
 
 /// One client connection in transmission.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     id: u64,
     peer: Peer,
     /// Where its client comes from, for people.
@@ -125,39 +125,34 @@ pub struct Session {
 
 impl Session {
     /// Unique in this process; also chooses the lane.
-    pub fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
-    /// Whose certificate its client has shown; None: no TLS, or the listener does not ask for one.
-    pub fn certificate(&self) -> Option<&PeerCertificate> {
-        self.certificate.as_ref()
-    }
-
     /// Its client.
-    pub fn peer(&self) -> Peer {
+    pub(crate) fn peer(&self) -> Peer {
         self.peer
     }
 
     /// What is told of it is told in here.
-    pub const fn span(&self) -> &tracing::Span {
+    pub(crate) const fn span(&self) -> &tracing::Span {
         &self.span
     }
 
     /// The export it uses.
-    pub fn export(&self) -> &Arc<Export> {
+    pub(crate) fn export(&self) -> &Arc<Export> {
         &self.export
     }
 
     /// The end up to which its requests are admitted now (promise 10): a client that knows nothing of resize stays within
     /// what it was told. Who is shown the ceiling is admitted to all of that; what is not there yet is the export's to
     /// answer.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         if self.sees_ceiling() { self.told() } else { self.reach() }
     }
 
     /// The end up to which its requests go to the backend as they are.
-    pub fn reach(&self) -> u64 {
+    pub(crate) fn reach(&self) -> u64 {
         let end = self.export.view().end();
         match self.agreement.style {
             ClientStyle::Stock => end.min(self.told.load(Ordering::Acquire)),
@@ -169,7 +164,7 @@ impl Session {
     }
 
     /// What its client may do.
-    pub fn verbs(&self) -> Verbs {
+    pub(crate) fn verbs(&self) -> Verbs {
         self.agreement.decision.verbs
     }
 
@@ -180,32 +175,32 @@ impl Session {
     }
 
     /// What becomes of its writes past the end.
-    pub fn past_end(&self) -> PastEnd {
+    pub(crate) fn past_end(&self) -> PastEnd {
         self.agreement.offer.past_end
     }
 
     /// Whether its client was cut for a grow and has not yet sent again what it lost.
-    pub fn repeats(&self) -> bool {
+    pub(crate) fn repeats(&self) -> bool {
         self.repeats.load(Ordering::Acquire)
     }
 
     /// It has.
-    pub fn has_repeated(&self) {
+    pub(crate) fn has_repeated(&self) {
         self.repeats.store(false, Ordering::Release);
     }
 
     /// Whether it was told the ceiling, not the size.
-    pub fn sees_ceiling(&self) -> bool {
+    pub(crate) fn sees_ceiling(&self) -> bool {
         self.agreement.offer.ceiling
     }
 
     /// The size it was last told, in bytes.
-    pub fn told(&self) -> u64 {
+    pub(crate) fn told(&self) -> u64 {
         self.told.load(Ordering::Acquire)
     }
 
     /// Its own write has grown the export: it may read back what it wrote, even if it knows nothing of resize.
-    pub fn wrote_up_to(&self, end: u64) {
+    pub(crate) fn wrote_up_to(&self, end: u64) {
         self.told.fetch_max(end, Ordering::AcqRel);
     }
 
@@ -233,22 +228,22 @@ impl Session {
     }
 
     /// Cuts the connection: its task ends, requests in flight finish towards nobody.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.out.cut();
     }
 
     /// Whether its client is owed a failed FLUSH: answered writes may have been lost `losses` times so far.
-    pub fn owes(&self, losses: u64) -> bool {
+    pub(crate) fn owes(&self, losses: u64) -> bool {
         self.losses.load(Ordering::Acquire) < losses
     }
 
     /// Whether its task has ended: replies have nowhere to go.
-    pub fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
 
     /// Whether its client has said its last, and may be back on another connection.
-    pub fn is_left(&self) -> bool {
+    pub(crate) fn is_left(&self) -> bool {
         self.leaves.load(Ordering::Acquire)
     }
 }

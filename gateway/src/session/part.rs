@@ -34,19 +34,19 @@ impl Session {
     /// Ends it between two messages, soon: at once no further request is read, and it is over when those that were
     /// admitted are answered and their replies written ([`ended`](Self::ended)). The client gets no word, only the end
     /// of the stream.
-    pub fn part(&self) {
+    pub(crate) fn part(&self) {
         self.parting.store(true, Ordering::Release);
         self.wake();
     }
 
     /// Waits until its connection is closed. Cancel-safe: yes.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         // The sender is in `self`: it can't be gone.
         let _ = self.life.subscribe().wait_for(|life| *life == Life::Gone).await;
     }
 
     /// Whether it is to end between two messages.
-    pub fn is_parting(&self) -> bool {
+    pub(crate) fn is_parting(&self) -> bool {
         self.parting.load(Ordering::Acquire)
     }
 

@@ -29,7 +29,7 @@ pub(super) const EXTENT: u64 = 16;
 
 /// The payload bytes that the sessions of one tenant hold in flight beyond each one's own share.
 #[derive(Debug)]
-pub struct TenantBudget {
+pub(crate) struct TenantBudget {
     speed: Arc<Speed>,
     throttle: Arc<Throttle>,
     /// Whether more is held than the limit: by sessions that are gone, with requests that their server has not answered.
@@ -46,7 +46,7 @@ struct BudgetState {
 
 impl TenantBudget {
     /// At most `limit` bytes in flight, at this rate.
-    pub fn new(limit: u64, io: IoRates) -> Arc<Self> {
+    pub(crate) fn new(limit: u64, io: IoRates) -> Arc<Self> {
         let speed = Speed::new(io);
         let state = BudgetState { limit, used: 0, waiting: VecDeque::new() };
         let throttle = Throttle::new(Arc::clone(&speed));
@@ -54,7 +54,7 @@ impl TenantBudget {
     }
 
     /// At most so many from now on, at that rate. What is in flight beyond a lower limit is finished first.
-    pub fn adjust(&self, limit: u64, io: IoRates) {
+    pub(crate) fn adjust(&self, limit: u64, io: IoRates) {
         self.speed.set(io);
         self.state.lock().limit = limit;
         // Whoever waits may have room now.
@@ -62,18 +62,13 @@ impl TenantBudget {
     }
 
     /// How fast its sessions together may go.
-    pub const fn throttle(&self) -> &Arc<Throttle> {
+    pub(crate) const fn throttle(&self) -> &Arc<Throttle> {
         &self.throttle
     }
 
     /// The most bytes in flight.
-    pub fn limit(&self) -> u64 {
+    pub(crate) fn limit(&self) -> u64 {
         self.state.lock().limit
-    }
-
-    /// Bytes taken now.
-    pub fn used(&self) -> u64 {
-        self.state.lock().used
     }
 
     fn take(&self, bytes: u64, session: &Arc<Session>) -> bool {
@@ -260,13 +255,13 @@ mod tests {
         let permits = Permits::new(0, 1000, 50, Arc::clone(&tenant));
         assert_eq!(permits.take_more(20), 20, "of its own share");
         assert_eq!(
-            (permits.take_more(500), tenant.used()),
+            (permits.take_more(500), tenant.state.lock().used),
             (80, 50),
             "half of what the tenant has left, and its share"
         );
-        assert_eq!((permits.take_more(500), tenant.used()), (25, 75));
+        assert_eq!((permits.take_more(500), tenant.state.lock().used), (25, 75));
         permits.release(Released { bytes: 125, ..Released::default() });
-        assert_eq!(tenant.used(), 0);
+        assert_eq!(tenant.state.lock().used, 0);
         let alone = Permits::new(0, 1000, 2000, Arc::clone(&tenant));
         assert_eq!((alone.take_more(800), alone.take_more(800)), (500, 250), "half of what the session has left");
     }
@@ -287,16 +282,16 @@ mod tests {
     fn what_a_session_leaves_behind_is_its_tenants_until_it_is_answered() {
         let tenant = TenantBudget::new(100, IoRates::default());
         let permits = Permits::new(0, 1000, 80, Arc::clone(&tenant));
-        assert_eq!((permits.take_more(80), tenant.used()), (80, 0));
+        assert_eq!((permits.take_more(80), tenant.state.lock().used), (80, 0));
         permits.abandon();
-        assert_eq!((tenant.used(), tenant.overfull.load(Ordering::Relaxed)), (80, false));
+        assert_eq!((tenant.state.lock().used, tenant.overfull.load(Ordering::Relaxed)), (80, false));
         let next = Permits::new(0, 1000, 80, Arc::clone(&tenant));
         next.take_more(80);
         next.abandon();
-        assert_eq!((tenant.used(), tenant.overfull.load(Ordering::Relaxed)), (160, true));
+        assert_eq!((tenant.state.lock().used, tenant.overfull.load(Ordering::Relaxed)), (160, true));
         permits.release(Released { bytes: 80, ..Released::default() });
-        assert_eq!((tenant.used(), tenant.overfull.load(Ordering::Relaxed)), (80, false));
+        assert_eq!((tenant.state.lock().used, tenant.overfull.load(Ordering::Relaxed)), (80, false));
         drop(next);
-        assert_eq!(tenant.used(), 0);
+        assert_eq!(tenant.state.lock().used, 0);
     }
 }

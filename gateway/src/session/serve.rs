@@ -27,7 +27,7 @@ use crate::tls::ListenerTls;
 
 /// What all sessions of a listener share.
 #[derive(Debug)]
-pub struct Front {
+pub(crate) struct Front {
     /// The listener, as the configuration calls it.
     pub listener: Arc<str>,
     /// The exports.
@@ -52,7 +52,7 @@ pub struct Front {
 
 /// Serves one client to its end. Never fails: what went wrong is logged, and concerns this client alone.
 /// Cancel-safe: during the handshake the connection closes; later the session goes on by itself.
-pub async fn serve(front: Arc<Front>, stream: Stream, mut handshake: Handshake) {
+pub(crate) async fn serve(front: Arc<Front>, stream: Stream, mut handshake: Handshake) {
     let id = front.table.next_id();
     let (peer, listener) = (stream.peer(), &*front.listener);
     // What is told within it says whose session it is. An error's level: a log of warnings alone is to say so too.

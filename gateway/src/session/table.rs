@@ -15,7 +15,7 @@ use crate::proto::Framing;
 
 /// Every session in transmission, by its id. No guard of the map is held across an await.
 #[derive(Debug, Default)]
-pub struct SessionTable {
+pub(crate) struct SessionTable {
     next: AtomicU64,
     pub(super) open: DashMap<u64, Weak<Session>>,
     left: Notify,
@@ -23,7 +23,7 @@ pub struct SessionTable {
 
 /// One open session, as it is shown and chosen by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionInfo {
+pub(crate) struct SessionInfo {
     /// Its id.
     pub id: u64,
     /// The export it uses.
@@ -54,28 +54,28 @@ pub struct SessionInfo {
 
 impl SessionTable {
     /// An id that no session of this process had before.
-    pub fn next_id(&self) -> u64 {
+    pub(crate) fn next_id(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
     /// Adds a session; it leaves when the guard is dropped.
-    pub fn enter(self: &Arc<Self>, session: &Arc<Session>) -> Entered {
+    pub(crate) fn enter(self: &Arc<Self>, session: &Arc<Session>) -> Entered {
         self.open.insert(session.id(), Arc::downgrade(session));
         Entered { table: Arc::clone(self), id: session.id() }
     }
 
     /// How many are open.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
 
     /// Whether none is open.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
     /// Waits until none is open. Cancel-safe: yes.
-    pub async fn emptied(&self) {
+    pub(crate) async fn emptied(&self) {
         loop {
             let left = self.left.notified();
             if self.is_empty() {
@@ -86,18 +86,18 @@ impl SessionTable {
     }
 
     /// All of them.
-    pub fn all(&self) -> Vec<Arc<Session>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
         self.open.iter().filter_map(|entry| entry.value().upgrade()).collect()
     }
 
     /// Cuts every connection.
-    pub fn cut_all(&self) {
+    pub(crate) fn cut_all(&self) {
         self.open.iter().filter_map(|entry| entry.value().upgrade()).for_each(|session| session.cut());
     }
 
     /// Ends those that `which` says, each between two messages; gives them, to wait until they have
     /// [ended](Session::ended).
-    pub fn part(&self, which: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<Session>> {
+    pub(crate) fn part(&self, which: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<Session>> {
         let open = self.open.iter().filter_map(|entry| entry.value().upgrade());
         let chosen: Vec<Arc<Session>> = open.filter(|session| which(&session.info())).collect();
         chosen.iter().for_each(|session| session.part());
@@ -105,7 +105,7 @@ impl SessionTable {
     }
 
     /// All of them, oldest first.
-    pub fn list(&self) -> Vec<SessionInfo> {
+    pub(crate) fn list(&self) -> Vec<SessionInfo> {
         let mut all: Vec<SessionInfo> =
             self.open.iter().filter_map(|entry| entry.value().upgrade()).map(|s| s.info()).collect();
         all.sort_by_key(|s| s.id);
@@ -115,7 +115,7 @@ impl SessionTable {
 
 impl Session {
     /// What the table tells about it.
-    pub fn info(&self) -> SessionInfo {
+    pub(crate) fn info(&self) -> SessionInfo {
         SessionInfo {
             id: self.id,
             export: self.export.name().to_owned(),
@@ -136,7 +136,7 @@ impl Session {
 
 /// A place in the table.
 #[derive(Debug)]
-pub struct Entered {
+pub(crate) struct Entered {
     table: Arc<SessionTable>,
     id: u64,
 }

@@ -26,7 +26,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How fast, for all throttles that it is the speed of.
 #[derive(Debug)]
-pub struct Speed {
+pub(crate) struct Speed {
     /// Even: no bound. Another number after each change.
     version: AtomicU64,
     rates: Mutex<IoRates>,
@@ -34,12 +34,12 @@ pub struct Speed {
 
 impl Speed {
     /// These rates.
-    pub fn new(rates: IoRates) -> Arc<Self> {
+    pub(crate) fn new(rates: IoRates) -> Arc<Self> {
         Arc::new(Self { version: AtomicU64::new(u64::from(rates.any())), rates: Mutex::new(rates) })
     }
 
     /// Other rates from now on.
-    pub fn set(&self, rates: IoRates) {
+    pub(crate) fn set(&self, rates: IoRates) {
         let mut held = self.rates.lock();
         if *held != rates {
             *held = rates;
@@ -56,7 +56,7 @@ impl Speed {
 
 /// One bound on reading and writing.
 #[derive(Debug)]
-pub struct Throttle {
+pub(crate) struct Throttle {
     start: Instant,
     speed: Arc<Speed>,
     limiters: Mutex<Limiters>,
@@ -105,7 +105,7 @@ impl Limiters {
 
 impl Throttle {
     /// A bound of that speed.
-    pub fn new(speed: Arc<Speed>) -> Arc<Self> {
+    pub(crate) fn new(speed: Arc<Speed>) -> Arc<Self> {
         Arc::new(Self { start: Instant::now(), speed, limiters: Mutex::default() })
     }
 

@@ -171,7 +171,7 @@ impl Share {
     }
 
     /// Whether its next request may go, which at least `queued` others follow; if not, its task is woken when it may,
-    /// and asks again after [`ACTIVE`]: by then no light session may be left. Only that task asks.
+    /// and asks again after `ACTIVE`: by then no light session may be left. Only that task asks.
     pub(super) fn admits(
         &self,
         bytes: u64,

@@ -34,7 +34,7 @@ use crate::tls::{BackendTls, CertificateFault};
 
 /// What the backend said about itself.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Size in bytes.
     pub size: u64,
     /// Its transmission flags.
@@ -69,26 +69,26 @@ impl Facts {
     }
 
     /// Offsets and lengths must be multiples of this, in bytes.
-    pub fn minimum_block(&self) -> u64 {
+    pub(crate) fn minimum_block(&self) -> u64 {
         u64::from(self.block_sizes.map_or(1, |s| s.minimum).max(1))
     }
 
     /// The largest payload of one request, in bytes: a multiple of the minimum. 32 MiB where the backend says nothing.
-    pub fn largest_payload(&self) -> u64 {
+    pub(crate) fn largest_payload(&self) -> u64 {
         let maximum = u64::from(self.block_sizes.map_or(32 << 20, |s| s.maximum)).min(64 << 20);
         (maximum / self.minimum_block() * self.minimum_block()).max(self.minimum_block())
     }
 
     /// The longest range of one request without payload, in bytes: with compact headers, the largest multiple of 64 KiB
     /// (no block is larger) below 2^32.
-    pub fn longest_range(&self) -> u64 {
+    pub(crate) fn longest_range(&self) -> u64 {
         if self.framing == Framing::Extended { u64::MAX } else { 0xffff_0000 }
     }
 }
 
 /// What serves an export.
 #[derive(Debug)]
-pub enum Backend {
+pub(crate) enum Backend {
     /// An NBD server.
     Lanes(Box<Lanes>),
     /// This process.
@@ -97,7 +97,7 @@ pub enum Backend {
 
 /// Connections to one NBD server's export.
 #[derive(Debug)]
-pub struct Lanes {
+pub(crate) struct Lanes {
     lanes: Vec<(Arc<Lane>, Shard)>,
     /// In which order sessions come to each lane, where that matters.
     turns: Vec<Arc<Turns>>,

@@ -21,7 +21,7 @@ use crate::resize::notes::Notes;
 
 /// The inside of one open export.
 #[derive(Debug)]
-pub struct Core {
+pub(crate) struct Core {
     export: ExportName,
     template: Option<String>,
     tenant: TenantId,
@@ -62,64 +62,64 @@ impl Core {
     }
 
     /// The export's name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.export.as_str()
     }
 
     /// The export's name.
-    pub fn export(&self) -> &ExportName {
+    pub(crate) fn export(&self) -> &ExportName {
         &self.export
     }
 
     /// The template that its name fits; None: it has an entry of its own.
-    pub fn template(&self) -> Option<&str> {
+    pub(crate) fn template(&self) -> Option<&str> {
         self.template.as_deref()
     }
 
     /// Whose it is.
-    pub fn tenant(&self) -> &TenantId {
+    pub(crate) fn tenant(&self) -> &TenantId {
         &self.tenant
     }
 
     /// What the backend said about itself when it was opened.
-    pub fn facts(&self) -> &Facts {
+    pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }
 
     /// What the export looks like now.
-    pub fn view(&self) -> &View {
+    pub(crate) fn view(&self) -> &View {
         &self.view
     }
 
     /// The backend's size as last read, in bytes.
-    pub fn disk(&self) -> u64 {
+    pub(crate) fn disk(&self) -> u64 {
         self.known.load(Ordering::Acquire)
     }
 
     /// A request of the gateway's own, to its outcome. Cancel-safe: dropped, what was sent is still carried out; what
     /// changes data and was not is not sent.
-    pub async fn call(&self, lane: u64, request: Request) -> Outcome {
+    pub(crate) async fn call(&self, lane: u64, request: Request) -> Outcome {
         let (job, outcome) = Job::for_task(request);
         self.backend.submit(lane, &mut vec![job], &mut Finished::default());
         outcome.await.unwrap_or_else(|_| lost())
     }
 
     /// Opens a NOTIFY at the backend; ends with it.
-    pub async fn subscribe(&self, request: Request, hears: watch::Sender<Heard>) -> Outcome {
+    pub(crate) async fn subscribe(&self, request: Request, hears: watch::Sender<Heard>) -> Outcome {
         let (job, outcome) = Job::for_listener(request, hears);
         self.backend.submit(0, &mut vec![job], &mut Finished::default());
         outcome.await.unwrap_or_else(|_| lost())
     }
 
     /// Ends the standing NOTIFY: one of length 1 takes its place, and is answered at once.
-    pub async fn unsubscribe(&self) {
+    pub(crate) async fn unsubscribe(&self) {
         let request =
             Request { command: Cmd::RESIZE, flags: CmdFlags::NOTIFY, offset: 0, length: 1, payload: Payload::empty() };
         self.call(0, request).await;
     }
 
     /// The backend's size now, read from the backend: in band if it can, else by a second handshake.
-    pub async fn read_size(self: &Arc<Self>) -> Result<u64, String> {
+    pub(crate) async fn read_size(self: &Arc<Self>) -> Result<u64, String> {
         let read = self.ask_size(false).await;
         if let Ok(size) = read {
             self.known.store(size, Ordering::Release);
@@ -129,7 +129,7 @@ impl Core {
 
     /// The same, for whoever only wants to know: one at a time for each server, however many exports it has. A resize does
     /// not wait for a look that hangs.
-    pub async fn look(self: &Arc<Self>) -> Result<u64, String> {
+    pub(crate) async fn look(self: &Arc<Self>) -> Result<u64, String> {
         let read = self.ask_size(true).await;
         if let Ok(size) = read {
             self.known.store(size, Ordering::Release);
@@ -211,7 +211,7 @@ impl Core {
     }
 
     /// Sets the embedded disk's size; the size that is now in force.
-    pub async fn set_embedded_size(self: &Arc<Self>, size: u64) -> Result<u64, DiskError> {
+    pub(crate) async fn set_embedded_size(self: &Arc<Self>, size: u64) -> Result<u64, DiskError> {
         let core = Arc::clone(self);
         let set = move || match &core.backend {
             Backend::Embedded(disk) => disk.set_size(size),
@@ -221,7 +221,7 @@ impl Core {
     }
 
     /// What a driver is to do to give the backend `to` bytes.
-    pub fn order(&self, to: u64) -> Order {
+    pub(crate) fn order(&self, to: u64) -> Order {
         let was = Was {
             name: match &self.backend {
                 Backend::Lanes(lanes) => lanes.export().to_owned(),
@@ -236,12 +236,12 @@ impl Core {
     }
 
     /// Whether the backend takes one connection only, as far as is known.
-    pub fn single_connection(&self) -> bool {
+    pub(crate) fn single_connection(&self) -> bool {
         self.second.is_refused()
     }
 
     /// The size that a lane's handshake told since [`forget_handshake_size`](Self::forget_handshake_size), in bytes.
-    pub fn size_from_handshake(&self) -> Option<u64> {
+    pub(crate) fn size_from_handshake(&self) -> Option<u64> {
         match &self.backend {
             Backend::Lanes(lanes) => lanes.size_from_handshake(),
             Backend::Embedded(_) => None,
@@ -249,7 +249,7 @@ impl Core {
     }
 
     /// What handshakes told so far is out of date: the backend is asked for another size.
-    pub fn forget_handshake_size(&self) {
+    pub(crate) fn forget_handshake_size(&self) {
         if let Backend::Lanes(lanes) = &self.backend {
             lanes.forget_handshake_size();
         }
@@ -257,7 +257,7 @@ impl Core {
 
     /// Takes all lanes aside: what is in flight is answered and made durable, then there is no connection to the backend
     /// until [`renew_lanes`](Self::renew_lanes). Cancel-safe: dropped, they still go.
-    pub async fn drop_lanes(&self) {
+    pub(crate) async fn drop_lanes(&self) {
         if let Backend::Lanes(lanes) = &self.backend {
             self.aside.store(true, Ordering::Release);
             lanes.step_aside().await;
@@ -265,7 +265,7 @@ impl Core {
     }
 
     /// Has lanes shake hands anew, so that they see a new size.
-    pub async fn renew_lanes(&self, which: plan::Lanes) {
+    pub(crate) async fn renew_lanes(&self, which: plan::Lanes) {
         if let Backend::Lanes(lanes) = &self.backend {
             self.aside.store(false, Ordering::Release);
             lanes.renew(which).await;
@@ -273,37 +273,37 @@ impl Core {
     }
 
     /// Nobody waits any more for what changes data in `from..to`: nothing that overlaps it is sent before that is answered.
-    pub fn left_behind(&self, from: u64, to: u64) {
+    pub(crate) fn left_behind(&self, from: u64, to: u64) {
         self.backend.left_behind(from, to);
     }
 
     /// Waits until no write of a lost connection may still land in `from..to`. Cancel-safe: yes.
-    pub async fn clear_of_late_writes(&self, from: u64, to: u64) {
+    pub(crate) async fn clear_of_late_writes(&self, from: u64, to: u64) {
         self.backend.clear_of_late_writes(from, to).await;
     }
 
     /// Whether a RESIZE was in flight on a lost connection, and may still be carried out.
-    pub fn resize_in_doubt(&self) -> bool {
+    pub(crate) fn resize_in_doubt(&self) -> bool {
         self.backend.resize_in_doubt()
     }
 
     /// It was carried out.
-    pub fn resize_confirmed(&self) {
+    pub(crate) fn resize_confirmed(&self) {
         self.backend.resize_confirmed();
     }
 
     /// A driver has ended the server, or its connections, at `begun` at the earliest: nothing from before lands any more.
-    pub fn fenced(&self, begun: tokio::time::Instant) {
+    pub(crate) fn fenced(&self, begun: tokio::time::Instant) {
         self.backend.fenced(begun);
     }
 
     /// No request past `end` is admitted from now on.
-    pub fn lower_end(&self, end: u64) {
+    pub(crate) fn lower_end(&self, end: u64) {
         self.gate.shut(|| self.view.lower_end(end));
     }
 
     /// Waits until no request past `end` is in flight. Cancel-safe: yes.
-    pub async fn drained_beyond(&self, end: u64) {
+    pub(crate) async fn drained_beyond(&self, end: u64) {
         self.gate.draining.store(true, Ordering::Release);
         loop {
             // A write that lands late past the new end would make the disk longer again.
@@ -320,12 +320,12 @@ impl Core {
     }
 
     /// Notes, durably, a range to be zeroed.
-    pub async fn note_zeroes(&self, range: ByteRange) -> Result<(), String> {
+    pub(crate) async fn note_zeroes(&self, range: ByteRange) -> Result<(), String> {
         self.notes.note(&self.export, &self.tenant, range).await.map_err(|e| e.to_string())
     }
 
     /// Notes, durably, that it is zero.
-    pub async fn clear_zeroes(&self, range: ByteRange) -> Result<(), String> {
+    pub(crate) async fn clear_zeroes(&self, range: ByteRange) -> Result<(), String> {
         self.notes.clear(&self.export, range).await.map_err(|e| e.to_string())
     }
 }

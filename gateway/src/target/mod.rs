@@ -13,7 +13,7 @@ pub(crate) mod ranges;
 mod second;
 mod view;
 
-pub use self::core::Core;
-pub use backend::{Backend, Facts};
+pub(crate) use self::core::Core;
+pub(crate) use backend::{Backend, Facts};
 pub(crate) use probes::Probes;
-pub use view::{Shown, View};
+pub(crate) use view::{Shown, View};

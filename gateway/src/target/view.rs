@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 /// A size as it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub(crate) struct Shown {
     /// In bytes.
     pub size: u64,
     /// Rises by one with each change.
@@ -15,7 +15,7 @@ pub struct Shown {
 
 /// An export's size, and the end up to which requests are admitted.
 #[derive(Debug)]
-pub struct View {
+pub(crate) struct View {
     shown: watch::Sender<Shown>,
     /// Below the size only while a shrink is under way, or its outcome unknown. Read on the hot path.
     end: AtomicU64,
@@ -23,27 +23,27 @@ pub struct View {
 
 impl View {
     /// At first.
-    pub fn new(size: u64) -> Self {
+    pub(crate) fn new(size: u64) -> Self {
         Self { shown: watch::channel(Shown { size, generation: 0 }).0, end: AtomicU64::new(size) }
     }
 
     /// The size that is shown, in bytes.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.shown.borrow().size
     }
 
     /// What is shown.
-    pub fn shown(&self) -> Shown {
+    pub(crate) fn shown(&self) -> Shown {
         *self.shown.borrow()
     }
 
     /// Where requests must end.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }
 
     /// Each change from now on; the latest wins.
-    pub fn follow(&self) -> watch::Receiver<Shown> {
+    pub(crate) fn follow(&self) -> watch::Receiver<Shown> {
         self.shown.subscribe()
     }
 

@@ -8,7 +8,7 @@ use super::directory::{CA, REVOKED};
 
 /// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     /// A client is on the other side: this is a listener's.
     Client,
     /// An NBD server is on the other side.

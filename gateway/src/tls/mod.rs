@@ -17,11 +17,11 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use backend::BackendTls;
-pub use directory::CertificateFault;
-pub use fault::{Side, TlsFault};
-pub use listener::ListenerTls;
-pub use peer::PeerCertificate;
+pub(crate) use backend::BackendTls;
+pub(crate) use directory::CertificateFault;
+pub(crate) use fault::{Side, TlsFault};
+pub(crate) use listener::ListenerTls;
+pub(crate) use peer::PeerCertificate;
 
 /// The cryptography that both sides use.
 fn provider() -> Arc<CryptoProvider> {

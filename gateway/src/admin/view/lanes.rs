@@ -11,7 +11,7 @@ use crate::lane::Look;
 
 /// A connection to an export's backend, that is or is to be.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct LaneView {
+pub(crate) struct LaneView {
     /// Its number within the export, from 0.
     pub number: u64,
     /// Whether it is connected.
@@ -34,7 +34,7 @@ pub struct LaneView {
 
 /// Whether an export's backend can be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct HealthView {
+pub(crate) struct HealthView {
     /// In a word: up, degraded (some connections are missing, or requests wait), down (requests fail) or embedded (the
     /// gateway has the data itself).
     pub state: String,

@@ -10,7 +10,7 @@ use crate::resize::history::Kind;
 
 /// Something that happened to a size.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct EventView {
+pub(crate) struct EventView {
     /// Its number: larger than every older event's, over restarts too.
     pub id: u64,
     /// When, in milliseconds since 1970-01-01 UTC.
@@ -52,7 +52,7 @@ impl From<Event> for EventView {
 /// An order to hold the ledger against what there is.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Reconcile {
+pub(crate) struct Reconcile {
     /// Make the books agree; else only tell.
     pub apply: bool,
 }
@@ -60,14 +60,14 @@ pub struct Reconcile {
 /// An order that says what an export has whose ledger is an older copy.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Settle {
+pub(crate) struct Settle {
     /// What the ledger has noted is zeroed; else what is there is kept.
     pub zero: bool,
 }
 
 /// What was settled.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Settled {
+pub(crate) struct Settled {
     /// Of which export.
     pub export: String,
     /// What the ledger had noted is zeroed; else what is there is kept.
@@ -76,7 +76,7 @@ pub struct Settled {
 
 /// The ledger, held against what there is.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Reconciled {
+pub(crate) struct Reconciled {
     /// Whether the books were to be made to agree.
     pub applied: bool,
     /// Whether every export counts at what it has now: nothing drifts, is unmeasured, of unknown outcome, or gone and still
@@ -88,7 +88,7 @@ pub struct Reconciled {
 
 /// An export of the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct AccountView {
+pub(crate) struct AccountView {
     /// Its name.
     pub name: String,
     /// Whose quota it counts against.

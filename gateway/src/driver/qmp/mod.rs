@@ -42,7 +42,7 @@ const RESIZING: Duration = Duration::from_secs(600);
 
 /// A node and its export.
 #[derive(Clone, Debug)]
-pub struct Qmp {
+pub(crate) struct Qmp {
     at: config::Qmp,
     memo: Memo,
     /// Held as long as the export is off.
@@ -51,12 +51,12 @@ pub struct Qmp {
 
 impl Qmp {
     /// For what the configuration names; nobody is asked yet. `export` is the gateway's name of it, noted in `state`.
-    pub fn new(at: &config::Qmp, state: &Path, export: &str) -> Self {
+    pub(crate) fn new(at: &config::Qmp, state: &Path, export: &str) -> Self {
         Self { at: at.clone(), memo: Memo::of(state, export), turn: Arc::default() }
     }
 
     /// Carries an order out. Cancel-safe: dropped, it goes on to its end, and the export is put back.
-    pub async fn resize(&self, order: &Order) -> Result<(), Undone> {
+    pub(crate) async fn resize(&self, order: &Order) -> Result<(), Undone> {
         let Ok(turn) = Arc::clone(&self.turn).try_lock_owned() else {
             return Err(Undone::refused(
                 Errno::EIO,
@@ -75,7 +75,7 @@ impl Qmp {
     /// Ends all connections to the export, and waits until everything that came over them is done: takes the export off by
     /// `block-export-del`, mode hard, and puts it back when it is gone. Other clients of it are cut off too. Cancel-safe:
     /// dropped, it goes on to its end, and the export is put back.
-    pub async fn fence(&self, order: &Order) -> Result<(), String> {
+    pub(crate) async fn fence(&self, order: &Order) -> Result<(), String> {
         let late = || format!("qemu's export {} was not gone and back within {FENCING:?}", self.at.export);
         let (at, memo, order, turn) = (self.at.clone(), self.memo.clone(), order.clone(), Arc::clone(&self.turn));
         let fencing = tokio::spawn(async move {
@@ -90,7 +90,7 @@ impl Qmp {
 
     /// Whether what a grow exposes reads as zeroes by itself: in a regular file, or in qcow2 on nothing else. A device may
     /// show what it held before. False if qemu does not say so soon.
-    pub async fn exposes_zeroes(&self) -> bool {
+    pub(crate) async fn exposes_zeroes(&self) -> bool {
         let nodes = async {
             let mut qemu = Qemu::connect(&self.at.socket).await?;
             qemu.execute("query-named-block-nodes", json!({ "flat": true }), SOON).await
@@ -103,7 +103,7 @@ impl Qmp {
 
     /// For whoever could not connect to the NBD server, where the export is called `name`. If qemu is there and does not
     /// have the export, it is put back if an earlier gateway was killed while it had it off.
-    pub async fn heal(&self, name: &str) -> Healed {
+    pub(crate) async fn heal(&self, name: &str) -> Healed {
         let exports = async {
             let mut qemu = Qemu::connect(&self.at.socket).await?;
             qemu.execute("query-block-exports", Value::Null, SOON).await
@@ -134,7 +134,7 @@ impl Qmp {
 
 /// What became of a backend that could not be connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Healed {
+pub(crate) enum Healed {
     /// Its export was missing, and is back: try again.
     Back,
     /// Its export is missing; a sentence that tells how to get it back.
