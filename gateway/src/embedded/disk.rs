@@ -1,4 +1,4 @@
-//! A file or block device as a store: what each command does, and the size.
+//! A file, a block device or memory as a store: what each command does, and the size.
 //!
 //! Owns the descriptor, its lock and what was learned about its file system. Invariant: no request works past the size,
 //! and none is under way while the size changes.
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use rustix::fd::OwnedFd;
-use rustix::fs::{Advice, FlockOperation};
+use rustix::fs::{Advice, FlockOperation, MemfdFlags};
 use rustix::io::Errno as Os;
 
 use super::durable::NotDurable;
@@ -35,7 +35,7 @@ pub(super) enum Kind {
     },
 }
 
-/// A file or block device.
+/// A file, a block device, or memory: a file without a name that no other process has.
 #[derive(Debug)]
 pub(super) struct Disk {
     pub(super) file: OwnedFd,
@@ -43,6 +43,8 @@ pub(super) struct Disk {
     pub(super) kind: Kind,
     pub(super) able: Abilities,
     pub(super) runs: Runs,
+    /// Whether it is memory: no call waits for a disk, and only this process changes the size.
+    pub(super) memory: bool,
     read_only: bool,
     size: AtomicU64,
     /// Read-locked by each request under way, write-locked to change the size.
@@ -70,6 +72,22 @@ impl Disk {
         Ok(Self::over(open(place, first_size, read_only)?, place.path(), read_only))
     }
 
+    /// As [`super::EmbeddedDisk::memory`].
+    pub(super) fn memory(size: u64) -> Result<Self, DiskError> {
+        let path = Path::new("memory:");
+        let refused = |doing, os: Os| DiskError::Io { doing, path: path.into(), source: os.into() };
+        let make = |flags| rustix::fs::memfd_create("nbd-gateway", MemfdFlags::CLOEXEC | flags);
+        let file = match make(MemfdFlags::NOEXEC_SEAL) {
+            // Linux before 6.3 does not know that flag; some systems of today insist on it.
+            Err(Os::INVAL) => make(MemfdFlags::empty()),
+            made => made,
+        };
+        let (file, size) = (file.map_err(|os| refused("make", os))?, size.min(MAX_SIZE));
+        rustix::fs::ftruncate(&file, size).map_err(|os| refused("resize", os))?;
+        let opened = Opened { file, kind: Kind::Regular, size, sparse: true };
+        Ok(Self { memory: true, ..Self::over(opened, path, false) })
+    }
+
     /// A store over an open file.
     pub(super) fn over(opened: Opened, path: &Path, read_only: bool) -> Self {
         let able = Abilities {
@@ -85,6 +103,7 @@ impl Disk {
             kind: opened.kind,
             able,
             runs: Runs::default(),
+            memory: false,
             read_only,
             size: AtomicU64::new(opened.size),
             steady: RwLock::new(()),
@@ -217,7 +236,9 @@ impl Store for Disk {
         let _alone = self.steady.write();
         if self.kind == Kind::Regular {
             let (was, found) = (self.size(), measure(&self.file).map_err(|os| refused("measure", os))?);
-            if new >= was {
+            if self.memory {
+                rustix::fs::ftruncate(&self.file, new).map_err(|os| refused("resize", os))?;
+            } else if new >= was {
                 lengthen(&self.file, new).map_err(|os| refused("resize", os))?;
             } else if found == was {
                 rustix::fs::ftruncate(&self.file, new).map_err(|os| refused("resize", os))?;
@@ -239,14 +260,20 @@ impl Store for Disk {
     }
 
     fn at_once(&self, request: &Request, budget: &mut u64) -> Option<Outcome> {
-        if request.command != Cmd::READ || request.length > *budget || request.end() > self.size() {
-            return None;
-        }
-        // Whoever changes the size may wait long for others; then the pool can wait, not this thread.
+        let is_read = request.command == Cmd::READ;
+        let waits_for_nothing =
+            if self.memory { !self.may_search(request) } else { is_read && request.end() <= self.size() };
+        let cost = if is_read || request.changes_data() { request.length } else { 0 };
+        let left = budget.checked_sub(cost).filter(|_| waits_for_nothing)?;
+        // A size change may wait long for other requests; then the pool can wait, not this thread.
         let _steady = self.steady.try_read()?;
-        let bytes = self.read_cached(request.offset, request.length)?;
-        *budget -= request.length;
-        Some(Outcome::Found(Found::Whole(bytes.into())))
+        let outcome = if self.memory {
+            self.answer(request).unwrap_or_else(Outcome::Failed)
+        } else {
+            Outcome::Found(Found::Whole(self.read_cached(request.offset, request.length)?.into()))
+        };
+        *budget = left;
+        Some(outcome)
     }
 
     fn perform(&self, request: &Request) -> Performed {

@@ -11,7 +11,8 @@ use rustix::io::Errno as Os;
 use super::disk::Disk;
 use super::open::measure;
 use super::store::Store;
-use crate::request::{Extent, Failure, Found, Piece};
+use crate::proto::Cmd;
+use crate::request::{Extent, Failure, Found, Piece, Request};
 
 /// Flags of base:allocation for data. proto.md, "`base:allocation` metadata context".
 pub(super) const DATA: u64 = 0;
@@ -21,11 +22,11 @@ pub(super) const HOLE: u64 = 0x3;
 /// (4 KiB), and little beside one of 4 µs (64 KiB).
 pub(super) const HOLES_FROM: u64 = 0x1_0000;
 /// Holes shorter than this, in bytes, are read as data.
-pub(super) const SHORTEST_HOLE: u64 = 0x1000;
+const SHORTEST_HOLE: u64 = 0x1000;
 /// Pieces of one read; the rest comes as data, so that a shredded file doesn't cost a chunk per block.
 const MOST_PIECES: usize = 128;
 /// Extents of one reply; a client asks again for the rest.
-pub(super) const MOST_EXTENTS: usize = 4096;
+const MOST_EXTENTS: usize = 4096;
 
 /// Appends an extent, or lengthens the last one if it is of the same kind.
 pub(super) fn append(extents: &mut Vec<Extent>, length: u64, flags: u64) {
@@ -80,6 +81,15 @@ impl Disk {
         }
         self.read_piece(unread, end, &mut pieces)?;
         Ok(Found::Pieces(pieces))
+    }
+
+    /// Whether the file system may have to search for holes: in memory that takes time for each page of data.
+    pub(super) fn may_search(&self, request: &Request) -> bool {
+        let known = || self.runs.data(request.offset).is_some_and(|until| until >= request.end());
+        match request.command {
+            Cmd::READ => request.length >= HOLES_FROM && self.able.sparse.load(Ordering::Relaxed) && !known(),
+            command => command == Cmd::BLOCK_STATUS,
+        }
     }
 
     /// Now and then: a file that has a block for all of its bytes has no holes, and one with fewer than before has new ones.

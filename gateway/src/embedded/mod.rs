@@ -1,4 +1,5 @@
-//! Embedded disks: backends that live in this process, a file or block device (`file:PATH`) and memory (`memory:`).
+//! Embedded disks: backends that live in this process, a file or block device (`file:PATH`) and memory (`memory:`, a file
+//! without a name).
 //!
 //! Owns the bytes of an export, their allocation map and their durability. Takes jobs in batches and finishes each
 //! exactly once, in any order. Never blocks who submits, never talks to a socket, never decides about a size: a resize
@@ -15,7 +16,6 @@ mod durable;
 mod error;
 mod length;
 mod map;
-mod memory;
 mod open;
 mod place;
 mod pool;
@@ -32,7 +32,6 @@ pub(crate) use place::Place;
 
 use admission::Admission;
 use disk::Disk;
-use memory::Memory;
 use pool::Pool;
 use store::{Admitted, Store, Task};
 
@@ -64,8 +63,7 @@ pub(crate) struct Facts {
 #[derive(Debug)]
 pub(crate) struct EmbeddedDisk {
     store: Arc<dyn Store>,
-    /// Absent where no thread could be started; memory can do without.
-    pool: Option<Arc<Pool>>,
+    pool: Arc<Pool>,
 }
 
 impl EmbeddedDisk {
@@ -78,22 +76,18 @@ impl EmbeddedDisk {
         first_size: Option<u64>,
         read_only: bool,
     ) -> Result<Self, DiskError> {
-        let place = place.into();
-        let pool = Pool::shared().map_err(|source| DiskError::Io {
-            doing: "start threads for",
-            path: place.path().into(),
-            source,
-        })?;
-        let store = Arc::new(Disk::open(&place, first_size, read_only)?);
-        Ok(Self { store, pool: Some(pool) })
+        Self::over(Disk::open(&place.into(), first_size, read_only)?)
     }
 
-    /// A memory disk of `size` bytes, all zero. Takes memory only for what is written, in chunks of 64 KiB.
-    pub(crate) fn memory(size: u64) -> Self {
-        let pool = Pool::shared()
-            .inspect_err(|error| tracing::warn!(%error, "no threads for memory disks: every request is served inline"))
-            .ok();
-        Self { store: Arc::new(Memory::new(size)), pool }
+    /// A memory disk of `size` bytes, all zero. Takes memory only for what is written, in pages.
+    pub(crate) fn memory(size: u64) -> Result<Self, DiskError> {
+        Self::over(Disk::memory(size)?)
+    }
+
+    fn over(disk: Disk) -> Result<Self, DiskError> {
+        let path = disk.path.clone();
+        let pool = Pool::shared().map_err(|source| DiskError::Io { doing: "start threads for", path, source })?;
+        Ok(Self { store: Arc::new(disk), pool })
     }
 
     /// What it can do now.
@@ -105,7 +99,7 @@ impl EmbeddedDisk {
     /// bound; the rest goes to the pool. After [`EmbeddedDisk::close`] jobs end with ESHUTDOWN.
     pub(crate) fn submit(&self, jobs: &mut Vec<Job>) {
         let mut finished = Finished::default();
-        let mut budget = if self.pool.is_some() { INLINE_BUDGET } else { u64::MAX };
+        let mut budget = INLINE_BUDGET;
         let mut queued = Vec::new();
         for job in jobs.drain(..) {
             let Some(admitted) = Admitted::enter(&self.store) else {
@@ -117,8 +111,8 @@ impl EmbeddedDisk {
                 None => queued.push(Task::new(job, admitted)),
             }
         }
-        if let (Some(pool), false) = (&self.pool, queued.is_empty()) {
-            pool.submit(self.store.admission().id(), queued);
+        if !queued.is_empty() {
+            self.pool.submit(self.store.admission().id(), queued);
         }
         finished.flush();
     }

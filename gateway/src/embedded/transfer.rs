@@ -24,7 +24,7 @@ pub(super) fn wide(length: usize) -> u64 {
 }
 
 /// An empty buffer for `length` bytes; EINVAL if that is more than one payload, ENOMEM if there is no room for it.
-pub(super) fn buffer(length: u64) -> Result<Vec<u8>, Failure> {
+fn buffer(length: u64) -> Result<Vec<u8>, Failure> {
     let too_long = || Failure::new(Errno::EINVAL, format!("a read of {length} bytes is over {MAXIMUM_PAYLOAD} bytes"));
     let fits = if length > u64::from(MAXIMUM_PAYLOAD) { None } else { usize::try_from(length).ok() };
     let length = fits.ok_or_else(too_long)?;

@@ -26,7 +26,8 @@ impl Disk {
             // Less than two sectors of a device: fast by being small.
             return self.write_zeroes(offset, length);
         }
-        let fast = flags.has(CmdFlags::FAST_ZERO);
+        // Memory has nothing slower than a write.
+        let fast = flags.has(CmdFlags::FAST_ZERO) && !self.memory;
         let hole = !flags.has(CmdFlags::NO_HOLE);
         // A device's ZERO_RANGE falls back to writing inside the kernel.
         let may_convert = self.kind == Kind::Regular || !fast;

@@ -246,7 +246,7 @@ impl Backend {
                 Ok(Self::embedded(opened?, &config.resize.driver, &metrics()))
             }
             config::Backend::Memory { size } => {
-                Ok(Self::embedded(EmbeddedDisk::memory(size.bytes()), &config.resize.driver, &metrics()))
+                Ok(Self::embedded(EmbeddedDisk::memory(size.bytes())?, &config.resize.driver, &metrics()))
             }
         }
     }

@@ -12,7 +12,7 @@ const MIB: u64 = 0x10_0000;
 fn what_a_shrink_cut_off_reads_as_zeroes_after_a_grow() {
     let directory = Directory::new();
     let (file, path) = directory.disk(2 * MIB);
-    for disk in [&file, &EmbeddedDisk::memory(2 * MIB)] {
+    for disk in [&file, &EmbeddedDisk::memory(2 * MIB).unwrap()] {
         must(disk, write(CmdFlags::NONE, 0, vec![7; 0x20_0000]));
         assert_eq!(disk.set_size(MIB + 3).unwrap(), MIB + 3);
         assert_eq!((disk.size(), disk.facts().size), (MIB + 3, MIB + 3));
@@ -33,7 +33,7 @@ fn what_a_shrink_cut_off_reads_as_zeroes_after_a_grow() {
 
 #[test]
 fn a_request_that_overflows_or_reaches_over_the_end_is_refused_with_the_end() {
-    for disk in [EmbeddedDisk::memory(MIB), Directory::new().disk(MIB).0] {
+    for disk in [EmbeddedDisk::memory(MIB).unwrap(), Directory::new().disk(MIB).0] {
         for (offset, length) in [(MIB, 1), (MIB - 1, 2), (u64::MAX, u64::MAX), (1, u64::MAX), (0, MIB + 1)] {
             for (command, errno) in [(Cmd::TRIM, Errno::ENOSPC), (Cmd::READ, Errno::EINVAL)] {
                 let told = refusal(ask(&disk, request(command, CmdFlags::NONE, offset, length)));
@@ -47,7 +47,7 @@ fn a_request_that_overflows_or_reaches_over_the_end_is_refused_with_the_end() {
 
 #[test]
 fn a_read_over_the_largest_payload_is_refused_before_memory_is_taken() {
-    for disk in [EmbeddedDisk::memory(1 << 50), Directory::new().disk(1 << 40).0] {
+    for disk in [EmbeddedDisk::memory(1 << 50).unwrap(), Directory::new().disk(1 << 40).0] {
         let most = u64::from(disk.facts().maximum_payload);
         assert_eq!(refusal(ask(&disk, request(Cmd::READ, CmdFlags::DF, 0, most + 1))).errno, Errno::EINVAL);
         assert_eq!(bytes(ask(&disk, request(Cmd::READ, CmdFlags::NONE, 0, most)), 0).len(), 0x200_0000);
@@ -56,7 +56,7 @@ fn a_read_over_the_largest_payload_is_refused_before_memory_is_taken() {
 
 #[test]
 fn a_huge_sparse_memory_disk_is_discarded_and_mapped_at_once() {
-    let disk = EmbeddedDisk::memory(MAX_SIZE);
+    let disk = EmbeddedDisk::memory(MAX_SIZE).unwrap();
     let far = MAX_SIZE - 0x1000;
     must(&disk, write(CmdFlags::NONE, far, vec![7; 0x1000]));
     assert_eq!(extents(&disk, CmdFlags::NONE, 0, MAX_SIZE).len(), 2);

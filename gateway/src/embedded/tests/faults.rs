@@ -89,7 +89,7 @@ fn a_file_cut_behind_its_back_is_eio_where_it_ends_now() {
 #[test]
 fn a_payload_that_is_not_as_long_as_it_says_is_refused() {
     let directory = Directory::new();
-    for disk in [directory.disk(MIB).0, EmbeddedDisk::memory(MIB)] {
+    for disk in [directory.disk(MIB).0, EmbeddedDisk::memory(MIB).unwrap()] {
         let mut lie = write(CmdFlags::NONE, 0, vec![7; 0x1000]);
         lie.length = 0x800;
         assert_eq!(refusal(ask(&disk, lie)).errno, Errno::EINVAL);

@@ -62,7 +62,7 @@ fn the_allocation_map_is_that_of_the_file() {
 fn a_long_read_tells_holes_and_a_short_one_or_df_does_not() {
     let directory = Directory::new();
     let (file, _) = directory.disk(4 * MIB);
-    for disk in [file, EmbeddedDisk::memory(4 * MIB)] {
+    for disk in [file, EmbeddedDisk::memory(4 * MIB).unwrap()] {
         must(&disk, write(CmdFlags::NONE, MIB, vec![7; 0x1_0000]));
         let Outcome::Found(Found::Pieces(pieces)) = ask(&disk, request(Cmd::READ, CmdFlags::NONE, 0, 2 * MIB)) else {
             panic!("no pieces");

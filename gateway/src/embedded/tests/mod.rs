@@ -119,5 +119,5 @@ pub(super) fn extents(disk: &EmbeddedDisk, flags: CmdFlags, offset: u64, length:
 
 /// An disk over an open descriptor, for devices that can't be opened as disks.
 pub(super) fn over(disk: Disk) -> EmbeddedDisk {
-    EmbeddedDisk { store: Arc::new(disk), pool: Some(Pool::shared().unwrap()) }
+    EmbeddedDisk::over(disk).unwrap()
 }

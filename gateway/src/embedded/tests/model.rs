@@ -155,7 +155,7 @@ proptest! {
 
     #[test]
     fn memory_keeps_what_a_disk_keeps(steps in proptest::collection::vec(step(), 0..40)) {
-        agree(&EmbeddedDisk::memory(LARGEST), steps);
+        agree(&EmbeddedDisk::memory(LARGEST).unwrap(), steps);
     }
 
     #[test]

@@ -101,7 +101,7 @@ fn a_read_only_file_is_read_and_never_changed() {
 #[test]
 fn what_an_origin_offers_is_what_it_answers() {
     let directory = Directory::new();
-    for disk in [directory.disk(MIB).0, EmbeddedDisk::memory(MIB)] {
+    for disk in [directory.disk(MIB).0, EmbeddedDisk::memory(MIB).unwrap()] {
         let facts = disk.facts();
         assert_eq!((facts.size, facts.minimum_block, facts.preferred_block), (MIB, 1, 4096));
         assert_eq!(facts.contexts, ["base:allocation"]);

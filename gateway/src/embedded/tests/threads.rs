@@ -12,7 +12,7 @@ const MIB: u64 = 0x10_0000;
 #[test]
 fn thousands_in_flight_end_exactly_once_each() {
     let directory = Directory::new();
-    for disk in [directory.disk(16 * MIB).0, EmbeddedDisk::memory(16 * MIB)] {
+    for disk in [directory.disk(16 * MIB).0, EmbeddedDisk::memory(16 * MIB).unwrap()] {
         let fill = |n: u64| u8::try_from(n % 251).unwrap() + 1;
         let payload = |n: u64| vec![fill(n); 0x1000];
         let mut answers = Vec::new();
@@ -41,7 +41,7 @@ fn thousands_in_flight_end_exactly_once_each() {
 #[test]
 fn sessions_on_many_threads_share_an_origin() {
     let directory = Directory::new();
-    for disk in [directory.disk(8 * MIB).0, EmbeddedDisk::memory(8 * MIB)] {
+    for disk in [directory.disk(8 * MIB).0, EmbeddedDisk::memory(8 * MIB).unwrap()] {
         std::thread::scope(|scope| {
             for session in 0..8_u64 {
                 let disk = &disk;
@@ -69,6 +69,25 @@ fn sessions_on_many_threads_share_an_origin() {
     }
 }
 
+#[test]
+fn memory_is_read_and_written_in_the_thread_that_submits() {
+    let disk = EmbeddedDisk::memory(16 * MIB).unwrap();
+    let at_once = |request: Request| {
+        let said = format!("{request:?}");
+        begin(&disk, [request]).remove(0).try_recv().unwrap_or_else(|_| panic!("not answered at once: {said}"))
+    };
+    assert!(matches!(at_once(write(CmdFlags::FUA, 0x1000, vec![7; 0x1_0000])), Outcome::Done));
+    assert!(bytes(at_once(request(Cmd::READ, CmdFlags::NONE, 0x1000, 0x1000)), 0x1000) == vec![7; 0x1000]);
+    for (command, length) in [(Cmd::TRIM, 0x1000), (Cmd::WRITE_ZEROES, 0x1000), (Cmd::CACHE, MIB), (Cmd::FLUSH, 0)] {
+        assert!(matches!(at_once(request(command, CmdFlags::NONE, 0, length)), Outcome::Done), "{command}");
+    }
+    assert!(bytes(at_once(request(Cmd::READ, CmdFlags::NONE, 0, 0x2000)), 0)[0x1000..] == vec![7; 0x1000]);
+    // A long READ looks for holes once, on a thread of the pool; where it found data it is answered at once from then on.
+    must(&disk, write(CmdFlags::NONE, 8 * MIB, vec![8; 0x2_0000]));
+    assert_eq!(read(&disk, 8 * MIB, 0x1_0000).len(), 0x1_0000);
+    assert!(bytes(at_once(request(Cmd::READ, CmdFlags::NONE, 8 * MIB, 0x2_0000)), 8 * MIB) == vec![8; 0x2_0000]);
+}
+
 /// A store whose requests wait until it is let go, or panic.
 struct Stuck {
     admission: Admission,
@@ -93,7 +112,7 @@ impl Store for Stuck {
         &self.admission
     }
     fn facts(&self) -> Facts {
-        EmbeddedDisk::memory(self.size()).facts()
+        EmbeddedDisk::memory(self.size()).unwrap().facts()
     }
     fn size(&self) -> u64 {
         MIB
@@ -122,9 +141,9 @@ impl Store for Stuck {
 
 #[test]
 fn a_disk_that_hangs_stops_only_itself() {
-    let pool = Some(Pool::start(4).unwrap());
+    let pool = Pool::start(4).unwrap();
     let stuck = Stuck::new(true);
-    let hung = EmbeddedDisk { store: Arc::<Stuck>::clone(&stuck), pool: pool.clone() };
+    let hung = EmbeddedDisk { store: Arc::<Stuck>::clone(&stuck), pool: Arc::clone(&pool) };
     let sound = EmbeddedDisk { store: Stuck::new(false), pool };
     let requests = |n| (0..n).map(|_| request(Cmd::READ, CmdFlags::NONE, 0, 1));
     let waiting = begin(&hung, requests(100));
@@ -140,7 +159,7 @@ fn a_disk_that_hangs_stops_only_itself() {
 
 #[tokio::test]
 async fn a_panic_loses_no_job_no_thread_and_no_count() {
-    let disk = EmbeddedDisk { store: Stuck::new(false), pool: Some(Pool::start(1).unwrap()) };
+    let disk = EmbeddedDisk { store: Stuck::new(false), pool: Pool::start(1).unwrap() };
     let offsets = [1, 13, 2, 13, 3];
     let answers = begin(&disk, offsets.map(|offset| request(Cmd::READ, CmdFlags::NONE, offset, 1)));
     for (offset, answer) in offsets.into_iter().zip(answers) {
