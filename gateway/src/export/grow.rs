@@ -34,7 +34,7 @@ pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
             )),
             false => grown(&export, job.request.end()).await,
         };
-        if session.is_left() || (cuts && session.is_parting()) {
+        if session.is_left() || (cuts && session.is_closing()) {
             // Its client may have sent it again on another connection: it must not land now.
             return job.forget();
         }
@@ -46,7 +46,7 @@ pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
                     size = export.size(),
                     "the export has grown for a write past its end; the client is cut, so that it sees the new size"
                 );
-                session.part();
+                session.close();
                 job.forget();
             }
             Ok(()) => {

@@ -245,7 +245,7 @@ impl Registry {
                     export = session.export().name(),
                     "a session is ended, for its client may do other things now"
                 );
-                session.part();
+                session.close();
                 ended += 1;
             }
         }

@@ -62,7 +62,7 @@ impl Qmp {
             return Ok(());
         }
         let chosen = behind(&self.sessions.list(), export, size, qemu.process())?;
-        for session in self.sessions.part(|session| chosen.contains(&session.id)) {
+        for session in self.sessions.close(|session| chosen.contains(&session.id)) {
             session.ended().await;
         }
         loop {

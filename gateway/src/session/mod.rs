@@ -2,21 +2,21 @@
 //!
 //! A session owns its framing, its selection of contexts, the end up to which it is admitted, its permits and its
 //! outgoing queue. Its own task reads and admits (`transmission`); whoever finishes a job appends the reply and writes it.
-//! Others may end it between two messages (`part`).
+//! Others may end it between two messages (`close`).
 //! Keeps: memory (1), exactly one reply (8), nobody is stalled by another's reading.
 
 mod admit;
+mod close;
 mod departure;
-mod finish;
 mod fuzz;
 mod handshake;
 mod notify;
 mod pacer;
-mod part;
 mod permits;
 mod reply;
 mod resize;
 mod serve;
+mod shutdown;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -107,7 +107,7 @@ pub(crate) struct Session {
     resizes: AtomicU32,
     /// Whether a long poll waits: at most one does.
     watching: AtomicBool,
-    life: watch::Sender<part::Life>,
+    life: watch::Sender<close::Life>,
     parting: AtomicBool,
     repeats: AtomicBool,
     out: Outbox,

@@ -67,7 +67,7 @@ impl Client for Session {
     }
 
     fn has_given_up(&self) -> bool {
-        self.is_left() || self.is_parting()
+        self.is_left() || self.is_closing()
     }
 
     fn settle_losses(&self, losses: u64) {

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::Session;
-use super::finish::Finish;
-use super::part::Life;
+use super::close::Life;
 use super::permits::{ANSWER, CONTEXT};
+use super::shutdown::Shutdown;
 use super::transmission::{Step, Transmission};
 use crate::net::Released;
 use crate::proto::request::RequestHeader;
@@ -169,7 +169,7 @@ impl Transmission {
             && !self.session.watching.swap(true, Ordering::AcqRel);
         self.session.export.admit(1);
         if waits {
-            tokio::spawn(watch(Arc::clone(&self.session), self.finish(), ticket, request));
+            tokio::spawn(watch(Arc::clone(&self.session), self.shutdown(), ticket, request));
         } else {
             let session = Arc::clone(&self.session);
             answer(&session, ticket, &request, self.finished());
@@ -178,14 +178,14 @@ impl Transmission {
 }
 
 /// The long poll: waits for another size, for the order to finish, or until nothing more is read from its client.
-async fn watch(session: Arc<Session>, mut finish: Finish, ticket: Ticket, request: Request) {
+async fn watch(session: Arc<Session>, mut shutdown: Shutdown, ticket: Ticket, request: Request) {
     let (mut shown, mut life) = (session.export.view().follow(), session.life.subscribe());
     let told = session.told();
     tokio::select! {
         // In any order: each ends the wait, and the answer is the same.
         biased;
         _ = shown.wait_for(|now| now.size != told) => {}
-        _ = finish.next() => {}
+        _ = shutdown.next() => {}
         _ = life.wait_for(|life| *life != Life::Open) => {}
     }
     session.watching.store(false, Ordering::Release);

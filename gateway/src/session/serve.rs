@@ -10,10 +10,10 @@ use tokio::sync::{Notify, watch};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
-use super::finish::Finish;
+use super::close::Life;
 use super::handshake::{Entered, NoSession, negotiate};
-use super::part::Life;
 use super::permits::Permits;
+use super::shutdown::Shutdown;
 use super::throttle::Turnstile;
 use super::transmission::{End, Transmission};
 use super::turns::Share;
@@ -167,12 +167,12 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     });
     // It may have been judged by what was in force before, and have come too late to be found in the table.
     if !front.registry.still_admits(&session, &judged_by) {
-        session.part();
+        session.close();
     }
     drop(judged_by);
-    let finish = Finish::new(front.drain.clone(), export.leaving());
+    let shutdown = Shutdown::new(front.drain.clone(), export.leaving());
     let gate = Turnstile::new(export.throttles());
-    let transmission = Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), finish, gate);
+    let transmission = Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), shutdown, gate);
     let end = transmission.run().await;
     guard.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);
@@ -183,7 +183,7 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     session.permits.abandon();
     session.life.send_replace(Life::Gone);
     session.span.in_scope(|| match end {
-        End::Disconnected | End::Closed | End::Drained | End::Parted => {
+        End::Disconnected | End::Closed | End::Drained | End::ByGateway => {
             tracing::info!(why = %end, "session closed");
         }
         End::Torn | End::Magic(_) | End::Protocol(_) | End::Io(_) => {

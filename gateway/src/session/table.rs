@@ -97,10 +97,10 @@ impl SessionTable {
 
     /// Ends those that `which` says, each between two messages; gives them, to wait until they have
     /// [ended](Session::ended).
-    pub(crate) fn part(&self, which: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<Session>> {
+    pub(crate) fn close(&self, which: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<Session>> {
         let open = self.open.iter().filter_map(|entry| entry.value().upgrade());
         let chosen: Vec<Arc<Session>> = open.filter(|session| which(&session.info())).collect();
-        chosen.iter().for_each(|session| session.part());
+        chosen.iter().for_each(|session| session.close());
         chosen
     }
 

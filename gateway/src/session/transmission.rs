@@ -18,9 +18,9 @@ use tokio::time::{Instant, Sleep};
 use super::Session;
 use super::admit::{Rules, Verdict, admit, narrow, too_long};
 use super::departure::Looks;
-use super::finish::{Finish, Order};
 use super::pacer::ACTIVE;
 use super::permits::{ANSWER, CONTEXT, EXTENT};
+use super::shutdown::{Order, Shutdown};
 use super::throttle::Turnstile;
 use crate::net::{FarEnd, Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, EXTENDED_REQUEST, RequestHeader};
@@ -47,7 +47,7 @@ pub(crate) enum End {
     Drained,
     /// The gateway ended it between two messages; all that was admitted is answered.
     #[error("ended by the gateway between two messages")]
-    Parted,
+    ByGateway,
     /// The client closed in the middle of a message.
     #[error("client closed the connection in the middle of a message")]
     Torn,
@@ -103,7 +103,7 @@ pub(super) struct Transmission {
     finished: Finished,
     /// When what is decoded now was admitted.
     stamp: Stamp,
-    finish: Finish,
+    shutdown: Shutdown,
     draining: bool,
     /// While the session parts: when its client has to have read what was written so far.
     pub(super) patience: Option<Pin<Box<Sleep>>>,
@@ -120,10 +120,10 @@ impl Transmission {
         read: ReadHalf,
         inbox: Inbox,
         pool: Arc<Pool>,
-        finish: Finish,
+        shutdown: Shutdown,
         gate: Turnstile,
     ) -> Self {
-        let draining = finish.is_ordered();
+        let draining = shutdown.is_ordered();
         Self {
             gate,
             turn: None,
@@ -136,7 +136,7 @@ impl Transmission {
             jobs: Vec::with_capacity(64),
             finished: Finished::default(),
             stamp: Stamp::default(),
-            finish,
+            shutdown,
             draining,
             patience: None,
         }
@@ -145,24 +145,24 @@ impl Transmission {
     /// Runs to the session's end. Afterwards every request that was admitted is answered, or the client is gone.
     /// Cancel-safe: no; dropped midway, requests in flight still finish, towards nobody.
     pub(super) async fn run(mut self) -> End {
-        let mut finish = self.finish.clone();
+        let mut shutdown = self.shutdown.clone();
         let end = loop {
             tokio::select! {
                 // Orders first: each is heard once, and requests may come for ever.
                 biased;
-                order = finish.next() => match order {
+                order = shutdown.next() => match order {
                     Order::Drain => {
                         self.draining = true;
                         // Look at once whether anything is left to do.
                         self.session.wake();
                     }
-                    Order::Part => self.session.part(),
+                    Order::Close => self.session.close(),
                     Order::Cut => self.session.cut(),
                 },
                 end = std::future::poll_fn(|cx| self.poll(cx)) => break end,
             }
         };
-        if matches!(end, End::Parted) {
+        if matches!(end, End::ByGateway) {
             self.linger().await;
         }
         if let Some(buffer) = self.inbox.forget() {
@@ -189,8 +189,8 @@ impl Transmission {
             if self.session.broken.load(Ordering::Acquire) {
                 return Poll::Ready(End::Closed);
             }
-            if self.session.is_parting() && self.part(cx) {
-                return Poll::Ready(End::Parted);
+            if self.session.is_closing() && self.close(cx) {
+                return Poll::Ready(End::ByGateway);
             }
             let pause = self.decode();
             if !self.jobs.is_empty() {
@@ -213,7 +213,7 @@ impl Transmission {
                 && written
                 && self.session.permits.is_idle()
                 && self.session.is_quiet()
-                && self.session.has_parted();
+                && self.session.has_closed();
             let deserted = match pause {
                 Pause::Input => false,
                 Pause::Closing if done => false,
@@ -370,8 +370,8 @@ impl Transmission {
     }
 
     /// What orders it to finish.
-    pub(super) fn finish(&self) -> Finish {
-        self.finish.clone()
+    pub(super) fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
     }
 
     /// Whether it drains.

@@ -1,7 +1,7 @@
 //! Whole sessions in front of memory disks, each over a socket pair.
 
 mod ceiling;
-mod parting;
+mod closing;
 mod reconnect;
 
 use std::sync::Arc;

@@ -1,29 +1,29 @@
-//! What orders a session to finish: the gateway that drains, or its export that leaves.
+//! What orders a session to shut down: the gateway that drains, or its export that leaves.
 
 use tokio::sync::watch;
 
 use crate::export::Teardown;
 
-/// How a session is to finish.
+/// How a session is to shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Order {
     /// What was admitted is answered, what comes later is refused.
     Drain,
     /// Between two messages.
-    Part,
+    Close,
     /// Now.
     Cut,
 }
 
 /// Where the orders of one session come from. Each clone hears all of them.
 #[derive(Clone, Debug)]
-pub(super) struct Finish {
+pub(super) struct Shutdown {
     gateway: watch::Receiver<bool>,
     export: watch::Receiver<Teardown>,
     heard: Option<Order>,
 }
 
-impl Finish {
+impl Shutdown {
     pub(super) const fn new(gateway: watch::Receiver<bool>, export: watch::Receiver<Teardown>) -> Self {
         Self { gateway, export, heard: None }
     }
@@ -38,7 +38,7 @@ impl Finish {
         let leaves = match *self.export.borrow() {
             Teardown::Not => None,
             Teardown::Drained => Some(Order::Drain),
-            Teardown::Parted => Some(Order::Part),
+            Teardown::Parted => Some(Order::Close),
             Teardown::Cut => Some(Order::Cut),
         };
         drains.max(leaves)
@@ -75,25 +75,25 @@ mod tests {
     #[tokio::test]
     async fn each_order_is_heard_once_and_the_sterner_one_counts() {
         let (gateway, export) = (watch::Sender::new(false), watch::Sender::new(Teardown::Not));
-        let mut finish = Finish::new(gateway.subscribe(), export.subscribe());
-        assert!(!finish.is_ordered());
-        let silent = |finish: &mut Finish| ready(finish).is_none();
-        assert!(silent(&mut finish));
+        let mut shutdown = Shutdown::new(gateway.subscribe(), export.subscribe());
+        assert!(!shutdown.is_ordered());
+        let silent = |shutdown: &mut Shutdown| ready(shutdown).is_none();
+        assert!(silent(&mut shutdown));
         gateway.send_replace(true);
-        assert_eq!(ready(&mut finish), Some(Order::Drain));
+        assert_eq!(ready(&mut shutdown), Some(Order::Drain));
         export.send_replace(Teardown::Drained);
-        assert!(silent(&mut finish), "that it knows");
+        assert!(silent(&mut shutdown), "that it knows");
         export.send_replace(Teardown::Cut);
-        assert_eq!(ready(&mut finish), Some(Order::Cut));
+        assert_eq!(ready(&mut shutdown), Some(Order::Cut));
         drop((gateway, export));
-        assert!(silent(&mut finish));
+        assert!(silent(&mut shutdown));
         let (_gateway, late) = (watch::Sender::new(false), watch::Sender::new(Teardown::Parted));
-        let mut finish = Finish::new(_gateway.subscribe(), late.subscribe());
-        assert_eq!(ready(&mut finish), Some(Order::Part), "one that was given before");
+        let mut shutdown = Shutdown::new(_gateway.subscribe(), late.subscribe());
+        assert_eq!(ready(&mut shutdown), Some(Order::Close), "one that was given before");
     }
 
-    fn ready(finish: &mut Finish) -> Option<Order> {
-        let mut next = std::pin::pin!(finish.next());
+    fn ready(shutdown: &mut Shutdown) -> Option<Order> {
+        let mut next = std::pin::pin!(shutdown.next());
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         match next.as_mut().poll(&mut cx) {
             std::task::Poll::Ready(order) => Some(order),

@@ -22,7 +22,7 @@ async fn a_session_that_parts_drops_half_a_request_and_closes() {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
-        let parted = scene.front.table.part(|session: &SessionInfo| session.export == "e");
+        let parted = scene.front.table.close(|session: &SessionInfo| session.export == "e");
         assert_eq!(parted.len(), 1);
         assert_eq!(client.rest().await, b"", "after {sent} bytes");
         parted[0].ended().await;
@@ -45,13 +45,13 @@ async fn a_session_that_parts_writes_the_replies_that_its_client_was_slow_to_rea
     for cookie in 0..64 {
         client.ask(Cmd::READ, cookie, 0, MIB / 16, &[]).await;
     }
-    let session = scene.front.table.part(|_| false).pop();
+    let session = scene.front.table.close(|_| false).pop();
     assert!(session.is_none(), "nobody was chosen");
     let session = only(&scene);
     while !session.out.is_blocked() {
         tokio::task::yield_now().await;
     }
-    session.part();
+    session.close();
     // Nothing of this one is read any more.
     client.ask(Cmd::READ, 99, 0, MIB / 16, &[]).await;
     let rest = client.rest().await;
@@ -77,7 +77,7 @@ async fn a_client_that_does_not_read_its_replies_does_not_keep_its_session() {
     }
     tokio::time::pause();
     let before = tokio::time::Instant::now();
-    session.part();
+    session.close();
     session.ended().await;
     assert_eq!(before.elapsed().as_secs(), 10);
 }
@@ -96,7 +96,7 @@ async fn a_session_that_parts_waits_for_a_write_that_was_admitted() {
         tokio::task::yield_now().await;
     }
     tokio::time::pause();
-    session.part();
+    session.close();
     assert_eq!(client.simple().await, (0, 2));
     assert_eq!(client.rest().await, b"");
 }

@@ -34,7 +34,7 @@ impl Session {
     /// Ends it between two messages, soon: at once no further request is read, and it is over when those that were
     /// admitted are answered and their replies written ([`ended`](Self::ended)). The client gets no word, only the end
     /// of the stream.
-    pub(crate) fn part(&self) {
+    pub(crate) fn close(&self) {
         self.parting.store(true, Ordering::Release);
         self.wake();
     }
@@ -46,13 +46,13 @@ impl Session {
     }
 
     /// Whether it is to end between two messages.
-    pub(crate) fn is_parting(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.parting.load(Ordering::Acquire)
     }
 
     /// Whether, if it parts, everything is written.
-    pub(super) fn has_parted(&self) -> bool {
-        !self.is_parting() || self.out.is_empty()
+    pub(super) fn has_closed(&self) -> bool {
+        !self.is_closing() || self.out.is_empty()
     }
 
     /// Nothing more is read: who waits for something of its client need not wait any more. What it has in flight is answered,
@@ -61,7 +61,7 @@ impl Session {
     pub(super) fn stops_reading(&self) {
         let first = self.life.send_if_modified(|life| core::mem::replace(life, Life::Closing) == Life::Open);
         // Who is cut comes back when all is answered.
-        if first && !self.is_parting() {
+        if first && !self.is_closing() {
             // In this order: whoever answers one of those that are found sees it.
             self.leaves.store(true, Ordering::Release);
             self.export.leave(self);
@@ -71,10 +71,10 @@ impl Session {
 
 impl Transmission {
     /// Reads no further. True: the client has not read its replies in time.
-    pub(super) fn part(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn close(&mut self, cx: &mut Context<'_>) -> bool {
         if !matches!(self.step, Step::Closing(_)) {
             self.give_up_payload();
-            self.step = Step::Closing(End::Parted);
+            self.step = Step::Closing(End::ByGateway);
             if let Some(buffer) = self.inbox.forget() {
                 self.pool.retire(buffer);
             }
