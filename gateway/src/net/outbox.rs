@@ -132,6 +132,8 @@ pub struct Outbox {
     /// Set when something was appended; spares `flush` both locks when there is nothing to do.
     dirty: AtomicBool,
     blocked: AtomicBool,
+    /// Writing has failed.
+    broken: AtomicBool,
     /// Whether small payloads that have to wait are copied.
     copies: bool,
 }
@@ -148,6 +150,7 @@ impl Outbox {
         *self.incoming.lock() = Batch::default();
         *writer = Writer { sink: Some(sink), ..Writer::default() };
         self.blocked.store(false, Ordering::Release);
+        self.broken.store(false, Ordering::Release);
     }
 
     /// Ends the connection and forgets what is queued; gives back what that held.
@@ -186,6 +189,11 @@ impl Outbox {
     /// Whether the socket was full and the rest waits for room.
     pub fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Acquire)
+    }
+
+    /// Whether writing has failed.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
     }
 
     /// Whether everything appended is with the kernel.
@@ -227,7 +235,10 @@ impl Outbox {
                     self.blocked.store(true, Ordering::Release);
                     return (Written::Progress(released), true);
                 }
-                Err(e) => return (Written::Broken(e, released), false),
+                Err(e) => {
+                    self.broken.store(true, Ordering::Release);
+                    return (Written::Broken(e, released), false);
+                }
             }
         }
         (Written::Progress(released), false)

@@ -5,52 +5,41 @@
 //! client that connects again sends it again. Nothing of it lands late (promise 14). A client that does not read its
 //! replies keeps its session for [`PATIENCE`], then it is cut.
 
-use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Session;
+use super::status::SessionStatus;
 use super::transmission::{End, Step, Transmission};
 use crate::proto::{Buffers, Inbox};
 
-/// How long a client whose session parts may leave its replies unread.
+/// How long a client whose session the gateway closes may leave its replies unread.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long what the client still sends is thrown away after the end of the stream: in all, and without a byte.
 const LINGER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(250));
-
-/// How far a session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Life {
-    Open,
-    /// Nothing more is read from its client.
-    Closing,
-    /// Its connection is closed.
-    Gone,
-}
 
 impl Session {
     /// Ends it between two messages, soon: at once no further request is read, and it is over when those that were
     /// admitted are answered and their replies written ([`ended`](Self::ended)). The client gets no word, only the end
     /// of the stream.
     pub(crate) fn close(&self) {
-        self.parting.store(true, Ordering::Release);
+        self.status.close();
         self.wake();
     }
 
     /// Waits until its connection is closed. Cancel-safe: yes.
     pub(crate) async fn ended(&self) {
-        // The sender is in `self`: it can't be gone.
-        let _ = self.life.subscribe().wait_for(|life| *life == Life::Gone).await;
+        self.status.reached(SessionStatus::Gone).await;
     }
 
-    /// Whether it is to end between two messages.
+    /// Whether the gateway closes it between two messages.
     pub(crate) fn is_closing(&self) -> bool {
-        self.parting.load(Ordering::Acquire)
+        matches!(self.status.now(), SessionStatus::Draining | SessionStatus::Closing)
     }
 
-    /// Whether, if it parts, everything is written.
+    /// Whether, if the gateway closes it, everything is written.
     pub(super) fn has_closed(&self) -> bool {
         !self.is_closing() || self.out.is_empty()
     }
@@ -59,11 +48,9 @@ impl Session {
     /// if anybody is there to hear it; its client may be gone already, or back on another connection, and must not be
     /// overtaken there (promise 14).
     pub(super) fn stops_reading(&self) {
-        let first = self.life.send_if_modified(|life| core::mem::replace(life, Life::Closing) == Life::Open);
-        // Who is cut comes back when all is answered.
-        if first && !self.is_closing() {
-            // In this order: whoever answers one of those that are found sees it.
-            self.leaves.store(true, Ordering::Release);
+        // A client that the gateway closes comes back when everything is answered. The status comes first: whoever answers
+        // one of the requests that are found sees it.
+        if self.status.leave() {
             self.export.leave(self);
         }
     }

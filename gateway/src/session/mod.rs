@@ -17,6 +17,7 @@ mod reply;
 mod resize;
 mod serve;
 mod shutdown;
+mod status;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -34,7 +35,7 @@ use nbd_gateway_policy::access::{Decision, Verbs};
 use nbd_gateway_policy::offer::{Offer, PastEnd};
 use nbd_gateway_policy::style::ClientStyle;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 #[doc(hidden)]
 pub(crate) use fuzz::{fuzz_requests, fuzz_seeds};
@@ -52,6 +53,7 @@ use crate::proto::{Cmd, ExportFlags, Framing};
 use crate::resize::pace::Pace;
 use crate::tls::PeerCertificate;
 use permits::Permits;
+use status::{Progress, SessionStatus};
 use turns::Share;
 
 /// What was agreed on with one client when it entered transmission.
@@ -107,18 +109,13 @@ pub(crate) struct Session {
     resizes: AtomicU32,
     /// Whether a long poll waits: at most one does.
     watching: AtomicBool,
-    life: watch::Sender<close::Life>,
-    parting: AtomicBool,
+    status: Progress,
     repeats: AtomicBool,
     out: Outbox,
     permits: Permits,
     share: Share,
     /// The session's own task, to be woken when the socket is full or permits are back.
     task: Mutex<Option<Waker>>,
-    broken: AtomicBool,
-    gone: AtomicBool,
-    /// What it has in flight counts as left behind.
-    leaves: AtomicBool,
     /// How many losses of answered writes this session's client knows of (promise 7).
     losses: AtomicU64,
 }
@@ -237,13 +234,13 @@ impl Session {
         self.losses.load(Ordering::Acquire) < losses
     }
 
-    /// Whether its task has ended: replies have nowhere to go.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
+    /// Whether replies have nowhere to go.
+    fn is_gone(&self) -> bool {
+        self.status.now() == SessionStatus::Gone
     }
 
     /// Whether its client has said its last, and may be back on another connection.
     pub(crate) fn is_left(&self) -> bool {
-        self.leaves.load(Ordering::Acquire)
+        self.status.now() >= SessionStatus::Left
     }
 }

@@ -56,7 +56,6 @@ impl Client for Session {
             Written::Progress(released) => self.release(released),
             Written::Broken(error, released) => {
                 self.span.in_scope(|| tracing::debug!(%error, "client connection broke while writing"));
-                self.broken.store(true, Ordering::Release);
                 self.release(released);
                 self.wake();
             }

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::Session;
-use super::close::Life;
 use super::permits::{ANSWER, CONTEXT};
 use super::shutdown::Shutdown;
+use super::status::SessionStatus;
 use super::transmission::{Step, Transmission};
 use crate::net::Released;
 use crate::proto::request::RequestHeader;
@@ -179,14 +179,14 @@ impl Transmission {
 
 /// The long poll: waits for another size, for the order to finish, or until nothing more is read from its client.
 async fn watch(session: Arc<Session>, mut shutdown: Shutdown, ticket: Ticket, request: Request) {
-    let (mut shown, mut life) = (session.export.view().follow(), session.life.subscribe());
+    let mut shown = session.export.view().follow();
     let told = session.told();
     tokio::select! {
         // In any order: each ends the wait, and the answer is the same.
         biased;
         _ = shown.wait_for(|now| now.size != told) => {}
         _ = shutdown.next() => {}
-        _ = life.wait_for(|life| *life != Life::Open) => {}
+        () = session.status.reached(SessionStatus::Draining) => {}
     }
     session.watching.store(false, Ordering::Release);
     answer(&session, ticket, &request, &mut Finished::default());

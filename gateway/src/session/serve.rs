@@ -10,10 +10,10 @@ use tokio::sync::{Notify, watch};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
-use super::close::Life;
 use super::handshake::{Entered, NoSession, negotiate};
 use super::permits::Permits;
 use super::shutdown::Shutdown;
+use super::status::{Progress, SessionStatus};
 use super::throttle::Turnstile;
 use super::transmission::{End, Transmission};
 use super::turns::Share;
@@ -140,8 +140,7 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
         read: Notify::new(),
         resizes: AtomicU32::new(0),
         watching: AtomicBool::new(false),
-        life: watch::channel(Life::Open).0,
-        parting: AtomicBool::new(false),
+        status: Progress::default(),
         repeats: AtomicBool::new(export.awaits(identity, agreement.size)),
         permits: Permits::new(limits.requests, limits.bytes, limits.largest, Arc::clone(export.budget())),
         share: Share::new(id, export.turns(id)),
@@ -150,9 +149,6 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
         certificate,
         out: Outbox::to_client(),
         task: Mutex::new(None),
-        broken: AtomicBool::new(false),
-        gone: AtomicBool::new(false),
-        leaves: AtomicBool::new(false),
         losses: AtomicU64::new(export.losses()),
     });
     session.out.connect(write);
@@ -178,10 +174,11 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);
     // From here on replies go nowhere; requests that change data and are still out must not be overtaken.
     export.leave(&session);
-    let released = session.out.disconnect();
-    session.release(released);
+    session.release(session.out.disconnect());
     session.permits.abandon();
-    session.life.send_replace(Life::Gone);
+    session.status.rise(SessionStatus::Gone);
+    // What was answered in between went into the queue all the same.
+    session.release(session.out.disconnect());
     session.span.in_scope(|| match end {
         End::Disconnected | End::Closed | End::Drained | End::ByGateway => {
             tracing::info!(why = %end, "session closed");

@@ -7,7 +7,6 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use nbd_gateway_policy::access::Verbs;
@@ -21,6 +20,7 @@ use super::departure::Looks;
 use super::pacer::ACTIVE;
 use super::permits::{ANSWER, CONTEXT, EXTENT};
 use super::shutdown::{Order, Shutdown};
+use super::status::SessionStatus;
 use super::throttle::Turnstile;
 use crate::net::{FarEnd, Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, EXTENDED_REQUEST, RequestHeader};
@@ -105,7 +105,7 @@ pub(super) struct Transmission {
     stamp: Stamp,
     shutdown: Shutdown,
     draining: bool,
-    /// While the session parts: when its client has to have read what was written so far.
+    /// While the gateway closes the session: when its client has to have read what was written so far.
     pub(super) patience: Option<Pin<Box<Sleep>>>,
     gate: Turnstile,
     /// While it does not read: whether its client is still there.
@@ -168,8 +168,7 @@ impl Transmission {
         if let Some(buffer) = self.inbox.forget() {
             self.pool.retire(buffer);
         }
-        self.session.leaves.store(true, Ordering::Release);
-        self.session.gone.store(true, Ordering::Release);
+        self.session.status.rise(SessionStatus::Left);
         self.session.share.leaves();
         *self.session.task.lock() = None;
         end
@@ -186,7 +185,7 @@ impl Transmission {
                     Poll::Pending => {}
                 }
             }
-            if self.session.broken.load(Ordering::Acquire) {
+            if self.session.out.is_broken() {
                 return Poll::Ready(End::Closed);
             }
             if self.session.is_closing() && self.close(cx) {

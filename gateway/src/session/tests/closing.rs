@@ -114,9 +114,6 @@ async fn a_write_that_waits_for_its_growth_does_not_land_when_its_session_is_gon
         tokio::task::yield_now().await;
     }
     drop(client);
-    // Its task waits for what was admitted; a cut ends it at once.
-    session.broken.store(true, std::sync::atomic::Ordering::Release);
-    session.wake();
     session.ended().await;
     let mut again = scene.client(Framing::Simple).await;
     // What overlaps it waits until nobody has it any more.
