@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::accounting::cache::Notes;
 use crate::admin::{Admin, Inside, Phase, TokenFile};
 use crate::export::{Registry, aliases, tight};
 use crate::ledger::LedgerError;
@@ -22,7 +23,6 @@ use crate::listener::{BindError, Inherited};
 use crate::log::ORDERED;
 use crate::net::{Pool, check_backlog};
 use crate::reload::{Ask, Doors, Embedded, House, InRun, Planned, Reload, Source};
-use crate::resize::notes::Notes;
 use crate::service::{Glance, Service};
 use crate::session::SessionTable;
 use crate::shards::{Shard, Shards};

@@ -75,10 +75,10 @@
 //!    |
 //!    |  a grow, step by step:                           a shrink:
 //!    |    reserve the quota, by growth-rate               lower the end (target/gate.rs): nothing past it is admitted
-//!    |      (resize/accounts.rs: book.rs in memory,
-//!    |       entry.rs on disk)                            drain: what is past it in flight is answered
+//!    |      (accounting/: tenants.rs in memory,
+//!    |       account.rs on disk)                           drain: what is past it in flight is answered
 //!    |    note what will have to be zeroed                read the backend's size again
-//!    |      (resize/notes.rs, on disk by the ledger crate)
+//!    |      (accounting/cache.rs, on disk by the ledger crate)
 //!    |    read the backend's size again                   ask the backend
 //!    |    ask the backend (resize/live_effects.rs; beside NBD,   READ BACK
 //!    |      by driver/: its lanes are aside if need be)
@@ -131,13 +131,13 @@
 //! what is in force then, once; a session that was judged by what was in force before and enters the table after the swap
 //! is judged again when it has entered, so that none slips between. What only a restart can bring refuses the whole file
 //! rather than being warned of: after a reload that succeeded, what runs is what the file says, but for quotas that an operator
-//! ordered (`resize/allowance.rs`) while it says the same of them.
+//! ordered (`accounting/allowance.rs`) while it says the same of them.
 //!
 //! # How it is watched
 //!
 //! ```text
 //!  a coordinator, the books      what has become of a size or a quota
-//!    v  resize/history.rs        in words
+//!    v  accounting/history.rs    in words
 //!  ledger crate                  on the disk; then whoever waits for it is told that there is more
 //!    v  admin/stream.rs          a page of events at a time, as fast as this reader takes them
 //!  `events --follow`, the page
@@ -152,7 +152,7 @@
 //! `admin/routes.rs` is the one table of what can be asked for: the router and the OpenAPI document are made from it. Who comes
 //! in is bounded (`admin/door.rs`, `admin/patience.rs`) and has to call this host by its name (`admin/host.rs`). Nobody waits
 //! for who looks. Orders (`admin/order.rs`) take the same ways as everything else: an operator's size is a wish of the
-//! coordinator's, a quota an order of `resize/allowance.rs`. The page (`admin/page/`) is some files in the program, and
+//! coordinator's, a quota an order of `accounting/allowance.rs`. The page (`admin/page/`) is some files in the program, and
 //! knows no more than the interface answers to anyone. What many ask for is encoded once for all of them (`admin/paced.rs`).
 //!
 //! # Why one thread for a lane and its sessions
@@ -251,10 +251,10 @@
 //! | **The order of a change**: a grow is with the backend, read back, on all lanes and zeroed before anyone sees it; a shrink takes no new requests past the end and drains before the backend is asked. A reply comes after the view. | `resize/coordinator.rs`, `target/gate.rs`, policy's `plan::steps` | `resize`, policy's `plan` |
 //! | **One at a time**: resizes of an export in the order of arrival; what is there already changes nothing and succeeds. | `resize/coordinator.rs` | `resize` |
 //! | **Direction by what was told**: only less than what the connection was last told is a shrink; nobody who is behind cuts off another's data. | policy's `plan` | there |
-//! | **Reserve before asking**: the quota is held before the backend is asked, and what was read back is what counts; an unknown outcome stays counted. | `resize/book.rs`, policy's `quota` | `resize`, policy's `quota` |
+//! | **Reserve before asking**: the quota is held before the backend is asked, and what was read back is what counts; an unknown outcome stays counted. | `accounting/tenants.rs`, policy's `quota` | `resize`, policy's `quota` |
 //! | **Read back**: no answer of a backend is believed before its size has been read. Bit 9 without NBD_INFO_RESIZE is a hint that the first grow has to prove, and no shrink goes before that; one that was disproved is believed again after a pause. | `resize/coordinator.rs`, `resize/style.rs`, policy's `style` | `resize`, policy's `style` |
 //! | **No failure switches anything off for good**: a server's size is looked at again after each look that failed, after pauses that grow; silence alone never proves that a server takes one connection only if it answered a second one before. | `resize/follow.rs`, `target/second.rs`, `resize/coordinator.rs` | there, `unmeasured.rs`, `resize_hostile` |
-//! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/live_effects.rs`, `resize/notes.rs`, `ledger` | `resize`, `ledger/tests` |
+//! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/live_effects.rs`, `accounting/cache.rs`, `ledger` | `resize`, `ledger/tests` |
 //! | **Nothing by halves**: a write past the end whose growth is refused writes nothing, not even before the old end. | `export/grow.rs` | `resize` |
 //! | **The last notice is told**: changes are merged when they come faster than a client reads, wants or may; the latest size wins. A flood from a backend costs one look for each interval. | `session/notify.rs`, `resize/follow.rs`, policy's `notice` | `resize`, policy's `notice` |
 //! | **A hook hears the last size**: one attempt at a time, again until it is heard, as long as the export is open; who missed two sizes gets the last. | [`hooks`] | there, `hooks` |
@@ -277,10 +277,10 @@
 //! | **All or nothing**: a configuration that is read anew is in force as a whole, or everything is as it was and every reason is told. Sessions of what did not change never notice. | [`reload`], `export/reconfigure.rs` | `reload`, config's `changes` |
 //! | **Never two**: an export that is taken out and comes back is opened when its former self is closed, not before. | `export/teardown.rs`, `export/registry.rs` | `reload` |
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
-//! | **What was never opened counts too**: a named export of a tenant with a quota and other exports is measured at the start, before anything of that tenant's grows; one whose server is away holds nobody up, is shown, and asked until it was measured once. | `export/unmeasured.rs`, `resize/initial_measurement.rs` | `unmeasured` |
-//! | **Found is held against recorded**: a disk smaller than on record is told or quarantined, at each opening and while it is open; nothing is granted or refused for want of room by a size that was only remembered. | `resize/meanwhile.rs`, `export/closed.rs`, `resize/looks.rs` | there, `meanwhile` |
-//! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `resize/accounts.rs`, `resize/entry.rs`, `resize/book.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/tests` |
-//! | **An order about a quota is kept**: it is in the ledger before it holds, holds over restarts, and ends where the configuration says something else than it did. A quota or a rate that is changed shrinks nothing, and gives nobody a burst. | `resize/allowance.rs`, `export/adjust.rs`, policy's `rate` | there, `quota.rs` |
+//! | **What was never opened counts too**: a named export of a tenant with a quota and other exports is measured at the start, before anything of that tenant's grows; one whose server is away holds nobody up, is shown, and asked until it was measured once. | `export/unmeasured.rs`, `accounting/initial_measurement.rs` | `unmeasured` |
+//! | **Found is held against recorded**: a disk smaller than on record is told or quarantined, at each opening and while it is open; nothing is granted or refused for want of room by a size that was only remembered. | `accounting/meanwhile.rs`, `export/closed.rs`, `accounting/looks.rs` | there, `meanwhile` |
+//! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `resize/accounts.rs`, `accounting/account.rs`, `accounting/tenants.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/tests` |
+//! | **An order about a quota is kept**: it is in the ledger before it holds, holds over restarts, and ends where the configuration says something else than it did. A quota or a rate that is changed shrinks nothing, and gives nobody a burst. | `accounting/allowance.rs`, `export/adjust.rs`, policy's `rate` | there, `quota.rs` |
 //! | **Who may come back is not forgotten**: a client that broke off finds no less than it left for `shrink-grace`, also when its export was closed, or the gateway started anew, meanwhile. | `resize/openers.rs`, `export/known_openers.rs` | there, `comebacks` |
 //! | **What is held back stays so** until it is published, while the export is closed and over a restart too. | `export/unpublished.rs` | `publish.rs` |
 //! | **Each event once**: it is on the disk before it is told, and who comes back with the number of the last one misses none. | `admin/stream.rs`, `ledger` | `events.rs` |
@@ -295,6 +295,7 @@
 use nbd_gateway_ledger as ledger;
 use nbd_gateway_proto as proto;
 
+mod accounting;
 mod admin;
 pub mod agent;
 mod app;

@@ -15,9 +15,9 @@ use super::Shared;
 use super::answer::{refuse, tell};
 use super::stream::stream;
 use super::view::EventView;
+use crate::accounting::history::Kind;
 use crate::ledger::{EventFilter, UnixMillis};
 use crate::net::Peer;
-use crate::resize::history::Kind;
 
 /// The header in which a stream's reader that comes back says what it has seen.
 pub(super) const LAST_SEEN: &str = "Last-Event-ID";

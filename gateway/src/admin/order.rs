@@ -18,9 +18,9 @@ use super::answer::{Object, refuse, refused, tell, unopened, unread};
 use super::look::{one, open_now, tenant};
 use super::name::Name;
 use super::view::{Draining, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, Settle, Settled, Wanted};
+use crate::accounting::allowance::{self, NotOrdered};
 use crate::export::NotSettled;
 use crate::reload::NotReloaded;
-use crate::resize::allowance::{self, NotOrdered};
 
 /// Another size.
 pub(super) async fn resize(

@@ -13,9 +13,9 @@ use nbd_gateway_policy::types::{Bytes, Size, TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::accounting::allowance::Allowed;
 use crate::export::{Export, Unopened};
 use crate::proto::Framing;
-use crate::resize::allowance::Allowed;
 use crate::resize::jobs::Job;
 use crate::session::SessionInfo;
 

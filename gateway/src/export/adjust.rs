@@ -74,8 +74,8 @@ mod tests {
     use nbd_gateway_policy::types::{Bytes, Size};
 
     use super::*;
+    use crate::accounting::cache::Notes;
     use crate::net::Pool;
-    use crate::resize::notes::Notes;
     use crate::shards::Shards;
 
     const MIB: u64 = 1 << 20;

@@ -67,8 +67,8 @@ mod tests {
     use nbd_gateway_metrics::Metrics;
 
     use super::*;
+    use crate::accounting::cache::Notes;
     use crate::net::Pool;
-    use crate::resize::notes::Notes;
     use crate::shards::Shards;
 
     #[tokio::test]

@@ -59,6 +59,7 @@ pub(crate) use settings::{NeedsReopening, Settings};
 pub(crate) use teardown::Teardown;
 pub(crate) use unopened::Unopened;
 
+use crate::accounting::tenants::Book;
 use crate::hooks::Hooks;
 use crate::lane::Look;
 use crate::net::Peer;
@@ -66,7 +67,6 @@ use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cmd, Cookie, Errno, ExportFlags, Framing};
 use crate::request::{Client, Failure, Finished, Found, Job, Outcome, Piece, Request, Ticket};
 use crate::resize::Resizer;
-use crate::resize::book::Book;
 use crate::resize::follow::Patience;
 use crate::resize::pace::{Early, Pace};
 use crate::session::{Session, Speed, TenantBudget, Throttle, Turns};

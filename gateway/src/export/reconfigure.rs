@@ -306,8 +306,8 @@ mod tests {
     use nbd_gateway_policy::types::TenantId;
 
     use super::*;
+    use crate::accounting::cache::Notes;
     use crate::net::Pool;
-    use crate::resize::notes::Notes;
     use crate::shards::Shards;
 
     const MIB: u64 = 1 << 20;

@@ -6,7 +6,7 @@ use nbd_gateway_policy::export::Publish;
 use nbd_gateway_policy::types::{ExportName, Size};
 
 use super::Export;
-use crate::resize::notes::Notes;
+use crate::accounting::cache::Notes;
 
 /// Notes what an export shows that closes, whatever the ledger took of it.
 pub(super) fn remember(notes: &Notes, export: &Export) {

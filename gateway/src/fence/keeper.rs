@@ -10,8 +10,8 @@ use nbd_gateway_policy::types::ExportName;
 use tokio::time::{Instant, sleep_until};
 
 use super::Fence;
+use crate::accounting::cache::Notes;
 use crate::lane::{Dialer, LateWrites};
-use crate::resize::notes::Notes;
 
 /// The message of the log when the server is known to be over late writes.
 pub(crate) const OVER: &str = "the server is over the writes of lost connections";

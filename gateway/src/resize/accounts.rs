@@ -10,11 +10,11 @@ use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::{Bytes, Size};
 
-use super::book::Book;
 use super::coordinator::Coordinator;
 use super::effects::Effects;
-use super::entry::Entry;
-use super::history::{Happened, Kind};
+use crate::accounting::account::Entry;
+use crate::accounting::history::{Happened, Kind};
+use crate::accounting::tenants::Book;
 
 impl<H: Effects> Coordinator<H> {
     pub(super) fn is_window(&self) -> bool {

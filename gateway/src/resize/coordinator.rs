@@ -18,16 +18,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
-use super::book::Book;
+use super::TRACES;
 use super::effects::{Answered, Effects};
 use super::glance::{Glance, Seen};
-use super::history::{Happened, Kind};
 use super::jobs::{JobState, Jobs};
 use super::openers::{Asking, Openers};
 use super::rules::Latest;
 use super::settle::{Exposed, Read};
 use super::watchers::{Told, is_unsettled};
-use super::{TRACES, describe};
+use crate::accounting::history::{Happened, Kind};
+use crate::accounting::tenants::Book;
 
 /// How often a size of unknown outcome is asked for until somebody knows.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
@@ -226,7 +226,7 @@ impl<H: Effects> Coordinator<H> {
             Act::Wish { wish, asking, job, span, reply } => {
                 let resize = span.in_scope(|| {
                     let (export, tenant) = (self.at.export.as_str(), self.at.tenant.as_str());
-                    tracing::debug_span!(target: TRACES, "resize", export, tenant, wish = describe(&wish))
+                    tracing::debug_span!(target: TRACES, "resize", export, tenant, %wish)
                 });
                 let answer = self.answer(&wish, asking, job).instrument(resize).instrument(span).await;
                 // Whoever asked may be gone; what was done stays done.

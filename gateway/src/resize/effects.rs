@@ -7,9 +7,9 @@ use std::time::Duration;
 use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, Size};
 
-use super::entry::Entry;
-use super::history::Happened;
 use super::rules::Rules;
+use crate::accounting::account::Entry;
+use crate::accounting::history::Happened;
 
 /// How the backend answered when it was asked for a size. Not believed either way: the size is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::effects::{Answered, Effects};
-use super::entry::{Clerk, Entry};
-use super::history::{Happened, Teller};
 use super::rules::Rules;
 use super::zeroing;
+use crate::accounting::account::{Clerk, Entry};
+use crate::accounting::history::{Happened, Teller};
 use crate::command;
 use crate::driver::Driver;
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};

@@ -5,22 +5,14 @@
 //! is on the way of an ordinary request.
 
 mod accounts;
-pub(crate) mod allowance;
-pub(crate) mod book;
 pub(crate) mod coordinator;
 pub(crate) mod effects;
-pub(crate) mod entry;
 pub(crate) mod follow;
 pub(crate) mod fuzz;
 pub(crate) mod glance;
 mod grow;
-pub(crate) mod history;
-pub(crate) mod initial_measurement;
 pub(crate) mod jobs;
 pub(crate) mod live_effects;
-pub(crate) mod looks;
-pub(crate) mod meanwhile;
-pub(crate) mod notes;
 pub(crate) mod openers;
 pub(crate) mod pace;
 pub(crate) mod rules;
@@ -40,13 +32,12 @@ use std::time::Duration;
 use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
-use nbd_gateway_policy::style::ClientStyle;
 use nbd_gateway_policy::types::{ExportName, Size, TenantId};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use book::Book;
+use crate::accounting::tenants::Book;
 use coordinator::{Act, Answer};
 use glance::Glance;
 use jobs::Jobs;
@@ -144,7 +135,7 @@ impl Resizer {
         {
             return (Err(self.turn_away(&wish, reason)), None);
         }
-        let job = self.jobs.begin(describe(&wish));
+        let job = self.jobs.begin(wish.to_string());
         let (reply, answer) = oneshot::channel();
         let asking = asking.map(|style| self.openers.asking(style));
         let act = Act::Wish { wish, asking, job, span: tracing::Span::current(), reply };
@@ -228,20 +219,5 @@ impl Resizer {
 
     fn refusal(&self, reason: Reason) -> Refusal {
         Refusal { export: self.export.clone(), tenant: self.tenant.clone(), reason }
-    }
-}
-
-fn describe(wish: &Wish) -> String {
-    let size = |bytes: &u64| nbd_gateway_policy::types::Bytes(*bytes);
-    match wish {
-        Wish::Explicit { client: ClientStyle::ExplicitSimple | ClientStyle::Kernel, target, .. } => {
-            format!("a client (simple replies) asks for {}", size(target))
-        }
-        Wish::Explicit { target, .. } => format!("a client asks for {}", size(target)),
-        Wish::Automatic { end } => format!("a write ends at {}", size(end)),
-        Wish::Operator { target } => format!("an operator asks for {}", size(target)),
-        Wish::Publish => "an operator shows all that the backend has".to_owned(),
-        Wish::Adopt { target } => format!("an operator adopts {}", size(target)),
-        Wish::Backend { size: has } => format!("the backend has {}", size(has)),
     }
 }

@@ -22,12 +22,12 @@ pub(crate) struct Early {
 
 impl Pace {
     /// With its whole burst at `now`.
-    pub(super) fn new(rate: Option<Rate>, now: Moment) -> Self {
+    pub(crate) fn new(rate: Option<Rate>, now: Moment) -> Self {
         Self(Mutex::new(rate.map(|rate| Limiter::new(rate, now))))
     }
 
     /// At this rate from now on; what was taken stays taken.
-    pub(super) fn keep_to(&self, rate: Option<Rate>, now: Moment) {
+    pub(crate) fn keep_to(&self, rate: Option<Rate>, now: Moment) {
         let mut limiter = self.0.lock();
         if limiter.as_ref().map(Limiter::rate) != rate {
             adjust(&mut limiter, rate, now);
@@ -36,7 +36,7 @@ impl Pace {
 }
 
 /// Lets one notice pass the session's, the export's and the tenant's rate, or none of them.
-pub(super) fn pass(session: &Pace, export: &Pace, tenant: Option<&mut Limiter>, now: Moment) -> Result<(), Early> {
+pub(crate) fn pass(session: &Pace, export: &Pace, tenant: Option<&mut Limiter>, now: Moment) -> Result<(), Early> {
     // A session's before an export's, always: nobody waits for each other.
     let (mut session, mut export) = (session.0.lock(), export.0.lock());
     let named = [

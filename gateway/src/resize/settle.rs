@@ -12,7 +12,7 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::coordinator::Coordinator;
 use super::effects::{Answered, Effects};
-use super::history::{Happened, Kind};
+use crate::accounting::history::{Happened, Kind};
 
 /// A size that was read back.
 #[derive(Clone, Copy, Debug)]

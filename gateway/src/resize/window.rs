@@ -10,8 +10,8 @@ use std::time::Duration;
 use nbd_gateway_config::Driver;
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 
-use super::notes::Notes;
 use super::zeroing::reads_as_zeroes;
+use crate::accounting::cache::Notes;
 use crate::target::Core;
 
 /// A window as it is found.

@@ -13,11 +13,11 @@ use super::backend::{Backend, Facts, Lanes};
 use super::gate::Gate;
 use super::second::Second;
 use super::view::View;
+use crate::accounting::cache::Notes;
 use crate::driver::{Order, Was};
 use crate::embedded::DiskError;
 use crate::proto::{Cmd, CmdFlags, Errno, Features, Framing, Payload};
 use crate::request::{Failure, Finished, Heard, Job, Outcome, Request};
-use crate::resize::notes::Notes;
 
 /// The inside of one open export.
 #[derive(Debug)]

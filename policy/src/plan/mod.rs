@@ -15,6 +15,8 @@ mod settle;
 mod shrink;
 mod steps;
 
+use std::fmt;
+
 use crate::export::{ExportPolicy, Publish};
 use crate::quota::Headroom;
 use crate::refusal::{Reason, Refusal};
@@ -121,6 +123,22 @@ pub enum Wish {
         /// The size read.
         size: u64,
     },
+}
+
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Explicit { client: ClientStyle::ExplicitSimple | ClientStyle::Kernel, target, .. } => {
+                write!(f, "a client (simple replies) asks for {}", Bytes(*target))
+            }
+            Self::Explicit { target, .. } => write!(f, "a client asks for {}", Bytes(*target)),
+            Self::Automatic { end } => write!(f, "a write ends at {}", Bytes(*end)),
+            Self::Operator { target } => write!(f, "an operator asks for {}", Bytes(*target)),
+            Self::Publish => f.write_str("an operator shows all that the backend has"),
+            Self::Adopt { target } => write!(f, "an operator adopts {}", Bytes(*target)),
+            Self::Backend { size } => write!(f, "the backend has {}", Bytes(*size)),
+        }
+    }
 }
 
 /// What to do.
@@ -260,8 +278,8 @@ impl Quarantine {
     }
 }
 
-impl std::fmt::Display for Quarantine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Quarantine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Smaller { was, now } => {
                 write!(

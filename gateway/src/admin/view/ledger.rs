@@ -4,9 +4,9 @@ use nbd_gateway_policy::types::{ExportName, Size, TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::accounting::history::Kind;
 use crate::export::reconcile::{Audited, Found};
 use crate::ledger::Event;
-use crate::resize::history::Kind;
 
 /// Something that happened to a size.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

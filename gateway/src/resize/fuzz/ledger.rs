@@ -1,6 +1,6 @@
 //! The ledger's rows of one export, as they would be found after a crash, and the ways in which writing them fails.
 
-use crate::resize::entry::Entry;
+use crate::accounting::account::Entry;
 
 /// How far a row of quota that is held has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,12 +22,12 @@ use nbd_gateway_policy::types::{Bytes, ExportName, Granularity, Size, TenantId};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::book::Book;
 use super::coordinator::{Act, Answer, Coordinator, Start};
 use super::jobs::{Job, Jobs};
 use super::openers::Openers;
 use super::rules::{Latest, Rules};
 use super::watchers::Told;
+use crate::accounting::tenants::Book;
 use world::{Fake, Fault, LARGEST, State};
 
 /// What the tenant may have, in bytes.

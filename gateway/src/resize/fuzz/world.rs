@@ -10,11 +10,11 @@ use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use parking_lot::Mutex;
 
 use super::ledger::Rows;
+use crate::accounting::account::Entry;
+use crate::accounting::history::Happened;
+use crate::accounting::tenants::Book;
 use crate::proto::MAX_SIZE;
-use crate::resize::book::Book;
 use crate::resize::effects::{Answered, Effects};
-use crate::resize::entry::Entry;
-use crate::resize::history::Happened;
 use crate::resize::rules::Rules;
 
 /// The largest size that anything has here, in bytes.

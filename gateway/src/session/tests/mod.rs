@@ -14,12 +14,12 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::{Front, serve};
+use crate::accounting::cache::Notes;
 use crate::export::Registry;
 use crate::listener::Places;
 use crate::net::{Pool, Stream};
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Cookie, Framing};
-use crate::resize::notes::Notes;
 use crate::shards::Shards;
 
 /// A gateway without listeners.

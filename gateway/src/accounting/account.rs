@@ -8,8 +8,8 @@ use std::sync::Arc;
 use nbd_gateway_policy::export::Publish;
 use nbd_gateway_policy::types::{Bytes, ExportName, Size, TenantId};
 
+use super::cache::{self, Notes, measured};
 use super::history::Teller;
-use super::notes::{self, Notes, measured};
 use crate::ledger::{Commit, Known, LedgerError, RecordSize, ReservationId, Reserve, Settle, Zeroes};
 use crate::target::Shown;
 
@@ -107,7 +107,7 @@ impl Clerk {
     }
 
     /// Who tells the same export's history.
-    pub(super) fn teller(&self) -> Teller {
+    pub(crate) fn teller(&self) -> Teller {
         Teller::new(Arc::clone(&self.notes), self.export.clone(), self.tenant.clone())
     }
 
@@ -147,7 +147,7 @@ impl Clerk {
         // One that was left would be taken for this one.
         self.end().await?;
         let (export, tenant) = (self.export.clone(), self.tenant.clone());
-        let reserve = Reserve { export, tenant, bytes, from, to, zeroes: None, at: notes::now(), event: None };
+        let reserve = Reserve { export, tenant, bytes, from, to, zeroes: None, at: cache::now(), event: None };
         self.held = Some(self.notes.ledger().reserve(reserve).await?);
         if to < from {
             self.notes.know_lowered(&self.export, Some(to));

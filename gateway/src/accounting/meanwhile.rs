@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use nbd_gateway_policy::types::{ExportName, Size, TenantId};
 
+use super::cache::Notes;
 use super::history::{Happened, Kind, Teller};
-use super::notes::Notes;
 
 /// A disk that is smaller than it was on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::initial_measurement::InitialMeasurement;
 use super::looks::Looks;
-use super::pace::{Early, Pace, pass};
+use crate::resize::pace::{Early, Pace, pass};
 
 /// How fast one tenant may go.
 #[derive(Debug, Default)]

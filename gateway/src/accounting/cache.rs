@@ -3,7 +3,7 @@
 //!
 //! A range is written down, durably, before the backend is asked, and struck out, durably, after zeroing and before anyone
 //! is shown the new size. A window's size is written down before it is shown. Here is what an export finds when it is
-//! opened; what a coordinator has written while it runs is the [`Clerk`](super::entry::Clerk)'s.
+//! opened; what a coordinator has written while it runs is the [`Clerk`](super::account::Clerk)'s.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;

@@ -12,9 +12,9 @@ use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::types::{Bytes, Size, TenantId};
 use parking_lot::Mutex;
 
-use super::book::Book;
+use super::cache::{Notes, now};
 use super::history::Kind;
-use super::notes::{Notes, now};
+use super::tenants::Book;
 use crate::ledger::{LedgerError, NewEvent, QuotaOrder, Quotas};
 
 /// What an operator wants changed; None: it stays.

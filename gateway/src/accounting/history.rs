@@ -11,8 +11,7 @@ use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::types::{ExportName, Size, TenantId};
 use tokio::time::Instant;
 
-use super::describe;
-use super::notes::{Notes, now};
+use super::cache::{Notes, now};
 use crate::ledger::NewEvent;
 
 /// The least time between two refusals of one export that are told.
@@ -90,15 +89,15 @@ pub(crate) struct Happened {
 
 impl Happened {
     /// What became of a wish; `None`: nothing happened.
-    pub(super) fn to_wish(wish: &Wish, from: Size, to: Size, refused: Option<&Refusal>, unknown: bool) -> Option<Self> {
+    pub(crate) fn to_wish(wish: &Wish, from: Size, to: Size, refused: Option<&Refusal>, unknown: bool) -> Option<Self> {
         let (kind, detail) = match refused {
             Some(refusal) if unknown && refusal.reason == Reason::BackendTimedOut => {
-                (Kind::Unsettled, format!("{}: {refusal}", describe(wish)))
+                (Kind::Unsettled, format!("{wish}: {refusal}"))
             }
-            Some(refusal) => (Kind::Refused, format!("{}: {refusal}", describe(wish))),
+            Some(refusal) => (Kind::Refused, format!("{wish}: {refusal}")),
             None if from == to && !matches!(wish, Wish::Adopt { .. }) => return None,
-            None if matches!(wish, Wish::Adopt { .. }) => (Kind::Adopted, describe(wish)),
-            None => (Kind::Resized, describe(wish)),
+            None if matches!(wish, Wish::Adopt { .. }) => (Kind::Adopted, wish.to_string()),
+            None => (Kind::Resized, wish.to_string()),
         };
         Some(Self { kind, from, to, detail })
     }
@@ -106,7 +105,7 @@ impl Happened {
 
 /// Tells what happens to one export.
 #[derive(Debug)]
-pub(super) struct Teller {
+pub(crate) struct Teller {
     notes: Arc<Notes>,
     export: ExportName,
     tenant: TenantId,
@@ -114,11 +113,11 @@ pub(super) struct Teller {
 }
 
 impl Teller {
-    pub(super) const fn new(notes: Arc<Notes>, export: ExportName, tenant: TenantId) -> Self {
+    pub(crate) const fn new(notes: Arc<Notes>, export: ExportName, tenant: TenantId) -> Self {
         Self { notes, export, tenant, refused: None }
     }
 
-    pub(super) fn tell(&mut self, happened: Happened) {
+    pub(crate) fn tell(&mut self, happened: Happened) {
         if happened.kind == Kind::Refused {
             if self.refused.is_some_and(|last| last.elapsed() < REFUSALS) {
                 return;
