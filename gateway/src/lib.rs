@@ -47,7 +47,7 @@
 //!    v  net/outbox.rs           ONE vectored write for each session touched; then its permits go back
 //! ```
 //!
-//! `proto/` is the crate [`nbd_gateway_proto`], beside this one.
+//! `proto/` and `net/` are crates of their own ([`nbd_gateway_proto`], [`nbd_gateway_net`]).
 //!
 //! On this way nothing is allocated per request but what its payload needs, no task is spawned, no channel is used, no
 //! lock is held across an await, and no payload byte is copied between the two sockets; a batch shares its looks at the
@@ -267,7 +267,7 @@
 //! | **No write from the past**: while a request of a client that has closed its connection may still change data, at a server or on a disk of the gateway's own, nothing that overlaps it is sent; one that still waited for a grow is given up. A request that was in flight when its connection was lost is sent again at once if at all, and nothing else that overlaps it and changes data is sent, from anybody, until the server has ended, a fence was used, or `late-write-guard` has passed; nor a READ, if it failed. A gateway that starts after an unclean end holds every change back in the same way, in exports that had changed data. Not kept: against a server without a fence that takes longer than the guard; between exports of one server; for READs after an unclean end. | `target/orphans.rs`, `export/grow.rs`, `session/close.rs`, `lane/late.rs`, [`fence`] | there, `lane/tests/late.rs`, `multiplex.rs`, `own_disk.rs`, `late_writes` |
 //! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `target/bridge.rs`, `target/ranges.rs` | `translation/limits.rs`, `target/ranges.rs` |
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `target/bridge.rs` | `interop`, `translation` |
-//! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `lane/dial.rs`, [`tls`] | `tls`, `tls/tests.rs`, `proto/handshake` |
+//! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `lane/dial.rs`, [`tls`] | `tls`, `net/tls/tests.rs`, `proto/handshake` |
 //! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`agent`] | `kernel`, `agent/` |
 //! | **Silent connections keep nobody out**: handshakes have places apart from sessions, one address has half of them at most, and the oldest gives way. A tenant whose server does not answer opens 64 exports at a time; the last descriptors are kept for the ledger, operators and servers. A TCP peer whose host has vanished is closed; one that does not read is not. | `listener/places.rs`, `descriptors.rs`, `export/evict.rs`, `net/keepalive.rs` | there, `arrivals` |
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
@@ -293,6 +293,7 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 use nbd_gateway_ledger as ledger;
+use nbd_gateway_net::{self as net, tls};
 use nbd_gateway_proto as proto;
 
 mod accounting;
@@ -313,7 +314,6 @@ mod http;
 mod lane;
 mod listener;
 mod log;
-pub mod net;
 mod qmp;
 mod reload;
 mod request;
@@ -323,4 +323,3 @@ mod session;
 mod shards;
 mod stamp;
 mod target;
-mod tls;

@@ -12,7 +12,7 @@ mod token;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use crate::command::escaped;
+use crate::net::escaped;
 
 /// Everything went as asked.
 pub const DONE: u8 = 0;

@@ -11,7 +11,6 @@
 
 mod occasion;
 mod run;
-mod text;
 
 use nbd_gateway_policy::types::Span;
 use std::io;
@@ -19,7 +18,6 @@ use std::time::Duration;
 
 pub(crate) use occasion::Occasion;
 pub(crate) use run::run;
-pub(crate) use text::{clean, escaped, is_harmful};
 
 /// The most that a program may write to its standard output, in bytes.
 pub(crate) const MOST_OUTPUT: usize = 64 * 1024;

@@ -17,7 +17,8 @@ use tokio::signal::unix;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::{Call, Complaint, Error, GRACE, KEPT_COMPLAINT, Left, MOST_OUTPUT, clean, occasion};
+use super::{Call, Complaint, Error, GRACE, KEPT_COMPLAINT, Left, MOST_OUTPUT, occasion};
+use crate::net::clean;
 
 /// What systemd says to the gateway, and to no one else.
 const SYSTEMD: &[&str] =

@@ -30,7 +30,7 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::command::escaped;
+use crate::net::escaped;
 
 /// The target of lines that only an operator can cause.
 pub(crate) const ORDERED: &str = "nbd_gateway::ordered";

@@ -30,7 +30,7 @@ use self::bound::{Bound, Bounded, Causes};
 #[cfg(feature = "otel")]
 use self::otlp::Spans;
 use self::writer::Lines;
-use crate::command::is_harmful;
+use crate::net::is_harmful;
 use crate::reload::SetLevel;
 use crate::resize::TRACES;
 

@@ -8,7 +8,7 @@ use std::io::Write;
 use nbd_gateway_policy::types::Bytes;
 
 use super::ClientFault;
-use crate::command::escaped;
+use crate::net::escaped;
 
 /// Stdout and stderr, or what stands for them in tests.
 pub(super) struct Voice<'a> {

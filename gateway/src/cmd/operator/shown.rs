@@ -1,6 +1,6 @@
 //! How sizes and names are shown in tables: short, and harmless to a terminal.
 
-use crate::command::is_harmful;
+use crate::net::is_harmful;
 
 const UNITS: [(u32, &str); 6] = [(60, "EiB"), (50, "PiB"), (40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
 

@@ -6,8 +6,8 @@ use nbd_gateway_tests::pki::Ca;
 use tokio::net::UnixStream;
 
 use super::*;
-use crate::net::{Batch, Outbox, Written};
-use crate::proto::Payload;
+use crate::{Batch, Outbox, Written};
+use nbd_gateway_proto::Payload;
 
 /// A directory that is gone after the test.
 struct Place(std::path::PathBuf);
@@ -99,7 +99,7 @@ async fn what_many_slices_hold_arrives_in_order_through_a_socket_that_is_often_f
             batch.head(|out| out.extend_from_slice(&head));
             batch.body(&Payload::from(bytes::Bytes::from(body.clone())));
             let bytes = u64::try_from(body.len()).unwrap();
-            batch.release(crate::net::Released { requests: 1, bytes, ..crate::net::Released::default() });
+            batch.release(crate::Released { requests: 1, bytes, ..crate::Released::default() });
         });
         sent.extend([head, body].concat());
     }

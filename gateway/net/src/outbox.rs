@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::WriteHalf;
-use crate::proto::{BUFFER, Payload};
+use nbd_gateway_proto::{BUFFER, Payload};
 
 /// The most slices given to one vectored write.
 const SLICES: usize = 64;
@@ -192,7 +192,7 @@ impl Outbox {
     }
 
     /// Whether writing has failed.
-    pub(crate) fn is_broken(&self) -> bool {
+    pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 /// One line: lines joined by ` / `, other control characters (a terminal would obey them) shown as `\u{1b}`, what is no
 /// UTF-8 as U+FFFD.
-pub(crate) fn clean(bytes: &[u8]) -> String {
+pub fn clean(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let mut out = String::new();
@@ -26,7 +26,7 @@ pub(crate) fn clean(bytes: &[u8]) -> String {
 
 /// Whether a terminal obeys a character, or people are led astray by it: what turns the direction of writing around, and
 /// what is not to be seen at all (joiners, tags, separators of lines). The page has the same (`plain` in words.js).
-pub(crate) fn is_harmful(c: char) -> bool {
+pub fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
@@ -36,7 +36,7 @@ pub(crate) fn is_harmful(c: char) -> bool {
 }
 
 /// The same text with each harmful character but line breaks as `\u202e`: in JSON it means the same, and elsewhere people see it.
-pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+pub fn escaped(text: &str) -> Cow<'_, str> {
     let harms = |c: char| c != '\n' && is_harmful(c);
     if !text.contains(harms) {
         return Cow::Borrowed(text);

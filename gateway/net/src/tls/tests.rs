@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use tokio::net::UnixStream;
 
 use super::*;
-use crate::net::{Stream, TlsStream};
+use crate::{Stream, TlsStream};
 
 /// A directory that is gone after the test.
 struct Place(PathBuf);

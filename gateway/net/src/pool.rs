@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 
-use crate::proto::{BUFFER, Buffers};
+use nbd_gateway_proto::{BUFFER, Buffers};
 
 /// With less room than this a buffer waits until it can be used from the start.
 const WORTHWHILE: usize = BUFFER / 4;
@@ -110,7 +110,7 @@ mod tests {
     use bytes::Buf;
 
     use super::*;
-    use crate::proto::{Inbox, Payload};
+    use nbd_gateway_proto::{Inbox, Payload};
 
     #[test]
     fn a_buffer_that_is_pointed_into_is_used_from_its_rest_or_waits() {

@@ -1,7 +1,7 @@
-//! TLS: what a handshake is made of, and who is on the other side. How its bytes move is [`net`](crate::net)'s.
+//! TLS: what a handshake is made of, and who is on the other side. How its bytes move is [the streams](crate::TlsStream)'s.
 //!
 //! Owns the directories of certificates, read again when their files change; the settings of both sides, TLS 1.2 and
-//! later by rustls with ring; what is wrong with a handshake, as a sentence that says what to do; and the identity in the
+//! later by rustls; what is wrong with a handshake, as a sentence that says what to do; and the identity in the
 //! other side's certificate. Never decides what that identity may do, never falls back to the clear.
 
 mod backend;
@@ -17,11 +17,12 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub(crate) use backend::BackendTls;
-pub(crate) use directory::CertificateFault;
-pub(crate) use fault::{Side, TlsFault};
-pub(crate) use listener::ListenerTls;
-pub(crate) use peer::PeerCertificate;
+pub use backend::BackendTls;
+pub use directory::CertificateFault;
+pub(crate) use fault::Side;
+pub use fault::TlsFault;
+pub use listener::ListenerTls;
+pub use peer::PeerCertificate;
 
 /// The cryptography that both sides use.
 fn provider() -> Arc<CryptoProvider> {
