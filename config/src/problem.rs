@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
+use strsim::osa_distance;
+
 use crate::schema;
 
 /// One thing that is wrong.
@@ -167,52 +169,14 @@ pub(crate) fn key_path(path: &str, key: &str) -> String {
 /// The known word that was probably meant by `word`.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
-    let rated = known.into_iter().map(|candidate| (distance(&lower, candidate), candidate));
+    let rated = known.into_iter().map(|candidate| (osa_distance(&lower, candidate), candidate));
     let (distance, best) = rated.min_by_key(|(distance, _)| *distance)?;
     (distance <= best.chars().count().max(3) / 3).then_some(best)
-}
-
-/// How many letters have to be put in, taken out, changed or swapped with their neighbour (optimal string alignment).
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=other.len()).collect();
-    let mut last = None;
-    for (row, letter) in one.chars().enumerate() {
-        let mut current = vec![row + 1];
-        for (column, wanted) in other.iter().enumerate() {
-            let at = |line: &[usize], column: usize| line.get(column).copied().unwrap_or(usize::MAX / 2);
-            let change = at(&above, column) + usize::from(letter != *wanted);
-            let mut least = change.min(at(&above, column + 1) + 1).min(at(&current, column) + 1);
-            let swapped = column > 0 && last == Some(*wanted) && other.get(column - 1) == Some(&letter);
-            if swapped {
-                least = least.min(at(&before, column - 1) + 1);
-            }
-            current.push(least);
-        }
-        before = std::mem::replace(&mut above, current);
-        last = Some(letter);
-    }
-    above.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_distance_counts_single_letters_and_swaps() {
-        for (one, other, expected) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "", 3),
-            ("abc", "abd", 1),
-            ("lanse", "lanes", 1),
-            ("size", "sizes", 1),
-        ] {
-            assert_eq!(distance(one, other), expected, "{one} {other}");
-        }
-    }
 
     #[test]
     fn only_a_word_that_is_close_is_suggested() {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+
 use super::{Interval, UnitFault};
 
 const WHAT: &str = "a point in time: write it like 2026-11-23T14:30:00Z, 2026-11-23T15:30:00+01:00, 2026-11-23, or in \
@@ -106,70 +108,32 @@ fn thousandths(fraction: &str) -> Option<u64> {
     padded.parse().ok()
 }
 
-/// Reads RFC 3339, as milliseconds since 1970.
+/// Reads RFC 3339, as milliseconds since 1970. jiff counts; it also reads much that RFC 3339 has not, so the shape is
+/// looked at first.
 fn calendar(text: &str) -> Option<u64> {
     let (date, rest) = text.split_at_checked(10)?;
-    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
-    let days = days(year, month, day)?;
-    let Some(rest) = rest.strip_prefix(['T', 't', ' ']) else {
-        return if rest.is_empty() { days.checked_mul(86_400_000) } else { None };
+    let (clock, rest) = match rest.strip_prefix(['T', 't', ' ']) {
+        Some(rest) => rest.split_at_checked(8)?,
+        None if rest.is_empty() => ("00:00:00", rest),
+        None => return None,
     };
-    let (clock, rest) = rest.split_at_checked(8)?;
-    let [hour, minute, second] = numbers(clock, ':', [2, 2, 2])?;
-    if hour > 23 || minute > 59 || second > 60 {
+    let zone = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+    let (fraction, zone) = rest.split_at_checked(zone)?;
+    let zone = if zone.is_empty() { "Z" } else { zone };
+    if ![(date, "0000-00-00"), (clock, "00:00:00")].into_iter().all(|(text, shape)| is_shaped(text, shape))
+        || !["Z", "z", "+00:00", "-00:00"].into_iter().any(|shape| is_shaped(zone, shape))
+    {
         return None;
     }
-    let (millis, zone) = match rest.strip_prefix('.') {
-        None => (0, rest),
-        Some(fraction) => {
-            let end = fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len());
-            let (digits, zone) = fraction.split_at_checked(end)?;
-            (if digits.is_empty() { None } else { thousandths(digits) }?, zone)
-        }
-    };
-    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
-    // East of Greenwich the clock shows more than in UTC.
-    let utc = match zone.chars().next() {
-        None => seconds,
-        Some('Z' | 'z') if zone.len() == 1 => seconds,
-        Some('+') => seconds.checked_sub(offset(zone.get(1..)?)?)?,
-        Some('-') => seconds + offset(zone.get(1..)?)?,
-        Some(_) => return None,
-    };
-    Some(utc * 1000 + millis)
+    let at: Timestamp = format!("{date}T{clock}{fraction}{zone}").parse().ok()?;
+    let leap_second = if clock.ends_with(":60") { 1000 } else { 0 };
+    (at >= Timestamp::UNIX_EPOCH).then(|| u64::try_from(at.as_millisecond()).ok())?.map(|millis| millis + leap_second)
 }
 
-/// `HH:MM`, in seconds.
-fn offset(text: &str) -> Option<u64> {
-    let [hours, minutes] = numbers(text, ':', [2, 2])?;
-    (hours < 24 && minutes < 60).then_some(hours * 3600 + minutes * 60)
-}
-
-/// Numbers of so many digits each, with something between them, and nothing after them.
-fn numbers<const N: usize>(text: &str, between: char, digits: [usize; N]) -> Option<[u64; N]> {
-    let mut parts = text.split(between);
-    let mut read = [0; N];
-    for (number, digits) in read.iter_mut().zip(digits) {
-        let part = parts.next().filter(|part| part.len() == digits && part.bytes().all(|b| b.is_ascii_digit()))?;
-        *number = part.parse().ok()?;
-    }
-    parts.next().is_none().then_some(read)
-}
-
-/// Days from 1970 to a day of the Gregorian calendar; none if there is no such day, or it is earlier.
-fn days(year: u64, month: u64, day: u64) -> Option<u64> {
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let february = if leap { 29 } else { 28 };
-    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let index = usize::try_from(month.checked_sub(1)?).ok()?;
-    if day == 0 || day > *months.get(index)? || year < 1970 {
-        return None;
-    }
-    // Leap days in the years before this one.
-    let before = |year: u64| year / 4 - year / 100 + year / 400;
-    let leaps = before(year - 1) - before(1969);
-    let this_year: u64 = months.iter().take(index).sum::<u64>() + day - 1;
-    Some((year - 1970) * 365 + leaps + this_year)
+/// Whether `text` is `shape`, with digits where that has 0.
+fn is_shaped(text: &str, shape: &str) -> bool {
+    let fits = |(byte, shape): (u8, u8)| if shape == b'0' { byte.is_ascii_digit() } else { byte == shape };
+    text.len() == shape.len() && text.bytes().zip(shape.bytes()).all(fits)
 }
 
 #[cfg(test)]
@@ -225,6 +189,10 @@ mod tests {
             "2026-11-23T02:37:22 01:00",
             "2026-11-23T02:37:22+1:00",
             "1969-12-31",
+            "2026-11-23Z",
+            "2026-1-23",
+            "2026-11-23T02:37:22+01",
+            "2026-11-23T02:37:22Z[UTC]",
             "1970-01-01T00:00:00+01:00",
             "18446744073709551616",
             "ÄÄÄÄÄÄÄÄÄÄ",

@@ -1,5 +1,8 @@
 //! How sizes and names are shown in tables: short, and harmless to a terminal.
 
+use jiff::Timestamp;
+use unicode_width::UnicodeWidthChar;
+
 use crate::net::is_harmful;
 
 const UNITS: [(u32, &str); 6] = [(60, "EiB"), (50, "PiB"), (40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
@@ -26,28 +29,8 @@ pub(super) fn bound(bytes: Option<u64>) -> String {
 
 /// A moment in UTC, to the second: `2026-11-23 02:37:22`. It comes in milliseconds since 1970.
 pub(super) fn moment(millis: u64) -> String {
-    /// The calendar repeats itself every 400 years.
-    const CYCLE: u64 = 146_097;
-    let seconds = millis / 1000;
-    let (mut days, clock) = (seconds / 86_400, seconds % 86_400);
-    let mut year = 1970 + 400 * (days / CYCLE);
-    days %= CYCLE;
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let length = |year: u64| if leap(year) { 366 } else { 365 };
-    while days >= length(year) {
-        days -= length(year);
-        year += 1;
-    }
-    let february = if leap(year) { 29 } else { 28 };
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    format!("{year}-{month:02}-{:02} {:02}:{:02}:{:02}", days + 1, clock / 3600, clock / 60 % 60, clock % 60)
+    let at = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    at.map_or_else(|| format!("{}s", millis / 1000), |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 /// A text that others chose, without what would move a terminal's cursor, colour it, reverse it or not be seen at all.
@@ -71,20 +54,9 @@ pub(super) fn length(text: &str) -> usize {
     text.chars().map(columns).sum()
 }
 
-/// How many one character does: ideographs, syllables and pictures two, accents on what stands before them none (Unicode's
-/// UAX #11, by blocks).
+/// How many one character does: ideographs two, an accent none.
 pub(super) fn columns(c: char) -> usize {
-    match c {
-        '\u{300}'..='\u{36f}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' => 0,
-        '\u{fe00}'..='\u{fe0f}' | '\u{fe20}'..='\u{fe2f}' => 0,
-        '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{303e}' | '\u{3041}'..='\u{a4cf}' | '\u{a960}'..='\u{a97f}' => 2,
-        '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{fe30}'..='\u{fe6f}' | '\u{ff01}'..='\u{ff60}' => 2,
-        '\u{ffe0}'..='\u{ffe6}' | '\u{1f300}'..='\u{1f64f}' | '\u{1f680}'..='\u{1f6ff}' | '\u{1f900}'..='\u{1f9ff}' => {
-            2
-        }
-        '\u{20000}'..='\u{3fffd}' => 2,
-        _ => 1,
-    }
+    c.width().unwrap_or(1)
 }
 
 #[cfg(test)]
