@@ -1,12 +1,12 @@
-//! From a configuration file, or a command line, to types that cannot be built wrong.
+//! From a configuration file to types that cannot be built wrong.
 //!
 //! Owns the shapes of the file (private), what is checked about them (every problem is told at once, with the key's path,
-//! what is wrong and an example), NBD URIs, the units that people write, and the command line. Never opens a socket,
+//! what is wrong and an example), NBD URIs, and the units that people write. Never opens a socket,
 //! never looks at a disk or a backend: `nbd-gateway check` says the same on every host.
 
-pub mod cli;
 mod model;
 mod names;
+mod new_size;
 mod problem;
 mod raw;
 pub mod reference;
@@ -21,6 +21,7 @@ pub use model::{
     Qmp, Rates, Resize, Resolved, Tenant, Thing, Way,
 };
 pub use nbd_gateway_policy::types::{ExportName, NameError, TenantId};
+pub use new_size::{NewSize, NewSizeFault};
 pub use problem::{Problem, Problems};
 
 pub use schema::schema;

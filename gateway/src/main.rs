@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use nbd_gateway::cmd::cli::{Cli, Command, LedgerCommand};
 use nbd_gateway::cmd::{FAILED, USAGE, agent, client, describe, explain, failed, manual, operator, serve};
-use nbd_gateway_config::cli::{Cli, Command, LedgerCommand};
 
 /// Prints what clap has to say (help, the version, a mistake), and gives its exit code; help that can't be written is a failure.
 fn said(answer: &clap::Error) -> ExitCode {

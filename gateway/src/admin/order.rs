@@ -8,7 +8,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use nbd_gateway_config::cli::Change;
+use nbd_gateway_config::NewSize;
 use nbd_gateway_policy::export::Publish;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::types::{self, Size, TenantId};
@@ -34,19 +34,19 @@ pub(super) async fn resize(
     };
     let change = match wanted {
         // Any number of bytes is judged with the rest.
-        Wanted::Bytes(bytes) => Change::To(nbd_gateway_config::Size::from_bytes(bytes)),
-        Wanted::Text(text) => match text.parse::<Change>() {
+        Wanted::Bytes(bytes) => NewSize::To(nbd_gateway_config::Size::from_bytes(bytes)),
+        Wanted::Text(text) => match text.parse::<NewSize>() {
             Ok(change) => change,
             Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
         },
     };
-    if adopt && matches!(change, Change::By(_)) {
+    if adopt && matches!(change, NewSize::By(_)) {
         return refuse(StatusCode::BAD_REQUEST, "what a backend is can only be adopted as a whole size, without a `+`");
     }
     wish(&shared, &name, |now| match change {
-        Change::To(size) if adopt => Wish::Adopt { target: size.bytes() },
-        Change::To(size) => Wish::Operator { target: size.bytes() },
-        Change::By(more) => Wish::Operator { target: now.saturating_add(more.bytes()) },
+        NewSize::To(size) if adopt => Wish::Adopt { target: size.bytes() },
+        NewSize::To(size) => Wish::Operator { target: size.bytes() },
+        NewSize::By(more) => Wish::Operator { target: now.saturating_add(more.bytes()) },
     })
     .await
 }

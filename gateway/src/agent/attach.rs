@@ -6,14 +6,13 @@
 use nbd_gateway_policy::types::Bytes;
 use std::os::fd::OwnedFd;
 
-use nbd_gateway_config::cli;
-
 use super::AgentFault;
 use super::device::Device;
 use super::event::{Event, Teller};
 use super::link::Link;
 use super::netlink::{Driver, Request, Timeouts, number};
 use super::size::whole;
+use crate::cmd::cli;
 use crate::proto::ExportFlags;
 
 /// A device that is attached.

@@ -10,7 +10,6 @@ use nbd_gateway_policy::types::Bytes;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use nbd_gateway_config::cli;
 use nbd_gateway_metrics::{AgentMetrics, AgentReconnect, AgentResize};
 use nbd_gateway_policy::backoff::Backoff;
 use tokio::task::JoinHandle;
@@ -25,6 +24,7 @@ use super::listen::{Heard, Listener};
 use super::netlink::{Events, Request, number};
 use super::readiness::Readiness;
 use super::size::{Verdict, judge};
+use crate::cmd::cli;
 use crate::cmd::client::parts::Part;
 
 /// How often to look whether the device is still attached.

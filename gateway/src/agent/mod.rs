@@ -11,7 +11,6 @@
 use core::future::Future;
 use std::io::Write;
 
-use nbd_gateway_config::cli;
 use nbd_gateway_metrics::AgentMetrics;
 
 mod attach;
@@ -36,6 +35,7 @@ use listen::Listener;
 use netlink::Driver;
 use readiness::Readiness;
 
+use crate::cmd::cli;
 use crate::service::Service;
 
 /// Does as ordered until `stop`, and tells `out` of it, a line for each thing done; and `service` when the device is there,

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use nbd_gateway_config::cli::Agent;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::serve::ignore;
 use super::{DONE, failed};
 use crate::agent::run;
+use crate::cmd::cli::Agent;
 use crate::service::Service;
 
 /// Runs it on a runtime of its own.

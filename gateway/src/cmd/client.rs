@@ -1,12 +1,12 @@
 //! `nbd-gateway client …`: a small NBD client for people and scripts.
 //!
-//! Owns what its commands do and print; how they are written belongs to the configuration crate. Speaks to a server only
+//! Owns what its commands do and print; how they are written is in `cli`. Speaks to a server only
 //! through `connect`, so that every command negotiates alike, keeps to the server's block sizes, and names its errors alike.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use nbd_gateway_config::cli::ClientCommand;
+use crate::cmd::cli::ClientCommand;
 
 mod connect;
 mod fault;

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use nbd_gateway_config::cli::Cli;
 use nbd_gateway_config::{self as config, Config};
 
 use super::{DONE, USAGE, failed};
+use crate::cmd::cli::Cli;
 use crate::export::{aliases, tight};
 use crate::log;
 use crate::tls::ListenerTls;

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use nbd_gateway_config::Config;
-use nbd_gateway_config::cli::{Explain, Known};
 use nbd_gateway_policy::access::{Certificate, Decision, Entry, Identity, Rule, Verb, Verbs};
 use serde::Serialize;
 
 use super::{DONE, FAILED, USAGE, failed};
+use crate::cmd::cli::{Explain, Known};
 
 /// Prints whether it is allowed, and what decides; the exit code says it too.
 pub fn run(asked: &Explain) -> ExitCode {

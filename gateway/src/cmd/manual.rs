@@ -4,11 +4,11 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use nbd_gateway_config::cli::{Cli, Page};
 use nbd_gateway_config::reference::{Key, reference};
 
 use super::describe::print;
 use super::failed;
+use crate::cmd::cli::{Cli, Page};
 
 /// What the reference does not say of single keys.
 const UNITS: &str = "Sizes are written 10GiB, 512MiB, 1TB or plain bytes; times 250ms, 30s, 5m, 1h; rates 20/s, 10/min, \

@@ -1,6 +1,7 @@
 //! The program's commands, each in a room of its own. They print, and end with one clear line if they fail.
 
 pub mod agent;
+pub mod cli;
 pub mod client;
 pub mod describe;
 pub mod explain;

@@ -1,10 +1,11 @@
 //! `client info`: what an export is and what was negotiated, as a table or as JSON.
 
-use nbd_gateway_config::{NbdUri, Size, cli};
+use nbd_gateway_config::{NbdUri, Size};
 use serde::Serialize;
 
 use super::ClientFault;
 use super::connect::Connection;
+use crate::cmd::cli;
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::client::{Contexts, Negotiated, Wishes};
 use crate::proto::printable;

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 
-use nbd_gateway_config::cli;
-
 use super::ClientFault;
 use super::connect::{Connection, WINDOW};
 use super::pieces::extent;
 use super::sink::{Sink, Sparse};
+use crate::cmd::cli;
 use crate::proto::Cmd;
 use crate::proto::handshake::client::Wishes;
 use crate::request::Piece;

@@ -2,21 +2,21 @@
 //!
 //! Believes no success: the size is read again, in band if that is offered, else by a second handshake.
 
-use nbd_gateway_config::cli;
-use nbd_gateway_config::cli::Change;
+use nbd_gateway_config::NewSize;
 
 use super::connect::{Connection, Reach};
 use super::grow::by_writes;
 use super::parts::{Part, Parts, handshake, opted_in, query};
 use super::voice::shown;
 use super::{ClientFault, Voice};
+use crate::cmd::cli;
 use crate::proto::resize::{Context, ResizeRequest, Wish};
 use crate::proto::{Errno, ExportFlags, Features, MAX_SIZE};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Order {
-    pub(super) change: Change,
+    pub(super) change: NewSize,
     pub(super) durable: bool,
 }
 
@@ -114,8 +114,8 @@ async fn change(connection: &mut Connection, parts: &Parts, order: &Order) -> Re
         return Err(ClientFault::NotResizable);
     }
     let asked = match order.change {
-        Change::To(size) => size.bytes(),
-        Change::By(more) => {
+        NewSize::To(size) => size.bytes(),
+        NewSize::By(more) => {
             let more = more.bytes();
             let sum = before.checked_add(more).filter(|sum| *sum <= MAX_SIZE);
             sum.ok_or(ClientFault::TooMuchMore { size: before, more })?

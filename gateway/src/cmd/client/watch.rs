@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use nbd_gateway_config::cli;
 use nbd_gateway_policy::types::Span;
 
 use super::connect::Reach;
@@ -14,6 +13,7 @@ use super::parts::Part;
 use super::sizes::{Ear, Pace, listen};
 use super::voice::shown;
 use super::{ClientFault, Voice};
+use crate::cmd::cli;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]

@@ -4,11 +4,10 @@ use nbd_gateway_policy::types::Bytes;
 use std::fs::File;
 use std::io::{self, Read};
 
-use nbd_gateway_config::cli;
-
 use super::ClientFault;
 use super::connect::{Connection, WINDOW};
 use super::parts::{Parts, opted_in};
+use crate::cmd::cli;
 use crate::proto::handshake::client::Wishes;
 use crate::proto::resize::Context;
 use crate::proto::{Cmd, ExportFlags, MAX_SIZE};

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nbd_gateway_config::cli::Admin;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +11,7 @@ use tokio::runtime::Runtime;
 
 use crate::admin::view::Refused;
 use crate::admin::{in_a_path, token_in};
+use crate::cmd::cli::Admin;
 use crate::http::{self, Answer, Method, Request, StatusCode, Target};
 
 /// What a name in a path may have besides letters and digits.

@@ -6,13 +6,12 @@
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
-use nbd_gateway_config::cli::Events;
-
 use super::ask::{Ask, AskFault, escaped, runtime, unanswered};
 use super::shown::{moment, plain, size};
 use super::stream::Stream;
 use super::table::{Cell, Column, Mood, Screen, painted, render};
 use crate::admin::view::EventView;
+use crate::cmd::cli::Events;
 
 /// How long to wait before coming back.
 const PACE: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use nbd_gateway_config::cli::{Admin, Bound, Change, Events, Exports, List, Order, Publish, Quota, Reconcile, Settle};
+use nbd_gateway_config::NewSize;
 use nbd_gateway_policy::types::{Bytes, Count};
 use serde::de::DeserializeOwned;
 
@@ -26,6 +26,7 @@ use table::Screen;
 use crate::admin::view::{
     Draining, ExportView, QuotaOrder, Reloaded, Resize, Resized, SessionView, TenantView, Wanted,
 };
+use crate::cmd::cli::{Admin, Bound, Events, Exports, List, Order, Publish, Quota, Reconcile, Settle};
 
 /// The exports that are open, or one of them.
 pub fn exports(args: &Exports) -> ExitCode {
@@ -59,13 +60,13 @@ pub fn events(args: &Events) -> ExitCode {
 
 /// Another size, or what the backend is.
 pub fn resize(args: &Order) -> ExitCode {
-    if args.adopt && matches!(args.size, Change::By(_)) {
+    if args.adopt && matches!(args.size, NewSize::By(_)) {
         super::complain(&format_args!("nbd-gateway: --adopt takes the size that the backend has, without a `+`"));
         return ExitCode::from(super::USAGE);
     }
     let size = match args.size {
-        Change::To(size) => Wanted::Bytes(size.bytes()),
-        Change::By(_) => Wanted::Text(args.size.to_string()),
+        NewSize::To(size) => Wanted::Bytes(size.bytes()),
+        NewSize::By(_) => Wanted::Text(args.size.to_string()),
     };
     let path = format!("/api/v1/exports/{}/resize", part(&args.name));
     let order = Resize { size, adopt: args.adopt };

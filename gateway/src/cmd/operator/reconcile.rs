@@ -1,11 +1,10 @@
 //! `nbd-gateway ledger reconcile`: what the ledger has on record, beside what there is.
 
-use nbd_gateway_config::cli::Reconcile;
-
 use super::ask::{Ask, AskFault};
 use super::shown::{bound, plain, size};
 use super::table::{Cell, Column, Mood, Screen, painted, render};
 use crate::admin::view::{self, AccountView, Reconciled};
+use crate::cmd::cli::Reconcile;
 
 /// Has it done, and shows it. Whether all agrees.
 pub(super) fn run(args: &Reconcile, screen: Screen) -> Result<bool, AskFault> {

@@ -1,6 +1,6 @@
 //! `client resize` and `client size` against every style of server, and `client write --grow`.
 
-use nbd_gateway_config::cli::Change;
+use nbd_gateway_config::NewSize;
 
 use super::super::connect::Reach;
 use super::super::parts::opted_in;
@@ -15,7 +15,7 @@ const GIB: u64 = 1 << 30;
 /// What a command said: on stdout, or why it failed; and besides.
 async fn resized(server: &Scripted, change: &str, durable: bool, json: bool) -> (Result<String, String>, String) {
     let (mut out, mut aside) = (Vec::new(), Vec::new());
-    let order = resize::Order { change: change.parse::<Change>().unwrap(), durable };
+    let order = resize::Order { change: change.parse::<NewSize>().unwrap(), durable };
     let outcome = resize::run(server, &order, json, &mut Voice::new(&mut out, &mut aside)).await;
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (outcome.map(|()| text(out)).map_err(|fault| fault.to_string()), text(aside))

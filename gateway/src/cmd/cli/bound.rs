@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::units::{Size, UnitFault};
+use nbd_gateway_config::{Size, UnitFault};
 
 /// So much at most, or as much as there is: `2TiB`, `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The size that `client resize` is given: a whole one, or so much more.
+//! The size that a resize asks for: a new one, or so much more.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,16 +10,16 @@ const LARGEST: u64 = u64::MAX >> 1;
 
 /// To which size, or by how much: `10GiB`, `+1GiB`. Never 0, never more than 2^63-1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum NewSize {
     /// This size.
     To(Size),
     /// So much more than the size now.
     By(Size),
 }
 
-/// Why a text is no [`Change`].
+/// Why a text is no [`NewSize`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeFault {
+pub enum NewSizeFault {
     /// What it says is not a size.
     #[error(transparent)]
     Unit(#[from] UnitFault),
@@ -31,23 +31,23 @@ pub enum ChangeFault {
     Range(String),
 }
 
-impl FromStr for Change {
-    type Err = ChangeFault;
+impl FromStr for NewSize {
+    type Err = NewSizeFault;
 
-    fn from_str(text: &str) -> Result<Self, ChangeFault> {
+    fn from_str(text: &str) -> Result<Self, NewSizeFault> {
         let (more, number) = text.strip_prefix('+').map_or((false, text), |number| (true, number));
         if number.starts_with(['-', '−']) {
-            return Err(ChangeFault::Less(text.to_owned()));
+            return Err(NewSizeFault::Less(text.to_owned()));
         }
         let size: Size = number.parse()?;
         match size.bytes() {
             1..=LARGEST => Ok(if more { Self::By(size) } else { Self::To(size) }),
-            _ => Err(ChangeFault::Range(text.to_owned())),
+            _ => Err(NewSizeFault::Range(text.to_owned())),
         }
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for NewSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::To(size) => size.fmt(f),
@@ -63,15 +63,15 @@ mod tests {
     use super::*;
 
     fn fault(text: &str) -> String {
-        text.parse::<Change>().unwrap_err().to_string()
+        text.parse::<NewSize>().unwrap_err().to_string()
     }
 
     #[test]
     fn a_plus_makes_it_more_than_the_size_now() {
-        assert_eq!("8GiB".parse(), Ok(Change::To(Size::from_gib(8))));
-        assert_eq!("4096".parse(), Ok(Change::To(Size::from_bytes(4096))));
-        assert_eq!("+1.5GiB".parse(), Ok(Change::By(Size::from_mib(1536))));
-        assert_eq!("9223372036854775807".parse(), Ok(Change::To(Size::from_bytes(LARGEST))));
+        assert_eq!("8GiB".parse(), Ok(NewSize::To(Size::from_gib(8))));
+        assert_eq!("4096".parse(), Ok(NewSize::To(Size::from_bytes(4096))));
+        assert_eq!("+1.5GiB".parse(), Ok(NewSize::By(Size::from_mib(1536))));
+        assert_eq!("9223372036854775807".parse(), Ok(NewSize::To(Size::from_bytes(LARGEST))));
     }
 
     #[test]
@@ -90,8 +90,8 @@ mod tests {
         #[test]
         fn what_is_printed_parses_to_the_same_change(bytes in 1..=LARGEST, shift in 0u32..63, more: bool) {
             let size = Size::from_bytes((bytes >> shift).max(1));
-            let change = if more { Change::By(size) } else { Change::To(size) };
-            prop_assert_eq!(change.to_string().parse::<Change>(), Ok(change));
+            let change = if more { NewSize::By(size) } else { NewSize::To(size) };
+            prop_assert_eq!(change.to_string().parse::<NewSize>(), Ok(change));
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
+use nbd_gateway_config::{NewSize, When};
 
-use super::{Bound, Change};
-use crate::units::When;
+use super::Bound;
 
 /// Where the gateway is, and how to print.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -49,7 +49,7 @@ pub struct Order {
     pub name: String,
     /// The new size, in bytes or like 10GiB; or how much more, like +1GiB
     #[arg(value_name = "SIZE", allow_hyphen_values = true)]
-    pub size: Change,
+    pub size: NewSize,
     /// Take the backend for what it is now: SIZE is what it has, and what it has lost is lost
     #[arg(long)]
     pub adopt: bool,
