@@ -57,6 +57,9 @@
 //! too long, not on its blocks), and those that must wait for an orphan, leave this way for a task of their own in
 //! `target/bridge.rs`.
 //!
+//! What is submitted to is a [`Target`](target::Target): one virtual call for each batch. What reads ahead, or moves a disk,
+//! is a target in front of another one.
+//!
 //! An [embedded](embedded) disk takes the same jobs: what needs no I/O is answered in the thread that submits, the rest by
 //! a pool.
 //!
@@ -64,7 +67,7 @@
 //!
 //! ```text
 //!  a client's RESIZE      a write past the end    an operator           the backend, by itself
-//!  session/resize.rs      export/grow.rs          admin/order.rs        resize/follow.rs, target/backend.rs
+//!  session/resize.rs      export/grow.rs          admin/order.rs        resize/follow.rs, target/open.rs
 //!    | resize-rate          | waits in a task       |                     | NOTIFY, QUERY or a second handshake
 //!    +----------------------+-----------+-----------+---------------------+
 //!                                       v
@@ -252,7 +255,7 @@
 //! | **One at a time**: resizes of an export in the order of arrival; what is there already changes nothing and succeeds. | `resize/coordinator.rs` | `resize` |
 //! | **Direction by what was told**: only less than what the connection was last told is a shrink; nobody who is behind cuts off another's data. | policy's `plan` | there |
 //! | **Reserve before asking**: the quota is held before the backend is asked, and what was read back is what counts; an unknown outcome stays counted. | `accounting/tenants.rs`, policy's `quota` | `resize`, policy's `quota` |
-//! | **Read back**: no answer of a backend is believed before its size has been read. Bit 9 without NBD_INFO_RESIZE is a hint that the first grow has to prove, and no shrink goes before that; one that was disproved is believed again after a pause. | `resize/coordinator.rs`, `resize/style.rs`, policy's `style` | `resize`, policy's `style` |
+//! | **Read back**: no answer of a backend is believed before its size has been read. Bit 9 without NBD_INFO_RESIZE is a hint that the first grow has to prove, and no shrink goes before that; one that was disproved is believed again after a pause. | `resize/coordinator.rs`, `target/style.rs`, policy's `style` | `resize`, policy's `style` |
 //! | **No failure switches anything off for good**: a server's size is looked at again after each look that failed, after pauses that grow; silence alone never proves that a server takes one connection only if it answered a second one before. | `resize/follow.rs`, `target/second.rs`, `resize/coordinator.rs` | there, `unmeasured.rs`, `resize_hostile` |
 //! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/live_effects.rs`, `accounting/cache.rs`, `ledger` | `resize`, `ledger/tests` |
 //! | **Nothing by halves**: a write past the end whose growth is refused writes nothing, not even before the old end. | `export/grow.rs` | `resize` |
@@ -260,9 +263,9 @@
 //! | **A hook hears the last size**: one attempt at a time, again until it is heard, as long as the export is open; who missed two sizes gets the last. | [`hooks`] | there, `hooks` |
 //! | **No program is left behind**: what an operator's program starts in its group ends with it, in bounded time, also when the resize that wanted it is given up. A `restart` that succeeds may leave a server. | [`command`] | there, `hooks` |
 //! | **Flags that are kept**: a client is told what the gateway can keep, from one function. | `export/flags.rs` | there, exhaustively |
-//! | **FLUSH covers everybody**: several lanes only if the backend sets CAN_MULTI_CONN; clients are offered it only if one FLUSH covers all sessions. | `target/backend.rs`, `export/flags.rs` | `multiplex.rs`, `export/flags.rs` |
+//! | **FLUSH covers everybody**: several lanes only if the backend sets CAN_MULTI_CONN; clients are offered it only if one FLUSH covers all sessions. | `target/lanes.rs`, `export/flags.rs` | `multiplex.rs`, `export/flags.rs` |
 //! | **Replay by one table**: after a lost connection, what is sent again can't undo what was answered, over this lane or another; a FLUSH fails once where answered writes may be gone, unless the export says `durable`. A backend that answers `ESHUTDOWN` is left, and asked again when it is back. | `lane/lost.rs` | there, `lane/tests/late.rs`, `bad_backend/{loss,shutdown}.rs` |
-//! | **A size never goes back by itself**: a backend that returns smaller, or able to do less, is not used; one that says a smaller size while it is used puts the export into quarantine. | `target/backend.rs` (`fits`), `resize/coordinator.rs` | `outage`, policy's `plan` |
+//! | **A size never goes back by itself**: a backend that returns smaller, or able to do less, is not used; one that says a smaller size while it is used puts the export into quarantine. | `target/facts.rs` (`fits`), `resize/coordinator.rs` | `outage`, policy's `plan` |
 //! | **What was told binds while somebody holds it**: a server that came back different is used by nobody while a client is connected, or may come back, that was told otherwise; then the export is opened as it is now. A new handshake is told what is so now. | `target/presence.rs`, `export/entry.rs` (`fitness`) | `different`, `target/presence.rs` |
 //! | **No write from the past**: while a request of a client that has closed its connection may still change data, at a server or on a disk of the gateway's own, nothing that overlaps it is sent; one that still waited for a grow is given up. A request that was in flight when its connection was lost is sent again at once if at all, and nothing else that overlaps it and changes data is sent, from anybody, until the server has ended, a fence was used, or `late-write-guard` has passed; nor a READ, if it failed. A gateway that starts after an unclean end holds every change back in the same way, in exports that had changed data. Not kept: against a server without a fence that takes longer than the guard; between exports of one server; for READs after an unclean end. | `target/orphans.rs`, `export/grow.rs`, `session/close.rs`, `lane/late.rs`, [`fence`] | there, `lane/tests/late.rs`, `multiplex.rs`, `own_disk.rs`, `late_writes` |
 //! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `target/bridge.rs`, `target/ranges.rs` | `translation/limits.rs`, `target/ranges.rs` |
@@ -285,7 +288,7 @@
 //! | **What is held back stays so** until it is published, while the export is closed and over a restart too. | `export/unpublished.rs` | `publish.rs` |
 //! | **Each event once**: it is on the disk before it is told, and who comes back with the number of the last one misses none. | `admin/stream.rs`, `ledger` | `events.rs` |
 //! | **The page reaches nobody else**: it may load and ask nothing but this interface, and no client's words become markup. | `admin/page` | `page` |
-//! | **A window shows nobody else's data**, and goes on record before it is shown; without a record it goes nowhere over a disk that is not zero past it. | `resize/window.rs`, `resize/zeroing.rs`, `resize/accounts.rs` | `resize/tests.rs`, `window.rs`, policy's `plan` |
+//! | **A window shows nobody else's data**, and goes on record before it is shown; without a record it goes nowhere over a disk that is not zero past it. | `resize/window.rs`, `target/zeroing.rs`, `resize/accounts.rs` | `resize/tests.rs`, `window.rs`, policy's `plan` |
 //!
 //! A lane has no permits of its own: what its sessions hold is its bound.
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use nbd_gateway_policy::export::Publish;
-use nbd_gateway_policy::types::{Bytes, ExportName, Size, TenantId};
+use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
 
 use super::cache::{self, Notes, measured};
 use super::history::Teller;
@@ -109,6 +109,22 @@ impl Clerk {
     /// Who tells the same export's history.
     pub(crate) fn teller(&self) -> Teller {
         Teller::new(Arc::clone(&self.notes), self.export.clone(), self.tenant.clone())
+    }
+
+    /// Notes, durably, a range to be zeroed.
+    ///
+    /// # Errors
+    /// The ledger's; the range may be noted all the same.
+    pub(crate) async fn note_zeroes(&self, range: ByteRange) -> Result<(), LedgerError> {
+        self.notes.note(&self.export, &self.tenant, range).await
+    }
+
+    /// Notes, durably, that it is zero.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub(crate) async fn clear_zeroes(&self, range: ByteRange) -> Result<(), LedgerError> {
+        self.notes.clear(&self.export, range).await
     }
 
     /// The export has been opened, and its size measured: nothing of an earlier life is held or unknown any more.

@@ -24,7 +24,7 @@ pub(crate) struct Notes {
     owed: Mutex<Vec<Zeroing>>,
     /// How far windows go, and what is shown of exports that have more.
     shown: Mutex<HashMap<ExportName, Size>>,
-    marks: Marks,
+    marks: Arc<Marks>,
     /// What the ledger says of these is out of date: it is an older copy.
     older: Mutex<HashSet<ExportName>>,
     /// What exports were asked to shrink to, where the outcome is not on record.
@@ -48,7 +48,7 @@ impl Notes {
     }
 
     fn of(ledger: Ledger, snapshot: &Snapshot, state: Option<&Path>) -> Self {
-        let marks = Marks::new(ledger.clone(), &snapshot.marks, state);
+        let marks = Arc::new(Marks::new(ledger.clone(), &snapshot.marks, state));
         // An earlier version wrote the largest size there is where it meant none.
         let shown = |known: Known| known.shown.filter(|shown| *shown != Size::MAX);
         let shown = snapshot.exports.iter().filter_map(|row| Some((row.name.clone(), shown(row.known)?))).collect();
@@ -77,7 +77,7 @@ impl Notes {
     }
 
     /// The marks of exports that change data.
-    pub(crate) const fn marks(&self) -> &Marks {
+    pub(crate) const fn marks(&self) -> &Arc<Marks> {
         &self.marks
     }
 

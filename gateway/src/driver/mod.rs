@@ -37,7 +37,7 @@ pub(crate) struct Order {
     /// The size that it is to have, in bytes.
     pub to: u64,
     /// What the backend was when its export was opened: what a driver puts back has to be the same.
-    pub was: Was,
+    pub was: BackendSnapshot,
 }
 
 impl Order {
@@ -50,7 +50,7 @@ impl Order {
 
 /// What a backend's export was when it was opened.
 #[derive(Clone, Debug)]
-pub(crate) struct Was {
+pub(crate) struct BackendSnapshot {
     /// Its name at the backend.
     pub name: String,
     /// Its transmission flags.

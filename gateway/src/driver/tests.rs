@@ -2,12 +2,13 @@
 
 use nbd_gateway_policy::types::{ExportName, TenantId};
 
-use super::{Order, Was};
+use super::{BackendSnapshot, Order};
 pub(super) use crate::command::place::Place;
 use crate::proto::ExportFlags;
 
 /// An order for a disk that has `from` bytes.
 pub(super) fn order(from: u64, to: u64) -> Order {
-    let was = Was { name: String::new(), flags: ExportFlags::NONE, contexts: Vec::new(), description: None };
+    let was =
+        BackendSnapshot { name: String::new(), flags: ExportFlags::NONE, contexts: Vec::new(), description: None };
     Order { export: ExportName::new("vm 1").unwrap(), tenant: TenantId::new("blue").unwrap(), from, to, was }
 }

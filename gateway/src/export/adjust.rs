@@ -48,7 +48,7 @@ impl Export {
             *settings = Arc::new(next.clone());
         }
         let Settings { config, policy } = next;
-        self.core.backend.set_late_write_guard(config.late_write_guard);
+        self.core.set_late_write_guard(config.late_write_guard);
         self.resizer.openers.adjust(config.resize.shrink_grace);
         self.resizer.adjust(Rules { policy, timeout: config.resize.timeout });
         self.patience.send_if_modified(|patience| {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::tenant_slots::Slot;
 use super::{Export, NeedsReopening, OpenError};
-use crate::target::presence::Verdict;
+use crate::target::Verdict;
 
 /// One name that is open, or is being opened or closed.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use crate::session::Session;
 const TRIES: usize = 3;
 
 pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
-    let waits = export.wait(session.id(), &job);
+    let waits = export.core.wait(session.id(), &job);
     let span = session.span().clone();
     let grows = async move {
         let mut finished = Finished::default();

@@ -54,7 +54,6 @@ pub(crate) use older::NotSettled;
 pub(crate) use open_error::OpenError;
 pub(crate) use reconfigure::Opened;
 pub(crate) use registry::Registry;
-pub(crate) use registry::Shared;
 pub(crate) use settings::{NeedsReopening, Settings};
 pub(crate) use teardown::Teardown;
 pub(crate) use unopened::Unopened;
@@ -65,16 +64,13 @@ use crate::lane::Look;
 use crate::net::Peer;
 use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cmd, Cookie, Errno, ExportFlags, Framing};
-use crate::request::{Client, Failure, Finished, Found, Job, Outcome, Piece, Request, Ticket};
+use crate::request::{Client, Failure, Finished, Job, Outcome, Request};
 use crate::resize::Resizer;
 use crate::resize::follow::Patience;
 use crate::resize::pace::{Early, Pace};
 use crate::session::{Session, Speed, TenantBudget, Throttle, Turns};
 use crate::shards::Shard;
-use crate::target::orphans::Orphans;
-use crate::target::presence::Presence;
-use crate::target::ranges::Ranges;
-use crate::target::{Core, View, bridge, ceiling};
+use crate::target::{Core, Presence, View};
 use flags::{Basis, for_client};
 use returns::Returns;
 
@@ -110,11 +106,8 @@ pub(crate) struct Export {
     patience: watch::Sender<Patience>,
     metrics: ExportMetrics,
     resize_metrics: ResizeMetrics,
-    pub(crate) orphans: Orphans,
     /// Clients that were cut for a grow.
     returns: Returns,
-    /// Ranges under read-modify-write, where the backend's minimum block is larger than a client may use.
-    pub(crate) ranges: Ranges,
     /// Ends what runs beside: the follower of the backend's size.
     end: watch::Sender<bool>,
     /// How its sessions are to end.
@@ -145,7 +138,7 @@ impl Export {
         let throttle = Throttle::new(Arc::clone(&speed));
         let _open = Open::new(&metrics.open);
         let pace = book.pace(limits.export_notices);
-        let (orphans, returns, ranges) = (Orphans::default(), Returns::default(), Ranges::default());
+        let returns = Returns::default();
         Self {
             settings: RwLock::new(Arc::new(settings)),
             core,
@@ -160,9 +153,7 @@ impl Export {
             patience,
             metrics,
             resize_metrics,
-            orphans,
             returns,
-            ranges,
             end,
             leaving: watch::Sender::default(),
             _open,
@@ -296,7 +287,7 @@ impl Export {
                 || self.core.facts().flags.has(ExportFlags::READ_ONLY)
                 || !verbs.has(Verb::Write),
             trim: verbs.has(Verb::Trim),
-            flush_covers_all: self.core.backend.flush_covers_all(self.core.facts().flags),
+            flush_covers_all: self.core.flush_covers_all(),
             resize,
         };
         for_client(basis, !self.core.facts().contexts.is_empty())
@@ -321,12 +312,12 @@ impl Export {
 
     /// How many times answered, unflushed writes may have been lost.
     pub(crate) fn losses(&self) -> u64 {
-        self.core.backend.losses()
+        self.core.losses()
     }
 
     /// Whether its server is there; none: it has none.
     fn presence(&self) -> Option<&Arc<Presence>> {
-        self.core.backend.presence()
+        self.core.presence()
     }
 
     /// Waits until a server that was lost is back, or is awaited no longer. Cancel-safe: yes.
@@ -350,12 +341,12 @@ impl Export {
 
     /// Whether requests of sessions that are gone may still change data.
     fn has_orphans(&self) -> bool {
-        self.orphans.any()
+        self.core.has_orphans()
     }
 
     /// How its connections to the backend are, by number; none: it is embedded.
     pub(crate) fn lanes(&self) -> Vec<Look> {
-        self.core.backend.look()
+        self.core.lanes()
     }
 
     /// Shows in the metrics how long its oldest request has waited for an answer.
@@ -367,12 +358,12 @@ impl Export {
 
     /// The shard on which a session is to live, if it matters.
     pub(crate) fn shard(&self, session: u64) -> Option<Shard> {
-        self.core.backend.shard(session)
+        self.core.shard(session)
     }
 
     /// In which order a session comes to its lane, where that matters.
     pub(crate) fn turns(&self, session: u64) -> Option<Arc<Turns>> {
-        self.core.backend.turns(session)
+        self.core.turns(session)
     }
 
     /// Counts a request in flight; [`count`](Self::count) takes it off again.
@@ -389,28 +380,28 @@ impl Export {
                 session.has_repeated();
             }
         }
-        let pass = self.core.gate.pass();
-        let (orphans, losses, end) = (self.orphans.any(), self.core.backend.losses(), session.reach());
+        let pass = self.core.pass();
+        let (orphans, end) = (self.core.has_orphans(), session.reach());
         let special = |request: &Request| {
             orphans
                 || (request.length > 0 && request.end() > end)
-                || self.needs_bridge(request)
-                || (request.command == Cmd::FLUSH && session.owes(losses))
+                || self.core.needs_bridge(request)
+                || (request.command == Cmd::FLUSH && session.owes(self.core.losses()))
         };
         if jobs.iter().any(|job| special(&job.request)) {
             let (rare, plain): (Vec<Job>, Vec<Job>) = jobs.drain(..).partition(|job| special(&job.request));
             *jobs = plain;
             for job in rare {
-                self.rare(session, job, end, losses, finished);
+                self.rare(session, job, end, finished);
             }
         }
-        self.core.backend.submit(session.id(), jobs, finished);
+        self.core.submit(session.id(), jobs, finished);
         drop(pass);
     }
 
     /// A request that can't go to the backend as it is, or not now.
-    fn rare(self: &Arc<Self>, session: &Arc<Session>, job: Job, end: u64, losses: u64, finished: &mut Finished) {
-        let request = &job.request;
+    fn rare(self: &Arc<Self>, session: &Arc<Session>, job: Job, end: u64, finished: &mut Finished) {
+        let (request, losses) = (&job.request, self.core.losses());
         if request.command == Cmd::FLUSH && session.owes(losses) {
             session.settle_losses(losses);
             let why =
@@ -420,7 +411,7 @@ impl Export {
             if session.past_end() != PastEnd::Refuse && matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
                 grow::spawn(Arc::clone(self), Arc::clone(session), job);
             } else if session.sees_ceiling() && !matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
-                ceiling::carry(self, session.id(), job, end, finished);
+                self.core.carry_to_ceiling(session.id(), job, end, finished);
             } else {
                 // Admitted before a shrink lowered the end.
                 let errno = if matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
@@ -432,7 +423,7 @@ impl Export {
                 job.fail(Failure::new(errno, why), finished);
             }
         } else {
-            bridge::spawn(Arc::clone(self), session.id(), job);
+            self.core.bridge(session.id(), job);
         }
     }
 
@@ -445,24 +436,13 @@ impl Export {
             _ => None,
         };
         self.metrics.in_flight.dec();
-        self.core.gate.tell();
+        self.core.answered();
         self.metrics.answered(command(request.command), result(outcome), took.as_secs_f64(), bytes);
     }
 
     /// A session has ended: its requests that may still change data must not be overtaken by overlapping ones.
     pub(crate) fn leave(&self, session: &Session) {
-        self.orphans.adopt(session.id(), || {
-            let mut ranges = self.core.backend.ranges_of(session.id());
-            ranges.extend(self.orphans.waiting_of(session.id()));
-            ranges
-        });
-    }
-
-    /// A request that may change data waits in a task of the gateway's own: not seen by the backend yet, or only in parts.
-    pub(crate) fn wait(self: &Arc<Self>, session: u64, job: &Job) -> Waiting {
-        let cookie = job.ticket().filter(|_| job.request.changes_data()).map(Ticket::cookie);
-        let id = cookie.map(|cookie| self.orphans.wait(session, cookie, job.request.offset, job.request.end()));
-        Waiting { export: Arc::clone(self), id }
+        self.core.adopt_orphans(session.id());
     }
 
     /// A session begins: whether its client was cut for a grow to that size, or less, and has yet to send again what it
@@ -474,12 +454,12 @@ impl Export {
     /// A request will not be answered.
     pub(crate) fn forget(&self) {
         self.metrics.in_flight.dec();
-        self.core.gate.tell();
+        self.core.answered();
     }
 
     /// A request of a session that is gone has been answered.
     pub(crate) fn settle_orphan(&self, session: u64, cookie: Cookie) {
-        self.orphans.settle(session, cookie);
+        self.core.settle_orphan(session, cookie);
     }
 
     /// Makes what was answered durable, with a FLUSH of the gateway's own.
@@ -505,34 +485,10 @@ impl Export {
         self.end.send_replace(true);
         self.hooks.end();
         self.resizer.end().await;
-        self.core.backend.close(self.core.export()).await;
+        self.core.close().await;
         self.metrics.lane_up.set(0);
         self.metrics.late_writes.set(0);
         self.metrics.oldest.set(0);
-    }
-}
-
-/// A request that waits, for the time when its session is gone.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    export: Arc<Export>,
-    id: Option<u64>,
-}
-
-impl Waiting {
-    /// Only this part of it may still change data, should its session go now.
-    pub(crate) fn narrow(&self, offset: u64, end: u64) {
-        if let Some(id) = self.id {
-            self.export.orphans.narrow(id, offset, end);
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.export.orphans.waits_no_more(id);
-        }
     }
 }
 
@@ -559,33 +515,5 @@ fn result(outcome: &Outcome) -> metrics::Outcome {
         Errno::ESHUTDOWN => metrics::Outcome::Eshutdown,
         Errno::ENOTSUP | Errno::EOVERFLOW => metrics::Outcome::Unsupported,
         _ => metrics::Outcome::Eio,
-    }
-}
-
-/// The part of what was found from `offset` on, `length` bytes long.
-pub(crate) fn cut(found: Found, at: u64, offset: u64, length: u64) -> Found {
-    let part = |start: u64, payload: &crate::proto::Payload| {
-        let skip = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
-        let end = offset.saturating_add(length);
-        let room = usize::try_from(end.saturating_sub(start.max(offset))).unwrap_or(usize::MAX);
-        payload.slice(skip, room)
-    };
-    match found {
-        Found::Whole(payload) => Found::Whole(part(at, &payload)),
-        Found::Pieces(pieces) => Found::Pieces(
-            pieces
-                .into_iter()
-                .filter_map(|piece| match piece {
-                    Piece::Data { offset: start, payload } => {
-                        let payload = part(start, &payload);
-                        (!payload.is_empty()).then(|| Piece::Data { offset: start.max(offset), payload })
-                    }
-                    Piece::Hole { offset: start, length: long } => {
-                        let (from, to) = (start.max(offset), (start + long).min(offset + length));
-                        (from < to).then(|| Piece::Hole { offset: from, length: to - from })
-                    }
-                })
-                .collect(),
-        ),
     }
 }

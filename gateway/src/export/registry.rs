@@ -5,7 +5,6 @@
 
 use super::unopened::{List, Unopened};
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -33,7 +32,7 @@ use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::net::Pool;
 use crate::session::{SessionTable, TenantBudget};
 use crate::shards::Shards;
-use crate::target::Probes;
+use crate::target::TargetParts;
 
 /// How long after `drain-timeout` a backend has to be let go before whoever waits for that is told.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -94,16 +93,12 @@ pub(crate) struct Registry {
 
 /// What all exports share.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) pool: Arc<Pool>,
-    pub(crate) shards: Shards,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) book: Arc<Book>,
-    pub(crate) notes: Arc<Notes>,
-    pub(crate) probes: Arc<Probes>,
-    /// The state directory.
-    pub(crate) state: PathBuf,
-    pub(crate) sessions: Arc<SessionTable>,
+pub(super) struct Shared {
+    pub(super) parts: TargetParts,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) book: Arc<Book>,
+    pub(super) notes: Arc<Notes>,
+    pub(super) sessions: Arc<SessionTable>,
     pub(super) known_openers: KnownOpeners,
 }
 
@@ -124,13 +119,10 @@ impl Registry {
         let allowances = Allowances::new(Arc::clone(&book), Arc::clone(&notes), tenants);
         let state = active.config.state.clone();
         let shared = Shared {
-            pool,
-            shards,
+            parts: TargetParts::new(pool, shards, Arc::clone(&metrics), Arc::clone(notes.marks()), state),
             metrics,
             book,
             notes,
-            probes: Arc::default(),
-            state,
             sessions: Arc::default(),
             known_openers: KnownOpeners::default(),
         };
@@ -206,7 +198,7 @@ impl Registry {
 
     /// The threads that move requests.
     pub(crate) fn shards(&self) -> &Shards {
-        &self.shared.shards
+        &self.shared.parts.shards
     }
 
     /// The sessions that are open on any of them.

@@ -25,7 +25,7 @@ use crate::resize::live_effects::LiveEffects;
 use crate::resize::watchers::{self, Told};
 use crate::resize::window::Opened;
 use crate::session::TenantBudget;
-use crate::target::{Backend, Core, Shown};
+use crate::target::{self, Core, ObserveSize, Shown};
 
 /// Why an export is not open.
 #[derive(Debug)]
@@ -58,22 +58,26 @@ pub(super) async fn open(
         shared.known_openers.of(&export, resize.shrink_grace),
         Arc::clone(&shared.book),
     );
-    let driver = Driver::of(&resize.driver, resize.timeout, &shared.state, name);
+    let driver = Driver::of(&resize.driver, resize.timeout, &shared.parts.state, name);
     let beside = driver.as_ref();
-    let (backend, facts, view) = match Backend::open(config, shared, &metrics, &resizer, beside).await {
+    let observer: Arc<dyn ObserveSize> = Arc::new(resizer.clone());
+    let (target, view) = match target::open(config, &shared.parts, beside, &metrics, &observer).await {
         Ok(opened) => opened,
-        Err(error) => match healed(config, &shared.state, error.to_string()).await {
-            Ok(()) => Backend::open(config, shared, &metrics, &resizer, beside).await.map_err(|e| e.to_string())?,
+        Err(error) => match healed(config, &shared.parts.state, error.to_string()).await {
+            Ok(()) => {
+                target::open(config, &shared.parts, beside, &metrics, &observer).await.map_err(|e| e.to_string())?
+            }
             Err(why) => return Err(NotStarted { why, unknown: error.is_unknown_name() }),
         },
     };
+    let facts = target.facts().clone();
     let settings = Settings::of(config, &facts);
     let policy = settings.policy.clone();
     let disk = Size::new(facts.size).map_err(|e| e.to_string())?;
     let window = match Opened::of(&resize.driver, &shared.notes, &export, disk, facts.minimum_block()) {
         Ok(window) => window,
         Err(why) => {
-            backend.close(&export).await;
+            target.close(&export).await;
             return Err(why.into());
         }
     };
@@ -123,12 +127,12 @@ pub(super) async fn open(
     let style = facts.style;
     // A window shows what another may have written, whatever its disk promises of its own grows.
     let zeroed = window.is_none() && facts.resize.is_some_and(|info| info.features.has(Features::ZEROED));
-    let embedded = matches!(backend, Backend::Embedded(_));
+    let embedded = config.backend.is_embedded();
     let zeroed_beside = match &driver {
         Some(driver) => driver.exposes_zeroes().await,
         None => false,
     };
-    let core = Core::new(config, Arc::clone(&shared.notes), facts, backend, view);
+    let core = Core::new(config, target, view);
     let unrecorded = match window {
         Some(window) => !window.is_settled(&core, &shared.notes, &tenant, disk, resize.timeout).await,
         None => false,

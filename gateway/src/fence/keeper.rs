@@ -9,8 +9,7 @@ use nbd_gateway_metrics::Part;
 use nbd_gateway_policy::types::ExportName;
 use tokio::time::{Instant, sleep_until};
 
-use super::Fence;
-use crate::accounting::cache::Notes;
+use super::{Fence, Marks};
 use crate::lane::{Dialer, LateWrites};
 
 /// The message of the log when the server is known to be over late writes.
@@ -32,7 +31,7 @@ pub(crate) struct Keeper {
     /// How to see whether anybody listens there still.
     pub dialer: Dialer,
     /// Where marks are kept.
-    pub notes: Arc<Notes>,
+    pub marks: Arc<Marks>,
     /// Where late writes are counted.
     pub counted: Part,
 }
@@ -48,7 +47,7 @@ impl Keeper {
             self.late.send_what_may_be();
             self.counted.set(i64::try_from(self.late.count()).unwrap_or(i64::MAX));
             if let Some(server) = self.late.mark_wanted() {
-                self.notes.marks().mark(&self.export, &self.backend, server.as_ref()).await;
+                self.marks.mark(&self.export, &self.backend, server.as_ref()).await;
                 self.late.marked(server.as_ref());
                 continue;
             }

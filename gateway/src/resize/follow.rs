@@ -18,7 +18,7 @@ use super::Resizer;
 use crate::lane::Heard;
 use crate::proto::{Cmd, CmdFlags, Payload};
 use crate::request::{Outcome, Request};
-use crate::target::Core;
+use crate::target::{Core, Purpose};
 
 /// The least time between two notices that is asked for, in milliseconds.
 const INTERVAL: u64 = 50;
@@ -207,7 +207,7 @@ impl Gaze {
 
     async fn look(&mut self, core: &Arc<Core>, resizer: &Resizer, metrics: &ResizeMetrics) {
         let before = core.disk();
-        let looked = core.look().await;
+        let looked = core.read_size(Purpose::Look).await;
         metrics.looked_at.set(i64::from(looked.is_ok()));
         match looked {
             Ok(size) => {

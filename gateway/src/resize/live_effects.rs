@@ -9,14 +9,13 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::effects::{Answered, Effects};
 use super::rules::Rules;
-use super::zeroing;
 use crate::accounting::account::{Clerk, Entry};
 use crate::accounting::history::{Happened, Teller};
 use crate::command;
-use crate::driver::Driver;
+use crate::driver::{Driver, Order};
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
 use crate::request::{Outcome, Request};
-use crate::target::{Core, Shown};
+use crate::target::{Core, Purpose, Shown, zeroing};
 
 /// The effects.
 #[derive(Debug)]
@@ -46,8 +45,15 @@ impl LiveEffects {
         };
         // The driver keeps the limit itself and says what it was at; this is for one that does not.
         let timeout = self.timeout + command::GRACE + Duration::from_secs(2);
+        let order = Order {
+            export: self.core.export().clone(),
+            tenant: self.core.tenant().clone(),
+            from: self.core.disk(),
+            to: to.bytes(),
+            was: self.core.snapshot(),
+        };
         let begun = tokio::time::Instant::now();
-        match tokio::time::timeout(timeout, driver.resize(&self.core.order(to.bytes()))).await {
+        match tokio::time::timeout(timeout, driver.resize(&order)).await {
             Ok(Ok(())) => {
                 if driver.can_fence() {
                     self.core.fenced(begun);
@@ -84,13 +90,13 @@ impl Drop for LiveEffects {
     }
 }
 
-pub(super) fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
+fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
     Request { command, flags, offset, length, payload: Payload::empty() }
 }
 
 impl Effects for LiveEffects {
     async fn read_size(&mut self) -> Result<u64, String> {
-        tokio::time::timeout(self.timeout, self.core.read_size())
+        tokio::time::timeout(self.timeout, self.core.read_size(Purpose::Resize))
             .await
             .unwrap_or_else(|_| Err(format!("the backend did not tell its size within {}", Span(self.timeout))))
     }
@@ -107,7 +113,7 @@ impl Effects for LiveEffects {
         let outcome = match ask {
             Ask::Nothing => return Answered::Yes,
             Ask::ResizeEmbedded(size) => {
-                return match self.core.set_embedded_size(size.bytes()).await {
+                return match self.core.set_size(size.bytes()).await {
                     Ok(_) => Answered::Yes,
                     Err(why) => {
                         tracing::warn!(export = self.core.name(), %why, "the disk was not resized");
@@ -201,11 +207,11 @@ impl Effects for LiveEffects {
     }
 
     async fn note_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
-        self.core.note_zeroes(range).await
+        self.clerk.note_zeroes(range).await.map_err(|error| error.to_string())
     }
 
     async fn clear_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
-        self.core.clear_zeroes(range).await
+        self.clerk.clear_zeroes(range).await.map_err(|error| error.to_string())
     }
 
     fn apply_rules(&mut self, rules: &Rules) {

@@ -18,10 +18,8 @@ pub(crate) mod pace;
 pub(crate) mod rules;
 mod settle;
 mod shrink;
-pub(crate) mod style;
 pub(crate) mod watchers;
 pub(crate) mod window;
-pub(crate) mod zeroing;
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::accounting::tenants::Book;
+use crate::target::ObserveSize;
 use coordinator::{Act, Answer};
 use glance::Glance;
 use jobs::Jobs;
@@ -219,5 +218,11 @@ impl Resizer {
 
     fn refusal(&self, reason: Reason) -> Refusal {
         Refusal { export: self.export.clone(), tenant: self.tenant.clone(), reason }
+    }
+}
+
+impl ObserveSize for Resizer {
+    fn observed(&self, size: u64) {
+        self.seen(size);
     }
 }

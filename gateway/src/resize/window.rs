@@ -10,9 +10,9 @@ use std::time::Duration;
 use nbd_gateway_config::Driver;
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 
-use super::zeroing::reads_as_zeroes;
 use crate::accounting::cache::Notes;
 use crate::target::Core;
+use crate::target::zeroing::reads_as_zeroes;
 
 /// A window as it is found.
 #[derive(Clone, Copy, Debug)]

@@ -17,7 +17,7 @@ use crate::proto::handshake::{Ask, Offer, Progress, Server, Tls};
 use crate::proto::resize::{Context, ResizeInfo};
 use crate::proto::{Features, Framing, Inbox, Info, Rep};
 use crate::resize::openers::OpenGuard;
-use crate::resize::style::replies;
+use crate::target::style::replies;
 use crate::tls::{PeerCertificate, TlsFault};
 
 use super::visitor::Visitor;

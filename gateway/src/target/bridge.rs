@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::ranges::Exclusive;
-use crate::export::{Export, Waiting, cut};
+use super::{Core, Waiting, lost};
 use crate::proto::{Cmd, CmdFlags, Errno, Payload};
 use crate::request::{Extent, Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
 
@@ -31,38 +31,19 @@ const ROUNDS: u32 = 8;
 /// The most pieces of one READ or WRITE that the backend has at a time.
 const WINDOW: usize = 32;
 
-impl Export {
-    /// Whether the backend can't take this request as it is, or it must wait its turn for a range.
-    pub(crate) fn needs_bridge(&self, request: &Request) -> bool {
-        let block = self.core.facts().minimum_block();
-        match request.command {
-            Cmd::FLUSH => false,
-            Cmd::READ | Cmd::WRITE if request.length > self.core.facts().largest_payload() => true,
-            _ if request.length > self.core.facts().longest_range() => true,
-            // Where some writes are read-modify-write, none may slip between the reading and the writing.
-            _ => {
-                block > 1
-                    && (request.changes_data()
-                        || !request.offset.is_multiple_of(block)
-                        || !request.length.is_multiple_of(block))
-            }
-        }
-    }
-}
-
-/// Carries a request of session `lane` out in a task of its own.
-pub(crate) fn spawn(export: Arc<Export>, lane: u64, job: Job) {
+/// Carries a request of a session out in a task of its own.
+pub(super) fn spawn(core: Arc<Core>, session: u64, job: Job) {
     // In sight of a drain from the moment it was admitted.
     let ends = job.request.end();
-    let sight = export.core.gate.keep(&export.core, ends);
-    let waits = export.wait(lane, &job);
+    let sight = core.gate.keep(&core, ends);
+    let waits = core.wait(session, &job);
     // Only for what was left behind before this was admitted: what comes later waits for this.
-    let ahead = export.orphans.ahead(job.request.offset, ends, lane);
+    let ahead = core.orphans.ahead(job.request.offset, ends, session);
     tokio::spawn(async move {
         let _sight = sight;
-        export.orphans.clear_of(ahead).await;
-        let bridge = Bridge { export: &export, lane, job: &job, waits: &waits };
-        let outcome = if export.needs_bridge(&job.request) {
+        core.orphans.clear_of(ahead).await;
+        let bridge = Bridge { core: &core, session, job: &job, waits: &waits };
+        let outcome = if core.needs_bridge(&job.request) {
             bridge.carry().await
         } else {
             Some(bridge.ask(job.request.clone(), job.extents()).await)
@@ -76,8 +57,8 @@ pub(crate) fn spawn(export: Arc<Export>, lane: u64, job: Job) {
 }
 
 struct Bridge<'a> {
-    export: &'a Export,
-    lane: u64,
+    core: &'a Core,
+    session: u64,
     job: &'a Job,
     waits: &'a Waiting,
 }
@@ -88,13 +69,13 @@ fn round_down(n: u64, block: u64) -> u64 {
 
 impl Bridge<'_> {
     fn block(&self) -> u64 {
-        self.export.core.facts().minimum_block()
+        self.core.facts().minimum_block()
     }
 
     fn round_up(&self, n: u64) -> u64 {
         let block = self.block();
         // The export's last, partial block: its end is the size, which the backend takes as it is.
-        n.div_ceil(block).saturating_mul(block).min(self.export.size().max(n))
+        n.div_ceil(block).saturating_mul(block).min(self.core.view().size().max(n))
     }
 
     /// Carries the request out. None: nobody waits for what is left of it.
@@ -129,17 +110,16 @@ impl Bridge<'_> {
         if self.block() == 1 || !request.changes_data() {
             return None;
         }
-        let alone = self.export.ranges.exclusive(start, end).await;
+        let alone = self.core.ranges.exclusive(start, end).await;
         // What is read before it lands, and written back after it, would undo it.
-        self.export.core.backend.clear_of_late_writes(start, end).await;
+        self.core.clear_of_late_writes(start, end).await;
         Some(alone)
     }
 
     /// One request to the backend, answered with at most so many extents of one context.
     async fn ask(&self, request: Request, extents: usize) -> Outcome {
         let (job, outcome) = Job::for_task(request);
-        self.export.core.backend.submit(self.lane, &mut vec![job.with_extents(extents)], &mut Finished::default());
-        let lost = || Outcome::Failed(Failure::new(Errno::EIO, "the request was lost in the gateway"));
+        self.core.submit(self.session, &mut vec![job.with_extents(extents)], &mut Finished::default());
         outcome.await.unwrap_or_else(|_| lost())
     }
 
@@ -162,7 +142,7 @@ impl Bridge<'_> {
                 jobs.push(job);
                 waiting.push_back((at, command, length, outcome));
             }
-            self.export.core.backend.submit(self.lane, &mut jobs, &mut Finished::default());
+            self.core.submit(self.session, &mut jobs, &mut Finished::default());
             let Some((at, command, length, outcome)) = waiting.pop_front() else { break };
             match outcome.await {
                 Ok(Outcome::Failed(failure)) => failed = failed.or(Some(failure)),
@@ -178,7 +158,7 @@ impl Bridge<'_> {
 
     /// `start..end` in ranges of the largest payload that the backend takes.
     fn payloads(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
-        let (most, mut at) = (self.export.core.facts().largest_payload(), start);
+        let (most, mut at) = (self.core.facts().largest_payload(), start);
         std::iter::from_fn(move || {
             let part = (at, most.min(end.saturating_sub(at)));
             at += part.1;
@@ -305,7 +285,7 @@ impl Bridge<'_> {
     /// A command without payload over `start..end`, in ranges that the backend takes, one after the other. None: nobody
     /// waits for the ranges that are left.
     async fn ranges(&self, request: &Request, start: u64, end: u64) -> Option<Outcome> {
-        let most = self.export.core.facts().longest_range();
+        let most = self.core.facts().longest_range();
         let (mut at, in_parts) = (start, end.saturating_sub(start) > most);
         while at < end {
             let length = most.min(end - at);
@@ -314,7 +294,7 @@ impl Bridge<'_> {
             if in_parts && self.is_unwanted() {
                 return None;
             }
-            let size = self.export.view().end();
+            let size = self.core.view().end();
             if at > start && at + length > size {
                 let why = format!("{} ends past the export's size of {size} bytes", request.command);
                 return Some(Outcome::Failed(Failure::new(Errno::EINVAL, why)));
@@ -332,7 +312,7 @@ impl Bridge<'_> {
 
     /// Asks range after range, a few, as long as every context answers for all of it, and joins the answers.
     async fn status(&self, request: &Request, start: u64, end: u64) -> Outcome {
-        let most = self.export.core.facts().longest_range();
+        let most = self.core.facts().longest_range();
         let mut joined: Vec<Status> = Vec::new();
         let (mut at, mut rounds) = (start, 0);
         while at < end && rounds < ROUNDS {
@@ -419,6 +399,34 @@ fn flat(found: Found) -> Payload {
             }
             flat
         }
+    }
+}
+
+/// The part of what was found from `offset` on, `length` bytes long.
+fn cut(found: Found, at: u64, offset: u64, length: u64) -> Found {
+    let part = |start: u64, payload: &Payload| {
+        let skip = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
+        let end = offset.saturating_add(length);
+        let room = usize::try_from(end.saturating_sub(start.max(offset))).unwrap_or(usize::MAX);
+        payload.slice(skip, room)
+    };
+    match found {
+        Found::Whole(payload) => Found::Whole(part(at, &payload)),
+        Found::Pieces(pieces) => Found::Pieces(
+            pieces
+                .into_iter()
+                .filter_map(|piece| match piece {
+                    Piece::Data { offset: start, payload } => {
+                        let payload = part(start, &payload);
+                        (!payload.is_empty()).then(|| Piece::Data { offset: start.max(offset), payload })
+                    }
+                    Piece::Hole { offset: start, length: long } => {
+                        let (from, to) = (start.max(offset), (start + long).min(offset + length));
+                        (from < to).then(|| Piece::Hole { offset: from, length: to - from })
+                    }
+                })
+                .collect(),
+        ),
     }
 }
 

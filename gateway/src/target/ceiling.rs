@@ -12,50 +12,48 @@
 
 use std::sync::Arc;
 
-use super::bridge;
-use crate::export::Export;
-use crate::proto::{Cmd, Errno};
-use crate::request::{Extent, Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
+use super::{Core, lost};
+use crate::proto::Cmd;
+use crate::request::{Extent, Finished, Found, Job, Outcome, Piece, Request, Status};
 
 /// `base:allocation`: NBD_STATE_HOLE and NBD_STATE_ZERO.
 const HOLE_AND_ZERO: u64 = 3;
 
 /// Carries out a request that ends past `end` and does not grow the export.
-pub(crate) fn carry(export: &Arc<Export>, lane: u64, mut job: Job, end: u64, finished: &mut Finished) {
+pub(super) fn carry(core: &Arc<Core>, session: u64, mut job: Job, end: u64, finished: &mut Finished) {
     let request = job.request.clone();
     let near = Request { length: end.saturating_sub(request.offset), ..request.clone() };
     match request.command {
         Cmd::TRIM | Cmd::CACHE if near.length == 0 => job.finish(Outcome::Done, finished),
         Cmd::TRIM | Cmd::CACHE => {
             job.request = near;
-            bridge::spawn(Arc::clone(export), lane, job);
+            core.bridge(session, job);
         }
-        _ if near.length == 0 => job.finish(joined(nothing(&request, export), &request, end, export), finished),
+        _ if near.length == 0 => job.finish(joined(nothing(&request, core), &request, end, core), finished),
         _ => {
             let (part, outcome) = Job::for_task(near);
-            bridge::spawn(Arc::clone(export), lane, part.with_extents(job.extents()));
-            let export = Arc::clone(export);
+            core.bridge(session, part.with_extents(job.extents()));
+            let core = Arc::clone(core);
             tokio::spawn(async move {
-                let lost = || Outcome::Failed(Failure::new(Errno::EIO, "the request was lost in the gateway"));
                 let outcome = outcome.await.unwrap_or_else(|_| lost());
-                job.finish(joined(outcome, &request, end, &export), &mut Finished::default());
+                job.finish(joined(outcome, &request, end, &core), &mut Finished::default());
             });
         }
     }
 }
 
 /// The backend's part of an answer to which it has nothing to say.
-fn nothing(request: &Request, export: &Export) -> Outcome {
+fn nothing(request: &Request, core: &Core) -> Outcome {
     match request.command {
         Cmd::READ => Outcome::Found(Found::Pieces(Vec::new())),
         _ => Outcome::Status(
-            (0..export.contexts().len()).map(|context| Status { context, extents: Vec::new() }).collect(),
+            (0..core.facts().contexts.len()).map(|context| Status { context, extents: Vec::new() }).collect(),
         ),
     }
 }
 
 /// What the backend found before `end`, and what there is from there on.
-fn joined(near: Outcome, request: &Request, end: u64, export: &Export) -> Outcome {
+fn joined(near: Outcome, request: &Request, end: u64, core: &Core) -> Outcome {
     let from = end.max(request.offset);
     let length = request.end().saturating_sub(from);
     match near {
@@ -69,7 +67,8 @@ fn joined(near: Outcome, request: &Request, end: u64, export: &Export) -> Outcom
         }
         Outcome::Status(mut statuses) => {
             for status in &mut statuses {
-                let allocation = export.contexts().get(status.context).is_some_and(|name| name == "base:allocation");
+                let allocation =
+                    core.facts().contexts.get(status.context).is_some_and(|name| name == "base:allocation");
                 let flags = if allocation { HOLE_AND_ZERO } else { 0 };
                 extend(&mut status.extents, from.saturating_sub(request.offset), Extent { length, flags });
             }

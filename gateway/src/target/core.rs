@@ -1,23 +1,27 @@
-//! What an export and its coordinator share: the backend, the view, and the requests on their way between them.
+//! What an export and its coordinator share: the target, the view, and the requests on their way between them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nbd_gateway_config::Resolved;
 use nbd_gateway_policy::plan;
-use nbd_gateway_policy::types::{ByteRange, ExportName, TenantId};
+use nbd_gateway_policy::types::{ExportName, TenantId};
+use parking_lot::RwLockReadGuard;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::backend::{Backend, Facts, Lanes};
 use super::gate::Gate;
-use super::second::Second;
+use super::orphans::Orphans;
+use super::ranges::Ranges;
 use super::view::View;
-use crate::accounting::cache::Notes;
-use crate::driver::{Order, Was};
+use super::{Facts, Lanes, Presence, Purpose, Target, Waiting, bridge, ceiling, lost};
+use crate::driver::BackendSnapshot;
 use crate::embedded::DiskError;
-use crate::proto::{Cmd, CmdFlags, Errno, Features, Framing, Payload};
-use crate::request::{Failure, Finished, Heard, Job, Outcome, Request};
+use crate::lane::Look;
+use crate::proto::{Cmd, CmdFlags, Cookie, Payload};
+use crate::request::{Finished, Heard, Job, Outcome, Request, Ticket};
+use crate::session::Turns;
+use crate::shards::Shard;
 
 /// The inside of one open export.
 #[derive(Debug)]
@@ -25,39 +29,32 @@ pub(crate) struct Core {
     export: ExportName,
     template: Option<String>,
     tenant: TenantId,
-    notes: Arc<Notes>,
+    /// The target's, at hand: each request is held against them.
     facts: Facts,
-    pub(crate) backend: Backend,
+    target: Arc<dyn Target>,
     view: Arc<View>,
-    pub(crate) gate: Gate,
-    /// Whether its size can be looked at by a second connection.
-    second: Second,
+    pub(super) gate: Gate,
+    pub(super) orphans: Orphans,
+    /// Ranges under read-modify-write, where the backend's minimum block is larger than a client may use.
+    pub(super) ranges: Ranges,
     /// The backend's size as last read, in bytes.
     known: AtomicU64,
-    /// No lane has a connection, on purpose.
-    aside: AtomicBool,
 }
 
 impl Core {
-    pub(crate) fn new(
-        config: &Resolved,
-        notes: Arc<Notes>,
-        facts: Facts,
-        backend: Backend,
-        view: Arc<View>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(config: &Resolved, target: Arc<dyn Target>, view: Arc<View>) -> Arc<Self> {
+        let facts = target.facts().clone();
         Arc::new(Self {
             export: config.name.clone(),
             template: config.template.clone(),
             tenant: config.tenant.clone(),
-            notes,
             known: AtomicU64::new(facts.size),
             facts,
-            backend,
+            target,
             view,
             gate: Gate::default(),
-            second: Second::default(),
-            aside: AtomicBool::new(false),
+            orphans: Orphans::default(),
+            ranges: Ranges::default(),
         })
     }
 
@@ -96,18 +93,90 @@ impl Core {
         self.known.load(Ordering::Acquire)
     }
 
+    /// Held while requests are judged against the view's end and handed over: a shrink waits for that. Never across an
+    /// await.
+    pub(crate) fn pass(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.pass()
+    }
+
+    /// Hands a batch of one session's requests to the target, as they are.
+    pub(crate) fn submit(&self, session: u64, jobs: &mut Vec<Job>, finished: &mut Finished) {
+        if !jobs.is_empty() {
+            self.target.submit(session, jobs, finished);
+        }
+    }
+
+    /// Whether the target can't take this request as it is, or it must wait its turn for a range.
+    pub(crate) fn needs_bridge(&self, request: &Request) -> bool {
+        let block = self.facts.minimum_block();
+        match request.command {
+            Cmd::FLUSH => false,
+            Cmd::READ | Cmd::WRITE if request.length > self.facts.largest_payload() => true,
+            _ if request.length > self.facts.longest_range() => true,
+            // Where some writes are read-modify-write, none may slip between the reading and the writing.
+            _ => {
+                block > 1
+                    && (request.changes_data()
+                        || !request.offset.is_multiple_of(block)
+                        || !request.length.is_multiple_of(block))
+            }
+        }
+    }
+
+    /// Carries a request out in a task of its own, in as many pieces as the target needs, and behind what others have left
+    /// behind.
+    pub(crate) fn bridge(self: &Arc<Self>, session: u64, job: Job) {
+        bridge::spawn(Arc::clone(self), session, job);
+    }
+
+    /// Carries out a request that ends past `end`, of a client that is shown a ceiling.
+    pub(crate) fn carry_to_ceiling(self: &Arc<Self>, session: u64, job: Job, end: u64, finished: &mut Finished) {
+        ceiling::carry(self, session, job, end, finished);
+    }
+
+    /// A request that may change data waits in a task of the gateway's own: not seen by the target yet, or only in parts.
+    pub(crate) fn wait(self: &Arc<Self>, session: u64, job: &Job) -> Waiting {
+        let cookie = job.ticket().filter(|_| job.request.changes_data()).map(Ticket::cookie);
+        let id = cookie.map(|cookie| self.orphans.wait(session, cookie, job.request.offset, job.request.end()));
+        Waiting::new(self, id)
+    }
+
+    /// A request has been answered, or will not be.
+    pub(crate) fn answered(&self) {
+        self.gate.tell();
+    }
+
+    /// Whether requests of sessions that are gone may still change data.
+    pub(crate) fn has_orphans(&self) -> bool {
+        self.orphans.any()
+    }
+
+    /// A session has ended: its requests that may still change data must not be overtaken by overlapping ones.
+    pub(crate) fn adopt_orphans(&self, session: u64) {
+        self.orphans.adopt(session, || {
+            let mut ranges = self.target.ranges_of(session);
+            ranges.extend(self.orphans.waiting_of(session));
+            ranges
+        });
+    }
+
+    /// A request of a session that is gone has been answered.
+    pub(crate) fn settle_orphan(&self, session: u64, cookie: Cookie) {
+        self.orphans.settle(session, cookie);
+    }
+
     /// A request of the gateway's own, to its outcome. Cancel-safe: dropped, what was sent is still carried out; what
     /// changes data and was not is not sent.
-    pub(crate) async fn call(&self, lane: u64, request: Request) -> Outcome {
+    pub(crate) async fn call(&self, session: u64, request: Request) -> Outcome {
         let (job, outcome) = Job::for_task(request);
-        self.backend.submit(lane, &mut vec![job], &mut Finished::default());
+        self.target.submit(session, &mut vec![job], &mut Finished::default());
         outcome.await.unwrap_or_else(|_| lost())
     }
 
     /// Opens a NOTIFY at the backend; ends with it.
     pub(crate) async fn subscribe(&self, request: Request, hears: watch::Sender<Heard>) -> Outcome {
         let (job, outcome) = Job::for_listener(request, hears);
-        self.backend.submit(0, &mut vec![job], &mut Finished::default());
+        self.target.submit(0, &mut vec![job], &mut Finished::default());
         outcome.await.unwrap_or_else(|_| lost())
     }
 
@@ -118,188 +187,126 @@ impl Core {
         self.call(0, request).await;
     }
 
-    /// The backend's size now, read from the backend: in band if it can, else by a second handshake.
-    pub(crate) async fn read_size(self: &Arc<Self>) -> Result<u64, String> {
-        let read = self.ask_size(false).await;
+    /// The backend's size now, read from the backend. Whole blocks: of a disk that ends inside one of its server's the rest
+    /// can't be had. Cancel-safe: yes.
+    pub(crate) async fn read_size(&self, purpose: Purpose) -> Result<u64, String> {
+        let read = self.target.read_size(purpose).await.map(|size| size - size % self.facts.minimum_block());
         if let Ok(size) = read {
             self.known.store(size, Ordering::Release);
         }
         read
     }
 
-    /// The same, for whoever only wants to know: one at a time for each server, however many exports it has. A resize does
-    /// not wait for a look that hangs.
-    pub(crate) async fn look(self: &Arc<Self>) -> Result<u64, String> {
-        let read = self.ask_size(true).await;
-        if let Ok(size) = read {
-            self.known.store(size, Ordering::Release);
-        }
-        read
+    /// Sets an embedded disk's size; the size that is now in force.
+    pub(crate) async fn set_size(&self, size: u64) -> Result<u64, DiskError> {
+        self.target.set_size(size).await
     }
 
-    /// Whole blocks: of a disk that ends inside one of its server's the rest can't be had.
-    async fn ask_size(self: &Arc<Self>, only_to_know: bool) -> Result<u64, String> {
-        self.ask_bytes(only_to_know).await.map(|size| size - size % self.facts.minimum_block())
+    /// As a driver needs it to put the backend's export back.
+    pub(crate) fn snapshot(&self) -> BackendSnapshot {
+        self.facts.snapshot(self.target.lanes().map_or("", Lanes::export))
     }
 
-    async fn ask_bytes(self: &Arc<Self>, only_to_know: bool) -> Result<u64, String> {
-        let lanes = match &self.backend {
-            Backend::Embedded(_) => return self.measure_embedded().await.map_err(|error| error.to_string()),
-            Backend::Lanes(lanes) => lanes,
-        };
-        let in_band = self.facts.framing != Framing::Simple
-            && self.facts.resize.is_some_and(|info| info.features.has(Features::QUERY));
-        if in_band {
-            let query = Request {
-                command: Cmd::RESIZE,
-                flags: CmdFlags::QUERY,
-                offset: 0,
-                length: 0,
-                payload: Payload::empty(),
-            };
-            return match self.call(0, query).await {
-                Outcome::Resized(size) => Ok(size),
-                Outcome::Failed(failure) => Err(format!("{}: {}", failure.errno, failure.message)),
-                _ => Err("the backend's answer belongs to another command".to_owned()),
-            };
-        }
-        if self.aside.load(Ordering::Acquire) {
-            return self.read_size_aside(lanes).await;
-        }
-        if !self.second.is_due() {
-            return Err("the backend takes one connection only".to_owned());
-        }
-        match if only_to_know { lanes.look().await } else { lanes.probe().await } {
-            Ok(size) => {
-                if self.second.answered() {
-                    tracing::info!(export = self.name(), "the backend answers a second connection again");
-                }
-                Ok(size)
-            }
-            Err(error) => {
-                if error.is_late() && self.second.late() {
-                    tracing::warn!(export = self.name(), %error, "the backend does not answer a second connection; its size is looked at later again");
-                }
-                Err(error.to_string())
-            }
-        }
+    /// How its connections to the backend are, by number; none: it is embedded.
+    pub(crate) fn lanes(&self) -> Vec<Look> {
+        self.target.lanes().map(Lanes::look).unwrap_or_default()
     }
 
-    /// Reads it while no lane has a connection: a server that has just been started again may not listen yet.
-    /// Cancel-safe: yes.
-    async fn read_size_aside(&self, lanes: &Lanes) -> Result<u64, String> {
-        let mut pause = Duration::from_millis(20);
-        loop {
-            match lanes.probe().await {
-                Ok(size) => return Ok(size),
-                Err(error) if !self.aside.load(Ordering::Acquire) => return Err(error.to_string()),
-                Err(error) => tracing::debug!(export = self.name(), %error, "the backend does not answer yet"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
-        }
+    /// The shard on which a session is to live, if it matters.
+    pub(crate) fn shard(&self, session: u64) -> Option<Shard> {
+        self.target.lanes()?.shard(session)
     }
 
-    /// The embedded disk's size, read anew.
-    async fn measure_embedded(self: &Arc<Self>) -> Result<u64, DiskError> {
-        let core = Arc::clone(self);
-        let measure = move || match &core.backend {
-            Backend::Embedded(disk) => disk.measure(),
-            Backend::Lanes(_) => Err(DiskError::Closed),
-        };
-        tokio::task::spawn_blocking(measure).await.unwrap_or(Err(DiskError::Closed))
+    /// In which order a session comes to its lane, where that matters.
+    pub(crate) fn turns(&self, session: u64) -> Option<Arc<Turns>> {
+        self.target.lanes()?.turns(session)
     }
 
-    /// Sets the embedded disk's size; the size that is now in force.
-    pub(crate) async fn set_embedded_size(self: &Arc<Self>, size: u64) -> Result<u64, DiskError> {
-        let core = Arc::clone(self);
-        let set = move || match &core.backend {
-            Backend::Embedded(disk) => disk.set_size(size),
-            Backend::Lanes(_) => Err(DiskError::Closed),
-        };
-        tokio::task::spawn_blocking(set).await.unwrap_or(Err(DiskError::Closed))
+    /// Whether a FLUSH of one session covers the answered writes of all.
+    pub(crate) fn flush_covers_all(&self) -> bool {
+        self.target.lanes().is_none_or(Lanes::flush_covers_all)
     }
 
-    /// What a driver is to do to give the backend `to` bytes.
-    pub(crate) fn order(&self, to: u64) -> Order {
-        let was = Was {
-            name: match &self.backend {
-                Backend::Lanes(lanes) => lanes.export().to_owned(),
-                Backend::Embedded(_) => String::new(),
-            },
-            flags: self.facts.flags,
-            contexts: self.facts.contexts.clone(),
-            description: self.facts.description.clone(),
-        };
-        let from = self.disk();
-        Order { export: self.export.clone(), tenant: self.tenant.clone(), from, to, was }
+    /// How many times answered, unflushed writes may have been lost.
+    pub(crate) fn losses(&self) -> u64 {
+        self.target.lanes().map_or(0, Lanes::losses)
+    }
+
+    /// Whether its server is there; none: it has none.
+    pub(crate) fn presence(&self) -> Option<&Arc<Presence>> {
+        self.target.lanes().map(Lanes::presence)
     }
 
     /// Whether the backend takes one connection only, as far as is known.
     pub(crate) fn single_connection(&self) -> bool {
-        self.second.is_refused()
+        self.target.lanes().is_some_and(Lanes::single_connection)
     }
 
-    /// The size that a lane's handshake told since [`forget_handshake_size`](Self::forget_handshake_size), in bytes.
+    /// The size that a lane's handshake told since the backend was asked for another one, in bytes.
     pub(crate) fn size_from_handshake(&self) -> Option<u64> {
-        match &self.backend {
-            Backend::Lanes(lanes) => lanes.size_from_handshake(),
-            Backend::Embedded(_) => None,
-        }
+        self.target.lanes()?.size_from_handshake()
     }
 
     /// What handshakes told so far is out of date: the backend is asked for another size.
     pub(crate) fn forget_handshake_size(&self) {
-        if let Backend::Lanes(lanes) = &self.backend {
-            lanes.forget_handshake_size();
-        }
+        self.with_lanes(Lanes::forget_handshake_size);
     }
 
     /// Takes all lanes aside: what is in flight is answered and made durable, then there is no connection to the backend
     /// until [`renew_lanes`](Self::renew_lanes). Cancel-safe: dropped, they still go.
     pub(crate) async fn drop_lanes(&self) {
-        if let Backend::Lanes(lanes) = &self.backend {
-            self.aside.store(true, Ordering::Release);
+        if let Some(lanes) = self.target.lanes() {
             lanes.step_aside().await;
         }
     }
 
     /// Has lanes shake hands anew, so that they see a new size.
     pub(crate) async fn renew_lanes(&self, which: plan::Lanes) {
-        if let Backend::Lanes(lanes) = &self.backend {
-            self.aside.store(false, Ordering::Release);
+        if let Some(lanes) = self.target.lanes() {
             lanes.renew(which).await;
         }
     }
 
     /// Nobody waits any more for what changes data in `from..to`: nothing that overlaps it is sent before that is answered.
     pub(crate) fn left_behind(&self, from: u64, to: u64) {
-        self.backend.left_behind(from, to);
+        self.with_lanes(|lanes| lanes.left_behind(from, to));
     }
 
     /// Waits until no write of a lost connection may still land in `from..to`. Cancel-safe: yes.
     pub(crate) async fn clear_of_late_writes(&self, from: u64, to: u64) {
-        self.backend.clear_of_late_writes(from, to).await;
+        if let Some(lanes) = self.target.lanes() {
+            lanes.late().clear_of(from, to).await;
+        }
+    }
+
+    /// Goes by another time for late writes from now on.
+    pub(crate) fn set_late_write_guard(&self, guard: std::time::Duration) {
+        self.with_lanes(|lanes| lanes.late().set_guard(guard));
     }
 
     /// Whether a RESIZE was in flight on a lost connection, and may still be carried out.
     pub(crate) fn resize_in_doubt(&self) -> bool {
-        self.backend.resize_in_doubt()
+        self.target.lanes().is_some_and(|lanes| lanes.late().has_resize())
     }
 
     /// It was carried out.
     pub(crate) fn resize_confirmed(&self) {
-        self.backend.resize_confirmed();
+        self.with_lanes(|lanes| lanes.late().resize_confirmed());
     }
 
     /// A driver has ended the server, or its connections, at `begun` at the earliest: nothing from before lands any more.
-    pub(crate) fn fenced(&self, begun: tokio::time::Instant) {
-        self.backend.fenced(begun);
+    pub(crate) fn fenced(&self, begun: Instant) {
+        self.with_lanes(|lanes| lanes.late().fenced(begun));
+    }
+
+    fn with_lanes<T>(&self, act: impl FnOnce(&Lanes) -> T) {
+        self.target.lanes().map(act);
     }
 
     /// No request past `end` is admitted from now on.
     pub(crate) fn lower_end(&self, end: u64) {
         self.gate.shut(|| self.view.lower_end(end));
+        self.target.lower_end(end);
     }
 
     /// Waits until no request past `end` is in flight. Cancel-safe: yes.
@@ -307,11 +314,11 @@ impl Core {
         self.gate.draining.store(true, Ordering::Release);
         loop {
             // A write that lands late past the new end would make the disk longer again.
-            self.backend.clear_of_late_writes(end, u64::MAX).await;
+            self.clear_of_late_writes(end, u64::MAX).await;
             let answered = self.gate.answered.notified();
             tokio::pin!(answered);
             answered.as_mut().enable();
-            if !self.backend.beyond(end) && !self.gate.holds_beyond(end) {
+            if !self.target.is_busy_beyond(end) && !self.gate.holds_beyond(end) {
                 self.gate.draining.store(false, Ordering::Release);
                 return;
             }
@@ -319,17 +326,8 @@ impl Core {
         }
     }
 
-    /// Notes, durably, a range to be zeroed.
-    pub(crate) async fn note_zeroes(&self, range: ByteRange) -> Result<(), String> {
-        self.notes.note(&self.export, &self.tenant, range).await.map_err(|e| e.to_string())
+    /// Finishes what is in flight and lets the backend go.
+    pub(crate) async fn close(&self) {
+        self.target.close(&self.export).await;
     }
-
-    /// Notes, durably, that it is zero.
-    pub(crate) async fn clear_zeroes(&self, range: ByteRange) -> Result<(), String> {
-        self.notes.clear(&self.export, range).await.map_err(|e| e.to_string())
-    }
-}
-
-fn lost() -> Outcome {
-    Outcome::Failed(Failure::new(Errno::EIO, "the request was lost in the gateway"))
 }

@@ -13,49 +13,49 @@ use super::Core;
 
 /// The gate of one export.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
+pub(super) struct Gate {
     passing: RwLock<()>,
     /// Ends of requests that are with a task of the gateway's own (bridge, growth).
     held: Mutex<Vec<(u64, u64)>>,
     next: AtomicU64,
     /// Told at each answer while a drain is on.
-    pub(crate) answered: Notify,
-    pub(crate) draining: AtomicBool,
+    pub(super) answered: Notify,
+    pub(super) draining: AtomicBool,
 }
 
 /// A request with a task of the gateway's own.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(super) struct Kept {
     core: Arc<Core>,
     id: u64,
 }
 
 impl Gate {
     /// Held while requests are judged and handed over. Never across an await.
-    pub(crate) fn pass(&self) -> RwLockReadGuard<'_, ()> {
+    pub(super) fn pass(&self) -> RwLockReadGuard<'_, ()> {
         self.passing.read()
     }
 
     /// Runs `change` while nobody passes.
-    pub(crate) fn shut<T>(&self, change: impl FnOnce() -> T) -> T {
+    pub(super) fn shut<T>(&self, change: impl FnOnce() -> T) -> T {
         let _alone = self.passing.write();
         change()
     }
 
     /// Keeps the end of a request of `core`'s in sight while a task has it.
-    pub(crate) fn keep(&self, core: &Arc<Core>, end: u64) -> Kept {
+    pub(super) fn keep(&self, core: &Arc<Core>, end: u64) -> Kept {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.held.lock().push((id, end));
         Kept { core: Arc::clone(core), id }
     }
 
     /// Whether a task has a request that ends past `end`.
-    pub(crate) fn holds_beyond(&self, end: u64) -> bool {
+    pub(super) fn holds_beyond(&self, end: u64) -> bool {
         self.held.lock().iter().any(|(_, e)| *e > end)
     }
 
     /// Tells a drain that something was answered.
-    pub(crate) fn tell(&self) {
+    pub(super) fn tell(&self) {
         if self.draining.load(Ordering::Acquire) {
             self.answered.notify_waiters();
         }

@@ -3,11 +3,13 @@
 //! While one is unanswered by the backend, no overlapping request of any session is sent: a client that reconnects and
 //! writes again must not be overwritten by its own past.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::Core;
 use crate::proto::Cookie;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +22,7 @@ struct Orphan {
 
 /// All of an export's.
 #[derive(Debug, Default)]
-pub(crate) struct Orphans {
+pub(super) struct Orphans {
     /// As many as in the list; read on the hot path.
     count: AtomicUsize,
     list: Mutex<Vec<Orphan>>,
@@ -32,13 +34,13 @@ pub(crate) struct Orphans {
 
 impl Orphans {
     /// Whether there are any.
-    pub(crate) fn any(&self) -> bool {
+    pub(super) fn any(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
     }
 
     /// Takes over what `find` finds of a session that has just been marked gone. Found under the list's lock, so that an
     /// answer that comes meanwhile waits to settle it.
-    pub(crate) fn adopt(&self, session: u64, find: impl FnOnce() -> Vec<(Cookie, u64, u64)>) {
+    pub(super) fn adopt(&self, session: u64, find: impl FnOnce() -> Vec<(Cookie, u64, u64)>) {
         let mut list = self.list.lock();
         for (cookie, offset, end) in find() {
             let orphan = Orphan { session, cookie, offset, end };
@@ -51,7 +53,7 @@ impl Orphans {
     }
 
     /// One has been answered.
-    pub(crate) fn settle(&self, session: u64, cookie: Cookie) {
+    pub(super) fn settle(&self, session: u64, cookie: Cookie) {
         let mut list = self.list.lock();
         if let Some(at) = list.iter().position(|o| o.session == session && o.cookie == cookie) {
             list.swap_remove(at);
@@ -62,32 +64,32 @@ impl Orphans {
     }
 
     /// A request waits from now on, until [`waits_no_more`](Self::waits_no_more).
-    pub(crate) fn wait(&self, session: u64, cookie: Cookie, offset: u64, end: u64) -> u64 {
+    pub(super) fn wait(&self, session: u64, cookie: Cookie, offset: u64, end: u64) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.waiting.lock().push((id, Orphan { session, cookie, offset, end }));
         id
     }
 
     /// Of a request that waits only this part may still be carried out.
-    pub(crate) fn narrow(&self, id: u64, offset: u64, end: u64) {
+    pub(super) fn narrow(&self, id: u64, offset: u64, end: u64) {
         let mut waiting = self.waiting.lock();
         if let Some((_, orphan)) = waiting.iter_mut().find(|(other, _)| *other == id) {
             (orphan.offset, orphan.end) = (offset, end);
         }
     }
 
-    pub(crate) fn waits_no_more(&self, id: u64) {
+    pub(super) fn waits_no_more(&self, id: u64) {
         self.waiting.lock().retain(|(other, _)| *other != id);
     }
 
     /// Those of a session that wait.
-    pub(crate) fn waiting_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+    pub(super) fn waiting_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
         let waiting = self.waiting.lock();
         waiting.iter().filter(|(_, o)| o.session == session).map(|(_, o)| (o.cookie, o.offset, o.end)).collect()
     }
 
     /// Those of other sessions that overlap `offset..end` now: a session's own requests are in no order.
-    pub(crate) fn ahead(&self, offset: u64, end: u64, session: u64) -> Ahead {
+    pub(super) fn ahead(&self, offset: u64, end: u64, session: u64) -> Ahead {
         if !self.any() {
             return Ahead(Vec::new());
         }
@@ -97,7 +99,7 @@ impl Orphans {
 
     /// Waits until these have been answered. Not for any that have come since: one that waits for this request, and is left
     /// behind by its client too, would never be. Cancel-safe: yes.
-    pub(crate) async fn clear_of(&self, Ahead(mut ahead): Ahead) {
+    pub(super) async fn clear_of(&self, Ahead(mut ahead): Ahead) {
         loop {
             let settled = self.settled.notified();
             if !ahead.is_empty() {
@@ -112,9 +114,37 @@ impl Orphans {
     }
 }
 
+/// A request that waits, for the time when its session is gone.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    core: Arc<Core>,
+    id: Option<u64>,
+}
+
+impl Waiting {
+    pub(super) fn new(core: &Arc<Core>, id: Option<u64>) -> Self {
+        Self { core: Arc::clone(core), id }
+    }
+
+    /// Only this part of it may still change data, should its session go now.
+    pub(super) fn narrow(&self, offset: u64, end: u64) {
+        if let Some(id) = self.id {
+            self.core.orphans.narrow(id, offset, end);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.core.orphans.waits_no_more(id);
+        }
+    }
+}
+
 /// What a request has to wait for.
 #[derive(Debug)]
-pub(crate) struct Ahead(Vec<Orphan>);
+pub(super) struct Ahead(Vec<Orphan>);
 
 #[cfg(test)]
 mod tests {

@@ -13,13 +13,13 @@ use crate::lane::{DialError, Dialer, Negotiation};
 
 /// The servers that somebody looks at.
 #[derive(Debug, Default)]
-pub(crate) struct Probes {
+pub(super) struct Probes {
     servers: DashMap<String, Weak<Server>>,
 }
 
 /// One server; its connection is let go with the last export of it.
 #[derive(Debug, Default)]
-pub(crate) struct Server {
+pub(super) struct Server {
     kept: Mutex<Kept>,
 }
 
@@ -44,7 +44,7 @@ const MANY: usize = 256;
 
 impl Probes {
     /// The server that goes by this name.
-    pub(crate) fn server(&self, name: String) -> Arc<Server> {
+    pub(super) fn server(&self, name: String) -> Arc<Server> {
         let server = {
             let mut entry = self.servers.entry(name).or_default();
             entry.upgrade().unwrap_or_else(|| {
@@ -64,7 +64,7 @@ impl Probes {
 impl Server {
     /// The export's size in bytes. `keeps` says whether the server can have one more connection for as long as it likes.
     /// Cancel-safe: yes, a connection that waits for an answer is closed.
-    pub(crate) async fn size(&self, dialer: &Dialer, keeps: bool) -> Result<u64, DialError> {
+    pub(super) async fn size(&self, dialer: &Dialer, keeps: bool) -> Result<u64, DialError> {
         let mut kept = self.kept.lock().await;
         if let Some(mut connection) = kept.connection.take() {
             match dialer.ask(&mut connection).await {
@@ -118,7 +118,7 @@ impl Kept {
 }
 
 /// The size as who enters an export is told it, in bytes.
-pub(crate) async fn enter(dialer: &Dialer) -> Result<u64, DialError> {
+pub(super) async fn enter(dialer: &Dialer) -> Result<u64, DialError> {
     let connected = dialer.dial().await?;
     let size = connected.negotiated.size;
     connected.goodbye().await;

@@ -14,7 +14,7 @@ struct Held {
 
 /// The ranges held now.
 #[derive(Debug, Default)]
-pub(crate) struct Ranges {
+pub(super) struct Ranges {
     next: AtomicU64,
     held: Mutex<Vec<Held>>,
     freed: Notify,
@@ -22,14 +22,14 @@ pub(crate) struct Ranges {
 
 /// A range that is nobody else's while this lives.
 #[derive(Debug)]
-pub(crate) struct Exclusive<'a> {
+pub(super) struct Exclusive<'a> {
     ranges: &'a Ranges,
     id: u64,
 }
 
 impl Ranges {
     /// Waits until nobody holds any of `offset..end`, and holds it. Cancel-safe: yes. A task holds one range at a time.
-    pub(crate) async fn exclusive(&self, offset: u64, end: u64) -> Exclusive<'_> {
+    pub(super) async fn exclusive(&self, offset: u64, end: u64) -> Exclusive<'_> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         loop {
             let freed = self.freed.notified();

@@ -8,7 +8,7 @@ use nbd_gateway_config as config;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::super::Was;
+use super::super::BackendSnapshot;
 use super::ids;
 use super::memo::Memo;
 use crate::proto::ExportFlags;
@@ -29,7 +29,7 @@ pub(super) struct Export {
 
 impl Export {
     /// As it was when its backend was opened.
-    pub(super) fn of(at: &config::Qmp, was: &Was) -> Self {
+    pub(super) fn of(at: &config::Qmp, was: &BackendSnapshot) -> Self {
         let mut export = Self::plain(at, &was.name);
         let bitmaps = was.contexts.iter().filter_map(|name| name.strip_prefix("qemu:dirty-bitmap:"));
         let bitmaps: Vec<&str> = bitmaps.collect();
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn an_export_comes_back_with_everything_that_its_clients_saw() {
         let at = config::Qmp { socket: "/run/q".into(), node: "d0".into(), export: "e0".into() };
-        let was = |flags, contexts: &[&str], description: Option<&str>| Was {
+        let was = |flags, contexts: &[&str], description: Option<&str>| BackendSnapshot {
             name: "disk".to_owned(),
             flags,
             contexts: contexts.iter().map(|name| (*name).to_owned()).collect(),

@@ -10,10 +10,9 @@ use std::time::Duration;
 use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::ByteRange;
 
-use super::live_effects::request;
-use crate::proto::{Cmd, CmdFlags, ExportFlags, Framing};
+use super::Core;
+use crate::proto::{Cmd, CmdFlags, ExportFlags, Framing, Payload};
 use crate::request::{Found, Outcome, Piece, Request};
-use crate::target::Core;
 
 /// The context, proto.md "base:allocation", and its flags.
 const ALLOCATION: &str = "base:allocation";
@@ -30,11 +29,15 @@ const LEAST: u64 = 64 << 10;
 /// The most that is read to see whether a disk is zero, in bytes.
 const READ_AT_MOST: u64 = 256 << 20;
 
+fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
+    Request { command, flags, offset, length, payload: Payload::empty() }
+}
+
 /// Makes a range read as zeroes, durably.
 ///
 /// # Errors
 /// What the backend answered, or that it did not within `timeout`.
-pub(super) async fn zero(core: &Core, range: ByteRange, timeout: Duration) -> Result<(), String> {
+pub(crate) async fn zero(core: &Core, range: ByteRange, timeout: Duration) -> Result<(), String> {
     let backend = Backend { core, timeout };
     backend.settled(range).await?;
     let (mut at, end) = (range.start().bytes(), range.end().bytes());
@@ -206,7 +209,7 @@ impl Backend<'_> {
 }
 
 fn zeroes(found: &Found) -> bool {
-    let zero = |payload: &crate::proto::Payload| payload.segments().all(|bytes| bytes.iter().all(|byte| *byte == 0));
+    let zero = |payload: &Payload| payload.segments().all(|bytes| bytes.iter().all(|byte| *byte == 0));
     match found {
         Found::Whole(payload) => zero(payload),
         Found::Pieces(pieces) => pieces.iter().all(|piece| match piece {

@@ -1,0 +1,83 @@
+//! An embedded disk as a target.
+
+use std::sync::Arc;
+
+use nbd_gateway_config::Driver;
+use nbd_gateway_policy::style::{BackendStyle, Grows, Tells};
+use nbd_gateway_policy::types::ExportName;
+
+use super::{Facts, Pending, Purpose, Target};
+use crate::embedded::{DiskError, EmbeddedDisk};
+use crate::proto::handshake::BlockSizes;
+use crate::proto::{Cookie, Framing};
+use crate::request::{Finished, Job};
+
+/// A disk of this process.
+#[derive(Debug)]
+pub(super) struct Embedded {
+    disk: Arc<EmbeddedDisk>,
+    facts: Facts,
+}
+
+impl Embedded {
+    pub(super) fn new(disk: EmbeddedDisk, driver: &Driver) -> Self {
+        let facts = disk.facts();
+        let block_sizes = BlockSizes {
+            minimum: facts.minimum_block,
+            preferred: facts.preferred_block,
+            maximum: facts.maximum_payload,
+        };
+        let grows = if *driver == Driver::None { Grows::Fixed } else { Grows::Embedded };
+        let facts = Facts {
+            size: facts.size,
+            flags: facts.flags,
+            framing: Framing::Extended,
+            contexts: facts.contexts,
+            block_sizes: Some(block_sizes),
+            description: None,
+            resize: None,
+            style: BackendStyle { grows, tells: Tells::Itself },
+        };
+        Self { disk: Arc::new(disk), facts }
+    }
+
+    /// Runs what blocks on the disk where it may block. Cancel-safe: dropped, it is still done.
+    fn blocking<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&EmbeddedDisk) -> Result<T, DiskError> + Send + 'static,
+    ) -> Pending<'static, Result<T, DiskError>> {
+        let disk = Arc::clone(&self.disk);
+        Box::pin(async move { tokio::task::spawn_blocking(move || act(&disk)).await.unwrap_or(Err(DiskError::Closed)) })
+    }
+}
+
+impl Target for Embedded {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn submit(&self, _session: u64, jobs: &mut Vec<Job>, _finished: &mut Finished) {
+        self.disk.submit(jobs);
+    }
+
+    fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+        self.disk.ranges_of(session)
+    }
+
+    fn read_size(&self, _purpose: Purpose) -> Pending<'_, Result<u64, String>> {
+        let measured = self.blocking(EmbeddedDisk::measure);
+        Box::pin(async { measured.await.map_err(|error| error.to_string()) })
+    }
+
+    fn set_size(&self, size: u64) -> Pending<'_, Result<u64, DiskError>> {
+        self.blocking(move |disk| disk.set_size(size))
+    }
+
+    fn close<'a>(&'a self, export: &'a ExportName) -> Pending<'a, ()> {
+        Box::pin(async move {
+            if let Err(error) = self.disk.close().await {
+                tracing::error!(export = export.as_str(), %error, "closing the disk failed");
+            }
+        })
+    }
+}

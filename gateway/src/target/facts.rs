@@ -1,0 +1,116 @@
+//! What a backend said about itself when it was opened, and whether a later connection still offers that.
+
+use nbd_gateway_config::Resolved;
+use nbd_gateway_policy::style::BackendStyle;
+use nbd_gateway_policy::types::Bytes;
+
+use super::style;
+use crate::driver::BackendSnapshot;
+use crate::proto::handshake::BlockSizes;
+use crate::proto::handshake::client::Negotiated;
+use crate::proto::resize::ResizeInfo;
+use crate::proto::{ExportFlags, Framing};
+
+/// What the backend said about itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// Size in bytes.
+    pub size: u64,
+    /// Its transmission flags.
+    pub flags: ExportFlags,
+    /// How its connections are framed; Extended for an embedded disk, which has 64-bit lengths too.
+    pub framing: Framing,
+    /// Its metadata contexts.
+    pub contexts: Vec<String>,
+    /// Its block sizes, if it says any.
+    pub block_sizes: Option<BlockSizes>,
+    /// Its description.
+    pub description: Option<String>,
+    /// What it said about resizing.
+    pub resize: Option<ResizeInfo>,
+    /// How it grows and tells.
+    pub style: BackendStyle,
+}
+
+impl Facts {
+    /// What a handshake told.
+    pub(super) fn of(negotiated: &Negotiated, config: &Resolved) -> Self {
+        Self {
+            size: usable_size(negotiated),
+            flags: negotiated.flags,
+            framing: negotiated.framing,
+            contexts: negotiated.contexts.iter().map(|(name, _)| name.clone()).collect(),
+            block_sizes: negotiated.block_sizes,
+            description: negotiated.description.clone(),
+            resize: negotiated.resize,
+            style: style::of_backend(negotiated, &config.resize.driver),
+        }
+    }
+
+    /// Offsets and lengths must be multiples of this, in bytes.
+    pub(crate) fn minimum_block(&self) -> u64 {
+        u64::from(self.block_sizes.map_or(1, |s| s.minimum).max(1))
+    }
+
+    /// The largest payload of one request, in bytes: a multiple of the minimum. 32 MiB where the backend says nothing.
+    pub(crate) fn largest_payload(&self) -> u64 {
+        let maximum = u64::from(self.block_sizes.map_or(32 << 20, |s| s.maximum)).min(64 << 20);
+        (maximum / self.minimum_block() * self.minimum_block()).max(self.minimum_block())
+    }
+
+    /// The longest range of one request without payload, in bytes: with compact headers, the largest multiple of 64 KiB
+    /// (no block is larger) below 2^32.
+    pub(crate) fn longest_range(&self) -> u64 {
+        if self.framing == Framing::Extended { u64::MAX } else { 0xffff_0000 }
+    }
+
+    /// As a driver needs it to put the backend's export back; `name` is the backend's for it.
+    pub(super) fn snapshot(&self, name: &str) -> BackendSnapshot {
+        BackendSnapshot {
+            name: name.to_owned(),
+            flags: self.flags,
+            contexts: self.contexts.clone(),
+            description: self.description.clone(),
+        }
+    }
+
+    /// Whether a connection made later can take over for the first, where `size` bytes must be there: nothing that clients
+    /// were told may be missing.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(super) fn fits(&self, size: u64, new: &Negotiated) -> Result<(), String> {
+        let is = usable_size(new);
+        if is < size {
+            return Err(format!("its size is {} and was {}; a size never goes back by itself", Bytes(is), Bytes(size)));
+        }
+        let missing = self.flags.without(ExportFlags::READ_ONLY).without(new.flags);
+        if missing != ExportFlags::NONE {
+            return Err(format!("it no longer offers {missing}"));
+        }
+        if new.flags.has(ExportFlags::READ_ONLY) && !self.flags.has(ExportFlags::READ_ONLY) {
+            return Err("it has become read-only".to_owned());
+        }
+        if let Some(lost) = self.contexts.iter().find(|c| !new.contexts.iter().any(|(name, _)| name == *c)) {
+            return Err(format!("it no longer has the metadata context {lost}"));
+        }
+        let sizes = |s: Option<BlockSizes>| s.map_or((1, 32 << 20), |s| (s.minimum, s.maximum));
+        let ((minimum, maximum), (new_minimum, new_maximum)) = (sizes(self.block_sizes), sizes(new.block_sizes));
+        if new_minimum > minimum || new_maximum < maximum {
+            return Err(format!(
+                "its block sizes are {} to {} and were {} to {}",
+                Bytes(u64::from(new_minimum)),
+                Bytes(u64::from(new_maximum)),
+                Bytes(u64::from(minimum)),
+                Bytes(u64::from(maximum))
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The size that can be had, in bytes: a server takes whole blocks only, and its disk may end inside one.
+pub(super) fn usable_size(negotiated: &Negotiated) -> u64 {
+    let minimum = u64::from(negotiated.block_sizes.map_or(1, |sizes| sizes.minimum).max(1));
+    negotiated.size - negotiated.size % minimum
+}

@@ -1,0 +1,269 @@
+//! Connections to one NBD server's export, and reading its size over them or beside them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nbd_gateway_policy::plan;
+use nbd_gateway_policy::types::ExportName;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::probes::{Server, enter};
+use super::second::Second;
+use super::{Facts, Pending, Presence, Purpose, Target, lost};
+use crate::fence::Marks;
+use crate::lane::{Dialer, Durability, Lane, LateWrites, Look};
+use crate::proto::{Cmd, CmdFlags, Cookie, ExportFlags, Features, Framing, Payload};
+use crate::request::{Finished, Job, Outcome, Request};
+use crate::session::Turns;
+use crate::shards::Shard;
+
+/// Connections to one NBD server's export.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    pub(super) facts: Facts,
+    pub(super) lanes: Vec<(Arc<Lane>, Shard)>,
+    /// In which order sessions come to each lane, where that matters.
+    pub(super) turns: Vec<Arc<Turns>>,
+    pub(super) durability: Arc<Durability>,
+    pub(super) late: Arc<LateWrites>,
+    /// Ends the wait of what late writes hold back.
+    pub(super) keeper: JoinHandle<()>,
+    /// Where its marks are kept, and what the backend is called there.
+    pub(super) marks: Arc<Marks>,
+    pub(super) identity: String,
+    pub(super) end: watch::Sender<bool>,
+    pub(super) dialer: Dialer,
+    pub(super) presence: Arc<Presence>,
+    /// Looks at sizes.
+    pub(super) server: Arc<Server>,
+    /// Whether the server lets connections be that only look.
+    pub(super) keeps: bool,
+    /// The size that the last handshake told since the backend was asked for another.
+    pub(super) told: Arc<Mutex<Option<u64>>>,
+    /// Whether its size can be looked at by a second connection.
+    pub(super) second: Second,
+    /// No lane has a connection, on purpose.
+    pub(super) aside: AtomicBool,
+    pub(super) tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// The gateway's name for the export, for logs.
+    pub(super) name: String,
+}
+
+impl Lanes {
+    /// The export's name at the backend.
+    pub(super) fn export(&self) -> &str {
+        &self.dialer.export
+    }
+
+    /// The shard on which a session is to live: its lane's.
+    pub(super) fn shard(&self, session: u64) -> Option<Shard> {
+        self.of(session).map(|(_, shard)| shard.clone())
+    }
+
+    /// In which order a session comes to its lane.
+    pub(super) fn turns(&self, session: u64) -> Option<Arc<Turns>> {
+        self.turns.get(self.number_of(session)).cloned()
+    }
+
+    /// Whether a FLUSH of one session covers the answered writes of all.
+    pub(super) fn flush_covers_all(&self) -> bool {
+        self.lanes.len() == 1 || self.facts.flags.has(ExportFlags::CAN_MULTI_CONN)
+    }
+
+    /// How many times answered, unflushed writes may have been lost.
+    pub(super) fn losses(&self) -> u64 {
+        self.durability.losses()
+    }
+
+    /// Whether the server is there.
+    pub(super) fn presence(&self) -> &Arc<Presence> {
+        &self.presence
+    }
+
+    /// How each connection is.
+    pub(super) fn look(&self) -> Vec<Look> {
+        self.lanes.iter().map(|(lane, _)| lane.look()).collect()
+    }
+
+    /// What lost connections may still bring about.
+    pub(super) fn late(&self) -> &LateWrites {
+        &self.late
+    }
+
+    /// What a task of the gateway's own had with the backend in `from..to`, and gave up waiting for, holds back whatever
+    /// overlaps it.
+    pub(super) fn left_behind(&self, from: u64, to: u64) {
+        self.lanes.iter().for_each(|(lane, _)| lane.left_behind(from, to));
+    }
+
+    /// Whether the backend takes one connection only, as far as is known.
+    pub(super) fn single_connection(&self) -> bool {
+        self.second.is_refused()
+    }
+
+    /// The size that a lane's handshake told since [`forget_handshake_size`](Self::forget_handshake_size), in bytes.
+    pub(super) fn size_from_handshake(&self) -> Option<u64> {
+        *self.told.lock()
+    }
+
+    /// What was told so far is out of date.
+    pub(super) fn forget_handshake_size(&self) {
+        *self.told.lock() = None;
+    }
+
+    /// Replaces connections by new ones, all or all but the first, or has those come back that were taken aside.
+    pub(super) async fn renew(&self, which: plan::Lanes) {
+        self.aside.store(false, Ordering::Release);
+        let lanes = |first| self.lanes.iter().skip(first).map(|(lane, _)| lane);
+        match which {
+            plan::Lanes::Keep => {}
+            plan::Lanes::RehandshakeOthers => together(lanes(1), Lane::renew).await,
+            plan::Lanes::ReplaceAfter => together(lanes(0), Lane::renew).await,
+            plan::Lanes::DropBefore => together(lanes(0), Lane::resume).await,
+        }
+    }
+
+    /// Closes all connections, and has requests wait until they are [renewed](Self::renew).
+    pub(super) async fn step_aside(&self) {
+        self.aside.store(true, Ordering::Release);
+        together(self.lanes.iter().map(|(lane, _)| lane), Lane::step_aside).await;
+    }
+
+    /// In band if it can, else by a second handshake.
+    async fn ask_size(&self, purpose: Purpose) -> Result<u64, String> {
+        let in_band = self.facts.framing != Framing::Simple
+            && self.facts.resize.is_some_and(|info| info.features.has(Features::QUERY));
+        if in_band {
+            return self.query_size().await;
+        }
+        if self.aside.load(Ordering::Acquire) {
+            return self.ask_size_aside().await;
+        }
+        if !self.second.is_due() {
+            return Err("the backend takes one connection only".to_owned());
+        }
+        let asked = match purpose {
+            Purpose::Look => self.server.size(&self.dialer, self.keeps).await,
+            Purpose::Resize => enter(&self.dialer).await,
+        };
+        match asked {
+            Ok(size) => {
+                if self.second.answered() {
+                    tracing::info!(export = self.name, "the backend answers a second connection again");
+                }
+                Ok(size)
+            }
+            Err(error) => {
+                if error.is_late() && self.second.late() {
+                    tracing::warn!(export = self.name, %error, "the backend does not answer a second connection; its size is looked at later again");
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+
+    async fn query_size(&self) -> Result<u64, String> {
+        let flags = CmdFlags::QUERY;
+        let query = Request { command: Cmd::RESIZE, flags, offset: 0, length: 0, payload: Payload::empty() };
+        let (job, outcome) = Job::for_task(query);
+        self.submit(0, &mut vec![job], &mut Finished::default());
+        match outcome.await.unwrap_or_else(|_| lost()) {
+            Outcome::Resized(size) => Ok(size),
+            Outcome::Failed(failure) => Err(format!("{}: {}", failure.errno, failure.message)),
+            _ => Err("the backend's answer belongs to another command".to_owned()),
+        }
+    }
+
+    /// Reads it while no lane has a connection: a server that has just been started again may not listen yet.
+    /// Cancel-safe: yes.
+    async fn ask_size_aside(&self) -> Result<u64, String> {
+        let mut pause = Duration::from_millis(20);
+        loop {
+            match enter(&self.dialer).await {
+                Ok(size) => return Ok(size),
+                Err(error) if !self.aside.load(Ordering::Acquire) => return Err(error.to_string()),
+                Err(error) => tracing::debug!(export = self.name, %error, "the backend does not answer yet"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    /// They have ended. What the server may still carry out is left to whoever opens the export next.
+    async fn settle_mark(&self, export: &ExportName) {
+        if let Some((lost, server)) = self.late.outstanding() {
+            self.marks.leave(export, &self.identity, server, lost);
+        } else if self.late.has_mark() || self.marks.has(export) {
+            self.marks.unmark(export).await;
+        }
+    }
+
+    fn of(&self, session: u64) -> Option<&(Arc<Lane>, Shard)> {
+        self.lanes.get(self.number_of(session))
+    }
+
+    fn number_of(&self, session: u64) -> usize {
+        let count = u64::try_from(self.lanes.len()).unwrap_or(1).max(1);
+        usize::try_from(session % count).unwrap_or(0)
+    }
+}
+
+impl Target for Lanes {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// A session's requests all take the same lane.
+    fn submit(&self, session: u64, jobs: &mut Vec<Job>, finished: &mut Finished) {
+        if let Some((lane, _)) = self.of(session) {
+            lane.submit(jobs, finished);
+        }
+    }
+
+    fn is_busy_beyond(&self, end: u64) -> bool {
+        self.lanes.iter().any(|(lane, _)| lane.beyond(end))
+    }
+
+    fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+        self.lanes.iter().flat_map(|(lane, _)| lane.ranges_of(session)).collect()
+    }
+
+    fn read_size(&self, purpose: Purpose) -> Pending<'_, Result<u64, String>> {
+        Box::pin(self.ask_size(purpose))
+    }
+
+    fn lanes(&self) -> Option<&Lanes> {
+        Some(self)
+    }
+
+    fn close<'a>(&'a self, export: &'a ExportName) -> Pending<'a, ()> {
+        Box::pin(async move {
+            self.end.send_replace(true);
+            let tasks = core::mem::take(&mut *self.tasks.lock());
+            for task in tasks {
+                // A lane's task does not panic; if it did, its jobs have failed with EIO.
+                let _ = task.await;
+            }
+            self.keeper.abort();
+            self.settle_mark(export).await;
+            tracing::info!(export = self.name, "backend let go");
+        })
+    }
+}
+
+/// Does the same with several lanes at a time. Dropped, it still is done.
+async fn together<'a, F>(lanes: impl Iterator<Item = &'a Arc<Lane>>, act: impl Fn(&'a Lane) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let mut acts: Vec<_> = lanes.map(|lane| Box::pin(act(lane))).collect();
+    // Each is begun at once, whatever another waits for.
+    std::future::poll_fn(|cx| {
+        acts.retain_mut(|act| act.as_mut().poll(cx).is_pending());
+        if acts.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}

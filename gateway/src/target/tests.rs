@@ -1,0 +1,86 @@
+//! A target in front of another one, as what reads ahead would be.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use nbd_gateway_config::{Config, Driver};
+use parking_lot::Mutex;
+
+use super::embedded::Embedded;
+use super::*;
+use crate::embedded::EmbeddedDisk;
+use crate::proto::{Cmd, CmdFlags, Payload};
+use crate::request::Request;
+
+/// Writes down what passes, and passes it on.
+#[derive(Debug)]
+struct Recorder {
+    behind: Embedded,
+    seen: Mutex<Vec<String>>,
+}
+
+impl Recorder {
+    fn saw(&self, what: String) {
+        self.seen.lock().push(what);
+    }
+}
+
+impl Target for Recorder {
+    fn facts(&self) -> &Facts {
+        self.behind.facts()
+    }
+
+    fn submit(&self, session: u64, jobs: &mut Vec<Job>, finished: &mut Finished) {
+        let commands: Vec<String> = jobs.iter().map(|job| job.request.command.to_string()).collect();
+        self.saw(format!("{session}: {}", commands.join(" ")));
+        self.behind.submit(session, jobs, finished);
+    }
+
+    fn lower_end(&self, end: u64) {
+        self.saw(format!("end {end}"));
+    }
+
+    fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+        self.behind.ranges_of(session)
+    }
+
+    fn read_size(&self, purpose: Purpose) -> Pending<'_, Result<u64, String>> {
+        self.behind.read_size(purpose)
+    }
+
+    fn set_size(&self, size: u64) -> Pending<'_, Result<u64, DiskError>> {
+        self.behind.set_size(size)
+    }
+
+    fn close<'a>(&'a self, export: &'a ExportName) -> Pending<'a, ()> {
+        self.saw("closed".to_owned());
+        self.behind.close(export)
+    }
+}
+
+#[tokio::test]
+async fn a_target_in_front_of_another_sees_every_request_the_lowered_end_and_the_close() {
+    let text =
+        "[[listener]]\naddress = \"127.0.0.1:0\"\n[[export]]\nname = \"e\"\nbackend = \"memory:\"\nsize = \"1MiB\"\n";
+    let config = Config::parse(text, Path::new("config.toml")).unwrap().export_for("e").unwrap();
+    let behind = Embedded::new(EmbeddedDisk::memory(1 << 20).unwrap(), &Driver::Origin);
+    let recorder = Arc::new(Recorder { behind, seen: Mutex::default() });
+    let size = recorder.facts().size;
+    let core = Core::new(&config, Arc::<Recorder>::clone(&recorder), Arc::new(View::new(size)));
+    let request = |command, payload: Payload| {
+        let length = 512;
+        Request { command, flags: CmdFlags::NONE, offset: 4096, length, payload }
+    };
+    let write = request(Cmd::WRITE, vec![7; 512].into());
+    assert!(matches!(core.call(3, write).await, Outcome::Done));
+    let (job, read) = Job::for_task(request(Cmd::READ, Payload::empty()));
+    core.bridge(4, job);
+    assert!(matches!(read.await.unwrap(), Outcome::Found(_)));
+    core.lower_end(1 << 19);
+    core.drained_beyond(1 << 19).await;
+    assert_eq!(core.set_size(1 << 19).await.unwrap(), 1 << 19);
+    assert_eq!((core.read_size(Purpose::Resize).await.unwrap(), core.disk()), (1 << 19, 1 << 19));
+    core.close().await;
+    let seen = recorder.seen.lock();
+    assert_eq!(*seen, ["3: NBD_CMD_WRITE", "4: NBD_CMD_READ", "end 524288", "closed"]);
+}
