@@ -32,9 +32,9 @@
 //!    |  session/transmission.rs: one read into a pooled buffer, then everything whole in it:             ^
 //!    |    proto/request.rs      decode the header                                                        |
 //!    |    session/admit.rs      check it against the size and flags that this client was told            |
-//!    |    session/throttle.rs   wait for its turn, where there is a rate                                   |
-//!    |    session/turns.rs      wait for its turn, where few requests would queue behind many              |
-//!    |    session/permits.rs    take permits, BEFORE the payload is read                                 |
+//!    |    limits/throttle.rs    wait for its turn, where there is a rate                                   |
+//!    |    limits/turns.rs       wait for its turn, where few requests would queue behind many              |
+//!    |    limits/permits.rs     take permits, BEFORE the payload is read                                 |
 //!    |    proto/inbox.rs        the payload, as slices of the receive buffers                            |
 //!    |  export/mod.rs           the batch; what the backend can't take goes over target/bridge.rs        |
 //!    |  lane/mod.rs             lane/table.rs gives each a cookie and appends header and payload         |
@@ -228,7 +228,7 @@
 //! take turns, each until the ledger has it, so that the books take them in the ledger's order.
 //!
 //! What can be changed under those who use it has no lock of its own on the way of a request: a bound on reading and
-//! writing tells by an atomic number that it was changed ([`session::Speed`]), and a coordinator takes new rules before it
+//! writing tells by an atomic number that it was changed ([`limits::IoLimits`]), and a coordinator takes new rules before it
 //! does anything else ([`resize::rules`]).
 //!
 //! # Promises
@@ -240,11 +240,11 @@
 //! | **Exactly one reply** for every request accepted, or the connection ends. A job that is dropped unfinished answers `EIO`. Cookies come back bit for bit, even one used twice at once. | `request`, `session/reply.rs`, `lane/table.rs` | `multiplex.rs`, `bad_client`, `bad_backend` |
 //! | **What a client may not list does not exist for it**: a hidden name and a missing one take the same way, and dial nobody; what it has no verb for is neither offered nor done. | `session/visitor.rs`, policy's `access` | `access`, policy's `access` |
 //! | **A name stays in its directory**: a name that a client makes up becomes one file below the directory of its template, reached over no symbolic link; that directory is none that the gateway, or its operator for it, keeps anything else in. | `embedded/place.rs`, config's `model/place.rs` | `embedded`, config's `problems.rs`, `templates.rs`, `commands` |
-//! | **Bounded memory**: nothing is allocated because a peer claimed a length; what a request makes the gateway hold stays within the permits above, whether its client reads or not. | `session/permits.rs`, `session/reply.rs`, `net/outbox.rs`, `proto` | `memory`, `multiplex.rs`, `bad_client`, `proto/*/tests.rs` |
+//! | **Bounded memory**: nothing is allocated because a peer claimed a length; what a request makes the gateway hold stays within the permits above, whether its client reads or not. | `limits/permits.rs`, `session/reply.rs`, `net/outbox.rs`, `proto` | `memory`, `multiplex.rs`, `bad_client`, `proto/*/tests.rs` |
 //! | **Who is gone gives its place back**: a session whose client has closed its connection ends, whatever its backend does: at once over a Unix socket, within a second over TCP. What it has in flight is the export's. | `session/departure.rs`, `target/orphans.rs` | `departure` |
 //! | **One request, bounded work**: what is split into many pieces goes a few at a time, is given up when nobody waits for it, and holds others up for one piece only. | `target/bridge.rs` | `long_requests` |
 //! | **Every conversation ends or makes progress**: a reply of endless chunks fails its request and ends the connection; redials pause longer until a connection lives for a second; a handshake has so many options. | `lane/decode.rs`, `lane/run.rs`, `proto/handshake/server.rs` | `bad_backend/endless.rs`, `proto/handshake/server/tests.rs` |
-//! | **Few requests do not queue behind many**: while a session with at most two small requests in flight is active, the others on its shard share a window on each lane, as large as the light session's latency allows, and take turns in it. | `session/turns.rs` | there, `fairness.rs` |
+//! | **Few requests do not queue behind many**: while a session with at most two small requests in flight is active, the others on its shard share a window on each lane, as large as the light session's latency allows, and take turns in it. | `limits/turns.rs` | there, `fairness.rs` |
 //! | **Nobody waits for another's reading.** | `session/transmission.rs`, `net/outbox.rs` | `multiplex.rs` |
 //! | **In step**: what is wrong with a request is answered, its payload thrown away, and the stream goes on; where it can't be followed, that connection ends and no other. | `session/admit.rs`, `proto` | `session/admit.rs`, `bad_client`, `bad_backend` |
 //! | **One size for all who ask**: LIST dials nobody; INFO, GO and EXPORT_NAME are answered from one place, the view. | `session/handshake.rs`, `target/view.rs` | `interop`, `resize` |
@@ -315,6 +315,7 @@ pub mod fuzz;
 mod hooks;
 mod http;
 mod lane;
+mod limits;
 mod listener;
 mod log;
 mod qmp;

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::session::{Pacer, Turns};
+use crate::limits::{Pacer, Turns};
 
 /// All shards; cheap to clone. When the last clone is dropped, the threads end.
 #[derive(Clone, Debug)]
@@ -82,7 +82,7 @@ impl Shard {
     }
 
     /// For the sessions of one more lane here.
-    pub fn turns(&self) -> Arc<Turns> {
+    pub(crate) fn turns(&self) -> Arc<Turns> {
         Turns::new(Arc::clone(&self.pacer))
     }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::initial_measurement::InitialMeasurement;
 use super::looks::Looks;
-use crate::resize::pace::{Early, Pace, pass};
+use crate::limits::{NoticeLimiter, RetryAfter, pass};
 
 /// How fast one tenant may go.
 #[derive(Debug, Default)]
@@ -103,17 +103,22 @@ impl Book {
     }
 
     /// A rate of notices that is not a tenant's.
-    pub(crate) fn pace(&self, rate: Option<Rate>) -> Pace {
-        Pace::new(rate, self.now())
+    pub(crate) fn notice_limiter(&self, rate: Option<Rate>) -> NoticeLimiter {
+        NoticeLimiter::new(rate, self.now())
     }
 
     /// Changes a rate of notices that is not a tenant's.
-    pub(crate) fn adjust_pace(&self, pace: &Pace, rate: Option<Rate>) {
-        pace.keep_to(rate, self.now());
+    pub(crate) fn adjust_notices(&self, limiter: &NoticeLimiter, rate: Option<Rate>) {
+        limiter.keep_to(rate, self.now());
     }
 
     /// One notice to a client of this tenant's, within its session's and its export's rate too.
-    pub(crate) fn take_notice(&self, tenant: &TenantId, session: &Pace, export: &Pace) -> Result<(), Early> {
+    pub(crate) fn take_notice(
+        &self,
+        tenant: &TenantId,
+        session: &NoticeLimiter,
+        export: &NoticeLimiter,
+    ) -> Result<(), RetryAfter> {
         let mut limiters = self.limiters.lock();
         let tenant = limiters.get_mut(tenant).and_then(|limiters| limiters.notice.as_mut());
         pass(session, export, tenant, self.now())

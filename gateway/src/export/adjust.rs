@@ -55,9 +55,9 @@ impl Export {
             let before = std::mem::replace(patience, Patience::of(&config));
             *patience != before
         });
-        self.book.adjust_pace(&self.pace, config.limits.export_notices);
-        self.session_speed.set(config.limits.session_io);
-        self.speed.set(config.limits.export_io);
+        self.book.adjust_notices(&self.notices, config.limits.export_notices);
+        self.session_io.set(config.limits.session_io);
+        self.io.set(config.limits.export_io);
         self.hooks.adjust(&config.notify);
         Ok(())
     }

@@ -61,14 +61,14 @@ pub(crate) use unopened::Unopened;
 use crate::accounting::tenants::Book;
 use crate::hooks::Hooks;
 use crate::lane::Look;
+use crate::limits::{IoLimits, NoticeLimiter, RetryAfter, SharedLimiter, TenantBudget, Turns};
 use crate::net::Peer;
 use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cmd, Cookie, Errno, ExportFlags, Framing};
 use crate::request::{Client, Failure, Finished, Job, Outcome, Request};
 use crate::resize::Resizer;
 use crate::resize::follow::Patience;
-use crate::resize::pace::{Early, Pace};
-use crate::session::{Session, Speed, TenantBudget, Throttle, Turns};
+use crate::session::Session;
 use crate::shards::Shard;
 use crate::target::{Core, Presence, View};
 use flags::{Basis, for_client};
@@ -95,12 +95,12 @@ pub(crate) struct Export {
     book: Arc<Book>,
     budget: Arc<TenantBudget>,
     /// How fast its sessions together are sent notices.
-    pace: Pace,
+    notices: NoticeLimiter,
     /// How fast each of its sessions may go.
-    session_speed: Arc<Speed>,
+    session_io: Arc<IoLimits>,
     /// How fast its sessions together may go.
-    speed: Arc<Speed>,
-    throttle: Arc<Throttle>,
+    io: Arc<IoLimits>,
+    limiter: Arc<SharedLimiter>,
     hooks: Hooks,
     /// What is borne of its backend's notices, and how often it is asked.
     patience: watch::Sender<Patience>,
@@ -134,10 +134,10 @@ impl Export {
     fn new(parts: Parts) -> Self {
         let Parts { settings, core, resizer, book, budget, metrics, resize_metrics, hooks, patience, end } = parts;
         let limits = settings.config.limits;
-        let (session_speed, speed) = (Speed::new(limits.session_io), Speed::new(limits.export_io));
-        let throttle = Throttle::new(Arc::clone(&speed));
+        let (session_io, io) = (IoLimits::new(limits.session_io), IoLimits::new(limits.export_io));
+        let limiter = SharedLimiter::new(Arc::clone(&io));
         let _open = Open::new(&metrics.open);
-        let pace = book.pace(limits.export_notices);
+        let notices = book.notice_limiter(limits.export_notices);
         let returns = Returns::default();
         Self {
             settings: RwLock::new(Arc::new(settings)),
@@ -145,10 +145,10 @@ impl Export {
             resizer,
             book,
             budget,
-            pace,
-            session_speed,
-            speed,
-            throttle,
+            notices,
+            session_io,
+            io,
+            limiter,
             hooks,
             patience,
             metrics,
@@ -216,14 +216,14 @@ impl Export {
     }
 
     /// How fast a new session is sent notices.
-    pub(crate) fn session_pace(&self) -> Pace {
-        self.book.pace(self.settings.read().config.limits.session_notices)
+    pub(crate) fn session_notices(&self) -> NoticeLimiter {
+        self.book.notice_limiter(self.settings.read().config.limits.session_notices)
     }
 
     /// Takes one notice out of a session's rate, the export's and the tenant's; an error says how long to wait.
-    pub(crate) fn take_notice(&self, session: &Pace) -> Result<(), Early> {
-        self.book.adjust_pace(session, self.settings.read().config.limits.session_notices);
-        self.book.take_notice(self.core.tenant(), session, &self.pace)
+    pub(crate) fn take_notice(&self, session: &NoticeLimiter) -> Result<(), RetryAfter> {
+        self.book.adjust_notices(session, self.settings.read().config.limits.session_notices);
+        self.book.take_notice(self.core.tenant(), session, &self.notices)
     }
 
     /// What a client with these verbs is offered about its size.
@@ -267,9 +267,9 @@ impl Export {
     }
 
     /// The bounds that a new session's requests pass: its own, the export's, the tenant's.
-    pub(crate) fn throttles(&self) -> impl Iterator<Item = Arc<Throttle>> {
-        let own = Throttle::new(Arc::clone(&self.session_speed));
-        [own, Arc::clone(&self.throttle), Arc::clone(self.budget.throttle())].into_iter()
+    pub(crate) fn limiters(&self) -> impl Iterator<Item = Arc<SharedLimiter>> {
+        let own = SharedLimiter::new(Arc::clone(&self.session_io));
+        [own, Arc::clone(&self.limiter), Arc::clone(self.budget.limiter())].into_iter()
     }
 
     /// What its tenant's sessions share.

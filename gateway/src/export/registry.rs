@@ -29,8 +29,9 @@ use crate::accounting::allowance::Allowances;
 use crate::accounting::cache::Notes;
 use crate::accounting::tenants::Book;
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
+use crate::limits::TenantBudget;
 use crate::net::Pool;
-use crate::session::{SessionTable, TenantBudget};
+use crate::session::SessionTable;
 use crate::shards::Shards;
 use crate::target::TargetParts;
 

@@ -17,6 +17,7 @@ use crate::accounting::account::{Clerk, Shows};
 use crate::accounting::meanwhile::Smaller;
 use crate::driver::{Driver, Healed, Qmp};
 use crate::hooks::Hooks;
+use crate::limits::TenantBudget;
 use crate::proto::Features;
 use crate::resize::Resizer;
 use crate::resize::coordinator::{Coordinator, Start};
@@ -24,7 +25,6 @@ use crate::resize::follow::{Patience, follow};
 use crate::resize::live_effects::LiveEffects;
 use crate::resize::watchers::{self, Told};
 use crate::resize::window::Opened;
-use crate::session::TenantBudget;
 use crate::target::{self, Core, ObserveSize, Shown};
 
 /// Why an export is not open.

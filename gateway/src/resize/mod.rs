@@ -14,7 +14,6 @@ mod grow;
 pub(crate) mod jobs;
 pub(crate) mod live_effects;
 pub(crate) mod openers;
-pub(crate) mod pace;
 pub(crate) mod rules;
 mod settle;
 mod shrink;

@@ -11,8 +11,6 @@ mod departure;
 mod fuzz;
 mod handshake;
 mod notify;
-mod pacer;
-mod permits;
 mod reply;
 mod resize;
 mod serve;
@@ -21,9 +19,7 @@ mod status;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
-mod throttle;
 mod transmission;
-mod turns;
 mod visitor;
 
 use std::sync::Arc;
@@ -39,22 +35,16 @@ use tokio::sync::Notify;
 
 #[doc(hidden)]
 pub(crate) use fuzz::{fuzz_requests, fuzz_seeds};
-pub(crate) use pacer::Pacer;
-pub(crate) use permits::TenantBudget;
 pub(crate) use serve::{Front, serve};
 pub(crate) use table::{SessionInfo, SessionTable};
-pub(crate) use throttle::{Speed, Throttle};
-pub(crate) use turns::Turns;
 
 use crate::export::Export;
+use crate::limits::{NoticeLimiter, Permits, Share};
 use crate::net::{Outbox, Peer, Released};
 use crate::proto::resize::Context;
 use crate::proto::{Cmd, ExportFlags, Framing};
-use crate::resize::pace::Pace;
 use crate::tls::PeerCertificate;
-use permits::Permits;
 use status::{Progress, SessionStatus};
-use turns::Share;
 
 /// What was agreed on with one client when it entered transmission.
 #[derive(Clone, Debug)]
@@ -99,7 +89,7 @@ pub(crate) struct Session {
     /// Its standing NOTIFY, if there is one.
     notify: Mutex<Option<notify::Standing>>,
     /// How fast it is sent notices.
-    pace: Pace,
+    notices: NoticeLimiter,
     /// How many NOTIFY requests there have been.
     notifies: AtomicU64,
     /// Set while a notice of its lies unwritten in the outgoing queue: the next one waits, and is merged.
@@ -218,7 +208,7 @@ impl Session {
         }
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if let Some(task) = &*self.task.lock() {
             task.wake_by_ref();
         }

@@ -16,13 +16,13 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::resize::ONE;
+use crate::limits::RetryAfter;
 use crate::net::Released;
 use crate::proto::reply::put_chunk;
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::put_resize;
 use crate::proto::{Chunk, ChunkFlags, Errno};
 use crate::request::Client;
-use crate::resize::pace::Early;
 
 /// The longest that a notice waits before it asks again: a rate may have been raised meanwhile.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -115,8 +115,8 @@ async fn stand(
         let now = Moment::from_elapsed(start.elapsed());
         let free = !session.unread.load(Ordering::Acquire);
         let wait = match notice.next(now) {
-            Poll::Send { .. } if free => match session.export.take_notice(&session.pace) {
-                Err(Early { limit, wait }) if !begun => {
+            Poll::Send { .. } if free => match session.export.take_notice(&session.notices) {
+                Err(RetryAfter { limit, wait }) if !begun => {
                     // Not even the first.
                     notice.end(End::Disconnected);
                     let why = format!("this session is at {limit}; try again in {}", Span(wait));
@@ -124,7 +124,7 @@ async fn stand(
                     ended = true;
                     break;
                 }
-                Err(Early { wait, .. }) => Some(Instant::now() + wait.min(ASK_AGAIN)),
+                Err(RetryAfter { wait, .. }) => Some(Instant::now() + wait.min(ASK_AGAIN)),
                 Ok(()) => {
                     begun = true;
                     if let Poll::Send { size, last } = notice.poll(now) {

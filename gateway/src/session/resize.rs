@@ -16,10 +16,10 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::Session;
-use super::permits::{ANSWER, CONTEXT};
 use super::shutdown::Shutdown;
 use super::status::SessionStatus;
 use super::transmission::{Step, Transmission};
+use crate::limits::{ANSWER, CONTEXT};
 use crate::net::Released;
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::{Context, ResizeRequest, Wish};

@@ -11,15 +11,13 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use super::handshake::{Entered, NoSession, negotiate};
-use super::permits::Permits;
 use super::shutdown::Shutdown;
 use super::status::{Progress, SessionStatus};
-use super::throttle::Turnstile;
 use super::transmission::{End, Transmission};
-use super::turns::Share;
 use super::visitor::Visitor;
 use super::{Session, SessionTable};
 use crate::export::Registry;
+use crate::limits::{Permits, RateGate, Share};
 use crate::listener::Handshake;
 use crate::net::{Outbox, Peer, Pool, Stream};
 use crate::proto::Inbox;
@@ -134,7 +132,7 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
         since: SystemTime::now(),
         told: AtomicU64::new(agreement.size),
         notify: Mutex::new(None),
-        pace: export.session_pace(),
+        notices: export.session_notices(),
         notifies: AtomicU64::new(0),
         unread: AtomicBool::new(false),
         read: Notify::new(),
@@ -167,8 +165,9 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     }
     drop(judged_by);
     let shutdown = Shutdown::new(front.drain.clone(), export.leaving());
-    let gate = Turnstile::new(export.throttles());
-    let transmission = Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), shutdown, gate);
+    let throttle = RateGate::new(export.limiters());
+    let transmission =
+        Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), shutdown, throttle);
     let end = transmission.run().await;
     guard.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);

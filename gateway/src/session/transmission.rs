@@ -17,11 +17,9 @@ use tokio::time::{Instant, Sleep};
 use super::Session;
 use super::admit::{Rules, Verdict, admit, narrow, too_long};
 use super::departure::Looks;
-use super::pacer::ACTIVE;
-use super::permits::{ANSWER, CONTEXT, EXTENT};
 use super::shutdown::{Order, Shutdown};
 use super::status::SessionStatus;
-use super::throttle::Turnstile;
+use crate::limits::{ACTIVE, ANSWER, CONTEXT, EXTENT, RateGate};
 use crate::net::{FarEnd, Pool, ReadHalf, Released};
 use crate::proto::request::{BadRequestMagic, EXTENDED_REQUEST, RequestHeader};
 use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
@@ -107,10 +105,10 @@ pub(super) struct Transmission {
     draining: bool,
     /// While the gateway closes the session: when its client has to have read what was written so far.
     pub(super) patience: Option<Pin<Box<Sleep>>>,
-    gate: Turnstile,
+    throttle: RateGate,
     /// While it does not read: whether its client is still there.
     pub(super) looks: Looks,
-    /// Ends when the request at the gate may ask again.
+    /// Ends when the request that waits for its rate may ask again.
     turn: Option<Pin<Box<Sleep>>>,
 }
 
@@ -121,11 +119,11 @@ impl Transmission {
         inbox: Inbox,
         pool: Arc<Pool>,
         shutdown: Shutdown,
-        gate: Turnstile,
+        throttle: RateGate,
     ) -> Self {
         let draining = shutdown.is_ordered();
         Self {
-            gate,
+            throttle,
             turn: None,
             looks: Looks::default(),
             session,
@@ -285,7 +283,7 @@ impl Transmission {
                     Err(bad) => self.step = Step::Closing(bad.into()),
                 },
                 Step::Turn(header, flags, only) => {
-                    if let Err(until) = self.gate.pass(header.command, charge(&header)) {
+                    if let Err(until) = self.throttle.pass(header.command, charge(&header)) {
                         self.session.share.waits(queued(&header, self.inbox.received()));
                         self.step = Step::Turn(header, flags, only);
                         return Pause::Turn(until);

@@ -18,9 +18,9 @@ use super::{Facts, Lanes, Presence, Purpose, Target, Waiting, bridge, ceiling, l
 use crate::driver::BackendSnapshot;
 use crate::embedded::DiskError;
 use crate::lane::Look;
+use crate::limits::Turns;
 use crate::proto::{Cmd, CmdFlags, Cookie, Payload};
 use crate::request::{Finished, Heard, Job, Outcome, Request, Ticket};
-use crate::session::Turns;
 use crate::shards::Shard;
 
 /// The inside of one open export.

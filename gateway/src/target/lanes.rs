@@ -15,9 +15,9 @@ use super::second::Second;
 use super::{Facts, Pending, Presence, Purpose, Target, lost};
 use crate::fence::Marks;
 use crate::lane::{Dialer, Durability, Lane, LateWrites, Look};
+use crate::limits::Turns;
 use crate::proto::{Cmd, CmdFlags, Cookie, ExportFlags, Features, Framing, Payload};
 use crate::request::{Finished, Job, Outcome, Request};
-use crate::session::Turns;
 use crate::shards::Shard;
 
 /// Connections to one NBD server's export.

@@ -1,13 +1,14 @@
-//! How fast requests may go: each waits its turn before it takes any permit, and none is refused for coming too soon.
+//! Limits the rate of requests: each request waits before it takes any permit, and none is refused because it came too soon.
 //!
-//! Three bounds in a row, the session's own, the export's, the tenant's. A session has one request at a time that waits, and
-//! whoever asks first goes first: so sessions that share a bound take turns, however deep one's queue is. In any time `t` a
-//! bound lets through at most its burst, its rate times `t`, and one request for each session.
+//! A request passes three limiters in a row: its session's, its export's, its tenant's. Only one request of a session waits at
+//! a time, and the first to ask is the first to go: so sessions that share a limiter take turns, however many requests one of
+//! them has queued. In any time `t` a limiter lets through at most its burst, its rate times `t`, and one request for each
+//! session.
 //!
-//! Whose time it is is known without a lock where there is no bound, which is the ordinary case.
+//! Without a limit, which is the usual case, no lock is taken.
 //!
-//! A bound can be changed while sessions pass it ([`Speed::set`]): what they owe they go on owing, and one that waits goes
-//! as soon as what was asked for before the change is paid off at the new rate.
+//! A limit can be changed while sessions pass it ([`IoLimits::set`]): what they owe they still owe, and a request that waits
+//! goes as soon as what was asked for before the change is paid off at the new rate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,15 +25,15 @@ use crate::proto::Cmd;
 /// The longest that a request waits before it asks again: a change of the rate may have made its turn come sooner.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How fast, for all throttles that it is the speed of.
+/// The rates of all limiters that share them.
 #[derive(Debug)]
-pub(crate) struct Speed {
-    /// Even: no bound. Another number after each change.
+pub(crate) struct IoLimits {
+    /// Even: no limit. Another number after each change.
     version: AtomicU64,
     rates: Mutex<IoRates>,
 }
 
-impl Speed {
+impl IoLimits {
     /// These rates.
     pub(crate) fn new(rates: IoRates) -> Arc<Self> {
         Arc::new(Self { version: AtomicU64::new(u64::from(rates.any())), rates: Mutex::new(rates) })
@@ -48,23 +49,23 @@ impl Speed {
         }
     }
 
-    /// The version; None: no bound.
+    /// The version; None: no limit.
     fn bounded(&self) -> Option<u64> {
         Some(self.version.load(Ordering::Acquire)).filter(|version| version & 1 == 1)
     }
 }
 
-/// One bound on reading and writing.
+/// Limits reading and writing for all who share it.
 #[derive(Debug)]
-pub(crate) struct Throttle {
+pub(crate) struct SharedLimiter {
     start: Instant,
-    speed: Arc<Speed>,
+    limits: Arc<IoLimits>,
     limiters: Mutex<Limiters>,
 }
 
 #[derive(Debug, Default)]
 struct Limiters {
-    /// Of the speed that they have.
+    /// Of the limits that they keep to.
     version: u64,
     requests: Option<Limiter>,
     reads: Option<Limiter>,
@@ -75,11 +76,11 @@ struct Limiters {
 }
 
 impl Limiters {
-    fn keep_to(&mut self, speed: &Speed, version: u64, now: Moment) {
+    fn keep_to(&mut self, limits: &IoLimits, version: u64, now: Moment) {
         if self.version == version {
             return;
         }
-        let rates = *speed.rates.lock();
+        let rates = *limits.rates.lock();
         self.version = version;
         adjust(&mut self.requests, rates.requests, now);
         adjust(&mut self.reads, rates.reads, now);
@@ -103,21 +104,21 @@ impl Limiters {
     }
 }
 
-impl Throttle {
-    /// A bound of that speed.
-    pub(crate) fn new(speed: Arc<Speed>) -> Arc<Self> {
-        Arc::new(Self { start: Instant::now(), speed, limiters: Mutex::default() })
+impl SharedLimiter {
+    /// With these limits.
+    pub(crate) fn new(limits: Arc<IoLimits>) -> Arc<Self> {
+        Arc::new(Self { start: Instant::now(), limits, limiters: Mutex::default() })
     }
 
     /// Takes a turn for a request with so many payload bytes; `None`: it may go at once, else from then on.
     fn turn(&self, command: Cmd, bytes: u64) -> Option<Instant> {
-        let version = self.speed.bounded()?;
+        let version = self.limits.bounded()?;
         self.last(version, command, bytes, |limiter, now, cost| limiter.reserve(now, cost))
     }
 
     /// When a request that has taken its turn may go, if that is sooner than it was told. `None`: at once.
     fn sooner(&self, told: Instant, command: Cmd, bytes: u64) -> Option<Instant> {
-        let version = self.speed.bounded()?;
+        let version = self.limits.bounded()?;
         self.last(version, command, bytes, |limiter, now, _| limiter.clear_at(now)).map(|clear| clear.min(told))
     }
 
@@ -130,44 +131,45 @@ impl Throttle {
     ) -> Option<Instant> {
         let now = Moment::from_elapsed(self.start.elapsed());
         let mut limiters = self.limiters.lock();
-        limiters.keep_to(&self.speed, version, now);
+        limiters.keep_to(&self.limits, version, now);
         let last = limiters.of(command, bytes).map(|(limiter, cost)| turn(limiter, now, cost)).max()?;
         (last > now).then(|| Instant::now() + last.since(now))
     }
 }
 
-/// The bounds of one session, and how far its request at the door has come through them.
+/// The limiters of one session, and how many of them its next request has passed.
 #[derive(Debug, Default)]
-pub(super) struct Turnstile {
-    bounds: Vec<Arc<Throttle>>,
+pub(crate) struct RateGate {
+    limiters: Vec<Arc<SharedLimiter>>,
     passed: usize,
     until: Option<Instant>,
 }
 
-impl Turnstile {
+impl RateGate {
     /// Through these, in this order.
-    pub(super) fn new(bounds: impl IntoIterator<Item = Arc<Throttle>>) -> Self {
-        Self { bounds: bounds.into_iter().collect(), ..Self::default() }
+    pub(crate) fn new(limiters: impl IntoIterator<Item = Arc<SharedLimiter>>) -> Self {
+        Self { limiters: limiters.into_iter().collect(), ..Self::default() }
     }
 
-    /// Lets the request at the door pass, or says when to ask again for the same one.
-    pub(super) fn pass(&mut self, command: Cmd, bytes: u64) -> Result<(), Instant> {
+    /// Lets the next request pass, or says when to ask again for the same one.
+    pub(crate) fn pass(&mut self, command: Cmd, bytes: u64) -> Result<(), Instant> {
         loop {
             if let Some(told) = self.until {
-                let before = self.passed.checked_sub(1).and_then(|before| self.bounds.get(before));
+                let before = self.passed.checked_sub(1).and_then(|before| self.limiters.get(before));
                 let now = Instant::now();
-                let until = if told > now { before.and_then(|bound| bound.sooner(told, command, bytes)) } else { None };
+                let until =
+                    if told > now { before.and_then(|limiter| limiter.sooner(told, command, bytes)) } else { None };
                 self.until = until.filter(|until| *until > now);
                 if let Some(until) = self.until {
                     return Err(until.min(now + ASK_AGAIN));
                 }
             }
-            let Some(bound) = self.bounds.get(self.passed) else {
+            let Some(limiter) = self.limiters.get(self.passed) else {
                 self.passed = 0;
                 return Ok(());
             };
             self.passed += 1;
-            self.until = bound.turn(command, bytes);
+            self.until = limiter.turn(command, bytes);
         }
     }
 }
@@ -183,12 +185,12 @@ mod tests {
         Some(Rate::new(amount, Duration::from_secs(1), burst, Oversize::Borrow).unwrap())
     }
 
-    fn bound(rates: IoRates) -> Arc<Throttle> {
-        Throttle::new(Speed::new(rates))
+    fn bound(rates: IoRates) -> Arc<SharedLimiter> {
+        SharedLimiter::new(IoLimits::new(rates))
     }
 
     /// Passes as often as it can for so long; how often that was.
-    async fn pass_for(gate: &mut Turnstile, command: Cmd, bytes: u64, time: Duration) -> u64 {
+    async fn pass_for(gate: &mut RateGate, command: Cmd, bytes: u64, time: Duration) -> u64 {
         let end = Instant::now() + time;
         let mut passed = 0;
         loop {
@@ -202,7 +204,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_session_goes_at_its_rate_and_no_faster() {
-        let mut gate = Turnstile::new([bound(IoRates { requests: per_second(7, 1), ..IoRates::NONE })]);
+        let mut gate = RateGate::new([bound(IoRates { requests: per_second(7, 1), ..IoRates::NONE })]);
         let passed = pass_for(&mut gate, Cmd::FLUSH, 0, Duration::from_secs(100)).await;
         assert!((700..=702).contains(&passed), "{passed}");
     }
@@ -210,7 +212,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn reads_and_writes_are_counted_apart_and_together() {
         let rates = IoRates { writes: per_second(10, 1), bytes: per_second(1 << 20, 1), ..IoRates::NONE };
-        let mut gate = Turnstile::new([bound(rates)]);
+        let mut gate = RateGate::new([bound(rates)]);
         let minute = Duration::from_secs(60);
         let trims = pass_for(&mut gate, Cmd::TRIM, 0, minute).await;
         assert!((600..=602).contains(&trims), "{trims}");
@@ -223,7 +225,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_larger_than_the_burst_passes_and_is_paid_off() {
-        let mut gate = Turnstile::new([bound(IoRates { bytes: per_second(1000, 1), ..IoRates::NONE })]);
+        let mut gate = RateGate::new([bound(IoRates { bytes: per_second(1000, 1), ..IoRates::NONE })]);
         assert_eq!(gate.pass(Cmd::WRITE, 5000), Ok(()));
         let since = Instant::now();
         while let Err(until) = gate.pass(Cmd::WRITE, 1) {
@@ -237,7 +239,7 @@ mod tests {
     async fn sessions_of_one_tenant_take_turns() {
         let tenant = bound(IoRates { requests: per_second(100, 10), ..IoRates::NONE });
         let sessions = (0..4).map(|_| {
-            let mut gate = Turnstile::new([Arc::clone(&tenant)]);
+            let mut gate = RateGate::new([Arc::clone(&tenant)]);
             tokio::spawn(async move { pass_for(&mut gate, Cmd::READ, 0, Duration::from_secs(60)).await })
         });
         let mut all = Vec::new();
@@ -252,8 +254,8 @@ mod tests {
         let tenant = bound(IoRates { requests: per_second(100, 1), ..IoRates::NONE });
         let own = bound(IoRates { requests: per_second(1, 1), ..IoRates::NONE });
         let minute = Duration::from_secs(60);
-        let mut slow = Turnstile::new([own, Arc::clone(&tenant)]);
-        let mut fast = Turnstile::new([tenant]);
+        let mut slow = RateGate::new([own, Arc::clone(&tenant)]);
+        let mut fast = RateGate::new([tenant]);
         let slow = tokio::spawn(async move { pass_for(&mut slow, Cmd::READ, 0, minute).await });
         let fast = pass_for(&mut fast, Cmd::READ, 0, minute).await;
         assert!((59..=62).contains(&slow.await.unwrap()));
@@ -262,18 +264,18 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_bound_nothing_waits() {
-        let mut gate = Turnstile::new([bound(IoRates::NONE)]);
+        let mut gate = RateGate::new([bound(IoRates::NONE)]);
         assert_eq!(gate.pass(Cmd::WRITE, u64::MAX), Ok(()));
-        assert_eq!(Turnstile::default().pass(Cmd::WRITE, u64::MAX), Ok(()));
+        assert_eq!(RateGate::default().pass(Cmd::WRITE, u64::MAX), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_bound_is_changed_under_those_who_pass_it_and_gives_them_no_burst() {
-        let speed = Speed::new(IoRates::NONE);
-        let mut gate = Turnstile::new([Throttle::new(Arc::clone(&speed))]);
+        let limits = IoLimits::new(IoRates::NONE);
+        let mut gate = RateGate::new([SharedLimiter::new(Arc::clone(&limits))]);
         let minute = Duration::from_secs(60);
         assert_eq!(gate.pass(Cmd::READ, 1 << 40), Ok(()));
-        let set = |amount, burst| speed.set(IoRates { requests: per_second(amount, burst), ..IoRates::NONE });
+        let set = |amount, burst| limits.set(IoRates { requests: per_second(amount, burst), ..IoRates::NONE });
         set(10, 5);
         let passed = pass_for(&mut gate, Cmd::READ, 0, minute).await;
         assert!((604..=606).contains(&passed), "{passed}");
@@ -286,22 +288,22 @@ mod tests {
         set(100, 100);
         let passed = pass_for(&mut gate, Cmd::READ, 0, minute).await;
         assert!((5999..=6001).contains(&passed), "{passed}");
-        speed.set(IoRates::NONE);
+        limits.set(IoRates::NONE);
         assert_eq!((0..10_000).filter(|_| gate.pass(Cmd::READ, 0).is_ok()).count(), 10_000);
     }
 
     /// It had slept until the moment that it was first told.
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_at_a_slow_rate_goes_soon_after_it_is_raised() {
-        let speed = Speed::new(IoRates { bytes: per_second(1, 1), ..IoRates::NONE });
-        let mut gate = Turnstile::new([Throttle::new(Arc::clone(&speed))]);
+        let limits = IoLimits::new(IoRates { bytes: per_second(1, 1), ..IoRates::NONE });
+        let mut gate = RateGate::new([SharedLimiter::new(Arc::clone(&limits))]);
         assert_eq!(gate.pass(Cmd::WRITE, 3600), Ok(()));
         let mut waits = |seconds: u64| {
             let until = gate.pass(Cmd::WRITE, 1);
             assert!(until.is_ok() == (seconds == 0), "{until:?}");
         };
         waits(3600);
-        speed.set(IoRates { bytes: per_second(1000, 1), ..IoRates::NONE });
+        limits.set(IoRates { bytes: per_second(1000, 1), ..IoRates::NONE });
         waits(4);
         tokio::time::advance(Duration::from_secs(3)).await;
         waits(1);

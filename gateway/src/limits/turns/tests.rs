@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 
 use super::*;
-use crate::session::pacer::{ACTIVE, FLOOR, WAITS};
+use crate::limits::pacer::{ACTIVE, FLOOR, WAITS};
 
 /// A session that has requests to send whenever it may.
 struct Client {

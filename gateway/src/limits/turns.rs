@@ -28,7 +28,7 @@ const LIGHT: u32 = 2;
 
 /// What the sessions of one lane share.
 #[derive(Debug)]
-pub struct Turns {
+pub(crate) struct Turns {
     pacer: Arc<Pacer>,
     /// Requests of heavy sessions in flight in the upper 24 bits, their payload bytes in the lower 40.
     in_flight: AtomicU64,
@@ -59,7 +59,7 @@ struct Turn {
 
 impl Turns {
     /// For a lane on the shard of this pacer.
-    pub fn new(pacer: Arc<Pacer>) -> Arc<Self> {
+    pub(crate) fn new(pacer: Arc<Pacer>) -> Arc<Self> {
         Arc::new(Self { pacer, in_flight: AtomicU64::new(0), busy: AtomicBool::new(false), queue: Mutex::default() })
     }
 
@@ -146,7 +146,7 @@ impl Turns {
 
 /// One session's part in the turns of its lane.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     session: u64,
     turns: Option<Arc<Turns>>,
     /// Weights.
@@ -165,14 +165,14 @@ fn weight(bytes: u64) -> u32 {
 
 impl Share {
     /// Of a session without a lane: nothing.
-    pub(super) fn new(session: u64, turns: Option<Arc<Turns>>) -> Self {
+    pub(crate) fn new(session: u64, turns: Option<Arc<Turns>>) -> Self {
         let (in_flight, peak, light) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
         Self { session, turns, in_flight, peak, light, latency: Latency::default() }
     }
 
     /// Whether its next request may go, which at least `queued` others follow; if not, its task is woken when it may,
     /// and asks again after `ACTIVE`: by then no light session may be left. Only that task asks.
-    pub(super) fn admits(
+    pub(crate) fn admits(
         &self,
         bytes: u64,
         queued: impl FnOnce() -> usize,
@@ -196,7 +196,7 @@ impl Share {
 
     /// Its next request has to wait, and at least `queued` others behind it: what it has in flight now says how it is
     /// limited, not what it wants.
-    pub(super) fn waits(&self, queued: usize) {
+    pub(crate) fn waits(&self, queued: usize) {
         let queued = u32::try_from(queued).unwrap_or(u32::MAX);
         let wanted = self.in_flight.load(Ordering::Relaxed).saturating_add(queued).saturating_add(1);
         self.peak.fetch_max(wanted, Ordering::Relaxed);
@@ -217,7 +217,7 @@ impl Share {
     }
 
     /// A request goes.
-    pub(super) fn sent(&self, bytes: u64, now: Instant) -> Counts {
+    pub(crate) fn sent(&self, bytes: u64, now: Instant) -> Counts {
         let Some(turns) = &self.turns else { return Counts::Nothing };
         let peak = self.next_peak(bytes);
         self.peak.store(peak, Ordering::Relaxed);
@@ -233,7 +233,7 @@ impl Share {
     }
 
     /// A request was answered after `took`.
-    pub(super) fn answered(&self, counts: Counts, bytes: u64, took: Duration, now: Instant) {
+    pub(crate) fn answered(&self, counts: Counts, bytes: u64, took: Duration, now: Instant) {
         let Some(turns) = &self.turns else { return };
         match counts {
             Counts::Nothing => return,
@@ -253,14 +253,14 @@ impl Share {
     }
 
     /// All that was whole in its buffer is sent: its turn is over.
-    pub(super) fn rests(&self) {
+    pub(crate) fn rests(&self) {
         if let Some(turns) = &self.turns {
             turns.rests(self.session, false);
         }
     }
 
     /// It reads no further.
-    pub(super) fn leaves(&self) {
+    pub(crate) fn leaves(&self) {
         if let Some(turns) = &self.turns {
             turns.rests(self.session, true);
         }

@@ -14,24 +14,25 @@ use std::sync::{Arc, Weak};
 use nbd_gateway_config::IoRates;
 use parking_lot::Mutex;
 
-use super::{Session, Speed, Throttle};
+use super::{IoLimits, SharedLimiter};
 use crate::net::Released;
+use crate::session::Session;
 
 /// Bytes that every request takes beside its payload: the headers of its reply, the gateway's notes about it, and an
 /// error's sentence.
-pub(super) const ANSWER: u64 = 512;
+pub(crate) const ANSWER: u64 = 512;
 /// Bytes that a BLOCK_STATUS takes for each context that it asks about: the chunk's header and one extent.
-pub(super) const CONTEXT: u64 = 128;
+pub(crate) const CONTEXT: u64 = 128;
 /// The longest payload of all, in bytes, whatever the session may hold: what libnbd takes for the most too.
 const LONGEST: u64 = 64 << 20;
 /// Bytes of one extent.
-pub(super) const EXTENT: u64 = 16;
+pub(crate) const EXTENT: u64 = 16;
 
 /// The payload bytes that the sessions of one tenant hold in flight beyond each one's own share.
 #[derive(Debug)]
 pub(crate) struct TenantBudget {
-    speed: Arc<Speed>,
-    throttle: Arc<Throttle>,
+    io: Arc<IoLimits>,
+    limiter: Arc<SharedLimiter>,
     /// Whether more is held than the limit: by sessions that are gone, with requests that their server has not answered.
     overfull: AtomicBool,
     state: Mutex<BudgetState>,
@@ -47,23 +48,23 @@ struct BudgetState {
 impl TenantBudget {
     /// At most `limit` bytes in flight, at this rate.
     pub(crate) fn new(limit: u64, io: IoRates) -> Arc<Self> {
-        let speed = Speed::new(io);
+        let io = IoLimits::new(io);
         let state = BudgetState { limit, used: 0, waiting: VecDeque::new() };
-        let throttle = Throttle::new(Arc::clone(&speed));
-        Arc::new(Self { throttle, speed, overfull: AtomicBool::new(false), state: Mutex::new(state) })
+        let limiter = SharedLimiter::new(Arc::clone(&io));
+        Arc::new(Self { limiter, io, overfull: AtomicBool::new(false), state: Mutex::new(state) })
     }
 
     /// At most so many from now on, at that rate. What is in flight beyond a lower limit is finished first.
     pub(crate) fn adjust(&self, limit: u64, io: IoRates) {
-        self.speed.set(io);
+        self.io.set(io);
         self.state.lock().limit = limit;
         // Whoever waits may have room now.
         self.give(0);
     }
 
     /// How fast its sessions together may go.
-    pub(crate) const fn throttle(&self) -> &Arc<Throttle> {
-        &self.throttle
+    pub(crate) const fn limiter(&self) -> &Arc<SharedLimiter> {
+        &self.limiter
     }
 
     /// The most bytes in flight.
@@ -127,7 +128,7 @@ struct Held {
 
 /// What one session holds.
 #[derive(Debug)]
-pub(super) struct Permits {
+pub(crate) struct Permits {
     requests: u32,
     bytes: u64,
     /// The longest payload that always has room, when it is alone.
@@ -141,7 +142,7 @@ pub(super) struct Permits {
 impl Permits {
     /// At most `requests` and `bytes` in flight, and [`ANSWER`] for each request. The first `share` bytes are the session's
     /// own, and so is what the answers take.
-    pub(super) fn new(requests: u32, bytes: u64, share: u64, tenant: Arc<TenantBudget>) -> Self {
+    pub(crate) fn new(requests: u32, bytes: u64, share: u64, tenant: Arc<TenantBudget>) -> Self {
         let answers = ANSWER * u64::from(requests);
         let (largest, longest) = (share, bytes.min(LONGEST).max(share));
         let (bytes, share) = (bytes.saturating_add(answers), share.saturating_add(answers));
@@ -150,7 +151,7 @@ impl Permits {
 
     /// The longest payload that can be let through, asked for one of `length`: the session's share and, where that is
     /// shorter, as much as the session and its tenant may ever hold. Whatever is longer would wait forever.
-    pub(super) fn longest(&self, length: u64) -> u64 {
+    pub(crate) fn longest(&self, length: u64) -> u64 {
         if length <= self.largest {
             return self.largest;
         }
@@ -159,7 +160,7 @@ impl Permits {
 
     /// Takes one request and its bytes, or remembers to wake the session's task when there may be room.
     /// A request larger than all the session may hold is let through alone: admission has refused what is too large.
-    pub(super) fn take(&self, bytes: u64, session: &Arc<Session>) -> bool {
+    pub(crate) fn take(&self, bytes: u64, session: &Arc<Session>) -> bool {
         let mut held = self.held.lock();
         let total = held.bytes.saturating_add(bytes);
         if held.requests >= self.requests || (total > self.bytes && held.requests > 0) {
@@ -179,7 +180,7 @@ impl Permits {
 
     /// Takes up to `wish` bytes more for a request that has just been let through; how many. At most half of what the
     /// session and its tenant have left, so that the requests after it find some too. Never waits.
-    pub(super) fn take_more(&self, wish: u64) -> u64 {
+    pub(crate) fn take_more(&self, wish: u64) -> u64 {
         let mut held = self.held.lock();
         let wish = wish.min(self.bytes.saturating_sub(held.bytes) / 2);
         let of_tenant = (held.bytes + wish).saturating_sub(held.share).saturating_sub(held.of_tenant);
@@ -191,7 +192,7 @@ impl Permits {
     }
 
     /// Gives back; whether the session's task waits for that.
-    pub(super) fn release(&self, released: Released) -> bool {
+    pub(crate) fn release(&self, released: Released) -> bool {
         let (give, waiting) = {
             let mut held = self.held.lock();
             held.requests = held.requests.saturating_sub(released.requests);
@@ -210,7 +211,7 @@ impl Permits {
 
     /// The session is gone: what it holds from now on, until its requests are answered, is its tenant's. So clients that
     /// come, leave requests behind and come again hold no more than the tenant may, and one share for each that is there.
-    pub(super) fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         let own = {
             let mut held = self.held.lock();
             let own = held.bytes.saturating_sub(held.of_tenant);
@@ -223,12 +224,12 @@ impl Permits {
     }
 
     /// How many requests have been answered: their replies are with the kernel.
-    pub(super) fn answered(&self) -> u64 {
+    pub(crate) fn answered(&self) -> u64 {
         self.held.lock().answered
     }
 
     /// Whether nothing is in flight: every reply is with the kernel. If not, the session's task is woken at each release.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         let mut held = self.held.lock();
         held.waiting = held.requests > 0;
         held.requests == 0

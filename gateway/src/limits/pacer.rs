@@ -11,20 +11,20 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The least window, in requests.
-pub(super) const FLOOR: u32 = 4;
+pub(crate) const FLOOR: u32 = 4;
 
 /// The largest window, in requests: far more than a session may have in flight.
 const CEILING: u32 = 1 << 16;
 
 /// The bytes of the window for each of its requests.
-pub(super) const BYTES: u64 = 16 << 10;
+pub(crate) const BYTES: u64 = 16 << 10;
 
 /// How long a light session counts as active after its last answer; also how often a session that waits for its turn asks
 /// whether it still has to.
-pub(super) const ACTIVE: Duration = Duration::from_millis(100);
+pub(crate) const ACTIVE: Duration = Duration::from_millis(100);
 
 /// How long it counts as active while it waits for an answer: a server that hangs limits others no longer.
-pub(super) const WAITS: Duration = Duration::from_secs(5);
+pub(crate) const WAITS: Duration = Duration::from_secs(5);
 
 /// How many answers of light sessions it takes to learn their latency at the least window.
 const LEARNED: u32 = 64;
@@ -40,7 +40,7 @@ const LEARN_NEXT: Duration = Duration::from_secs(1);
 
 /// The window of one shard.
 #[derive(Debug)]
-pub struct Pacer {
+pub(crate) struct Pacer {
     begin: Instant,
     /// Requests of light sessions in flight.
     in_flight: AtomicU32,
@@ -83,13 +83,13 @@ impl Default for Pacer {
 
 impl Pacer {
     /// Requests and bytes.
-    pub(super) fn window(&self) -> (u32, u64) {
+    pub(crate) fn window(&self) -> (u32, u64) {
         let window = self.window.load(Ordering::Relaxed);
         (window, u64::from(window) * BYTES)
     }
 
     /// Whether a light session is active, other than this one, which was light until now.
-    pub(super) fn limits(&self, session: u64) -> bool {
+    pub(crate) fn limits(&self, session: u64) -> bool {
         if !self.recent.load(Ordering::Relaxed) {
             return false;
         }
@@ -111,19 +111,19 @@ impl Pacer {
         millis(now.saturating_duration_since(self.begin)).saturating_add(1)
     }
 
-    pub(super) fn sent(&self, now: Instant) {
+    pub(crate) fn sent(&self, now: Instant) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.sent.store(self.millis(now), Ordering::Relaxed);
         self.recent.store(true, Ordering::Relaxed);
     }
 
     /// Takes so many off that turned out to be a heavy session's.
-    pub(super) fn withdraw(&self, requests: u32) {
+    pub(crate) fn withdraw(&self, requests: u32) {
         self.in_flight.fetch_sub(requests, Ordering::Relaxed);
     }
 
     /// A request of a light session was answered after `took`.
-    pub(super) fn answered(&self, session: u64, took: Duration, now: Instant, latency: &Latency) {
+    pub(crate) fn answered(&self, session: u64, took: Duration, now: Instant, latency: &Latency) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.answered.store(self.millis(now), Ordering::Relaxed);
         self.last.store(session, Ordering::Relaxed);
@@ -161,7 +161,7 @@ fn millis(time: Duration) -> u64 {
 
 /// The median latency of a light session at the least window, in nanoseconds; 0: not known.
 #[derive(Debug, Default)]
-pub(super) struct Latency {
+pub(crate) struct Latency {
     known: AtomicU64,
     /// What is being learned.
     next: AtomicU64,

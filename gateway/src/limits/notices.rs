@@ -1,5 +1,5 @@
-//! How fast notices of a new size go to clients: a session's own rate, its export's, its tenant's. A notice passes all
-//! three or takes nothing of any; whoever is too soon is told when to come again, and its changes are merged until then.
+//! Limits the rate of notices of a new size: a session's own rate, its export's, its tenant's. A notice passes all three or
+//! takes nothing of any; one that comes too soon gets a [`RetryAfter`], and changes are merged until then.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use nbd_gateway_policy::rate::{Full, Limiter, Rate, adjust, take_all};
 use nbd_gateway_policy::types::Moment;
 use parking_lot::Mutex;
 
-/// One rate, or none; several may wait for it.
+/// One rate of notices, or none; several sessions may share it.
 #[derive(Debug, Default)]
-pub(crate) struct Pace(Mutex<Option<Limiter>>);
+pub(crate) struct NoticeLimiter(Mutex<Option<Limiter>>);
 
 /// A notice that is too soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Early {
-    /// Which rate has room last.
+pub(crate) struct RetryAfter {
+    /// The rate that has room last.
     pub limit: &'static str,
-    /// After how long it has.
+    /// The time until it has.
     pub wait: Duration,
 }
 
-impl Pace {
+impl NoticeLimiter {
     /// With its whole burst at `now`.
     pub(crate) fn new(rate: Option<Rate>, now: Moment) -> Self {
         Self(Mutex::new(rate.map(|rate| Limiter::new(rate, now))))
@@ -36,7 +36,12 @@ impl Pace {
 }
 
 /// Lets one notice pass the session's, the export's and the tenant's rate, or none of them.
-pub(crate) fn pass(session: &Pace, export: &Pace, tenant: Option<&mut Limiter>, now: Moment) -> Result<(), Early> {
+pub(crate) fn pass(
+    session: &NoticeLimiter,
+    export: &NoticeLimiter,
+    tenant: Option<&mut Limiter>,
+    now: Moment,
+) -> Result<(), RetryAfter> {
     // A session's before an export's, always: nobody waits for each other.
     let (mut session, mut export) = (session.0.lock(), export.0.lock());
     let named = [
@@ -44,7 +49,7 @@ pub(crate) fn pass(session: &Pace, export: &Pace, tenant: Option<&mut Limiter>, 
         ("its export's notice-rate", export.as_mut()),
         ("its tenant's notice-rate", tenant),
     ];
-    let mut late: Option<Early> = None;
+    let mut late: Option<RetryAfter> = None;
     let mut limiters = Vec::with_capacity(named.len());
     for (limit, limiter) in named.into_iter().filter_map(|(limit, limiter)| Some((limit, limiter?))) {
         let wait = match limiter.check(now, 1) {
@@ -53,14 +58,14 @@ pub(crate) fn pass(session: &Pace, export: &Pace, tenant: Option<&mut Limiter>, 
             Err(Full::Never) => Some(Duration::MAX),
         };
         if let Some(wait) = wait.filter(|wait| late.is_none_or(|late| late.wait < *wait)) {
-            late = Some(Early { limit, wait });
+            late = Some(RetryAfter { limit, wait });
         }
         limiters.push(limiter);
     }
     match late {
         Some(late) => Err(late),
         // Each of them has just been asked.
-        None => take_all(&mut limiters, now, 1).map_err(|_| Early { limit: "a notice-rate", wait: Duration::MAX }),
+        None => take_all(&mut limiters, now, 1).map_err(|_| RetryAfter { limit: "a notice-rate", wait: Duration::MAX }),
     }
 }
 
@@ -80,12 +85,15 @@ mod tests {
 
     #[test]
     fn the_slowest_of_the_three_decides_and_the_others_lose_nothing_by_that() {
-        let (session, other, unbounded) =
-            (Pace::new(Some(rate(1, 1)), at(0)), Pace::new(Some(rate(1, 1)), at(0)), Pace::default());
-        let export = Pace::new(Some(rate(2, 4)), at(0));
+        let (session, other, unbounded) = (
+            NoticeLimiter::new(Some(rate(1, 1)), at(0)),
+            NoticeLimiter::new(Some(rate(1, 1)), at(0)),
+            NoticeLimiter::default(),
+        );
+        let export = NoticeLimiter::new(Some(rate(2, 4)), at(0));
         let mut tenant = Limiter::new(rate(4, 100), at(0));
-        let mut go = |session: &Pace, now| pass(session, &export, Some(&mut tenant), at(now));
-        let early = |limit, millis| Err(Early { limit, wait: Duration::from_millis(millis) });
+        let mut go = |session: &NoticeLimiter, now| pass(session, &export, Some(&mut tenant), at(now));
+        let early = |limit, millis| Err(RetryAfter { limit, wait: Duration::from_millis(millis) });
         assert_eq!(go(&session, 0), Ok(()));
         assert_eq!(go(&session, 0), early("its session-notice-rate", 1000));
         assert_eq!(go(&other, 0), Ok(()), "another session has a rate of its own");
@@ -98,7 +106,7 @@ mod tests {
 
     #[test]
     fn without_rates_everything_passes() {
-        let (session, export) = (Pace::default(), Pace::default());
+        let (session, export) = (NoticeLimiter::default(), NoticeLimiter::default());
         assert!((0..1000).all(|_| pass(&session, &export, None, at(0)).is_ok()));
     }
 }
