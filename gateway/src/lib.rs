@@ -210,7 +210,7 @@
 //! 2. an export's orphans, then its lane's table or its exclusive ranges;
 //! 3. a lane's table, then the incoming half of its outbox, or the export's late writes;
 //! 4. an outbox's writer, then its incoming half, or its stream's TLS connection; who reads takes that one alone;
-//! 5. a session's permits, then its tenant's budget;
+//! 5. a session's permits, then its tenant's budget, then the waker of the session that is to wait for bytes;
 //! 6. a lane's queue of turns, then the waker of the session that is to wait in it;
 //! 7. what is in force (the registry's), then its map of exports, then an export's settings.
 //!

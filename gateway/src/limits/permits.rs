@@ -7,16 +7,15 @@
 //! `budget + sessions * share`. What a session leaves behind when its client has gone comes out of the budget, and while that
 //! is overdrawn nobody of the tenant's takes more.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::task::Waker;
 
 use nbd_gateway_config::IoRates;
 use parking_lot::Mutex;
 
 use super::{IoLimits, SharedLimiter};
 use crate::net::Released;
-use crate::session::Session;
 
 /// Bytes that every request takes beside its payload: the headers of its reply, the gateway's notes about it, and an
 /// error's sentence.
@@ -42,14 +41,15 @@ pub(crate) struct TenantBudget {
 struct BudgetState {
     limit: u64,
     used: u64,
-    waiting: VecDeque<Weak<Session>>,
+    /// Sessions that wait for bytes, and their tasks.
+    waiting: Vec<(u64, Waker)>,
 }
 
 impl TenantBudget {
     /// At most `limit` bytes in flight, at this rate.
     pub(crate) fn new(limit: u64, io: IoRates) -> Arc<Self> {
         let io = IoLimits::new(io);
-        let state = BudgetState { limit, used: 0, waiting: VecDeque::new() };
+        let state = BudgetState { limit, used: 0, waiting: Vec::new() };
         let limiter = SharedLimiter::new(Arc::clone(&io));
         Arc::new(Self { limiter, io, overfull: AtomicBool::new(false), state: Mutex::new(state) })
     }
@@ -72,12 +72,14 @@ impl TenantBudget {
         self.state.lock().limit
     }
 
-    fn take(&self, bytes: u64, session: &Arc<Session>) -> bool {
+    fn take(&self, bytes: u64, session: u64, task: impl FnOnce() -> Option<Waker>) -> bool {
         let mut state = self.state.lock();
         let overfull = state.used > state.limit;
         if overfull || state.used.saturating_add(bytes) > state.limit {
-            if !state.waiting.iter().any(|w| w.as_ptr() == Arc::as_ptr(session)) {
-                state.waiting.push_back(Arc::downgrade(session));
+            if !state.waiting.iter().any(|(waiting, _)| *waiting == session)
+                && let Some(task) = task()
+            {
+                state.waiting.push((session, task));
             }
             return false;
         }
@@ -100,6 +102,11 @@ impl TenantBudget {
         self.overfull.store(state.used > state.limit, Ordering::Relaxed);
     }
 
+    /// A session waits no more: its task is not kept in memory for that.
+    fn forget(&self, session: u64) {
+        self.state.lock().waiting.retain(|(waiting, _)| *waiting != session);
+    }
+
     fn give(&self, bytes: u64) {
         let woken = {
             let mut state = self.state.lock();
@@ -107,9 +114,7 @@ impl TenantBudget {
             self.overfull.store(state.used > state.limit, Ordering::Relaxed);
             core::mem::take(&mut state.waiting)
         };
-        for session in woken.iter().filter_map(Weak::upgrade) {
-            session.wake();
-        }
+        woken.into_iter().for_each(|(_, task)| task.wake());
     }
 }
 
@@ -129,6 +134,7 @@ struct Held {
 /// What one session holds.
 #[derive(Debug)]
 pub(crate) struct Permits {
+    session: u64,
     requests: u32,
     bytes: u64,
     /// The longest payload that always has room, when it is alone.
@@ -140,13 +146,13 @@ pub(crate) struct Permits {
 }
 
 impl Permits {
-    /// At most `requests` and `bytes` in flight, and [`ANSWER`] for each request. The first `share` bytes are the session's
+    /// Of session `session`: at most `requests` and `bytes` in flight, and [`ANSWER`] for each request. The first `share` bytes are the session's
     /// own, and so is what the answers take.
-    pub(crate) fn new(requests: u32, bytes: u64, share: u64, tenant: Arc<TenantBudget>) -> Self {
+    pub(crate) fn new(session: u64, requests: u32, bytes: u64, share: u64, tenant: Arc<TenantBudget>) -> Self {
         let answers = ANSWER * u64::from(requests);
         let (largest, longest) = (share, bytes.min(LONGEST).max(share));
         let (bytes, share) = (bytes.saturating_add(answers), share.saturating_add(answers));
-        Self { requests, bytes, largest, longest, tenant, held: Mutex::new(Held { share, ..Held::default() }) }
+        Self { session, requests, bytes, largest, longest, tenant, held: Mutex::new(Held { share, ..Held::default() }) }
     }
 
     /// The longest payload that can be let through, asked for one of `length`: the session's share and, where that is
@@ -158,9 +164,9 @@ impl Permits {
         self.longest.min(self.largest.saturating_add(self.tenant.limit()))
     }
 
-    /// Takes one request and its bytes, or remembers to wake the session's task when there may be room.
+    /// Takes one request and its bytes, or remembers to wake the session's `task` when there may be room.
     /// A request larger than all the session may hold is let through alone: admission has refused what is too large.
-    pub(crate) fn take(&self, bytes: u64, session: &Arc<Session>) -> bool {
+    pub(crate) fn take(&self, bytes: u64, task: impl FnOnce() -> Option<Waker>) -> bool {
         let mut held = self.held.lock();
         let total = held.bytes.saturating_add(bytes);
         if held.requests >= self.requests || (total > self.bytes && held.requests > 0) {
@@ -168,7 +174,9 @@ impl Permits {
             return false;
         }
         let of_tenant = total.saturating_sub(held.share).saturating_sub(held.of_tenant);
-        if (of_tenant > 0 || self.tenant.overfull.load(Ordering::Relaxed)) && !self.tenant.take(of_tenant, session) {
+        if (of_tenant > 0 || self.tenant.overfull.load(Ordering::Relaxed))
+            && !self.tenant.take(of_tenant, self.session, task)
+        {
             held.waiting = true;
             return false;
         }
@@ -218,6 +226,7 @@ impl Permits {
             (held.share, held.of_tenant) = (0, held.bytes);
             own
         };
+        self.tenant.forget(self.session);
         if own > 0 {
             self.tenant.inherit(own);
         }
@@ -248,12 +257,42 @@ impl Drop for Permits {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
     use super::*;
+
+    #[derive(Default)]
+    struct Task(AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_waits_for_its_tenants_bytes_is_woken_once_and_who_leaves_is_not_kept() {
+        let tenant = TenantBudget::new(100, IoRates::default());
+        let [holds, waits, leaves] = [1, 2, 3].map(|session| Permits::new(session, 1, 1000, 0, Arc::clone(&tenant)));
+        let [woken, gone] = [(); 2].map(|()| Arc::<Task>::default());
+        let take = |permits: &Permits, bytes, task: &Arc<Task>| {
+            permits.take(ANSWER + bytes, || Some(Waker::from(Arc::clone(task))))
+        };
+        assert!(take(&holds, 100, &woken));
+        assert!(!take(&waits, 1, &woken) && !take(&waits, 1, &woken) && !take(&leaves, 1, &gone));
+        assert_eq!((Arc::strong_count(&woken), Arc::strong_count(&gone)), (2, 2), "each waits once");
+        leaves.abandon();
+        assert_eq!(Arc::strong_count(&gone), 1, "nothing holds the task of one that has left");
+        holds.release(Released { requests: 1, bytes: ANSWER + 100, ..Released::default() });
+        assert_eq!((woken.0.load(Ordering::Relaxed), gone.0.load(Ordering::Relaxed)), (1, 0));
+        assert!(take(&waits, 1, &woken));
+    }
 
     #[test]
     fn more_is_half_of_what_is_left_and_goes_back_like_the_rest() {
         let tenant = TenantBudget::new(100, IoRates::default());
-        let permits = Permits::new(0, 1000, 50, Arc::clone(&tenant));
+        let permits = Permits::new(1, 0, 1000, 50, Arc::clone(&tenant));
         assert_eq!(permits.take_more(20), 20, "of its own share");
         assert_eq!(
             (permits.take_more(500), tenant.state.lock().used),
@@ -263,14 +302,14 @@ mod tests {
         assert_eq!((permits.take_more(500), tenant.state.lock().used), (25, 75));
         permits.release(Released { bytes: 125, ..Released::default() });
         assert_eq!(tenant.state.lock().used, 0);
-        let alone = Permits::new(0, 1000, 2000, Arc::clone(&tenant));
+        let alone = Permits::new(2, 0, 1000, 2000, Arc::clone(&tenant));
         assert_eq!((alone.take_more(800), alone.take_more(800)), (500, 250), "half of what the session has left");
     }
 
     #[test]
     fn a_payload_may_be_as_long_as_session_and_tenant_may_ever_hold() {
         let tenant = TenantBudget::new(100, IoRates::default());
-        let permits = |bytes| Permits::new(4, bytes, 50, Arc::clone(&tenant));
+        let permits = |bytes| Permits::new(1, 4, bytes, 50, Arc::clone(&tenant));
         assert_eq!((permits(1000).longest(50), permits(1000).longest(51)), (50, 150), "the share, and the tenant's");
         assert_eq!((permits(120).longest(51), permits(50).longest(51)), (120, 50), "the session's");
         tenant.adjust(60, IoRates::default());
@@ -282,11 +321,11 @@ mod tests {
     #[test]
     fn what_a_session_leaves_behind_is_its_tenants_until_it_is_answered() {
         let tenant = TenantBudget::new(100, IoRates::default());
-        let permits = Permits::new(0, 1000, 80, Arc::clone(&tenant));
+        let permits = Permits::new(1, 0, 1000, 80, Arc::clone(&tenant));
         assert_eq!((permits.take_more(80), tenant.state.lock().used), (80, 0));
         permits.abandon();
         assert_eq!((tenant.state.lock().used, tenant.overfull.load(Ordering::Relaxed)), (80, false));
-        let next = Permits::new(0, 1000, 80, Arc::clone(&tenant));
+        let next = Permits::new(1, 0, 1000, 80, Arc::clone(&tenant));
         next.take_more(80);
         next.abandon();
         assert_eq!((tenant.state.lock().used, tenant.overfull.load(Ordering::Relaxed)), (160, true));

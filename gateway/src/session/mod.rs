@@ -208,10 +208,15 @@ impl Session {
         }
     }
 
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         if let Some(task) = &*self.task.lock() {
             task.wake_by_ref();
         }
+    }
+
+    /// What wakes its own task, to be left where it has to wait.
+    fn waker(&self) -> Option<Waker> {
+        self.task.lock().clone()
     }
 
     /// Cuts the connection: its task ends, requests in flight finish towards nobody.

@@ -157,7 +157,7 @@ impl Transmission {
         }
         let contexts = u64::try_from(self.session.agreement.sizes.len()).unwrap_or(u64::MAX);
         let bytes = ANSWER.saturating_add(CONTEXT.saturating_mul(contexts));
-        if !self.session.permits.take(bytes, &self.session) {
+        if !self.session.permits.take(bytes, || self.session.waker()) {
             // Rare enough that a client with all its permits out is told to come again.
             return self.refuse(header, Failure::new(Errno::ENOMEM, "too many requests in flight"));
         }

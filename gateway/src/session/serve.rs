@@ -140,7 +140,7 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
         watching: AtomicBool::new(false),
         status: Progress::default(),
         repeats: AtomicBool::new(export.awaits(identity, agreement.size)),
-        permits: Permits::new(limits.requests, limits.bytes, limits.largest, Arc::clone(export.budget())),
+        permits: Permits::new(id, limits.requests, limits.bytes, limits.largest, Arc::clone(export.budget())),
         share: Share::new(id, export.turns(id)),
         export: Arc::clone(&export),
         agreement,

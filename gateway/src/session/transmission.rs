@@ -300,13 +300,13 @@ impl Transmission {
                     }
                     let (share, inbox) = (&self.session.share, &self.inbox);
                     let queued = || queued(&header, inbox.received());
-                    if !share.admits(charge(&header), queued, || self.session.task.lock().clone()) {
+                    if !share.admits(charge(&header), queued, || self.session.waker()) {
                         self.step = Step::Permits(header, flags, only);
                         return Pause::Turn(Instant::now() + ACTIVE);
                     }
                     let contexts = if header.command == Cmd::BLOCK_STATUS { self.contexts_of(&only) } else { 0 };
                     let mut bytes = charge(&header) + ANSWER + CONTEXT * contexts;
-                    if !self.session.permits.take(bytes, &self.session) {
+                    if !self.session.permits.take(bytes, || self.session.waker()) {
                         self.step = Step::Permits(header, flags, only);
                         return Pause::Permits;
                     }
@@ -317,7 +317,7 @@ impl Transmission {
                     self.step = Step::Payload(header, flags, only, bytes, self.stamp.now(0));
                 }
                 Step::Answer(header, outcome) => {
-                    if !self.session.permits.take(ANSWER, &self.session) {
+                    if !self.session.permits.take(ANSWER, || self.session.waker()) {
                         self.step = Step::Answer(header, outcome);
                         return Pause::Permits;
                     }
