@@ -84,7 +84,10 @@ async fn play(framing: Framing, size: u64, step: u64, ops: Vec<Op>) {
                 }
             }
             Cmd::BLOCK_STATUS => {
-                assert_eq!(reply.extents.iter().map(|(length, _)| length).sum::<u64>(), length, "{op:?}");
+                // Short only where there was no room for more: one extent, and one for each 512 bytes.
+                let full = u64::try_from(reply.extents.len()).unwrap() > length / 512;
+                let told = reply.extents.iter().map(|(length, _)| length).sum::<u64>();
+                assert!(told == length || full && (1..length).contains(&told), "{op:?}: {told} bytes");
                 let mut at = offset;
                 for (length, flags) in &reply.extents {
                     let zero = model[usize::try_from(at).unwrap()..][..usize::try_from(*length).unwrap()]
