@@ -47,7 +47,8 @@
 //!    v  net/outbox.rs           ONE vectored write for each session touched; then its permits go back
 //! ```
 //!
-//! `proto/` and `net/` are crates of their own ([`nbd_gateway_proto`], [`nbd_gateway_net`]).
+//! `proto/` and `net/` are crates of their own ([`nbd_gateway_proto`], [`nbd_gateway_net`]); so is `client/`, which has the
+//! commands `client` and `agent` ([`nbd_gateway_client`]).
 //!
 //! On this way nothing is allocated per request but what its payload needs, no task is spawned, no channel is used, no
 //! lock is held across an await, and no payload byte is copied between the two sockets; a batch shares its looks at the
@@ -271,7 +272,7 @@
 //! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `target/bridge.rs`, `target/ranges.rs` | `translation/limits.rs`, `target/ranges.rs` |
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `target/bridge.rs` | `interop`, `translation` |
 //! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `lane/dial.rs`, [`tls`] | `tls`, `net/tls/tests.rs`, `proto/handshake` |
-//! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`agent`] | `kernel`, `agent/` |
+//! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`nbd_gateway_client::agent`] | `kernel`, `client/src/agent/` |
 //! | **Silent connections keep nobody out**: handshakes have places apart from sessions, one address has half of them at most, and the oldest gives way. A tenant whose server does not answer opens 64 exports at a time; the last descriptors are kept for the ledger, operators and servers. A TCP peer whose host has vanished is closed; one that does not read is not. | `listener/places.rs`, `descriptors.rs`, `export/evict.rs`, `net/keepalive.rs` | there, `arrivals` |
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
 //! | **Bounded series**: a metric's labels come from the configuration and from closed sets, never from a client; names that fit a template have series while they are open, a thousand at a time; the others share their template's, and what the configuration names always has its own. | `metrics` | there, `series.rs` |
@@ -301,7 +302,6 @@ use nbd_gateway_proto as proto;
 
 mod accounting;
 mod admin;
-pub mod agent;
 mod app;
 pub mod cmd;
 mod command;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use nbd_gateway::cmd::cli::{Cli, Command, LedgerCommand};
-use nbd_gateway::cmd::{FAILED, USAGE, agent, client, describe, explain, failed, manual, operator, serve};
+use nbd_gateway::cmd::{FAILED, USAGE, agent, describe, explain, failed, manual, operator, serve};
 
 /// Prints what clap has to say (help, the version, a mistake), and gives its exit code; help that can't be written is a failure.
 fn said(answer: &clap::Error) -> ExitCode {
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Serve { config } => serve::run(config.as_deref()),
         Command::Check { config } => describe::check(&config),
-        Command::Client { command, tls_certificates } => client::main(command, tls_certificates),
+        Command::Client { command, tls_certificates } => nbd_gateway_client::run(command, tls_certificates),
         Command::Explain(asked) => explain::run(&asked),
         Command::Exports(ask) => operator::exports(&ask),
         Command::Tenants(ask) => operator::tenants(&ask),

@@ -17,7 +17,7 @@ use crate::limits::{Pacer, Turns};
 
 /// All shards; cheap to clone. When the last clone is dropped, the threads end.
 #[derive(Clone, Debug)]
-pub struct Shards {
+pub(crate) struct Shards {
     shards: Arc<[Shard]>,
     next: Arc<AtomicUsize>,
     _end: Arc<watch::Sender<()>>,
@@ -25,14 +25,14 @@ pub struct Shards {
 
 /// One shard.
 #[derive(Clone, Debug)]
-pub struct Shard {
+pub(crate) struct Shard {
     runtime: Handle,
     pacer: Arc<Pacer>,
 }
 
 impl Shards {
     /// Starts `threads` shards, at least one.
-    pub fn start(threads: usize) -> io::Result<Self> {
+    pub(crate) fn start(threads: usize) -> io::Result<Self> {
         let (end, ending) = watch::channel(());
         let mut shards = Vec::new();
         for n in 0..threads.max(1) {
@@ -42,23 +42,24 @@ impl Shards {
     }
 
     /// A thread of the same kind that is no shard and lives as long: for work that must not delay requests.
-    pub fn apart(&self, name: &str) -> io::Result<Shard> {
+    pub(crate) fn apart(&self, name: &str) -> io::Result<Shard> {
         thread(name.to_owned(), self._end.subscribe()).map(Shard::on)
     }
 
-    /// The runtime of the caller as the only shard: for tests.
-    pub fn here() -> Self {
+    /// The runtime of the caller as the only shard.
+    #[cfg(test)]
+    pub(crate) fn here() -> Self {
         let (end, _) = watch::channel(());
         Self { shards: [Shard::on(Handle::current())].into(), next: Arc::default(), _end: Arc::new(end) }
     }
 
     /// Every shard, in the order of their threads' names.
-    pub fn all(&self) -> impl Iterator<Item = Shard> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = Shard> {
         self.shards.iter().cloned()
     }
 
     /// The next shard in turn.
-    pub fn next(&self) -> Shard {
+    pub(crate) fn next(&self) -> Shard {
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.shards.len().max(1);
         self.shards.get(at).cloned().unwrap_or_else(|| Shard::on(Handle::current()))
     }
@@ -87,7 +88,7 @@ impl Shard {
     }
 
     /// Runs a task here.
-    pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.runtime.spawn(task)
     }
 }

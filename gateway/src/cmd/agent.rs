@@ -1,13 +1,15 @@
 //! `nbd-gateway agent`: runs the agent until a signal.
 
+mod page;
+
 use std::process::ExitCode;
 
+use nbd_gateway_client::agent::run;
+use nbd_gateway_client::cli::Agent;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::serve::ignore;
 use super::{DONE, failed};
-use crate::agent::run;
-use crate::cmd::cli::Agent;
 use crate::service::Service;
 
 /// Runs it on a runtime of its own.
@@ -35,7 +37,10 @@ pub fn main(order: &Agent) -> ExitCode {
                 _ = int.recv() => {}
             }
         };
-        Ok::<_, std::io::Error>(run(order, &mut std::io::stdout(), Service::from_env(), stop).await)
+        let service = Service::from_env();
+        // Nobody waits until the manager has heard it.
+        let ready = Box::new(move || drop(tokio::spawn(async move { service.ready().await })));
+        Ok::<_, std::io::Error>(run(order, &mut std::io::stdout(), ready, page::serve, stop).await)
     });
     // A request that the kernel holds must not hold up the end.
     runtime.shutdown_background();

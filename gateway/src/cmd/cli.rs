@@ -4,22 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use nbd_gateway_client::cli::{Agent, ClientCommand, EXIT_CODES};
 
 mod bound;
-mod client;
 mod explain;
 mod operator;
 
 pub use bound::Bound;
-pub use client::{Agent, Ask, ClientCommand, Read, Resize, Watch, Write};
 pub use explain::{Explain, Known, UnknownFact};
 pub use operator::{Admin, Events, Exports, LedgerCommand, List, Order, Publish, Quota, Reconcile, Settle};
-
-/// How a command ended, as every command's help states it.
-const EXIT_CODES: &str = "Exit codes:
-  0  done
-  1  it failed; why is on standard error
-  2  the command line or the configuration is wrong";
 
 /// A gateway for NBD, the network block device protocol.
 ///
@@ -169,6 +162,7 @@ pub enum Page {
 mod tests {
     use clap::CommandFactory;
     use clap::error::ErrorKind;
+    use nbd_gateway_client::cli::{Ask, Read, Resize, Watch, Write};
     use nbd_gateway_config::{Interval, NbdUri, NewSize, Size, When};
     use nbd_gateway_policy::access::Verb;
 

@@ -40,7 +40,7 @@ const MARGIN: Duration = Duration::from_secs(5);
 
 /// The way to the service manager; cheap to clone. Without a manager, all of it does nothing.
 #[derive(Clone, Debug)]
-pub struct Service(Option<Arc<Manager>>);
+pub(crate) struct Service(Option<Arc<Manager>>);
 
 #[derive(Debug)]
 struct Manager {
@@ -58,7 +58,7 @@ struct Manager {
 
 impl Service {
     /// The manager that the environment names, or none.
-    pub fn from_env() -> Self {
+    pub(crate) fn from_env() -> Self {
         let of_environment = environment::Environment::read();
         let watchdog = of_environment.watchdog().unwrap_or_else(|fault| {
             tracing::warn!(%fault, "no watchdog is told of this process");
@@ -75,7 +75,7 @@ impl Service {
     }
 
     /// A manager that listens there, and waits so long for a sign of life, if it does.
-    pub fn at(address: SocketAddr, watchdog: Option<Duration>) -> Self {
+    pub(crate) fn at(address: SocketAddr, watchdog: Option<Duration>) -> Self {
         Self(Some(Arc::new(Manager {
             address,
             watchdog,
@@ -87,13 +87,13 @@ impl Service {
     }
 
     /// None.
-    pub const fn none() -> Self {
+    pub(crate) const fn none() -> Self {
         Self(None)
     }
 
     /// Every listener accepts: at the start, and when a reload is over, whatever became of it. Cancel-safe: yes; what is
     /// dropped may not have been told, here and below.
-    pub async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         if let Some(manager) = &self.0 {
             manager.reloading.store(false, Ordering::Relaxed);
             manager.tell("READY=1\n").await;
@@ -101,7 +101,7 @@ impl Service {
     }
 
     /// The configuration is about to be read anew; [`ready`](Self::ready) has to follow.
-    pub async fn reloading(&self) {
+    pub(crate) async fn reloading(&self) {
         let Some(manager) = &self.0 else { return };
         manager.reloading.store(true, Ordering::Relaxed);
         // Since systemd 253 a RELOADING=1 has to tell when it was sent, so that it is not taken for that of a reload before.
@@ -113,7 +113,7 @@ impl Service {
     }
 
     /// The drain begins, and is over within that time; the manager is asked for a little more.
-    pub async fn stopping(&self, within: Duration) {
+    pub(crate) async fn stopping(&self, within: Duration) {
         if let Some(manager) = &self.0 {
             let within = within.saturating_add(MARGIN);
             manager.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}\n", within.as_micros())).await;
@@ -121,7 +121,7 @@ impl Service {
     }
 
     /// Tells how the gateway is, as `look` sees it, and gives signs of life. Never completes. Cancel-safe: yes.
-    pub async fn tend(self, shards: Shards, look: impl Fn() -> Glance) {
+    pub(crate) async fn tend(self, shards: Shards, look: impl Fn() -> Glance) {
         let Some(manager) = self.0 else { return std::future::pending().await };
         tokio::join!(manager.tell_status(look), manager.beat(&shards));
     }

@@ -8,7 +8,7 @@ pub(super) const RELOADING: &str = "reading the configuration anew";
 
 /// What there is to say of the gateway now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Glance {
+pub(crate) struct Glance {
     /// No new clients are taken any more.
     pub draining: bool,
     /// Exports that are open.
