@@ -64,7 +64,7 @@ pub(crate) struct Bounds {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum HttpError {
     /// The URL is none, or asks for what is not spoken here.
     #[error("`{url}` is not a URL that can be asked here: {why}; write http://HOST[:PORT]/PATH or unix:PATH")]
     Url {
@@ -116,8 +116,8 @@ pub(crate) enum Error {
 impl Target {
     /// Reads `http://HOST[:PORT][/PATH[?QUERY]]` or `unix:PATH`: who is asked, and the path with its query, `/` if there
     /// is none.
-    pub(crate) fn of_url(url: &str) -> Result<(Self, String), Error> {
-        let wrong = |why: &str| Error::Url { url: url.to_owned(), why: why.to_owned() };
+    pub(crate) fn of_url(url: &str) -> Result<(Self, String), HttpError> {
+        let wrong = |why: &str| HttpError::Url { url: url.to_owned(), why: why.to_owned() };
         if let Some(path) = url.strip_prefix("unix:") {
             return if path.is_empty() {
                 Err(wrong("the path of the socket is missing"))
@@ -172,14 +172,18 @@ impl fmt::Display for Target {
 /// Sends one request, and reads the whole answer. Cancel-safe: yes, as far as nothing is left behind here; what was sent
 /// may be carried out.
 #[cfg(any(test, feature = "otel"))]
-pub(crate) async fn send(target: &Target, request: Request<'_>, bounds: Bounds) -> Result<(StatusCode, Bytes), Error> {
+pub(crate) async fn send(
+    target: &Target,
+    request: Request<'_>,
+    bounds: Bounds,
+) -> Result<(StatusCode, Bytes), HttpError> {
     let request = built(target, request)?;
     let whole = async { begin(target, request).await?.whole(bounds.body).await };
     timed(target, bounds.time, whole).await
 }
 
 /// Sends one request, and reads the head of the answer within `limit`. Cancel-safe: yes; what was sent may be carried out.
-pub(crate) async fn open(target: &Target, request: Request<'_>, limit: Duration) -> Result<Answer, Error> {
+pub(crate) async fn open(target: &Target, request: Request<'_>, limit: Duration) -> Result<Answer, HttpError> {
     let request = built(target, request)?;
     timed(target, limit, begin(target, request)).await
 }
@@ -199,7 +203,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// The next bytes of the body, waited for no longer than `limit`; `None` at its end. Cancel-safe: yes.
-    pub(crate) async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>, Error> {
+    pub(crate) async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>, HttpError> {
         let Self { body, target, .. } = self;
         let some = async {
             loop {
@@ -219,18 +223,18 @@ impl Answer {
     }
 
     /// All of the body, if it is no longer than `limit` bytes.
-    pub(crate) async fn whole(self, limit: usize) -> Result<(StatusCode, Bytes), Error> {
+    pub(crate) async fn whole(self, limit: usize) -> Result<(StatusCode, Bytes), HttpError> {
         let Self { status, body, target, _connection, .. } = self;
         match Limited::new(body, limit).collect().await {
             Ok(body) => Ok((status, body.to_bytes())),
-            Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLong { target, limit }),
+            Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLong { target, limit }),
             Err(error) => Err(broken(&target, &reason(error.as_ref()))),
         }
     }
 }
 
-async fn begin(target: &Target, request: hyper::Request<Full<Bytes>>) -> Result<Answer, Error> {
-    let unreached = |cause| Error::Unreached { target: target.clone(), cause };
+async fn begin(target: &Target, request: hyper::Request<Full<Bytes>>) -> Result<Answer, HttpError> {
+    let unreached = |cause| HttpError::Unreached { target: target.clone(), cause };
     match target {
         Target::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreached)?;
@@ -243,21 +247,25 @@ async fn begin(target: &Target, request: hyper::Request<Full<Bytes>>) -> Result<
     }
 }
 
-async fn timed<T>(target: &Target, limit: Duration, whole: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+async fn timed<T>(
+    target: &Target,
+    limit: Duration,
+    whole: impl Future<Output = Result<T, HttpError>>,
+) -> Result<T, HttpError> {
     match tokio::time::timeout(limit, whole).await {
         Ok(ended) => ended,
-        Err(_) => Err(Error::Slow { target: target.clone(), limit }),
+        Err(_) => Err(HttpError::Slow { target: target.clone(), limit }),
     }
 }
 
-fn built(target: &Target, request: Request<'_>) -> Result<hyper::Request<Full<Bytes>>, Error> {
-    let url = |error: &dyn fmt::Display| Error::Url { url: request.path.to_owned(), why: error.to_string() };
+fn built(target: &Target, request: Request<'_>) -> Result<hyper::Request<Full<Bytes>>, HttpError> {
+    let url = |error: &dyn fmt::Display| HttpError::Url { url: request.path.to_owned(), why: error.to_string() };
     let uri: hyper::Uri = request.path.parse().map_err(|error: hyper::http::uri::InvalidUri| url(&error))?;
     let mut out = hyper::Request::new(Full::new(request.body));
     *out.method_mut() = request.method;
     *out.uri_mut() = uri;
     for (name, value) in request.headers.iter().copied().chain([(HOST.as_str(), target.host().as_str())]) {
-        let wrong = || Error::Header { name: name.to_owned() };
+        let wrong = || HttpError::Header { name: name.to_owned() };
         let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
         out.headers_mut().insert(key, HeaderValue::from_str(value).map_err(|_| wrong())?);
     }
@@ -265,7 +273,7 @@ fn built(target: &Target, request: Request<'_>) -> Result<hyper::Request<Full<By
 }
 
 /// One request over a stream that is open.
-async fn exchange<S>(target: &Target, stream: S, request: hyper::Request<Full<Bytes>>) -> Result<Answer, Error>
+async fn exchange<S>(target: &Target, stream: S, request: hyper::Request<Full<Bytes>>) -> Result<Answer, HttpError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -280,8 +288,8 @@ where
     Ok(Answer { status: head.status, media, body, target: target.clone(), _connection: moving })
 }
 
-fn broken(target: &Target, why: &str) -> Error {
-    Error::Broken { target: target.clone(), why: why.to_owned() }
+fn broken(target: &Target, why: &str) -> HttpError {
+    HttpError::Broken { target: target.clone(), why: why.to_owned() }
 }
 
 /// The innermost cause says most.
@@ -324,7 +332,7 @@ mod tests {
     }
 
     /// What comes of an answer of these bytes.
-    async fn answered(answer: &'static [u8]) -> Result<(StatusCode, Bytes), Error> {
+    async fn answered(answer: &'static [u8]) -> Result<(StatusCode, Bytes), HttpError> {
         let (near, mut far) = duplex(64);
         let target = here();
         let peer = async move {
@@ -376,7 +384,7 @@ mod tests {
             b"NBDMAGICIHAVEOPT\0\x03\r\n\r\n",
         ] {
             let error = answered(answer).await.unwrap_err();
-            assert!(matches!(error, Error::Broken { .. }), "{error}");
+            assert!(matches!(error, HttpError::Broken { .. }), "{error}");
             assert!(error.to_string().starts_with("http://host:80 gave no answer in HTTP: "), "{error}");
         }
     }
@@ -389,7 +397,7 @@ mod tests {
         assert_eq!(error.to_string(), "http://host:80 answered with more than 1 KiB");
         let head = [&b"HTTP/1.1 200 OK\r\nx: "[..], &vec![b'x'; 2 * LONGEST_HEAD], b"\r\n\r\n"].concat();
         let error = answered(Box::leak(head.into_boxed_slice())).await.unwrap_err();
-        assert!(matches!(error, Error::Broken { .. }), "{error}");
+        assert!(matches!(error, HttpError::Broken { .. }), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -423,7 +431,7 @@ mod tests {
             assert_eq!(answer.next(limit).await.unwrap().unwrap(), piece);
         }
         drop(far);
-        assert!(matches!(answer.next(limit).await.unwrap_err(), Error::Broken { .. }));
+        assert!(matches!(answer.next(limit).await.unwrap_err(), HttpError::Broken { .. }));
     }
 
     #[tokio::test(start_paused = true)]
@@ -439,7 +447,7 @@ mod tests {
         let (mut answer, limit) = (answer.unwrap(), Duration::from_secs(45));
         assert_eq!(answer.next(limit).await.unwrap().unwrap(), "first");
         let began = tokio::time::Instant::now();
-        assert!(matches!(answer.next(limit).await.unwrap_err(), Error::Slow { .. }));
+        assert!(matches!(answer.next(limit).await.unwrap_err(), HttpError::Slow { .. }));
         assert_eq!(began.elapsed(), limit);
     }
 
@@ -448,7 +456,7 @@ mod tests {
         let bounds = Bounds { time: Duration::from_secs(30), body: LIMIT };
         let nowhere = Target::Unix("/nonexistent/socket".into());
         let error = send(&nowhere, asking(""), bounds).await.unwrap_err();
-        assert!(matches!(error, Error::Unreached { .. }), "{error}");
+        assert!(matches!(error, HttpError::Unreached { .. }), "{error}");
         let says = "unix:/nonexistent/socket can't be reached: No such file or directory (os error 2)";
         assert_eq!(error.to_string(), says);
     }

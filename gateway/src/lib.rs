@@ -24,6 +24,7 @@
 //! | *wish*, *plan*, *step* | somebody wants another size; what is to be done about it, as data; one thing of it |
 //! | *coordinator* | the one task that changes an export's size |
 //! | *notice* | a new size, told to a client that waits for it |
+//! | *fault* | why something failed that the gateway undertook, and whose fault it is (`fault.rs`) |
 //!
 //! # The way of one request
 //!
@@ -309,6 +310,7 @@ mod descriptors;
 mod driver;
 mod embedded;
 mod export;
+mod fault;
 mod fence;
 #[doc(hidden)]
 pub mod fuzz;

@@ -60,7 +60,7 @@ pub(crate) enum Left {
 
 /// Why there is no success; each is a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum CommandError {
     /// Nothing was run.
     #[error("`{program}` can't be run: {why}")]
     NotRun {
@@ -105,7 +105,7 @@ pub(crate) enum Error {
     },
 }
 
-impl Error {
+impl CommandError {
     /// Nothing was run.
     fn not_run(program: &str, error: &io::Error) -> Self {
         let why = match error.kind() {

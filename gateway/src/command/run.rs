@@ -17,7 +17,7 @@ use tokio::signal::unix;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::{Call, Complaint, Error, GRACE, KEPT_COMPLAINT, Left, MOST_OUTPUT, occasion};
+use super::{Call, CommandError, Complaint, GRACE, KEPT_COMPLAINT, Left, MOST_OUTPUT, occasion};
 use crate::net::clean;
 
 /// What systemd says to the gateway, and to no one else.
@@ -29,9 +29,9 @@ const REAPED: Duration = Duration::from_secs(1);
 
 /// Runs a program to its end: what it wrote to its standard output, if its exit code is 0. Cancel-safe: dropped, the
 /// program is told to end, and killed after [`GRACE`]. Takes at most that and a second longer than the call's limit.
-pub(crate) async fn run(call: Call<'_>) -> Result<Vec<u8>, Error> {
+pub(crate) async fn run(call: Call<'_>) -> Result<Vec<u8>, CommandError> {
     let program = call.words.first().cloned().unwrap_or_default();
-    let run = Run::start(&call).map_err(|error| Error::not_run(&program, &error))?;
+    let run = Run::start(&call).map_err(|error| CommandError::not_run(&program, &error))?;
     let (interest, abandoned) = oneshot::channel::<()>();
     let (tell, told) = oneshot::channel();
     let (limit, left, input) = (call.limit, call.left, call.input);
@@ -59,12 +59,14 @@ pub(crate) async fn run(call: Call<'_>) -> Result<Vec<u8>, Error> {
     match told {
         Ok(Told { why: Why::Ended, status: Some(status), output, .. }) if status.success() => Ok(output),
         Ok(Told { why: Why::Ended, status, complaint, .. }) => {
-            Err(Error::Failed { program, how: describe(status), said: said(&complaint) })
+            Err(CommandError::Failed { program, how: describe(status), said: said(&complaint) })
         }
-        Ok(Told { why: Why::TooMuch, complaint, .. }) => Err(Error::TooMuch { program, said: said(&complaint) }),
-        Ok(Told { why: Why::Late, complaint, .. }) => Err(Error::Late { program, limit, said: said(&complaint) }),
+        Ok(Told { why: Why::TooMuch, complaint, .. }) => Err(CommandError::TooMuch { program, said: said(&complaint) }),
+        Ok(Told { why: Why::Late, complaint, .. }) => {
+            Err(CommandError::Late { program, limit, said: said(&complaint) })
+        }
         // The task is gone, and so is its runtime.
-        Err(_) => Err(Error::Ending { program }),
+        Err(_) => Err(CommandError::Ending { program }),
     }
 }
 

@@ -186,7 +186,7 @@ async fn a_program_that_will_not_be_told_is_killed() {
         tokio::time::resume();
     };
     let (ended, ()) = tokio::join!(running, watching);
-    assert!(matches!(ended, Err(Error::Late { .. })), "{ended:?}");
+    assert!(matches!(ended, Err(CommandError::Late { .. })), "{ended:?}");
 }
 
 #[tokio::test]

@@ -6,8 +6,9 @@
 use nbd_gateway_policy::types::Bytes;
 use std::time::Duration;
 
-use super::{Order, Undone};
+use super::Order;
 use crate::command::{self, Call, Left};
+use crate::fault::Fault;
 use crate::proto::Errno;
 
 /// A program and its arguments.
@@ -29,39 +30,32 @@ impl Exec {
     }
 
     /// Carries an order out. Cancel-safe: dropped, the program is ended.
-    pub(super) async fn resize(&self, order: &Order) -> Result<(), Undone> {
+    pub(super) async fn resize(&self, order: &Order) -> Result<(), Fault> {
         let call = Call::telling(&self.words, &order.occasion(), self.limit, Left::Killed);
-        let output = command::run(call).await.map_err(|error| match error {
-            command::Error::NotRun { .. } | command::Error::Failed { .. } => {
-                Undone::refused(Errno::EIO, error.to_string())
-            }
-            // Ended in the middle of it.
-            command::Error::Late { .. } | command::Error::TooMuch { .. } | command::Error::Ending { .. } => {
-                Undone::unknown(error.to_string())
-            }
-        })?;
+        let output = command::run(call).await?;
         judge(self.words.first().map_or("", String::as_str), &output, order)
     }
 }
 
 /// Holds what was printed against what was asked for.
-fn judge(program: &str, output: &[u8], order: &Order) -> Result<(), Undone> {
+fn judge(program: &str, output: &[u8], order: &Order) -> Result<(), Fault> {
     let Some(reached) = number(output) else {
         let printed = String::from_utf8_lossy(output.get(..200).unwrap_or(output)).into_owned();
-        return Err(Undone::unknown(format!(
+        return Err(Fault::host(format!(
             "`{program}` is to print the size that it reached, in bytes, and nothing else; it printed {printed:?}"
-        )));
+        ))
+        .or_done());
     };
     let (from, to) = (order.from, order.to);
     if to >= from && reached < to {
         let message = format!("`{program}` was to reach {} and reached {}", Bytes(to), Bytes(reached));
-        return Err(Undone::refused(Errno::ENOSPC, message));
+        return Err(Fault::host(message).with_errno(Errno::ENOSPC));
     }
     // A size may be rounded up to what the backend can do.
     if to < from && reached >= from {
         let message =
             format!("`{program}` was to go from {} down to {} and reached {}", Bytes(from), Bytes(to), Bytes(reached));
-        return Err(Undone::refused(Errno::EIO, message));
+        return Err(Fault::host(message));
     }
     Ok(())
 }
@@ -83,7 +77,7 @@ mod tests {
     use super::*;
     use crate::driver::tests::{Place, order};
 
-    async fn resized(script: &str, from: u64, to: u64) -> Result<(), Undone> {
+    async fn resized(script: &str, from: u64, to: u64) -> Result<(), Fault> {
         let place = Place::fresh();
         Exec::new(place.script(script), Duration::from_secs(600)).resize(&order(from, to)).await
     }
@@ -119,35 +113,35 @@ mod tests {
             "99999999999999999999",
         ] {
             let why = resized(&format!("printf -- '{printed}'"), 100, 200).await.unwrap_err();
-            assert!(why.unknown && why.message.contains("and nothing else; it printed \""), "{printed}: {why}");
+            assert!(why.is_unknown() && why.message().contains("and nothing else; it printed \""), "{printed}: {why}");
         }
         let why = resized("printf 'a\\033b\\n'", 100, 200).await.unwrap_err();
-        assert!(why.message.ends_with(r#"it printed "a\u{1b}b\n""#), "{why}");
+        assert!(why.message().ends_with(r#"it printed "a\u{1b}b\n""#), "{why}");
     }
 
     #[tokio::test]
     async fn a_size_that_falls_short_names_both() {
         let why = resized("echo 199", 100, 200).await.unwrap_err();
-        assert_eq!((why.errno, why.unknown), (Errno::ENOSPC, false));
-        assert_eq!(why.message, "`/bin/sh` was to reach 200 bytes and reached 199 bytes");
+        assert_eq!((why.errno(), why.is_unknown()), (Errno::ENOSPC, false));
+        assert_eq!(why.message(), "`/bin/sh` was to reach 200 bytes and reached 199 bytes");
         assert_eq!(resized("printf 201", 100, 200).await, Ok(()));
         assert_eq!(resized("echo 50", 100, 50).await, Ok(()));
         let why = resized("echo 100", 100, 50).await.unwrap_err();
-        assert_eq!(why.message, "`/bin/sh` was to go from 100 bytes down to 50 bytes and reached 100 bytes");
+        assert_eq!(why.message(), "`/bin/sh` was to go from 100 bytes down to 50 bytes and reached 100 bytes");
     }
 
     #[tokio::test]
     async fn an_exit_code_says_that_it_was_not_done() {
         let why = resized("echo 200; echo 'volume group is full' >&2; exit 5", 100, 200).await.unwrap_err();
-        assert_eq!((why.errno, why.unknown), (Errno::EIO, false));
-        assert_eq!(why.message, "`/bin/sh` failed with exit code 5: volume group is full");
+        assert_eq!((why.errno(), why.is_unknown()), (Errno::EIO, false));
+        assert_eq!(why.message(), "`/bin/sh` failed with exit code 5: volume group is full");
     }
 
     /// Nobody is awaited who has to do something first, so the time can stand still.
     #[tokio::test(start_paused = true)]
     async fn a_program_that_is_ended_may_have_done_it() {
         let why = resized("while :; do sleep 1000; done", 100, 200).await.unwrap_err();
-        assert!(why.unknown && why.message.starts_with("`/bin/sh` did not end within 10m"), "{why}");
+        assert!(why.is_unknown() && why.message().starts_with("`/bin/sh` did not end within 10m"), "{why}");
     }
 
     proptest! {

@@ -16,8 +16,9 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno as Os;
 
-use super::{Order, Undone};
+use super::Order;
 use crate::embedded::lengthen;
+use crate::fault::Fault;
 use crate::proto::Errno;
 
 /// Servers round a file's length to whole blocks, and no block is larger (proto.md, "Size constraints").
@@ -53,15 +54,15 @@ impl File {
     }
 
     /// Carries an order out. Cancel-safe: dropped, or over its limit, a change that hangs in the file system may still come.
-    pub(super) async fn resize(&self, order: &Order) -> Result<(), Undone> {
+    pub(super) async fn resize(&self, order: &Order) -> Result<(), Fault> {
         let (path, from, to) = (self.path.clone(), order.from, order.to);
         let set = tokio::task::spawn_blocking(move || set(&path, from, to));
         match tokio::time::timeout(self.limit, set).await {
             Ok(Ok(done)) => done,
-            Ok(Err(_)) => Err(Undone::unknown("the gateway ends")),
+            Ok(Err(_)) => Err(Fault::us("the gateway ends").or_done()),
             Err(_) => {
                 let (path, limit) = (self.path.display(), Span(self.limit));
-                Err(Undone::unknown(format!("`{path}` could not be resized within {limit}; see its file system")))
+                Err(Fault::host(format!("`{path}` could not be resized within {limit}; see its file system")).or_done())
             }
         }
     }
@@ -73,7 +74,7 @@ impl fmt::Display for File {
     }
 }
 
-fn set(path: &Path, from: u64, to: u64) -> Result<(), Undone> {
+fn set(path: &Path, from: u64, to: u64) -> Result<(), Fault> {
     let shown = path.display();
     let refused = |doing, os| refusal(path, doing, os);
     // Without NONBLOCK, opening a FIFO by mistake would wait for its other end.
@@ -87,22 +88,19 @@ fn set(path: &Path, from: u64, to: u64) -> Result<(), Undone> {
             let size = measure(&open(OFlags::RDONLY).map_err(|os| refused("open", os))?);
             device(path, size.map_err(|os| refused("measure", os))?, from, to)
         }
-        _ => Err(Undone::refused(
-            Errno::EIO,
-            format!(
-                "`{shown}` is neither a regular file nor a block device; `path` has to name what the server serves"
-            ),
-        )),
+        _ => Err(Fault::host(format!(
+            "`{shown}` is neither a regular file nor a block device; `path` has to name what the server serves"
+        ))),
     }
 }
 
-fn regular(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Undone> {
+fn regular(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Fault> {
     let shown = path.display();
     let refused = |doing, os| refusal(path, doing, os);
     let stat = rustix::fs::fstat(file).map_err(|os| refused("examine", os))?;
     let length = measure(file).map_err(|os| refused("measure", os))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Undone::refused(Errno::EIO, format!("`{shown}` became another file while it was opened")));
+        return Err(Fault::host(format!("`{shown}` became another file while it was opened")));
     }
     let grows = to >= from;
     if grows && length >= to || length == to {
@@ -115,7 +113,7 @@ fn regular(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Undone
             Bytes(length),
             Bytes(from)
         );
-        return Err(Undone::refused(Errno::EIO, message));
+        return Err(Fault::host(message));
     }
     if grows {
         lengthen(file, to).map_err(|os| refused("resize", os))?;
@@ -123,16 +121,17 @@ fn regular(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Undone
         shorten(path, file, from, to)?;
     }
     rustix::fs::fsync(file).map_err(|os| {
-        Undone::unknown(format!(
+        Fault::host(format!(
             "`{shown}` was resized to {}, and that may not be durable: fsync: {}",
             Bytes(to),
             cause(os)
         ))
+        .or_done()
     })
 }
 
 /// Cuts a file that is as long as its server shows, while nobody who goes by its lock has it.
-fn shorten(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Undone> {
+fn shorten(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Fault> {
     let shown = path.display();
     let refused = |doing, os| refusal(path, doing, os);
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
@@ -143,7 +142,7 @@ fn shorten(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Undone
                  that process, or try again later",
                 Bytes(to)
             );
-            return Err(Undone::refused(Errno::EIO, message));
+            return Err(Fault::host(message));
         }
         // A file system without locks has nobody who goes by them.
         Err(Os::OPNOTSUPP | Os::NOSYS | Os::NOLCK) => {}
@@ -159,12 +158,12 @@ fn shorten(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Undone
             Bytes(from),
             Bytes(to)
         );
-        return Err(Undone::refused(Errno::EIO, message));
+        return Err(Fault::host(message));
     }
     rustix::fs::ftruncate(file, to).map_err(|os| refused("resize", os))
 }
 
-fn device(path: &Path, size: u64, from: u64, to: u64) -> Result<(), Undone> {
+fn device(path: &Path, size: u64, from: u64, to: u64) -> Result<(), Fault> {
     let shown = path.display();
     if to < from && size > to {
         let message = format!(
@@ -173,7 +172,7 @@ fn device(path: &Path, size: u64, from: u64, to: u64) -> Result<(), Undone> {
             Bytes(size),
             Bytes(to).in_full()
         );
-        return Err(Undone::refused(Errno::EPERM, message));
+        return Err(Fault::host(message).with_errno(Errno::EPERM));
     }
     if size < to {
         let message = format!(
@@ -182,7 +181,7 @@ fn device(path: &Path, size: u64, from: u64, to: u64) -> Result<(), Undone> {
             Bytes(size),
             Bytes(to)
         );
-        return Err(Undone::refused(Errno::ENOSPC, message));
+        return Err(Fault::host(message).with_errno(Errno::ENOSPC));
     }
     Ok(())
 }
@@ -192,7 +191,7 @@ fn measure(file: &OwnedFd) -> rustix::io::Result<u64> {
     rustix::fs::seek(file, SeekFrom::End(0))
 }
 
-fn refusal(path: &Path, doing: &str, os: Os) -> Undone {
+fn refusal(path: &Path, doing: &str, os: Os) -> Fault {
     let shown = path.display();
     let (errno, advice) = match os {
         Os::NOENT | Os::NOTDIR => {
@@ -210,7 +209,7 @@ fn refusal(path: &Path, doing: &str, os: Os) -> Undone {
         Os::TXTBSY => (Errno::EPERM, "; it is in use as a program or as swap"),
         _ => (Errno::EIO, ""),
     };
-    Undone::refused(errno, format!("can't {doing} `{shown}`: {}{advice}", cause(os)))
+    Fault::host(format!("can't {doing} `{shown}`: {}{advice}", cause(os))).with_errno(errno)
 }
 
 fn cause(os: Os) -> io::Error {
@@ -227,7 +226,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(600);
 
-    async fn resized(path: &Path, from: u64, to: u64) -> Result<u64, Undone> {
+    async fn resized(path: &Path, from: u64, to: u64) -> Result<u64, Fault> {
         File::new(path.into(), LONG).resize(&order(from, to)).await?;
         Ok(fs::metadata(path).unwrap().len())
     }
@@ -285,7 +284,7 @@ mod tests {
         let other = fs::File::open(&path).unwrap();
         rustix::fs::flock(&other, FlockOperation::LockExclusive).unwrap();
         let why = resized(&path, 8 << 20, 2 << 20).await.unwrap_err();
-        assert!(!why.unknown && why.message.contains("is locked by another process"), "{why:?}");
+        assert!(!why.is_unknown() && why.message().contains("is locked by another process"), "{why:?}");
         assert_eq!(fs::metadata(&path).unwrap().len(), 8 << 20);
         drop(other);
         assert_eq!(resized(&path, 8 << 20, 2 << 20).await, Ok(2 << 20));
@@ -303,8 +302,8 @@ mod tests {
         let place = Place::fresh();
         let path = file(&place, 200 << 10);
         let why = resized(&path, 1 << 30, 2 << 30).await.unwrap_err();
-        assert_eq!((why.errno, why.unknown, fs::metadata(&path).unwrap().len()), (Errno::EIO, false, 200 << 10));
-        assert!(why.message.contains("has 200 KiB and its server shows 1 GiB"), "{why}");
+        assert_eq!((why.errno(), why.is_unknown(), fs::metadata(&path).unwrap().len()), (Errno::EIO, false, 200 << 10));
+        assert!(why.message().contains("has 200 KiB and its server shows 1 GiB"), "{why}");
     }
 
     #[tokio::test]
@@ -312,7 +311,7 @@ mod tests {
         let place = Place::fresh();
         let path = file(&place, 8 << 20);
         let why = resized(&path, 4 << 20, 2 << 20).await.unwrap_err();
-        assert!(why.message.contains("has 8 MiB and its server shows 4 MiB"), "{why}");
+        assert!(why.message().contains("has 8 MiB and its server shows 4 MiB"), "{why}");
         assert_eq!(fs::metadata(&path).unwrap().len(), 8 << 20);
         assert_eq!(resized(&path, 8 << 20, 2 << 20).await, Ok(2 << 20));
         // Once more, as after an answer that was lost.
@@ -335,7 +334,7 @@ mod tests {
             ("/dev/null".into(), "`/dev/null` is neither a regular file nor a block device"),
         ] {
             let why = resized(&path, 1 << 20, 2 << 20).await.unwrap_err();
-            assert!(why.errno == Errno::EIO && why.message.contains(says) && !why.unknown, "{why:?}");
+            assert!(why.errno() == Errno::EIO && why.message().contains(says) && !why.is_unknown(), "{why:?}");
         }
     }
 
@@ -351,7 +350,7 @@ mod tests {
             (Os::TXTBSY, Errno::EPERM),
             (Os::IO, Errno::EIO),
         ] {
-            assert_eq!(refusal(Path::new("/x"), "open", os).errno, errno, "{os}");
+            assert_eq!(refusal(Path::new("/x"), "open", os).errno(), errno, "{os}");
         }
     }
 
@@ -362,7 +361,7 @@ mod tests {
         assert_eq!(device(path, 1 << 30, 2 << 30, 1 << 30), Ok(()));
         let small = device(path, 1 << 30, 1 << 30, 2 << 30).unwrap_err();
         assert_eq!(
-            (small.errno, small.message.as_str()),
+            (small.errno(), small.message()),
             (
                 Errno::ENOSPC,
                 "block device `/dev/vg0/vm1` has 1 GiB, 2 GiB are wanted; extend the device first (for \
@@ -370,6 +369,6 @@ mod tests {
             )
         );
         let large = device(path, 2 << 30, 2 << 30, 1 << 30).unwrap_err();
-        assert!(large.errno == Errno::EPERM && large.message.contains("lvreduce"), "{large}");
+        assert!(large.errno() == Errno::EPERM && large.message().contains("lvreduce"), "{large}");
     }
 }

@@ -18,7 +18,8 @@ use nbd_gateway_config as config;
 use nbd_gateway_policy::types::{ExportName, TenantId};
 
 use crate::command::Occasion;
-use crate::proto::{Errno, ExportFlags};
+use crate::fault::Fault;
+use crate::proto::ExportFlags;
 
 pub(crate) use exec::Exec;
 pub(crate) use file::File;
@@ -59,30 +60,6 @@ pub(crate) struct BackendSnapshot {
     pub contexts: Vec<String>,
     /// Its description.
     pub description: Option<String>,
-}
-
-/// Why a driver did not do it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Undone {
-    /// What a client would get for it: ENOSPC where the backend is full.
-    pub errno: Errno,
-    /// A sentence for the operator.
-    pub message: String,
-    /// Whether it may have been done all the same, or still be.
-    pub unknown: bool,
-}
-
-impl Undone {
-    /// It was not done.
-    pub(crate) fn refused(errno: Errno, message: impl Into<String>) -> Self {
-        Self { errno, message: message.into(), unknown: false }
-    }
-
-    /// Nobody knows.
-    pub(crate) fn unknown(message: impl Into<String>) -> Self {
-        Self { errno: Errno::EIO, message: message.into(), unknown: true }
-    }
 }
 
 /// A way to resize a backend beside the wire.
@@ -157,17 +134,17 @@ impl Driver {
 
     /// Makes sure that the server is over its earlier connections; the order's sizes mean nothing. An error: nobody knows.
     /// Cancel-safe: dropped, a program is ended, and an export that was taken off is put back.
-    pub(crate) async fn fence(&self, order: &Order) -> Result<(), String> {
+    pub(crate) async fn fence(&self, order: &Order) -> Result<(), Fault> {
         match self {
             Self::Restart(restart) => restart.fence(order).await,
             Self::Qmp(qmp) => qmp.fence(order).await,
-            Self::File(_) | Self::Exec(_) => Err("this driver has no fence".to_owned()),
+            Self::File(_) | Self::Exec(_) => Err(Fault::us("this driver has no fence")),
         }
     }
 
     /// Carries an order out. Cancel-safe: dropped, what it started outside is ended; whether the size changed is then
     /// unknown.
-    pub(crate) async fn resize(&self, order: &Order) -> Result<(), Undone> {
+    pub(crate) async fn resize(&self, order: &Order) -> Result<(), Fault> {
         match self {
             Self::File(file) => file.resize(order).await,
             Self::Restart(restart) => restart.resize(order).await,

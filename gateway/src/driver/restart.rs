@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Order;
 use super::file::File;
-use super::{Order, Undone};
-use crate::command::{self, Call, Left};
-use crate::proto::Errno;
+use crate::command::{self, Call, CommandError, Left};
+use crate::fault::Fault;
 
 /// A file, and what restarts its server.
 #[derive(Clone, Debug)]
@@ -49,13 +49,13 @@ impl Restart {
     }
 
     /// Restarts the server, and leaves the file alone. Cancel-safe: dropped, the program is ended; its server may be down then.
-    pub(super) async fn fence(&self, order: &Order) -> Result<(), String> {
+    pub(super) async fn fence(&self, order: &Order) -> Result<(), Fault> {
         let call = Call::telling(&self.words, &order.occasion(), self.limit, Left::Alone);
-        command::run(call).await.map(drop).map_err(|error| error.to_string())
+        command::run(call).await.map(drop).map_err(Fault::from)
     }
 
     /// Carries an order out. Cancel-safe: dropped, the program is ended; its server may be down then.
-    pub(super) async fn resize(&self, order: &Order) -> Result<(), Undone> {
+    pub(super) async fn resize(&self, order: &Order) -> Result<(), Fault> {
         let since = Instant::now();
         if let Some(file) = &self.file {
             file.resize(order).await?;
@@ -64,13 +64,12 @@ impl Restart {
         match command::run(Call::telling(&self.words, &order.occasion(), left, Left::Alone)).await {
             Ok(_) => Ok(()),
             // Nothing was touched.
-            Err(error @ command::Error::NotRun { .. }) if self.file.is_none() => {
-                Err(Undone::refused(Errno::EIO, error.to_string()))
-            }
-            Err(error) => Err(Undone::unknown(match &self.file {
+            Err(error @ CommandError::NotRun { .. }) if self.file.is_none() => Err(Fault::host(error.to_string())),
+            Err(error) => Err(Fault::host(match &self.file {
                 Some(file) => format!("{error}; {file} has been resized, and its server may be down: restart it"),
                 None => format!("{error}; the server may be down: restart it"),
-            })),
+            })
+            .or_done()),
         }
     }
 }
@@ -108,7 +107,7 @@ mod tests {
         let place = Place::fresh();
         let words = place.script("echo ran >\"$1/ran\"");
         let why = restart(Some(&place.path("none")), words).resize(&order(1 << 20, 2 << 20)).await.unwrap_err();
-        assert!(!why.unknown && !place.path("ran").exists(), "{why}");
+        assert!(!why.is_unknown() && !place.path("ran").exists(), "{why}");
     }
 
     #[tokio::test]
@@ -117,16 +116,16 @@ mod tests {
         let disk = disk(&place);
         let words = place.script("echo 'unit not found' >&2; exit 5");
         let why = restart(Some(&disk), words.clone()).resize(&order(1 << 20, 2 << 20)).await.unwrap_err();
-        assert!(why.unknown, "{why}");
+        assert!(why.is_unknown(), "{why}");
         let expected = format!(
             "`/bin/sh` failed with exit code 5: unit not found; `{}` has been resized, and its server may be down: restart it",
             disk.display()
         );
-        assert_eq!((why.message, fs::metadata(&disk).unwrap().len()), (expected, 2 << 20));
-        assert!(restart(None, words).resize(&order(1, 2)).await.unwrap_err().unknown);
+        assert_eq!((why.message(), fs::metadata(&disk).unwrap().len()), (expected.as_str(), 2 << 20));
+        assert!(restart(None, words).resize(&order(1, 2)).await.unwrap_err().is_unknown());
         let missing = vec!["/nonexistent/program".to_owned()];
-        assert!(!restart(None, missing.clone()).resize(&order(1, 2)).await.unwrap_err().unknown);
-        assert!(restart(Some(&disk), missing).resize(&order(2 << 20, 3 << 20)).await.unwrap_err().unknown);
+        assert!(!restart(None, missing.clone()).resize(&order(1, 2)).await.unwrap_err().is_unknown());
+        assert!(restart(Some(&disk), missing).resize(&order(2 << 20, 3 << 20)).await.unwrap_err().is_unknown());
     }
 
     #[tokio::test]

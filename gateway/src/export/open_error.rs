@@ -4,6 +4,7 @@ use nbd_gateway_config::NoExport;
 use nbd_gateway_policy::access::{Rule, Verb};
 use nbd_gateway_policy::refusal::Refusal;
 
+use crate::fault::Whose;
 use crate::listener::TooMany;
 
 /// Why an export can't be opened.
@@ -89,6 +90,20 @@ pub(crate) enum OpenError {
 }
 
 impl OpenError {
+    /// Whose fault it is.
+    pub(crate) const fn whose(&self) -> Whose {
+        match self {
+            OpenError::Unknown { .. }
+            | OpenError::Hidden { .. }
+            | OpenError::Forbidden { .. }
+            | OpenError::Missing { .. } => Whose::Client,
+            OpenError::Crowded(_) | OpenError::Full { .. } => Whose::Tenant,
+            OpenError::Changed { .. } | OpenError::Backend { .. } => Whose::Backend,
+            OpenError::Busy { .. } => Whose::Host,
+            OpenError::Draining => Whose::Us,
+        }
+    }
+
     /// The export that was asked for.
     pub(crate) fn export(&self) -> &str {
         match self {

@@ -314,7 +314,7 @@ impl Registry {
     /// Tells the log, and counts it. What a tenant has no room for, and a name that a template's server does not have, is
     /// told with the refusal of its client.
     fn not_opened(&self, error: OpenError) -> OpenError {
-        if !matches!(error, OpenError::Crowded(_) | OpenError::Missing { .. }) {
+        if error.whose().is_for_operators() {
             let export = error.export();
             tracing::warn!(export, %error, "export can't be opened");
             let template = self.config().export_for(export).ok().and_then(|config| config.template);

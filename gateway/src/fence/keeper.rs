@@ -106,7 +106,7 @@ pub(crate) async fn use_fence(late: &LateWrites, fence: &Fence, dialer: &Dialer,
             true
         }
         Err(why) => {
-            tracing::warn!(export = export.as_str(), why, guard = ?late.guard(), "cannot fence the server off from its lost connections; writes that overlap theirs wait for late-write-guard");
+            tracing::warn!(export = export.as_str(), why = why.message(), guard = ?late.guard(), "cannot fence the server off from its lost connections; writes that overlap theirs wait for late-write-guard");
             false
         }
     }

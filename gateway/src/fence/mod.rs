@@ -25,6 +25,7 @@ pub(crate) use server::Server;
 
 use crate::command::{self, Call, Left};
 use crate::driver::{Driver, Order};
+use crate::fault::Fault;
 
 /// An act after which a server carries out nothing that it received over an earlier connection.
 #[derive(Clone, Debug)]
@@ -52,12 +53,12 @@ impl Fence {
 
     /// Uses it. An error says why it is not sure that the server is over anything. Cancel-safe: dropped, a program is ended,
     /// and an export that was taken off is put back.
-    async fn cut(&self) -> Result<(), String> {
+    async fn cut(&self) -> Result<(), Fault> {
         match &self.way {
             Way::Driver(driver) => driver.fence(&self.order).await,
             Way::Command { words, limit } => {
                 let call = Call::telling(words, &self.order.occasion(), *limit, Left::Alone);
-                command::run(call).await.map(drop).map_err(|error| error.to_string())
+                command::run(call).await.map(drop).map_err(Fault::from)
             }
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::command::{self, Call, Left, Occasion};
+use crate::fault::Fault;
 
 /// A program and its arguments.
 pub(super) struct Exec {
@@ -16,9 +17,9 @@ impl Exec {
         Self { words, limit }
     }
 
-    pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), String> {
+    pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
         let call = Call::telling(&self.words, occasion, self.limit, Left::Killed);
-        command::run(call).await.map(drop).map_err(|error| error.to_string())
+        command::run(call).await.map(drop).map_err(Fault::from)
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use crate::command::Occasion;
+use crate::fault::Fault;
 use crate::http::{Method, Request, Target, open};
 use crate::net::clean;
 
@@ -26,8 +27,8 @@ impl Http {
         Self { url, limit }
     }
 
-    pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), String> {
-        let (target, path) = Target::of_url(&self.url).map_err(|error| error.to_string())?;
+    pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
+        let (target, path) = Target::of_url(&self.url)?;
         let request = Request {
             method: Method::POST,
             path: &path,
@@ -35,7 +36,7 @@ impl Http {
             body: Bytes::from(occasion.json()),
         };
         let until = Instant::now() + self.limit;
-        let answer = open(&target, request, self.limit).await.map_err(|error| error.to_string())?;
+        let answer = open(&target, request, self.limit).await?;
         let status = answer.status;
         // The status says it: what follows may never end.
         if status.is_success() {
@@ -46,7 +47,8 @@ impl Http {
             Ok(Err(_)) | Err(_) => Bytes::new(),
         };
         let start = clean(body.get(..SHOWN).unwrap_or(&body));
-        Err(if start.is_empty() { format!("it answered {status}") } else { format!("it answered {status}: {start}") })
+        let said = if start.is_empty() { String::new() } else { format!(": {start}") };
+        Err(Fault::backend(format!("it answered {status}{said}")))
     }
 }
 
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
 
     /// What comes of an answer whose body never ends.
-    async fn told(answer: &'static [u8], limit: Duration) -> Result<(), String> {
+    async fn told(answer: &'static [u8], limit: Duration) -> Result<(), Fault> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let answers = tokio::spawn(async move {
@@ -94,6 +96,6 @@ mod tests {
         assert_eq!(told(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nonly", long).await, Ok(()));
         let refused = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 10\r\n\r\nonly";
         let why = told(refused, Duration::from_millis(200)).await;
-        assert_eq!(why, Err("it answered 500 Internal Server Error".to_owned()));
+        assert_eq!(why.unwrap_err().message(), "it answered 500 Internal Server Error");
     }
 }

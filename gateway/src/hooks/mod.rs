@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::command::Occasion;
+use crate::fault::Fault;
 use crate::session::SessionTable;
 use crate::target::{Core, Shown};
 
@@ -104,7 +105,7 @@ trait Tell: fmt::Display + Send + Sync {
     fn way(&self) -> HookWay;
 
     /// One attempt, in bounded time. Cancel-safe: dropped, it is ended; it may have been heard.
-    fn tell(&self, occasion: &Occasion) -> impl Future<Output = Result<(), String>> + Send;
+    fn tell(&self, occasion: &Occasion) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
 enum Teller {
@@ -134,7 +135,7 @@ impl Tell for Teller {
         }
     }
 
-    async fn tell(&self, occasion: &Occasion) -> Result<(), String> {
+    async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
         match self {
             Self::Exec(exec) => exec.tell(occasion).await,
             Self::Http(http) => http.tell(occasion).await,

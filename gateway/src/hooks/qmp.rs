@@ -20,8 +20,9 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::command::Occasion;
+use crate::fault::Fault;
 use crate::net::Peer;
-use crate::qmp::{Qemu, QmpError, SOON};
+use crate::qmp::{Qemu, SOON};
 use crate::session::{SessionInfo, SessionTable};
 
 /// How long is waited for a qemu that connects again by itself.
@@ -42,15 +43,16 @@ impl Qmp {
         Self { socket, node, limit, sessions }
     }
 
-    pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), String> {
+    pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
         let limit = self.limit;
         let adopted = tokio::time::timeout(limit, self.adopt(occasion.export.as_str(), occasion.size));
-        adopted.await.unwrap_or_else(|_| Err(format!("qemu has not seen the size within {} (timeout)", Span(limit))))
+        adopted.await.unwrap_or_else(|_| {
+            Err(Fault::backend(format!("qemu has not seen the size within {} (timeout)", Span(limit))))
+        })
     }
 
-    async fn adopt(&self, export: &str, size: u64) -> Result<(), String> {
-        let told = |error: QmpError| error.to_string();
-        let mut qemu = Qemu::connect(&self.socket).await.map_err(told)?;
+    async fn adopt(&self, export: &str, size: u64) -> Result<(), Fault> {
+        let mut qemu = Qemu::connect(&self.socket).await?;
         let sees = self.sees(&mut qemu).await?;
         if sees > size {
             // It keeps what it sees as long as it runs.
@@ -75,12 +77,13 @@ impl Qmp {
     }
 
     /// The size that qemu sees of the node: an NBD node, or a raw one on it. Any other is not the gateway's to resize.
-    async fn sees(&self, qemu: &mut Qemu) -> Result<u64, String> {
+    async fn sees(&self, qemu: &mut Qemu) -> Result<u64, Fault> {
         let node = &self.node;
         let nodes = qemu.execute("query-named-block-nodes", json!({ "flat": true }), SOON).await;
-        let nodes = nodes.map_err(|error| error.to_string())?;
+        let nodes = nodes?;
         let found = nodes.as_array().into_iter().flatten().find(|it| it.get("node-name") == Some(&json!(node)));
-        let found = found.ok_or_else(|| format!("that qemu has no node {node}; see query-named-block-nodes"))?;
+        let found = found
+            .ok_or_else(|| Fault::backend(format!("that qemu has no node {node}; see query-named-block-nodes")))?;
         let text = |at: &str| found.pointer(at).and_then(Value::as_str).unwrap_or_default();
         let filename = text("/image/filename");
         let on_nbd = filename.starts_with("nbd") || filename.contains("\"driver\": \"nbd\"");
@@ -88,37 +91,37 @@ impl Qmp {
             "nbd" => {}
             "raw" if on_nbd => {}
             other => {
-                return Err(format!(
+                return Err(Fault::backend(format!(
                     "that qemu's node {node} is {other} on `{filename}`, not an NBD node or a raw one on it; name the one that is"
-                ));
+                )));
             }
         }
         let size = found.pointer("/image/virtual-size").and_then(Value::as_u64);
-        size.ok_or_else(|| format!("that qemu does not tell the size of its node {node}"))
+        size.ok_or_else(|| Fault::backend(format!("that qemu does not tell the size of its node {node}")))
     }
 
     /// Whether qemu, and its guest, has the size now.
-    async fn resize(&self, qemu: &mut Qemu, size: u64) -> Result<bool, String> {
+    async fn resize(&self, qemu: &mut Qemu, size: u64) -> Result<bool, Fault> {
         let node = &self.node;
         match qemu.execute("block_resize", json!({ "node-name": node, "size": size }), SOON).await {
             Ok(_) => Ok(self.sees(qemu).await? >= size),
             // It has not read the size yet.
             Err(error) if error.refusal().is_some_and(|desc| desc.contains("Cannot grow NBD nodes")) => Ok(false),
-            Err(error) => Err(format!("{error} (node {node}, {})", Bytes(size))),
+            Err(error) => Err(Fault::backend(format!("{error} (node {node}, {})", Bytes(size)))),
         }
     }
 
     /// Has qemu send one request, so that it connects if it is not connected.
-    async fn have_one_read(&self, qemu: &mut Qemu) -> Result<(), String> {
+    async fn have_one_read(&self, qemu: &mut Qemu) -> Result<(), Fault> {
         let node = &self.node;
         if !node.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"#-._/".contains(&byte)) {
-            return Err(format!("the node `{node}` has a name that no node of qemu's can have"));
+            return Err(Fault::backend(format!("the node `{node}` has a name that no node of qemu's can have")));
         }
         // What came of the read does not matter: without a reconnect-delay the first fails.
         let line = json!({ "command-line": format!("qemu-io {node} \"read -q 0 1\"") });
         match qemu.execute("human-monitor-command", line, self.limit).await {
             Err(error) if error.is_unknown_command() => {}
-            done => return done.map(drop).map_err(|error| error.to_string()),
+            done => return done.map(drop).map_err(Fault::from),
         }
         // qemu-storage-daemon has none. Opening a format reads its header; this one is small and names no other file,
         // whatever a guest has written there.
@@ -126,10 +129,10 @@ impl Qmp {
         match qemu.execute("blockdev-add", look, self.limit).await {
             Ok(_) => {
                 let gone = qemu.execute("blockdev-del", json!({ "node-name": LOOK }), SOON).await;
-                gone.map(drop).map_err(|error| error.to_string())
+                gone.map(drop).map_err(Fault::from)
             }
             Err(error) if error.refusal().is_some() => Ok(()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -141,7 +144,7 @@ impl fmt::Display for Qmp {
 }
 
 /// The sessions that are `qemu`'s and have not been told `size`. None: it is not connected, or it has seen the size.
-fn behind(sessions: &[SessionInfo], export: &str, size: u64, qemu: Option<i32>) -> Result<Vec<u64>, String> {
+fn behind(sessions: &[SessionInfo], export: &str, size: u64, qemu: Option<i32>) -> Result<Vec<u64>, Fault> {
     let process = |session: &SessionInfo| match session.peer {
         Peer::Unix { pid, .. } => pid,
         Peer::Tcp(_) | Peer::Unknown => None,
@@ -159,10 +162,10 @@ fn behind(sessions: &[SessionInfo], export: &str, size: u64, qemu: Option<i32>) 
         .map(|session| session.id)
         .collect();
     if unknown.len() > 1 {
-        return Err(format!(
+        return Err(Fault::backend(format!(
             "{} clients have not seen the size, and which of them is that qemu cannot be told; have it connect by a Unix socket of this gateway on this host",
             unknown.len()
-        ));
+        )));
     }
     Ok(unknown)
 }
@@ -212,7 +215,7 @@ mod tests {
         assert_eq!(ended(&all, None), Ok(vec![3]));
         // Of two such, nobody's session is ended.
         all.push(session(7, hidden, 64));
-        assert!(ended(&all, Some(9)).unwrap_err().starts_with("2 clients have not seen the size"));
+        assert!(ended(&all, Some(9)).unwrap_err().message().starts_with("2 clients have not seen the size"));
         assert_eq!(ended(&all, Some(8)), Ok(vec![2]));
         assert_eq!(ended(&[session(1, process(7), 128)], Some(7)), Ok(vec![]));
         assert_eq!(ended(&[], Some(7)), Ok(vec![]));

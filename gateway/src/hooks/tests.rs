@@ -29,7 +29,7 @@ impl Tell for Listener {
         HookWay::Exec
     }
 
-    async fn tell(&self, occasion: &Occasion) -> Result<(), String> {
+    async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
         let fails = {
             let mut heard = self.0.lock();
             assert!(!std::mem::replace(&mut heard.busy, true), "two attempts at once");
@@ -39,7 +39,7 @@ impl Tell for Listener {
         };
         sleep(Duration::from_secs(1)).await;
         self.0.lock().busy = false;
-        if fails { Err("it does not listen".to_owned()) } else { Ok(()) }
+        if fails { Err(Fault::backend("it does not listen")) } else { Ok(()) }
     }
 }
 

@@ -60,8 +60,8 @@ impl LiveEffects {
                 }
                 Answered::Yes
             }
-            Ok(Err(undone)) if undone.unknown => Answered::Unknown(undone.message),
-            Ok(Err(undone)) => Answered::No { errno: undone.errno.0, message: undone.message },
+            Ok(Err(fault)) if fault.is_unknown() => Answered::Unknown(fault.message().to_owned()),
+            Ok(Err(fault)) => Answered::No { errno: fault.errno().0, message: fault.message().to_owned() },
             Err(_) => Answered::Unknown(format!("the resize was not done within {} (timeout)", Span(timeout))),
         }
     }

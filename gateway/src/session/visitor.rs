@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::Session;
 use crate::export::{Lease, OpenError, Registry};
+use crate::fault::Whose;
 use crate::net::Peer;
 use crate::tls::PeerCertificate;
 
@@ -118,7 +119,7 @@ impl Visitor {
     /// Logs that it was refused.
     pub(crate) fn refused(&self, export: &str, error: &OpenError) {
         // What a backend said is in the log already, once for all who waited for it.
-        if matches!(error, OpenError::Backend { .. } | OpenError::Changed { .. }) {
+        if error.whose() == Whose::Backend {
             return;
         }
         tracing::info!(client = %self.identity, export, why = %error, "export refused");

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use crate::admin::view::Refused;
 use crate::admin::{in_a_path, token_in};
 use crate::cmd::cli::Admin;
-use crate::http::{self, Answer, Method, Request, StatusCode, Target};
+use crate::http::{self, Answer, HttpError, Method, Request, StatusCode, Target};
 
 /// What a name in a path may have besides letters and digits.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -28,13 +28,13 @@ const LONGEST: usize = 64 << 20;
 pub(super) enum AskFault {
     /// The command line.
     #[error("--admin: {0}")]
-    Usage(http::Error),
+    Usage(HttpError),
     /// Nobody is there.
     #[error("{0}; does the gateway run, and is that its admin.address?")]
-    Unreached(http::Error),
+    Unreached(HttpError),
     /// It did not answer in time: nobody knows.
     #[error("{0}; it may still be at it, look with `nbd-gateway exports`")]
-    Slow(http::Error),
+    Slow(HttpError),
     /// What is there is no gateway.
     #[error("{0}; is that a gateway's admin interface?")]
     Stranger(String),
@@ -143,7 +143,7 @@ impl<'a> Ask<'a> {
             let (_, body) = answer.whole(LONGEST).await.map_err(unanswered)?;
             Ok(Told { body, target: self.target.clone() })
         };
-        let slow = || AskFault::Slow(http::Error::Slow { target: self.target.clone(), limit: time });
+        let slow = || AskFault::Slow(HttpError::Slow { target: self.target.clone(), limit: time });
         runtime.block_on(async { tokio::time::timeout(time, told).await.unwrap_or_else(|_| Err(slow())) })
     }
 
@@ -180,13 +180,13 @@ pub(super) fn runtime() -> Result<Runtime, AskFault> {
 }
 
 /// What it means that there is no answer.
-pub(super) fn unanswered(error: http::Error) -> AskFault {
+pub(super) fn unanswered(error: HttpError) -> AskFault {
     match error {
-        http::Error::Unreached { .. } => AskFault::Unreached(error),
-        http::Error::Slow { .. } => AskFault::Slow(error),
-        http::Error::Url { .. } => AskFault::Usage(error),
-        http::Error::Header { .. } => AskFault::Refused("the token has characters that can't be sent".to_owned()),
-        http::Error::Broken { .. } | http::Error::TooLong { .. } => AskFault::Stranger(error.to_string()),
+        HttpError::Unreached { .. } => AskFault::Unreached(error),
+        HttpError::Slow { .. } => AskFault::Slow(error),
+        HttpError::Url { .. } => AskFault::Usage(error),
+        HttpError::Header { .. } => AskFault::Refused("the token has characters that can't be sent".to_owned()),
+        HttpError::Broken { .. } | HttpError::TooLong { .. } => AskFault::Stranger(error.to_string()),
     }
 }
 

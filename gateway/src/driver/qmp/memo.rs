@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::fault::Fault;
+use crate::proto::Errno;
+
 /// Where it is noted for one export of the gateway's.
 #[derive(Clone, Debug)]
 pub(super) struct Memo {
@@ -28,11 +31,13 @@ impl Memo {
     }
 
     /// Notes the arguments of block-export-add; durable when it returns.
-    pub(super) async fn write(&self, arguments: &Value) -> Result<(), String> {
+    pub(super) async fn write(&self, arguments: &Value) -> Result<(), Fault> {
         let (path, text) = (self.path.clone(), json!({ "export": self.export, "arguments": arguments }).to_string());
         let written = tokio::task::spawn_blocking(move || durable(&path, &text)).await;
         let written = written.unwrap_or_else(|_| Err(io::Error::other("the gateway ends")));
-        written.map_err(|error| format!("{} can't be written: {error}", self.path.display()))
+        written.map_err(|error| {
+            Fault::host(format!("{} can't be written: {error}", self.path.display())).with_errno(Errno::ENOSPC)
+        })
     }
 
     /// What is noted.
@@ -89,6 +94,6 @@ mod tests {
         let place = Place::fresh();
         fs::write(place.path("state"), "a file").unwrap();
         let why = Memo::of(&place.path("state"), "vm").write(&json!({})).await.unwrap_err();
-        assert!(why.contains("taken-off") && why.contains("can't be written"), "{why}");
+        assert!(why.message().contains("taken-off") && why.message().contains("can't be written"), "{why}");
     }
 }

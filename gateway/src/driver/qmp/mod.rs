@@ -23,7 +23,8 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, sleep};
 
-use super::{Order, Undone};
+use super::Order;
+use crate::fault::Fault;
 use crate::proto::Errno;
 use crate::qmp::{Qemu, QmpError, SOON};
 use memo::Memo;
@@ -56,12 +57,9 @@ impl Qmp {
     }
 
     /// Carries an order out. Cancel-safe: dropped, it goes on to its end, and the export is put back.
-    pub(crate) async fn resize(&self, order: &Order) -> Result<(), Undone> {
+    pub(crate) async fn resize(&self, order: &Order) -> Result<(), Fault> {
         let Ok(turn) = Arc::clone(&self.turn).try_lock_owned() else {
-            return Err(Undone::refused(
-                Errno::EIO,
-                format!("the export {} of an earlier resize is not back yet", self.at.export),
-            ));
+            return Err(Fault::backend(format!("the export {} of an earlier resize is not back yet", self.at.export)));
         };
         let (tell, told) = oneshot::channel();
         let (at, memo, order) = (self.at.clone(), self.memo.clone(), order.clone());
@@ -69,13 +67,13 @@ impl Qmp {
             carry_out(&at, &memo, &order, tell).await;
             drop(turn);
         });
-        told.await.unwrap_or_else(|_| Err(Undone::unknown("the resize was lost in the gateway")))
+        told.await.unwrap_or_else(|_| Err(Fault::us("the resize was lost in the gateway").or_done()))
     }
 
     /// Ends all connections to the export, and waits until everything that came over them is done: takes the export off by
     /// `block-export-del`, mode hard, and puts it back when it is gone. Other clients of it are cut off too. Cancel-safe:
     /// dropped, it goes on to its end, and the export is put back.
-    pub(crate) async fn fence(&self, order: &Order) -> Result<(), String> {
+    pub(crate) async fn fence(&self, order: &Order) -> Result<(), Fault> {
         let late = || format!("qemu's export {} was not gone and back within {FENCING:?}", self.at.export);
         let (at, memo, order, turn) = (self.at.clone(), self.memo.clone(), order.clone(), Arc::clone(&self.turn));
         let fencing = tokio::spawn(async move {
@@ -83,8 +81,8 @@ impl Qmp {
             end_connections(&at, &memo, &order).await
         });
         match tokio::time::timeout(FENCING, fencing).await {
-            Ok(done) => done.unwrap_or_else(|_| Err("the gateway ends".to_owned())),
-            Err(_) => Err(late()),
+            Ok(done) => done.unwrap_or_else(|_| Err(Fault::us("the gateway ends"))),
+            Err(_) => Err(Fault::backend(late())),
         }
     }
 
@@ -143,27 +141,26 @@ pub(crate) enum Healed {
     NotThis,
 }
 
-async fn carry_out(at: &config::Qmp, memo: &Memo, order: &Order, tell: oneshot::Sender<Result<(), Undone>>) {
+async fn carry_out(at: &config::Qmp, memo: &Memo, order: &Order, tell: oneshot::Sender<Result<(), Fault>>) {
     let export = Export::of(at, &order.was);
     let noted = export.note(memo).await;
     let taken = match noted {
         Ok(()) => take_off(at, &export).await,
-        Err(why) => Err(Undone::refused(Errno::ENOSPC, format!("{why}; nothing was touched"))),
+        Err(why) => Err(why.saying(|why| format!("{why}; nothing was touched"))),
     };
     let mut qemu = match taken {
         Ok(qemu) => qemu,
-        Err(undone) => {
-            if !undone.unknown {
+        Err(fault) => {
+            if !fault.is_unknown() {
                 memo.remove().await;
             }
             // An error means that nobody waits any more.
-            let _ = tell.send(Err(undone));
+            let _ = tell.send(Err(fault));
             return;
         }
     };
     let to = json!({ "node-name": at.node, "size": order.to });
-    let resized =
-        qemu.execute("block_resize", to, RESIZING).await.map(drop).map_err(|error| refused(at, order, &error));
+    let resized = qemu.execute("block_resize", to, RESIZING).await.map(drop).map_err(|error| refused(at, order, error));
     match export.put_back(Some(qemu)).await {
         Ok(()) => {
             memo.remove().await;
@@ -171,12 +168,12 @@ async fn carry_out(at: &config::Qmp, memo: &Memo, order: &Order, tell: oneshot::
         }
         Err(error) => {
             tracing::warn!(export = order.export.as_str(), %error, command = %export, "an export that was taken off for a resize is not back yet; trying again");
-            let _ = tell.send(Err(Undone::unknown(format!(
+            let _ = tell.send(Err(Fault::backend(format!(
                 "qemu's export {} was taken off to resize node {} and can't be put back yet: {error}; if that goes on, send {export} to {}",
                 at.export,
                 at.node,
                 at.socket.display()
-            ))));
+            )).or_done()));
             if export.put_back_at_last(order.export.as_str()).await {
                 memo.remove().await;
             }
@@ -185,11 +182,11 @@ async fn carry_out(at: &config::Qmp, memo: &Memo, order: &Order, tell: oneshot::
 }
 
 /// The export is off until everything that came over its connections is done.
-async fn end_connections(at: &config::Qmp, memo: &Memo, order: &Order) -> Result<(), String> {
+async fn end_connections(at: &config::Qmp, memo: &Memo, order: &Order) -> Result<(), Fault> {
     let export = Export::of(at, &order.was);
-    let mut qemu = Qemu::connect(&at.socket).await.map_err(|error| error.to_string())?;
+    let mut qemu = Qemu::connect(&at.socket).await?;
     let exports = async |qemu: &mut Qemu| qemu.execute("query-block-exports", Value::Null, SOON).await;
-    let there = exports(&mut qemu).await.map_err(|error| error.to_string())?;
+    let there = exports(&mut qemu).await?;
     if !ids(&there).any(|id| id == at.export) {
         // Nobody is connected to what is not there. Who took it off puts it back.
         return Ok(());
@@ -201,7 +198,7 @@ async fn end_connections(at: &config::Qmp, memo: &Memo, order: &Order) -> Result
         && error.refusal().is_some()
     {
         memo.remove().await;
-        return Err(error.to_string());
+        return Err(error.into());
     }
     tracing::info!(export = order.export.as_str(), id = at.export, puts_back = %export, "taking an export off to end its lost connections");
     // BLOCK_EXPORT_DELETED comes, when the last request is done, with its leaving the list.
@@ -210,7 +207,7 @@ async fn end_connections(at: &config::Qmp, memo: &Memo, order: &Order) -> Result
         match exports(&mut qemu).await {
             Ok(there) if ids(&there).any(|id| id == at.export) => sleep(PACE).await,
             Ok(_) => break Ok(()),
-            Err(error) if Instant::now() >= over => break Err(error.to_string()),
+            Err(error) if Instant::now() >= over => break Err(error.into()),
             Err(_) => {
                 sleep(PACE).await;
                 if let Ok(again) = Qemu::connect(&at.socket).await {
@@ -233,14 +230,16 @@ async fn end_connections(at: &config::Qmp, memo: &Memo, order: &Order) -> Result
 }
 
 /// Takes the export off; the qemu that did so.
-async fn take_off(at: &config::Qmp, export: &Export) -> Result<Qemu, Undone> {
-    let no = |why: String| Undone::refused(Errno::EIO, why);
-    let mut qemu = Qemu::connect(&at.socket).await.map_err(|error| no(error.to_string()))?;
+async fn take_off(at: &config::Qmp, export: &Export) -> Result<Qemu, Fault> {
+    let mut qemu = Qemu::connect(&at.socket).await?;
     let ask = async |qemu: &mut Qemu, command, arguments| qemu.execute(command, arguments, SOON).await;
-    let exports = ask(&mut qemu, "query-block-exports", Value::Null).await.map_err(|error| no(error.to_string()))?;
-    fits(at, &exports).map_err(no)?;
-    if qemu.size_of(&at.node).await.map_err(|error| no(error.to_string()))?.is_none() {
-        return Err(no(format!("qemu has no node {}; look at query-named-block-nodes for its name", at.node)));
+    let exports = ask(&mut qemu, "query-block-exports", Value::Null).await?;
+    fits(at, &exports)?;
+    if qemu.size_of(&at.node).await?.is_none() {
+        return Err(Fault::backend(format!(
+            "qemu has no node {}; look at query-named-block-nodes for its name",
+            at.node
+        )));
     }
     tracing::info!(export = at.export, node = at.node, puts_back = %export, "taking an export off to resize its node");
     let patience = Instant::now() + CLOSING;
@@ -249,23 +248,23 @@ async fn take_off(at: &config::Qmp, export: &Export) -> Result<Qemu, Undone> {
             Ok(_) => break,
             Err(error) if error.refusal().is_some_and(|desc| desc.contains("still in use")) => {
                 if Instant::now() >= patience {
-                    return Err(no(format!(
+                    return Err(Fault::backend(format!(
                         "qemu's export {} is in use by another client than this gateway, and can't be taken off for a resize; disconnect that client, or give the gateway an export of its own",
                         at.export
                     )));
                 }
                 sleep(PACE).await;
             }
-            Err(error) if error.refusal().is_some() => return Err(no(error.to_string())),
+            Err(error) if error.refusal().is_some() => return Err(error.into()),
             // It may be off: then it is put back, before anything else is tried.
             Err(error) => {
                 let off = format!("nobody knows whether qemu's export {} is off: {error}", at.export);
                 return Err(match export.put_back(None).await {
-                    Ok(()) => no(error.to_string()),
+                    Ok(()) => error.into(),
                     Err(_) => {
                         let (export, name) = (export.clone(), at.export.clone());
                         tokio::spawn(async move { export.put_back_at_last(&name).await });
-                        Undone::unknown(off)
+                        Fault::backend(off).or_done()
                     }
                 });
             }
@@ -302,32 +301,34 @@ fn zeroes(nodes: &Value, node: &str) -> bool {
 }
 
 /// Whether the export is there, and is an NBD export of the node.
-fn fits(at: &config::Qmp, exports: &Value) -> Result<(), String> {
+fn fits(at: &config::Qmp, exports: &Value) -> Result<(), Fault> {
     let (id, node) = (&at.export, &at.node);
     let found = exports.as_array().into_iter().flatten().find(|it| it.get("id") == Some(&json!(id)));
     let Some(found) = found else {
         let there: Vec<&str> = ids(exports).collect();
         let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-        return Err(format!("qemu has no export with the id {id} (`export` of [export.resize]); it has: {there}"));
+        return Err(Fault::backend(format!(
+            "qemu has no export with the id {id} (`export` of [export.resize]); it has: {there}"
+        )));
     };
     let text = |key| found.get(key).and_then(Value::as_str).unwrap_or_default();
     match (text("type"), text("node-name")) {
         ("nbd", on) if on == node => Ok(()),
-        ("nbd", on) => {
-            Err(format!("qemu's export {id} is one of node {on}, not of {node} (`node` of [export.resize])"))
-        }
-        (other, _) => Err(format!("qemu's export {id} is no NBD export but {other}")),
+        ("nbd", on) => Err(Fault::backend(format!(
+            "qemu's export {id} is one of node {on}, not of {node} (`node` of [export.resize])"
+        ))),
+        (other, _) => Err(Fault::backend(format!("qemu's export {id} is no NBD export but {other}"))),
     }
 }
 
 /// What a refused `block_resize` means, and what to do.
-fn refused(at: &config::Qmp, order: &Order, error: &QmpError) -> Undone {
-    let Some(desc) = error.refusal() else { return Undone::unknown(error.to_string()) };
+fn refused(at: &config::Qmp, order: &Order, error: QmpError) -> Fault {
+    let Some(desc) = error.refusal() else { return Fault::from(error).or_done() };
     let (node, to) = (&at.node, Bytes(order.to));
     let says = |needle: &str| desc.contains(needle);
     if says("No space left on device") || says("File too large") || says("exceeds maximum") {
         let why = format!("qemu can't make node {node} {to}: {desc}; make room where its file is");
-        return Undone::refused(Errno::ENOSPC, why);
+        return Fault::backend(why).with_errno(Errno::ENOSPC);
     }
     let advice = if says("Permission conflict") || says("Conflicts with use") {
         "something else uses that node (a guest, a job, another export); resize it there, or take that off"
@@ -338,7 +339,7 @@ fn refused(at: &config::Qmp, order: &Order, error: &QmpError) -> Undone {
     } else {
         "its node was not resized"
     };
-    Undone::refused(Errno::EIO, format!("{error} (node {node}, {to}); {advice}"))
+    Fault::backend(format!("{error} (node {node}, {to}); {advice}"))
 }
 
 #[cfg(test)]
@@ -372,9 +373,11 @@ mod tests {
     fn an_export_that_does_not_fit_is_told_with_those_that_there_are() {
         let exports = |kind: &str, node: &str| json!([{ "id": "e1", "type": "nbd" }, { "id": "e0", "type": kind, "node-name": node }]);
         assert_eq!(fits(&at(), &exports("nbd", "d0")), Ok(()));
-        assert!(fits(&at(), &exports("nbd", "d1")).unwrap_err().contains("node d1, not of d0"));
-        assert!(fits(&at(), &exports("fuse", "d0")).unwrap_err().contains("no NBD export but fuse"));
-        assert!(fits(&at(), &json!([{ "id": "e1" }, { "id": "e2" }])).unwrap_err().ends_with("it has: e1, e2"));
-        assert!(fits(&at(), &json!([])).unwrap_err().ends_with("it has: none"));
+        assert!(fits(&at(), &exports("nbd", "d1")).unwrap_err().message().contains("node d1, not of d0"));
+        assert!(fits(&at(), &exports("fuse", "d0")).unwrap_err().message().contains("no NBD export but fuse"));
+        assert!(
+            fits(&at(), &json!([{ "id": "e1" }, { "id": "e2" }])).unwrap_err().message().ends_with("it has: e1, e2")
+        );
+        assert!(fits(&at(), &json!([])).unwrap_err().message().ends_with("it has: none"));
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::super::BackendSnapshot;
 use super::ids;
 use super::memo::Memo;
+use crate::fault::Fault;
 use crate::proto::ExportFlags;
 use crate::qmp::{Qemu, QmpError, SOON};
 
@@ -61,7 +62,7 @@ impl Export {
     }
 
     /// Notes it, durably.
-    pub(super) async fn note(&self, memo: &Memo) -> Result<(), String> {
+    pub(super) async fn note(&self, memo: &Memo) -> Result<(), Fault> {
         memo.write(&self.arguments).await
     }
 
