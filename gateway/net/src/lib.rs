@@ -19,10 +19,10 @@ mod zone;
 
 pub use far_end::FarEnd;
 pub use listening::{Listening, check_backlog};
-pub use outbox::{Batch, Outbox, Released, Written};
+pub use outbox::{Batch, Outbox, Released, Unsent, Written};
 pub use peer::Peer;
 pub use pool::Pool;
 pub use reached::Reached;
-pub use stream::{Address, ReadHalf, Stream, WriteHalf};
+pub use stream::{Address, ReadHalf, SocketKind, Stream, WriteHalf};
 pub use text::{clean, escaped, is_harmful};
 pub use tls_stream::{TlsRead, TlsStream, TlsWrite};

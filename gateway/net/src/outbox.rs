@@ -104,10 +104,30 @@ impl Batch {
         }
     }
 
+    /// Appends what another queue owed.
+    pub fn put_back(&mut self, Unsent { bytes, releases }: &Unsent) {
+        let mut at = 0;
+        for (end, released) in releases {
+            self.body(&bytes.slice(at, end.saturating_sub(at)));
+            self.release(*released);
+            at = *end;
+        }
+        self.body(&bytes.slice(at, bytes.len()));
+    }
+
     /// What is released once everything before it is written.
     pub fn release(&mut self, released: Released) {
         self.segments.push_back(Segment::Release(released));
     }
+}
+
+/// What a queue owed when it was suspended.
+#[derive(Clone, Debug, Default)]
+pub struct Unsent {
+    /// The bytes that are not with the kernel.
+    pub bytes: Payload,
+    /// After how many of them something is released, and what.
+    pub releases: Vec<(usize, Released)>,
 }
 
 /// What the one who writes holds.
@@ -176,6 +196,23 @@ impl Outbox {
         if let Some(sink) = &self.writer.lock().sink {
             sink.forget_unsent();
         }
+    }
+
+    /// Takes the socket out, and everything that is queued. The queue stays, empty and without a connection.
+    pub fn suspend(&self) -> (Option<WriteHalf>, Unsent) {
+        let mut writer = self.writer.lock();
+        writer.take_over(&mut core::mem::take(&mut *self.incoming.lock()));
+        let Writer { sink, heads, heads_done, segments, mut body_done, .. } = core::mem::take(&mut *writer);
+        self.blocked.store(false, Ordering::Release);
+        let (mut unsent, mut heads) = (Unsent::default(), Bytes::from(heads).slice(heads_done..));
+        for segment in segments {
+            match segment {
+                Segment::Head(length) => unsent.bytes.push(heads.split_to(length)),
+                Segment::Body(bytes) => unsent.bytes.push(bytes.slice(core::mem::take(&mut body_done)..)),
+                Segment::Release(released) => unsent.releases.push((unsent.bytes.len(), released)),
+            }
+        }
+        (sink, unsent)
     }
 
     /// Appends; `add` must not block.
@@ -389,6 +426,7 @@ fn copy_small(segments: &mut VecDeque<Segment>, copied: &mut usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Stream;
 
     /// Who is not to be copied still points into the buffer that is given.
     fn copies(buffer: &Bytes, slices: &[core::ops::Range<usize>]) -> Vec<bool> {
@@ -413,6 +451,71 @@ mod tests {
         let neighbours: Vec<_> = (0..31).map(|n| n * 4124..n * 4124 + 4096).collect();
         assert_eq!(copies(&buffer, &neighbours), [false; 31]);
         assert_eq!(copies(&buffer, &[0..1, 5000..5000 + SHORT, 6000 + SHORT..6001 + SHORT]), [true, false, true]);
+    }
+
+    /// The socket takes some of it, goes on under another queue, and so on: no byte and no permit is lost or doubled.
+    #[tokio::test]
+    async fn a_connection_taken_apart_at_any_byte_goes_on_where_it_was() {
+        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let mut stream = Stream::Unix(ours);
+        let (mut sent, mut came, mut holds, mut released) = (Vec::new(), Vec::new(), 0, 0);
+        let (mut owed, mut blocked) = (Unsent::default(), 0);
+        for round in 0..40u8 {
+            let (read, write) = stream.split();
+            let outbox = Outbox::to_client();
+            outbox.connect(write);
+            outbox.append(|batch| {
+                batch.put_back(&owed);
+                for reply in 0..round {
+                    let body = vec![round ^ reply; 311 * usize::from(reply)];
+                    batch.head(|out| out.extend_from_slice(&[round, reply, 7]));
+                    batch.body(&body.clone().into());
+                    batch.release(Released { requests: 1, ..Released::default() });
+                    sent.extend_from_slice(&[round, reply, 7]);
+                    sent.extend_from_slice(&body);
+                    holds += 1;
+                }
+            });
+            let (written, full) = outbox.flush();
+            let Written::Progress(now) = written else { panic!("{written:?}") };
+            released += now.requests;
+            blocked += u32::from(full);
+            let mut some = [0; 7_001];
+            if let Ok(n) = theirs.try_read(&mut some) {
+                came.extend_from_slice(&some[..n]);
+            }
+            let (write, unsent) = outbox.suspend();
+            owed = unsent;
+            let (socket, kind) = Stream::join(read, write.unwrap()).unwrap().take().unwrap();
+            stream = Stream::adopt(socket, kind).unwrap();
+        }
+        assert!(blocked > 10, "the socket was full {blocked} times");
+        stream.write_all_beside(&owed.bytes, &theirs, &mut came).await;
+        released += owed.releases.iter().map(|(_, more)| more.requests).sum::<u32>();
+        assert_eq!((sent == came, released), (true, holds));
+    }
+
+    impl Stream {
+        /// Writes the rest while the other side reads.
+        async fn write_all_beside(&mut self, bytes: &Payload, theirs: &tokio::net::UnixStream, came: &mut Vec<u8>) {
+            let bytes = bytes.to_contiguous();
+            let reads = async {
+                loop {
+                    theirs.readable().await.unwrap();
+                    let mut some = [0; 65536];
+                    match theirs.try_read(&mut some) {
+                        Ok(0) => return,
+                        Ok(n) => came.extend_from_slice(&some[..n]),
+                        Err(_) => {}
+                    }
+                }
+            };
+            let writes = async {
+                self.write_all(&bytes).await.unwrap();
+                self.close().await.unwrap();
+            };
+            tokio::join!(reads, writes);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One stream type over TCP and Unix sockets, bare or inside TLS, in two halves.
 
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -46,6 +46,15 @@ impl core::fmt::Display for Address {
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+/// What kind of socket a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketKind {
+    /// TCP.
+    Tcp,
+    /// Unix.
+    Unix,
 }
 
 /// A connected socket.
@@ -204,6 +213,26 @@ impl Stream {
         })
     }
 
+    /// Takes the socket out of its runtime, which hears of it no more; nothing is shut down.
+    ///
+    /// # Errors
+    /// Inside TLS: what the connection has agreed on with the other side stays in this process.
+    pub fn take(self) -> io::Result<(OwnedFd, SocketKind)> {
+        match self {
+            Stream::Tcp(s) => Ok((s.into_std()?.into(), SocketKind::Tcp)),
+            Stream::Unix(s) => Ok((s.into_std()?.into(), SocketKind::Unix)),
+            Stream::Tls(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "cannot take a TLS connection apart")),
+        }
+    }
+
+    /// A socket that was [taken](Self::take) out of a runtime, watched by that of the caller from now on.
+    pub fn adopt(socket: OwnedFd, kind: SocketKind) -> io::Result<Self> {
+        Ok(match kind {
+            SocketKind::Tcp => Stream::Tcp(TcpStream::from_std(socket.into())?),
+            SocketKind::Unix => Stream::Unix(UnixStream::from_std(socket.into())?),
+        })
+    }
+
     /// Splits into a half that reads and one that many tasks may write through.
     pub fn split(self) -> (ReadHalf, WriteHalf) {
         match self {
@@ -222,8 +251,8 @@ impl Stream {
         }
     }
 
-    /// Puts two halves of a bare socket together again.
-    pub(super) fn join(read: ReadHalf, write: WriteHalf) -> io::Result<Self> {
+    /// Puts two halves of a bare socket together again. A half that is dropped instead would shut the socket down.
+    pub fn join(read: ReadHalf, write: WriteHalf) -> io::Result<Self> {
         let other = || io::Error::other("halves of different sockets");
         match (read, write) {
             (ReadHalf::Tcp(r), WriteHalf::Tcp(w)) => r.reunite(w).map(Stream::Tcp).map_err(|_| other()),

@@ -116,6 +116,19 @@ impl Inbox {
         there
     }
 
+    /// Takes all bytes that wait, whole messages or not, for an inbox elsewhere: see [`Inbox::resume`].
+    pub fn suspend(&mut self) -> Payload {
+        let Self { mut current, done, mut held, .. } = core::mem::take(self);
+        current.advance(done);
+        held.push(current.freeze());
+        held
+    }
+
+    /// An inbox to which these bytes have come, from the start of a message on.
+    pub fn resume(bytes: BytesMut) -> Self {
+        Self { current: bytes, ..Self::default() }
+    }
+
     /// Whether no byte is waiting: the connection stands between two messages.
     pub fn is_empty(&self) -> bool {
         self.current.is_empty() && self.held.is_empty()
