@@ -214,11 +214,12 @@
 //! 4. an outbox's writer, then its incoming half, or its stream's TLS connection; who reads takes that one alone;
 //! 5. a session's permits, then its tenant's budget, then the waker of the session that is to wait for bytes;
 //! 6. a lane's queue of turns, then the waker of the session that is to wait in it;
-//! 7. what is in force (the registry's), then its map of exports, then an export's settings.
+//! 7. what is in force (the registry's), then its map of exports, then an export's settings;
+//! 8. a session's standing NOTIFY, then the rates of notices, or the session's outbox.
 //!
 //! The gate is held for reading from judging a batch against the view's end until it stands in the backend's table, and for
 //! writing only to lower that end: so a shrink's drain sees every request that was judged against the old end. The books
-//! (quota, rates), an export's jobs, its openers and a session's standing NOTIFY have a lock each, taken alone.
+//! (quota, rates), an export's jobs and its openers have a lock each, taken alone.
 //!
 //! A log line may be logged under any lock: the log's own two (its rate limits, its queue) are taken last, alone, and never held
 //! while anything is written.

@@ -22,6 +22,7 @@ pub(crate) mod tests;
 mod transmission;
 mod visitor;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
@@ -67,31 +68,46 @@ pub(crate) struct Agreement {
     pub decision: Decision,
 }
 
-/// One client connection in transmission.
+/// What does not change about a session while it lasts.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct SessionFacts {
+    /// Unique in this process; also chooses the lane.
     id: u64,
     peer: Peer,
-    /// Where its client comes from, for people.
+    /// Where the client comes from, for people.
     from: String,
-    /// The listener that it came by, as the configuration calls it.
+    /// The listener that the client came by, as the configuration calls it.
     listener: Arc<str>,
     tls: bool,
     since: SystemTime,
-    /// What is told of it is told in here. Never entered for a request that goes its ordinary way.
+    /// The span of the session's log lines. Never entered for a request that goes its ordinary way.
     span: tracing::Span,
     export: Arc<Export>,
     agreement: Agreement,
-    /// Whose certificate its client has shown.
+    /// The client's certificate, if it has shown one.
     certificate: Option<PeerCertificate>,
+}
+
+/// What a session begins with, or goes on with.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// The size that the client was last told.
+    told: u64,
+    repeats: bool,
+    losses: u64,
+    notices: NoticeLimiter,
+}
+
+/// One client connection in transmission. Its [facts](SessionFacts) are read as if they were its own fields.
+#[derive(Debug)]
+pub(crate) struct Session {
+    facts: SessionFacts,
     /// The size that this client was last told: by its handshake, a RESIZE chunk, its own successful resize.
     told: AtomicU64,
     /// Its standing NOTIFY, if there is one.
-    notify: Mutex<Option<notify::Standing>>,
+    notify: Mutex<Option<Arc<notify::Standing>>>,
     /// How fast it is sent notices.
     notices: NoticeLimiter,
-    /// How many NOTIFY requests there have been.
-    notifies: AtomicU64,
     /// Set while a notice of its lies unwritten in the outgoing queue: the next one waits, and is merged.
     unread: AtomicBool,
     read: Notify,
@@ -110,7 +126,38 @@ pub(crate) struct Session {
     losses: AtomicU64,
 }
 
+impl Deref for Session {
+    type Target = SessionFacts;
+
+    fn deref(&self) -> &SessionFacts {
+        &self.facts
+    }
+}
+
 impl Session {
+    /// A session that reads from its client, once its queue has the socket.
+    fn new(facts: SessionFacts, known: Known) -> Arc<Self> {
+        let Known { told, repeats, losses, notices } = known;
+        let (limits, budget) = (facts.export.limits(), Arc::clone(facts.export.budget()));
+        Arc::new(Self {
+            told: AtomicU64::new(told),
+            notify: Mutex::new(None),
+            notices,
+            unread: AtomicBool::new(false),
+            read: Notify::new(),
+            resizes: AtomicU32::new(0),
+            watching: AtomicBool::new(false),
+            status: Progress::default(),
+            repeats: AtomicBool::new(repeats),
+            permits: Permits::new(facts.id, limits.requests, limits.bytes, limits.largest, budget),
+            share: Share::new(facts.id, facts.export.turns(facts.id)),
+            out: Outbox::to_client(),
+            task: Mutex::new(None),
+            losses: AtomicU64::new(losses),
+            facts,
+        })
+    }
+
     /// Unique in this process; also chooses the lane.
     pub(crate) fn id(&self) -> u64 {
         self.id
@@ -122,7 +169,7 @@ impl Session {
     }
 
     /// What is told of it is told in here.
-    pub(crate) const fn span(&self) -> &tracing::Span {
+    pub(crate) fn span(&self) -> &tracing::Span {
         &self.span
     }
 

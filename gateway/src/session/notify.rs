@@ -3,15 +3,15 @@
 //! What is sent and when is `policy`'s [`Notice`]; this waits for changes, for the moment, and for the client to have
 //! taken the chunk before (a client that does not read has its notices merged, not queued). The last change is never lost.
 
-use nbd_gateway_policy::types::Span;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nbd_gateway_policy::notice::{End, FinalChunk, Notice, Poll};
-use nbd_gateway_policy::types::{Moment, Size};
-use tokio::sync::watch;
+use nbd_gateway_policy::types::{Moment, Size, Span};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Session;
@@ -27,33 +27,46 @@ use crate::request::Client;
 /// The longest that a notice waits before it asks again: a rate may have been raised meanwhile.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
-/// The way to end a standing NOTIFY.
+/// One NOTIFY of a client's, from its request to its last chunk.
 #[derive(Debug)]
 pub(super) struct Standing {
-    number: u64,
-    end: watch::Sender<Option<End>>,
+    header: RequestHeader,
+    /// What [`Notice`] counts its time from.
+    start: Instant,
+    /// None: it has ended.
+    state: Mutex<Option<State>>,
+    ended: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    notice: Notice,
+    /// Whether a chunk was sent.
+    begun: bool,
 }
 
 impl Session {
-    /// Begins one; a standing one is replaced.
+    /// Begins a NOTIFY; a standing one is replaced.
     pub(super) fn start_notify(self: &Arc<Self>, header: &RequestHeader, interval: Duration, most: u64) {
-        let (end, ending) = watch::channel(None);
-        let number = self.notifies.fetch_add(1, Ordering::Relaxed);
-        let before = self.notify.lock().replace(Standing { number, end });
+        let credit = NonZeroU32::new(u32::try_from(most).unwrap_or(u32::MAX));
+        let notice = Notice::new(size(self.export.size()), credit, interval, Duration::ZERO);
+        self.stand(*header, Instant::now(), State { notice, begun: false });
+    }
+
+    fn stand(self: &Arc<Self>, header: RequestHeader, start: Instant, state: State) {
+        let standing = Arc::new(Standing { header, start, state: Mutex::new(Some(state)), ended: Notify::new() });
+        let before = self.notify.lock().replace(Arc::clone(&standing));
         if let Some(before) = before {
-            before.end.send_replace(Some(End::Replaced));
+            before.end(self, End::Replaced);
         }
-        tokio::spawn(stand(Arc::clone(self), number, *header, interval, most, ending));
+        tokio::spawn(stand(Arc::clone(self), standing));
     }
 
     /// Ends the standing one, if there is one.
     pub(super) fn end_notify(&self, why: End) {
-        if let Some(standing) = &*self.notify.lock() {
-            standing.end.send_if_modified(|end| {
-                let fresh = end.is_none();
-                end.get_or_insert(why);
-                fresh
-            });
+        let standing = self.notify.lock().take();
+        if let Some(standing) = standing {
+            standing.end(self, why);
         }
     }
 
@@ -95,92 +108,98 @@ impl Session {
     }
 }
 
-async fn stand(
-    session: Arc<Session>,
-    number: u64,
-    header: RequestHeader,
-    interval: Duration,
-    most: u64,
-    mut ending: watch::Receiver<Option<End>>,
-) {
-    let start = Instant::now();
-    let mut shown = session.export.view().follow();
-    let size = |size: u64| Size::new(size).unwrap_or(Size::MAX);
-    let first = shown.borrow_and_update().size;
-    let credit = NonZeroU32::new(u32::try_from(most).unwrap_or(u32::MAX));
-    let metrics = session.export.resize_metrics().clone();
-    let mut notice = Notice::new(size(first), credit, interval, Duration::ZERO);
-    let (mut merged, mut begun, mut ended) = (0, false, false);
-    loop {
-        let now = Moment::from_elapsed(start.elapsed());
-        let free = !session.unread.load(Ordering::Acquire);
-        let wait = match notice.next(now) {
-            Poll::Send { .. } if free => match session.export.take_notice(&session.notices) {
-                Err(RetryAfter { limit, wait }) if !begun => {
-                    // Not even the first.
-                    notice.end(End::Disconnected);
-                    let why = format!("this session is at {limit}; try again in {}", Span(wait));
-                    session.send_error(&header, Errno::EPERM, &why);
-                    ended = true;
-                    break;
-                }
-                Err(RetryAfter { wait, .. }) => Some(Instant::now() + wait.min(ASK_AGAIN)),
-                Ok(()) => {
-                    begun = true;
-                    if let Poll::Send { size, last } = notice.poll(now) {
-                        metrics.notices_sent.inc();
-                        session.send_notice(&header, size.bytes(), last);
-                        ended |= last;
+/// What its task waits for.
+enum Wait {
+    /// A change of the size, or the client.
+    Change,
+    Until(Instant),
+}
+
+impl Standing {
+    /// Ends it at once, with its last chunk.
+    fn end(&self, session: &Session, why: End) {
+        if let Some(mut state) = self.state.lock().take() {
+            match state.notice.end(why) {
+                Some(last) => session.send_final(&self.header, last),
+                None => session.release(ONE),
+            }
+        }
+        self.ended.notify_one();
+    }
+
+    /// Sends what may be sent now, and says what to wait for; none: it has ended.
+    fn advance(&self, session: &Session, shown: u64) -> Option<Wait> {
+        let mut held = self.state.lock();
+        let state = held.as_mut()?;
+        let metrics = session.export.resize_metrics();
+        let merged = state.notice.merged();
+        state.notice.offer(size(shown));
+        metrics.notices_merged.inc_by(state.notice.merged().saturating_sub(merged));
+        loop {
+            let now = Moment::from_elapsed(self.start.elapsed());
+            match state.notice.next(now) {
+                Poll::Send { .. } if session.unread.load(Ordering::Acquire) => return Some(Wait::Change),
+                Poll::Send { .. } => match session.export.take_notice(&session.notices) {
+                    Err(RetryAfter { limit, wait }) if !state.begun => {
+                        // Not even the first.
+                        let why = format!("this session is at {limit}; try again in {}", Span(wait));
+                        session.send_error(&self.header, Errno::EPERM, &why);
+                        *held = None;
+                        return None;
                     }
-                    continue;
+                    Err(RetryAfter { wait, .. }) => return Some(Wait::Until(Instant::now() + wait.min(ASK_AGAIN))),
+                    Ok(()) => {
+                        state.begun = true;
+                        if let Poll::Send { size, last } = state.notice.poll(now) {
+                            metrics.notices_sent.inc();
+                            session.send_notice(&self.header, size.bytes(), last);
+                        }
+                    }
+                },
+                Poll::Idle => return Some(Wait::Change),
+                Poll::Wait(until) => return Some(Wait::Until(self.start + Duration::from_nanos(until.nanos()))),
+                Poll::Ended => {
+                    *held = None;
+                    return None;
                 }
-            },
-            Poll::Send { .. } | Poll::Idle => None,
-            Poll::Wait(until) => Some(start + Duration::from_nanos(until.nanos())),
-            Poll::Ended => break,
-        };
+            }
+        }
+    }
+}
+
+async fn stand(session: Arc<Session>, standing: Arc<Standing>) {
+    let mut shown = session.export.view().follow();
+    loop {
+        let mut taken = std::pin::pin!(session.read.notified());
+        // Before it is looked at whether the client has taken the chunk before.
+        taken.as_mut().enable();
+        let size = shown.borrow_and_update().size;
+        let Some(wait) = standing.advance(&session, size) else { break };
         let timer = async {
             match wait {
-                Some(until) => tokio::time::sleep_until(until).await,
-                None => std::future::pending().await,
+                Wait::Until(until) => tokio::time::sleep_until(until).await,
+                Wait::Change => std::future::pending().await,
             }
         };
-        let taken = session.read.notified();
-        if !free && !session.unread.load(Ordering::Acquire) {
-            continue;
-        }
         tokio::select! {
-            // The size before the end: the last chunk has the newest one. A size changes by a resize at a time, so the end is
-            // not kept waiting.
+            // In any order: each has everything looked at again.
             biased;
-            changed = shown.changed() => {
-                if changed.is_err() {
-                    break;
-                }
-                notice.offer(size(shown.borrow_and_update().size));
-                metrics.notices_merged.inc_by(notice.merged().saturating_sub(merged));
-                merged = notice.merged();
-            }
-            why = ending.wait_for(Option::is_some) => {
-                let why = why.ok().and_then(|w| *w).unwrap_or(End::Disconnected);
-                if let Some(last) = notice.end(why) {
-                    session.send_final(&header, last);
-                    ended = true;
-                }
+            changed = shown.changed() => if changed.is_err() {
                 break;
-            }
+            },
+            () = standing.ended.notified() => {}
             () = taken => {}
             () = timer => {}
         }
     }
-    {
-        let mut standing = session.notify.lock();
-        if standing.as_ref().is_some_and(|s| s.number == number) {
-            *standing = None;
-        }
-    }
-    if !ended {
+    session.notify.lock().take_if(|now| Arc::ptr_eq(now, &standing));
+    // The view is gone, and nothing was said.
+    if standing.state.lock().take().is_some() {
         session.release(ONE);
     }
     session.wake();
+}
+
+fn size(bytes: u64) -> Size {
+    Size::new(bytes).unwrap_or(Size::MAX)
 }

@@ -1,26 +1,25 @@
 //! One accepted connection: handshake within its deadline, then transmission to its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::{Duration, SystemTime};
 
 use nbd_gateway_config::{Arrivals, Config};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use super::handshake::{Entered, NoSession, negotiate};
 use super::shutdown::Shutdown;
-use super::status::{Progress, SessionStatus};
+use super::status::SessionStatus;
 use super::transmission::{End, Transmission};
 use super::visitor::Visitor;
-use super::{Session, SessionTable};
-use crate::export::Registry;
-use crate::limits::{Permits, RateGate, Share};
-use crate::listener::Handshake;
-use crate::net::{Outbox, Peer, Pool, Stream};
+use super::{Known, Session, SessionFacts, SessionTable, table};
+use crate::export::{Lease, Registry};
+use crate::limits::RateGate;
+use crate::listener::{Handshake, Place};
+use crate::net::{Peer, Pool, Stream};
 use crate::proto::Inbox;
+use crate::resize::openers::OpenGuard;
 use crate::tls::ListenerTls;
 
 /// What all sessions of a listener share.
@@ -111,7 +110,7 @@ struct Opened {
     judged_by: Arc<Config>,
 }
 
-/// Is not inside the span, which would be entered and left at each wake-up: what is told here enters it by itself.
+/// Not inside the span, which would be entered and left at each wake-up: what is told here enters it by itself.
 async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     let Opened { id, peer, identity, inbox, entered, judged_by } = opened;
     let Entered { stream, lease, agreement, guard, certificate, place } = entered;
@@ -121,34 +120,25 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
         Err(error) => return span.in_scope(|| tracing::info!(%error, "client connection failed")),
     };
     let export = Arc::clone(lease.export());
-    let limits = export.limits();
-    let session = Arc::new(Session {
+    let known = Known {
+        told: agreement.size,
+        repeats: export.awaits(identity, agreement.size),
+        losses: export.losses(),
+        notices: export.session_notices(),
+    };
+    let facts = SessionFacts {
         id,
         peer: identity,
         from: peer,
-        span,
         listener: Arc::clone(&front.listener),
         tls,
         since: SystemTime::now(),
-        told: AtomicU64::new(agreement.size),
-        notify: Mutex::new(None),
-        notices: export.session_notices(),
-        notifies: AtomicU64::new(0),
-        unread: AtomicBool::new(false),
-        read: Notify::new(),
-        resizes: AtomicU32::new(0),
-        watching: AtomicBool::new(false),
-        status: Progress::default(),
-        repeats: AtomicBool::new(export.awaits(identity, agreement.size)),
-        permits: Permits::new(id, limits.requests, limits.bytes, limits.largest, Arc::clone(export.budget())),
-        share: Share::new(id, export.turns(id)),
+        span,
         export: Arc::clone(&export),
         agreement,
         certificate,
-        out: Outbox::to_client(),
-        task: Mutex::new(None),
-        losses: AtomicU64::new(export.losses()),
-    });
+    };
+    let session = Session::new(facts, known);
     session.out.connect(write);
     let entered = front.table.enter(&session);
     session.span.in_scope(|| {
@@ -166,13 +156,30 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     drop(judged_by);
     let shutdown = Shutdown::new(front.drain.clone(), export.leaving());
     let throttle = RateGate::new(export.limiters());
-    let transmission =
-        Transmission::new(Arc::clone(&session), read, inbox, Arc::clone(&front.pool), shutdown, throttle);
+    let transmission = Transmission::new(session, read, inbox, Arc::clone(&front.pool), shutdown, throttle);
+    run(transmission, Membership { entered, place, lease, guard }).await;
+}
+
+/// What a session has as long as it lasts, in the order in which it gives it back.
+struct Membership {
+    /// Its place among the listener's sessions.
+    place: Place,
+    lease: Lease,
+    /// Its place in the session table.
+    entered: table::Entered,
+    /// Its place in the export's openers.
+    guard: OpenGuard,
+}
+
+/// Runs a session to its end.
+async fn run(transmission: Transmission, membership: Membership) {
+    let session = Arc::clone(&transmission.session);
     let end = transmission.run().await;
+    let Membership { place, lease, entered, guard } = membership;
     guard.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);
     // From here on replies go nowhere; requests that change data and are still out must not be overtaken.
-    export.leave(&session);
+    session.export.leave(&session);
     session.release(session.out.disconnect());
     session.permits.abandon();
     session.status.rise(SessionStatus::Gone);
