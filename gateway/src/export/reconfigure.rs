@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::active::{ActiveConfig, show};
 use super::entry::Entry;
+use super::registry::has_same_file;
 use super::{Export, Lease, OpenError, Registry, Teardown};
 
 /// What becomes of an open export.
@@ -55,13 +56,6 @@ fn is_same(open: &Resolved, next: &Resolved) -> bool {
     own.limits.drain_timeout = next.limits.drain_timeout;
     own.limits.arrivals = next.limits.arrivals;
     own == *next
-}
-
-fn has_same_file(one: &Resolved, other: &Resolved) -> bool {
-    match (&one.backend, &other.backend) {
-        (Backend::File { path, .. }, Backend::File { path: same, .. }) => path == same,
-        _ => false,
-    }
 }
 
 /// An export that was opened before its configuration is in force.
@@ -130,15 +124,6 @@ impl Registry {
                 let leaves = || entry.is_leaving() || matches!(Fate::of(entry, config), Fate::Ends | Fate::Reopens(_));
                 open.name != next.name && !(has_same_file(&open, next) && leaves())
             })
-    }
-
-    /// Waits until nobody who leaves has the file of this export any more. Cancel-safe: yes.
-    pub(crate) async fn files_are_let_go(&self, name: &str) {
-        let Ok(next) = self.config().export_for(name) else { return };
-        let entries: Vec<Arc<Entry>> = self.entries.iter().map(|entry| Arc::clone(entry.value())).collect();
-        for entry in entries.iter().filter(|entry| entry.is_leaving() && has_same_file(&entry.config(), &next)) {
-            drop(entry.state.lock().await);
-        }
     }
 
     /// Opens an export that the configuration in force does not have.

@@ -11,18 +11,18 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use dashmap::DashMap;
-use nbd_gateway_config::{Config, NoExport, Resolved};
+use nbd_gateway_config::{Backend, Config, NoExport, Resolved};
 use nbd_gateway_metrics::Metrics;
 use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::types::TenantId;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::active::ActiveConfig;
 use super::entry::{Entry, Fitness, State};
 use super::known_openers::KnownOpeners;
-use super::start::NotStarted;
+use super::start::StartError;
 use super::tenant_slots::{Slot, TenantSlots};
 use super::{Export, Lease, OpenError, start, unpublished};
 use crate::accounting::allowance::Allowances;
@@ -326,8 +326,7 @@ impl Registry {
 
     /// One that leaves is over by then, or its backend does not let it go.
     async fn wait_for<'a>(&self, entry: &'a Entry) -> Result<tokio::sync::MutexGuard<'a, State>, OpenError> {
-        let limit = self.config().limits.drain_timeout + CLOSING;
-        timeout(limit, entry.state.lock()).await.map_err(|_| OpenError::Backend {
+        timeout(self.closing_limit(), entry.state.lock()).await.map_err(|_| OpenError::Backend {
             export: entry.name(),
             why: "it is still being closed as it was configured before, for its backend does not answer".to_owned(),
         })
@@ -370,17 +369,36 @@ impl Registry {
     pub(super) async fn open_backend(&self, config: &Resolved) -> Result<Export, OpenError> {
         // Not before it is open: clients make up names that fit a template, and the series are bounded.
         let metrics = || self.shared.metrics.export(config.name.as_str(), config.template.as_deref());
-        let failed = |NotStarted { why, unknown }| {
-            let export = config.name.as_str().to_owned();
+        let failed = |error: StartError| {
+            let (export, why) = (config.name.as_str().to_owned(), error.to_string());
             // Of what the configuration names, the operator was wrong.
-            match unknown && !self.config().listable().any(|name| name == export) {
+            match error.is_unknown_name() && !self.config().listable().any(|name| name == export) {
                 true => OpenError::Missing { export, why },
                 false => OpenError::Backend { export, why },
             }
         };
         let budget = || TenantBudget::new(config.limits.tenant_bytes, config.limits.tenant_io);
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
-        start::open(config, &self.shared, budget, metrics).await.map_err(failed)
+        let until = Instant::now() + self.closing_limit();
+        loop {
+            let leaving = self.leaving_with_file_of(config);
+            match start::open(config, &self.shared, Arc::clone(&budget), metrics).await {
+                // Not before: what leaves may have let go of its file already, or not begun to.
+                Err(error) if error.is_locked() && have_left(&leaving, until).await => {}
+                opened => return opened.map_err(failed),
+            }
+        }
+    }
+
+    /// How long an export that leaves may take to be gone.
+    fn closing_limit(&self) -> Duration {
+        self.config().limits.drain_timeout + CLOSING
+    }
+
+    /// The exports that leave and have its file, under whatever name.
+    fn leaving_with_file_of(&self, config: &Resolved) -> Vec<Arc<Entry>> {
+        let entries = self.entries.iter().map(|entry| Arc::clone(entry.value()));
+        entries.filter(|entry| entry.is_leaving() && has_same_file(&entry.config(), config)).collect()
     }
 
     /// Closes what is idle since `leased`.
@@ -467,6 +485,24 @@ impl Registry {
             });
         }
         while closing.join_next().await.is_some() {}
+    }
+}
+
+/// Waits for exports that leave. Whether there are any, and all have. Cancel-safe: yes.
+async fn have_left(leaving: &[Arc<Entry>], until: Instant) -> bool {
+    for entry in leaving {
+        if timeout_at(until, entry.state.lock()).await.is_err() {
+            return false;
+        }
+    }
+    !leaving.is_empty()
+}
+
+/// Whether two exports have one file, by the same path.
+pub(super) fn has_same_file(one: &Resolved, other: &Resolved) -> bool {
+    match (&one.backend, &other.backend) {
+        (Backend::File { path, .. }, Backend::File { path: same, .. }) => path == same,
+        _ => false,
     }
 }
 
@@ -557,6 +593,36 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
         assert_eq!(began.elapsed(), Duration::from_secs(5), "another tenant's waits for nothing");
         opening.shutdown().await;
         std::fs::remove_file(&socket).unwrap();
+    }
+
+    /// It was refused, for the file was locked.
+    #[tokio::test]
+    async fn a_file_whose_export_of_another_name_leaves_is_opened_when_that_is_gone() {
+        let directory = std::env::temp_dir().join(format!("nbd-gateway-renamed-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let config = |template: &str| {
+            let disks = format!("backend = \"file:{}/{{}}.img\"\nsize = \"1MiB\"\n", directory.display());
+            let text = format!("{CONFIG}[[export]]\nname = \"{template}/*\"\n{disks}");
+            Config::parse(&text, std::path::Path::new("config.toml")).unwrap()
+        };
+        let (metrics, notes) = (Arc::new(Metrics::new("0").unwrap()), Arc::new(Notes::in_memory().unwrap()));
+        let registry = Registry::new(Arc::new(config("t")), Arc::new(Pool::new(1)), Shards::here(), metrics, notes);
+        let mut lease = registry.open("t/one").await.unwrap();
+        for name in ["u", "v", "w"] {
+            let over = Instant::now() + Duration::from_secs(60);
+            assert_eq!(registry.replace(Arc::new(config(name)), Vec::new(), over).leaving, 1);
+            let name = format!("{name}/one");
+            let opening = registry.open(&name);
+            // It has a moment in which the other is in use still.
+            let (opened, ()) = tokio::join!(opening, async {
+                tokio::task::yield_now().await;
+                drop(lease);
+            });
+            lease = opened.unwrap();
+        }
+        drop(lease);
+        registry.close_all().await;
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[tokio::test]

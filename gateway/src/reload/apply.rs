@@ -213,7 +213,6 @@ impl InRun {
     fn open_later(&self, name: String) {
         let (registry, embedded) = (Arc::clone(&self.registry), Arc::clone(&self.embedded));
         tokio::spawn(async move {
-            registry.files_are_let_go(&name).await;
             match registry.open(&name).await {
                 Ok(lease) => {
                     let mut embedded = embedded.lock();

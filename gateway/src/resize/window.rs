@@ -14,6 +14,18 @@ use crate::accounting::cache::Notes;
 use crate::target::Core;
 use crate::target::zeroing::reads_as_zeroes;
 
+/// Why an export can't have the window that it should have.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WindowError {
+    #[error(
+        "its backend has {}, and the window of {} {} needs more; give it a disk of that size", Bytes(disk.bytes()),
+        Bytes(window.bytes()), if *recorded { "on record" } else { "in the configuration" }
+    )]
+    PastTheDisk { disk: Size, window: Size, recorded: bool },
+    #[error("the window of {} ends inside a block of its backend, which has {}", Bytes(window.bytes()), Bytes(*block))]
+    InsideABlock { window: Size, block: u64 },
+}
+
 /// A window as it is found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opened {
@@ -34,25 +46,16 @@ impl Opened {
         export: &ExportName,
         disk: Size,
         block: u64,
-    ) -> Result<Option<Self>, String> {
+    ) -> Result<Option<Self>, WindowError> {
         let Driver::Window { size } = driver else { return Ok(None) };
         let record = notes.shown(export);
         let found = Self { size: record.unwrap_or(*size), recorded: record.is_some() };
-        let (size, disk) = (found.size.bytes(), disk.bytes());
-        if size > disk {
-            let whose = if found.recorded { "on record" } else { "in the configuration" };
-            return Err(format!(
-                "its backend has {}, and the window of {} {whose} needs more; give it a disk of that size",
-                Bytes(disk),
-                Bytes(size)
-            ));
+        let (window, recorded) = (found.size, found.recorded);
+        if window > disk {
+            return Err(WindowError::PastTheDisk { disk, window, recorded });
         }
-        if size % block.max(1) != 0 && size != disk {
-            return Err(format!(
-                "the window of {} ends inside a block of its backend, which has {}",
-                Bytes(size),
-                Bytes(block)
-            ));
+        if window.bytes() % block.max(1) != 0 && window != disk {
+            return Err(WindowError::InsideABlock { window, block });
         }
         Ok(Some(found))
     }

@@ -254,6 +254,14 @@ impl Target for Lanes {
     }
 }
 
+/// Lanes that are dropped without having been closed, as an opening that nobody waits for drops them, end in their own time.
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.end.send_replace(true);
+        self.keeper.abort();
+    }
+}
+
 /// Does the same with several lanes at a time. Dropped, it still is done.
 async fn together<'a, F>(lanes: impl Iterator<Item = &'a Arc<Lane>>, act: impl Fn(&'a Lane) -> F)
 where

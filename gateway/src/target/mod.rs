@@ -33,7 +33,7 @@ use nbd_gateway_policy::types::ExportName;
 pub(crate) use self::core::Core;
 pub(crate) use facts::Facts;
 pub(crate) use lanes::Lanes;
-pub(crate) use open::{ObserveSize, TargetParts, open};
+pub(crate) use open::{ObserveSize, OpenTargetError, TargetParts, open};
 pub(crate) use orphans::Waiting;
 pub(crate) use presence::{Presence, Verdict};
 pub(crate) use view::{Shown, View};

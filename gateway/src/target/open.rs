@@ -74,6 +74,11 @@ impl OpenTargetError {
     pub(crate) fn is_unknown_name(&self) -> bool {
         matches!(self, Self::Dial(error) if error.is_unknown_name())
     }
+
+    /// Whether somebody else has the file open.
+    pub(crate) fn is_locked(&self) -> bool {
+        matches!(self, Self::Disk(DiskError::Locked { .. }))
+    }
 }
 
 /// Opens what the configuration names, and the view of it; `metrics` is called once that is done. Cancel-safe: yes,

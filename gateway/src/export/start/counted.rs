@@ -1,0 +1,140 @@
+//! An export that counts and is on record, and its first tasks: its coordinator, its hooks, what follows the backend's size.
+
+use std::sync::Arc;
+
+use nbd_gateway_config::Backend;
+use nbd_gateway_metrics::ExportMetrics;
+use nbd_gateway_policy::export::Publish;
+use tokio::sync::{mpsc, watch};
+use tracing::Instrument;
+
+use super::super::registry::Shared;
+use super::super::settings::Settings;
+use super::super::{Export, Parts};
+use super::{Measured, Opening};
+use crate::accounting::account::{Clerk, Shows};
+use crate::accounting::meanwhile::Smaller;
+use crate::driver::Driver;
+use crate::hooks::Hooks;
+use crate::limits::TenantBudget;
+use crate::proto::Features;
+use crate::resize::Resizer;
+use crate::resize::coordinator::{Act, Coordinator, Start};
+use crate::resize::follow::{Patience, follow};
+use crate::resize::live_effects::LiveEffects;
+use crate::resize::watchers::{self, Told};
+use crate::target::Core;
+
+/// An export that is ready to run.
+pub(super) struct Counted<'a> {
+    shared: &'a Shared,
+    settings: Settings,
+    core: Arc<Core>,
+    driver: Option<Driver>,
+    resizer: Resizer,
+    acts: mpsc::Receiver<Act>,
+    clerk: Clerk,
+    start: Start,
+    smaller: Option<Smaller>,
+    told: Told,
+}
+
+impl<'a> Counted<'a> {
+    pub(super) async fn of(measured: Measured<'a>) -> Self {
+        let Measured { opening, settings, disk, window, smaller, older, size, count, unzeroed } = measured;
+        let Opening { config, shared, target, view, driver, resizer, acts } = opening;
+        let (export, tenant, timeout) = (config.name.clone(), config.tenant.clone(), config.resize.timeout);
+        let (notes, policy) = (&shared.notes, settings.policy.clone());
+        let lowered = notes.lowered(&export).is_some();
+        let news = shared.book.open(&export, &tenant, count);
+        // What was held back is shown now, and not to be held back again.
+        let let_go = window.is_none() && policy.publish != Publish::Manual && notes.shown(&export).is_some();
+        let facts = target.facts();
+        // A window shows what another may have written, whatever its disk promises of its own grows.
+        let zeroed = window.is_none() && facts.resize.is_some_and(|info| info.features.has(Features::ZEROED));
+        let zeroed_beside = match &driver {
+            Some(driver) => driver.exposes_zeroes().await,
+            None => false,
+        };
+        let core = Core::new(config, target, view);
+        let unrecorded = match window {
+            Some(window) => !window.is_settled(&core, notes, &tenant, disk, timeout).await,
+            None => false,
+        };
+        let driven = watchers::label(&config.resize.driver);
+        let told = Told(shared.metrics.resize(export.as_str(), config.template.as_deref(), tenant.as_str(), driven));
+        told.size_at_start(size);
+        resizer.counted_by(told.clone());
+        let shows = match window {
+            Some(_) => Shows::Window { recorded: !unrecorded },
+            None => Shows::of(policy.publish),
+        };
+        let mut clerk = Clerk::new(Arc::clone(notes), export.clone(), tenant.clone(), shows);
+        let mut unwritten = false;
+        if (news || let_go || lowered)
+            && !older
+            && let Err(error) = clerk.open(count, core.view().shown()).await
+        {
+            tracing::warn!(export = export.as_str(), %error, "the ledger does not take the size of an export; nothing of it grows until it does");
+            unwritten = true;
+        }
+        let start = Start {
+            export,
+            tenant,
+            policy,
+            size,
+            // The coordinator finds what is there by itself, and that it is less.
+            disk: smaller.filter(|smaller| smaller.awaited).map_or(disk, |smaller| smaller.recorded),
+            backend: core.facts().style,
+            zeroed_by_backend: config.backend.is_embedded() || zeroed_beside || zeroed,
+            unzeroed,
+            timeout,
+            unrecorded,
+            older,
+            unwritten,
+        };
+        Self { shared, settings, core, driver, resizer, acts, clerk, start, smaller, told }
+    }
+
+    /// Runs it. Within a runtime.
+    pub(super) fn run(self, budget: Arc<TenantBudget>, metrics: ExportMetrics) -> Export {
+        let Self { shared, settings, core, driver, resizer, acts, clerk, start, smaller, told } = self;
+        let (config, tells) = (&settings.config, start.backend.tells);
+        let effects = LiveEffects::new(Arc::clone(&core), driver, clerk, start.timeout);
+        let coordinator = Coordinator::new(
+            start,
+            effects,
+            Arc::clone(&shared.book),
+            Arc::clone(&resizer.jobs),
+            Arc::clone(&resizer.openers),
+            told.clone(),
+        )
+        .ruled_by(Arc::clone(&resizer.rules))
+        .seen_in(Arc::clone(&resizer.glance));
+        let (end, ending) = watch::channel(false);
+        // Before anybody can change the size.
+        let hooks = Hooks::start(config, &core, &shared.metrics, &shared.sessions);
+        let (patience, patient) = watch::channel(Patience::of(config));
+        // Of its own, whoever had it opened. What is told of a client's wish is told in its session's instead.
+        let (name, tenant) = (config.name.as_str(), config.tenant.as_str());
+        let span = tracing::error_span!(parent: None, "export", export = name, tenant);
+        tokio::spawn(coordinator.run(acts).instrument(span));
+        match smaller {
+            Some(smaller) if smaller.awaited => resizer.seen(core.facts().size),
+            Some(smaller) => {
+                smaller.tell(&shared.notes, &config.name, &config.tenant);
+                told.adopted();
+            }
+            None => {}
+        }
+        if matches!(config.backend, Backend::Memory { .. }) {
+            // Nobody else can resize it.
+            told.0.looked_at.set(1);
+        } else {
+            tokio::spawn(follow(Arc::clone(&core), resizer.clone(), tells, patient, told.0.clone(), ending));
+        }
+        let book = Arc::clone(&shared.book);
+        let resize_metrics = told.0;
+        Export::new(Parts { settings, core, resizer, book, budget, metrics, resize_metrics, hooks, patience, end })
+    }
+}

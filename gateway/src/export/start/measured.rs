@@ -1,0 +1,81 @@
+//! What is there of an export that opens, and what is shown of it. Nothing is on record yet.
+
+use nbd_gateway_config::Backend;
+use nbd_gateway_policy::types::{ByteRange, Size};
+
+use super::super::settings::Settings;
+use super::super::unpublished;
+use super::{Opening, StartError};
+use crate::accounting::meanwhile::Smaller;
+use crate::resize::window::Opened;
+use crate::target::Shown;
+
+/// An export that knows what is there; clients may be told its size.
+pub(super) struct Measured<'a> {
+    pub(super) opening: Opening<'a>,
+    pub(super) settings: Settings,
+    /// The backend's size.
+    pub(super) disk: Size,
+    pub(super) window: Option<Opened>,
+    /// The disk is smaller than on record.
+    pub(super) smaller: Option<Smaller>,
+    /// The ledger is an older copy.
+    pub(super) older: bool,
+    /// What is shown.
+    pub(super) size: Size,
+    /// What counts.
+    pub(super) count: Size,
+    /// Ranges of an earlier life that must be zeroed before anyone sees them.
+    pub(super) unzeroed: Vec<ByteRange>,
+}
+
+impl<'a> Measured<'a> {
+    pub(super) async fn of(opening: Opening<'a>) -> Result<Self, StartError> {
+        let Opening { config, shared, target, view, driver, resizer, .. } = &opening;
+        let (export, facts) = (&config.name, target.facts());
+        let settings = Settings::of(config, facts);
+        let publish = settings.policy.publish;
+        let disk = Size::new(facts.size)?;
+        let window = Opened::of(&config.resize.driver, &shared.notes, export, disk, facts.minimum_block())?;
+        // What an earlier life exposed and did not get to zero is not shown before it is zero.
+        let mut unzeroed = shared.notes.owed(export);
+        let older = shared.notes.is_older(export);
+        // What there is counts, also in a file that its server has not looked at again.
+        let length = match driver {
+            Some(driver) => driver.length().await.and_then(|length| Size::new(length).ok()),
+            None => None,
+        };
+        let there = length.map_or(disk, |length| length.max(disk));
+        let recorded = shared.book.size(export);
+        let shown = |size| unpublished::shown(&shared.notes, export, publish, size);
+        let smaller = match window {
+            Some(_) => None,
+            // Made anew each time.
+            None if matches!(config.backend, Backend::Memory { .. }) || older => None,
+            None => Smaller::than_recorded(
+                (recorded, there),
+                shared.notes.lowered(export),
+                shown,
+                resizer.openers.relying() > 0,
+            ),
+        };
+        let kept = smaller.filter(|smaller| smaller.awaited);
+        let end = window.map_or(kept.map_or(shown(disk), |smaller| smaller.shown), |window| window.size);
+        let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
+        view.publish(Shown { size: size.bytes(), generation: 0 });
+        if older {
+            // Clients may have written there since.
+            unzeroed.clear();
+        }
+        // Of a window what it shows; of what may have to be adopted what is on record, which stays until that is decided.
+        let count = if older {
+            // Nobody knows how much of it was shown.
+            recorded.unwrap_or_default().max(there)
+        } else if window.is_some() {
+            size
+        } else {
+            kept.map_or(there, |smaller| smaller.recorded)
+        };
+        Ok(Self { opening, settings, disk, window, smaller, older, size, count, unzeroed })
+    }
+}

@@ -1,0 +1,127 @@
+//! Opening an export, in stages that can't be taken in another order: [`Opening`] has a target, [`Measured`] knows what is
+//! there and what is shown of it, [`Counted`] counts that and has it on record; only that can run.
+//!
+//! An error after the target was opened closes it, in one place. An opening that is dropped lets go of its target without a
+//! word: nothing has changed data over it.
+
+mod counted;
+mod measured;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use nbd_gateway_config::{self as config, Resolved};
+use nbd_gateway_metrics::ExportMetrics;
+use nbd_gateway_policy::types::SizeError;
+use tokio::sync::mpsc;
+
+use super::Export;
+use super::registry::Shared;
+use crate::driver::{Driver, Healed, Qmp};
+use crate::limits::TenantBudget;
+use crate::resize::Resizer;
+use crate::resize::coordinator::Act;
+use crate::resize::window::WindowError;
+use crate::target::{self, ObserveSize, OpenTargetError, Target, View};
+use counted::Counted;
+use measured::Measured;
+
+/// Why an export is not open, for operators.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    /// What serves it can't be opened.
+    #[error("{0}")]
+    Target(#[from] OpenTargetError),
+    /// The same, and the driver knows what is missing there.
+    #[error("{error}; {missing}")]
+    Missing { error: OpenTargetError, missing: String },
+    /// Its disk can't be an export's.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// Its window has no place on its disk.
+    #[error("{0}")]
+    Window(#[from] WindowError),
+}
+
+impl StartError {
+    /// Its server does not know the name.
+    pub(super) fn is_unknown_name(&self) -> bool {
+        matches!(self, Self::Target(error) | Self::Missing { error, .. } if error.is_unknown_name())
+    }
+
+    /// Somebody has its file.
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self, Self::Target(error) if error.is_locked())
+    }
+}
+
+/// Opens it. Cancel-safe: yes, what was begun is let go.
+pub(super) async fn open(
+    config: &Resolved,
+    shared: &Shared,
+    budget: Arc<TenantBudget>,
+    metrics: impl Fn() -> ExportMetrics,
+) -> Result<Export, StartError> {
+    let opening = Opening::begin(config, shared, &metrics).await?;
+    Ok(opening.counted().await?.run(budget, metrics()))
+}
+
+/// An export that has a target.
+struct Opening<'a> {
+    config: &'a Resolved,
+    shared: &'a Shared,
+    target: Arc<dyn Target>,
+    view: Arc<View>,
+    driver: Option<Driver>,
+    resizer: Resizer,
+    acts: mpsc::Receiver<Act>,
+}
+
+impl<'a> Opening<'a> {
+    async fn begin(
+        config: &'a Resolved,
+        shared: &'a Shared,
+        metrics: impl Fn() -> ExportMetrics,
+    ) -> Result<Self, StartError> {
+        let (export, resize, parts) = (&config.name, &config.resize, &shared.parts);
+        let openers = shared.known_openers.of(export, resize.shrink_grace);
+        let (resizer, acts) = Resizer::new(export.clone(), config.tenant.clone(), openers, Arc::clone(&shared.book));
+        let driver = Driver::of(&resize.driver, resize.timeout, &parts.state, export.as_str());
+        let observer: Arc<dyn ObserveSize> = Arc::new(resizer.clone());
+        let open = || target::open(config, parts, driver.as_ref(), &metrics, &observer);
+        let (target, view) = match open().await {
+            Ok(opened) => opened,
+            Err(error) => {
+                heal(config, &parts.state, error).await?;
+                open().await?
+            }
+        };
+        Ok(Self { config, shared, target, view, driver, resizer, acts })
+    }
+
+    /// Measured and counted, or closed again.
+    async fn counted(self) -> Result<Counted<'a>, StartError> {
+        let (target, export) = (Arc::clone(&self.target), &self.config.name);
+        match Measured::of(self).await {
+            Ok(measured) => Ok(Counted::of(measured).await),
+            Err(error) => {
+                target.close(export).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Has the driver mend a backend that can't be opened, or tells what is wrong with it.
+async fn heal(export: &Resolved, state: &Path, error: OpenTargetError) -> Result<(), StartError> {
+    let (config::Driver::Qmp(at), config::Backend::Nbd(uri)) = (&export.resize.driver, &export.backend) else {
+        return Err(error.into());
+    };
+    match Qmp::new(at, state, export.name.as_str()).heal(uri.export().as_str()).await {
+        Healed::Back => Ok(()),
+        Healed::Missing(missing) => Err(StartError::Missing { error, missing }),
+        Healed::NotThis => Err(error.into()),
+    }
+}
