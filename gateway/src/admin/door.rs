@@ -1,7 +1,7 @@
 //! The interface's connections: how many there are, and how long one may be silent or leave what it is sent untaken.
 //!
 //! Most of those who come have not said yet who they are, and whatever they do must cost the clients of exports nothing: the
-//! files that a process may have open are theirs. Places are those of [`listener`](crate::listener): one address has at most
+//! files that a process may have open are theirs. Places are those of [`limits`](crate::limits): one address has at most
 //! half of them, and when all are taken, the oldest connection of the address that has most is closed, one without a request
 //! first. So an operator gets in. Knows nothing of what is asked for.
 
@@ -22,7 +22,7 @@ use tower::ServiceExt;
 
 use super::patience::Patience;
 use crate::descriptors::{self, Use};
-use crate::listener::{Handshake, Places};
+use crate::limits::{Handshake, Places};
 use crate::net::{Listening, Peer};
 
 /// The most connections at a time; one address has at most half of them.

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use super::answer::refuse;
 use super::view::EventView;
 use crate::ledger::{EventFilter, Ledger, LedgerError};
-use crate::listener::Origin;
+use crate::limits::Origin;
 use crate::net::Peer;
 
 /// The most streams at a time; one address has at most half of them.

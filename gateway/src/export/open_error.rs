@@ -5,7 +5,7 @@ use nbd_gateway_policy::access::{Rule, Verb};
 use nbd_gateway_policy::refusal::Refusal;
 
 use crate::fault::Whose;
-use crate::listener::TooMany;
+use crate::limits::TooMany;
 
 /// Why an export can't be opened.
 #[derive(Clone, Debug, thiserror::Error)]

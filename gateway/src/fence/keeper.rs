@@ -10,10 +10,7 @@ use nbd_gateway_policy::types::ExportName;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Fence, Marks};
-use crate::lane::{Dialer, LateWrites};
-
-/// The message of the log when the server is known to be over late writes.
-pub(crate) const OVER: &str = "the server is over the writes of lost connections";
+use crate::lane::{Dialer, LateWrites, OVER};
 
 /// How long after a fence has failed it is used again: from, to.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));

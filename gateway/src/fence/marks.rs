@@ -18,7 +18,7 @@ use nbd_gateway_policy::types::ExportName;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::Server;
+use crate::lane::Server;
 use crate::ledger::{Ledger, Mark};
 
 /// How long the first change waits for the ledger.

@@ -1,6 +1,6 @@
 //! Being sure that a server is over what it received on lost connections.
 //!
-//! Owns the proofs: which process is behind a socket ([`Server`]), an act after which nothing from an earlier connection is
+//! Owns the proofs: which process is behind a socket ([`Server`](crate::lane::Server)), an act after which nothing from an earlier connection is
 //! carried out ([`Fence`]), and a time that is long enough ([`Keeper`]); and what a later process has to know of it
 //! ([`Marks`]). What is held back meanwhile is [`LateWrites`](crate::lane::LateWrites)' to decide.
 //!
@@ -12,16 +12,14 @@
 
 mod keeper;
 mod marks;
-mod server;
 
 use std::time::Duration;
 
 use nbd_gateway_config as config;
 use nbd_gateway_config::Resolved;
 
-pub(crate) use keeper::{Keeper, OVER, use_fence};
+pub(crate) use keeper::{Keeper, use_fence};
 pub(crate) use marks::Marks;
-pub(crate) use server::Server;
 
 use crate::command::{self, Call, Left};
 use crate::driver::{Driver, Order};

@@ -8,8 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Connected, Link};
-use crate::fence::Server;
+use super::{Connected, Link, Server};
 use crate::net::{Address, Reached, Stream, TlsStream};
 use crate::proto::handshake::client::{Client, Closed, Contexts, Goal, HandshakeError, Negotiated, Progress, Wishes};
 use crate::proto::{Inbox, Info, Opt, Rep};

@@ -28,8 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::Lane;
-use crate::fence::Server;
+use super::{Lane, Server};
 use crate::proto::{Cmd, CmdFlags};
 use crate::request::Request;
 

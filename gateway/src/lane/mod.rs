@@ -12,6 +12,7 @@ mod late;
 mod look;
 mod lost;
 mod run;
+mod server;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub(crate) use late::{LateWrites, Link};
 pub(crate) use look::Look;
 pub(crate) use lost::OnLoss;
 pub(crate) use run::{Connected, Life, Owner, run};
+pub(crate) use server::Server;
 
 use crate::net::{Outbox, Written};
 use crate::proto::{Cookie, Errno};
@@ -37,6 +39,9 @@ use crate::request::{Failure, Finished, Job};
 
 pub(crate) use crate::request::Heard;
 use table::Table;
+
+/// The message of the log when the server is known to be over late writes.
+pub(crate) const OVER: &str = "the server is over the writes of lost connections";
 
 /// What the lanes of one export share: a clock of events, and what is answered but not yet known durable.
 #[derive(Debug, Default)]

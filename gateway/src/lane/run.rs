@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 use super::decode::Decoder;
 use super::dial::Dialer;
 use super::lost::{EndedBy, OnLoss};
-use super::{Lane, Link};
+use super::{Lane, Link, OVER};
 use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::reply::BadReply;
@@ -86,7 +86,7 @@ impl Life {
     /// The server is over so many late writes.
     fn tell_over(&self, count: usize, proof: &str) {
         if count > 0 {
-            tracing::info!(export = self.name, count, proof, "{}", crate::fence::OVER);
+            tracing::info!(export = self.name, count, proof, "{}", OVER);
         }
     }
 }

@@ -6,11 +6,13 @@
 mod notices;
 mod pacer;
 mod permits;
+mod places;
 mod throttle;
 mod turns;
 
 pub(crate) use notices::{NoticeLimiter, RetryAfter, pass};
 pub(crate) use pacer::{ACTIVE, Pacer};
 pub(crate) use permits::{ANSWER, CONTEXT, EXTENT, Permits, TenantBudget};
+pub(crate) use places::{Handshake, Origin, Place, Places, TooMany};
 pub(crate) use throttle::{IoLimits, RateGate, SharedLimiter};
 pub(crate) use turns::{Share, Turns};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use nbd_gateway_metrics::{ListenerMetrics, Open};
 use tokio::time::{Instant, sleep};
 
-use super::places::Places;
 use crate::descriptors::{self, Use};
+use crate::limits::Places;
 use crate::net::{Listening, Stream};
 use crate::session::{Front, serve};
 

@@ -6,7 +6,6 @@
 
 mod accepting;
 mod inherited;
-mod places;
 mod socket_file;
 
 use std::io;
@@ -18,8 +17,6 @@ use tokio::sync::watch;
 
 use accepting::Accepting;
 pub(crate) use inherited::Inherited;
-pub(crate) use places::Origin;
-pub(crate) use places::{Handshake, Place, Places, TooMany};
 pub(crate) use socket_file::{SocketFile, clear_way};
 
 use crate::net::Listening;

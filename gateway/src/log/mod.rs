@@ -31,10 +31,14 @@ use self::bound::{Bound, Bounded, Causes};
 use self::otlp::Spans;
 use self::writer::Lines;
 use crate::net::is_harmful;
-use crate::reload::SetLevel;
-use crate::resize::TRACES;
 
 pub(crate) use self::bound::ORDERED;
+
+/// The target of spans that are for a collector of traces, not for the lines of a log.
+pub(crate) const TRACES: &str = "nbd_gateway::traces";
+
+/// Sets the least severe level that is logged.
+pub(crate) type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
 
 /// How long the end of the process waits for the last lines.
 const LAST: Duration = Duration::from_secs(1);

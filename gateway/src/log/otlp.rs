@@ -190,7 +190,7 @@ mod tests {
         );
         session.record("export", "vm1").record("tenant", "blue");
         session.in_scope(|| {
-            let resize = tracing::debug_span!(target: crate::resize::TRACES, "resize", wish = "a client asks");
+            let resize = tracing::debug_span!(target: crate::log::TRACES, "resize", wish = "a client asks");
             resize.in_scope(|| tracing::info!(to = 4096, "size changed"));
             tracing::debug!("nobody asked for this");
         });

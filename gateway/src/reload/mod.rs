@@ -12,11 +12,13 @@ mod doors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nbd_gateway_config::{Config, LogLevel};
+use nbd_gateway_config::Config;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use apply::{Embedded, InRun};
 pub(crate) use doors::{Doors, House, Planned};
+
+use crate::log::SetLevel;
 
 /// How many may wait for the next outcome; more are told that it is at it.
 const WAITING: usize = 64;
@@ -68,9 +70,6 @@ impl Reload {
         answer.await.unwrap_or(Err(NotReloaded::NotNow))
     }
 }
-
-/// Sets the least severe level that is logged.
-pub(crate) type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
 
 /// Where the configuration comes from, and what else of the process goes by it.
 #[derive(Default)]

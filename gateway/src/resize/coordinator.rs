@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
-use super::TRACES;
 use super::effects::{Answered, Effects};
 use super::glance::{Glance, Seen};
 use super::jobs::{JobState, Jobs};
@@ -28,6 +27,7 @@ use super::settle::{Exposed, Read};
 use super::watchers::{Told, is_unsettled};
 use crate::accounting::history::{Happened, Kind};
 use crate::accounting::tenants::Book;
+use crate::log::TRACES;
 
 /// How often a size of unknown outcome is asked for until somebody knows.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);

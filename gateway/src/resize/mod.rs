@@ -43,8 +43,6 @@ use openers::Openers;
 use rules::{Latest, Rules};
 use watchers::Told;
 
-/// The target of spans that are for a collector of traces, not for the lines of a log.
-pub(crate) const TRACES: &str = "nbd_gateway::traces";
 /// How many wishes may wait for one export; more are refused.
 const WAITING: usize = 1024;
 /// The least time between two events about wishes that do not even come into the queue.

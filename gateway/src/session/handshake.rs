@@ -10,7 +10,7 @@ use nbd_gateway_policy::offer::{self as policy, Negotiated};
 use tokio::time::Instant;
 
 use crate::export::{Export, Lease, OpenError};
-use crate::listener::{Handshake, Place};
+use crate::limits::{Handshake, Place};
 use crate::net::{FarEnd, Stream, TlsStream};
 use crate::proto::handshake::server::{BadClient, match_contexts};
 use crate::proto::handshake::{Ask, Offer, Progress, Server, Tls};

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::{Front, serve};
 use crate::accounting::cache::Notes;
 use crate::export::Registry;
-use crate::listener::Places;
+use crate::limits::Places;
 use crate::net::{Pool, Stream};
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Cookie, Framing};
