@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use bytes::Buf;
 use nbd_gateway_config::NbdUri;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 
 use super::ClientFault;
 use super::pieces::Range;
 use crate::pieces::Piece;
 use nbd_gateway_net::tls::BackendTls;
-use nbd_gateway_net::{Address, Reached, Stream, TlsStream};
-use nbd_gateway_proto::handshake::client::{Client, Negotiated, Progress, Wishes};
+use nbd_gateway_net::{Address, Negotiation, NegotiationError};
+use nbd_gateway_proto::handshake::client::{Negotiated, Wishes};
 use nbd_gateway_proto::reply::{Body, Event, Expected, MAX_EXTENTS, ReplyReader};
 use nbd_gateway_proto::request::RequestHeader;
 use nbd_gateway_proto::resize::ResizeRequest;
@@ -27,7 +27,7 @@ pub(super) const WINDOW: usize = 16;
 /// The longest payload of a request, unless the server allows less. With [`WINDOW`]: at most 16 MiB in memory.
 const LONGEST: u32 = 1 << 20;
 /// How long dialling and the handshake may take together.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long to wait at the end for what is in flight.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -108,64 +108,23 @@ impl Connection {
     /// Dials and negotiates.
     /// A server that hangs up on something that is not needed, or answers it with nonsense, is tried once more without.
     pub(super) async fn open(uri: &NbdUri, wishes: Wishes) -> Result<Self, ClientFault> {
-        match Self::dial(uri, wishes.clone()).await {
-            Err(ClientFault::Handshake(error)) if error.is_about_extras() => {
+        let tls = BackendTls::of(uri, None)?;
+        let opened = match negotiate(uri, tls.as_ref(), wishes.clone()).await {
+            Err(error) if error.is_about_extras() => {
                 // What it says to the questions that were meant tells more.
-                Self::dial(uri, wishes.only_what_is_needed()).await.map_err(|_| error.into())
+                negotiate(uri, tls.as_ref(), wishes.only_what_is_needed()).await.map_err(|_| error)
             }
             opened => opened,
-        }
-    }
-
-    async fn dial(uri: &NbdUri, wishes: Wishes) -> Result<Self, ClientFault> {
-        let (endpoint, reached) = (|| uri.endpoint().to_string(), Mutex::default());
-        let tls = BackendTls::of(uri, None)?;
-        let open = async {
-            let stream = Stream::connect_until(&Address::of(uri), tokio::time::Instant::now() + DEADLINE).await;
-            let mut stream = stream.map_err(|cause| ClientFault::Connect { endpoint: endpoint(), cause })?;
-            *reached.lock() = Reached::Connection;
-            let (mut client, mut inbox) = (Client::new(Wishes { tls: tls.is_some(), ..wishes }), Inbox::default());
-            // It is the server's to speak first.
-            if receive(&mut stream, &mut inbox).await? == 0 {
-                return Err(client.handle_eof().into());
-            }
-            *reached.lock() = Reached::Greeting;
-            let stream = match tls {
-                Some(tls) => {
-                    until_tls(&mut client, &mut inbox, &mut stream).await?;
-                    client.secured(inbox.bytes())?;
-                    let secure = TlsStream::connect(stream, &tls).await;
-                    secure.map_err(|fault| ClientFault::Tls { endpoint: endpoint(), fault })?
-                }
-                None => stream,
-            };
-            Self::agree(Box::new(stream), client, inbox).await
         };
-        let opened = tokio::time::timeout(DEADLINE, open).await;
-        let (endpoint, seconds, reached) = (endpoint(), DEADLINE.as_secs(), reached.into_inner());
-        opened.unwrap_or(Err(ClientFault::Deadline { endpoint, seconds, reached }))
+        let (negotiation, export) = opened.map_err(|error| ClientFault::of(uri, error))?;
+        let (stream, inbox) = negotiation.into_parts();
+        Ok(Self::over(Box::new(stream), export, inbox))
     }
 
-    /// Negotiates on a stream. Wishes must have the goal to enter transmission.
-    #[cfg(test)]
-    pub(super) async fn negotiate(stream: Box<dyn Duplex>, wishes: Wishes) -> Result<Self, ClientFault> {
-        Self::agree(stream, Client::new(wishes), Inbox::default()).await
-    }
-
-    async fn agree(mut stream: Box<dyn Duplex>, mut client: Client, mut inbox: Inbox) -> Result<Self, ClientFault> {
-        loop {
-            match step(&mut client, &mut inbox, &mut stream).await? {
-                Progress::Done(export) => {
-                    let reader = ReplyReader::new(export.framing);
-                    return Ok(Self { stream, export, inbox, reader, waiting: HashMap::new(), last: 0 });
-                }
-                // TLS, if it was wanted, is there.
-                Progress::Need(_) | Progress::Listed(_) | Progress::StartTls => {}
-            }
-            if receive(&mut stream, &mut inbox).await? == 0 {
-                return Err(client.handle_eof().into());
-            }
-        }
+    /// In transmission on a stream that is there already.
+    pub(super) fn over(stream: Box<dyn Duplex>, export: Negotiated, inbox: Inbox) -> Self {
+        let reader = ReplyReader::new(export.framing);
+        Self { stream, export, inbox, reader, waiting: HashMap::new(), last: 0 }
     }
 
     /// What was negotiated.
@@ -348,27 +307,15 @@ fn sane(size: u64) -> Result<u64, ClientFault> {
     if size > MAX_SIZE { Err(ClientFault::SizeTooLarge { size }) } else { Ok(size) }
 }
 
-/// Takes what was received as far as it goes, and sends what there is to say about it.
-async fn step(client: &mut Client, inbox: &mut Inbox, stream: &mut impl Duplex) -> Result<Progress, ClientFault> {
-    let progress = client.handle_input(inbox.bytes());
-    if let Some(out) = client.take_output() {
-        let sent = stream.write_all(&out).await;
-        // After an error this was only a polite good-bye.
-        if progress.is_ok() {
-            sent.map_err(ClientFault::Broken)?;
-        }
-    }
-    Ok(progress?)
-}
-
-/// In the clear, until the server has agreed to TLS.
-async fn until_tls(client: &mut Client, inbox: &mut Inbox, stream: &mut Stream) -> Result<(), ClientFault> {
-    while step(client, inbox, stream).await? != Progress::StartTls {
-        if receive(stream, inbox).await? == 0 {
-            return Err(client.handle_eof().into());
-        }
-    }
-    Ok(())
+/// Dials and shakes hands, within a deadline. Wishes must have the goal to enter transmission.
+pub(super) async fn negotiate(
+    uri: &NbdUri,
+    tls: Option<&BackendTls>,
+    wishes: Wishes,
+) -> Result<(Negotiation, Negotiated), NegotiationError> {
+    let until = Instant::now() + DEADLINE;
+    let opened = Negotiation::open(&Address::of(uri), tls, wishes, until, |_| ()).await;
+    opened.map(|(negotiation, export, ())| (negotiation, export))
 }
 
 async fn receive(stream: &mut impl Duplex, inbox: &mut Inbox) -> Result<usize, ClientFault> {

@@ -5,9 +5,11 @@ use std::io;
 
 use thiserror::Error;
 
+use super::connect::DEADLINE;
 use super::output::shown;
-use nbd_gateway_net::Reached;
+use nbd_gateway_config::NbdUri;
 use nbd_gateway_net::tls::{CertificateFault, TlsFault};
+use nbd_gateway_net::{NegotiationError, Reached};
 use nbd_gateway_proto::handshake::client::HandshakeError;
 use nbd_gateway_proto::reply::BadReply;
 use nbd_gateway_proto::resize::Wish;
@@ -47,7 +49,7 @@ pub enum ClientFault {
     },
     /// The handshake failed.
     #[error(transparent)]
-    Handshake(#[from] HandshakeError),
+    Handshake(HandshakeError),
     /// The connection broke.
     #[error("the connection to the server broke: {0}")]
     Broken(io::Error),
@@ -211,6 +213,18 @@ Bytes(*.length), shown(*.size),
 }
 
 impl ClientFault {
+    /// Why there is no connection to the server of `uri`.
+    pub(super) fn of(uri: &NbdUri, error: NegotiationError) -> Self {
+        let endpoint = uri.endpoint().to_string();
+        match error {
+            NegotiationError::Connect(cause) => Self::Connect { endpoint, cause },
+            NegotiationError::Broken { error, .. } => Self::Broken(error),
+            NegotiationError::Handshake(error) => Self::Handshake(error),
+            NegotiationError::Tls(fault) => Self::Tls { endpoint, fault },
+            NegotiationError::Late(reached) => Self::Deadline { endpoint, seconds: DEADLINE.as_secs(), reached },
+        }
+    }
+
     /// A file, stdin or stdout that fails.
     pub(super) fn local(what: impl Into<String>, cause: io::Error) -> Self {
         Self::Local { what: what.into(), cause }

@@ -5,6 +5,7 @@ use tokio::task::JoinHandle;
 
 use super::connect::Connection;
 use super::{ClientFault, read, write};
+use nbd_gateway_net::Negotiation;
 use nbd_gateway_proto::handshake::client::Wishes;
 use nbd_gateway_proto::handshake::{Ask, BlockSizes, Offer, Progress, Server, Tls};
 use nbd_gateway_proto::reply::{put_chunk, put_simple};
@@ -50,12 +51,21 @@ impl Disk {
     }
 }
 
+/// A connection over a stream that is there already.
+async fn over(stream: DuplexStream, wishes: Wishes) -> Result<Connection, ClientFault> {
+    let nowhere = "nbd://nowhere".parse().unwrap();
+    let finished = Negotiation::over(stream, wishes).finish().await;
+    let (negotiation, export) = finished.map_err(|error| ClientFault::of(&nowhere, error))?;
+    let (stream, inbox) = negotiation.into_parts();
+    Ok(Connection::over(Box::new(stream), export, inbox))
+}
+
 /// A connection to a disk, and the task that serves it and gives the disk back.
 async fn connect(disk: Disk, framing: Framing) -> (Connection, JoinHandle<Disk>) {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let serving = tokio::spawn(serve(theirs, disk));
     let wishes = Wishes { framing, ..Wishes::go("x") };
-    (Connection::negotiate(Box::new(ours), wishes).await.unwrap(), serving)
+    (over(ours, wishes).await.unwrap(), serving)
 }
 
 async fn serve(mut stream: DuplexStream, mut disk: Disk) -> Disk {

@@ -7,6 +7,7 @@
 mod far_end;
 mod keepalive;
 mod listening;
+mod negotiation;
 mod outbox;
 mod peer;
 mod pool;
@@ -19,6 +20,7 @@ mod zone;
 
 pub use far_end::FarEnd;
 pub use listening::{Listening, check_backlog};
+pub use negotiation::{Negotiation, NegotiationError};
 pub use outbox::{Batch, Outbox, Released, Unsent, Written};
 pub use peer::Peer;
 pub use pool::Pool;

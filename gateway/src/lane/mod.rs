@@ -24,7 +24,7 @@ use std::task::Waker;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-pub(crate) use dial::{DialError, Dialer, Negotiation};
+pub(crate) use dial::{DialError, Dialer};
 #[doc(hidden)]
 pub(crate) use fuzz::{fuzz_replies, fuzz_seeds};
 pub(crate) use late::{LateWrites, Link};

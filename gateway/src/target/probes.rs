@@ -9,7 +9,8 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 use tokio::sync::Mutex;
 
-use crate::lane::{DialError, Dialer, Negotiation};
+use crate::lane::{DialError, Dialer};
+use crate::net::Negotiation;
 
 /// The servers that somebody looks at.
 #[derive(Debug, Default)]
@@ -101,7 +102,7 @@ impl Server {
                 kept.give_up();
                 enter(dialer).await
             }
-            Err(DialError::Handshake { .. } | DialError::Broken { .. }) => {
+            Err(error) if error.is_disagreement() => {
                 kept.give_up();
                 enter(dialer).await
             }

@@ -5,22 +5,19 @@
 
 use nbd_gateway_policy::types::Bytes;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use nbd_gateway_config::NbdUri;
-use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::AgentFault;
 use super::device::{Device, SECTOR};
 use super::size::whole;
 use crate::ClientFault;
-use nbd_gateway_net::{Address, Reached, Stream};
-use nbd_gateway_proto::handshake::client::{Client, Negotiated, Progress, Wishes};
-use nbd_gateway_proto::{ExportFlags, Framing, Inbox, Info};
+use crate::connect::negotiate;
+use nbd_gateway_net::Stream;
+use nbd_gateway_proto::handshake::client::{Negotiated, Wishes};
+use nbd_gateway_proto::{ExportFlags, Framing, Info};
 
-/// How long dialling and the handshake may take together.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// The largest block that the kernel takes for an nbd device: a page.
 const LARGEST_BLOCK: u32 = 4096;
 /// What the kernel asks of a server only if the flag was set at the attach.
@@ -40,50 +37,20 @@ impl Link {
     /// Dials and negotiates. `shrink` opts in to sizes that become smaller: a server may let nobody shrink an export
     /// that somebody has open who did not.
     pub(super) async fn open(uri: &NbdUri, shrink: bool) -> Result<Self, AgentFault> {
-        let reached = Mutex::default();
-        match tokio::time::timeout(DEADLINE, Self::negotiate(uri, shrink, &reached)).await {
-            Ok(opened) => opened,
-            Err(_) => {
-                let (endpoint, reached) = (uri.endpoint().to_string(), reached.into_inner());
-                Err(ClientFault::Deadline { endpoint, seconds: DEADLINE.as_secs(), reached }.into())
-            }
-        }
-    }
-
-    async fn negotiate(uri: &NbdUri, shrink: bool, reached: &Mutex<Reached>) -> Result<Self, AgentFault> {
         if uri.tls().is_some() {
             // Never in the clear what was to go through TLS.
             let why = "its URI asks for TLS, which the kernel does not speak: use nbd:// or nbd+unix://".to_owned();
             return Err(AgentFault::Unfit { why });
         }
-        let refused = |cause| ClientFault::Connect { endpoint: uri.endpoint().to_string(), cause };
-        let mut stream = Stream::connect(&Address::of(uri)).await.map_err(refused)?;
-        *reached.lock() = Reached::Connection;
         let infos = if shrink { vec![Info::BLOCK_SIZE, Info::RESIZE] } else { vec![Info::BLOCK_SIZE] };
         let wishes = Wishes { framing: Framing::Simple, infos, ..Wishes::go(uri.export().as_str()) };
-        let (mut client, mut inbox) = (Client::new(wishes), Inbox::default());
-        loop {
-            let progress = client.handle_input(inbox.bytes());
-            if let Some(out) = client.take_output() {
-                let sent = stream.write_all(&out).await;
-                // After an error this was only a polite good-bye.
-                if progress.is_ok() {
-                    sent.map_err(ClientFault::Broken)?;
-                }
-            }
-            if let Progress::Done(export) = progress.map_err(ClientFault::from)? {
-                // A server has nothing to say now: it would be lost for the kernel.
-                return match inbox.bytes().len() {
-                    0 => Ok(Self { socket: blocking(stream).map_err(ClientFault::Broken)?, export }),
-                    count => Err(AgentFault::Unasked { count }),
-                };
-            }
-            let room = inbox.bytes();
-            room.reserve(4096);
-            if stream.fill(room).await.map_err(ClientFault::Broken)? == 0 {
-                return Err(ClientFault::from(client.handle_eof()).into());
-            }
-            *reached.lock() = Reached::Greeting;
+        let negotiated = negotiate(uri, None, wishes).await;
+        let (negotiation, export) = negotiated.map_err(|error| ClientFault::of(uri, error))?;
+        let (stream, mut inbox) = negotiation.into_parts();
+        // A server has nothing to say now: it would be lost for the kernel.
+        match inbox.bytes().len() {
+            0 => Ok(Self { socket: blocking(stream).map_err(ClientFault::Broken)?, export }),
+            count => Err(AgentFault::Unasked { count }),
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::super::ClientFault;
 use super::super::connect::{Connection, Connector};
+use super::over;
 use nbd_gateway_proto::handshake::client::Wishes;
 use nbd_gateway_proto::handshake::server::match_contexts;
 use nbd_gateway_proto::handshake::{Ask, BlockSizes, Offer, Progress, Server, Tls};
@@ -109,7 +110,7 @@ impl Connector for Scripted {
         }
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         self.0.serving.lock().push(tokio::spawn(serve(theirs, self.clone())));
-        Connection::negotiate(Box::new(ours), Wishes { framing: self.0.script.framing, ..wishes }).await
+        over(ours, Wishes { framing: self.0.script.framing, ..wishes }).await
     }
 }
 
