@@ -37,7 +37,7 @@
 //!    |    limits/turns.rs       wait for its turn, where few requests would queue behind many              |
 //!    |    limits/permits.rs     take permits, BEFORE the payload is read                                 |
 //!    |    proto/inbox.rs        the payload, as slices of the receive buffers                            |
-//!    |  export/mod.rs           the batch; what the backend can't take goes over target/bridge.rs        |
+//!    |  session/submit.rs       the batch; what the backend can't take goes over target/bridge.rs        |
 //!    |  lane/mod.rs             lane/table.rs gives each a cookie and appends header and payload         |
 //!    |  net/outbox.rs           ONE vectored write for the batch, by whoever appended  ------------------+
 //!    |
@@ -69,7 +69,7 @@
 //!
 //! ```text
 //!  a client's RESIZE      a write past the end    an operator           the backend, by itself
-//!  session/resize.rs      export/grow.rs          admin/order.rs        resize/follow.rs, target/open.rs
+//!  session/resize.rs      session/grow.rs         admin/order.rs        resize/follow.rs, target/open.rs
 //!    | resize-rate          | waits in a task       |                     | NOTIFY, QUERY or a second handshake
 //!    +----------------------+-----------+-----------+---------------------+
 //!                                       v
@@ -128,7 +128,7 @@
 //!    |                stays | adjusted in place (export/adjust.rs) | reopened | ended
 //!    +-> export/teardown.rs   ended: its sessions drain; reopened: they part; then the backend is let go. The entry is locked
 //!    |                       until then, so that no name ever has two coordinators
-//!    +-> each session judged anew: who may do other things now parts
+//!    +-> session/table.rs    each session judged again: one whose client may do other things now is closed
 //!    +-> reload/doors.rs     fronts replaced, for connections that come from then on; removed listeners stop to accept
 //! ```
 //!
@@ -252,8 +252,8 @@
 //! | **In step**: what is wrong with a request is answered, its payload thrown away, and the stream goes on; where it can't be followed, that connection ends and no other. | `session/admit.rs`, `proto` | `session/admit.rs`, `bad_client`, `bad_backend` |
 //! | **One size for all who ask**: LIST dials nobody; INFO, GO and EXPORT_NAME are answered from one place, the view. | `session/handshake.rs`, `target/view.rs` | `interop`, `resize` |
 //! | **Nobody is moved unasked**: a session with structured replies that did not opt in stays within the size that it was told, even after a grow; the others are admitted up to the end. | `session/mod.rs`, `session/admit.rs` | `resize`, `session/admit.rs` |
-//! | **A ceiling is kept**: who is shown `max-size` finds zeroes where there is nothing yet, and its writes there grow the export or fail whole. Nothing shrinks under it; a configuration that lowers it while such sessions are there is refused. | `target/ceiling.rs`, `export/reconfigure.rs`, `session/handshake.rs` | `session/tests/ceiling.rs`, `ceiling`, `reload` |
-//! | **A cut is clean**: a session that the gateway ends is read no further, what was admitted is answered and written, then it is closed. A write that it is cut for is not answered and never reaches the backend; who does not come back is cut once. | `session/close.rs`, `export/grow.rs`, `export/returns.rs` | `session/tests`, `reconnect` |
+//! | **A ceiling is kept**: who is shown `max-size` finds zeroes where there is nothing yet, and its writes there grow the export or fail whole. Nothing shrinks under it; a configuration that lowers it while such sessions are there is refused. | `target/ceiling.rs`, `session/table.rs`, `session/handshake.rs` | `session/tests/ceiling.rs`, `ceiling`, `reload` |
+//! | **A cut is clean**: a session that the gateway ends is read no further, what was admitted is answered and written, then it is closed. A write that it is cut for is not answered and never reaches the backend; who does not come back is cut once. | `session/close.rs`, `session/grow.rs`, `export/reconnects.rs` | `session/tests`, `reconnect` |
 //! | **The order of a change**: a grow is with the backend, read back, on all lanes and zeroed before anyone sees it; a shrink takes no new requests past the end and drains before the backend is asked. A reply comes after the view. | `resize/coordinator.rs`, `target/gate.rs`, policy's `plan::steps` | `resize`, policy's `plan` |
 //! | **One at a time**: resizes of an export in the order of arrival; what is there already changes nothing and succeeds. | `resize/coordinator.rs` | `resize` |
 //! | **Direction by what was told**: only less than what the connection was last told is a shrink; nobody who is behind cuts off another's data. | policy's `plan` | there |
@@ -261,7 +261,7 @@
 //! | **Read back**: no answer of a backend is believed before its size has been read. Bit 9 without NBD_INFO_RESIZE is a hint that the first grow has to prove, and no shrink goes before that; one that was disproved is believed again after a pause. | `resize/coordinator.rs`, `target/style.rs`, policy's `style` | `resize`, policy's `style` |
 //! | **No failure switches anything off for good**: a server's size is looked at again after each look that failed, after pauses that grow; silence alone never proves that a server takes one connection only if it answered a second one before. | `resize/follow.rs`, `target/second.rs`, `resize/coordinator.rs` | there, `unmeasured.rs`, `resize_hostile` |
 //! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/live_effects.rs`, `accounting/cache.rs`, `ledger` | `resize`, `ledger/tests` |
-//! | **Nothing by halves**: a write past the end whose growth is refused writes nothing, not even before the old end. | `export/grow.rs` | `resize` |
+//! | **Nothing by halves**: a write past the end whose growth is refused writes nothing, not even before the old end. | `session/grow.rs` | `resize` |
 //! | **The last notice is told**: changes are merged when they come faster than a client reads, wants or may; the latest size wins. A flood from a backend costs one look for each interval. | `session/notify.rs`, `resize/follow.rs`, policy's `notice` | `resize`, policy's `notice` |
 //! | **A hook hears the last size**: one attempt at a time, again until it is heard, as long as the export is open; who missed two sizes gets the last. | [`hooks`] | there, `hooks` |
 //! | **No program is left behind**: what an operator's program starts in its group ends with it, in bounded time, also when the resize that wanted it is given up. A `restart` that succeeds may leave a server. | [`command`] | there, `hooks` |
@@ -270,7 +270,7 @@
 //! | **Replay by one table**: after a lost connection, what is sent again can't undo what was answered, over this lane or another; a FLUSH fails once where answered writes may be gone, unless the export says `durable`. A backend that answers `ESHUTDOWN` is left, and asked again when it is back. | `lane/lost.rs` | there, `lane/tests/late.rs`, `bad_backend/{loss,shutdown}.rs` |
 //! | **A size never goes back by itself**: a backend that returns smaller, or able to do less, is not used; one that says a smaller size while it is used puts the export into quarantine. | `target/facts.rs` (`fits`), `resize/coordinator.rs` | `outage`, policy's `plan` |
 //! | **What was told binds while somebody holds it**: a server that came back different is used by nobody while a client is connected, or may come back, that was told otherwise; then the export is opened as it is now. A new handshake is told what is so now. | `target/presence.rs`, `export/entry.rs` (`fitness`) | `different`, `target/presence.rs` |
-//! | **No write from the past**: while a request of a client that has closed its connection may still change data, at a server or on a disk of the gateway's own, nothing that overlaps it is sent; one that still waited for a grow is given up. A request that was in flight when its connection was lost is sent again at once if at all, and nothing else that overlaps it and changes data is sent, from anybody, until the server has ended, a fence was used, or `late-write-guard` has passed; nor a READ, if it failed. A gateway that starts after an unclean end holds every change back in the same way, in exports that had changed data. Not kept: against a server without a fence that takes longer than the guard; between exports of one server; for READs after an unclean end. | `target/orphans.rs`, `export/grow.rs`, `session/close.rs`, `lane/late.rs`, [`fence`] | there, `lane/tests/late.rs`, `multiplex.rs`, `own_disk.rs`, `late_writes` |
+//! | **No write from the past**: while a request of a client that has closed its connection may still change data, at a server or on a disk of the gateway's own, nothing that overlaps it is sent; one that still waited for a grow is given up. A request that was in flight when its connection was lost is sent again at once if at all, and nothing else that overlaps it and changes data is sent, from anybody, until the server has ended, a fence was used, or `late-write-guard` has passed; nor a READ, if it failed. A gateway that starts after an unclean end holds every change back in the same way, in exports that had changed data. Not kept: against a server without a fence that takes longer than the guard; between exports of one server; for READs after an unclean end. | `target/orphans.rs`, `session/grow.rs`, `session/close.rs`, `lane/late.rs`, [`fence`] | there, `lane/tests/late.rs`, `multiplex.rs`, `own_disk.rs`, `late_writes` |
 //! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `target/bridge.rs`, `target/ranges.rs` | `translation/limits.rs`, `target/ranges.rs` |
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `target/bridge.rs` | `interop`, `translation` |
 //! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `lane/dial.rs`, [`tls`] | `tls`, `net/tls/tests.rs`, `proto/handshake` |

@@ -8,13 +8,11 @@ use std::sync::Arc;
 
 use nbd_gateway_config::{Config, Resolved, Tenant};
 use nbd_gateway_metrics::Metrics;
-use nbd_gateway_policy::access::Identity;
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::TenantId;
 
 use super::tenant_slots::TenantSlots;
 use crate::resize::watchers;
-use crate::session::Session;
 
 /// A configuration, as it is applied.
 #[derive(Debug)]
@@ -67,12 +65,5 @@ impl ActiveConfig {
     /// Those of all tenants.
     pub(super) fn all_slots(&self) -> impl Iterator<Item = &Arc<TenantSlots>> {
         self.all_slots.values()
-    }
-
-    /// Whether a session's client may do by this what it may do.
-    pub(super) fn admits(&self, session: &Session, identity: &Identity) -> bool {
-        let export = session.export();
-        let tenant = &export.settings().config.tenant;
-        self.config.access().decide(identity, tenant, export.name()).verbs == session.verbs()
     }
 }

@@ -17,7 +17,6 @@ mod entry;
 mod evict;
 mod files;
 mod flags;
-mod grow;
 mod known_openers;
 mod lease;
 mod older;
@@ -25,8 +24,8 @@ mod open_error;
 mod provision;
 pub(crate) mod reconcile;
 mod reconfigure;
+mod reconnects;
 mod registry;
-mod returns;
 mod settings;
 mod start;
 mod teardown;
@@ -42,9 +41,9 @@ use std::time::Duration;
 use nbd_gateway_metrics::{self as metrics, ExportMetrics, Open, ResizeMetrics};
 use nbd_gateway_policy::access::{Verb, Verbs};
 use nbd_gateway_policy::export::ExportPolicy;
-use nbd_gateway_policy::offer::{Negotiated, Now, Offer, PastEnd, offer};
+use nbd_gateway_policy::offer::{Negotiated, Now, Offer, offer};
 use nbd_gateway_policy::style::Grows;
-use nbd_gateway_policy::types::{Bytes, Size};
+use nbd_gateway_policy::types::Size;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -62,17 +61,15 @@ use crate::accounting::tenants::Book;
 use crate::hooks::Hooks;
 use crate::lane::Look;
 use crate::limits::{IoLimits, NoticeLimiter, RetryAfter, SharedLimiter, TenantBudget, Turns};
-use crate::net::Peer;
 use crate::proto::handshake::BlockSizes;
-use crate::proto::{Cmd, Cookie, Errno, ExportFlags, Framing};
-use crate::request::{Client, Failure, Finished, Job, Outcome, Request};
+use crate::proto::{Cmd, Errno, ExportFlags, Framing};
+use crate::request::{Failure, Outcome, Request};
 use crate::resize::Resizer;
 use crate::resize::follow::Patience;
-use crate::session::Session;
 use crate::shards::Shard;
 use crate::target::{Core, Presence, View};
 use flags::{Basis, for_client};
-use returns::Returns;
+use reconnects::Reconnects;
 
 /// The bounds of one session of an export.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +104,7 @@ pub(crate) struct Export {
     metrics: ExportMetrics,
     resize_metrics: ResizeMetrics,
     /// Clients that were cut for a grow.
-    returns: Returns,
+    reconnects: Reconnects,
     /// Ends what runs beside: the follower of the backend's size.
     end: watch::Sender<bool>,
     /// How its sessions are to end.
@@ -138,7 +135,7 @@ impl Export {
         let limiter = SharedLimiter::new(Arc::clone(&io));
         let _open = Open::new(&metrics.open);
         let notices = book.notice_limiter(limits.export_notices);
-        let returns = Returns::default();
+        let reconnects = Reconnects::default();
         Self {
             settings: RwLock::new(Arc::new(settings)),
             core,
@@ -153,7 +150,7 @@ impl Export {
             patience,
             metrics,
             resize_metrics,
-            returns,
+            reconnects,
             end,
             leaving: watch::Sender::default(),
             _open,
@@ -203,6 +200,16 @@ impl Export {
     /// What it looks like now.
     pub(crate) fn view(&self) -> &View {
         self.core.view()
+    }
+
+    /// Its target, and the requests on their way there.
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Its clients that were cut for a grow.
+    pub(crate) fn reconnects(&self) -> &Reconnects {
+        &self.reconnects
     }
 
     /// The way to change its size.
@@ -310,11 +317,6 @@ impl Export {
         }
     }
 
-    /// How many times answered, unflushed writes may have been lost.
-    pub(crate) fn losses(&self) -> u64 {
-        self.core.losses()
-    }
-
     /// Whether its server is there; none: it has none.
     fn presence(&self) -> Option<&Arc<Presence>> {
         self.core.presence()
@@ -371,62 +373,6 @@ impl Export {
         self.metrics.in_flight.add(i64::try_from(requests).unwrap_or(0));
     }
 
-    /// Takes a batch of one session's requests. What fits the backend goes to it as one batch; the rest takes the bridge.
-    pub(crate) fn submit(self: &Arc<Self>, session: &Arc<Session>, jobs: &mut Vec<Job>, finished: &mut Finished) {
-        self.admit(jobs.len());
-        if session.repeats() {
-            let again = |job: &Job| self.returns.recognise(session.peer(), &job.request);
-            if jobs.iter().any(again) {
-                session.has_repeated();
-            }
-        }
-        let pass = self.core.pass();
-        let (orphans, end) = (self.core.has_orphans(), session.reach());
-        let special = |request: &Request| {
-            orphans
-                || (request.length > 0 && request.end() > end)
-                || self.core.needs_bridge(request)
-                || (request.command == Cmd::FLUSH && session.owes(self.core.losses()))
-        };
-        if jobs.iter().any(|job| special(&job.request)) {
-            let (rare, plain): (Vec<Job>, Vec<Job>) = jobs.drain(..).partition(|job| special(&job.request));
-            *jobs = plain;
-            for job in rare {
-                self.rare(session, job, end, finished);
-            }
-        }
-        self.core.submit(session.id(), jobs, finished);
-        drop(pass);
-    }
-
-    /// A request that can't go to the backend as it is, or not now.
-    fn rare(self: &Arc<Self>, session: &Arc<Session>, job: Job, end: u64, finished: &mut Finished) {
-        let (request, losses) = (&job.request, self.core.losses());
-        if request.command == Cmd::FLUSH && session.owes(losses) {
-            session.settle_losses(losses);
-            let why =
-                "the backend's connection was lost with answered writes that may not be durable; write them again";
-            job.fail(Failure::new(Errno::EIO, why), finished);
-        } else if request.length > 0 && request.end() > end {
-            if session.past_end() != PastEnd::Refuse && matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
-                grow::spawn(Arc::clone(self), Arc::clone(session), job);
-            } else if session.sees_ceiling() && !matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
-                self.core.carry_to_ceiling(session.id(), job, end, finished);
-            } else {
-                // Admitted before a shrink lowered the end.
-                let errno = if matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES) {
-                    Errno::ENOSPC
-                } else {
-                    Errno::EINVAL
-                };
-                let why = format!("{} ends past the export's size of {}", request.command, Bytes(end));
-                job.fail(Failure::new(errno, why), finished);
-            }
-        } else {
-            self.core.bridge(session.id(), job);
-        }
-    }
-
     /// Counts a request that was answered after so long.
     pub(crate) fn count(&self, request: &Request, outcome: &Outcome, took: Duration) {
         let length = || Some(request.length);
@@ -440,26 +386,10 @@ impl Export {
         self.metrics.answered(command(request.command), result(outcome), took.as_secs_f64(), bytes);
     }
 
-    /// A session has ended: its requests that may still change data must not be overtaken by overlapping ones.
-    pub(crate) fn leave(&self, session: &Session) {
-        self.core.adopt_orphans(session.id());
-    }
-
-    /// A session begins: whether its client was cut for a grow to that size, or less, and has yet to send again what it
-    /// lost.
-    pub(crate) fn awaits(&self, peer: Peer, size: u64) -> bool {
-        self.returns.awaits(peer, size)
-    }
-
     /// A request will not be answered.
     pub(crate) fn forget(&self) {
         self.metrics.in_flight.dec();
         self.core.answered();
-    }
-
-    /// A request of a session that is gone has been answered.
-    pub(crate) fn settle_orphan(&self, session: u64, cookie: Cookie) {
-        self.core.settle_orphan(session, cookie);
     }
 
     /// Makes what was answered durable, with a FLUSH of the gateway's own.

@@ -1,6 +1,6 @@
 //! Another configuration takes the place of the one in force.
 //!
-//! Owns what becomes of each export that is open, and of each session's verdict. What could go wrong is looked at before:
+//! Owns what becomes of each export that is open. What could go wrong is looked at before:
 //! [`Registry::objections`] says what must not be done to those who are there, and [`Registry::open_beforehand`] opens what
 //! is to be open from the start. [`Registry::replace`] can't fail, and waits for nothing.
 
@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use nbd_gateway_config::{Backend, Config, Resolved};
 use nbd_gateway_policy::refusal::Reason;
-use nbd_gateway_policy::types::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -74,19 +73,15 @@ pub(crate) struct Replaced {
     pub leases: Vec<Lease>,
     /// How many exports leave.
     pub leaving: usize,
-    /// How many sessions of exports that stay are ended, for their clients may do other things now.
-    pub judged_anew: usize,
 }
 
 impl Registry {
-    /// What must not be done to those who are there: a sentence for each.
+    /// What must not be done to exports that are open: a sentence for each.
     pub(crate) fn objections(&self, config: &Config) -> Vec<String> {
-        let sessions = self.sessions().all();
         let entries: Vec<Arc<Entry>> = self.entries.iter().map(|entry| Arc::clone(entry.value())).collect();
         let mut objections = Vec::new();
         for entry in entries.iter().filter(|entry| !entry.is_leaving()) {
             let (open, name) = (entry.config(), entry.name());
-            let Ok(next) = config.export_for(&name) else { continue };
             if matches!(open.backend, Backend::Memory { .. })
                 && let Fate::Reopens(why) = Fate::of(entry, config)
             {
@@ -95,22 +90,7 @@ impl Registry {
                      as it was, or take it out with one reload and add it with another"
                 ));
             }
-            let policy = &next.resize.policy;
-            let ceiling = if policy.ceiling { policy.granularity.round_down(policy.max_size).bytes() } else { 0 };
-            let relies = sessions.iter().filter(|session| {
-                session.sees_ceiling()
-                    && session.export().name() == name
-                    && session.told() > ceiling.max(session.export().size())
-            });
-            if let Some(told) = relies.map(|session| session.told()).max() {
-                objections.push(format!(
-                    "export {name:?} can't be shown with less than {}: clients are connected that were told so, and rely on \
-                     it; end them first",
-                    Bytes(told)
-                ));
-            }
         }
-        objections.sort();
         objections
     }
 
@@ -193,7 +173,7 @@ impl Registry {
         };
         self.tell_bounds(&now.config);
         self.look_anew();
-        let replaced = Replaced { leases, leaving: leaving.len(), judged_anew: self.judge_anew(&now) };
+        let replaced = Replaced { leases, leaving: leaving.len() };
         self.see_all_off(leaving, &before.config, over);
         replaced
     }
@@ -218,29 +198,6 @@ impl Registry {
         if !given.is_empty() {
             tokio::spawn(Arc::clone(&self.shared.notes).give_all(given));
         }
-    }
-
-    /// Ends the sessions whose clients may do other things now: they come back under the new rules.
-    fn judge_anew(&self, now: &ActiveConfig) -> usize {
-        let mut ended = 0;
-        for session in self.sessions().all() {
-            if *session.export().leaving().borrow() == Teardown::Not && !now.admits(&session, &session.identity()) {
-                tracing::info!(
-                    session = session.id(),
-                    export = session.export().name(),
-                    "a session is ended, for its client may do other things now"
-                );
-                session.close();
-                ended += 1;
-            }
-        }
-        ended
-    }
-
-    /// Whether a session that has just begun, and was judged by `config`, may stay as it is.
-    pub(crate) fn still_admits(&self, session: &crate::session::Session, judged_by: &Arc<Config>) -> bool {
-        let now = self.active();
-        Arc::ptr_eq(&now.config, judged_by) || now.admits(session, &session.identity())
     }
 
     fn see_all_off(self: &Arc<Self>, leaving: Vec<(Arc<Entry>, Teardown)>, before: &Arc<Config>, over: Instant) {

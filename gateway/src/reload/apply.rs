@@ -129,7 +129,9 @@ impl InRun {
         let fixed =
             changes.by_restart_only().map(|what| format!("{what}: this needs a restart, or leave it as it was"));
         let mut wrong: Vec<String> = fixed.collect();
-        wrong.extend(self.registry.objections(config));
+        let mut objections = [self.registry.objections(config), self.house.table.objections(config)].concat();
+        objections.sort();
+        wrong.extend(objections);
         wrong.extend(misplaced_files(config).await);
         if let Some(file) = &config.token_file
             && now.token_file != config.token_file
@@ -185,6 +187,7 @@ impl InRun {
         self.certificates = look_at_backend_certificates(&config, Some(&before), &self.metrics);
         let over = Instant::now() + config.limits.drain_timeout;
         let replaced = self.registry.replace(Arc::clone(&config), opened, over);
+        let ended = self.house.table.judge_again(&config);
         for uri in listeners.iter().flat_map(Planned::uris) {
             tracing::info!(target: ORDERED, uri, "listening");
         }
@@ -199,10 +202,10 @@ impl InRun {
         drop(embedded);
         drop(left);
         later.into_iter().for_each(|name| self.open_later(name));
-        if replaced.leaving > 0 || replaced.judged_anew > 0 {
+        if replaced.leaving > 0 || ended > 0 {
             tracing::info!(
                 exports = replaced.leaving,
-                sessions = replaced.judged_anew,
+                sessions = ended,
                 "exports that have changed or left are closed, and sessions whose clients may do other things now are ended"
             );
         }

@@ -9,6 +9,7 @@ mod admit;
 mod close;
 mod departure;
 mod fuzz;
+mod grow;
 mod handshake;
 mod notify;
 mod reply;
@@ -16,6 +17,7 @@ mod resize;
 mod serve;
 mod shutdown;
 mod status;
+mod submit;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -161,21 +163,6 @@ impl Session {
     /// Unique in this process; also chooses the lane.
     pub(crate) fn id(&self) -> u64 {
         self.id
-    }
-
-    /// Its client.
-    pub(crate) fn peer(&self) -> Peer {
-        self.peer
-    }
-
-    /// What is told of it is told in here.
-    pub(crate) fn span(&self) -> &tracing::Span {
-        &self.span
-    }
-
-    /// The export it uses.
-    pub(crate) fn export(&self) -> &Arc<Export> {
-        &self.export
     }
 
     /// The end up to which its requests are admitted now (promise 10): a client that knows nothing of resize stays within

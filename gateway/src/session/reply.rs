@@ -79,7 +79,7 @@ impl Session {
     fn is_answered(&self, reply: &PendingReply, request: &Request, took: Duration, now: Instant) {
         self.share.answered(reply.counts, request.payload_bytes(), took, now);
         if self.is_left() {
-            self.export.settle_orphan(self.id, reply.cookie);
+            self.export.core().settle_orphan(self.id, reply.cookie);
         }
     }
 }

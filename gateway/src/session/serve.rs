@@ -121,8 +121,8 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     let export = Arc::clone(lease.export());
     let known = Known {
         told: agreement.size,
-        repeats: export.awaits(identity, agreement.size),
-        losses: export.losses(),
+        repeats: export.reconnects().awaits(identity, agreement.size),
+        losses: export.core().losses(),
         notices: export.session_notices(),
     };
     let facts = SessionFacts {
@@ -149,10 +149,11 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
         );
     });
     // It may have been judged by what was in force before, and have come too late to be found in the table.
-    if !front.registry.still_admits(&session, &judged_by) {
+    let active = front.registry.config();
+    if !Arc::ptr_eq(&active, &judged_by) && !session.is_admitted_by(&active) {
         session.close();
     }
-    drop(judged_by);
+    drop((active, judged_by));
     let shutdown = Shutdown::new(front.drain.clone(), export.leaving());
     let throttle = RateGate::new(export.limiters());
     let transmission = Transmission::new(session, read, inbox, Arc::clone(&front.pool), shutdown, throttle);
@@ -178,7 +179,7 @@ async fn run(transmission: Transmission, membership: Membership) {
     guard.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);
     // From here on replies go nowhere; requests that change data and are still out must not be overtaken.
-    session.export.leave(&session);
+    session.export.core().adopt_orphans(session.id);
     session.release(session.out.disconnect());
     session.permits.abandon();
     session.status.rise(SessionStatus::Gone);

@@ -1,15 +1,19 @@
 //! The sessions that are open now.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use dashmap::DashMap;
+use nbd_gateway_config::Config;
 use nbd_gateway_policy::access::Verbs;
 use nbd_gateway_policy::style::ClientStyle;
+use nbd_gateway_policy::types::Bytes;
 use tokio::sync::Notify;
 
 use super::Session;
+use crate::export::Teardown;
 use crate::net::Peer;
 use crate::proto::Framing;
 
@@ -86,7 +90,7 @@ impl SessionTable {
     }
 
     /// All of them.
-    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+    fn all(&self) -> Vec<Arc<Session>> {
         self.open.iter().filter_map(|entry| entry.value().upgrade()).collect()
     }
 
@@ -104,6 +108,48 @@ impl SessionTable {
         chosen
     }
 
+    /// What must not be done to clients that are connected: a sentence for each export.
+    pub(crate) fn objections(&self, config: &Config) -> Vec<String> {
+        let mut told = BTreeMap::new();
+        for session in self.staying().filter(|session| session.sees_ceiling()) {
+            let name = session.export.name();
+            let Ok(next) = config.export_for(name) else { continue };
+            let policy = &next.resize.policy;
+            let ceiling = if policy.ceiling { policy.granularity.round_down(policy.max_size).bytes() } else { 0 };
+            if session.told() > ceiling.max(session.export.size()) {
+                let most = told.entry(name.to_owned()).or_default();
+                *most = session.told().max(*most);
+            }
+        }
+        let sentence = |(name, told): (String, u64)| {
+            format!(
+                "export {name:?} can't be shown with less than {}: clients are connected that were told so, and rely on it; \
+                 end them first",
+                Bytes(told)
+            )
+        };
+        told.into_iter().map(sentence).collect()
+    }
+
+    /// Ends the sessions whose clients may do other things by `config`: they come back under the new rules. How many.
+    pub(crate) fn judge_again(&self, config: &Config) -> usize {
+        let judged = self.staying().filter(|session| !session.is_admitted_by(config));
+        let end = |session: Arc<Session>| {
+            tracing::info!(
+                session = session.id,
+                export = session.export.name(),
+                "a session is ended, for its client may do other things now"
+            );
+            session.close();
+        };
+        judged.map(end).count()
+    }
+
+    /// Those whose exports stay open. Holds no guard of the map.
+    fn staying(&self) -> impl Iterator<Item = Arc<Session>> {
+        self.all().into_iter().filter(|session| *session.export.leaving().borrow() == Teardown::Not)
+    }
+
     /// All of them, oldest first.
     pub(crate) fn list(&self) -> Vec<SessionInfo> {
         let mut all: Vec<SessionInfo> =
@@ -114,6 +160,12 @@ impl SessionTable {
 }
 
 impl Session {
+    /// Whether its client may do by `config` what it may do.
+    pub(super) fn is_admitted_by(&self, config: &Config) -> bool {
+        let tenant = &self.export.settings().config.tenant;
+        config.access().decide(&self.identity(), tenant, self.export.name()).verbs == self.verbs()
+    }
+
     /// What the table tells about it.
     pub(crate) fn info(&self) -> SessionInfo {
         SessionInfo {

@@ -191,7 +191,7 @@ impl Transmission {
             }
             let pause = self.decode();
             if !self.jobs.is_empty() {
-                self.session.export.submit(&self.session, &mut self.jobs, &mut self.finished);
+                self.session.submit(&mut self.jobs, &mut self.finished);
             }
             self.finished.flush();
             self.session.share.rests();

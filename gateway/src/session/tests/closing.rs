@@ -92,7 +92,7 @@ async fn a_session_that_parts_waits_for_a_write_that_was_admitted() {
     client.ask(Cmd::WRITE, 1, MIB, MIB, &vec![1; 1 << 20]).await;
     assert_eq!(client.simple().await, (0, 1));
     client.ask(Cmd::WRITE, 2, 2 * MIB, MIB, &vec![2; 1 << 20]).await;
-    while session.export().resizer().jobs.list().len() < 2 {
+    while session.export.resizer().jobs.list().len() < 2 {
         tokio::task::yield_now().await;
     }
     tokio::time::pause();
@@ -110,7 +110,7 @@ async fn a_write_that_waits_for_its_growth_does_not_land_when_its_session_is_gon
     client.ask(Cmd::WRITE, 1, MIB, MIB, &vec![1; 1 << 20]).await;
     assert_eq!(client.simple().await, (0, 1));
     client.ask(Cmd::WRITE, 2, 2 * MIB - 512, 1024, &[2; 1024]).await;
-    while session.export().resizer().jobs.list().len() < 2 {
+    while session.export.resizer().jobs.list().len() < 2 {
         tokio::task::yield_now().await;
     }
     drop(client);
@@ -119,7 +119,7 @@ async fn a_write_that_waits_for_its_growth_does_not_land_when_its_session_is_gon
     // What overlaps it waits until nobody has it any more.
     again.ask(Cmd::WRITE, 3, 2 * MIB - 512, 512, &[3; 512]).await;
     assert_eq!(again.simple().await, (0, 3));
-    while session.export().size() < 2 * MIB + 512 {
+    while session.export.size() < 2 * MIB + 512 {
         tokio::task::yield_now().await;
     }
     again.ask(Cmd::READ, 4, 2 * MIB - 512, 512, &[]).await;

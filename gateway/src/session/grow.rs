@@ -13,21 +13,23 @@ use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Asked, Reason, Refusal};
 use tracing::Instrument;
 
-use super::Export;
+use super::Session;
+use crate::export::Export;
 use crate::proto::Errno;
 use crate::request::{Failure, Finished, Job};
-use crate::session::Session;
 
 /// How often a write may find the end lowered again under it.
 const TRIES: usize = 3;
 
-pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
-    let waits = export.core.wait(session.id(), &job);
-    let span = session.span().clone();
+/// Has `job` wait in a task of its own until the export has grown.
+pub(super) fn spawn(session: Arc<Session>, job: Job) {
+    let export = Arc::clone(&session.export);
+    let waits = export.core().wait(session.id, &job);
+    let span = session.span.clone();
     let grows = async move {
         let mut finished = Finished::default();
         let cuts = session.past_end() == PastEnd::GrowAndCut;
-        let outcome = match cuts && !export.returns.may_cut(session.peer(), || session.repeats()).await {
+        let outcome = match cuts && !export.reconnects().may_cut(session.peer, || session.repeats()).await {
             true => Err(Failure::new(
                 Errno::ENOSPC,
                 "the export can't grow under this client: when its connection was closed so that it sees the new size, it did not send its write again",
@@ -41,7 +43,7 @@ pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
         match outcome {
             Err(failure) => job.fail(failure, &mut finished),
             Ok(()) if cuts => {
-                export.returns.cut(session.peer(), &job.request, export.size());
+                export.reconnects().cut(session.peer, &job.request, export.size());
                 tracing::info!(
                     size = export.size(),
                     "the export has grown for a write past its end; the client is cut, so that it sees the new size"
@@ -51,9 +53,7 @@ pub(super) fn spawn(export: Arc<Export>, session: Arc<Session>, job: Job) {
             }
             Ok(()) => {
                 session.wrote_up_to(job.request.end());
-                // It was counted when it was first admitted.
-                export.metrics.in_flight.dec();
-                export.submit(&session, &mut vec![job], &mut finished);
+                session.hand_over(&mut vec![job], &mut finished);
             }
         }
         drop(waits);
@@ -67,8 +67,8 @@ async fn grown(export: &Export, end: u64) -> Result<(), Failure> {
     let mut tries = 0;
     while tries < TRIES {
         tries += 1;
-        match export.resizer.wish(Wish::Automatic { end }).await {
-            Ok(_) if export.core.view().end() >= end => return Ok(()),
+        match export.resizer().wish(Wish::Automatic { end }).await {
+            Ok(_) if export.view().end() >= end => return Ok(()),
             Ok(_) => {}
             Err(Refusal { reason: Reason::RateLimited { again_after: Some(wait), .. }, .. })
                 if tokio::time::Instant::now() + wait <= patience =>

@@ -5,7 +5,8 @@
 //! [`BACK_WITHIN`] is not cut again: its writes past the end are ENOSPC, until it is seen to send a lost write again after
 //! all, or for [`REMEMBERED`]. Clients are told apart as well as the kernel can ([`Peer`]).
 //!
-//! Owns the clients of one export that were cut and have not come back, at most [`MOST`]. Closes nothing itself.
+//! Owns the clients of one export that were cut and have not come back, at most [`MOST`]: their sessions have ended, so that the
+//! export keeps them. Closes nothing itself.
 
 use std::time::Duration;
 
@@ -47,15 +48,15 @@ impl Cut {
 
 /// The clients of one export that were cut.
 #[derive(Debug, Default)]
-pub(super) struct Returns {
+pub(crate) struct Reconnects {
     cut: Mutex<Vec<Cut>>,
     /// Told when one has come back.
     back: Notify,
 }
 
-impl Returns {
+impl Reconnects {
     /// A client was cut without an answer to `request`; the export has `size` bytes now.
-    pub(super) fn cut(&self, peer: Peer, request: &Request, size: u64) {
+    pub(crate) fn cut(&self, peer: Peer, request: &Request, size: u64) {
         let mut cut = self.cut.lock();
         let lost = (request.offset, request.length);
         if let Some(known) = cut.iter_mut().find(|known| known.peer == peer) {
@@ -73,12 +74,12 @@ impl Returns {
 
     /// A session begins: whether its client was cut, sees the size that it was cut for, and has yet to send again what was
     /// lost.
-    pub(super) fn awaits(&self, peer: Peer, size: u64) -> bool {
+    pub(crate) fn awaits(&self, peer: Peer, size: u64) -> bool {
         self.cut.lock().iter().any(|known| known.peer == peer && size >= known.size)
     }
 
     /// Whether `request` is what a client that was cut had lost: it has come back.
-    pub(super) fn recognise(&self, peer: Peer, request: &Request) -> bool {
+    pub(crate) fn recognise(&self, peer: Peer, request: &Request) -> bool {
         if !request.changes_data() {
             return false;
         }
@@ -95,7 +96,7 @@ impl Returns {
 
     /// Whether this client may be cut: it was not yet, or came back each time. `new`: this is a connection that it made
     /// after it was cut, and it has not sent again on it what was lost. Cancel-safe: yes.
-    pub(super) async fn may_cut(&self, peer: Peer, new: impl Fn() -> bool) -> bool {
+    pub(crate) async fn may_cut(&self, peer: Peer, new: impl Fn() -> bool) -> bool {
         let until = Instant::now() + AGAIN_WITHIN;
         loop {
             let back = self.back.notified();
@@ -137,59 +138,59 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_sends_the_lost_write_again_may_be_cut_again() {
-        let returns = Returns::default();
+        let reconnects = Reconnects::default();
         for turn in 0..3 {
-            assert!(returns.may_cut(ONE, || true).await);
-            returns.cut(ONE, &write(turn), 4096);
+            assert!(reconnects.may_cut(ONE, || true).await);
+            reconnects.cut(ONE, &write(turn), 4096);
             advance(BACK_WITHIN / 2).await;
-            assert!(!returns.awaits(ONE, 4095), "it does not see the new size");
-            assert!(returns.awaits(ONE, 4096) && !returns.awaits(OTHER, 4096));
-            assert!(!returns.recognise(ONE, &write(turn + 1)) && !returns.recognise(OTHER, &write(turn)));
-            assert!(returns.recognise(ONE, &write(turn)));
+            assert!(!reconnects.awaits(ONE, 4095), "it does not see the new size");
+            assert!(reconnects.awaits(ONE, 4096) && !reconnects.awaits(OTHER, 4096));
+            assert!(!reconnects.recognise(ONE, &write(turn + 1)) && !reconnects.recognise(OTHER, &write(turn)));
+            assert!(reconnects.recognise(ONE, &write(turn)));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_stays_away_is_not_cut_again_until_it_comes_back_after_all_or_is_forgotten() {
-        let returns = Returns::default();
-        returns.cut(ONE, &write(1), 4096);
+        let reconnects = Reconnects::default();
+        reconnects.cut(ONE, &write(1), 4096);
         advance(BACK_WITHIN).await;
-        assert!(!returns.may_cut(ONE, || false).await);
-        assert!(returns.may_cut(OTHER, || false).await);
-        assert!(returns.awaits(ONE, 8192) && returns.recognise(ONE, &write(1)), "it came back after all");
-        assert!(returns.may_cut(ONE, || true).await);
-        returns.cut(ONE, &write(2), 4096);
+        assert!(!reconnects.may_cut(ONE, || false).await);
+        assert!(reconnects.may_cut(OTHER, || false).await);
+        assert!(reconnects.awaits(ONE, 8192) && reconnects.recognise(ONE, &write(1)), "it came back after all");
+        assert!(reconnects.may_cut(ONE, || true).await);
+        reconnects.cut(ONE, &write(2), 4096);
         advance(REMEMBERED).await;
-        assert!(returns.may_cut(ONE, || true).await);
+        assert!(reconnects.may_cut(ONE, || true).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_connects_again_and_writes_elsewhere_is_given_a_moment() {
-        let returns = Returns::default();
-        returns.cut(ONE, &write(1), 4096);
+        let reconnects = Reconnects::default();
+        reconnects.cut(ONE, &write(1), 4096);
         let before = Instant::now();
-        assert!(!returns.may_cut(ONE, || true).await, "it never sends again what was lost");
+        assert!(!reconnects.may_cut(ONE, || true).await, "it never sends again what was lost");
         assert_eq!(before.elapsed(), AGAIN_WITHIN);
-        assert!(!returns.may_cut(ONE, || true).await, "nor does it get a moment for each of its writes");
+        assert!(!reconnects.may_cut(ONE, || true).await, "nor does it get a moment for each of its writes");
         assert_eq!(before.elapsed(), AGAIN_WITHIN);
-        assert!(!returns.recognise(ONE, &Request { command: Cmd::READ, ..write(1) }), "what it lost is a write");
-        assert!(returns.recognise(ONE, &write(1)));
-        returns.cut(ONE, &write(1), 4096);
-        let (may, ()) = tokio::join!(returns.may_cut(ONE, || true), async {
+        assert!(!reconnects.recognise(ONE, &Request { command: Cmd::READ, ..write(1) }), "what it lost is a write");
+        assert!(reconnects.recognise(ONE, &write(1)));
+        reconnects.cut(ONE, &write(1), 4096);
+        let (may, ()) = tokio::join!(reconnects.may_cut(ONE, || true), async {
             advance(AGAIN_WITHIN / 2).await;
-            assert!(returns.recognise(ONE, &write(1)));
+            assert!(reconnects.recognise(ONE, &write(1)));
         });
         assert!(may, "it did, a moment later");
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_more_clients_are_remembered_than_there_is_room_for() {
-        let returns = Returns::default();
+        let reconnects = Reconnects::default();
         for pid in 0..2000 {
-            returns.cut(Peer::Unix { pid: Some(pid), uid: 0, gid: 0 }, &write(1), 4096);
-            (0..100).for_each(|n| returns.cut(Peer::Unix { pid: Some(pid), uid: 0, gid: 0 }, &write(n), 4096));
+            reconnects.cut(Peer::Unix { pid: Some(pid), uid: 0, gid: 0 }, &write(1), 4096);
+            (0..100).for_each(|n| reconnects.cut(Peer::Unix { pid: Some(pid), uid: 0, gid: 0 }, &write(n), 4096));
         }
-        let cut = returns.cut.lock();
+        let cut = reconnects.cut.lock();
         assert!(cut.len() == MOST && cut.iter().all(|known| known.lost.len() <= WRITES));
     }
 }

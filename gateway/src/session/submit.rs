@@ -1,0 +1,72 @@
+//! Where each request of a session goes: to the target as it is, over the bridge, to the ceiling, or to wait for a grow.
+
+use std::sync::Arc;
+
+use nbd_gateway_policy::offer::PastEnd;
+use nbd_gateway_policy::types::Bytes;
+
+use super::{Session, grow};
+use crate::proto::{Cmd, Errno};
+use crate::request::{Client, Failure, Finished, Job, Request};
+
+impl Session {
+    /// Takes a batch of its requests.
+    pub(super) fn submit(self: &Arc<Self>, jobs: &mut Vec<Job>, finished: &mut Finished) {
+        self.export.admit(jobs.len());
+        if self.repeats() {
+            let again = |job: &Job| self.export.reconnects().recognise(self.peer, &job.request);
+            if jobs.iter().any(again) {
+                self.has_repeated();
+            }
+        }
+        self.hand_over(jobs, finished);
+    }
+
+    /// Hands requests over that are counted already. What the target can take goes to it as one batch.
+    pub(super) fn hand_over(self: &Arc<Self>, jobs: &mut Vec<Job>, finished: &mut Finished) {
+        let core = self.export.core();
+        let pass = core.pass();
+        let (orphans, end) = (core.has_orphans(), self.reach());
+        let special = |request: &Request| {
+            orphans
+                || (request.length > 0 && request.end() > end)
+                || core.needs_bridge(request)
+                || (request.command == Cmd::FLUSH && self.owes(core.losses()))
+        };
+        if jobs.iter().any(|job| special(&job.request)) {
+            let (rare, plain): (Vec<Job>, Vec<Job>) = jobs.drain(..).partition(|job| special(&job.request));
+            *jobs = plain;
+            for job in rare {
+                self.submit_special(job, end, finished);
+            }
+        }
+        core.submit(self.id, jobs, finished);
+        drop(pass);
+    }
+
+    /// A request that can't go to the target as it is, or not now.
+    fn submit_special(self: &Arc<Self>, job: Job, end: u64, finished: &mut Finished) {
+        let core = self.export.core();
+        let (request, losses) = (&job.request, core.losses());
+        if request.command == Cmd::FLUSH && self.owes(losses) {
+            self.settle_losses(losses);
+            let why =
+                "the backend's connection was lost with answered writes that may not be durable; write them again";
+            return job.fail(Failure::new(Errno::EIO, why), finished);
+        }
+        if request.length == 0 || request.end() <= end {
+            return core.bridge(self.id, job);
+        }
+        let writes = matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES);
+        if writes && self.past_end() != PastEnd::Refuse {
+            grow::spawn(Arc::clone(self), job);
+        } else if !writes && self.sees_ceiling() {
+            core.carry_to_ceiling(self.id, job, end, finished);
+        } else {
+            // Admitted before a shrink lowered the end.
+            let errno = if writes { Errno::ENOSPC } else { Errno::EINVAL };
+            let why = format!("{} ends past the export's size of {}", request.command, Bytes(end));
+            job.fail(Failure::new(errno, why), finished);
+        }
+    }
+}
