@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::export::{AutomaticGrowth, ExportPolicy, Publish};
 use crate::quota::Headroom;
-use crate::style::{BackendStyle, ClientStyle, Grows, Learn, Replies};
+use crate::style::{BackendStyle, ClientStyle, Grows, Replies};
 use crate::types::{Granularity, Size};
 
 /// The features bits of `NBD_INFO_RESIZE`.
@@ -143,20 +143,6 @@ impl Negotiated {
                     ClientStyle::ExplicitStructured
                 }
             }
-        }
-    }
-
-    /// How it learns of a new size, given what it was offered and whether a NOTIFY of its stands.
-    #[must_use]
-    pub const fn learns(&self, offer: &Offer, notify_stands: bool) -> Learn {
-        if notify_stands {
-            Learn::Notify
-        } else if self.watches {
-            Learn::LongPoll
-        } else if self.polls || offer.features.has(Features::QUERY) {
-            Learn::Query
-        } else {
-            Learn::Handshake
         }
     }
 }

@@ -48,24 +48,6 @@ impl ClientStyle {
     pub const ALL: [Self; 5] =
         [Self::ExplicitSimple, Self::ExplicitStructured, Self::Automatic, Self::Stock, Self::Kernel];
 
-    /// Whether it opted in to being told of sizes.
-    #[must_use]
-    pub const fn opted_in(self) -> bool {
-        match self {
-            Self::ExplicitSimple | Self::ExplicitStructured | Self::Automatic => true,
-            Self::Stock | Self::Kernel => false,
-        }
-    }
-
-    /// Whether its replies are chunks.
-    #[must_use]
-    pub const fn structured(self) -> bool {
-        match self {
-            Self::ExplicitStructured | Self::Automatic | Self::Stock => true,
-            Self::ExplicitSimple | Self::Kernel => false,
-        }
-    }
-
     /// How its successful `NBD_CMD_RESIZE` is answered.
     #[must_use]
     pub const fn success(self) -> Success {
@@ -84,12 +66,6 @@ impl ClientStyle {
             Self::ExplicitSimple | Self::ExplicitStructured | Self::Automatic | Self::Kernel => end,
             Self::Stock => end.min(confirmed),
         }
-    }
-
-    /// Whether a shrink must wait until it is gone.
-    #[must_use]
-    pub const fn forbids_shrink(self) -> bool {
-        !self.opted_in()
     }
 }
 
@@ -113,19 +89,6 @@ impl Success {
             Self::Simple | Self::EmptyChunk => false,
         }
     }
-}
-
-/// How a client learns of a new size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Learn {
-    /// By its next handshake only (or by its host, for the kernel).
-    Handshake,
-    /// It asks: `NBD_CMD_RESIZE` with QUERY, or BLOCK_STATUS of `x-resize:size-low` and `size-high`.
-    Query,
-    /// A standing `NBD_CMD_RESIZE` with NOTIFY tells it.
-    Notify,
-    /// A BLOCK_STATUS of `x-resize:watch` waits for it.
-    LongPoll,
 }
 
 /// What a backend is, as far as sizes go.
@@ -250,23 +213,19 @@ mod tests {
 
     #[test]
     fn each_client_style_keeps_its_line_of_the_table() {
-        // style, opted in, structured, success, admitted to the export's end, forbids shrink
+        // style, success, tells the size, admitted to the export's end
         let table = [
-            (ClientStyle::ExplicitSimple, true, false, Success::Simple, true, false),
-            (ClientStyle::ExplicitStructured, true, true, Success::SizeChunk, true, false),
-            (ClientStyle::Automatic, true, true, Success::SizeChunk, true, false),
-            (ClientStyle::Stock, false, true, Success::EmptyChunk, false, true),
-            (ClientStyle::Kernel, false, false, Success::Simple, true, true),
+            (ClientStyle::ExplicitSimple, Success::Simple, false, true),
+            (ClientStyle::ExplicitStructured, Success::SizeChunk, true, true),
+            (ClientStyle::Automatic, Success::SizeChunk, true, true),
+            (ClientStyle::Stock, Success::EmptyChunk, false, false),
+            (ClientStyle::Kernel, Success::Simple, false, true),
         ];
         let (told, end) = (Size::new(10).unwrap(), Size::new(20).unwrap());
-        for (style, opted_in, structured, success, whole, forbids) in table {
-            assert_eq!(style.opted_in(), opted_in, "{style:?}");
-            assert_eq!(style.structured(), structured, "{style:?}");
-            assert_eq!(style.success(), success, "{style:?}");
-            assert_eq!(success.tells_size(), style.opted_in() && style.structured(), "{style:?}");
+        for (style, success, tells, whole) in table {
+            assert_eq!((style.success(), success.tells_size()), (success, tells), "{style:?}");
             assert_eq!(style.admitted_end(end, told), if whole { end } else { told }, "{style:?}");
             assert_eq!(style.admitted_end(told, end), told, "{style:?}: nobody is admitted past the end");
-            assert_eq!(style.forbids_shrink(), forbids, "{style:?}");
         }
         assert_eq!(table.map(|row| row.0), ClientStyle::ALL);
     }

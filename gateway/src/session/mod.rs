@@ -33,6 +33,7 @@ use std::time::SystemTime;
 use nbd_gateway_policy::access::{Decision, Verbs};
 use nbd_gateway_policy::offer::{Offer, PastEnd};
 use nbd_gateway_policy::style::ClientStyle;
+use nbd_gateway_policy::types::Size;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -174,14 +175,8 @@ impl Session {
 
     /// The end up to which its requests go to the backend as they are.
     pub(crate) fn reach(&self) -> u64 {
-        let end = self.export.view().end();
-        match self.agreement.style {
-            ClientStyle::Stock => end.min(self.told.load(Ordering::Acquire)),
-            ClientStyle::ExplicitSimple
-            | ClientStyle::ExplicitStructured
-            | ClientStyle::Automatic
-            | ClientStyle::Kernel => end,
-        }
+        let [end, told] = [self.export.view().end(), self.told()].map(|bytes| Size::new(bytes).unwrap_or(Size::MAX));
+        self.agreement.style.admitted_end(end, told).bytes()
     }
 
     /// What its client may do.

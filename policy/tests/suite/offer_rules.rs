@@ -2,7 +2,7 @@
 
 use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy};
 use nbd_gateway_policy::offer::{Features, Negotiated, Now, Offer, PastEnd, offer};
-use nbd_gateway_policy::style::{BackendStyle, ClientStyle, Learn, Replies};
+use nbd_gateway_policy::style::{BackendStyle, ClientStyle, Replies};
 use nbd_gateway_policy::types::{Bytes, Size};
 
 use crate::fixture::{Disk, backend, backends, granularity, headroom, size};
@@ -155,24 +155,21 @@ fn the_minimum_is_a_multiple_and_never_more_than_the_size_now() {
 }
 
 #[test]
-fn styles_and_ways_of_learning_follow_from_what_was_negotiated() {
+fn styles_follow_from_what_was_negotiated() {
     let (simple, structured) = (Negotiated::nothing(Replies::Simple), Negotiated::nothing(Replies::Structured));
     let asks = Negotiated { asks: true, ..structured };
     let table = [
-        (simple, ClientStyle::Kernel, Learn::Handshake),
-        (Negotiated { asks: true, ..simple }, ClientStyle::ExplicitSimple, Learn::Handshake),
-        (structured, ClientStyle::Stock, Learn::Handshake),
-        (Negotiated { no_automatic: true, ..structured }, ClientStyle::Stock, Learn::Handshake),
-        (Negotiated { automatic: true, ..structured }, ClientStyle::Automatic, Learn::Handshake),
-        (Negotiated { automatic: true, ..asks }, ClientStyle::ExplicitStructured, Learn::Query),
-        (Negotiated { polls: true, ..structured }, ClientStyle::ExplicitStructured, Learn::Query),
-        (Negotiated { watches: true, ..structured }, ClientStyle::ExplicitStructured, Learn::LongPoll),
-        (asks, ClientStyle::ExplicitStructured, Learn::Query),
+        (simple, ClientStyle::Kernel),
+        (Negotiated { asks: true, ..simple }, ClientStyle::ExplicitSimple),
+        (structured, ClientStyle::Stock),
+        (Negotiated { no_automatic: true, ..structured }, ClientStyle::Stock),
+        (Negotiated { automatic: true, ..structured }, ClientStyle::Automatic),
+        (Negotiated { automatic: true, ..asks }, ClientStyle::ExplicitStructured),
+        (Negotiated { polls: true, ..structured }, ClientStyle::ExplicitStructured),
+        (Negotiated { watches: true, ..structured }, ClientStyle::ExplicitStructured),
+        (asks, ClientStyle::ExplicitStructured),
     ];
-    let now = Now { size: size(1), disk: size(1), headroom: None };
-    for (client, style, learns) in table {
-        let offer = offer(backend("origin"), &ExportPolicy::DEFAULT, &now, &client);
-        assert_eq!((client.style(), client.learns(&offer, false)), (style, learns), "{client:?}");
-        assert_eq!(client.learns(&offer, true), Learn::Notify, "{client:?}");
+    for (client, style) in table {
+        assert_eq!(client.style(), style, "{client:?}");
     }
 }
