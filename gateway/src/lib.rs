@@ -23,6 +23,7 @@
 //! | *view* | what an export looks like now: its size, and the end up to which requests are admitted |
 //! | *wish*, *plan*, *step* | somebody wants another size; what is to be done about it, as data; one thing of it |
 //! | *coordinator* | the one task that changes an export's size |
+//! | *state* | what a part of a running gateway knows, as data that another process could go on from (`handover`); in tests only, so far |
 //! | *notice* | a new size, told to a client that waits for it |
 //! | *fault* | why something failed that the gateway undertook, and whose fault it is (`fault.rs`) |
 //!
@@ -272,6 +273,7 @@
 //! | **What was told binds while somebody holds it**: a server that came back different is used by nobody while a client is connected, or may come back, that was told otherwise; then the export is opened as it is now. A new handshake is told what is so now. | `target/presence.rs`, `export/entry.rs` (`fitness`) | `different`, `target/presence.rs` |
 //! | **No write from the past**: while a request of a client that has closed its connection may still change data, at a server or on a disk of the gateway's own, nothing that overlaps it is sent; one that still waited for a grow is given up. A request that was in flight when its connection was lost is sent again at once if at all, and nothing else that overlaps it and changes data is sent, from anybody, until the server has ended, a fence was used, or `late-write-guard` has passed; nor a READ, if it failed. A gateway that starts after an unclean end holds every change back in the same way, in exports that had changed data. Not kept: against a server without a fence that takes longer than the guard; between exports of one server; for READs after an unclean end. | `target/orphans.rs`, `session/grow.rs`, `session/close.rs`, `lane/late.rs`, [`fence`] | there, `lane/tests/late.rs`, `multiplex.rs`, `own_disk.rs`, `late_writes` |
 //! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `target/bridge.rs`, `target/ranges.rs` | `translation/limits.rs`, `target/ranges.rs` |
+//! | **A lane can go on elsewhere**: taken apart at any byte and put together again, it has the outcomes of one that was not. | `lane/pack.rs`, `handover/state` | `lane/pack/tests.rs` |
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `target/bridge.rs` | `interop`, `translation` |
 //! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `lane/dial.rs`, [`tls`] | `tls`, `net/tls/tests.rs`, `proto/handshake` |
 //! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`nbd_gateway_client::agent`] | `kernel`, `client/src/agent/` |
@@ -315,6 +317,8 @@ mod fault;
 mod fence;
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(test)]
+mod handover;
 mod hooks;
 mod http;
 mod lane;

@@ -156,6 +156,33 @@ impl ReplyReader {
         Self { framing, state: State::Header }
     }
 
+    /// Stops in front of the message that is not whole: the bytes of it that were taken off the inbox, to be read again before
+    /// what is there; and how many bytes are to be skipped before all of them.
+    pub fn suspend(&mut self) -> (Vec<u8>, u64) {
+        let (mut out, framing) = (Vec::new(), self.framing);
+        let mut chunk = |done, kind, cookie, length| {
+            put_chunk(&mut out, framing, ChunkFlags::NONE.with_if(ChunkFlags::DONE, done), kind, cookie, 0, length);
+        };
+        match core::mem::replace(&mut self.state, State::Header) {
+            State::Header => {}
+            State::Skip(left) => return (out, left),
+            State::Whole { cookie, .. } => put_simple(&mut out, 0, cookie),
+            State::Control(ChunkHead { cookie, kind, done, length, surplus }) => {
+                chunk(done, kind, cookie, length.saturating_add(usize::try_from(surplus).unwrap_or(usize::MAX)));
+            }
+            State::Data { cookie, done, offset, length } => {
+                chunk(done, Chunk::OFFSET_DATA, cookie, length.saturating_add(8));
+                out.extend_from_slice(&offset.to_be_bytes());
+            }
+        }
+        (out, 0)
+    }
+
+    /// Goes on where another reader of the same connection stopped, after `skip` bytes that nobody wants.
+    pub fn resume(framing: Framing, skip: u64) -> Self {
+        Self { framing, state: if skip > 0 { State::Skip(skip) } else { State::Header } }
+    }
+
     /// The next reply or chunk; `None` until it is whole. `expected` tells what a cookie waits for, `None` if nobody does.
     pub fn next(
         &mut self,

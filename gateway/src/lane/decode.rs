@@ -11,7 +11,7 @@ use crate::request::{Failure, Job, Outcome};
 
 /// Decodes the replies of one connection.
 pub(super) struct Decoder {
-    replies: ReplyReader,
+    pub(super) replies: ReplyReader,
     /// The numbers of the export's contexts on this connection.
     ids: Vec<u32>,
     /// The export's name, for the log.
@@ -73,7 +73,7 @@ impl Decoder {
                     let gather: Gather = *core::mem::take(&mut slot.gather).unwrap_or_default();
                     let (outcome, fault) = gather.finish(&slot.job.request);
                     if let Some(fault) = fault {
-                        tracing::warn!(export = self.export, command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault, "backend answered wrongly");
+                        tracing::warn!(export = self.export, command = %slot.job.request.command, offset = slot.job.request.offset, length = slot.job.request.length, fault = &*fault, "backend answered wrongly");
                     }
                     outcome
                 }

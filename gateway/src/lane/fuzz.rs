@@ -15,7 +15,7 @@ use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, Inb
 use crate::request::{Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
 
 /// Metadata contexts of the export, by their numbers on this connection.
-const CONTEXTS: [u32; 2] = [7, 9];
+pub(super) const CONTEXTS: [u32; 2] = [7, 9];
 
 /// What is in flight, in this order.
 const REQUESTS: [(Cmd, CmdFlags, u64, u64); 9] = [
@@ -32,7 +32,7 @@ const REQUESTS: [(Cmd, CmdFlags, u64, u64); 9] = [
 
 /// An outcome without the cuts of its payloads.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Done,
     Whole(Bytes),
     Pieces(Vec<(u64, Result<Bytes, u64>)>),
@@ -117,7 +117,7 @@ fn play(framing: Framing, mut stream: &[u8], piece: usize) -> Played {
     Played { end, told: told.collect(), in_flight: lane.in_flight() }
 }
 
-fn tell(outcome: Outcome) -> Told {
+pub(super) fn tell(outcome: Outcome) -> Told {
     match outcome {
         Outcome::Done => Told::Done,
         Outcome::Found(Found::Whole(payload)) => Told::Whole(payload.to_contiguous()),
@@ -219,7 +219,7 @@ fn seen(Event { cookie, done, body }: Event) -> (Cookie, bool, String) {
 }
 
 /// Appends an event as a backend says it.
-fn put_event(framing: Framing, event: &Event, out: &mut Vec<u8>) {
+pub(super) fn put_event(framing: Framing, event: &Event, out: &mut Vec<u8>) {
     let mut control = Vec::new();
     let mut payload = &Payload::empty();
     let kind = match &event.body {

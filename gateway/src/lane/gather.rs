@@ -3,6 +3,7 @@
 //! Pieces are checked against the request and against each other. A reply with a piece outside its request, or one that
 //! says a byte twice or never, fails that request; the stream is still in step, so the lane goes on.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::proto::reply::Body;
@@ -32,7 +33,7 @@ pub(super) struct Gather {
     covered: BTreeMap<u64, u64>,
     statuses: Vec<Status>,
     error: Option<Failure>,
-    fault: Option<&'static str>,
+    fault: Option<Cow<'static, str>>,
 }
 
 /// A reply that is whole in one event: the usual case, without a gather. `None` if it must be gathered.
@@ -76,7 +77,7 @@ impl Gather {
     }
 
     fn fault(&mut self, what: &'static str) {
-        self.fault.get_or_insert(what);
+        self.fault.get_or_insert(Cow::Borrowed(what));
     }
 
     fn piece(&mut self, request: &Request, piece: Piece) {
@@ -112,7 +113,7 @@ impl Gather {
     }
 
     /// The whole reply, and what the backend did wrong in it, if anything.
-    pub(super) fn finish(mut self, request: &Request) -> (Outcome, Option<&'static str>) {
+    pub(super) fn finish(mut self, request: &Request) -> (Outcome, Option<Cow<'static, str>>) {
         let covered: u64 = self.covered.iter().map(|(start, end)| end - start).sum();
         if self.error.is_none() {
             match request.command {
@@ -136,6 +137,8 @@ impl Gather {
 }
 
 #[cfg(test)]
+mod pack;
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::proto::{CmdFlags, Payload};
@@ -148,7 +151,7 @@ mod tests {
         Body::Data { offset, payload: vec![1; length].into() }
     }
 
-    fn faults(bodies: Vec<Body>) -> Option<&'static str> {
+    fn faults(bodies: Vec<Body>) -> Option<Cow<'static, str>> {
         let request = read(100, 50);
         let mut gather = Gather::default();
         bodies.into_iter().for_each(|b| assert!(gather.add(&request, b, &[])));
@@ -158,13 +161,16 @@ mod tests {
     #[test]
     fn a_read_may_come_in_any_order_and_must_come_whole() {
         assert_eq!(faults(vec![data(120, 30), Body::Hole { offset: 100, length: 20 }]), None);
-        assert_eq!(faults(vec![data(100, 20), data(119, 31)]), Some("overlapping chunks"));
-        assert_eq!(faults(vec![data(119, 31), data(100, 20)]), Some("overlapping chunks"));
-        assert_eq!(faults(vec![data(100, 50), data(100, 50)]), Some("overlapping chunks"));
-        assert_eq!(faults(vec![data(90, 20)]), Some("a chunk outside its request"));
-        assert_eq!(faults(vec![data(140, 20)]), Some("a chunk outside its request"));
-        assert_eq!(faults(vec![Body::Hole { offset: u64::MAX, length: 9 }]), Some("a chunk outside its request"));
-        assert_eq!(faults(vec![data(100, 20), data(121, 29)]), Some("chunks that leave out part of the READ"));
+        assert_eq!(faults(vec![data(100, 20), data(119, 31)]), Some("overlapping chunks".into()));
+        assert_eq!(faults(vec![data(119, 31), data(100, 20)]), Some("overlapping chunks".into()));
+        assert_eq!(faults(vec![data(100, 50), data(100, 50)]), Some("overlapping chunks".into()));
+        assert_eq!(faults(vec![data(90, 20)]), Some("a chunk outside its request".into()));
+        assert_eq!(faults(vec![data(140, 20)]), Some("a chunk outside its request".into()));
+        assert_eq!(
+            faults(vec![Body::Hole { offset: u64::MAX, length: 9 }]),
+            Some("a chunk outside its request".into())
+        );
+        assert_eq!(faults(vec![data(100, 20), data(121, 29)]), Some("chunks that leave out part of the READ".into()));
     }
 
     #[test]

@@ -468,4 +468,6 @@ impl LateWrites {
 }
 
 #[cfg(test)]
+mod pack;
+#[cfg(test)]
 mod tests;

@@ -11,6 +11,8 @@ mod gather;
 mod late;
 mod look;
 mod lost;
+#[cfg(test)]
+mod pack;
 mod run;
 mod server;
 mod table;

@@ -14,6 +14,11 @@ use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Cookie, Framing};
 use crate::request::{Job, Request};
 
+#[cfg(test)]
+mod pack;
+#[cfg(test)]
+pub(super) use pack::Clients;
+
 /// How many answers are remembered for deciding what may be sent again.
 const REMEMBERED: usize = 1024;
 

@@ -6,6 +6,8 @@ use tokio::time::Instant;
 use super::{Failure, Finished, Outcome, Request, Ticket};
 use crate::proto::Errno;
 use crate::proto::reply::MAX_EXTENTS;
+#[cfg(test)]
+use crate::proto::{Cmd, CmdFlags};
 
 /// Who waits for the outcome.
 #[derive(Debug)]
@@ -56,6 +58,24 @@ impl Job {
     pub(crate) fn for_listener(request: Request, hears: watch::Sender<Heard>) -> (Self, oneshot::Receiver<Outcome>) {
         let (job, outcome) = Self::for_task(request);
         (job.with_listener(hears), outcome)
+    }
+
+    /// What is asked, for an answer that is read and thrown away.
+    #[cfg(test)]
+    pub(crate) fn for_nobody(request: Request) -> Self {
+        let notify = request.command == Cmd::RESIZE && request.flags.has(CmdFlags::NOTIFY);
+        // A NOTIFY stands and hears, or its second size would be one too many.
+        let hears = notify.then(|| watch::Sender::new(Heard::default()));
+        Self { request, waiter: Waiter::Nobody, extents: MAX_EXTENTS, hears }
+    }
+
+    /// The client that waits for the answer, which this job does not give any more; none for a task of the gateway's own.
+    #[cfg(test)]
+    pub(crate) fn take_ticket(&mut self) -> Option<Ticket> {
+        match core::mem::replace(&mut self.waiter, Waiter::Nobody) {
+            Waiter::Client(ticket) => Some(ticket),
+            Waiter::Task(..) | Waiter::Nobody => None,
+        }
     }
 
     fn with_listener(mut self, hears: watch::Sender<Heard>) -> Self {

@@ -72,6 +72,12 @@ impl Ticket {
         Self { client, reply }
     }
 
+    /// Takes it apart; nobody is answered.
+    #[cfg(test)]
+    pub(crate) fn into_parts(self) -> (Arc<dyn Client>, PendingReply) {
+        (self.client, self.reply)
+    }
+
     /// Whose request it is.
     pub(crate) fn client(&self) -> &dyn Client {
         &*self.client

@@ -1,0 +1,37 @@
+//! The state types: plain named fields, written as JSON. Nothing else of the crate derives serde for this.
+//!
+//! Times are ages, for the clock of one process means nothing to another. Payloads lie beside the document ([`Beside`]), which
+//! points into them.
+
+mod age;
+mod beside;
+mod lane;
+mod late;
+mod ticket;
+
+pub(crate) use age::Age;
+pub(crate) use beside::{Beside, Span};
+pub(crate) use lane::{
+    AnsweredState, DurabilityState, FailureState, LaneState, ReplyState, RequestState, SlotState, TableState,
+};
+pub(crate) use late::{LateState, LateWriteState, LinkState};
+pub(crate) use ticket::TicketState;
+
+/// Why a state can't be resumed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StateError {
+    #[error("{length} bytes at {offset} are not among the bytes that came with the state")]
+    Outside { offset: u64, length: u64 },
+    #[error("a request in flight is of session {0}, which did not come")]
+    NoSession(u64),
+    #[error("two requests of one lane have the place {0}")]
+    Twice(u32),
+    #[error("cannot read the server's process `{0}`")]
+    Server(String),
+}
+
+/// By way of JSON and back, as to another process.
+pub(crate) fn carried<T: serde::Serialize + serde::de::DeserializeOwned>(state: &T) -> T {
+    let document = serde_json::to_string(state).unwrap();
+    serde_json::from_str(&document).unwrap()
+}

@@ -1,0 +1,84 @@
+//! Late writes, suspended and resumed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Inner, LATE, LateWrite, LateWrites, Link, Server, UNMARKED};
+use crate::handover::state::{Age, LateState, LateWriteState, LinkState, StateError};
+
+impl LinkState {
+    pub(in crate::lane) fn of(link: &Link) -> Self {
+        Self { made: Age::of(link.made), server: link.server.as_ref().map(ToString::to_string) }
+    }
+
+    pub(in crate::lane) fn link(self) -> Result<Link, StateError> {
+        Ok(Link { made: self.made.ago(), server: server(self.server)? })
+    }
+}
+
+fn server(text: Option<String>) -> Result<Option<Server>, StateError> {
+    text.map(|text| text.parse().map_err(|_| StateError::Server(text))).transpose()
+}
+
+impl LateWrites {
+    /// After all lanes were suspended, which may leave some behind.
+    pub(in crate::lane) fn pack(&self) -> LateState {
+        let inner = self.inner.lock();
+        let write = |late: &LateWrite| LateWriteState {
+            id: late.id,
+            from: late.from,
+            to: late.to,
+            lost: Age::of(late.lost),
+            link: LinkState::of(&late.link),
+            again: late.again,
+            failed: late.failed,
+            over: late.over,
+            resize: late.resize,
+        };
+        LateState {
+            last: inner.last,
+            writes: inner.list.iter().map(write).collect(),
+            fenced: inner.fenced.map(Age::of),
+            marks: inner.marks,
+            mark_wanted: inner.mark_wanted,
+            has_mark: inner.has_mark,
+            unmarked: self.state.load(Ordering::Acquire) & UNMARKED != 0,
+            server: inner.server.as_ref().map(ToString::to_string),
+        }
+    }
+
+    /// With a guard, and perhaps a fence: those are the configuration's.
+    pub(in crate::lane) fn unpack(state: LateState, guard: Duration, fence: bool) -> Result<Arc<Self>, StateError> {
+        let write = |late: LateWriteState| {
+            Ok(LateWrite {
+                id: late.id,
+                from: late.from,
+                to: late.to,
+                lost: late.lost.ago(),
+                link: late.link.link()?,
+                again: late.again,
+                failed: late.failed,
+                over: late.over,
+                resize: late.resize,
+            })
+        };
+        let list: Vec<LateWrite> = state.writes.into_iter().map(write).collect::<Result<_, StateError>>()?;
+        let flags = if list.is_empty() { 0 } else { LATE } | if state.unmarked { UNMARKED } else { 0 };
+        let late = Self::new(guard, fence);
+        *late.inner.lock() = Inner {
+            list,
+            last: state.last,
+            guard,
+            fence,
+            fenced: state.fenced.map(Age::ago),
+            marks: state.marks,
+            mark_wanted: state.mark_wanted,
+            has_mark: state.has_mark,
+            server: server(state.server)?,
+        };
+        late.state.store(flags, Ordering::Release);
+        late.all_lost();
+        Ok(late)
+    }
+}
