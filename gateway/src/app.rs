@@ -141,8 +141,15 @@ impl App {
         let pool = Arc::new(Pool::new(BUFFERS_KEPT));
         let (notes, snapshot) = Notes::open(&config.state).map_err(Box::new)?;
         let notes = Arc::new(notes);
-        let registry =
-            Registry::new(Arc::clone(&config), Arc::clone(&pool), shards, Arc::clone(&metrics), Arc::clone(&notes));
+        let table = Arc::<SessionTable>::default();
+        let registry = Registry::new(
+            Arc::clone(&config),
+            Arc::clone(&pool),
+            shards,
+            Arc::clone(&metrics),
+            Arc::clone(&notes),
+            Arc::<SessionTable>::clone(&table),
+        );
         let measure = registry.remember(&snapshot);
         // Before anything of theirs is opened: it may grow.
         registry.allowances().restore(&snapshot.orders).await;
@@ -155,7 +162,6 @@ impl App {
         let sweeps = Arc::clone(&notes);
         looking.spawn(async move { sweeps.marks().sweep().await });
         looking.spawn(Arc::clone(&registry).look_before_growth());
-        let table = Arc::clone(registry.sessions());
         let reload = Reload::new();
         Ok(Self {
             config,

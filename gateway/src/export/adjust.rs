@@ -91,7 +91,7 @@ mod tests {
     fn registry(config: Config) -> Arc<Registry> {
         let metrics = Arc::new(Metrics::new("0").unwrap());
         let notes = Arc::new(Notes::in_memory().unwrap());
-        Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes)
+        Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()))
     }
 
     async fn bounded(registry: &Registry, tenant: &Tenant) {

@@ -87,7 +87,8 @@ mod tests {
         let config = Config::parse(&text, std::path::Path::new("config.toml")).unwrap();
         let notes = Arc::new(Notes::in_memory().unwrap());
         let metrics = Arc::new(Metrics::new("0").unwrap());
-        let registry = Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes);
+        let registry =
+            Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()));
         registry.count_files().await;
         let tenant = TenantId::new("t").unwrap();
         assert_eq!(registry.usage(&tenant).unwrap().used.0, 3 << 20);

@@ -290,7 +290,7 @@ mod tests {
     fn registry(config: Arc<Config>) -> Arc<Registry> {
         let metrics = Arc::new(Metrics::new("0").unwrap());
         let notes = Arc::new(Notes::in_memory().unwrap());
-        Registry::new(config, Arc::new(Pool::new(1)), Shards::here(), metrics, notes)
+        Registry::new(config, Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()))
     }
 
     fn used(registry: &Registry, tenant: &str) -> u64 {

@@ -28,10 +28,10 @@ use super::{Export, Lease, OpenError, start, unpublished};
 use crate::accounting::allowance::Allowances;
 use crate::accounting::cache::Notes;
 use crate::accounting::tenants::Book;
+use crate::hooks::Disconnect;
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::limits::TenantBudget;
 use crate::net::Pool;
-use crate::session::SessionTable;
 use crate::shards::Shards;
 use crate::target::TargetParts;
 
@@ -99,7 +99,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) book: Arc<Book>,
     pub(super) notes: Arc<Notes>,
-    pub(super) sessions: Arc<SessionTable>,
+    /// Who can have clients disconnected.
+    pub(super) clients: Arc<dyn Disconnect>,
     pub(super) known_openers: KnownOpeners,
 }
 
@@ -111,6 +112,7 @@ impl Registry {
         shards: Shards,
         metrics: Arc<Metrics>,
         notes: Arc<Notes>,
+        clients: Arc<dyn Disconnect>,
     ) -> Arc<Self> {
         let book = Arc::new(Book::default());
         let active = ActiveConfig::new(config, None, &metrics);
@@ -124,7 +126,7 @@ impl Registry {
             metrics,
             book,
             notes,
-            sessions: Arc::default(),
+            clients,
             known_openers: KnownOpeners::default(),
         };
         let active = RwLock::new(Arc::new(active));
@@ -200,11 +202,6 @@ impl Registry {
     /// The threads that move requests.
     pub(crate) fn shards(&self) -> &Shards {
         &self.shared.parts.shards
-    }
-
-    /// The sessions that are open on any of them.
-    pub(crate) fn sessions(&self) -> &Arc<SessionTable> {
-        &self.shared.sessions
     }
 
     /// The exports that could not be opened at the last attempt.
@@ -537,7 +534,7 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
         let config = Config::parse(config, std::path::Path::new("config.toml")).unwrap();
         let metrics = Arc::new(Metrics::new("0").unwrap());
         let notes = Arc::new(Notes::in_memory().unwrap());
-        Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes)
+        Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()))
     }
 
     /// Its entry stayed for good, one for each name that somebody makes up.
@@ -606,7 +603,8 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
             Config::parse(&text, std::path::Path::new("config.toml")).unwrap()
         };
         let (metrics, notes) = (Arc::new(Metrics::new("0").unwrap()), Arc::new(Notes::in_memory().unwrap()));
-        let registry = Registry::new(Arc::new(config("t")), Arc::new(Pool::new(1)), Shards::here(), metrics, notes);
+        let registry =
+            Registry::new(Arc::new(config("t")), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()));
         let mut lease = registry.open("t/one").await.unwrap();
         for name in ["u", "v", "w"] {
             let over = Instant::now() + Duration::from_secs(60);

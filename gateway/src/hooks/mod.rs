@@ -14,19 +14,21 @@ mod qmp;
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_gateway_config::{Hook, Resolved, Way};
 use nbd_gateway_metrics::{HookMetrics, HookResult, HookWay, Metrics, Open};
 use nbd_gateway_policy::backoff::Backoff;
+use nbd_gateway_policy::style::ClientStyle;
 use nbd_gateway_policy::types::{ExportName, TenantId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::command::Occasion;
 use crate::fault::Fault;
-use crate::session::SessionTable;
+use crate::net::Peer;
 use crate::target::{Core, Shown};
 
 /// The delay after the first failure; each further one doubles it.
@@ -34,12 +36,46 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The longest delay.
 const MOST: Duration = Duration::from_secs(60);
 
+/// Disconnects clients that can't be told of a size, so that they see it when they connect again.
+pub(crate) trait Disconnect: fmt::Debug + Send + Sync {
+    /// The clients of an export, oldest first.
+    fn clients_of(&self, export: &str) -> Vec<ConnectedClient>;
+
+    /// Closes those sessions, each at a message boundary, and waits until they have ended. Cancel-safe: dropped, they are
+    /// still closed.
+    fn disconnect<'a>(&'a self, sessions: &'a [u64]) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+}
+
+/// No clients.
+#[cfg(test)]
+impl Disconnect for () {
+    fn clients_of(&self, _: &str) -> Vec<ConnectedClient> {
+        Vec::new()
+    }
+
+    fn disconnect<'a>(&'a self, _: &'a [u64]) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// A client of an export, as far as a hook chooses by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectedClient {
+    /// Its session.
+    pub session: u64,
+    pub peer: Peer,
+    /// What it knows of resize.
+    pub style: ClientStyle,
+    /// The size that it was last told, in bytes.
+    pub told: u64,
+}
+
 /// The hooks of an open export.
 #[derive(Debug)]
 pub(crate) struct Hooks {
     core: Arc<Core>,
     metrics: Arc<Metrics>,
-    sessions: Arc<SessionTable>,
+    clients: Arc<dyn Disconnect>,
     /// Each ends with its sender; an attempt under way is ended too.
     running: Mutex<Vec<(Hook, watch::Sender<()>)>>,
 }
@@ -50,10 +86,10 @@ impl Hooks {
         config: &Resolved,
         core: &Arc<Core>,
         metrics: &Arc<Metrics>,
-        sessions: &Arc<SessionTable>,
+        clients: &Arc<dyn Disconnect>,
     ) -> Self {
-        let (core, metrics, sessions) = (Arc::clone(core), Arc::clone(metrics), Arc::clone(sessions));
-        let hooks = Self { core, metrics, sessions, running: Mutex::default() };
+        let (core, metrics, clients) = (Arc::clone(core), Arc::clone(metrics), Arc::clone(clients));
+        let hooks = Self { core, metrics, clients, running: Mutex::default() };
         hooks.adjust(&config.notify);
         hooks
     }
@@ -84,7 +120,7 @@ impl Hooks {
             told: at.size,
             backoff: Backoff::new(FIRST, MOST, seed(self.core.name(), index)),
             metrics: self.metrics.hooks(self.core.name(), self.core.template()),
-            teller: Teller::of(hook, &self.sessions),
+            teller: Teller::of(hook, &self.clients),
         };
         let (end, mut ending) = watch::channel(());
         tokio::spawn(async move {
@@ -115,12 +151,12 @@ enum Teller {
 }
 
 impl Teller {
-    fn of(hook: &Hook, sessions: &Arc<SessionTable>) -> Self {
+    fn of(hook: &Hook, clients: &Arc<dyn Disconnect>) -> Self {
         match &hook.way {
             Way::Exec { command } => Self::Exec(exec::Exec::new(command.clone(), hook.timeout)),
             Way::Http { url } => Self::Http(http::Http::new(url.clone(), hook.timeout)),
             Way::Qmp { socket, node } => {
-                Self::Qmp(qmp::Qmp::new(socket.clone(), node.clone(), hook.timeout, Arc::clone(sessions)))
+                Self::Qmp(qmp::Qmp::new(socket.clone(), node.clone(), hook.timeout, Arc::clone(clients)))
             }
         }
     }

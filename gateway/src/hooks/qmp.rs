@@ -19,11 +19,11 @@ use nbd_gateway_policy::style::ClientStyle;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::{ConnectedClient, Disconnect};
 use crate::command::Occasion;
 use crate::fault::Fault;
 use crate::net::Peer;
 use crate::qmp::{Qemu, SOON};
-use crate::session::{SessionInfo, SessionTable};
 
 /// How long is waited for a qemu that connects again by itself.
 const PACE: Duration = Duration::from_millis(200);
@@ -35,12 +35,12 @@ pub(super) struct Qmp {
     socket: PathBuf,
     node: String,
     limit: Duration,
-    sessions: Arc<SessionTable>,
+    clients: Arc<dyn Disconnect>,
 }
 
 impl Qmp {
-    pub(super) const fn new(socket: PathBuf, node: String, limit: Duration, sessions: Arc<SessionTable>) -> Self {
-        Self { socket, node, limit, sessions }
+    pub(super) const fn new(socket: PathBuf, node: String, limit: Duration, clients: Arc<dyn Disconnect>) -> Self {
+        Self { socket, node, limit, clients }
     }
 
     pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
@@ -63,10 +63,8 @@ impl Qmp {
         if self.resize(&mut qemu, size).await? {
             return Ok(());
         }
-        let chosen = behind(&self.sessions.list(), export, size, qemu.process())?;
-        for session in self.sessions.close(|session| chosen.contains(&session.id)) {
-            session.ended().await;
-        }
+        let chosen = behind(&self.clients.clients_of(export), size, qemu.process())?;
+        self.clients.disconnect(&chosen).await;
         loop {
             self.have_one_read(&mut qemu).await?;
             if self.resize(&mut qemu, size).await? {
@@ -144,23 +142,20 @@ impl fmt::Display for Qmp {
 }
 
 /// The sessions that are `qemu`'s and have not been told `size`. None: it is not connected, or it has seen the size.
-fn behind(sessions: &[SessionInfo], export: &str, size: u64, qemu: Option<i32>) -> Result<Vec<u64>, Fault> {
-    let process = |session: &SessionInfo| match session.peer {
+fn behind(clients: &[ConnectedClient], size: u64, qemu: Option<i32>) -> Result<Vec<u64>, Fault> {
+    let process = |client: &ConnectedClient| match client.peer {
         Peer::Unix { pid, .. } => pid,
         Peer::Tcp(_) | Peer::Unknown => None,
     };
-    let of_export: Vec<&SessionInfo> = sessions.iter().filter(|session| session.export == export).collect();
-    let behind = |session: &&&SessionInfo| session.style == ClientStyle::Stock && session.told < size;
-    if qemu.is_some() && of_export.iter().any(|session| process(session) == qemu) {
-        let its = of_export.iter().filter(|session| process(session) == qemu);
-        return Ok(its.filter(behind).map(|session| session.id).collect());
+    let behind = |client: &&ConnectedClient| client.style == ClientStyle::Stock && client.told < size;
+    let of_process = |pid| {
+        let its = clients.iter().filter(move |client| process(client) == pid);
+        its.filter(behind).map(|client| client.session).collect::<Vec<u64>>()
+    };
+    if qemu.is_some() && clients.iter().any(|client| process(client) == qemu) {
+        return Ok(of_process(qemu));
     }
-    let unknown: Vec<u64> = of_export
-        .iter()
-        .filter(|session| process(session).is_none())
-        .filter(behind)
-        .map(|session| session.id)
-        .collect();
+    let unknown = of_process(None);
     if unknown.len() > 1 {
         return Err(Fault::backend(format!(
             "{} clients have not seen the size, and which of them is that qemu cannot be told; have it connect by a Unix socket of this gateway on this host",
@@ -173,26 +168,9 @@ fn behind(sessions: &[SessionInfo], export: &str, size: u64, qemu: Option<i32>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::Framing;
-    use nbd_gateway_policy::access::Verbs;
 
-    fn session(id: u64, peer: Peer, told: u64) -> SessionInfo {
-        let (export, from) = ("vm".to_owned(), peer.to_string());
-        SessionInfo {
-            id,
-            export,
-            tenant: "t".to_owned(),
-            verbs: Verbs::ALL,
-            rule: String::new(),
-            style: ClientStyle::Stock,
-            peer,
-            from,
-            framing: Framing::Structured,
-            told,
-            listener: String::new(),
-            tls: false,
-            since: std::time::UNIX_EPOCH,
-        }
+    const fn client(session: u64, peer: Peer, told: u64) -> ConnectedClient {
+        ConnectedClient { session, peer, style: ClientStyle::Stock, told }
     }
 
     const fn process(pid: i32) -> Peer {
@@ -203,21 +181,20 @@ mod tests {
     fn only_what_is_that_qemus_is_ended() {
         let tcp = Peer::Tcp([127, 0, 0, 1].into());
         let hidden = Peer::Unix { pid: None, uid: 0, gid: 0 };
-        let mut all = vec![session(1, process(7), 64), session(2, process(8), 64), session(3, tcp, 64)];
-        all.push(SessionInfo { export: "other".to_owned(), ..session(4, process(7), 64) });
-        all.push(SessionInfo { style: ClientStyle::Automatic, ..session(5, process(7), 64) });
-        all.push(session(6, process(7), 128));
-        let ended = |all: &[SessionInfo], qemu| behind(all, "vm", 128, qemu);
+        let mut all = vec![client(1, process(7), 64), client(2, process(8), 64), client(3, tcp, 64)];
+        all.push(ConnectedClient { style: ClientStyle::Automatic, ..client(5, process(7), 64) });
+        all.push(client(6, process(7), 128));
+        let ended = |all: &[ConnectedClient], qemu| behind(all, 128, qemu);
         // By its process; what has seen the size, or is told it, stays.
         assert_eq!(ended(&all, Some(7)), Ok(vec![1]));
         // It is none of the processes: so it is the one of whom nobody knows.
         assert_eq!(ended(&all, Some(9)), Ok(vec![3]));
         assert_eq!(ended(&all, None), Ok(vec![3]));
         // Of two such, nobody's session is ended.
-        all.push(session(7, hidden, 64));
+        all.push(client(7, hidden, 64));
         assert!(ended(&all, Some(9)).unwrap_err().message().starts_with("2 clients have not seen the size"));
         assert_eq!(ended(&all, Some(8)), Ok(vec![2]));
-        assert_eq!(ended(&[session(1, process(7), 128)], Some(7)), Ok(vec![]));
+        assert_eq!(ended(&[client(1, process(7), 128)], Some(7)), Ok(vec![]));
         assert_eq!(ended(&[], Some(7)), Ok(vec![]));
     }
 }

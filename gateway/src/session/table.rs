@@ -1,6 +1,7 @@
 //! The sessions that are open now.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::Session;
 use crate::export::Teardown;
+use crate::hooks::{ConnectedClient, Disconnect};
 use crate::net::Peer;
 use crate::proto::Framing;
 
@@ -156,6 +158,24 @@ impl SessionTable {
             self.open.iter().filter_map(|entry| entry.value().upgrade()).map(|s| s.info()).collect();
         all.sort_by_key(|s| s.id);
         all
+    }
+}
+
+impl Disconnect for SessionTable {
+    fn clients_of(&self, export: &str) -> Vec<ConnectedClient> {
+        let of_export = self.list().into_iter().filter(|session| session.export == export);
+        of_export
+            .map(|SessionInfo { id, peer, style, told, .. }| ConnectedClient { session: id, peer, style, told })
+            .collect()
+    }
+
+    fn disconnect<'a>(&'a self, sessions: &'a [u64]) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        let chosen = self.close(|session| sessions.contains(&session.id));
+        Box::pin(async move {
+            for session in chosen {
+                session.ended().await;
+            }
+        })
     }
 }
 

@@ -113,7 +113,7 @@ impl<'a> Counted<'a> {
         .seen_in(Arc::clone(&resizer.glance));
         let (end, ending) = watch::channel(false);
         // Before anybody can change the size.
-        let hooks = Hooks::start(config, &core, &shared.metrics, &shared.sessions);
+        let hooks = Hooks::start(config, &core, &shared.metrics, &shared.clients);
         let (patience, patient) = watch::channel(Patience::of(config));
         // Of its own, whoever had it opened. What is told of a client's wish is told in its session's instead.
         let (name, tenant) = (config.name.as_str(), config.tenant.as_str());

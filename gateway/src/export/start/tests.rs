@@ -68,7 +68,8 @@ async fn an_opening_that_fails_after_its_target_was_opened_closes_the_target_onc
                 backend = \"nbd+unix:///?socket=/nonexistent/socket\"\n[export.resize]\ndriver = \"window\"\n";
     let config = Arc::new(Config::parse(text, Path::new("config.toml")).unwrap());
     let (metrics, notes) = (Arc::new(Metrics::new("0").unwrap()), Arc::new(Notes::in_memory().unwrap()));
-    let registry = Registry::new(Arc::clone(&config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes);
+    let registry =
+        Registry::new(Arc::clone(&config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()));
     let (config, shared) = (config.export_for("e").unwrap(), &registry.shared);
     // More than an export can have; less than its window; enough.
     for (size, fails) in [(u64::MAX, true), (1 << 20, true), (4 << 20, false)] {

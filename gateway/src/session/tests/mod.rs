@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use super::{Front, serve};
+use super::{Front, SessionTable, serve};
 use crate::accounting::cache::Notes;
 use crate::export::Registry;
 use crate::limits::Places;
@@ -39,10 +39,11 @@ impl Scene {
         let config = Arc::new(Config::parse(&text, std::path::Path::new("config.toml")).unwrap());
         let (pool, metrics) = (Arc::new(Pool::new(1)), Arc::new(Metrics::new("0").unwrap()));
         let notes = Arc::new(Notes::in_memory().unwrap());
-        let registry = Registry::new(config, Arc::clone(&pool), Shards::here(), metrics, notes);
+        let table = Arc::<SessionTable>::default();
+        let clients = Arc::<SessionTable>::clone(&table);
+        let registry = Registry::new(config, Arc::clone(&pool), Shards::here(), metrics, notes, clients);
         let places = Places::new(1024, 1024, None);
         let (drain, draining) = watch::channel(false);
-        let table = Arc::clone(registry.sessions());
         let handshake = Duration::from_secs(10);
         let front = Front {
             listener: "".into(),

@@ -1,0 +1,68 @@
+//! The names that are open, or are being opened or closed. No guard of the map is held across an await: whoever goes over
+//! the entries has them.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use nbd_gateway_config::{Backend, Resolved};
+
+use super::Export;
+use super::entry::Entry;
+
+/// Entries by name.
+#[derive(Debug, Default)]
+pub(super) struct Index(DashMap<String, Arc<Entry>>);
+
+impl Index {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<Arc<Entry>> {
+        self.0.get(name).map(|entry| Arc::clone(&entry))
+    }
+
+    pub(super) fn get_or_insert_with(&self, name: &str, make: impl FnOnce() -> Arc<Entry>) -> Arc<Entry> {
+        Arc::clone(&self.0.entry(name.to_owned()).or_insert_with(make))
+    }
+
+    pub(super) fn insert(&self, entry: &Arc<Entry>) {
+        self.0.insert(entry.name(), Arc::clone(entry));
+    }
+
+    /// Takes it out, unless another one has its name by now.
+    pub(super) fn remove(&self, entry: &Arc<Entry>) {
+        self.0.remove_if(&entry.name(), |_, other| Arc::ptr_eq(other, entry));
+    }
+
+    /// All of them, as they are now.
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        self.0.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    /// The exports that are open, by name. One that is being opened or closed is not among them.
+    pub(super) fn open_now(&self) -> Vec<Arc<Export>> {
+        let mut open: Vec<Arc<Export>> = self.all().iter().filter_map(|entry| entry.now_open()).collect();
+        open.sort_by(|a, b| a.name().cmp(b.name()));
+        open
+    }
+
+    /// Those that leave and have the file of this export, under whatever name.
+    pub(super) fn leaving_with_file_of(&self, config: &Resolved) -> Vec<Arc<Entry>> {
+        let mut found = self.all();
+        found.retain(|entry| entry.is_leaving() && has_same_file(&entry.config(), config));
+        found
+    }
+}
+
+/// Whether two exports have one file, by the same path.
+pub(super) fn has_same_file(one: &Resolved, other: &Resolved) -> bool {
+    match (&one.backend, &other.backend) {
+        (Backend::File { path, .. }, Backend::File { path: same, .. }) => path == same,
+        _ => false,
+    }
+}
