@@ -83,7 +83,7 @@ impl Registry {
         let begun = Instant::now();
         let closed = self.shared.book.exports_of(tenant).into_iter().map(|export| export.as_str().to_owned());
         // What is open is followed; what is being opened is measured by that.
-        let closed = closed.filter(|name| !self.entries.contains_key(name)).collect();
+        let closed = closed.filter(|name| !self.index.contains(name)).collect();
         let turns = Arc::new(Semaphore::new(AT_A_TIME));
         let mut looks = JoinSet::new();
         for name in looked.due(closed) {

@@ -57,13 +57,8 @@ impl Registry {
 
     /// Closes an export that nobody uses, of this tenant's or of anybody's. Whether there was one.
     async fn close_one(self: &Arc<Self>, tenant: Option<&TenantId>) -> bool {
-        let own: Vec<Arc<Entry>> = self
-            .entries
-            .iter()
-            .filter(|entry| tenant.is_none_or(|tenant| entry.config().tenant == *tenant))
-            .map(|entry| Arc::clone(&entry))
-            .collect();
-        for entry in own {
+        let is_own = |entry: &Arc<Entry>| tenant.is_none_or(|tenant| entry.config().tenant == *tenant);
+        for entry in self.index.all().into_iter().filter(is_own) {
             let registry = Arc::clone(self);
             // In a task of its own: what is begun is done whole, also if the client that asks is gone.
             let closed = tokio::spawn(async move { registry.close_unused(&entry).await });

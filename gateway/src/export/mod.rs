@@ -17,6 +17,7 @@ mod entry;
 mod evict;
 mod files;
 mod flags;
+mod index;
 mod known_openers;
 mod lease;
 mod older;

@@ -35,7 +35,7 @@ impl Registry {
             self.config().export_for(&name).is_ok_and(|own| matches!(own.resize.driver, Driver::Window { .. }));
         notes.settle_older(&export, zero, window).await?;
         tracing::info!(export = name, zero, "an operator has said what an export has whose ledger is an older copy");
-        let entry = self.entries.get(&name).map(|entry| Arc::clone(&entry));
+        let entry = self.index.get(&name);
         if let Some(entry) = entry.filter(|entry| entry.closes()) {
             if let Some(open) = entry.now_open() {
                 open.end_sessions(Teardown::Parted);

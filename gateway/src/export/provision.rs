@@ -50,7 +50,7 @@ impl Registry {
         let Ok(config) = self.config().export_for(name) else { return false };
         match &config.backend {
             Backend::File { path, size: Some(_), .. } if !self.config().listable().any(|listed| listed == name) => {
-                !self.entries.contains_key(name) && is_missing(path).await
+                !self.index.contains(name) && is_missing(path).await
             }
             _ => false,
         }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::active::{ActiveConfig, show};
 use super::entry::Entry;
-use super::registry::has_same_file;
+use super::index::has_same_file;
 use super::{Export, Lease, OpenError, Registry, Teardown};
 
 /// What becomes of an open export.
@@ -78,9 +78,8 @@ pub(crate) struct Replaced {
 impl Registry {
     /// What must not be done to exports that are open: a sentence for each.
     pub(crate) fn objections(&self, config: &Config) -> Vec<String> {
-        let entries: Vec<Arc<Entry>> = self.entries.iter().map(|entry| Arc::clone(entry.value())).collect();
         let mut objections = Vec::new();
-        for entry in entries.iter().filter(|entry| !entry.is_leaving()) {
+        for entry in self.index.all().iter().filter(|entry| !entry.is_leaving()) {
             let (open, name) = (entry.config(), entry.name());
             if matches!(open.backend, Backend::Memory { .. })
                 && let Fate::Reopens(why) = Fate::of(entry, config)
@@ -99,8 +98,8 @@ impl Registry {
     pub(crate) fn is_free(&self, next: &Resolved, config: &Config) -> bool {
         next.backend.is_embedded()
             && self.config().export_for(next.name.as_str()).is_err()
-            && self.entries.iter().all(|entry| {
-                let (open, entry) = (entry.config(), entry.value());
+            && self.index.all().iter().all(|entry| {
+                let open = entry.config();
                 let leaves = || entry.is_leaving() || matches!(Fate::of(entry, config), Fate::Ends | Fate::Reopens(_));
                 open.name != next.name && !(has_same_file(&open, next) && leaves())
             })
@@ -141,12 +140,12 @@ impl Registry {
             let mut active = self.active.write();
             let before = Arc::clone(&active);
             let now = ActiveConfig::new(config, Some(&before), &self.shared.metrics);
-            for entry in &self.entries {
+            for entry in self.index.all() {
                 let parted = |why: String| {
                     tracing::info!(export = entry.name(), why, "an export has to be opened anew");
                     Teardown::Parted
                 };
-                let how = match Fate::of(entry.value(), &now.config) {
+                let how = match Fate::of(&entry, &now.config) {
                     Fate::Stays => continue,
                     Fate::Adjusts(export, next) => match entry.adjust(&export, *next) {
                         Ok(()) => continue,
@@ -160,7 +159,7 @@ impl Registry {
                     if let Some(export) = entry.now_open() {
                         export.end_sessions(how);
                     }
-                    leaving.push((Arc::clone(entry.value()), how));
+                    leaving.push((entry, how));
                 }
             }
             for Opened { entry, export, .. } in opened {
@@ -186,7 +185,7 @@ impl Registry {
         if let Ok(mut state) = entry.state.try_lock() {
             state.holds(Arc::clone(export), slot);
         }
-        self.entries.insert(entry.name(), Arc::clone(entry));
+        self.index.insert(entry);
         Lease::new(self, entry, export)
     }
 

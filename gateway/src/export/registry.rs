@@ -11,7 +11,7 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use dashmap::DashMap;
-use nbd_gateway_config::{Backend, Config, NoExport, Resolved};
+use nbd_gateway_config::{Config, NoExport, Resolved};
 use nbd_gateway_metrics::Metrics;
 use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::types::TenantId;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::active::ActiveConfig;
 use super::entry::{Entry, Fitness, State};
+use super::index::Index;
 use super::known_openers::KnownOpeners;
 use super::start::StartError;
 use super::tenant_slots::{Slot, TenantSlots};
@@ -83,7 +84,7 @@ impl Drop for Attempt<'_> {
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(super) active: RwLock<Arc<ActiveConfig>>,
-    pub(super) entries: DashMap<String, Arc<Entry>>,
+    pub(super) index: Index,
     pub(super) budgets: DashMap<String, Arc<TenantBudget>>,
     allowances: Allowances,
     unopened: List,
@@ -132,7 +133,7 @@ impl Registry {
         let active = RwLock::new(Arc::new(active));
         Arc::new(Self {
             active,
-            entries: DashMap::new(),
+            index: Index::default(),
             budgets: DashMap::new(),
             allowances,
             unopened: List::default(),
@@ -212,7 +213,7 @@ impl Registry {
 
     /// How many exports are open.
     pub(crate) fn open_exports(&self) -> usize {
-        self.entries.len()
+        self.index.len()
     }
 
     /// Opens an export, or joins those who have it open. Cancel-safe: yes; an attempt that nobody waits for is dropped.
@@ -301,7 +302,7 @@ impl Registry {
                     let error = if opener == Opener::Look { error } else { self.not_opened(error) };
                     state.failed = Some((Instant::now(), error.clone()));
                     // Waiters hold the entry and read the failure from it; the next to come starts afresh.
-                    self.entries.remove_if(name, |_, e| Arc::ptr_eq(e, &entry));
+                    self.index.remove(&entry);
                     return Err(error);
                 }
             }
@@ -332,13 +333,12 @@ impl Registry {
     pub(super) fn entry(&self, name: &str) -> Result<Arc<Entry>, OpenError> {
         // Held to the end: whoever replaces it finds every entry that was made by it.
         let active = self.active.read();
-        let known = self.entries.get(name).map(|entry| Arc::clone(&entry));
-        if let Some(entry) = known.filter(|entry| !entry.is_leaving()) {
+        if let Some(entry) = self.index.get(name).filter(|entry| !entry.is_leaving()) {
             return Ok(entry);
         }
         let unknown = |why| OpenError::Unknown { export: name.to_owned(), why };
         let config = active.config.export_for(name).map_err(unknown)?;
-        Ok(Arc::clone(&self.entries.entry(name.to_owned()).or_insert_with(|| Entry::new(config))))
+        Ok(self.index.get_or_insert_with(name, || Entry::new(config)))
     }
 
     async fn make(self: &Arc<Self>, config: &Resolved, opener: Opener) -> Result<(Export, Option<Slot>), OpenError> {
@@ -378,7 +378,7 @@ impl Registry {
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
         let until = Instant::now() + self.closing_limit();
         loop {
-            let leaving = self.leaving_with_file_of(config);
+            let leaving = self.index.leaving_with_file_of(config);
             match start::open(config, &self.shared, Arc::clone(&budget), metrics).await {
                 // Not before: what leaves may have let go of its file already, or not begun to.
                 Err(error) if error.is_locked() && have_left(&leaving, until).await => {}
@@ -390,12 +390,6 @@ impl Registry {
     /// How long an export that leaves may take to be gone.
     fn closing_limit(&self) -> Duration {
         self.config().limits.drain_timeout + CLOSING
-    }
-
-    /// The exports that leave and have its file, under whatever name.
-    fn leaving_with_file_of(&self, config: &Resolved) -> Vec<Arc<Entry>> {
-        let entries = self.entries.iter().map(|entry| Arc::clone(entry.value()));
-        entries.filter(|entry| entry.is_leaving() && has_same_file(&entry.config(), config)).collect()
     }
 
     /// Closes what is idle since `leased`.
@@ -433,16 +427,12 @@ impl Registry {
     pub(super) fn discard(&self, entry: &Arc<Entry>, state: &mut State) {
         state.slot = None;
         state.retired = true;
-        self.entries.remove_if(&entry.name(), |_, e| Arc::ptr_eq(e, entry));
+        self.index.remove(entry);
     }
 
     /// The exports that are open now, by name. One that is being opened or closed is not among them.
     pub(crate) fn open_now(&self) -> Vec<Arc<Export>> {
-        let entries: Vec<Arc<Entry>> = self.entries.iter().map(|e| Arc::clone(e.value())).collect();
-        let mut open: Vec<Arc<Export>> =
-            entries.iter().filter_map(|e| e.state.try_lock().ok().and_then(|s| s.export.clone())).collect();
-        open.sort_by(|a, b| a.name().cmp(b.name()));
-        open
+        self.index.open_now()
     }
 
     /// Whether an export of this name could be opened.
@@ -472,9 +462,8 @@ impl Registry {
 
     /// Closes every export, whoever uses it: the end of a drain.
     pub(crate) async fn close_all(self: &Arc<Self>) {
-        let entries: Vec<Arc<Entry>> = self.entries.iter().map(|e| Arc::clone(e.value())).collect();
         let mut closing = tokio::task::JoinSet::new();
-        for entry in entries {
+        for entry in self.index.all() {
             let registry = Arc::clone(self);
             closing.spawn(async move {
                 let mut state = entry.state.lock().await;
@@ -493,14 +482,6 @@ async fn have_left(leaving: &[Arc<Entry>], until: Instant) -> bool {
         }
     }
     !leaving.is_empty()
-}
-
-/// Whether two exports have one file, by the same path.
-pub(super) fn has_same_file(one: &Resolved, other: &Resolved) -> bool {
-    match (&one.backend, &other.backend) {
-        (Backend::File { path, .. }, Backend::File { path: same, .. }) => path == same,
-        _ => false,
-    }
 }
 
 #[cfg(test)]
