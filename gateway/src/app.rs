@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,8 +41,8 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The admin interface.
-    #[error("{0}")]
-    Admin(String),
+    #[error("cannot start a thread for the admin interface: {0}")]
+    AdminThread(io::Error),
     /// Files of exports are where they can't be.
     #[error("{0}")]
     Files(String),
@@ -129,12 +130,7 @@ impl App {
         }
         let admin = match &config.admin {
             Some(address) => {
-                let thread =
-                    |error| StartError::Admin(format!("cannot start a thread for the admin interface: {error}"));
-                Some((
-                    Admin::bind(address, &config).await.map_err(StartError::Admin)?,
-                    shards.apart("admin").map_err(thread)?,
-                ))
+                Some((Admin::bind(address, &config).await?, shards.apart("admin").map_err(StartError::AdminThread)?))
             }
             None => None,
         };

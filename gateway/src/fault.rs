@@ -9,10 +9,13 @@ use std::borrow::Cow;
 use tracing::Level;
 
 use crate::command;
+use crate::embedded::DiskError;
 use crate::http::HttpError;
+use crate::lane::DialError;
 use crate::ledger::LedgerError;
 use crate::proto::Errno;
 use crate::qmp::QmpError;
+use crate::request::Failure;
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,11 @@ impl Fault {
         Self { whose, errno: None, message: message.into(), unknown: false }
     }
 
+    /// Of the client.
+    pub(crate) fn client(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Whose::Client, message)
+    }
+
     /// Of the backend.
     pub(crate) fn backend(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Whose::Backend, message)
@@ -123,6 +131,25 @@ impl Fault {
 impl From<QmpError> for Fault {
     fn from(error: QmpError) -> Self {
         Self::backend(error.to_string())
+    }
+}
+
+impl From<DialError> for Fault {
+    fn from(error: DialError) -> Self {
+        Self::backend(error.to_string())
+    }
+}
+
+impl From<DiskError> for Fault {
+    fn from(error: DiskError) -> Self {
+        Self::host(error.to_string()).with_errno(error.errno())
+    }
+}
+
+/// What a backend answered.
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Self::backend(format!("{}: {}", failure.errno, failure.message)).with_errno(failure.errno)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
-use crate::uri::{can_be_zoned, check_socket};
+use crate::uri::{UriFault, can_be_zoned, check_socket};
 
 /// Where clients connect.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,25 +35,35 @@ pub enum AdminAddress {
     Unix(PathBuf),
 }
 
+/// Why a text is no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AddressError {
+    #[error("`{0}` is not an address to listen at: use IP:PORT (IPv6 in brackets), unix:PATH or systemd:NAME")]
+    Listen(String),
+    #[error("`{0}` is not an address of the admin interface: use IP:PORT, unix:PATH or off")]
+    Admin(String),
+    #[error("`{0}` is not a name of a systemd socket: use 1 to 255 ASCII characters without `:`")]
+    Name(String),
+    #[error(transparent)]
+    Path(#[from] UriFault),
+}
+
 impl ListenAddress {
     /// Reads an address, or says what is wrong with it.
-    pub(super) fn read(text: &str) -> Result<Self, String> {
+    pub(super) fn read(text: &str) -> Result<Self, AddressError> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return socket(path).map(Self::Unix);
+            return Ok(Self::Unix(check_socket(path.into())?));
         }
         if let Some(name) = text.strip_prefix("systemd:") {
             // What systemd allows in FileDescriptorName=.
             let fits =
                 (1..=255).contains(&name.len()) && name.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b':');
-            let what =
-                || format!("`{name}` is not a name of a systemd socket: use 1 to 255 ASCII characters without `:`");
-            return if fits { Ok(Self::Systemd(name.to_owned())) } else { Err(what()) };
+            return if fits { Ok(Self::Systemd(name.to_owned())) } else { Err(AddressError::Name(name.to_owned())) };
         }
         if let Some(zoned) = zoned(text) {
             return Ok(zoned);
         }
-        let forms = "use IP:PORT (IPv6 in brackets), unix:PATH or systemd:NAME";
-        text.parse().map(Self::Tcp).map_err(|_| format!("`{text}` is not an address to listen at: {forms}"))
+        text.parse().map(Self::Tcp).map_err(|_| AddressError::Listen(text.to_owned()))
     }
 
     /// Whether the two cannot be bound at the same time. Port 0 never clashes.
@@ -83,16 +93,14 @@ impl ListenAddress {
 
 impl AdminAddress {
     /// Reads an address, or says what is wrong with it; None is `off`.
-    pub(super) fn read(text: &str) -> Result<Option<Self>, String> {
+    pub(super) fn read(text: &str) -> Result<Option<Self>, AddressError> {
         if text == "off" {
             return Ok(None);
         }
         if let Some(path) = text.strip_prefix("unix:") {
-            return socket(path).map(|path| Some(Self::Unix(path)));
+            return Ok(Some(Self::Unix(check_socket(path.into())?)));
         }
-        text.parse()
-            .map(|address| Some(Self::Tcp(address)))
-            .map_err(|_| format!("`{text}` is not an address of the admin interface: use IP:PORT, unix:PATH or off"))
+        text.parse().map(|address| Some(Self::Tcp(address))).map_err(|_| AddressError::Admin(text.to_owned()))
     }
 
     /// Whether other hosts can reach it.
@@ -119,10 +127,6 @@ fn zoned(text: &str) -> Option<ListenAddress> {
     let (address, port) = (address.parse().ok()?, port.parse().ok()?);
     let named = zone.parse::<u32>().is_err() && can_be_zoned(address, zone);
     named.then(|| ListenAddress::Zoned { address, zone: zone.to_owned(), port })
-}
-
-fn socket(path: &str) -> Result<PathBuf, String> {
-    check_socket(path.into()).map_err(|fault| fault.to_string())
 }
 
 impl fmt::Display for ListenAddress {

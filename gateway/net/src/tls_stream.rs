@@ -62,7 +62,7 @@ impl TlsStream {
         let stream = Self::shake_hands(stream, Connection::Server(connection), Side::Client).await?;
         let shown = stream.write.0.connection.lock().peer_certificates().and_then(<[_]>::first).cloned();
         let peer = shown.map(|certificate| PeerCertificate::read(&certificate, now())).transpose();
-        let peer = peer.map_err(|why| TlsFault::Certificate { other: "client", why })?;
+        let peer = peer.map_err(|why| TlsFault::Certificate { other: "client", why: why.to_string() })?;
         Ok((Stream::Tls(Box::new(stream)), peer))
     }
 

@@ -16,6 +16,7 @@ use super::answer::{refuse, tell};
 use super::stream::stream;
 use super::view::EventView;
 use crate::accounting::history::Kind;
+use crate::fault::Fault;
 use crate::ledger::{EventFilter, UnixMillis};
 use crate::net::Peer;
 
@@ -48,22 +49,26 @@ pub(super) struct Which {
 }
 
 impl Which {
-    fn filter(self) -> Result<EventFilter, String> {
-        let tenant =
-            self.tenant.map(|name| TenantId::new(&name).map_err(|why| format!("tenant: {why}"))).transpose()?;
-        let export =
-            self.export.map(|name| ExportName::new(&name).map_err(|why| format!("export: {why}"))).transpose()?;
+    fn filter(self) -> Result<EventFilter, Fault> {
+        let tenant = self
+            .tenant
+            .map(|name| TenantId::new(&name).map_err(|why| Fault::client(format!("tenant: {why}"))))
+            .transpose()?;
+        let export = self
+            .export
+            .map(|name| ExportName::new(&name).map_err(|why| Fault::client(format!("export: {why}"))))
+            .transpose()?;
         if let Some(kind) = &self.kind
             && !Kind::ALL.iter().any(|known| known.word() == kind)
         {
-            return Err(format!(
+            return Err(Fault::client(format!(
                 "there are no events of kind {kind:?}; ask for {}",
                 Kind::ALL.map(Kind::word).join(", ")
-            ));
+            )));
         }
         let moment = |name: &str, text: Option<String>| {
             let read = text.map(|text| text.parse::<Moment>()).transpose();
-            read.map(|at| at.map(|at| UnixMillis(at.millis()))).map_err(|why| format!("{name}: {why}"))
+            read.map(|at| at.map(|at| UnixMillis(at.millis()))).map_err(|why| Fault::client(format!("{name}: {why}")))
         };
         let (after, before) = (moment("after", self.after)?, moment("before", self.before)?);
         let limit = self.limit.unwrap_or(USUAL);
@@ -102,9 +107,9 @@ pub(super) async fn events(
 }
 
 /// What is wrong with a query, without the names of this program's types.
-fn unread(error: &QueryRejection) -> String {
+fn unread(error: &QueryRejection) -> Fault {
     let said = error.body_text();
-    format!("cannot read the query: {}", said.split_once(": ").map_or(said.as_str(), |(_, why)| why))
+    Fault::client(format!("cannot read the query: {}", said.split_once(": ").map_or(said.as_str(), |(_, why)| why)))
 }
 
 /// Whether a stream is asked for, and JSON is not liked better.
@@ -126,10 +131,10 @@ fn wants_stream(headers: &HeaderMap) -> bool {
 }
 
 /// What a reader that comes back has seen.
-fn last_seen(headers: &HeaderMap) -> Result<Option<u64>, String> {
+fn last_seen(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
     let Some(value) = headers.get(LAST_SEEN).filter(|value| !value.is_empty()) else { return Ok(None) };
     let number = value.to_str().ok().and_then(|text| text.parse().ok());
-    number.map(Some).ok_or_else(|| format!("{LAST_SEEN}: {value:?} is not the number of an event"))
+    number.map(Some).ok_or_else(|| Fault::client(format!("{LAST_SEEN}: {value:?} is not the number of an event")))
 }
 
 #[cfg(test)]
@@ -162,7 +167,10 @@ mod tests {
         assert_eq!(last_seen(&HeaderMap::new()), Ok(None));
         assert_eq!(last_seen(&headers("")), Ok(None));
         assert_eq!(last_seen(&headers("17")), Ok(Some(17)));
-        assert_eq!(last_seen(&headers("x")).unwrap_err(), "Last-Event-ID: \"x\" is not the number of an event");
+        assert_eq!(
+            last_seen(&headers("x")).unwrap_err().message(),
+            "Last-Event-ID: \"x\" is not the number of an event"
+        );
     }
 
     #[test]
@@ -172,6 +180,11 @@ mod tests {
         let filter = which("after=2026-11-23T02:37:22Z&before=1795401443.5").unwrap();
         assert_eq!(filter.after, Some(UnixMillis(1_795_401_442_000)));
         assert_eq!(filter.before, Some(UnixMillis(1_795_401_443_500)));
-        assert!(which("before=soon").unwrap_err().starts_with("before: `soon` is not a point in time: write it like "));
+        assert!(
+            which("before=soon")
+                .unwrap_err()
+                .message()
+                .starts_with("before: `soon` is not a point in time: write it like ")
+        );
     }
 }

@@ -17,6 +17,7 @@ use super::paced::Paced;
 use super::text::{self, Encoded};
 use super::view::{ExportView, SessionView, TenantView, UnopenedView};
 use crate::export::{Export, OpenError, Unopened};
+use crate::fault::Fault;
 
 /// The exports that are open.
 pub(super) async fn exports(State(shared): State<Shared>) -> Response {
@@ -91,7 +92,8 @@ async fn list<T: Serialize + 'static>(
     let encoded = answers.ask(|| {
         let shared = shared.clone();
         shared.answers.kept.clone().encode(move |to| {
-            serde_json::to_writer(to, &look(&shared)).map_err(|error| format!("cannot encode the list: {error}"))
+            serde_json::to_writer(to, &look(&shared))
+                .map_err(|error| Fault::us(format!("cannot encode the list: {error}")))
         })
     });
     text::answer("application/json", &encoded.await)

@@ -38,7 +38,7 @@ pub(crate) use self::name::in_a_path;
 
 use self::stream::Streams;
 use crate::export::Registry;
-use crate::listener::{SocketFile, clear_way};
+use crate::listener::{BindError, SocketFile, clear_way};
 use crate::net::Listening;
 use crate::reload::Reload;
 use crate::session::SessionTable;
@@ -120,9 +120,9 @@ enum Reach {
 }
 
 impl Admin {
-    /// Binds. Fails with a sentence. Within a runtime.
-    pub(crate) async fn bind(address: &AdminAddress, config: &Config) -> Result<Self, String> {
-        let failed = |error: std::io::Error| format!("can't listen on {address} for the admin interface: {error}");
+    /// Binds. Within a runtime.
+    pub(crate) async fn bind(address: &AdminAddress, config: &Config) -> Result<Self, BindError> {
+        let failed = |error| BindError::Admin { address: address.to_string(), error };
         let backlog = config.limits.arrivals.backlog;
         match address {
             AdminAddress::Tcp(tcp) => {
@@ -133,7 +133,7 @@ impl Admin {
                 Ok(Self { url, _file: None, reach, listening })
             }
             AdminAddress::Unix(path) => {
-                clear_way(path).await.map_err(|e| e.to_string())?;
+                clear_way(path).await?;
                 let listening = Listening::unix(path, backlog).map_err(failed)?;
                 let file = Some(SocketFile::of(path));
                 Ok(Self { url: address.to_string(), _file: file, reach: Reach::Socket, listening })

@@ -20,6 +20,7 @@ use super::name::Name;
 use super::view::{Draining, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, Settle, Settled, Wanted};
 use crate::accounting::allowance::{self, NotOrdered};
 use crate::export::NotSettled;
+use crate::fault::Fault;
 use crate::reload::NotReloaded;
 
 /// Another size.
@@ -123,12 +124,17 @@ pub(super) async fn quota(
 }
 
 /// The size that a quota is to be.
-fn bound(wanted: Wanted) -> Result<Size, String> {
+fn bound(wanted: Wanted) -> Result<Size, Fault> {
     let bytes = match wanted {
         Wanted::Bytes(bytes) => bytes,
-        Wanted::Text(text) => text.parse::<nbd_gateway_config::Size>().map_err(|error| error.to_string())?.bytes(),
+        Wanted::Text(text) => {
+            let size = text.parse::<nbd_gateway_config::Size>();
+            size.map_err(|error| Fault::client(error.to_string()))?.bytes()
+        }
     };
-    Size::new(bytes).map_err(|_| format!("a quota of {} is more than 2^63-1 bytes; null is none", types::Bytes(bytes)))
+    let too_large =
+        || Fault::client(format!("a quota of {} is more than 2^63-1 bytes; null is none", types::Bytes(bytes)));
+    Size::new(bytes).map_err(|_| too_large())
 }
 
 /// Holds the ledger against what there is.

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::{Phase, Shared, text};
+use crate::fault::Fault;
 use crate::service::silent_threads;
 
 /// How long `/livez` waits for the answer of every thread that moves requests.
@@ -40,7 +41,7 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
             // Counted where it changes, shown when it is looked at.
             shared.registry.tell_usage();
             shared.registry.tell_waits();
-            shared.metrics.render_to(to).map_err(|error| format!("cannot encode the metrics: {error}"))
+            shared.metrics.render_to(to).map_err(|error| Fault::us(format!("cannot encode the metrics: {error}")))
         })
     });
     text::answer("text/plain; version=0.0.4; charset=utf-8", &encoded.await)

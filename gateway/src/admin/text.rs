@@ -3,6 +3,7 @@
 //! All that readers may hold at a time is bounded, however slowly they read: an answer is kept while there is room for it and
 //! newer ones, and a reader of one that is not kept any more is cut off. A reader itself holds a part or two.
 
+use crate::fault::Fault;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
@@ -74,21 +75,18 @@ pub(super) struct Kept(Arc<Mutex<Texts>>);
 type Texts = VecDeque<(Instant, Arc<Text>)>;
 
 /// An answer as long as it is kept, or a sentence that says why there is none.
-pub(super) type Encoded = Result<Weak<Text>, String>;
+pub(super) type Encoded = Result<Weak<Text>, Fault>;
 
 impl Kept {
     /// Encodes an answer in a thread that may block.
-    pub(super) async fn encode(
-        self,
-        encode: impl FnOnce(&mut Parts) -> Result<(), String> + Send + 'static,
-    ) -> Encoded {
+    pub(super) async fn encode(self, encode: impl FnOnce(&mut Parts) -> Result<(), Fault> + Send + 'static) -> Encoded {
         let encoding = tokio::task::spawn_blocking(move || {
             let mut parts = Parts::default();
             encode(&mut parts)?;
             parts.close();
-            Ok::<Text, String>(parts.text)
+            Ok::<Text, Fault>(parts.text)
         });
-        let text = encoding.await.map_err(|error| format!("cannot encode the answer: {error}"))??;
+        let text = encoding.await.map_err(|error| Fault::us(format!("cannot encode the answer: {error}")))??;
         Ok(self.keep(text))
     }
 
@@ -170,7 +168,9 @@ mod tests {
     use super::*;
 
     async fn encoded(kept: &Kept, length: usize) -> Encoded {
-        kept.clone().encode(move |to| to.write_all(&vec![b'x'; length]).map_err(|error| error.to_string())).await
+        kept.clone()
+            .encode(move |to| to.write_all(&vec![b'x'; length]).map_err(|error| Fault::us(error.to_string())))
+            .await
     }
 
     async fn read(encoded: &Encoded) -> Result<Bytes, axum::Error> {
@@ -219,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_can_not_be_encoded_says_why() {
-        let encoded = Kept::default().encode(|_| Err("no metrics".to_owned())).await;
+        let encoded = Kept::default().encode(|_| Err(Fault::us("no metrics"))).await;
         assert_eq!(answer("text/plain", &encoded).status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

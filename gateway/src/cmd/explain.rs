@@ -42,12 +42,20 @@ pub fn run(asked: &Explain) -> ExitCode {
     ExitCode::from(if answer.allowed { DONE } else { FAILED })
 }
 
-/// Who is meant, or what is said of him twice or can't be.
-fn identity(config: &Config, known: &[Known]) -> Result<Identity, String> {
+/// Why a client can't be who it is said to be.
+#[derive(Debug, thiserror::Error)]
+enum IdentityError {
+    #[error("{0} is given twice: a client has one")]
+    Twice(&'static str),
+    #[error("there is no listener `{listener}`; there is {}", known.join(", "))]
+    NoListener { listener: String, known: Vec<String> },
+}
+
+fn identity(config: &Config, known: &[Known]) -> Result<Identity, IdentityError> {
     let mut identity = Identity::default();
     let mut subject = None;
     let mut sans = Vec::new();
-    let twice = |what: &str| format!("{what} is given twice: a client has one");
+    let twice = IdentityError::Twice;
     for fact in known {
         match fact {
             Known::Dn(dn) if subject.is_none() => subject = Some(dn.clone()),
@@ -58,7 +66,7 @@ fn identity(config: &Config, known: &[Known]) -> Result<Identity, String> {
             Known::Listener(listener) if identity.listener.is_empty() => {
                 let known: Vec<String> = config.listeners.iter().map(ToString::to_string).collect();
                 if !known.contains(listener) {
-                    return Err(format!("there is no listener `{listener}`; there is {}", known.join(", ")));
+                    return Err(IdentityError::NoListener { listener: listener.clone(), known });
                 }
                 identity.listener.clone_from(listener);
             }
@@ -284,7 +292,7 @@ backend = "file:disks/{}"
         let config = Config::parse(CONFIG, Path::new("x")).unwrap();
         let why = |known: &[&str]| {
             let known: Vec<Known> = known.iter().map(|known| known.parse().unwrap()).collect();
-            identity(&config, &known).unwrap_err()
+            identity(&config, &known).unwrap_err().to_string()
         };
         assert_eq!(why(&["uid=1", "uid=2"]), "uid is given twice: a client has one");
         assert_eq!(why(&["listener=unix:/x"]), "there is no listener `unix:/x`; there is 127.0.0.1:0, unix:/run/g");

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use nbd_gateway_metrics::Metrics;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{DONE, FAILED, USAGE, failed, token};
-use crate::app::App;
+use crate::app::{App, StartError};
 use crate::log;
 use crate::reload::{NotReloaded, Reload, Source};
 use crate::service::Service;
@@ -68,7 +68,16 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     }
 }
 
-async fn serve(config: Config, shards: Shards, source: Source, metrics: Arc<Metrics>) -> Result<(), String> {
+/// Why the gateway does not serve.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("can't write an operator's token to {}: {error}", path.display())]
+    Token { path: PathBuf, error: std::io::Error },
+}
+
+async fn serve(config: Config, shards: Shards, source: Source, metrics: Arc<Metrics>) -> Result<(), ServeError> {
     // Caught before anyone can send one: an early SIGTERM is a drain too.
     let stop = async {
         let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
@@ -95,11 +104,9 @@ async fn serve(config: Config, shards: Shards, source: Source, metrics: Arc<Metr
     let hangups = signal(SignalKind::hangup());
     // A newcomer brings none; everybody else says where theirs is.
     let own_token = config.token_file.clone().filter(|_| source.file.is_none());
-    let app = App::build(config, shards, metrics).await.map_err(|error| error.to_string())?;
-    if let Some(path) = &own_token
-        && let Err(error) = token::write_fresh(path)
-    {
-        return Err(format!("can't write an operator's token to {}: {error}", path.display()));
+    let app = App::build(config, shards, metrics).await?;
+    if let Some(path) = &own_token {
+        token::write_fresh(path).map_err(|error| ServeError::Token { path: path.clone(), error })?;
     }
     say_on_standard_output(announcement(&app, own_token.as_deref()));
     if let Ok(hangups) = hangups {

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Registry;
+use crate::fault::Fault;
 use crate::ledger::{ExportRow, LedgerError, Snapshot, State};
 
 /// How many exports are opened or measured at a time.
@@ -98,7 +99,7 @@ impl Registry {
                     Found::Measured { size, counted, agrees: counted == size || (apply && now == size) }
                 }
                 Some(Err(_)) if apply && self.forget_unmade(row.name.as_str()).await => Found::Forgotten,
-                Some(Err(why)) => Found::Unmeasured(why),
+                Some(Err(why)) => Found::Unmeasured(why.message().to_owned()),
                 None => self.let_go(row, &before, apply).await,
             };
             audited.push(audit(row, &before, found));
@@ -106,11 +107,11 @@ impl Registry {
         Ok(audited)
     }
 
-    async fn measure(self: &Arc<Self>, name: &str, apply: bool) -> Result<Size, String> {
+    async fn measure(self: &Arc<Self>, name: &str, apply: bool) -> Result<Size, Fault> {
         if self.is_unmade(name).await {
-            return Err("its file is not there; a client that opens it makes it anew".to_owned());
+            return Err(Fault::host("its file is not there; a client that opens it makes it anew"));
         }
-        let lease = self.look(name).await.map_err(|error| error.to_string())?;
+        let lease = self.look(name).await.map_err(|error| Fault::new(error.whose(), error.to_string()))?;
         lease.export().resizer().audit(apply).await
     }
 

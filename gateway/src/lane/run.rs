@@ -16,6 +16,7 @@ use super::decode::Decoder;
 use super::dial::Dialer;
 use super::lost::{EndedBy, OnLoss};
 use super::{Lane, Link, OVER};
+use crate::fault::Fault;
 use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::reply::BadReply;
@@ -53,7 +54,7 @@ impl Connected {
 /// Who decides about a lane's connections, and is told of them.
 pub(crate) trait Owner: Send + Sync {
     /// Whether a new connection may take the place of the one lost; an error says why not.
-    fn fits(&self, new: &Negotiated) -> Result<(), String>;
+    fn fits(&self, new: &Negotiated) -> Result<(), Fault>;
     /// A connection is up, the first one or a later one.
     fn up(&self, negotiated: &Negotiated);
     /// The connection is lost.
@@ -201,7 +202,7 @@ async fn come_back(
         give_up(lane, format!("the backend's connection was lost: {why}").into(), finished);
     }
     // Why there is no connection, for the log; what is wrong with the one that there could be, for clients too.
-    let (mut failure, mut misfit): (String, Option<String>) = (why.to_owned(), None);
+    let (mut failure, mut misfit): (String, Option<Fault>) = (why.to_owned(), None);
     loop {
         if *aside.borrow_and_update() {
             if !rest(lane, &mut life.end).await {
@@ -216,7 +217,7 @@ async fn come_back(
             given_up = true;
             // Clients are not told addresses.
             let told = if let Some(misfit) = &misfit {
-                tracing::warn!(export = life.name, backend = %life.dialer.address, misfit, ?hold, "backend is still different; requests fail until it is as it was");
+                tracing::warn!(export = life.name, backend = %life.dialer.address, misfit = misfit.message(), ?hold, "backend is still different; requests fail until it is as it was");
                 format!("the backend came back different: {misfit}")
             } else {
                 tracing::error!(export = life.name, backend = %life.dialer.address, failure, ?hold, "backend did not come back; requests fail until it does");
@@ -269,11 +270,11 @@ async fn come_back(
                     return Some(connected);
                 }
                 Err(why) if misfit.as_ref() == Some(&why) => {
-                    tracing::debug!(export = life.name, backend = %life.dialer.address, misfit = why, "the backend is still different");
+                    tracing::debug!(export = life.name, backend = %life.dialer.address, misfit = why.message(), "the backend is still different");
                 }
                 Err(why) => {
                     lane.note_trouble(&format!("the backend came back different: {why}"));
-                    tracing::error!(export = life.name, backend = %life.dialer.address, misfit = why, "the backend came back different; not used");
+                    tracing::error!(export = life.name, backend = %life.dialer.address, misfit = why.message(), "the backend came back different; not used");
                     misfit = Some(why);
                 }
             },

@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::*;
+use crate::fault::Fault;
 use crate::net::{Address, Pool, Stream};
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::{BUFFER, Buffers, Cmd, CmdFlags, ExportFlags, Framing, Inbox, Payload};
@@ -18,7 +19,7 @@ use crate::request::{Outcome, Request};
 struct Nobody;
 
 impl Owner for Nobody {
-    fn fits(&self, _: &Negotiated) -> Result<(), String> {
+    fn fits(&self, _: &Negotiated) -> Result<(), Fault> {
         Ok(())
     }
     fn up(&self, _: &Negotiated) {}

@@ -33,6 +33,14 @@ pub(crate) enum BindError {
         /// Why not.
         error: io::Error,
     },
+    /// The same of the admin interface.
+    #[error("can't listen on {address} for the admin interface: {error}")]
+    Admin {
+        /// As configured.
+        address: String,
+        /// Why not.
+        error: io::Error,
+    },
     /// Another process answers on the socket.
     #[error("can't listen on unix:{0}: another process already does; stop it, or choose another path")]
     Busy(String),

@@ -66,24 +66,35 @@ impl Drop for Logging {
     }
 }
 
-/// Whether this program can log so; a sentence if it can't.
-pub(crate) fn can(log: &Log) -> Result<(), &'static str> {
+/// Why this program can't log so.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    #[error(
+        "log.otlp: this program was built without OpenTelemetry: leave `otlp` out, or build it with `cargo build \
+         --features otel`"
+    )]
+    Built,
+    #[cfg(feature = "otel")]
+    #[error("log.otlp: spans can't be sent to {url}: {why}")]
+    Spans { url: String, why: Box<dyn std::error::Error> },
+    #[error("cannot start the log: {0}")]
+    Start(Box<dyn std::error::Error>),
+}
+
+/// Whether this program can log so.
+pub(crate) fn can(log: &Log) -> Result<(), LogError> {
     if log.otlp.is_some() && !cfg!(feature = "otel") {
-        return Err("log.otlp: this program was built without OpenTelemetry: leave `otlp` out, or build it with \
-                    `cargo build --features otel`");
+        return Err(LogError::Built);
     }
     Ok(())
 }
 
 /// Starts the log. Panics are logged too: their usual way is a write to standard error by the thread that panics.
-///
-/// # Errors
-/// A sentence: this program can't log so.
-pub(crate) fn start(log: &Log, metrics: &Metrics) -> Result<Logging, String> {
+pub(crate) fn start(log: &Log, metrics: &Metrics) -> Result<Logging, LogError> {
     can(log)?;
-    let failed = |error: &dyn fmt::Display| format!("cannot start the log: {error}");
-    let lines = Lines::start(std::io::stderr(), metrics.log_dropped()).map_err(|error| failed(&error))?;
-    let bound = Arc::new(Bound::new(metrics.log_suppressed()).map_err(|error| failed(&error))?);
+    let lines =
+        Lines::start(std::io::stderr(), metrics.log_dropped()).map_err(|error| LogError::Start(error.into()))?;
+    let bound = Arc::new(Bound::new(metrics.log_suppressed()).map_err(|error| LogError::Start(error.into()))?);
     let (layer, set_level) = layer(log, lines.clone(), bound);
     #[cfg(feature = "otel")]
     let spans = log.otlp.as_deref().map(Spans::start).transpose()?;
@@ -95,7 +106,7 @@ pub(crate) fn start(log: &Log, metrics: &Metrics) -> Result<Logging, String> {
     };
     #[cfg(not(feature = "otel"))]
     let set = tracing_subscriber::registry().with(layer).try_init();
-    set.map_err(|error| failed(&error))?;
+    set.map_err(|error| LogError::Start(error.into()))?;
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a task of the gateway panicked; report this")));
     Ok(Logging {
         set_level: Some(set_level),

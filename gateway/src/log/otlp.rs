@@ -19,6 +19,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::LogError;
 use crate::http::{Bounds, Request as Post, Target, send};
 
 /// How many ended spans wait to be sent; more are dropped.
@@ -39,20 +40,17 @@ pub(super) struct Spans {
 
 impl Spans {
     /// To the collector at this URL, `http://HOST[:PORT]`. Nobody is connected to yet.
-    ///
-    /// # Errors
-    /// A sentence: no thread, or no URL.
-    pub(super) fn start(url: &str) -> Result<Self, String> {
-        let failed = |error: &dyn fmt::Display| format!("log.otlp: spans can't be sent to {url}: {error}");
+    pub(super) fn start(url: &str) -> Result<Self, LogError> {
+        let failed = |why: Box<dyn std::error::Error>| LogError::Spans { url: url.to_owned(), why };
         let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(error.into()))?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(format!("{url}/v1/traces"))
             .with_http_client(Client { runtime, lost: AtomicBool::new(false) })
             .build()
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| failed(error.into()))?;
         let batches = BatchConfigBuilder::default()
             .with_max_queue_size(WAITING)
             .with_max_export_batch_size(BATCH)

@@ -15,6 +15,7 @@ use super::effects::Effects;
 use crate::accounting::account::Entry;
 use crate::accounting::history::{Happened, Kind};
 use crate::accounting::tenants::Book;
+use crate::fault::Fault;
 
 impl<H: Effects> Coordinator<H> {
     pub(super) fn is_window(&self) -> bool {
@@ -156,9 +157,9 @@ impl<H: Effects> Coordinator<H> {
 
     /// What counts now, read anew: of a window what it shows. With `apply` the books and the ledger have it afterwards, if
     /// the ledger takes it.
-    pub(super) async fn audit(&mut self, apply: bool) -> Result<Size, String> {
+    pub(super) async fn audit(&mut self, apply: bool) -> Result<Size, Fault> {
         if self.at.older {
-            return Err(self.refusal(Reason::OlderLedger).to_string());
+            return Err(Fault::host(self.refusal(Reason::OlderLedger).to_string()));
         }
         if apply {
             if self.has_loose_ends() {
@@ -167,7 +168,7 @@ impl<H: Effects> Coordinator<H> {
             self.look().await?;
         }
         let read = self.effects.read_size().await?;
-        let read = Size::new(read).map_err(|why| why.to_string())?;
+        let read = Size::new(read).map_err(|why| Fault::backend(why.to_string()))?;
         let count = if self.is_window() { self.at.size } else { self.there(read).await };
         if apply {
             // Whatever the ledger has, or a person has written there.

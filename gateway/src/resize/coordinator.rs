@@ -27,6 +27,7 @@ use super::settle::{Exposed, Read};
 use super::watchers::{Told, is_unsettled};
 use crate::accounting::history::{Happened, Kind};
 use crate::accounting::tenants::Book;
+use crate::fault::Fault;
 use crate::log::TRACES;
 
 /// How often a size of unknown outcome is asked for until somebody knows.
@@ -69,7 +70,7 @@ pub(crate) enum Act {
         /// And makes the books agree with it.
         apply: bool,
         /// Why not, if it can't be read. Gone means that it is done all the same.
-        reply: oneshot::Sender<Result<Size, String>>,
+        reply: oneshot::Sender<Result<Size, Fault>>,
     },
     /// No more growth: the export closes. Answered when what was running is over.
     End(oneshot::Sender<()>),
@@ -344,7 +345,7 @@ impl<H: Effects> Coordinator<H> {
                 Ok(Read { in_doubt: false, .. }) => {}
                 Ok(Read { in_doubt: true, .. }) => return Err(self.refusal(Reason::Unsettled)),
                 // What was read last can be shown all the same; what is lost must have been seen to be lost.
-                Err(why) if matches!(wish, Wish::Adopt { .. }) => return Err(self.unread(&why)),
+                Err(why) if matches!(wish, Wish::Adopt { .. }) => return Err(self.unread(why.message())),
                 Err(_) => {}
             }
         }

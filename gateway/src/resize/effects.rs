@@ -10,6 +10,7 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 use super::rules::Rules;
 use crate::accounting::account::Entry;
 use crate::accounting::history::Happened;
+use crate::fault::Fault;
 
 /// How the backend answered when it was asked for a size. Not believed either way: the size is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub(crate) enum Answered {
 /// What a coordinator can do. Each may be dropped midway only together with the coordinator.
 pub(crate) trait Effects: Send {
     /// The backend's size now, in bytes, read from the backend.
-    fn read_size(&mut self) -> impl Future<Output = Result<u64, String>> + Send;
+    fn read_size(&mut self) -> impl Future<Output = Result<u64, Fault>> + Send;
     /// What there is beside the backend's own word, in bytes: a file that was made longer, and that its server has not looked
     /// at again.
     fn size_on_host(&mut self) -> impl Future<Output = Option<u64>> + Send;
@@ -43,7 +44,7 @@ pub(crate) trait Effects: Send {
     /// The size that a lane's handshake told since the backend was asked last, in bytes.
     fn size_from_handshake(&self) -> Option<u64>;
     /// Makes a range read as zeroes.
-    fn zero(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
+    fn zero(&mut self, range: ByteRange) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Whether the backend takes one connection only, so that its size can be read only while no lane has one.
     fn single_connection(&self) -> bool;
     /// Closes the lanes' connections, after what is in flight; requests wait until they are renewed. Whether that was done
@@ -58,11 +59,11 @@ pub(crate) trait Effects: Send {
     /// Shows a size: requests up to it are admitted, and everybody who may be told is.
     fn publish(&mut self, size: Size, generation: u64);
     /// Writes down, durably, that a grow is about to expose a range that is not zero.
-    fn note_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
+    fn note_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Writes down, durably, that it reads as zeroes now.
-    fn clear_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), String>> + Send;
+    fn clear_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), Fault>> + Send;
     /// Writes an entry of the export's account down, durably.
-    fn record(&mut self, entry: Entry) -> impl Future<Output = Result<(), String>> + Send;
+    fn record(&mut self, entry: Entry) -> impl Future<Output = Result<(), Fault>> + Send;
     /// How long the backend has to answer from now on, and who publishes sizes.
     fn apply_rules(&mut self, rules: &Rules);
     /// Tells the history; waits for nothing.

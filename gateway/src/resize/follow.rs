@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Resizer;
+use crate::fault::Fault;
 use crate::lane::Heard;
 use crate::proto::{Cmd, CmdFlags, Payload};
 use crate::request::{Outcome, Request};
@@ -194,7 +195,7 @@ const LONGEST: u32 = 6;
 /// What looking came to so far.
 struct Gaze {
     /// Why the size can't be read; told once.
-    told: Option<String>,
+    told: Option<Fault>,
     /// Looks in a row that found the size that was known.
     unchanged: u32,
 }

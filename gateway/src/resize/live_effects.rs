@@ -13,6 +13,7 @@ use crate::accounting::account::{Clerk, Entry};
 use crate::accounting::history::{Happened, Teller};
 use crate::command;
 use crate::driver::{Driver, Order};
+use crate::fault::Fault;
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
 use crate::request::{Outcome, Request};
 use crate::target::{Core, Purpose, Shown, zeroing};
@@ -67,15 +68,15 @@ impl LiveEffects {
     }
 
     /// A request that is not forgotten when it is not answered in time.
-    async fn ask(&mut self, request: Request) -> Result<Outcome, String> {
+    async fn ask(&mut self, request: Request) -> Result<Outcome, Fault> {
         let (command, timeout) = (request.command, self.timeout);
         let core = Arc::clone(&self.core);
         let mut call = tokio::spawn(async move { core.call(0, request).await });
         match tokio::time::timeout(timeout, &mut call).await {
-            Ok(outcome) => outcome.map_err(|_| "the request was lost in the gateway".to_owned()),
+            Ok(outcome) => outcome.map_err(|_| Fault::us("the request was lost in the gateway").or_done()),
             Err(_) => {
                 self.given_up = Some(call);
-                Err(format!("no answer to {command} within {}", Span(timeout)))
+                Err(Fault::backend(format!("no answer to {command} within {}", Span(timeout))).or_done())
             }
         }
     }
@@ -95,10 +96,10 @@ fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
 }
 
 impl Effects for LiveEffects {
-    async fn read_size(&mut self) -> Result<u64, String> {
-        tokio::time::timeout(self.timeout, self.core.read_size(Purpose::Resize))
-            .await
-            .unwrap_or_else(|_| Err(format!("the backend did not tell its size within {}", Span(self.timeout))))
+    async fn read_size(&mut self) -> Result<u64, Fault> {
+        tokio::time::timeout(self.timeout, self.core.read_size(Purpose::Resize)).await.unwrap_or_else(|_| {
+            Err(Fault::backend(format!("the backend did not tell its size within {}", Span(self.timeout))))
+        })
     }
 
     async fn size_on_host(&mut self) -> Option<u64> {
@@ -146,7 +147,7 @@ impl Effects for LiveEffects {
                 Answered::No { errno: failure.errno.0, message: failure.message.into_owned() }
             }
             Ok(Outcome::Found(_) | Outcome::Status(_)) => Answered::Unknown("an answer to another command".to_owned()),
-            Err(why) => Answered::Unknown(why),
+            Err(why) => Answered::Unknown(why.message().to_owned()),
         }
     }
 
@@ -165,7 +166,7 @@ impl Effects for LiveEffects {
         self.core.size_from_handshake()
     }
 
-    async fn zero(&mut self, range: ByteRange) -> Result<(), String> {
+    async fn zero(&mut self, range: ByteRange) -> Result<(), Fault> {
         zeroing::zero(&self.core, range, self.timeout).await
     }
 
@@ -206,12 +207,12 @@ impl Effects for LiveEffects {
         self.core.view().publish(Shown { size: size.bytes(), generation });
     }
 
-    async fn note_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
-        self.clerk.note_zeroes(range).await.map_err(|error| error.to_string())
+    async fn note_zeroes(&mut self, range: ByteRange) -> Result<(), Fault> {
+        self.clerk.note_zeroes(range).await.map_err(Fault::from)
     }
 
-    async fn clear_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
-        self.clerk.clear_zeroes(range).await.map_err(|error| error.to_string())
+    async fn clear_zeroes(&mut self, range: ByteRange) -> Result<(), Fault> {
+        self.clerk.clear_zeroes(range).await.map_err(Fault::from)
     }
 
     fn apply_rules(&mut self, rules: &Rules) {
@@ -224,8 +225,8 @@ impl Effects for LiveEffects {
         self.teller.tell(happened);
     }
 
-    async fn record(&mut self, entry: Entry) -> Result<(), String> {
+    async fn record(&mut self, entry: Entry) -> Result<(), Fault> {
         let shown = self.core.view().shown();
-        self.clerk.write(entry, shown).await.map_err(|error| error.to_string())
+        self.clerk.write(entry, shown).await.map_err(Fault::from)
     }
 }

@@ -35,6 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::accounting::tenants::Book;
+use crate::fault::Fault;
 use crate::target::ObserveSize;
 use coordinator::{Act, Answer};
 use glance::Glance;
@@ -192,9 +193,9 @@ impl Resizer {
     ///
     /// # Errors
     /// Why it can't be read, in a sentence.
-    pub(crate) async fn audit(&self, apply: bool) -> Result<Size, String> {
+    pub(crate) async fn audit(&self, apply: bool) -> Result<Size, Fault> {
         let (reply, audited) = oneshot::channel();
-        let closing = || "the export is closing".to_owned();
+        let closing = || Fault::us("the export is closing");
         self.acts.send(Act::Audit { apply, reply }).await.map_err(|_| closing())?;
         audited.await.map_err(|_| closing())?
     }

@@ -13,6 +13,7 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 use super::coordinator::Coordinator;
 use super::effects::{Answered, Effects};
 use crate::accounting::history::{Happened, Kind};
+use crate::fault::Fault;
 
 /// A size that was read back.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +63,7 @@ impl<H: Effects> Coordinator<H> {
     }
 
     /// Reads the size anew, and makes of it what the policy says.
-    pub(super) async fn look(&mut self) -> Result<Read, String> {
+    pub(super) async fn look(&mut self) -> Result<Read, Fault> {
         let asked = match self.standing {
             Standing::Unsettled { asked } => Some(asked),
             Standing::Ready | Standing::Unmeasured | Standing::Quarantined { .. } | Standing::Draining => None,
@@ -79,7 +80,7 @@ impl<H: Effects> Coordinator<H> {
     }
 
     /// Reads the size after `asked` was asked for, and says whether that may still change it.
-    pub(super) async fn read_back(&mut self, asked: Option<Size>) -> Result<Read, String> {
+    pub(super) async fn read_back(&mut self, asked: Option<Size>) -> Result<Read, Fault> {
         // Asked first: what is answered after the reading may land after it too.
         let mut in_doubt = self.effects.in_doubt();
         let size = match self.effects.read_size().await {
@@ -112,7 +113,7 @@ impl<H: Effects> Coordinator<H> {
             // Nothing was asked: it has what it had.
             Err(_) if self.is_window() => Ok((self.at.disk.bytes(), held)),
             Err(why) => {
-                let why = self.unread_after(answered, &why);
+                let why = self.unread_after(answered, why.message());
                 Err(self.leave_unsettled(held, asked, &why).await)
             }
         }

@@ -49,7 +49,7 @@ impl<H: Effects> Coordinator<H> {
                         match other {
                             Ok(size) => self.judge(size).await,
                             Err(_) if self.can_look_alone() => {}
-                            Err(why) => return Some(Err(self.unread(&why))),
+                            Err(why) => return Some(Err(self.unread(why.message()))),
                         }
                         return None;
                     }

@@ -17,6 +17,7 @@ use super::view::View;
 use super::{Facts, Lanes, Presence, Purpose, Target, Waiting, bridge, ceiling, lost};
 use crate::driver::BackendSnapshot;
 use crate::embedded::DiskError;
+use crate::fault::Fault;
 use crate::lane::Look;
 use crate::limits::Turns;
 use crate::proto::{Cmd, CmdFlags, Cookie, Payload};
@@ -189,7 +190,7 @@ impl Core {
 
     /// The backend's size now, read from the backend. Whole blocks: of a disk that ends inside one of its server's the rest
     /// can't be had. Cancel-safe: yes.
-    pub(crate) async fn read_size(&self, purpose: Purpose) -> Result<u64, String> {
+    pub(crate) async fn read_size(&self, purpose: Purpose) -> Result<u64, Fault> {
         let read = self.target.read_size(purpose).await.map(|size| size - size % self.facts.minimum_block());
         if let Ok(size) = read {
             self.known.store(size, Ordering::Release);

@@ -8,6 +8,7 @@ use nbd_gateway_policy::types::ExportName;
 
 use super::{Facts, Pending, Purpose, Target};
 use crate::embedded::{DiskError, EmbeddedDisk};
+use crate::fault::Fault;
 use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cookie, Framing};
 use crate::request::{Finished, Job};
@@ -64,9 +65,9 @@ impl Target for Embedded {
         self.disk.ranges_of(session)
     }
 
-    fn read_size(&self, _purpose: Purpose) -> Pending<'_, Result<u64, String>> {
+    fn read_size(&self, _purpose: Purpose) -> Pending<'_, Result<u64, Fault>> {
         let measured = self.blocking(EmbeddedDisk::measure);
-        Box::pin(async { measured.await.map_err(|error| error.to_string()) })
+        Box::pin(async { measured.await.map_err(Fault::from) })
     }
 
     fn set_size(&self, size: u64) -> Pending<'_, Result<u64, DiskError>> {

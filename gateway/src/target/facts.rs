@@ -6,6 +6,7 @@ use nbd_gateway_policy::types::Bytes;
 
 use super::style;
 use crate::driver::BackendSnapshot;
+use crate::fault::Fault;
 use crate::proto::handshake::BlockSizes;
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::resize::ResizeInfo;
@@ -79,25 +80,30 @@ impl Facts {
     ///
     /// # Errors
     /// What is missing.
-    pub(super) fn fits(&self, size: u64, new: &Negotiated) -> Result<(), String> {
+    pub(super) fn fits(&self, size: u64, new: &Negotiated) -> Result<(), Fault> {
+        let different = |how: String| Err(Fault::backend(how));
         let is = usable_size(new);
         if is < size {
-            return Err(format!("its size is {} and was {}; a size never goes back by itself", Bytes(is), Bytes(size)));
+            return different(format!(
+                "its size is {} and was {}; a size never goes back by itself",
+                Bytes(is),
+                Bytes(size)
+            ));
         }
         let missing = self.flags.without(ExportFlags::READ_ONLY).without(new.flags);
         if missing != ExportFlags::NONE {
-            return Err(format!("it no longer offers {missing}"));
+            return different(format!("it no longer offers {missing}"));
         }
         if new.flags.has(ExportFlags::READ_ONLY) && !self.flags.has(ExportFlags::READ_ONLY) {
-            return Err("it has become read-only".to_owned());
+            return different("it has become read-only".to_owned());
         }
         if let Some(lost) = self.contexts.iter().find(|c| !new.contexts.iter().any(|(name, _)| name == *c)) {
-            return Err(format!("it no longer has the metadata context {lost}"));
+            return different(format!("it no longer has the metadata context {lost}"));
         }
         let sizes = |s: Option<BlockSizes>| s.map_or((1, 32 << 20), |s| (s.minimum, s.maximum));
         let ((minimum, maximum), (new_minimum, new_maximum)) = (sizes(self.block_sizes), sizes(new.block_sizes));
         if new_minimum > minimum || new_maximum < maximum {
-            return Err(format!(
+            return different(format!(
                 "its block sizes are {} to {} and were {} to {}",
                 Bytes(u64::from(new_minimum)),
                 Bytes(u64::from(new_maximum)),

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::probes::{Server, enter};
 use super::second::Second;
 use super::{Facts, Pending, Presence, Purpose, Target, lost};
+use crate::fault::Fault;
 use crate::fence::Marks;
 use crate::lane::{Dialer, Durability, Lane, LateWrites, Look};
 use crate::limits::Turns;
@@ -133,7 +134,7 @@ impl Lanes {
     }
 
     /// In band if it can, else by a second handshake.
-    async fn ask_size(&self, purpose: Purpose) -> Result<u64, String> {
+    async fn ask_size(&self, purpose: Purpose) -> Result<u64, Fault> {
         let in_band = self.facts.framing != Framing::Simple
             && self.facts.resize.is_some_and(|info| info.features.has(Features::QUERY));
         if in_band {
@@ -143,7 +144,7 @@ impl Lanes {
             return self.ask_size_aside().await;
         }
         if !self.second.is_due() {
-            return Err("the backend takes one connection only".to_owned());
+            return Err(Fault::backend("the backend takes one connection only"));
         }
         let asked = match purpose {
             Purpose::Look => self.server.size(&self.dialer, self.keeps).await,
@@ -160,31 +161,31 @@ impl Lanes {
                 if error.is_late() && self.second.late() {
                     tracing::warn!(export = self.name, %error, "the backend does not answer a second connection; its size is looked at later again");
                 }
-                Err(error.to_string())
+                Err(error.into())
             }
         }
     }
 
-    async fn query_size(&self) -> Result<u64, String> {
+    async fn query_size(&self) -> Result<u64, Fault> {
         let flags = CmdFlags::QUERY;
         let query = Request { command: Cmd::RESIZE, flags, offset: 0, length: 0, payload: Payload::empty() };
         let (job, outcome) = Job::for_task(query);
         self.submit(0, &mut vec![job], &mut Finished::default());
         match outcome.await.unwrap_or_else(|_| lost()) {
             Outcome::Resized(size) => Ok(size),
-            Outcome::Failed(failure) => Err(format!("{}: {}", failure.errno, failure.message)),
-            _ => Err("the backend's answer belongs to another command".to_owned()),
+            Outcome::Failed(failure) => Err(failure.into()),
+            _ => Err(Fault::backend("the backend's answer belongs to another command")),
         }
     }
 
     /// Reads it while no lane has a connection: a server that has just been started again may not listen yet.
     /// Cancel-safe: yes.
-    async fn ask_size_aside(&self) -> Result<u64, String> {
+    async fn ask_size_aside(&self) -> Result<u64, Fault> {
         let mut pause = Duration::from_millis(20);
         loop {
             match enter(&self.dialer).await {
                 Ok(size) => return Ok(size),
-                Err(error) if !self.aside.load(Ordering::Acquire) => return Err(error.to_string()),
+                Err(error) if !self.aside.load(Ordering::Acquire) => return Err(error.into()),
                 Err(error) => tracing::debug!(export = self.name, %error, "the backend does not answer yet"),
             }
             tokio::time::sleep(pause).await;
@@ -231,7 +232,7 @@ impl Target for Lanes {
         self.lanes.iter().flat_map(|(lane, _)| lane.ranges_of(session)).collect()
     }
 
-    fn read_size(&self, purpose: Purpose) -> Pending<'_, Result<u64, String>> {
+    fn read_size(&self, purpose: Purpose) -> Pending<'_, Result<u64, Fault>> {
         Box::pin(self.ask_size(purpose))
     }
 

@@ -39,6 +39,7 @@ pub(crate) use presence::{Presence, Verdict};
 pub(crate) use view::{Shown, View};
 
 use crate::embedded::DiskError;
+use crate::fault::Fault;
 use crate::proto::{Cookie, Errno};
 use crate::request::{Failure, Finished, Job, Outcome};
 
@@ -76,7 +77,7 @@ pub(crate) trait Target: Debug + Send + Sync {
     fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)>;
 
     /// The backend's size now, in bytes, read from the backend. Cancel-safe: yes.
-    fn read_size(&self, purpose: Purpose) -> Pending<'_, Result<u64, String>>;
+    fn read_size(&self, purpose: Purpose) -> Pending<'_, Result<u64, Fault>>;
 
     /// Sets the size of an embedded disk; the size that is now in force. Cancel-safe: dropped, it is still set.
     fn set_size(&self, _size: u64) -> Pending<'_, Result<u64, DiskError>> {

@@ -15,6 +15,7 @@ use super::second::Second;
 use super::{Facts, Lanes, Presence, Target, View};
 use crate::driver::{Driver, Order};
 use crate::embedded::{DiskError, EmbeddedDisk, Place};
+use crate::fault::Fault;
 use crate::fence::{self, Fence, Keeper, Marks};
 use crate::lane::{self, Connected, DialError, Dialer, Durability, Lane, LateWrites, OnLoss};
 use crate::net::{Address, Pool};
@@ -306,11 +307,11 @@ struct Owner {
 }
 
 impl lane::Owner for Owner {
-    fn fits(&self, new: &Negotiated) -> Result<(), String> {
+    fn fits(&self, new: &Negotiated) -> Result<(), Fault> {
         // While a shrink is under way, what lies past the lowered end is nobody's any more.
         let fits = self.basis.fits(self.view.size().min(self.view.end()), new);
         if let Err(how) = &fits {
-            self.presence.differs(self.at, how);
+            self.presence.differs(self.at, how.message());
         }
         fits
     }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::embedded::Embedded;
 use super::*;
 use crate::embedded::EmbeddedDisk;
+use crate::fault::Fault;
 use crate::proto::{Cmd, CmdFlags, Payload};
 use crate::request::Request;
 
@@ -44,7 +45,7 @@ impl Target for Recorder {
         self.behind.ranges_of(session)
     }
 
-    fn read_size(&self, purpose: Purpose) -> Pending<'_, Result<u64, String>> {
+    fn read_size(&self, purpose: Purpose) -> Pending<'_, Result<u64, Fault>> {
         self.behind.read_size(purpose)
     }
 

@@ -11,6 +11,7 @@ use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::ByteRange;
 
 use super::Core;
+use crate::fault::Fault;
 use crate::proto::{Cmd, CmdFlags, ExportFlags, Framing, Payload};
 use crate::request::{Found, Outcome, Piece, Request};
 
@@ -37,7 +38,7 @@ fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
 ///
 /// # Errors
 /// What the backend answered, or that it did not within `timeout`.
-pub(crate) async fn zero(core: &Core, range: ByteRange, timeout: Duration) -> Result<(), String> {
+pub(crate) async fn zero(core: &Core, range: ByteRange, timeout: Duration) -> Result<(), Fault> {
     let backend = Backend { core, timeout };
     backend.settled(range).await?;
     let (mut at, end) = (range.start().bytes(), range.end().bytes());
@@ -56,7 +57,7 @@ pub(crate) async fn zero(core: &Core, range: ByteRange, timeout: Duration) -> Re
         && core.facts().flags.has(ExportFlags::SEND_FLUSH)
         && let Outcome::Failed(failure) = backend.call(request(Cmd::FLUSH, CmdFlags::NONE, 0, 0)).await?
     {
-        return Err(format!("FLUSH after zeroing: {}: {}", failure.errno, failure.message));
+        return Err(Fault::from(failure).saying(|why| format!("FLUSH after zeroing: {why}")));
     }
     Ok(())
 }
@@ -66,7 +67,7 @@ pub(crate) async fn zero(core: &Core, range: ByteRange, timeout: Duration) -> Re
 ///
 /// # Errors
 /// What the backend answered, or that it did not within `timeout`.
-pub(crate) async fn reads_as_zeroes(core: &Core, range: ByteRange, timeout: Duration) -> Result<bool, String> {
+pub(crate) async fn reads_as_zeroes(core: &Core, range: ByteRange, timeout: Duration) -> Result<bool, Fault> {
     let backend = Backend { core, timeout };
     backend.settled(range).await?;
     let (mut at, end) = (range.start().bytes(), range.end().bytes());
@@ -130,7 +131,7 @@ struct Backend<'a> {
 }
 
 impl Backend<'_> {
-    async fn call(&self, request: Request) -> Result<Outcome, String> {
+    async fn call(&self, request: Request) -> Result<Outcome, Fault> {
         let (command, timeout) = (request.command, self.timeout);
         let (from, to, changes) = (request.offset, request.end(), request.changes_data());
         let answer = tokio::time::timeout(timeout, self.core.call(0, request)).await;
@@ -138,16 +139,19 @@ impl Backend<'_> {
             // Zeroes that land after a client has written there would undo that.
             self.core.left_behind(from, to);
         }
-        answer.map_err(|_| format!("no answer to {command} within {}", Span(timeout)))
+        answer.map_err(|_| Fault::backend(format!("no answer to {command} within {}", Span(timeout))).or_done())
     }
 
     /// What lands late is neither in the allocation map nor read.
-    async fn settled(&self, range: ByteRange) -> Result<(), String> {
+    async fn settled(&self, range: ByteRange) -> Result<(), Fault> {
         let (core, timeout) = (self.core, self.timeout);
         tokio::time::timeout(timeout, core.clear_of_late_writes(range.start().bytes(), range.end().bytes()))
             .await
             .map_err(|_| {
-                format!("a write of a lost connection may still land there after {} (late-write-guard)", Span(timeout))
+                Fault::backend(format!(
+                    "a write of a lost connection may still land there after {} (late-write-guard)",
+                    Span(timeout)
+                ))
             })
     }
 
@@ -170,7 +174,7 @@ impl Backend<'_> {
         }
     }
 
-    async fn zero(&self, from: u64, to: u64) -> Result<(), String> {
+    async fn zero(&self, from: u64, to: u64) -> Result<(), Fault> {
         let facts = self.core.facts();
         let by_zeroes = facts.flags.has(ExportFlags::SEND_WRITE_ZEROES);
         let most = if by_zeroes { ZEROES } else { WRITTEN.min(facts.largest_payload()) };
@@ -185,14 +189,14 @@ impl Backend<'_> {
             };
             match self.call(zeroes).await? {
                 Outcome::Done => at += length,
-                Outcome::Failed(failure) => return Err(format!("{}: {}", failure.errno, failure.message)),
-                _ => return Err("an answer to another command".to_owned()),
+                Outcome::Failed(failure) => return Err(failure.into()),
+                _ => return Err(Fault::backend("an answer to another command")),
             }
         }
         Ok(())
     }
 
-    async fn is_zero(&self, from: u64, to: u64) -> Result<bool, String> {
+    async fn is_zero(&self, from: u64, to: u64) -> Result<bool, Fault> {
         let most = WRITTEN.min(self.core.facts().largest_payload());
         let mut at = from;
         while at < to {
@@ -200,8 +204,8 @@ impl Backend<'_> {
             match self.call(request(Cmd::READ, CmdFlags::NONE, at, length)).await? {
                 Outcome::Found(found) if zeroes(&found) => at += length,
                 Outcome::Found(_) => return Ok(false),
-                Outcome::Failed(failure) => return Err(format!("{}: {}", failure.errno, failure.message)),
-                _ => return Err("an answer to another command".to_owned()),
+                Outcome::Failed(failure) => return Err(failure.into()),
+                _ => return Err(Fault::backend("an answer to another command")),
             }
         }
         Ok(true)

@@ -129,8 +129,7 @@ impl Directory {
     ) -> Result<(Vec<CertificateDer<'static>>, Expiry), CertificateFault> {
         let (file, bytes) = self.read(name, why)?;
         let chain: Vec<CertificateDer<'static>> = items(&file, &bytes, "certificate")?;
-        let first = chain.iter().take(1).map(|certificate| peer::not_after(certificate)).min();
-        let expiry = expiry(&file, "certificate", first)?;
+        let expiry = expiry(&file, "certificate", chain.iter().take(1))?;
         Ok((chain, expiry))
     }
 
@@ -157,7 +156,7 @@ impl Directory {
     fn roots(&self, why: &'static str) -> Result<(RootCertStore, Expiry), CertificateFault> {
         let (file, bytes) = self.read(CA, why)?;
         let certificates: Vec<CertificateDer<'static>> = items(&file, &bytes, "certificate")?;
-        let expiry = expiry(&file, "certificate", certificates.iter().map(|c| peer::not_after(c)).min())?;
+        let expiry = expiry(&file, "certificate", certificates.iter())?;
         let mut roots = RootCertStore::empty();
         for certificate in certificates {
             roots.add(certificate).map_err(|error| CertificateFault::Malformed {
@@ -179,8 +178,7 @@ impl Directory {
         let lists: Vec<CertificateRevocationListDer<'static>> = items(&file, &bytes, what)?;
         let mut next = None;
         for list in &lists {
-            let update =
-                peer::next_update(list).map_err(|why| CertificateFault::Malformed { file: file.clone(), what, why })?;
+            let update = peer::next_update(list).map_err(malformed(&file, what))?;
             next = next.into_iter().chain(update).min();
         }
         Ok((lists, next.map(|at| (file, at))))
@@ -212,15 +210,25 @@ fn items<T: PemObject>(file: &Path, bytes: &[u8], what: &'static str) -> Result<
     if items.is_empty() { Err(malformed(file, what)(pem::Error::NoItemsFound)) } else { Ok(items) }
 }
 
-fn malformed(file: &Path, what: &'static str) -> impl Fn(pem::Error) -> CertificateFault {
+fn malformed<E: std::fmt::Display>(file: &Path, what: &'static str) -> impl Fn(E) -> CertificateFault {
     let file = file.to_owned();
     move |error| CertificateFault::Malformed { file: file.clone(), what, why: error.to_string() }
 }
 
-fn expiry(file: &Path, what: &'static str, at: Option<Result<i64, String>>) -> Result<Expiry, CertificateFault> {
-    match at {
-        Some(Ok(at)) => Ok((file.to_owned(), at)),
-        Some(Err(why)) => Err(CertificateFault::Malformed { file: file.to_owned(), what, why }),
+/// When the first of them ends, of those that can be read.
+fn expiry<'a>(
+    file: &Path,
+    what: &'static str,
+    certificates: impl Iterator<Item = &'a CertificateDer<'static>>,
+) -> Result<Expiry, CertificateFault> {
+    let ends = certificates.map(|certificate| peer::not_after(certificate));
+    let first = ends.reduce(|one, other| match (one, other) {
+        (Ok(one), Ok(other)) => Ok(one.min(other)),
+        (Err(_), Ok(at)) | (Ok(at), Err(_)) => Ok(at),
+        (Err(error), Err(_)) => Err(error),
+    });
+    match first {
+        Some(at) => Ok((file.to_owned(), at.map_err(malformed(file, what))?)),
         None => Err(malformed(file, what)(pem::Error::NoItemsFound)),
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use x509_cert::Certificate;
 use x509_cert::crl::CertificateList;
-use x509_cert::der::Decode;
+use x509_cert::der::{Decode, Error as DerError};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
@@ -19,16 +19,25 @@ pub struct PeerCertificate {
     pub sans: Vec<String>,
 }
 
+/// Why a certificate is not to be believed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerError {
+    #[error(transparent)]
+    Unreadable(#[from] DerError),
+    #[error("it has expired: replace it")]
+    Expired,
+}
+
 impl PeerCertificate {
     /// What a certificate in DER says, or why it is not to be believed `now` (Unix time in seconds). That it has not expired
     /// is looked at in each full handshake, but in none that resumes a session.
-    pub(crate) fn read(der: &[u8], now: i64) -> Result<Self, String> {
-        let certificate = Certificate::from_der(der).map_err(|error| error.to_string())?;
+    pub(crate) fn read(der: &[u8], now: i64) -> Result<Self, PeerError> {
+        let certificate = Certificate::from_der(der)?;
         if until(&certificate) < now {
-            return Err("it has expired: replace it".to_owned());
+            return Err(PeerError::Expired);
         }
         let fields = certificate.tbs_certificate();
-        let names = fields.get_extension::<SubjectAltName>().map_err(|error| error.to_string())?;
+        let names = fields.get_extension::<SubjectAltName>()?;
         let names = names.map(|(_, names)| names.0).unwrap_or_default();
         Ok(Self { subject: fields.subject().to_string(), sans: names.iter().filter_map(shown).collect() })
     }
@@ -53,8 +62,8 @@ fn shown(name: &GeneralName) -> Option<String> {
 }
 
 /// Until when a certificate in DER is valid: Unix time in seconds.
-pub(super) fn not_after(der: &[u8]) -> Result<i64, String> {
-    Certificate::from_der(der).map(|certificate| until(&certificate)).map_err(|error| error.to_string())
+pub(super) fn not_after(der: &[u8]) -> Result<i64, DerError> {
+    Certificate::from_der(der).map(|certificate| until(&certificate))
 }
 
 fn until(certificate: &Certificate) -> i64 {
@@ -63,8 +72,8 @@ fn until(certificate: &Certificate) -> i64 {
 }
 
 /// When a list of revoked certificates in DER is to be replaced by a newer one, if it says so: Unix time in seconds.
-pub(super) fn next_update(der: &[u8]) -> Result<Option<i64>, String> {
-    let list = CertificateList::<x509_cert::certificate::Rfc5280>::from_der(der).map_err(|error| error.to_string())?;
+pub(super) fn next_update(der: &[u8]) -> Result<Option<i64>, DerError> {
+    let list = CertificateList::<x509_cert::certificate::Rfc5280>::from_der(der)?;
     let next = list.tbs_cert_list.next_update.map(|at| at.to_unix_duration().as_secs());
     Ok(next.map(|at| i64::try_from(at).unwrap_or(i64::MAX)))
 }

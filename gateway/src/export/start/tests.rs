@@ -10,6 +10,7 @@ use nbd_gateway_policy::types::ExportName;
 use super::super::Registry;
 use super::*;
 use crate::accounting::cache::Notes;
+use crate::fault::Fault;
 use crate::net::Pool;
 use crate::proto::{Cookie, ExportFlags, Framing};
 use crate::request::{Finished, Job};
@@ -52,7 +53,7 @@ impl Target for Idle {
         Vec::new()
     }
 
-    fn read_size(&self, _purpose: Purpose) -> Pending<'_, Result<u64, String>> {
+    fn read_size(&self, _purpose: Purpose) -> Pending<'_, Result<u64, Fault>> {
         Box::pin(async { Ok(self.facts.size) })
     }
 

@@ -13,6 +13,7 @@ use super::ledger::Rows;
 use crate::accounting::account::Entry;
 use crate::accounting::history::Happened;
 use crate::accounting::tenants::Book;
+use crate::fault;
 use crate::proto::MAX_SIZE;
 use crate::resize::effects::{Answered, Effects};
 use crate::resize::rules::Rules;
@@ -376,11 +377,11 @@ impl Fake {
 }
 
 impl Effects for Fake {
-    async fn read_size(&mut self) -> Result<u64, String> {
+    async fn read_size(&mut self) -> Result<u64, fault::Fault> {
         self.touch().await;
         let mut state = self.state.lock();
         if state.once(Fault::ReadFails) {
-            return Err("read failing".to_owned());
+            return Err(fault::Fault::host("read failing"));
         }
         let mut read = state.disk;
         if state.once(Fault::ReadsHuge) {
@@ -415,7 +416,7 @@ impl Effects for Fake {
         None
     }
 
-    async fn zero(&mut self, range: ByteRange) -> Result<(), String> {
+    async fn zero(&mut self, range: ByteRange) -> Result<(), fault::Fault> {
         self.touch().await;
         let mut state = self.state.lock();
         let inside = within(range);
@@ -424,7 +425,7 @@ impl Effects for Fake {
         let noted = (0_u64..).zip(state.noted).filter(|(at, _)| inside(*at)).all(|(_, noted)| noted);
         assert!(noted, "{range:?} is zeroed and was not noted");
         if state.once(Fault::ZeroFails) || range.end().bytes() > state.disk {
-            return Err("zero failing".to_owned());
+            return Err(fault::Fault::host("zero failing"));
         }
         (0_u64..).zip(state.dirty.iter_mut()).filter(|(at, _)| inside(*at)).for_each(|(_, dirty)| *dirty = false);
         Ok(())
@@ -488,22 +489,22 @@ impl Effects for Fake {
         state.shrinking = false;
     }
 
-    async fn note_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
+    async fn note_zeroes(&mut self, range: ByteRange) -> Result<(), fault::Fault> {
         self.touch().await;
         let mut state = self.state.lock();
         if state.once(Fault::NoteFails) {
-            return Err("ledger failing".to_owned());
+            return Err(fault::Fault::host("ledger failing"));
         }
         let inside = within(range);
         (0_u64..).zip(state.noted.iter_mut()).filter(|(at, _)| inside(*at)).for_each(|(_, noted)| *noted = true);
         Ok(())
     }
 
-    async fn clear_zeroes(&mut self, range: ByteRange) -> Result<(), String> {
+    async fn clear_zeroes(&mut self, range: ByteRange) -> Result<(), fault::Fault> {
         self.touch().await;
         let mut state = self.state.lock();
         if state.once(Fault::ClearFails) {
-            return Err("ledger failing".to_owned());
+            return Err(fault::Fault::host("ledger failing"));
         }
         let inside = within(range);
         let dirty = (0_u64..).zip(state.dirty).any(|(at, dirty)| inside(at) && dirty);
@@ -521,18 +522,18 @@ impl Effects for Fake {
         None
     }
 
-    async fn record(&mut self, entry: Entry) -> Result<(), String> {
+    async fn record(&mut self, entry: Entry) -> Result<(), fault::Fault> {
         self.touch().await;
         {
             let mut state = self.state.lock();
             if state.once(Fault::KeepFails) {
                 state.rows.fail(entry);
-                return Err("ledger failing".to_owned());
+                return Err(fault::Fault::host("ledger failing"));
             }
             let lies = state.once(Fault::KeepLies);
             state.rows.write(entry);
             if lies {
-                return Err("ledger failing, perhaps".to_owned());
+                return Err(fault::Fault::host("ledger failing, perhaps"));
             }
         }
         self.touch().await;
