@@ -20,48 +20,48 @@ impl Metrics {
         // What is not there need not go.
         for command in Command::ALL {
             for outcome in Outcome::ALL {
-                let _ = self.requests.remove_label_values(&[name, command.as_str(), outcome.as_str()]);
+                let _ = self.all.requests.remove_label_values(&[name, command.as_str(), outcome.as_str()]);
             }
         }
         for direction in Direction::ALL {
-            let _ = self.bytes.remove_label_values(&[name, direction.as_str()]);
+            let _ = self.all.bytes.remove_label_values(&[name, direction.as_str()]);
         }
         for reason in LossReason::ALL {
-            let _ = self.reconnects.remove_label_values(&[name, reason.as_str()]);
+            let _ = self.all.reconnects.remove_label_values(&[name, reason.as_str()]);
         }
         for result in HookResult::ALL {
             for way in HookWay::ALL {
-                let _ = self.hook_attempts.remove_label_values(&[name, way.as_str(), result.as_str()]);
+                let _ = self.all.hook_attempts.remove_label_values(&[name, way.as_str(), result.as_str()]);
             }
         }
         for style in ResizeStyle::ALL {
             for result in ResizeResult::ALL {
-                let _ = self.resizes.remove_label_values(&[name, tenant, style.as_str(), result.as_str()]);
+                let _ = self.all.resizes.remove_label_values(&[name, tenant, style.as_str(), result.as_str()]);
             }
         }
-        let _ = self.size.remove_label_values(&[name, tenant]);
+        let _ = self.all.size.remove_label_values(&[name, tenant]);
         for counter in [
-            &self.open_failures,
-            &self.claims_lost,
-            &self.notices_sent,
-            &self.notices_merged,
-            &self.backend_notices,
-            &self.backend_notices_dropped,
+            &self.all.open_failures,
+            &self.all.claims_lost,
+            &self.all.notices_sent,
+            &self.all.notices_merged,
+            &self.all.backend_notices,
+            &self.all.backend_notices_dropped,
         ] {
             let _ = counter.remove_label_values(&[name]);
         }
         for gauge in [
-            &self.in_flight,
-            &self.oldest,
-            &self.lane_up,
-            &self.late_writes,
-            &self.opened,
-            &self.generation,
-            &self.looked_at,
-            &self.drift,
-            &self.unsettled,
-            &self.quarantined,
-            &self.hooks_behind,
+            &self.all.in_flight,
+            &self.all.oldest,
+            &self.all.lane_up,
+            &self.all.late_writes,
+            &self.all.opened,
+            &self.all.generation,
+            &self.all.looked_at,
+            &self.all.drift,
+            &self.all.unsettled,
+            &self.all.quarantined,
+            &self.all.hooks_behind,
         ] {
             let _ = gauge.remove_label_values(&[name]);
         }
@@ -70,9 +70,12 @@ impl Metrics {
     /// Takes a tenant's series away; `reasons` as in [`tenant`](Self::tenant).
     pub fn forget_tenant(&self, name: &str, reasons: &[&'static str]) {
         for reason in reasons {
-            let _ = self.denials.remove_label_values(&[name, reason]);
+            let _ = self.all.denials.remove_label_values(&[name, reason]);
         }
-        for gauge in &self.tenants {
+        let all = &self.all;
+        for gauge in
+            [&all.tenant_quota, &all.tenant_used, &all.tenant_reserved, &all.tenant_unsettled, &all.tenant_unmeasured]
+        {
             let _ = gauge.remove_label_values(&[name]);
         }
     }

@@ -1,12 +1,13 @@
 //! Every metric of nbd-gateway.
 //!
-//! `names` is the one place where a metric of the gateway gets its name, help, unit and buckets, `agent` that for the
+//! `families` is the one place where a metric of the gateway gets its name, help and unit (histograms: `names`), `agent` that for the
 //! agent's, and `golden.txt` beside the sources has all of them, held to it by a test; [`labels`] holds the closed sets of
 //! label values; [`guards`] count what opens and closes. There is no global registry: [`Metrics::new`] makes one, and
 //! whoever counts holds the handles it needs, resolved beforehand, so that counting costs an addition.
 
 mod agent;
 mod catalogue;
+mod families;
 mod forget;
 pub mod guards;
 pub mod labels;
