@@ -315,6 +315,7 @@ mod embedded;
 mod export;
 mod fault;
 mod fence;
+#[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz;
 #[cfg(test)]

@@ -7,6 +7,9 @@
 //! [`resize`].
 
 mod chunk;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod handshake;
 mod inbox;
 mod numbers;

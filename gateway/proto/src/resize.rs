@@ -15,13 +15,12 @@ use crate::request::RequestHeader;
 use crate::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Features, Framing, Info, MAX_SIZE};
 
 mod context;
+#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod tests;
 
 pub use context::{CONTEXT_PREFIX, Context};
-#[doc(hidden)]
-pub use fuzz::fuzz_resize;
 
 /// Length of a whole NBD_INFO_RESIZE, its type included.
 pub const RESIZE_INFO: usize = 28;

@@ -6,6 +6,7 @@
 
 mod decode;
 mod dial;
+#[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
 mod gather;
 mod late;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 
 pub(crate) use dial::{DialError, Dialer};
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use fuzz::{fuzz_replies, fuzz_seeds};
 pub(crate) use late::{LateWrites, Link};
 pub(crate) use look::Look;
@@ -185,6 +187,7 @@ impl Lane {
     }
 
     /// Requests in flight.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn in_flight(&self) -> usize {
         self.table.lock().len()
     }

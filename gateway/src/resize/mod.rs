@@ -8,6 +8,7 @@ mod accounts;
 pub(crate) mod coordinator;
 pub(crate) mod effects;
 pub(crate) mod follow;
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 pub(crate) mod glance;
 mod grow;

@@ -8,6 +8,7 @@
 mod admit;
 mod close;
 mod departure;
+#[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
 mod grow;
 mod handshake;
@@ -38,6 +39,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 #[doc(hidden)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use fuzz::{fuzz_requests, fuzz_seeds};
 pub(crate) use serve::{Front, serve};
 pub(crate) use table::{SessionInfo, SessionTable};

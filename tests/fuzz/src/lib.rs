@@ -3,14 +3,18 @@
 use std::path::Path;
 use std::{env, fs, io};
 
-use nbd_gateway::fuzz::{TARGETS, Target};
+use nbd_gateway_proto::fuzz::TARGETS;
 
 pub use libfuzzer_sys::fuzz_target;
+pub use nbd_gateway_proto::fuzz::Target;
 
 /// The target of this name. Its seeds are written to the directory that the environment names in `SEEDS`, if it does:
 /// libFuzzer calls this before it reads its corpus.
 pub fn prepare(name: &str) -> Target {
-    let target = TARGETS.into_iter().find(|target| target.name == name).expect("a target of the gateway's table");
+    let targets = TARGETS.into_iter();
+    #[cfg(feature = "gateway")]
+    let targets = targets.chain(nbd_gateway::fuzz::TARGETS);
+    let target = { targets }.find(|target| target.name == name).expect("a target of the tables");
     if let Some(dir) = env::var_os("SEEDS") {
         write_seeds(target, Path::new(&dir)).expect("seeds can be written to the directory in SEEDS");
     }
@@ -28,7 +32,7 @@ fn write_seeds(target: Target, dir: &Path) -> io::Result<()> {
 #[macro_export]
 macro_rules! target {
     ($name:literal) => {
-        static TARGET: std::sync::LazyLock<nbd_gateway::fuzz::Target> =
+        static TARGET: std::sync::LazyLock<$crate::Target> =
             std::sync::LazyLock::new(|| $crate::prepare($name));
         $crate::fuzz_target!(init: std::sync::LazyLock::force(&TARGET), |data: &[u8]| (TARGET.body)(data));
     };

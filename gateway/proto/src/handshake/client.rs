@@ -14,6 +14,7 @@ use crate::{ExportFlags, Framing, Info, Opt};
 
 mod asks;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
 mod states;
 #[cfg(test)]
@@ -21,8 +22,8 @@ mod tests;
 
 use asks::put_option;
 pub use error::{Closed, HandshakeError};
-#[doc(hidden)]
-pub use fuzz::{fuzz_client, fuzz_seeds};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use fuzz::{fuzz_client, fuzz_seeds};
 use states::{State, Step};
 
 /// The most metadata contexts that are selected on one connection.

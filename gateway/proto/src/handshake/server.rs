@@ -7,10 +7,11 @@
 
 use bytes::{Buf, BytesMut};
 
+#[cfg(any(test, feature = "fuzzing"))]
 mod fuzz;
 
-#[doc(hidden)]
-pub use fuzz::{fuzz_seeds, fuzz_server};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use fuzz::{fuzz_seeds, fuzz_server};
 
 use super::BlockSizes;
 use super::info::{put_error, put_reply};

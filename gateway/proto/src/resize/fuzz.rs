@@ -1,11 +1,11 @@
-//! The body of the fuzz target for the RESIZE extension: also run as a unit test on random bytes.
+//! Reads any bytes as the RESIZE extension.
 
 use super::{MAX_INTERVAL, ResizeInfo, ResizeRequest, Wish};
 use crate::request::RequestHeader;
 use crate::{Cmd, CmdFlags, Cookie, Framing, Info, MAX_SIZE};
 
 /// Reads `data` as an NBD_INFO_RESIZE and as a request: what is taken is within its bounds and is written back as it was.
-pub fn fuzz_resize(data: &[u8]) {
+pub(super) fn fuzz_resize(data: &[u8]) {
     if let Ok(info) = ResizeInfo::parse(data) {
         assert_eq!([&Info::RESIZE.0.to_be_bytes()[..], &info.to_body()].concat(), data);
         assert!(info.minimum <= info.maximum && info.maximum <= MAX_SIZE && info.granularity.is_power_of_two());

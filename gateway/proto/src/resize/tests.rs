@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::fuzz::fuzz_resize;
 use super::*;
 use crate::reply::{Body, Expected, MAX_EXTENTS, ReplyReader};
 use crate::{ExportFlags, Heap, Inbox};

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::*;
-use crate::fuzz::receive;
+use nbd_gateway_proto::fuzz::receive;
+
 use crate::handover::state::carried;
 use crate::lane::fuzz::{CONTEXTS, Told, put_event, tell};
 use crate::net::Released;

@@ -18,7 +18,7 @@ struct Played {
 /// Feeds `data` to a handshake, at once and in pieces, and holds it to its bounds. The first byte chooses the wishes, the
 /// second how the rest is read: as it is, in pieces; or as a script of replies (type, length, body) to whatever is asked at
 /// that moment. TLS is there as soon as it is agreed on, unless something is left in the clear.
-pub fn fuzz_client(data: &[u8]) {
+pub(crate) fn fuzz_client(data: &[u8]) {
     let [choice, how, data @ ..] = data else { return };
     let wishes = Wishes {
         export: "x".to_owned(),
@@ -120,7 +120,7 @@ fn go_on(client: &mut Client, input: &mut BytesMut, said: &mut BytesMut) -> Resu
 }
 
 /// What real backends say to each kind of wish, each also as a script.
-pub fn fuzz_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
     const LIST: u8 = 0x00;
     const INFO: u8 = 0x10;
     const GO: u8 = 0x20;

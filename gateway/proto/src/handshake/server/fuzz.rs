@@ -38,7 +38,7 @@ struct Played {
 
 /// Plays a client that sends `data`, at once and in pieces. The first byte chooses the length of a piece, whether TLS is
 /// there or required, and whether the rest is sent as it is or is a script of options: option, length, body, ….
-pub fn fuzz_server(data: &[u8]) {
+pub(crate) fn fuzz_server(data: &[u8]) {
     let [how, data @ ..] = data else { return };
     let input = if how & 0x80 == 0 { data.to_vec() } else { script(data) };
     let tls = match how >> 5 & 3 {
@@ -218,7 +218,7 @@ fn put_option(out: &mut BytesMut, option: Opt, data: &[u8]) {
 }
 
 /// What real clients say, each also as a script.
-pub fn fuzz_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
     let info = |name: &str, infos: &[Info]| {
         let mut data = BytesMut::new();
         put_string(&mut data, name);
