@@ -4,30 +4,32 @@
 //! asked to ([`reload`](crate::reload)), until told to stop, then drains: listeners close, what was admitted is finished, new requests get ESHUTDOWN, backends get DISC, all within `drain-timeout` and
 //! a second.
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nbd_gateway_config::{Config, Tenant, UriTls};
+use nbd_gateway_config::{Config, Tenant};
 use nbd_gateway_metrics::Metrics;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::accounting::cache::Notes;
-use crate::admin::{Admin, Inside, Phase, TokenFile};
+use crate::admin::{Admin, Inside, Phase};
 use crate::export::{Registry, aliases, tight};
 use crate::ledger::LedgerError;
-use crate::listener::{BindError, Inherited};
+use crate::listener::Inherited;
 use crate::log::ORDERED;
 use crate::net::{Pool, check_backlog};
-use crate::reload::{Ask, Doors, Embedded, House, InRun, Planned, Reload, Source};
+use crate::reload::{
+    Ask, Doors, Embedded, House, InRun, ListenerError, Planned, Reload, Source, check_backend_certificates,
+};
 use crate::service::{Glance, Service};
 use crate::session::SessionTable;
 use crate::shards::{Shard, Shards};
-use crate::tls::{BackendTls, CertificateFault};
+use crate::tls::BackendTls;
+use crate::token::TokenFile;
 
 /// How long backends and the admin interface have, after `drain-timeout`, to be let go.
 const LET_GO: Duration = Duration::from_secs(1);
@@ -39,7 +41,7 @@ const BUFFERS_KEPT: usize = 128;
 pub(crate) enum StartError {
     /// A listener.
     #[error(transparent)]
-    Bind(#[from] BindError),
+    Listener(#[from] ListenerError),
     /// The admin interface.
     #[error("cannot start a thread for the admin interface: {0}")]
     AdminThread(io::Error),
@@ -52,14 +54,6 @@ pub(crate) enum StartError {
     /// The ledger.
     #[error("{0}")]
     Ledger(#[from] Box<LedgerError>),
-    /// A listener's certificates.
-    #[error("listener {address}: {fault}")]
-    Certificates {
-        /// As configured.
-        address: String,
-        /// What is wrong with them.
-        fault: CertificateFault,
-    },
 }
 
 /// How many embedded exports are opened at a time at the start: their records are then written to the ledger together.
@@ -117,9 +111,9 @@ impl App {
         let mut doors = Doors::new(Arc::clone(&metrics), Inherited::from_env());
         let listeners = match doors.plan(&config).await {
             Ok(listeners) => listeners,
-            Err(error) => return Err(error.first),
+            Err(error) => return Err(error.first.into()),
         };
-        let certificates = look_at_backend_certificates(&config, None, &metrics);
+        let certificates = check_backend_certificates(&config, None, &metrics);
         let misplaced = aliases::misplaced_files(&config);
         if !misplaced.is_empty() {
             return Err(StartError::Files(misplaced.join("\n")));
@@ -287,31 +281,4 @@ fn glance(phase: watch::Receiver<Phase>, registry: Arc<Registry>, sessions: Arc<
             over_quota: registry.config().tenants().iter().filter(over_quota).count(),
         }
     }
-}
-
-/// Tells now what would keep backends from being reached, and has the metrics of their certificates from the start, for as
-/// long as what this answers is there. They may still become right: nothing ends for it. Of those of `before` it was told.
-pub(crate) fn look_at_backend_certificates(
-    config: &Config,
-    before: Option<&Config>,
-    metrics: &Arc<Metrics>,
-) -> Vec<BackendTls> {
-    let known: Vec<&UriTls> = before.into_iter().flat_map(Config::backends_tls).collect();
-    let mut seen = HashSet::new();
-    let mut watched = Vec::new();
-    for tls in config.backends_tls() {
-        let name = tls.hostname.as_deref().unwrap_or("localhost");
-        let certificates = tls.certificates.as_deref();
-        match BackendTls::open(certificates, name, tls.verify_peer, Some(Arc::clone(metrics))) {
-            Ok(opened) if seen.insert((certificates, tls.verify_peer)) => {
-                opened.watch();
-                watched.push(opened);
-            }
-            Err(fault) if !known.contains(&tls) => {
-                tracing::error!(%fault, "a backend with TLS can't be reached until this is mended")
-            }
-            Ok(_) | Err(_) => {}
-        }
-    }
-    watched
 }

@@ -335,3 +335,4 @@ mod session;
 mod shards;
 mod stamp;
 mod target;
+mod token;

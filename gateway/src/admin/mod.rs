@@ -31,8 +31,6 @@ use tokio::sync::watch;
 
 use self::paced::Paced;
 use self::text::{Encoded, Kept};
-pub(crate) use token::TokenFile;
-pub(crate) use token::{read_token_file, token_in};
 
 pub(crate) use self::name::in_a_path;
 
@@ -42,6 +40,7 @@ use crate::listener::{BindError, SocketFile, clear_way};
 use crate::net::Listening;
 use crate::reload::Reload;
 use crate::session::SessionTable;
+use crate::token::TokenFile;
 
 /// The state of the process, as `/readyz` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,12 +13,13 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::answer::{explain, refuse};
-use super::token::{self, TokenFile};
+use super::token;
 use super::view::{
     Draining, EventView, ExportView, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView, Settle,
     Settled, TenantView, UnopenedView,
 };
 use super::{Reach, Shared, events, host, look, openapi, order, page, state};
+use crate::token::TokenFile;
 
 /// The longest body taken, in bytes.
 const LONGEST_BODY: usize = 16 * 1024;

@@ -12,13 +12,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::doors::Planned;
-use super::{Ask, Doors, House, NotReloaded, Outcome, Source};
-use crate::admin::{TokenFile, read_token_file, token_in};
-use crate::app::look_at_backend_certificates;
+use super::{Ask, Doors, House, NotReloaded, Outcome, Source, check_backend_certificates};
 use crate::export::{Lease, Opened, Registry, aliases};
 use crate::log::ORDERED;
 use crate::service::Service;
 use crate::tls::BackendTls;
+use crate::token::{TokenFile, read_token_file, token_in};
 
 /// Everything that goes by the configuration.
 pub(crate) struct InRun {
@@ -184,7 +183,7 @@ impl InRun {
             set(config.log.level);
         }
         self.token_file.set(config.token_file.clone());
-        self.certificates = look_at_backend_certificates(&config, Some(&before), &self.metrics);
+        self.certificates = check_backend_certificates(&config, Some(&before), &self.metrics);
         let over = Instant::now() + config.limits.drain_timeout;
         let replaced = self.registry.replace(Arc::clone(&config), opened, over);
         let ended = self.house.table.judge_again(&config);

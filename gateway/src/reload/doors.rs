@@ -11,12 +11,11 @@ use nbd_gateway_metrics::Metrics;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::app::StartError;
 use crate::export::Registry;
-use crate::listener::{Bound, Inherited};
+use crate::listener::{BindError, Bound, Inherited};
 use crate::net::Pool;
 use crate::session::{Front, SessionTable};
-use crate::tls::ListenerTls;
+use crate::tls::{CertificateFault, ListenerTls};
 
 /// What the connections of all listeners share.
 pub(crate) struct House {
@@ -75,12 +74,28 @@ enum How {
     There { tls_stays: bool },
 }
 
+/// Why a listener can't be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListenerError {
+    /// Its address.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Its certificates.
+    #[error("listener {address}: {fault}")]
+    Certificates {
+        /// As configured.
+        address: String,
+        /// What is wrong with them.
+        fault: CertificateFault,
+    },
+}
+
 /// Why listeners can't be had.
 pub(crate) struct Unbound {
     /// The first that can't.
-    pub first: StartError,
+    pub first: ListenerError,
     /// The rest.
-    pub others: Vec<StartError>,
+    pub others: Vec<ListenerError>,
 }
 
 impl Planned {
@@ -129,7 +144,7 @@ impl Doors {
                     let how = there.map_or(How::Bound(bound), |tls_stays| How::There { tls_stays });
                     planned.push(Planned { asked: asked.clone(), tls, how });
                 }
-                (tls, bound) => errors.extend(tls.err().into_iter().chain(bound.err().map(StartError::from))),
+                (tls, bound) => errors.extend(tls.err().into_iter().chain(bound.err().map(ListenerError::from))),
             }
         }
         let mut errors = errors.into_iter();
@@ -177,13 +192,13 @@ impl Doors {
 }
 
 /// The certificates of a listener that speaks TLS.
-fn certificates(listener: &Listener, metrics: &Arc<Metrics>) -> Result<Option<Arc<ListenerTls>>, StartError> {
+fn certificates(listener: &Listener, metrics: &Arc<Metrics>) -> Result<Option<Arc<ListenerTls>>, ListenerError> {
     match &listener.tls {
         Asked::Off => Ok(None),
         Asked::On { require, certificates, verify_peer } => {
             ListenerTls::open(certificates, *require, *verify_peer, Some(Arc::clone(metrics)))
                 .map(|tls| Some(Arc::new(tls)))
-                .map_err(|fault| StartError::Certificates { address: listener.to_string(), fault })
+                .map_err(|fault| ListenerError::Certificates { address: listener.to_string(), fault })
         }
     }
 }

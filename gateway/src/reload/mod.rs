@@ -7,6 +7,7 @@
 //! Refused, everything is as it was, and whoever asked is told every reason.
 
 mod apply;
+mod certificates;
 mod doors;
 
 use std::path::PathBuf;
@@ -16,7 +17,8 @@ use nbd_gateway_config::Config;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use apply::{Embedded, InRun};
-pub(crate) use doors::{Doors, House, Planned};
+pub(crate) use certificates::check_backend_certificates;
+pub(crate) use doors::{Doors, House, ListenerError, Planned};
 
 use crate::log::SetLevel;
 

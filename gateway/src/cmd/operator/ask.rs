@@ -9,10 +9,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
+use crate::admin::in_a_path;
 use crate::admin::view::Refused;
-use crate::admin::{in_a_path, token_in};
 use crate::cmd::cli::Admin;
 use crate::http::{self, Answer, HttpError, Method, Request, StatusCode, Target};
+use crate::token::token_in;
 
 /// What a name in a path may have besides letters and digits.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
