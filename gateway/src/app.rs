@@ -16,14 +16,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::accounting::cache::Notes;
-use crate::admin::{Admin, Inside, Phase};
+use crate::admin::{Admin, AdminContext, Phase};
 use crate::export::{Registry, aliases, tight};
 use crate::ledger::LedgerError;
 use crate::listener::Inherited;
 use crate::log::ORDERED;
 use crate::net::{Pool, check_backlog};
 use crate::reload::{
-    Ask, Doors, Embedded, House, InRun, ListenerError, Planned, Reload, Source, check_backend_certificates,
+    Ask, Embedded, ListenerContext, ListenerError, Listeners, PlannedListener, Reload, Reloader, Source,
+    check_backend_certificates,
 };
 use crate::service::{Glance, Service};
 use crate::session::SessionTable;
@@ -86,8 +87,8 @@ async fn open_embedded(config: &Config, registry: &Arc<Registry>, embedded: &Emb
 /// The gateway, bound and ready to run.
 pub(crate) struct App {
     config: Arc<Config>,
-    doors: Doors,
-    listeners: Vec<Planned>,
+    listeners: Listeners,
+    planned: Vec<PlannedListener>,
     /// The admin interface and its thread.
     admin: Option<(Admin, Shard)>,
     registry: Arc<Registry>,
@@ -108,9 +109,9 @@ impl App {
     pub(crate) async fn build(config: Config, shards: Shards, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let config = Arc::new(config);
         check_backlog(config.limits.arrivals.backlog);
-        let mut doors = Doors::new(Arc::clone(&metrics), Inherited::from_env());
-        let listeners = match doors.plan(&config).await {
-            Ok(listeners) => listeners,
+        let mut listeners = Listeners::new(Arc::clone(&metrics), Inherited::from_env());
+        let planned = match listeners.plan(&config).await {
+            Ok(planned) => planned,
             Err(error) => return Err(error.first.into()),
         };
         let certificates = check_backend_certificates(&config, None, &metrics);
@@ -123,9 +124,10 @@ impl App {
             tracing::warn!(target: ORDERED, %tight, "quota is too small");
         }
         let admin = match &config.admin {
-            Some(address) => {
-                Some((Admin::bind(address, &config).await?, shards.apart("admin").map_err(StartError::AdminThread)?))
-            }
+            Some(address) => Some((
+                Admin::bind(address, &config).await.map_err(ListenerError::from)?,
+                shards.apart("admin").map_err(StartError::AdminThread)?,
+            )),
             None => None,
         };
         let pool = Arc::new(Pool::new(BUFFERS_KEPT));
@@ -155,8 +157,8 @@ impl App {
         let reload = Reload::new();
         Ok(Self {
             config,
-            doors,
             listeners,
+            planned,
             admin,
             registry,
             notes,
@@ -172,7 +174,7 @@ impl App {
 
     /// The URI of each listener, with the port that the kernel chose.
     pub(crate) fn listening(&self) -> impl Iterator<Item = &str> {
-        self.listeners.iter().flat_map(Planned::uris)
+        self.planned.iter().flat_map(PlannedListener::uris)
     }
 
     /// Where the admin interface is.
@@ -194,13 +196,13 @@ impl App {
         let (order, mut ordered) = watch::channel(false);
         let token_file = TokenFile::new(self.config.token_file.clone());
         let (reload, mut asked) = self.reload;
-        let house = House {
+        let context = ListenerContext {
             registry: Arc::clone(&self.registry),
             table: Arc::clone(&self.table),
             pool: Arc::clone(&self.pool),
             drain: draining,
         };
-        let inside = Inside {
+        let admin_context = AdminContext {
             metrics: Arc::clone(&self.metrics),
             registry: Arc::clone(&self.registry),
             sessions: Arc::clone(&self.table),
@@ -209,10 +211,10 @@ impl App {
             drain: Arc::new(order),
         };
         let glance = glance(phases.clone(), Arc::clone(&self.registry), Arc::clone(&self.table));
-        let mut running = InRun {
+        let mut running = Reloader {
             source,
-            doors: self.doors,
-            house,
+            listeners: self.listeners,
+            context,
             registry: Arc::clone(&self.registry),
             metrics: self.metrics,
             token_file,
@@ -220,9 +222,9 @@ impl App {
             certificates: self.certificates,
             service: service.clone(),
         };
-        running.begin(self.listeners, &self.config.limits);
+        running.begin(self.planned, &self.config.limits);
         let control = Handle::current();
-        let admin = self.admin.map(|(admin, apart)| apart.spawn(admin.run(inside, control, phases, ending)));
+        let admin = self.admin.map(|(admin, apart)| apart.spawn(admin.run(admin_context, control, phases, ending)));
         phase.send_replace(Phase::Ready);
         service.ready().await;
         let tending = tokio::spawn(service.clone().tend(self.registry.shards().clone(), glance));

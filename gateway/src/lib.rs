@@ -122,7 +122,7 @@
 //!    | the file is read and checked; config's `Changes` says what differs, in the words of the file
 //!    v
 //!  reload/apply.rs    made ready, nothing changed yet: what needs a restart, what would harm those who are there
-//!    |                (export/reconfigure.rs), listeners bound and certificates read (reload/doors.rs), the token read,
+//!    |                (export/reconfigure.rs), listeners bound and certificates read (reload/listeners.rs), the token read,
 //!    |                new disks opened. Any of it fails: all reasons are told, and what was made ready is let go
 //!    v
 //!  export/reconfigure.rs     what is in force (export/active.rs) is replaced, under one lock and in one go. Of each open export:
@@ -130,7 +130,7 @@
 //!    +-> export/teardown.rs   ended: its sessions drain; reopened: they part; then the backend is let go. The entry is locked
 //!    |                       until then, so that no name ever has two coordinators
 //!    +-> session/table.rs    each session judged again: one whose client may do other things now is closed
-//!    +-> reload/doors.rs     fronts replaced, for connections that come from then on; removed listeners stop to accept
+//!    +-> reload/listeners.rs     fronts replaced, for connections that come from then on; removed listeners stop to accept
 //! ```
 //!
 //! Nothing on the way of a request reads the configuration. Whoever begins something (a handshake's option, an opening) takes
@@ -156,7 +156,7 @@
 //! ```
 //!
 //! `admin/routes.rs` is the one table of what can be asked for: the router and the OpenAPI document are made from it. Who comes
-//! in is bounded (`admin/door.rs`, `admin/patience.rs`) and has to call this host by its name (`admin/host.rs`). Nobody waits
+//! in is bounded (`admin/accept.rs`, `admin/patience.rs`) and has to call this host by its name (`admin/host.rs`). Nobody waits
 //! for who looks. Orders (`admin/order.rs`) take the same ways as everything else: an operator's size is a wish of the
 //! coordinator's, a quota an order of `accounting/allowance.rs`. The page (`admin/page/`) is some files in the program, and
 //! knows no more than the interface answers to anyone. What many ask for is encoded once for all of them (`admin/paced.rs`).

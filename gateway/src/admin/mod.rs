@@ -4,8 +4,8 @@
 //! `admin.token-file`, and everything does but `/livez`, `/readyz` and the page without what it shows where the address can be
 //! reached from other hosts. Where it can't, only names of this host are answered (`host`). Bodies and connections are bounded. The interface ends last, so that a drain can be watched.
 
+pub(crate) mod accept;
 mod answer;
-pub(crate) mod door;
 mod events;
 mod host;
 mod look;
@@ -82,7 +82,7 @@ struct Answers {
 
 /// What the interface shows and changes.
 #[derive(Debug)]
-pub(crate) struct Inside {
+pub(crate) struct AdminContext {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The exports.
@@ -144,12 +144,12 @@ impl Admin {
     /// costs those nothing. Orders are carried out by `control`.
     pub(crate) async fn run(
         self,
-        inside: Inside,
+        context: AdminContext,
         control: Handle,
         phase: watch::Receiver<Phase>,
         end: watch::Receiver<bool>,
     ) {
-        let Inside { metrics, registry, sessions, token_file, reload, drain } = inside;
+        let AdminContext { metrics, registry, sessions, token_file, reload, drain } = context;
         let streams = Streams::default();
         let answers = Answers::default();
         let shared = Shared { metrics, registry, sessions, phase, reload, drain, streams, control, answers };
@@ -160,6 +160,6 @@ impl Admin {
             Ok(listening) => listening,
             Err(error) => return tracing::error!(%error, "cannot serve the admin interface"),
         };
-        door::serve(listening, routes::router(&token_file, reach, shared), keepalive, end).await;
+        accept::serve(listening, routes::router(&token_file, reach, shared), keepalive, end).await;
     }
 }

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::doors::Planned;
-use super::{Ask, Doors, House, NotReloaded, Outcome, Source, check_backend_certificates};
+use super::listeners::PlannedListener;
+use super::{Ask, ListenerContext, Listeners, NotReloaded, Outcome, Source, check_backend_certificates};
 use crate::export::{Lease, Opened, Registry, aliases};
 use crate::log::ORDERED;
 use crate::service::Service;
@@ -20,13 +20,13 @@ use crate::tls::BackendTls;
 use crate::token::{TokenFile, read_token_file, token_in};
 
 /// Everything that goes by the configuration.
-pub(crate) struct InRun {
+pub(crate) struct Reloader {
     /// Where it comes from.
     pub source: Source,
     /// The listeners.
-    pub doors: Doors,
+    pub listeners: Listeners,
     /// What their connections share.
-    pub house: House,
+    pub context: ListenerContext,
     /// The exports.
     pub registry: Arc<Registry>,
     /// Where it is counted.
@@ -46,21 +46,21 @@ pub(crate) type Embedded = Arc<Mutex<HashMap<String, Lease>>>;
 
 /// What is made ready before anything changes.
 struct Ready {
-    listeners: Vec<Planned>,
+    listeners: Vec<PlannedListener>,
     opened: Vec<Opened>,
     lines: Arc<[String]>,
 }
 
-impl InRun {
+impl Reloader {
     /// Opens the listeners that the gateway starts with.
-    pub(crate) fn begin(&mut self, listeners: Vec<Planned>, limits: &Limits) {
-        self.doors.open(listeners, limits, &self.house);
+    pub(crate) fn begin(&mut self, listeners: Vec<PlannedListener>, limits: &Limits) {
+        self.listeners.open(listeners, limits, &self.context);
         self.in_force_now();
     }
 
     /// Nothing is reloaded any more. Waits until no listener accepts, once they have been told to; gives back what is open.
     pub(crate) async fn end(self) -> Embedded {
-        self.doors.closed().await;
+        self.listeners.closed().await;
         self.embedded
     }
 
@@ -128,7 +128,7 @@ impl InRun {
         let fixed =
             changes.by_restart_only().map(|what| format!("{what}: this needs a restart, or leave it as it was"));
         let mut wrong: Vec<String> = fixed.collect();
-        let mut objections = [self.registry.objections(config), self.house.table.objections(config)].concat();
+        let mut objections = [self.registry.objections(config), self.context.table.objections(config)].concat();
         objections.sort();
         wrong.extend(objections);
         wrong.extend(misplaced_files(config).await);
@@ -137,7 +137,7 @@ impl InRun {
         {
             wrong.extend(no_token(file).await);
         }
-        let listeners = match self.doors.plan(config).await {
+        let listeners = match self.listeners.plan(config).await {
             Ok(listeners) => listeners,
             Err(errors) => {
                 wrong.extend([errors.first].iter().chain(&errors.others).map(ToString::to_string));
@@ -186,11 +186,11 @@ impl InRun {
         self.certificates = check_backend_certificates(&config, Some(&before), &self.metrics);
         let over = Instant::now() + config.limits.drain_timeout;
         let replaced = self.registry.replace(Arc::clone(&config), opened, over);
-        let ended = self.house.table.judge_again(&config);
-        for uri in listeners.iter().flat_map(Planned::uris) {
+        let ended = self.context.table.judge_again(&config);
+        for uri in listeners.iter().flat_map(PlannedListener::uris) {
             tracing::info!(target: ORDERED, uri, "listening");
         }
-        self.doors.open(listeners, &config.limits, &self.house);
+        self.listeners.open(listeners, &config.limits, &self.context);
         let mut embedded = self.embedded.lock();
         let named: HashSet<String> = named_embedded(&config).map(|export| export.name.as_str().to_owned()).collect();
         // One whose name only fits a template now stays open as long as somebody uses it.

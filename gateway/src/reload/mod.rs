@@ -8,7 +8,7 @@
 
 mod apply;
 mod certificates;
-mod doors;
+mod listeners;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use std::sync::Arc;
 use nbd_gateway_config::Config;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use apply::{Embedded, InRun};
+pub(crate) use apply::{Embedded, Reloader};
 pub(crate) use certificates::check_backend_certificates;
-pub(crate) use doors::{Doors, House, ListenerError, Planned};
+pub(crate) use listeners::{ListenerContext, ListenerError, Listeners, PlannedListener};
 
 use crate::log::SetLevel;
 

@@ -12,7 +12,7 @@ use axum::routing::get;
 use nbd_gateway_metrics::AgentMetrics;
 use tokio::sync::watch;
 
-use crate::admin::door;
+use crate::admin::accept;
 use crate::net::Listening;
 
 /// Connections that the kernel keeps until they are accepted.
@@ -28,7 +28,7 @@ pub(super) fn serve(address: SocketAddr, metrics: AgentMetrics) -> io::Result<So
     tokio::spawn(async move {
         // Nobody ends it before the runtime does.
         let (_never, end) = watch::channel(false);
-        door::serve(listening, router, || KEEPALIVE, end).await;
+        accept::serve(listening, router, || KEEPALIVE, end).await;
     });
     Ok(bound)
 }

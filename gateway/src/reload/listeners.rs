@@ -18,7 +18,7 @@ use crate::session::{Front, SessionTable};
 use crate::tls::{CertificateFault, ListenerTls};
 
 /// What the connections of all listeners share.
-pub(crate) struct House {
+pub(crate) struct ListenerContext {
     /// The exports.
     pub registry: Arc<Registry>,
     /// The open sessions.
@@ -29,7 +29,7 @@ pub(crate) struct House {
     pub drain: watch::Receiver<bool>,
 }
 
-impl House {
+impl ListenerContext {
     fn front(&self, asked: &Listener, tls: Option<Arc<ListenerTls>>, limits: &Limits) -> Front {
         Front {
             listener: asked.to_string().into(),
@@ -47,21 +47,21 @@ impl House {
 }
 
 /// One listener of the configuration, accepting; systemd can have handed over several sockets for it.
-struct Door {
+struct OpenListener {
     asked: Listener,
     front: watch::Sender<Arc<Front>>,
     accepting: Vec<JoinHandle<()>>,
 }
 
 /// All of them.
-pub(crate) struct Doors {
+pub(crate) struct Listeners {
     metrics: Arc<Metrics>,
     inherited: Inherited,
-    open: Vec<Door>,
+    open: Vec<OpenListener>,
 }
 
 /// A listener of a configuration that is not in force yet.
-pub(crate) struct Planned {
+pub(crate) struct PlannedListener {
     asked: Listener,
     tls: Option<Arc<ListenerTls>>,
     how: How,
@@ -91,14 +91,14 @@ pub(crate) enum ListenerError {
 }
 
 /// Why listeners can't be had.
-pub(crate) struct Unbound {
+pub(crate) struct ListenerErrors {
     /// The first that can't.
     pub first: ListenerError,
     /// The rest.
     pub others: Vec<ListenerError>,
 }
 
-impl Planned {
+impl PlannedListener {
     /// Where it listens, as URIs, with the port that the kernel chose; nothing for one that is there already.
     pub(crate) fn uris(&self) -> impl Iterator<Item = &str> {
         let bound = if let How::Bound(bound) = &self.how { bound.as_slice() } else { &[] };
@@ -106,7 +106,7 @@ impl Planned {
     }
 }
 
-impl Doors {
+impl Listeners {
     /// None is open yet.
     pub(crate) const fn new(metrics: Arc<Metrics>, inherited: Inherited) -> Self {
         Self { metrics, inherited, open: Vec::new() }
@@ -116,9 +116,9 @@ impl Doors {
     ///
     /// # Errors
     /// Everything that keeps a listener from being had.
-    pub(crate) async fn plan(&mut self, config: &Config) -> Result<Vec<Planned>, Unbound> {
+    pub(crate) async fn plan(&mut self, config: &Config) -> Result<Vec<PlannedListener>, ListenerErrors> {
         let (mut planned, mut errors) = (Vec::new(), Vec::new());
-        let mut known: Vec<&Listener> = self.open.iter().map(|door| &door.asked).collect();
+        let mut known: Vec<&Listener> = self.open.iter().map(|listener| &listener.asked).collect();
         let mut there = Vec::new();
         for listener in &config.listeners {
             let at = known.iter().position(|known| known.address == listener.address);
@@ -142,7 +142,7 @@ impl Doors {
                     let secure = tls.as_ref().is_some_and(|tls| tls.is_required());
                     let bound = bound.into_iter().map(|bound| bound.announced_as(secure)).collect();
                     let how = there.map_or(How::Bound(bound), |tls_stays| How::There { tls_stays });
-                    planned.push(Planned { asked: asked.clone(), tls, how });
+                    planned.push(PlannedListener { asked: asked.clone(), tls, how });
                 }
                 (tls, bound) => errors.extend(tls.err().into_iter().chain(bound.err().map(ListenerError::from))),
             }
@@ -150,32 +150,34 @@ impl Doors {
         let mut errors = errors.into_iter();
         match errors.next() {
             None => Ok(planned),
-            Some(first) => Err(Unbound { first, others: errors.collect() }),
+            Some(first) => Err(ListenerErrors { first, others: errors.collect() }),
         }
     }
 
     /// Opens what was planned, and changes and closes what is there to be as that. Sessions go on. What connections that
     /// come from now on go by is what the plan says.
-    pub(crate) fn open(&mut self, planned: Vec<Planned>, limits: &Limits, house: &House) {
+    pub(crate) fn open(&mut self, planned: Vec<PlannedListener>, limits: &Limits, context: &ListenerContext) {
         let mut before = std::mem::take(&mut self.open);
-        for Planned { asked, tls, how } in planned {
+        for PlannedListener { asked, tls, how } in planned {
             match how {
                 How::Bound(bound) => {
-                    let (front, fronts) = watch::channel(Arc::new(house.front(&asked, tls, limits)));
+                    let (front, fronts) = watch::channel(Arc::new(context.front(&asked, tls, limits)));
                     let accept = |bound: Bound| {
                         let metrics = self.metrics.listener(&bound.label);
-                        tokio::spawn(bound.run(fronts.clone(), metrics, house.drain.clone()))
+                        tokio::spawn(bound.run(fronts.clone(), metrics, context.drain.clone()))
                     };
                     let accepting = bound.into_iter().map(accept).collect();
-                    self.open.push(Door { asked, front, accepting });
+                    self.open.push(OpenListener { asked, front, accepting });
                 }
                 How::There { tls_stays } => {
-                    let Some(at) = before.iter().position(|door| door.asked.address == asked.address) else { continue };
-                    let door = before.remove(at);
-                    let now = Arc::clone(&door.front.borrow());
+                    let Some(at) = before.iter().position(|listener| listener.asked.address == asked.address) else {
+                        continue;
+                    };
+                    let listener = before.remove(at);
+                    let now = Arc::clone(&listener.front.borrow());
                     let tls = if tls_stays { now.tls.clone() } else { tls };
-                    door.front.send_replace(Arc::new(house.front(&asked, tls, limits)));
-                    self.open.push(Door { asked, ..door });
+                    listener.front.send_replace(Arc::new(context.front(&asked, tls, limits)));
+                    self.open.push(OpenListener { asked, ..listener });
                 }
             }
         }
@@ -184,7 +186,7 @@ impl Doors {
 
     /// Waits until none accepts any more, once they have been told to.
     pub(crate) async fn closed(self) {
-        for accepting in self.open.into_iter().flat_map(|door| door.accepting) {
+        for accepting in self.open.into_iter().flat_map(|listener| listener.accepting) {
             // One that did panic accepts nothing either.
             let _ = accepting.await;
         }
