@@ -116,6 +116,19 @@ impl Limiter {
         Self { rate, owed: 0, at: now }
     }
 
+    /// What is owed `now`, in parts of which one unit has as many as the rate's time has nanoseconds: with the rate, all that
+    /// another limiter needs to go on as this one.
+    #[must_use]
+    pub fn owed_now(&self, now: Moment) -> u128 {
+        self.owed_at(now)
+    }
+
+    /// A limiter that owes so much `now`, as [`owed_now`](Self::owed_now) said of one with this rate.
+    #[must_use]
+    pub const fn owing(rate: Rate, owed: u128, now: Moment) -> Self {
+        Self { rate, owed, at: now }
+    }
+
     /// The rate it keeps.
     #[must_use]
     pub const fn rate(&self) -> Rate {
@@ -374,6 +387,32 @@ mod tests {
     }
 
     proptest! {
+        /// The clock of the other one began at another time.
+        #[test]
+        fn a_limiter_that_owes_as_much_as_another_goes_on_as_that_one(
+            steps in prop::collection::vec((0..200_u64, 0..30_u64, any::<bool>(), any::<bool>()), 1..80), begun in 0..1000_u64,
+        ) {
+            let rate = rate(7, 100, 20, Oversize::Borrow);
+            let (mut here, mut there) = (Limiter::new(rate, at(0)), Limiter::new(rate, at(begun)));
+            let mut now = 0;
+            for (wait, cost, waits, moves) in steps {
+                now += wait;
+                let later = |moment: Moment| moment.after(Duration::from_nanos(begun));
+                if moves {
+                    there = Limiter::owing(there.rate(), there.owed_now(at(now + begun)), at(now + begun));
+                }
+                if waits {
+                    prop_assert_eq!(later(here.reserve(at(now), cost)), there.reserve(at(now + begun), cost));
+                } else {
+                    let passed = here.take(at(now), cost).map_err(|full| match full {
+                        Full::Until(moment) => Full::Until(later(moment)),
+                        Full::Never => Full::Never,
+                    });
+                    prop_assert_eq!(passed, there.take(at(now + begun), cost));
+                }
+            }
+        }
+
         /// Whatever a rate is changed to and how often: in any window no more passes than the largest of its bursts, what the
         /// fastest of its rates allows in that time, and one.
         #[test]
