@@ -13,7 +13,7 @@ use crate::request::{Failure, Job, Outcome};
 pub(super) struct Decoder {
     pub(super) replies: ReplyReader,
     /// The numbers of the export's contexts on this connection.
-    ids: Vec<u32>,
+    pub(super) ids: Vec<u32>,
     /// The export's name, for the log.
     export: String,
     /// Answered, and still to be finished.

@@ -8,13 +8,13 @@ use super::Lane;
 /// What a lane's task knows of its connections.
 #[derive(Debug)]
 pub(super) struct Diary {
-    up: bool,
+    pub(super) up: bool,
     /// When that began.
-    since: SystemTime,
+    pub(super) since: SystemTime,
     /// How many connections there have been.
-    connections: u64,
+    pub(super) connections: u64,
     /// The last thing that went wrong.
-    trouble: Option<String>,
+    pub(super) trouble: Option<String>,
 }
 
 impl Default for Diary {

@@ -109,6 +109,8 @@ pub(crate) struct Lane {
     aside: watch::Sender<bool>,
     /// Whether it is without one because of that.
     resting: watch::Sender<bool>,
+    #[cfg(test)]
+    packing: pack::Packing,
 }
 
 impl Lane {
@@ -126,6 +128,8 @@ impl Lane {
             ups: watch::channel(0).0,
             aside: watch::channel(false).0,
             resting: watch::channel(false).0,
+            #[cfg(test)]
+            packing: pack::Packing::default(),
         });
         lane.late.join(&lane);
         lane

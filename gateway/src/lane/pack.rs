@@ -3,15 +3,21 @@
 //! The connection stays the same one, so nothing is sent again because of this, nothing counts as lost, and what is durable
 //! stays durable. What is half read goes back into the protocol's own form.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 
 use super::decode::Decoder;
+use super::look::Diary;
+use super::run::{Away, Leaving, Reading, go_on};
 use super::table::{Clients, Table};
-use super::{Durability, Lane, LateWrites, Link};
-use crate::handover::state::{Beside, DurabilityState, LaneState, StateError};
+use super::{Durability, Lane, LateWrites, Life, Link};
+use crate::handover::state::{Age, Beside, DurabilityState, LaneState, LinkState, StateError, TaskState};
+use crate::net::{Stream, WriteHalf};
 use crate::proto::reply::ReplyReader;
 use crate::proto::{Framing, Inbox, Payload};
 
@@ -42,42 +48,144 @@ impl Lane {
         self.table.lock().oldest_sent()
     }
 
-    /// What the lane knows, and what its reader had; the lane is empty afterwards, and has answered nobody.
-    fn pack(&self, oldest: u64, decoder: &mut Decoder, inbox: &mut Inbox, beside: &mut Beside) -> LaneState {
+    /// What the lane knows, and what its reader had; the lane is empty afterwards, and has answered nobody. With it the half of
+    /// the socket that it wrote through.
+    fn pack(
+        &self,
+        oldest: u64,
+        decoder: &mut Decoder,
+        inbox: &mut Inbox,
+        beside: &mut Beside,
+    ) -> (LaneState, Option<WriteHalf>) {
         let link = self.link.lock().clone().unwrap_or_else(|| Link::new(None));
         let table = core::mem::take(&mut *self.table.lock());
+        let framing = table.framing.unwrap_or(Framing::Simple).into();
         let table = table.pack(oldest, &self.late, &link, beside);
         let (begun, skip) = decoder.replies.suspend();
         let mut unread = Payload::from(begun);
         inbox.suspend().segments().for_each(|segment| unread.push(segment.clone()));
-        LaneState {
+        let (write, unsent) = self.out.suspend();
+        let state = LaneState {
+            framing,
+            contexts: core::mem::take(&mut decoder.ids),
             table,
             unread: beside.put(&unread),
             skip,
-            unsent: beside.put(&self.out.suspend().1.bytes),
+            unsent: beside.put(&unsent.bytes),
             answered: decoder.answered,
             refused: decoder.refused,
-        }
+        };
+        (state, write)
     }
 
-    /// The lane, and its reader. It has its connection, if there is a framing, as soon as its queue has the socket.
+    /// The lane, and its reader. What was not sent is sent, if there is a socket to write through.
     fn unpack(
         state: LaneState,
         beside: &Beside,
         shared: (Arc<Durability>, Arc<LateWrites>),
-        (framing, ids, export): (Framing, Vec<u32>, String),
+        export: &str,
+        write: Option<WriteHalf>,
         clients: Clients<'_>,
     ) -> Result<(Arc<Self>, Decoder, Inbox), StateError> {
         let lane = Self::new(shared.0, shared.1);
-        let LaneState { table, unread, skip, unsent, answered, refused } = state;
-        *lane.table.lock() = Table::unpack(table, Some(framing), beside, clients)?;
+        let LaneState { framing, contexts, table, unread, skip, unsent, answered, refused } = state;
+        let framing = Framing::from(framing);
+        *lane.table.lock() = Table::unpack(table, framing, beside, clients)?;
         let unsent = beside.get(unsent)?;
+        let connected = write.map(|write| lane.out.connect(write)).is_some();
         lane.out.append(|batch| {
             batch.body(&unsent.into());
             lane.table.lock().send_what_may_be(lane.durability.tick(), &lane.late, batch);
         });
-        let mut decoder = Decoder::new(framing, ids, export);
+        if connected {
+            lane.flush();
+        }
+        let mut decoder = Decoder::new(framing, contexts, export.to_owned());
         (decoder.replies, decoder.answered, decoder.refused) = (ReplyReader::resume(framing, skip), answered, refused);
         Ok((lane, decoder, Inbox::resume(BytesMut::from(beside.get(unread)?))))
+    }
+
+    /// Has the lane's task pack it, when the task is told to end; `oldest` as for [`pack`](Self::pack).
+    fn pack_at_end(&self, oldest: u64) {
+        *self.packing.oldest.lock() = Some(oldest);
+    }
+
+    pub(super) fn is_packing(&self) -> bool {
+        self.packing.oldest.lock().is_some()
+    }
+
+    /// The task's part: it ends without an answer to anybody, and the socket stays open.
+    pub(super) fn pack_in_task(&self, mut reading: Reading, away: &Away) {
+        *self.task.lock() = None;
+        let (oldest, mut beside) = (self.packing.oldest.lock().unwrap_or(0), Beside::default());
+        let link = self.link.lock().as_ref().map(LinkState::of);
+        let (lane, write) = self.pack(oldest, &mut reading.decoder, &mut reading.inbox, &mut beside);
+        let diary = self.diary.lock();
+        let task = TaskState {
+            link,
+            flushes: reading.flushes,
+            renews: reading.renewing.is_some() || self.renew.load(Ordering::Acquire),
+            leaving: reading.leaving.map(|leaving| Age::of(leaving.since)),
+            away: away.since.map(Age::of),
+            pause: nanos(away.pause),
+            up: nanos(diary.since.elapsed().unwrap_or_default()),
+            connections: diary.connections,
+            trouble: diary.trouble.clone(),
+        };
+        let stream = write.and_then(|write| Stream::join(reading.read, write).ok());
+        *self.packing.packed.lock() = stream.map(|stream| Packed { lane, task, beside, stream });
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Whether a lane's task is to pack it, and what it has packed.
+#[derive(Debug, Default)]
+pub(super) struct Packing {
+    oldest: Mutex<Option<u64>>,
+    packed: Mutex<Option<Packed>>,
+}
+
+/// A lane that was connected, with its socket.
+#[derive(Debug)]
+struct Packed {
+    lane: LaneState,
+    task: TaskState,
+    beside: Beside,
+    stream: Stream,
+}
+
+impl Packed {
+    /// The lane, and its task, which goes on where the other one stopped.
+    fn unpack(
+        self,
+        life: Life,
+        shared: (Arc<Durability>, Arc<LateWrites>),
+        clients: Clients<'_>,
+    ) -> io::Result<(Arc<Lane>, impl Future<Output = ()> + Send + use<>)> {
+        let Self { lane, task, beside, stream } = self;
+        let framing = Framing::from(lane.framing);
+        let (read, write) = stream.rehome()?.split();
+        let unpacked = Lane::unpack(lane, &beside, shared, &life.name, Some(write), clients);
+        let (lane, decoder, inbox) = unpacked.map_err(io::Error::other)?;
+        *lane.link.lock() = task.link.map(LinkState::link).transpose().map_err(io::Error::other)?;
+        lane.renew.store(task.renews, Ordering::Release);
+        let since = SystemTime::now() - Duration::from_nanos(task.up);
+        *lane.diary.lock() = Diary { up: true, since, connections: task.connections, trouble: task.trouble };
+        let reading = Reading {
+            read,
+            inbox,
+            decoder,
+            framing,
+            pool: Arc::clone(&life.pool),
+            renewing: None,
+            flushes: task.flushes,
+            hold: life.policy.hold,
+            leaving: task.leaving.map(|since| Leaving::new(since.ago(), life.policy.hold)),
+        };
+        let away = Away { since: task.away.map(Age::ago), pause: Duration::from_nanos(task.pause) };
+        Ok((Arc::clone(&lane), go_on(lane, Ok(reading), life, away)))
     }
 }

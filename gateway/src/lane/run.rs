@@ -21,7 +21,7 @@ use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::reply::BadReply;
 use crate::proto::request::RequestHeader;
-use crate::proto::{Buffers, Cmd, CmdFlags, Cookie, Errno, ExportFlags, Inbox, Payload};
+use crate::proto::{Buffers, Cmd, CmdFlags, Cookie, Errno, ExportFlags, Framing, Inbox, Payload};
 use crate::request::{Failure, Finished, Job, Request};
 
 /// A connection in transmission.
@@ -109,6 +109,9 @@ enum Lost {
     Ended,
     #[error("replaced")]
     Replaced,
+    #[cfg(test)]
+    #[error("suspended")]
+    Suspended,
 }
 
 impl Lost {
@@ -119,6 +122,8 @@ impl Lost {
                 EndedBy::Backend
             }
             Lost::Io(_) | Lost::Protocol(_) | Lost::Stuck | Lost::Ended | Lost::Replaced => EndedBy::Gateway,
+            #[cfg(test)]
+            Lost::Suspended => EndedBy::Gateway,
         }
     }
 }
@@ -135,10 +140,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long the backend has been away. A connection that answers nothing does not end it: a backend that takes connections
 /// and no requests is as good as away.
 #[derive(Debug, Default)]
-struct Away {
-    since: Option<Instant>,
+pub(super) struct Away {
+    pub(super) since: Option<Instant>,
     /// Before the next attempt.
-    pause: Duration,
+    pub(super) pause: Duration,
 }
 
 impl Away {
@@ -148,31 +153,43 @@ impl Away {
 }
 
 /// Runs a lane from its first connection to its end. Cancel-safe: no; dropped, its jobs in flight fail with EIO.
-pub(crate) async fn run(lane: Arc<Lane>, first: Connected, mut life: Life) {
-    let mut connected = Some(first);
-    let mut finished = Finished::default();
+pub(crate) async fn run(lane: Arc<Lane>, first: Connected, life: Life) {
     let mut away = Away::default();
-    while let Some(connection) = connected.take() {
-        life.owner.up(&connection.negotiated);
-        lane.note_up();
-        let lost = converse(&lane, connection, &mut life, &mut away, &mut finished).await;
+    let reading = begin(&lane, first, &life, &mut away);
+    go_on(lane, reading, life, away).await;
+}
+
+/// Runs a lane from a connection on which it is conversing. Cancel-safe: as [`run`].
+pub(super) async fn go_on(lane: Arc<Lane>, reading: io::Result<Reading>, mut life: Life, mut away: Away) {
+    let mut reading = Some(reading);
+    let mut finished = Finished::default();
+    while let Some(present) = reading.take() {
+        let lost = match present {
+            Ok(present) => converse(&lane, present, &life, &mut away, &mut finished).await,
+            Err(error) => error.into(),
+        };
+        #[cfg(test)]
+        if let Lost::Suspended = lost {
+            return;
+        }
         if let Lost::Ended = lost {
             break;
         }
-        if let Lost::Replaced = lost {
+        let connected = if let Lost::Replaced = lost {
             lane.note_away(None);
             lane.out.disconnect();
             lane.table.lock().away();
-            connected = come_back(&lane, &mut life, &mut away, PLANNED, &mut finished).await;
-            continue;
-        }
-        let why = lost.to_string();
-        tracing::warn!(export = life.name, backend = %life.dialer.address, %why, hold = ?life.policy.hold, "backend connection lost");
-        life.owner.lost();
-        lane.note_away(Some(&why));
-        lane.lose(lost.by(), life.policy, &mut finished);
-        finished.flush();
-        connected = come_back(&lane, &mut life, &mut away, &why, &mut finished).await;
+            come_back(&lane, &mut life, &mut away, PLANNED, &mut finished).await
+        } else {
+            let why = lost.to_string();
+            tracing::warn!(export = life.name, backend = %life.dialer.address, %why, hold = ?life.policy.hold, "backend connection lost");
+            life.owner.lost();
+            lane.note_away(Some(&why));
+            lane.lose(lost.by(), life.policy, &mut finished);
+            finished.flush();
+            come_back(&lane, &mut life, &mut away, &why, &mut finished).await
+        };
+        reading = connected.map(|connected| begin(&lane, connected, &life, &mut away));
     }
     give_up(&lane, "the export is closing".into(), &mut finished);
     lane.out.disconnect();
@@ -324,19 +341,13 @@ pub(super) fn give_up(lane: &Lane, why: Cow<'static, str>, finished: &mut Finish
     finished.flush();
 }
 
-async fn converse(
-    lane: &Lane,
-    connected: Connected,
-    life: &mut Life,
-    away: &mut Away,
-    finished: &mut Finished,
-) -> Lost {
+/// Sends what waits on a new connection, and reads it from now on.
+fn begin(lane: &Lane, connected: Connected, life: &Life, away: &mut Away) -> io::Result<Reading> {
+    life.owner.up(&connected.negotiated);
+    lane.note_up();
     let Connected { negotiated, stream, inbox, link } = connected;
     *lane.link.lock() = Some(link);
-    let (read, write) = match stream.rehome() {
-        Ok(stream) => stream.split(),
-        Err(error) => return error.into(),
-    };
+    let (read, write) = stream.rehome()?.split();
     let framing = negotiated.framing;
     let ids = life
         .contexts
@@ -356,16 +367,20 @@ async fn converse(
     lane.flush();
     lane.renew.store(false, Ordering::Release);
     lane.ups.send_modify(|ups| *ups = ups.wrapping_add(1));
-    let mut reading = Reading {
+    Ok(Reading {
         read,
         inbox,
         decoder: Decoder::new(framing, ids, life.name.clone()),
+        framing,
         pool: Arc::clone(&life.pool),
         renewing: None,
         flushes: negotiated.flags.has(ExportFlags::SEND_FLUSH),
         hold: life.policy.hold,
         leaving: None,
-    };
+    })
+}
+
+async fn converse(lane: &Lane, mut reading: Reading, life: &Life, away: &mut Away, finished: &mut Finished) -> Lost {
     let begun = Instant::now();
     let mut end = life.end.clone();
     let mut ending = false;
@@ -374,6 +389,11 @@ async fn converse(
             // Replies last: they may come for ever. The end is heard once, and the timer fires after its time only.
             biased;
             () = ended(&mut end), if !ending => {
+                #[cfg(test)]
+                if lane.is_packing() {
+                    lane.pack_in_task(reading, away);
+                    return Lost::Suspended;
+                }
                 ending = true;
                 lane.wake();
             }
@@ -393,35 +413,44 @@ async fn converse(
     if let Lost::Ended | Lost::Replaced | Lost::ShutDown | Lost::Stuck = lost {
         // Says goodbye; the backend then closes without complaint.
         let disc = RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie: Cookie(0), offset: 0, length: 0 };
-        lane.out.append(|batch| batch.head(|out| disc.put(framing, out)));
+        lane.out.append(|batch| batch.head(|out| disc.put(reading.framing, out)));
         lane.flush();
     }
     lost
 }
 
-struct Reading {
-    read: ReadHalf,
-    inbox: Inbox,
-    decoder: Decoder,
-    pool: Arc<Pool>,
+/// The reading side of a connection in transmission.
+pub(super) struct Reading {
+    pub(super) read: ReadHalf,
+    pub(super) inbox: Inbox,
+    pub(super) decoder: Decoder,
+    pub(super) framing: Framing,
+    pub(super) pool: Arc<Pool>,
     /// How far a replacement of this connection has come.
-    renewing: Option<Renewing>,
+    pub(super) renewing: Option<Renewing>,
     /// Whether the backend takes a FLUSH.
-    flushes: bool,
-    hold: Duration,
-    leaving: Option<Leaving>,
+    pub(super) flushes: bool,
+    pub(super) hold: Duration,
+    pub(super) leaving: Option<Leaving>,
 }
 
 /// A backend has said that it is shutting down.
-struct Leaving {
-    since: Instant,
+pub(super) struct Leaving {
+    pub(super) since: Instant,
     /// Until when it may answer what was sent before.
     limit: Pin<Box<Sleep>>,
 }
 
+impl Leaving {
+    /// It may answer for `hold` from then on, and for a second at the least.
+    pub(super) fn new(since: Instant, hold: Duration) -> Self {
+        Self { since, limit: Box::pin(tokio::time::sleep_until(since + hold.max(LAST_ANSWERS))) }
+    }
+}
+
 /// A planned replacement: first everything sent is answered, then a FLUSH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Renewing {
+pub(super) enum Renewing {
     Draining,
     Flushing,
 }
@@ -460,8 +489,7 @@ impl Reading {
                 if self.hold.is_zero() {
                     lane.table.lock().give_up("the backend is shutting down".into());
                 }
-                let limit = Box::pin(tokio::time::sleep(self.hold.max(LAST_ANSWERS)));
-                self.leaving = Some(Leaving { since: Instant::now(), limit });
+                self.leaving = Some(Leaving::new(Instant::now(), self.hold));
             }
             if let Some(leaving) = &mut self.leaving {
                 if !lane.table.lock().is_waiting() {

@@ -72,7 +72,7 @@ pub(super) struct Table {
     slots: Slab<Slot>,
     tag: u32,
     phase: Phase,
-    framing: Option<Framing>,
+    pub(super) framing: Option<Framing>,
     answered: VecDeque<Answered>,
     /// Answers up to this moment may have been forgotten.
     forgotten: Option<u64>,

@@ -28,7 +28,7 @@ impl Owner for Nobody {
 }
 
 /// A lane in its task, the backend's end of its connection, and what ends the lane.
-fn connected(pool: &Arc<Pool>) -> (Arc<Lane>, UnixStream, watch::Sender<bool>) {
+pub(super) fn connected(pool: &Arc<Pool>) -> (Arc<Lane>, UnixStream, watch::Sender<bool>) {
     let (stream, backend) = UnixStream::pair().unwrap();
     let negotiated = Negotiated {
         size: 1 << 20,
@@ -42,7 +42,14 @@ fn connected(pool: &Arc<Pool>) -> (Arc<Lane>, UnixStream, watch::Sender<bool>) {
         resize: None,
     };
     let (end, ending) = watch::channel(false);
-    let life = Life {
+    let lane = Lane::new(Arc::default(), Arc::default());
+    let first = Connected { negotiated, stream: Stream::Unix(stream), inbox: Inbox::default(), link: Link::new(None) };
+    tokio::spawn(run(Arc::clone(&lane), first, life(pool, ending)));
+    (lane, backend, end)
+}
+
+pub(super) fn life(pool: &Arc<Pool>, end: watch::Receiver<bool>) -> Life {
+    Life {
         dialer: Dialer {
             address: Address::Unix("/nonexistent/socket".into()),
             export: String::new(),
@@ -53,15 +60,11 @@ fn connected(pool: &Arc<Pool>) -> (Arc<Lane>, UnixStream, watch::Sender<bool>) {
         policy: OnLoss { hold: Duration::ZERO, durable: false },
         contexts: Vec::new(),
         owner: Arc::new(Nobody),
-        end: ending,
+        end,
         pool: Arc::clone(pool),
         hurry: Arc::default(),
         name: "test".to_owned(),
-    };
-    let lane = Lane::new(Arc::default(), Arc::default());
-    let first = Connected { negotiated, stream: Stream::Unix(stream), inbox: Inbox::default(), link: Link::new(None) };
-    tokio::spawn(run(Arc::clone(&lane), first, life));
-    (lane, backend, end)
+    }
 }
 
 #[tokio::test]

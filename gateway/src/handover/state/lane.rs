@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Span, TicketState};
+use super::{Age, LinkState, Span, TicketState};
+use crate::proto::Framing;
 
 /// What the lanes of one export share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,9 +14,61 @@ pub(crate) struct DurabilityState {
     pub losses: u64,
 }
 
+/// How requests and replies are framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FramingState {
+    Simple,
+    Structured,
+    Extended,
+}
+
+impl From<Framing> for FramingState {
+    fn from(framing: Framing) -> Self {
+        match framing {
+            Framing::Simple => Self::Simple,
+            Framing::Structured => Self::Structured,
+            Framing::Extended => Self::Extended,
+        }
+    }
+}
+
+impl From<FramingState> for Framing {
+    fn from(framing: FramingState) -> Self {
+        match framing {
+            FramingState::Simple => Self::Simple,
+            FramingState::Structured => Self::Structured,
+            FramingState::Extended => Self::Extended,
+        }
+    }
+}
+
+/// What a lane's task knows of its connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TaskState {
+    pub link: Option<LinkState>,
+    /// Whether the server takes a FLUSH.
+    pub flushes: bool,
+    /// Whether the connection is to be replaced.
+    pub renews: bool,
+    /// Since when the server is shutting down.
+    pub leaving: Option<Age>,
+    /// Since when requests have waited for an answer of this server.
+    pub away: Option<Age>,
+    /// Before the next attempt to connect, in nanoseconds.
+    pub pause: u64,
+    /// For how long it has been connected, in nanoseconds; how often; and what went wrong last.
+    pub up: u64,
+    pub connections: u64,
+    pub trouble: Option<String>,
+}
+
 /// A lane, without its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LaneState {
+    pub framing: FramingState,
+    /// The numbers of the export's contexts on this connection.
+    pub contexts: Vec<u32>,
     pub table: TableState,
     /// Received and not acted on, from the start of a message on.
     pub unread: Span,

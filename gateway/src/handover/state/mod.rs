@@ -12,7 +12,7 @@ mod ticket;
 pub(crate) use age::Age;
 pub(crate) use beside::{Beside, Span};
 pub(crate) use lane::{
-    AnsweredState, DurabilityState, FailureState, LaneState, ReplyState, RequestState, SlotState, TableState,
+    AnsweredState, DurabilityState, FailureState, LaneState, ReplyState, RequestState, SlotState, TableState, TaskState,
 };
 pub(crate) use late::{LateState, LateWriteState, LinkState};
 pub(crate) use ticket::TicketState;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::*;
@@ -11,7 +12,8 @@ use nbd_gateway_proto::fuzz::receive;
 
 use crate::handover::state::carried;
 use crate::lane::fuzz::{CONTEXTS, Told, put_event, tell};
-use crate::net::Released;
+use crate::lane::tests::{connected, life};
+use crate::net::{Pool, Released};
 use crate::proto::reply::{Body, Event};
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Cookie, Errno};
@@ -34,6 +36,18 @@ impl Client for Recorder {
         false
     }
     fn settle_losses(&self, _: u64) {}
+}
+
+fn of_client(client: &Arc<Recorder>, cookie: u64, request: Request) -> Job {
+    let reply = PendingReply {
+        cookie: Cookie(cookie),
+        holds: Released { requests: 1, bytes: request.payload_bytes(), ..Released::default() },
+        extents: EXTENTS,
+        counts: Counts::Nothing,
+        only: None,
+        since: Instant::now(),
+    };
+    Job::for_client(request, Ticket::new(Arc::<Recorder>::clone(client), reply))
 }
 
 /// Numbers that the property's bytes choose.
@@ -186,17 +200,7 @@ fn play(framing: Framing, choices: &[u8], is_cut: impl Fn(usize) -> bool) -> Pla
     let mut jobs: Vec<Job> = (0..)
         .zip(&asked)
         .map(|(number, Asked { by, request, .. })| match by {
-            By::Client => {
-                let reply = PendingReply {
-                    cookie: Cookie(number),
-                    holds: Released { requests: 1, bytes: request.payload_bytes(), ..Released::default() },
-                    extents: EXTENTS,
-                    counts: Counts::Nothing,
-                    only: None,
-                    since: Instant::now(),
-                };
-                Job::for_client(request.clone(), Ticket::new(Arc::<Recorder>::clone(&client), reply))
-            }
+            By::Client => of_client(&client, number, request.clone()),
             By::Task | By::Listener => {
                 let (job, task) = match by {
                     By::Listener => {
@@ -210,7 +214,7 @@ fn play(framing: Framing, choices: &[u8], is_cut: impl Fn(usize) -> bool) -> Pla
         })
         .collect();
     let mut later = jobs.split_off(jobs.len() / 2);
-    let mut lane = Lane::new(Arc::default(), LateWrites::new(std::time::Duration::from_secs(60), false));
+    let mut lane = Lane::new(Arc::default(), LateWrites::new(Duration::from_secs(60), false));
     lane.out.append(|batch| lane.table.lock().up(framing, 1, &lane.late, batch));
     lane.submit(&mut jobs, &mut finished);
     let mut server = Server { framing, requests: Inbox::default(), asked, stream: Vec::new(), order };
@@ -226,7 +230,7 @@ fn play(framing: Framing, choices: &[u8], is_cut: impl Fn(usize) -> bool) -> Pla
         // Not for ever: what is asked again needs the time of a whole reply at some time.
         if at < 4 * half && is_cut(at) {
             let mut beside = Beside::default();
-            let state = lane.pack(lane.oldest_sent().unwrap_or(0), &mut decoder, &mut inbox, &mut beside);
+            let (state, _) = lane.pack(lane.oldest_sent().unwrap_or(0), &mut decoder, &mut inbox, &mut beside);
             let shared = (Durability::unpack(carried(&lane.durability.pack())), {
                 LateWrites::unpack(carried(&lane.late.pack()), lane.late.guard(), false).unwrap()
             });
@@ -234,8 +238,7 @@ fn play(framing: Framing, choices: &[u8], is_cut: impl Fn(usize) -> bool) -> Pla
                 let client: Arc<dyn Client> = Arc::<Recorder>::clone(&client);
                 (id == 7).then_some(client)
             };
-            let connection = (framing, CONTEXTS.to_vec(), String::new());
-            (lane, decoder, inbox) = Lane::unpack(carried(&state), &beside, shared, connection, &found).unwrap();
+            (lane, decoder, inbox) = Lane::unpack(carried(&state), &beside, shared, "", None, &found).unwrap();
         }
         server.read(&lane);
         if let Some(byte) = server.stream.get(at..at + 1) {
@@ -266,4 +269,45 @@ proptest! {
         prop_assert_eq!(cut.written, whole.written);
         prop_assert!(cut.flushed <= whole.flushed, "a FLUSH covers more than was answered before it");
     }
+}
+
+#[tokio::test]
+async fn a_task_goes_on_where_the_one_before_stopped_in_the_middle_of_a_reply_on_the_same_socket() {
+    let (pool, client) = (Arc::new(Pool::new(1)), Arc::new(Recorder::default()));
+    let (lane, mut backend, end) = connected(&pool);
+    let request =
+        |command, length| Request { command, flags: CmdFlags::NONE, offset: 0, length, payload: Payload::empty() };
+    lane.submit(&mut vec![of_client(&client, 5, request(Cmd::READ, 512))], &mut Finished::default());
+    let mut header = [0; 28];
+    backend.read_exact(&mut header).await.unwrap();
+    let reply = |header: &[u8], data: &[u8]| [&[0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0], &header[8..16], data].concat();
+    let read = reply(&header, &[7; 512]);
+    backend.write_all(&read[..100]).await.unwrap();
+    tokio::task::yield_now().await;
+    lane.pack_at_end(lane.oldest_sent().unwrap_or(0));
+    end.send_replace(true);
+    let packed = loop {
+        tokio::task::yield_now().await;
+        let packed = lane.packing.packed.lock().take();
+        if let Some(packed) = packed {
+            break packed;
+        }
+    };
+    let packed = Packed { lane: carried(&packed.lane), task: carried(&packed.task), ..packed };
+    let (end, ending) = tokio::sync::watch::channel(false);
+    let found = |_| -> Option<Arc<dyn Client>> { Some(Arc::<Recorder>::clone(&client)) };
+    let (lane, task) = packed.unpack(life(&pool, ending), (Arc::default(), Arc::default()), &found).unwrap();
+    assert_eq!((lane.in_flight(), lane.look().up, lane.look().reconnects), (1, true, 0));
+    let task = tokio::spawn(task);
+    lane.submit(&mut vec![of_client(&client, 6, request(Cmd::TRIM, 512))], &mut Finished::default());
+    backend.read_exact(&mut header).await.unwrap();
+    assert_eq!(header[6..8], [0, 4], "a TRIM, and not the READ again");
+    backend.write_all(&[&read[100..], &reply(&header, &[])].concat()).await.unwrap();
+    end.send_replace(true);
+    task.await.unwrap();
+    let told = core::mem::take(&mut *client.0.lock());
+    assert_eq!(told, BTreeMap::from([(5, Told::Whole(vec![7; 512].into())), (6, Told::Done)]));
+    let mut rest = Vec::new();
+    backend.read_to_end(&mut rest).await.unwrap();
+    assert_eq!((rest.len(), &rest[6..8]), (28, &[0, 2][..]), "a DISC, and nothing more");
 }

@@ -81,11 +81,11 @@ impl Table {
         }
     }
 
-    /// A table as it was, with a connection if there is a framing: what is not sent is sent by
+    /// A table as it was, with its connection: what is not sent is sent by
     /// [`send_what_may_be`](Table::send_what_may_be).
     pub(in crate::lane) fn unpack(
         state: TableState,
-        framing: Option<Framing>,
+        framing: Framing,
         beside: &Beside,
         clients: Clients<'_>,
     ) -> Result<Self, StateError> {
@@ -115,8 +115,8 @@ impl Table {
         Ok(Self {
             slots: slots.into_iter().collect(),
             tag: state.tag,
-            phase: if framing.is_some() { Phase::Up } else { Phase::Away },
-            framing,
+            phase: Phase::Up,
+            framing: Some(framing),
             answered: answered.map(|AnsweredState { at, offset, end }| Answered { at, offset, end }).collect(),
             forgotten: state.forgotten,
         })
