@@ -11,12 +11,12 @@ const LONGEST: usize = 64;
 /// Why a text is not a tenant's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a tenant name: use 1 to 64 of a-z, 0-9, `.`, `_` and `-`")]
-pub(crate) struct TenantFault(String);
+pub(crate) struct TenantError(String);
 
 /// The tenant of that name, if it has 1 to 64 of `[a-z0-9._-]` and is neither `.` nor `..`.
-pub(crate) fn tenant(name: &str) -> Result<TenantId, TenantFault> {
+pub(crate) fn tenant(name: &str) -> Result<TenantId, TenantError> {
     let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
-    let fault = || TenantFault(name.to_owned());
+    let fault = || TenantError(name.to_owned());
     if name.len() > LONGEST || name == "." || name == ".." || !name.bytes().all(legal) {
         return Err(fault());
     }
@@ -33,7 +33,7 @@ mod tests {
             assert_eq!(tenant(good).unwrap().as_str(), good);
         }
         for bad in ["", "Blue", "a b", "a/b", "ä", ".", "..", "a\0", &"x".repeat(65)] {
-            assert_eq!(tenant(bad), Err(TenantFault(bad.to_owned())));
+            assert_eq!(tenant(bad), Err(TenantError(bad.to_owned())));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::units::{Size, UnitFault};
+use crate::units::{Size, UnitError};
 
 /// The largest size that an export can have: offsets are signed in every implementation.
 const LARGEST: u64 = u64::MAX >> 1;
@@ -22,7 +22,7 @@ pub enum NewSize {
 pub enum NewSizeFault {
     /// What it says is not a size.
     #[error(transparent)]
-    Unit(#[from] UnitFault),
+    Unit(#[from] UnitError),
     /// A size with a minus.
     #[error("`{0}` is no size: give the size that the export is to have after it shrank, like 10GiB")]
     Less(String),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
-use crate::uri::{UriFault, can_be_zoned, check_socket};
+use crate::uri::{UriError, can_be_zoned, check_socket};
 
 /// Where clients connect.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,7 +45,7 @@ pub(super) enum AddressError {
     #[error("`{0}` is not a name of a systemd socket: use 1 to 255 ASCII characters without `:`")]
     Name(String),
     #[error(transparent)]
-    Path(#[from] UriFault),
+    Path(#[from] UriError),
 }
 
 impl ListenAddress {

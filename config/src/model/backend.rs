@@ -10,7 +10,7 @@ use nbd_gateway_policy::types::{ExportName, NameError};
 
 use crate::units::Size;
 use crate::uri::{
-    Endpoint, Host, NbdUri, Parts, Place, UriFault, UriTls, check_socket, decode, decode_path, has_tilde,
+    Endpoint, Host, NbdUri, Parts, Place, UriError, UriTls, check_socket, decode, decode_path, has_tilde,
 };
 
 use super::template::Blanks;
@@ -72,11 +72,11 @@ pub(super) enum Target {
 
 /// What is wrong with a backend, or why a name cannot be put into one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BackendFault {
+pub(super) enum BackendError {
     #[error("`{0}` is not a backend: {FORMS}")]
     Form(String),
     #[error(transparent)]
-    Uri(#[from] UriFault),
+    Uri(#[from] UriError),
     #[error("the backend's export has no such name: {0}")]
     Name(#[from] NameError),
     #[error("the file has no path: write file:PATH")]
@@ -111,33 +111,33 @@ pub(super) enum BackendFault {
 
 impl Target {
     /// Reads the value of `backend`. `size` is that of the same export, checked.
-    pub(super) fn read(text: &str, template: bool, size: Option<Size>, state: &Path) -> Result<Self, BackendFault> {
+    pub(super) fn read(text: &str, template: bool, size: Option<Size>, state: &Path) -> Result<Self, BackendError> {
         let blank = text.contains("{}");
         let target = if let Some(rest) = text.strip_prefix("memory:") {
             match size {
-                _ if !rest.is_empty() => return Err(BackendFault::MemoryWithMore),
-                _ if template => return Err(BackendFault::MemoryTemplate),
-                None => return Err(BackendFault::MemoryWithoutSize),
+                _ if !rest.is_empty() => return Err(BackendError::MemoryWithMore),
+                _ if template => return Err(BackendError::MemoryTemplate),
+                None => return Err(BackendError::MemoryWithoutSize),
                 Some(size) => Self::Fixed(Backend::Memory { size }),
             }
         } else if blank && !template {
-            return Err(BackendFault::BlankWithoutStar);
+            return Err(BackendError::BlankWithoutStar);
         } else if let Some(path) = text.strip_prefix("file:") {
             file(path, template, size, state)?
         } else if text.contains("://") {
             if template { uri(text)? } else { Self::Fixed(Backend::Nbd(text.parse()?)) }
         } else {
-            return Err(BackendFault::Form(text.to_owned()));
+            return Err(BackendError::Form(text.to_owned()));
         };
         if template && !blank {
-            return Err(BackendFault::StarWithoutBlank);
+            return Err(BackendError::StarWithoutBlank);
         }
         // What is wrong with any name is wrong with this one, so it is told now and not to a client.
         target.fill("x").map(|_| target)
     }
 
     /// The backend for the name in which `*` matched `matched`.
-    pub(super) fn fill(&self, matched: &str) -> Result<Backend, BackendFault> {
+    pub(super) fn fill(&self, matched: &str) -> Result<Backend, BackendError> {
         Ok(match self {
             Self::Fixed(backend) => backend.clone(),
             Self::Tcp { host, port, export, tls } => {
@@ -184,15 +184,15 @@ impl Target {
     }
 }
 
-fn file(path: &str, template: bool, size: Option<Size>, state: &Path) -> Result<Target, BackendFault> {
+fn file(path: &str, template: bool, size: Option<Size>, state: &Path) -> Result<Target, BackendError> {
     if path.is_empty() {
-        return Err(BackendFault::NoPath);
+        return Err(BackendError::NoPath);
     } else if path.contains('\0') {
-        return Err(BackendFault::Nul);
+        return Err(BackendError::Nul);
     } else if path.starts_with("//") {
-        return Err(BackendFault::Slashes(path.to_owned()));
+        return Err(BackendError::Slashes(path.to_owned()));
     } else if has_tilde(Path::new(path)) {
-        return Err(BackendFault::Tilde(path.to_owned()));
+        return Err(BackendError::Tilde(path.to_owned()));
     }
     // Without `.` and double slashes, so that the same file looks the same.
     let path: PathBuf = state.join(path).components().collect();
@@ -202,10 +202,10 @@ fn file(path: &str, template: bool, size: Option<Size>, state: &Path) -> Result<
     Ok(Target::File { path: Blanks::plain(&path.to_string_lossy()), size })
 }
 
-fn uri(text: &str) -> Result<Target, BackendFault> {
+fn uri(text: &str) -> Result<Target, BackendError> {
     let rest = text.split_once("://").map_or("", |(_, rest)| rest);
     if rest.split(['/', '?']).next().is_some_and(|authority| authority.contains("{}")) {
-        return Err(BackendFault::BlankHost);
+        return Err(BackendError::BlankHost);
     }
     let parts = Parts::split(text)?;
     let export = Blanks::read(parts.export, decode)?;
@@ -216,12 +216,12 @@ fn uri(text: &str) -> Result<Target, BackendFault> {
 }
 
 /// Puts a name into a path as one component or a part of one, and nothing more.
-pub(super) fn fill_path(path: &Blanks, matched: &str) -> Result<PathBuf, BackendFault> {
+pub(super) fn fill_path(path: &Blanks, matched: &str) -> Result<PathBuf, BackendError> {
     let filled = PathBuf::from(path.fill(matched));
     if path.any() {
         let longest = filled.components().map(|part| part.as_os_str().len()).max().unwrap_or_default();
         if longest > NAME_MAX {
-            return Err(BackendFault::LongFileName(longest));
+            return Err(BackendError::LongFileName(longest));
         }
         // `.{}` and a name like `.x` can still make something else of a component: the shape has to stay as written.
         let shape = |path: &Path| -> Vec<bool> {
@@ -229,16 +229,16 @@ pub(super) fn fill_path(path: &Blanks, matched: &str) -> Result<PathBuf, Backend
         };
         fit_for_a_path(matched)?;
         if shape(&filled) != shape(Path::new(&path.fill("x"))) {
-            return Err(BackendFault::Unsafe);
+            return Err(BackendError::Unsafe);
         }
     }
     Ok(filled)
 }
 
 /// Refuses what could mean another place than a name in a directory.
-pub(super) fn fit_for_a_path(matched: &str) -> Result<(), BackendFault> {
+pub(super) fn fit_for_a_path(matched: &str) -> Result<(), BackendError> {
     let escapes = matched.is_empty() || matched == "." || matched.contains(['/', '\0']) || matched.contains("..");
-    if escapes { Err(BackendFault::Unsafe) } else { Ok(()) }
+    if escapes { Err(BackendError::Unsafe) } else { Ok(()) }
 }
 
 /// The longest name of a file, in bytes: Linux's NAME_MAX.
@@ -250,7 +250,7 @@ const PLAIN: &str = "-_.~+=@,";
 /// The part of a file's name that stands for what `*` matched. Different names always make different files, also where a
 /// file system takes several spellings of a letter as one: what is not plain is percent-encoded, and so is a dot at the
 /// start, so that no name hides a file.
-pub(super) fn file_name(matched: &str) -> Result<String, BackendFault> {
+pub(super) fn file_name(matched: &str) -> Result<String, BackendError> {
     fit_for_a_path(matched)?;
     let mut name = String::with_capacity(matched.len());
     for (at, character) in matched.char_indices() {
@@ -309,8 +309,8 @@ mod tests {
         let socket = template("nbd+unix:///{}?socket=/run/.{}/nbd.sock");
         let file = template("file:/srv/{}");
         for hostile in ["", ".", "..", "a/b", "/", "a\0", "a..b", "../x"] {
-            assert_eq!(file.fill(hostile), Err(BackendFault::Unsafe), "{hostile:?}");
-            assert_eq!(socket.fill(hostile), Err(BackendFault::Unsafe), "{hostile:?}");
+            assert_eq!(file.fill(hostile), Err(BackendError::Unsafe), "{hostile:?}");
+            assert_eq!(socket.fill(hostile), Err(BackendError::Unsafe), "{hostile:?}");
         }
         let served = |path: &str| Ok(Backend::File { path: path.into(), size: None, beneath: Some("/srv".into()) });
         assert_eq!(file.fill("vm-1_a.b~+=@,"), served("/srv/vm-1_a.b~+=@,"));
@@ -320,9 +320,9 @@ mod tests {
         }
         // Two names that some file systems take as one.
         assert_eq!((file.fill("\u{e9}"), file.fill("e\u{301}")), (served("/srv/%C3%A9"), served("/srv/e%CC%81")));
-        assert_eq!(file.fill(&"\u{e9}".repeat(43)), Err(BackendFault::LongFileName(258)));
+        assert_eq!(file.fill(&"\u{e9}".repeat(43)), Err(BackendError::LongFileName(258)));
         assert_eq!(socket.fill("a").unwrap().to_string(), "nbd+unix:///a?socket=/run/.a/nbd.sock");
-        assert_eq!(socket.fill(&"x".repeat(200)), Err(UriFault::LongSocket(215).into()));
+        assert_eq!(socket.fill(&"x".repeat(200)), Err(UriError::LongSocket(215).into()));
         assert_eq!(
             template("nbd://h/a{}").fill(&"x".repeat(4096)),
             Err(NameError::TooLong { bytes: 4097, most: 4096 }.into())

@@ -12,10 +12,10 @@ use crate::raw::notify::RawNotify;
 use crate::raw::resize::RawDriver;
 use crate::raw::{RawAdmin, RawConfig, RawExport, RawFormat, RawHold, RawLevel, RawListener, RawLog, RawLoss};
 use crate::units::{Interval, Size};
-use crate::uri::{UriFault, has_tilde};
+use crate::uri::{UriError, has_tilde};
 
 use super::address::{AdminAddress, ListenAddress};
-use super::backend::{BackendFault, Target};
+use super::backend::{BackendError, Target};
 use super::clients::Listeners;
 use super::export::{DIAL_TIMEOUT, Entry, Exports, Fence, IDLE_TIMEOUT, LATE_WRITE_GUARD, Name, OnBackendLoss};
 use super::limits::{LimitOverrides, Limits};
@@ -62,7 +62,7 @@ fn state(raw: Option<String>, report: &mut Report) -> PathBuf {
     if state.is_empty() || state.contains('\0') || state.contains("{}") {
         report.note("state", "this has to be a directory: not empty, and without NUL or `{}`");
     } else if has_tilde(Path::new(&state)) {
-        report.note("state", UriFault::Tilde(state.clone()));
+        report.note("state", UriError::Tilde(state.clone()));
     }
     state.into()
 }
@@ -72,7 +72,7 @@ fn token_file(raw: Option<&RawAdmin>, report: &mut Report) -> Option<PathBuf> {
     if path.is_empty() || path.contains('\0') {
         report.note("admin.token-file", "this has to be the path of a file");
     } else if has_tilde(Path::new(path)) {
-        report.note("admin.token-file", UriFault::Tilde(path.clone()));
+        report.note("admin.token-file", UriError::Tilde(path.clone()));
     }
     Some(path.into())
 }
@@ -215,8 +215,8 @@ fn export(
     let (name, backend) = (name?, backend?);
     let mut target = match Target::read(&backend, matches!(name, Name::Template(_)), size, state) {
         Ok(target) => target,
-        Err(BackendFault::MemoryWithoutSize) => {
-            section.missing("size", BackendFault::MemoryWithoutSize);
+        Err(BackendError::MemoryWithoutSize) => {
+            section.missing("size", BackendError::MemoryWithoutSize);
             return None;
         }
         Err(fault) if matches!(name, Name::Template(_)) => {
@@ -229,7 +229,7 @@ fn export(
         }
     };
     if matches!(name, Name::Template(_)) && resize.driver.lacks_blank() {
-        section.inner("resize").note("driver", BackendFault::DriverWithoutBlank);
+        section.inner("resize").note("driver", BackendError::DriverWithoutBlank);
     }
     let secure = tls::backend(raw.tls_certificates, raw.tls_hostname, &mut target, section);
     Some(Entry {

@@ -10,7 +10,7 @@ use nbd_gateway_policy::types::Size;
 use crate::raw::resize::{RawDriver, RawResize};
 use crate::uri::encode;
 
-use super::backend::{BackendFault, fill_path, fit_for_a_path};
+use super::backend::{BackendError, fill_path, fit_for_a_path};
 use super::section::Section;
 use super::template::Blanks;
 
@@ -81,7 +81,7 @@ pub struct Qmp {
 
 impl Driver {
     /// The driver for the name in which `*` matched `matched`.
-    pub(super) fn fill(&self, matched: &str) -> Result<Self, BackendFault> {
+    pub(super) fn fill(&self, matched: &str) -> Result<Self, BackendError> {
         let name = Matched(matched);
         Ok(match self {
             Self::File { path } => Self::File { path: name.path(path)? },
@@ -115,7 +115,7 @@ impl Driver {
 pub(super) struct Matched<'a>(pub(super) &'a str);
 
 impl Matched<'_> {
-    pub(super) fn text(&self, text: &str) -> Result<String, BackendFault> {
+    pub(super) fn text(&self, text: &str) -> Result<String, BackendError> {
         if !text.contains("{}") {
             return Ok(text.to_owned());
         }
@@ -125,20 +125,20 @@ impl Matched<'_> {
     }
 
     /// In a URL, where it is one part of a path or one value, whatever it holds.
-    pub(super) fn escaped(&self, url: &str) -> Result<String, BackendFault> {
+    pub(super) fn escaped(&self, url: &str) -> Result<String, BackendError> {
         if url.contains("{}") {
             fit_for_a_path(self.0)?;
         }
         Ok(url.replace("{}", &encode(self.0.as_bytes())))
     }
 
-    pub(super) fn path(&self, path: &Path) -> Result<PathBuf, BackendFault> {
+    pub(super) fn path(&self, path: &Path) -> Result<PathBuf, BackendError> {
         // It came out of the file, which is UTF-8.
         let text = path.to_str().unwrap_or_default();
         fill_path(&Blanks::plain(text), self.0)
     }
 
-    pub(super) fn words(&self, words: &[String]) -> Result<Vec<String>, BackendFault> {
+    pub(super) fn words(&self, words: &[String]) -> Result<Vec<String>, BackendError> {
         words.iter().map(|word| self.text(word)).collect()
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nbd_gateway_policy::types::{ExportName, TenantId};
 
-use super::backend::{Backend, BackendFault, Target, name_of_file};
+use super::backend::{Backend, BackendError, Target, name_of_file};
 use super::driver::{Matched, command};
 use super::limits::Limits;
 use super::notify::Hook;
@@ -117,7 +117,7 @@ impl Fence {
     }
 
     /// The same for the name in which `*` matched `matched`.
-    fn fill(&self, matched: &str) -> Result<Self, BackendFault> {
+    fn fill(&self, matched: &str) -> Result<Self, BackendError> {
         Ok(match self {
             Self::Driver | Self::Off => self.clone(),
             Self::Command(words) => Self::Command(Matched(matched).words(words)?),
@@ -169,7 +169,7 @@ pub(super) struct Entry {
 impl Entry {
     fn resolve(&self, name: ExportName, matched: &str) -> Result<Resolved, NoExport> {
         let refused =
-            |fault: BackendFault| NoExport::Refused { template: self.name.as_str().to_owned(), why: fault.to_string() };
+            |fault: BackendError| NoExport::Refused { template: self.name.as_str().to_owned(), why: fault.to_string() };
         let template = matches!(self.name, Name::Template(_)).then(|| self.name.as_str().to_owned());
         Ok(Resolved {
             name,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::raw::notify::RawNotify;
 use crate::units::Interval;
 
-use super::backend::BackendFault;
+use super::backend::BackendError;
 use super::driver::{Matched, command, plain};
 use super::section::Section;
 
@@ -73,7 +73,7 @@ impl Hook {
     }
 
     /// The hook for the name in which `*` matched `matched`.
-    pub(super) fn fill(&self, matched: &str) -> Result<Self, BackendFault> {
+    pub(super) fn fill(&self, matched: &str) -> Result<Self, BackendError> {
         let name = Matched(matched);
         let way = match &self.way {
             Way::Qmp { socket, node } => Way::Qmp { socket: name.path(socket)?, node: name.text(node)? },

@@ -15,7 +15,7 @@ use crate::raw::resize::{
 };
 use crate::units::{Interval, Size};
 
-use super::backend::BackendFault;
+use super::backend::BackendError;
 use super::driver::{self, Driver};
 use super::section::Section;
 use super::tenant;
@@ -101,7 +101,7 @@ impl Resize {
     }
 
     /// The same for the name in which `*` matched `matched`.
-    pub(super) fn fill(&self, matched: &str) -> Result<Self, BackendFault> {
+    pub(super) fn fill(&self, matched: &str) -> Result<Self, BackendError> {
         Ok(Self { driver: self.driver.fill(matched)?, ..self.clone() })
     }
 

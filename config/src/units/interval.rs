@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Number, UnitFault, split};
+use super::{Number, UnitError, split};
 
 const WHAT: &str = "a time: write a number and a unit, like 250ms, 30s, 5m or 1h";
 const KNOWN: &str = "ms, s, m or h";
@@ -45,24 +45,24 @@ impl From<Interval> for Duration {
 }
 
 impl FromStr for Interval {
-    type Err = UnitFault;
+    type Err = UnitError;
 
-    fn from_str(text: &str) -> Result<Self, UnitFault> {
+    fn from_str(text: &str) -> Result<Self, UnitError> {
         let (number, unit) = split(text);
         let number = match number {
             Number::Some(number) => number,
-            Number::TooLarge => return Err(UnitFault::TooLarge(text.to_owned())),
-            Number::None => return Err(UnitFault::Number { text: text.to_owned(), what: WHAT }),
+            Number::TooLarge => return Err(UnitError::TooLarge(text.to_owned())),
+            Number::None => return Err(UnitError::Number { text: text.to_owned(), what: WHAT }),
         };
         if unit.is_empty() {
-            return Err(UnitFault::NoUnit { text: text.to_owned(), known: KNOWN });
+            return Err(UnitError::NoUnit { text: text.to_owned(), known: KNOWN });
         }
         let Some((_, scale)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-            return Err(UnitFault::Unit { text: text.to_owned(), unit: unit.to_owned(), known: KNOWN });
+            return Err(UnitError::Unit { text: text.to_owned(), unit: unit.to_owned(), known: KNOWN });
         };
         match number.times(*scale) {
-            None => Err(UnitFault::TooLarge(text.to_owned())),
-            Some((_, false)) => Err(UnitFault::TooFine { text: text.to_owned(), finest: "one millisecond" }),
+            None => Err(UnitError::TooLarge(text.to_owned())),
+            Some((_, false)) => Err(UnitError::TooFine { text: text.to_owned(), finest: "one millisecond" }),
             Some((millis, true)) => Ok(Self(millis)),
         }
     }

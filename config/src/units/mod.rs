@@ -15,7 +15,7 @@ pub use size::Size;
 
 /// Why a text is not a quantity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UnitFault {
+pub enum UnitError {
     /// No number at the start, or a number with more digits than there can be.
     #[error("`{text}` is not {what}")]
     Number {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-use super::{Interval, UnitFault};
+use super::{Interval, UnitError};
 
 const WHAT: &str = "a point in time: write it like 2026-11-23T14:30:00Z, 2026-11-23T15:30:00+01:00, 2026-11-23, or in \
                     seconds since 1970";
@@ -36,11 +36,11 @@ impl Moment {
 }
 
 impl FromStr for Moment {
-    type Err = UnitFault;
+    type Err = UnitError;
 
-    fn from_str(text: &str) -> Result<Self, UnitFault> {
+    fn from_str(text: &str) -> Result<Self, UnitError> {
         let read = if text.len() > LONGEST { None } else { seconds(text).or_else(|| calendar(text.trim())) };
-        read.map(Self).ok_or_else(|| UnitFault::Number { text: text.to_owned(), what: WHAT })
+        read.map(Self).ok_or_else(|| UnitError::Number { text: text.to_owned(), what: WHAT })
     }
 }
 
@@ -81,13 +81,13 @@ impl When {
 }
 
 impl FromStr for When {
-    type Err = UnitFault;
+    type Err = UnitError;
 
-    fn from_str(text: &str) -> Result<Self, UnitFault> {
+    fn from_str(text: &str) -> Result<Self, UnitError> {
         match (text.parse::<Moment>(), text.parse::<Interval>()) {
             (Ok(moment), _) => Ok(Self::At(moment)),
             (Err(_), Ok(interval)) => Ok(Self::Ago(interval)),
-            (Err(_), Err(_)) => Err(UnitFault::Number { text: text.to_owned(), what: WHAT_OR_AGO }),
+            (Err(_), Err(_)) => Err(UnitError::Number { text: text.to_owned(), what: WHAT_OR_AGO }),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Size, UnitFault};
+use super::{Size, UnitError};
 
 const WHAT: &str = "a rate: write a number per time, like 20/s, 10/min or 5/h";
 const WHAT_SIZE: &str = "a rate of bytes: write a size per time, like 100MiB/s or 50GiB/h";
@@ -106,31 +106,31 @@ impl SizeRate {
 }
 
 impl FromStr for Rate {
-    type Err = UnitFault;
+    type Err = UnitError;
 
-    fn from_str(text: &str) -> Result<Self, UnitFault> {
+    fn from_str(text: &str) -> Result<Self, UnitError> {
         let (number, per) = halves(text, WHAT)?;
         if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(UnitFault::Number { text: text.to_owned(), what: WHAT });
+            return Err(UnitError::Number { text: text.to_owned(), what: WHAT });
         }
-        let count: u64 = number.parse().map_err(|_| UnitFault::TooLarge(text.to_owned()))?;
-        NonZeroU64::new(count).map(|count| Self { count, per }).ok_or_else(|| UnitFault::Never(text.to_owned()))
+        let count: u64 = number.parse().map_err(|_| UnitError::TooLarge(text.to_owned()))?;
+        NonZeroU64::new(count).map(|count| Self { count, per }).ok_or_else(|| UnitError::Never(text.to_owned()))
     }
 }
 
 impl FromStr for SizeRate {
-    type Err = UnitFault;
+    type Err = UnitError;
 
-    fn from_str(text: &str) -> Result<Self, UnitFault> {
+    fn from_str(text: &str) -> Result<Self, UnitError> {
         let (size, per) = halves(text, WHAT_SIZE)?;
         let bytes = size.parse::<Size>()?.bytes();
-        NonZeroU64::new(bytes).map(|bytes| Self { bytes, per }).ok_or_else(|| UnitFault::Never(text.to_owned()))
+        NonZeroU64::new(bytes).map(|bytes| Self { bytes, per }).ok_or_else(|| UnitError::Never(text.to_owned()))
     }
 }
 
-fn halves<'a>(text: &'a str, what: &'static str) -> Result<(&'a str, Per), UnitFault> {
-    let (number, unit) = text.split_once('/').ok_or_else(|| UnitFault::Number { text: text.to_owned(), what })?;
-    let unknown = || UnitFault::Unit { text: text.to_owned(), unit: format!("/{unit}"), known: KNOWN };
+fn halves<'a>(text: &'a str, what: &'static str) -> Result<(&'a str, Per), UnitError> {
+    let (number, unit) = text.split_once('/').ok_or_else(|| UnitError::Number { text: text.to_owned(), what })?;
+    let unknown = || UnitError::Unit { text: text.to_owned(), unit: format!("/{unit}"), known: KNOWN };
     Ok((number, Per::read(unit).ok_or_else(unknown)?))
 }
 

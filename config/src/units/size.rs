@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Number, UnitFault, split};
+use super::{Number, UnitError, split};
 
 const WHAT: &str = "a size: write a number and a unit, like 10GiB, 512MiB or 1TB, or plain bytes";
 const KNOWN: &str =
@@ -57,27 +57,27 @@ impl Size {
 }
 
 impl FromStr for Size {
-    type Err = UnitFault;
+    type Err = UnitError;
 
-    fn from_str(text: &str) -> Result<Self, UnitFault> {
+    fn from_str(text: &str) -> Result<Self, UnitError> {
         let (number, unit) = split(text);
         let number = match number {
             Number::Some(number) => number,
-            Number::TooLarge => return Err(UnitFault::TooLarge(text.to_owned())),
-            Number::None => return Err(UnitFault::Number { text: text.to_owned(), what: WHAT }),
+            Number::TooLarge => return Err(UnitError::TooLarge(text.to_owned())),
+            Number::None => return Err(UnitError::Number { text: text.to_owned(), what: WHAT }),
         };
         let scale = if unit.is_empty() || unit == "B" {
             1
         } else if let Some((_, scale)) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) {
             *scale
         } else if unit.len() == 1 && "KMGTPE".contains(&unit.to_ascii_uppercase()) {
-            return Err(UnitFault::Ambiguous { text: text.to_owned(), letter: unit.to_ascii_uppercase() });
+            return Err(UnitError::Ambiguous { text: text.to_owned(), letter: unit.to_ascii_uppercase() });
         } else {
-            return Err(UnitFault::Unit { text: text.to_owned(), unit: unit.to_owned(), known: KNOWN });
+            return Err(UnitError::Unit { text: text.to_owned(), unit: unit.to_owned(), known: KNOWN });
         };
         match number.times(scale) {
-            None => Err(UnitFault::TooLarge(text.to_owned())),
-            Some((_, false)) if scale == 1 => Err(UnitFault::TooFine { text: text.to_owned(), finest: "one byte" }),
+            None => Err(UnitError::TooLarge(text.to_owned())),
+            Some((_, false)) if scale == 1 => Err(UnitError::TooFine { text: text.to_owned(), finest: "one byte" }),
             Some((bytes, _)) => Ok(Self(bytes)),
         }
     }

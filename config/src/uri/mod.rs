@@ -62,7 +62,7 @@ pub enum Host {
 
 /// Why a text is not an NBD URI that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UriFault {
+pub enum UriError {
     /// No `scheme://`.
     #[error("`{0}` is not an NBD URI: it starts with nbd://, nbds://, nbd+unix:// or nbds+unix://")]
     NoScheme(String),
@@ -171,7 +171,7 @@ impl NbdUri {
     }
 
     /// An export of a server at a Unix socket, or why the path is none.
-    pub fn unix(socket: PathBuf, export: ExportName) -> Result<Self, UriFault> {
+    pub fn unix(socket: PathBuf, export: ExportName) -> Result<Self, UriError> {
         Ok(Self::new(Endpoint::Unix(check_socket(socket)?), export, None))
     }
 
@@ -208,22 +208,22 @@ pub(crate) fn has_tilde(path: &Path) -> bool {
 }
 
 /// A path that fits in `sun_path`.
-pub(crate) fn check_socket(path: PathBuf) -> Result<PathBuf, UriFault> {
+pub(crate) fn check_socket(path: PathBuf) -> Result<PathBuf, UriError> {
     let bytes = path.as_os_str().as_encoded_bytes();
     match bytes.len() {
-        0 => Err(UriFault::EmptySocket),
-        _ if bytes.contains(&0) => Err(UriFault::NulInSocket),
-        _ if bytes.starts_with(b"@") => Err(UriFault::AbstractSocket(path.to_string_lossy().into_owned())),
-        _ if has_tilde(&path) => Err(UriFault::Tilde(path.to_string_lossy().into_owned())),
-        length if length > LONGEST_SOCKET_PATH => Err(UriFault::LongSocket(length)),
+        0 => Err(UriError::EmptySocket),
+        _ if bytes.contains(&0) => Err(UriError::NulInSocket),
+        _ if bytes.starts_with(b"@") => Err(UriError::AbstractSocket(path.to_string_lossy().into_owned())),
+        _ if has_tilde(&path) => Err(UriError::Tilde(path.to_string_lossy().into_owned())),
+        length if length > LONGEST_SOCKET_PATH => Err(UriError::LongSocket(length)),
         _ => Ok(path),
     }
 }
 
 impl FromStr for NbdUri {
-    type Err = UriFault;
+    type Err = UriError;
 
-    fn from_str(text: &str) -> Result<Self, UriFault> {
+    fn from_str(text: &str) -> Result<Self, UriError> {
         let parts = Parts::split(text)?;
         let export = ExportName::new(&decode(parts.export)?)?;
         let endpoint = match parts.place {

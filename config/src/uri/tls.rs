@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::escape::{decode, decode_path, encode};
 use super::split::is_host;
-use super::{Endpoint, Host, UriFault, has_tilde};
+use super::{Endpoint, Host, UriError, has_tilde};
 
 /// The parameters that there are, for people.
 pub(super) const KEYS: &str = "`tls-certificates`, `tls-hostname`, `tls-verify-peer` and `tls-type`";
@@ -40,7 +40,7 @@ impl UriTls {
     }
 
     /// Takes the parameter `key`, which starts with `tls-`, and its value, still percent-encoded.
-    pub(super) fn take(&mut self, key: &str, value: &str) -> Result<(), UriFault> {
+    pub(super) fn take(&mut self, key: &str, value: &str) -> Result<(), UriError> {
         match key {
             "tls-certificates" => self.certificates = Some(directory(decode_path(value)?)?),
             "tls-hostname" => self.hostname = Some(hostname(&decode(value)?)?),
@@ -48,12 +48,12 @@ impl UriTls {
                 self.verify_peer = match value {
                     "1" | "true" => true,
                     "0" | "false" => false,
-                    other => return Err(UriFault::TlsVerifyPeer(other.to_owned())),
+                    other => return Err(UriError::TlsVerifyPeer(other.to_owned())),
                 }
             }
             "tls-type" if value == "x509" => {}
-            "tls-type" => return Err(UriFault::TlsType(value.to_owned())),
-            other => return Err(UriFault::Parameter(other.to_owned())),
+            "tls-type" => return Err(UriError::TlsType(value.to_owned())),
+            other => return Err(UriError::Parameter(other.to_owned())),
         }
         Ok(())
     }
@@ -72,19 +72,19 @@ impl UriTls {
 }
 
 /// A directory of certificates.
-pub(crate) fn directory(path: PathBuf) -> Result<PathBuf, UriFault> {
+pub(crate) fn directory(path: PathBuf) -> Result<PathBuf, UriError> {
     let bytes = path.as_os_str().as_encoded_bytes();
     if bytes.is_empty() || bytes.contains(&0) {
-        Err(UriFault::TlsCertificates)
+        Err(UriError::TlsCertificates)
     } else if has_tilde(&path) {
-        Err(UriFault::Tilde(path.to_string_lossy().into_owned()))
+        Err(UriError::Tilde(path.to_string_lossy().into_owned()))
     } else {
         Ok(path)
     }
 }
 
 /// A name or an address that a certificate can have.
-pub(crate) fn hostname(text: &str) -> Result<String, UriFault> {
+pub(crate) fn hostname(text: &str) -> Result<String, UriError> {
     let plain = text.parse::<std::net::IpAddr>().is_ok() || is_host(text);
-    if plain { Ok(text.to_owned()) } else { Err(UriFault::TlsHostname(text.to_owned())) }
+    if plain { Ok(text.to_owned()) } else { Err(UriError::TlsHostname(text.to_owned())) }
 }

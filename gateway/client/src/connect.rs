@@ -11,7 +11,7 @@ use nbd_gateway_config::NbdUri;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::ClientFault;
+use super::ClientError;
 use super::pieces::Range;
 use crate::pieces::Piece;
 use nbd_gateway_net::tls::BackendTls;
@@ -41,7 +41,7 @@ pub(super) trait Connector {
     /// The export's name.
     fn export(&self) -> &str;
     /// One more connection, in the transmission phase.
-    async fn open(&self, wishes: Wishes) -> Result<Connection, ClientFault>;
+    async fn open(&self, wishes: Wishes) -> Result<Connection, ClientError>;
 }
 
 impl Connector for NbdUri {
@@ -49,7 +49,7 @@ impl Connector for NbdUri {
         NbdUri::export(self).as_str()
     }
 
-    async fn open(&self, wishes: Wishes) -> Result<Connection, ClientFault> {
+    async fn open(&self, wishes: Wishes) -> Result<Connection, ClientError> {
         Connection::open(self, wishes).await
     }
 }
@@ -70,7 +70,7 @@ struct Waiting {
     range: Range,
     size: Option<u64>,
     status: Vec<(u32, u64)>,
-    refused: Option<ClientFault>,
+    refused: Option<ClientError>,
 }
 
 impl Waiting {
@@ -107,7 +107,7 @@ pub(super) struct Notice {
 impl Connection {
     /// Dials and negotiates.
     /// A server that hangs up on something that is not needed, or answers it with nonsense, is tried once more without.
-    pub(super) async fn open(uri: &NbdUri, wishes: Wishes) -> Result<Self, ClientFault> {
+    pub(super) async fn open(uri: &NbdUri, wishes: Wishes) -> Result<Self, ClientError> {
         let tls = BackendTls::of(uri, None)?;
         let opened = match negotiate(uri, tls.as_ref(), wishes.clone()).await {
             Err(error) if error.is_about_extras() => {
@@ -116,7 +116,7 @@ impl Connection {
             }
             opened => opened,
         };
-        let (negotiation, export) = opened.map_err(|error| ClientFault::of(uri, error))?;
+        let (negotiation, export) = opened.map_err(|error| ClientError::of(uri, error))?;
         let (stream, inbox) = negotiation.into_parts();
         Ok(Self::over(Box::new(stream), export, inbox))
     }
@@ -156,7 +156,7 @@ impl Connection {
         offset: u64,
         length: u64,
         payload: &[u8],
-    ) -> Result<(), ClientFault> {
+    ) -> Result<(), ClientError> {
         self.send_with(CmdFlags::NONE, command, offset, length, payload).await
     }
 
@@ -168,7 +168,7 @@ impl Connection {
         offset: u64,
         length: u64,
         payload: &[u8],
-    ) -> Result<(), ClientFault> {
+    ) -> Result<(), ClientError> {
         let extended = self.export.framing == Framing::Extended;
         let flags = flags.with_if(CmdFlags::PAYLOAD_LEN, extended && command == Cmd::WRITE);
         let header = RequestHeader { flags, command, cookie: self.fresh(), offset, length };
@@ -176,7 +176,7 @@ impl Connection {
     }
 
     /// Sends an NBD_CMD_RESIZE.
-    pub(super) async fn send_resize(&mut self, request: ResizeRequest) -> Result<(), ClientFault> {
+    pub(super) async fn send_resize(&mut self, request: ResizeRequest) -> Result<(), ClientError> {
         let header = request.header(self.fresh(), self.export.framing);
         self.put(header, &[]).await
     }
@@ -186,7 +186,7 @@ impl Connection {
         Cookie(self.last)
     }
 
-    async fn put(&mut self, header: RequestHeader, payload: &[u8]) -> Result<(), ClientFault> {
+    async fn put(&mut self, header: RequestHeader, payload: &[u8]) -> Result<(), ClientError> {
         // A DISC is never answered.
         if header.command != Cmd::DISC {
             let range = Range::new(header.offset, if header.command == Cmd::READ { header.length } else { 0 });
@@ -195,11 +195,11 @@ impl Connection {
         }
         let mut head = Vec::with_capacity(32);
         header.put(self.export.framing, &mut head);
-        self.stream.write_all_buf(&mut Buf::chain(&head[..], payload)).await.map_err(ClientFault::Broken)
+        self.stream.write_all_buf(&mut Buf::chain(&head[..], payload)).await.map_err(ClientError::Broken)
     }
 
     /// The next request that is answered, in whatever order the server chose. An error reply is an error.
-    pub(super) async fn answered(&mut self) -> Result<Answered, ClientFault> {
+    pub(super) async fn answered(&mut self) -> Result<Answered, ClientError> {
         loop {
             let event = self.event().await?;
             let Some(waiting) = self.waiting.get_mut(&event.cookie) else { continue };
@@ -239,7 +239,7 @@ impl Connection {
     }
 
     /// The next chunk of the NOTIFY that stands, when nothing else is in flight. An error reply is an error.
-    pub(super) async fn notice(&mut self) -> Result<Notice, ClientFault> {
+    pub(super) async fn notice(&mut self) -> Result<Notice, ClientError> {
         let event = self.event().await?;
         let header = self.waiting.get(&event.cookie).map(|waiting| waiting.header);
         if event.done {
@@ -253,7 +253,7 @@ impl Connection {
     }
 
     /// The next reply or chunk.
-    async fn event(&mut self) -> Result<Event, ClientFault> {
+    async fn event(&mut self) -> Result<Event, ClientError> {
         loop {
             let expected = |cookie| {
                 let header = &self.waiting.get(&cookie)?.header;
@@ -264,7 +264,7 @@ impl Connection {
                 return Ok(event);
             }
             if receive(&mut self.stream, &mut self.inbox).await? == 0 {
-                return Err(ClientFault::HungUp { unanswered: self.waiting.len() });
+                return Err(ClientError::HungUp { unanswered: self.waiting.len() });
             }
         }
     }
@@ -275,7 +275,7 @@ impl Connection {
         let drained = async {
             while self.waiting.values().any(|waiting| !waiting.stands()) {
                 match self.answered().await {
-                    Ok(_) | Err(ClientFault::Refused { .. } | ClientFault::ResizeRefused { .. }) => {}
+                    Ok(_) | Err(ClientError::Refused { .. } | ClientError::ResizeRefused { .. }) => {}
                     Err(_) => return false,
                 }
             }
@@ -293,18 +293,18 @@ impl Connection {
 }
 
 /// What an error reply to this request means.
-fn refused(header: RequestHeader, errno: Errno, message: String) -> ClientFault {
+fn refused(header: RequestHeader, errno: Errno, message: String) -> ClientError {
     let RequestHeader { command, offset, length, .. } = header;
     // What was sent is well-formed: `parse` gives back the wish.
     match ResizeRequest::parse(&header, true) {
-        Ok(request) if command == Cmd::RESIZE => ClientFault::ResizeRefused { wish: request.wish, errno, message },
-        _ => ClientFault::Refused { command, offset, length, errno, message },
+        Ok(request) if command == Cmd::RESIZE => ClientError::ResizeRefused { wish: request.wish, errno, message },
+        _ => ClientError::Refused { command, offset, length, errno, message },
     }
 }
 
 /// A size that a server told, if there can be one.
-fn sane(size: u64) -> Result<u64, ClientFault> {
-    if size > MAX_SIZE { Err(ClientFault::SizeTooLarge { size }) } else { Ok(size) }
+fn sane(size: u64) -> Result<u64, ClientError> {
+    if size > MAX_SIZE { Err(ClientError::SizeTooLarge { size }) } else { Ok(size) }
 }
 
 /// Dials and shakes hands, within a deadline. Wishes must have the goal to enter transmission.
@@ -318,6 +318,6 @@ pub(super) async fn negotiate(
     opened.map(|(negotiation, export, ())| (negotiation, export))
 }
 
-async fn receive(stream: &mut impl Duplex, inbox: &mut Inbox) -> Result<usize, ClientFault> {
-    stream.read_buf(inbox.room(&Heap)).await.map_err(ClientFault::Broken)
+async fn receive(stream: &mut impl Duplex, inbox: &mut Inbox) -> Result<usize, ClientError> {
+    stream.read_buf(inbox.room(&Heap)).await.map_err(ClientError::Broken)
 }

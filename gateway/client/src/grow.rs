@@ -4,7 +4,7 @@
 //! and none at all where the export is already that big. Another client that grows the same export in the same moment
 //! can't be excluded: the protocol has no way to.
 
-use super::ClientFault;
+use super::ClientError;
 use super::connect::Connection;
 use super::parts::{Parts, query};
 use super::write::flush;
@@ -20,19 +20,19 @@ pub(super) async fn by_writes(
     parts: &Parts,
     size: u64,
     durable: bool,
-) -> Result<bool, ClientFault> {
+) -> Result<bool, ClientError> {
     let flags = connection.export().flags;
     let (fua, flushes) = (flags.has(ExportFlags::SEND_FUA), flags.has(ExportFlags::SEND_FLUSH));
     if flags.has(ExportFlags::READ_ONLY) {
-        return Err(ClientFault::ReadOnly);
+        return Err(ClientError::ReadOnly);
     }
     if durable && !fua && !flushes {
-        return Err(ClientFault::NotDurable { lacks: "NBD_FLAG_SEND_FUA or NBD_FLAG_SEND_FLUSH" });
+        return Err(ClientError::NotDurable { lacks: "NBD_FLAG_SEND_FUA or NBD_FLAG_SEND_FLUSH" });
     }
     // Without QUERY the handshake of this connection is the last that was read, and nothing was done since.
     let now = if parts.features.has(Features::QUERY) { query(connection).await? } else { connection.export().size };
     if size < now {
-        return Err(ClientFault::OnlyGrows { size: now });
+        return Err(ClientError::OnlyGrows { size: now });
     }
     if size == now {
         return Ok(false);

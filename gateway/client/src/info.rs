@@ -3,7 +3,7 @@
 use nbd_gateway_config::{NbdUri, Size};
 use serde::Serialize;
 
-use super::ClientFault;
+use super::ClientError;
 use super::connect::Connection;
 use crate::cli;
 use nbd_gateway_proto::handshake::BlockSizes;
@@ -13,7 +13,7 @@ use nbd_gateway_proto::resize::ResizeInfo;
 use nbd_gateway_proto::{ExportFlags, Features, Framing, Info, MAX_SIZE};
 
 /// Asks for everything there is, and describes it.
-pub(super) async fn run(ask: &cli::Ask) -> Result<String, ClientFault> {
+pub(super) async fn run(ask: &cli::Ask) -> Result<String, ClientError> {
     let mut wishes = Wishes { contexts: Contexts::All, ..Wishes::go(ask.uri.export().as_str()) };
     wishes.infos.push(Info::RESIZE);
     let connection = Connection::open(&ask.uri, wishes).await?;

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 pub mod agent;
 pub mod cli;
 mod connect;
+mod error;
 pub mod exit;
-mod fault;
 mod grow;
 mod info;
 mod output;
@@ -28,8 +28,8 @@ mod watch;
 mod write;
 
 use cli::ClientCommand;
+pub use error::ClientError;
 use exit::{DONE, FAILED, USAGE, failed};
-pub use fault::ClientFault;
 use output::Output;
 
 /// Runs a client command on a runtime of its own.
@@ -58,7 +58,7 @@ pub fn run(mut command: ClientCommand, certificates: Option<PathBuf>) -> ExitCod
 /// Does it, and prints what came of it to stdout.
 ///
 /// Files, stdin and stdout are read and written where the task stands: nothing else should run on this runtime.
-async fn execute(command: &ClientCommand) -> Result<(), ClientFault> {
+async fn execute(command: &ClientCommand) -> Result<(), ClientError> {
     let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
     let mut output = Output::new(&mut stdout, &mut stderr);
     match command {

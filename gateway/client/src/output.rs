@@ -7,7 +7,7 @@ use std::io::Write;
 
 use nbd_gateway_policy::types::Bytes;
 
-use super::ClientFault;
+use super::ClientError;
 use nbd_gateway_net::escaped;
 
 /// Stdout and stderr, or what stands for them in tests.
@@ -23,11 +23,11 @@ impl<'a> Output<'a> {
     }
 
     /// Prints whole lines. Unlike `println!`, a reader that went away is an error and no panic.
-    pub(super) fn print(&mut self, text: &str) -> Result<(), ClientFault> {
+    pub(super) fn print(&mut self, text: &str) -> Result<(), ClientError> {
         self.out
             .write_all(escaped(text).as_bytes())
             .and_then(|()| self.out.flush())
-            .map_err(|cause| ClientFault::local("stdout", cause))
+            .map_err(|cause| ClientError::local("stdout", cause))
     }
 
     /// Tells something besides, on a line of its own. That nobody listens is no failure.

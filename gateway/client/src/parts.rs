@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use super::ClientFault;
+use super::ClientError;
 use super::connect::{Connection, Connector};
 use nbd_gateway_proto::handshake::client::{Contexts, Negotiated, Wishes};
 use nbd_gateway_proto::resize::{Context, ResizeInfo, ResizeRequest, Wish};
@@ -90,15 +90,15 @@ impl Parts {
     }
 
     /// Waits until the size is another than the one that this connection was last told; what it is then.
-    pub(super) async fn changed(&self, connection: &mut Connection) -> Result<u64, ClientFault> {
+    pub(super) async fn changed(&self, connection: &mut Connection) -> Result<u64, ClientError> {
         let (low, high) = self.watch.unwrap_or_default();
         connection.send(Cmd::BLOCK_STATUS, 0, connection.minimum(), &[]).await?;
         let answered = connection.answered().await?;
         let flags = |id: u32| answered.status.iter().find(|(context, _)| *context == id).map(|(_, flags)| *flags);
         let half = |id: u32| flags(id).filter(|flags| u32::try_from(*flags).is_ok());
-        let (low, high) = half(low).zip(half(high)).ok_or(ClientFault::NoSize { what: "BLOCK_STATUS" })?;
+        let (low, high) = half(low).zip(half(high)).ok_or(ClientError::NoSize { what: "BLOCK_STATUS" })?;
         let size = high << 32 | low;
-        if size > MAX_SIZE { Err(ClientFault::SizeTooLarge { size }) } else { Ok(size) }
+        if size > MAX_SIZE { Err(ClientError::SizeTooLarge { size }) } else { Ok(size) }
     }
 }
 
@@ -111,15 +111,15 @@ pub(super) fn opted_in(export: &str, contexts: &[Context]) -> Wishes {
 }
 
 /// The size now, in band. Only where QUERY is offered.
-pub(super) async fn query(connection: &mut Connection) -> Result<u64, ClientFault> {
+pub(super) async fn query(connection: &mut Connection) -> Result<u64, ClientError> {
     connection.send_resize(ResizeRequest { wish: Wish::Query, durable: false }).await?;
-    connection.answered().await?.size.ok_or(ClientFault::NoSize { what: "QUERY" })
+    connection.answered().await?.size.ok_or(ClientError::NoSize { what: "QUERY" })
 }
 
 /// The size now, by a handshake of its own.
 ///
 /// By NBD_OPT_GO: some servers answer NBD_OPT_INFO with a size of 0.
-pub(super) async fn handshake(connector: &impl Connector) -> Result<u64, ClientFault> {
+pub(super) async fn handshake(connector: &impl Connector) -> Result<u64, ClientError> {
     let connection = connector.open(Wishes::go(connector.export())).await?;
     let size = connection.export().size;
     connection.leave().await;

@@ -1,6 +1,6 @@
 //! What a READ brings: pieces in any order that must be the range asked for, no more and no less.
 
-use super::ClientFault;
+use super::ClientError;
 use nbd_gateway_proto::Payload;
 
 /// A part of what a READ found.
@@ -38,12 +38,12 @@ impl Range {
     }
 
     /// The whole range at once, as a simple reply has it.
-    pub(super) fn whole(&mut self, payload: Payload) -> Result<(), ClientFault> {
+    pub(super) fn whole(&mut self, payload: Payload) -> Result<(), ClientError> {
         self.push(Piece::Data { offset: self.offset, payload })
     }
 
     /// A piece. What goes past the range is refused now, so that pieces can't pile up; the rest by [`Self::finish`].
-    pub(super) fn push(&mut self, piece: Piece) -> Result<(), ClientFault> {
+    pub(super) fn push(&mut self, piece: Piece) -> Result<(), ClientError> {
         let (start, length) = extent(&piece);
         let inside = start >= self.offset
             && start.checked_add(length).is_some_and(|end| end <= self.offset.saturating_add(self.length));
@@ -59,7 +59,7 @@ impl Range {
     }
 
     /// The pieces in order.
-    pub(super) fn finish(mut self) -> Result<Vec<Piece>, ClientFault> {
+    pub(super) fn finish(mut self) -> Result<Vec<Piece>, ClientError> {
         self.pieces.sort_by_key(|piece| extent(piece).0);
         let mut next = self.offset;
         for piece in &self.pieces {
@@ -75,8 +75,8 @@ impl Range {
         if self.got != self.length { Err(self.bad("is not all there")) } else { Ok(self.pieces) }
     }
 
-    fn bad(&self, what: &'static str) -> ClientFault {
-        ClientFault::BadData { offset: self.offset, length: self.length, what }
+    fn bad(&self, what: &'static str) -> ClientError {
+        ClientError::BadData { offset: self.offset, length: self.length, what }
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
         Piece::Data { offset, payload: vec![1; length].into() }
     }
 
-    fn fill(pieces: Vec<Piece>) -> Result<Vec<Piece>, ClientFault> {
+    fn fill(pieces: Vec<Piece>) -> Result<Vec<Piece>, ClientError> {
         let mut range = Range::new(10, 10);
         pieces.into_iter().try_for_each(|piece| range.push(piece))?;
         range.finish()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 
-use super::ClientFault;
+use super::ClientError;
 use super::connect::{Connection, WINDOW};
 use super::pieces::extent;
 use super::sink::{Sink, Sparse};
@@ -14,20 +14,20 @@ use nbd_gateway_proto::Cmd;
 use nbd_gateway_proto::handshake::client::Wishes;
 
 /// Reads what the arguments say to where they say.
-pub(super) async fn run(args: &cli::Read) -> Result<(), ClientFault> {
+pub(super) async fn run(args: &cli::Read) -> Result<(), ClientError> {
     let mut connection = Connection::open(&args.uri, Wishes::go(args.uri.export().as_str())).await?;
     let outcome = transfer(&mut connection, args).await;
     connection.leave().await;
     outcome
 }
 
-async fn transfer(connection: &mut Connection, args: &cli::Read) -> Result<(), ClientFault> {
+async fn transfer(connection: &mut Connection, args: &cli::Read) -> Result<(), ClientError> {
     // Checked before the output file is replaced.
     let (offset, length) = range(connection.export().size, args.offset.bytes(), args.length.map(|size| size.bytes()))?;
     match &args.output {
         Some(path) => {
             let what = path.display().to_string();
-            let mut file = File::create(path).map_err(|cause| ClientFault::local(&what, cause))?;
+            let mut file = File::create(path).map_err(|cause| ClientError::local(&what, cause))?;
             // A device, or a pipe with a name, has to be written all of.
             if !file.metadata().is_ok_and(|about| about.is_file()) {
                 return copy(connection, offset, length, &mut file, &what).await;
@@ -39,11 +39,11 @@ async fn transfer(connection: &mut Connection, args: &cli::Read) -> Result<(), C
 }
 
 /// The range to read: up to the end where no length is given.
-fn range(size: u64, offset: u64, length: Option<u64>) -> Result<(u64, u64), ClientFault> {
+fn range(size: u64, offset: u64, length: Option<u64>) -> Result<(u64, u64), ClientError> {
     let length = length.unwrap_or(size.saturating_sub(offset));
     match offset.checked_add(length) {
         Some(end) if end <= size => Ok((offset, length)),
-        _ => Err(ClientFault::PastEnd { offset, length, size, grow: false }),
+        _ => Err(ClientError::PastEnd { offset, length, size, grow: false }),
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn copy(
     length: u64,
     sink: &mut impl Sink,
     what: &str,
-) -> Result<(), ClientFault> {
+) -> Result<(), ClientError> {
     let (minimum, longest) = (connection.minimum(), connection.longest());
     let end = offset.saturating_add(length);
     let (mut ask, mut due) = (offset - offset % minimum, offset - offset % minimum);
@@ -72,12 +72,12 @@ pub(super) async fn copy(
         early.insert(answered.offset, answered.pieces);
         while let Some(pieces) = early.remove(&due) {
             for piece in pieces {
-                put(sink, &piece, offset, end).map_err(|cause| ClientFault::local(what, cause).after(done(due)))?;
+                put(sink, &piece, offset, end).map_err(|cause| ClientError::local(what, cause).after(done(due)))?;
                 due = due.saturating_add(extent(&piece).1);
             }
         }
     }
-    sink.finish().map_err(|cause| ClientFault::local(what, cause))
+    sink.finish().map_err(|cause| ClientError::local(what, cause))
 }
 
 /// Writes the part of a piece that lies between `from` and `to`.
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(range(100, 100, None).unwrap(), (100, 0));
         assert_eq!(range(100, 10, Some(90)).unwrap(), (10, 90));
         for (offset, length) in [(10, Some(91)), (101, None), (u64::MAX, Some(2))] {
-            assert!(matches!(range(100, offset, length), Err(ClientFault::PastEnd { size: 100, .. })));
+            assert!(matches!(range(100, offset, length), Err(ClientError::PastEnd { size: 100, .. })));
         }
     }
 }

@@ -8,7 +8,7 @@ use super::connect::{Connection, Connector};
 use super::grow::by_writes;
 use super::output::shown;
 use super::parts::{Part, Parts, handshake, opted_in, query};
-use super::{ClientFault, Output};
+use super::{ClientError, Output};
 use crate::cli;
 use nbd_gateway_proto::resize::{Context, ResizeRequest, Wish};
 use nbd_gateway_proto::{Errno, ExportFlags, Features, MAX_SIZE};
@@ -66,10 +66,10 @@ struct Done {
 
 impl Done {
     /// Whether `now`, the size read afterwards, can come of it. On a shared export another client may have grown it since.
-    fn check(&self, now: u64) -> Result<(), ClientFault> {
+    fn check(&self, now: u64) -> Result<(), ClientError> {
         let least = self.told.map_or(self.asked, |told| told.min(self.asked));
         let kept = if self.asked >= self.before { now >= least } else { now <= self.asked || now < self.before };
-        if kept { Ok(()) } else { Err(ClientFault::NotInForce { asked: self.asked, now }) }
+        if kept { Ok(()) } else { Err(ClientError::NotInForce { asked: self.asked, now }) }
     }
 }
 
@@ -79,7 +79,7 @@ pub(super) async fn run(
     order: &Order,
     json: bool,
     output: &mut Output<'_>,
-) -> Result<(), ClientFault> {
+) -> Result<(), ClientError> {
     let mut connection = connector.open(opted_in(connector.export(), &[Context::Automatic])).await?;
     let parts = Parts::of(connection.export());
     let outcome = change(&mut connection, &parts, order).await;
@@ -94,7 +94,7 @@ pub(super) async fn run(
         Some(now) => (now, Part::Query),
         None => (handshake(connector).await, Part::Handshake),
     };
-    let now = now.map_err(|cause| ClientFault::Unchecked { cause: Box::new(cause) })?;
+    let now = now.map_err(|cause| ClientError::Unchecked { cause: Box::new(cause) })?;
     done.check(now)?;
     if json {
         let line = serde_json::json!({
@@ -107,18 +107,18 @@ pub(super) async fn run(
     output.print(&format!("{}{asked}\n", shown(now)))
 }
 
-async fn change(connection: &mut Connection, parts: &Parts, order: &Order) -> Result<Done, ClientFault> {
+async fn change(connection: &mut Connection, parts: &Parts, order: &Order) -> Result<Done, ClientError> {
     let before = connection.export().size;
     let hinted = parts.info.is_none() && parts.flag;
     if !(parts.features.has(Features::EXPLICIT) || hinted || parts.automatic) {
-        return Err(ClientFault::NotResizable);
+        return Err(ClientError::NotResizable);
     }
     let asked = match order.change {
         NewSize::To(size) => size.bytes(),
         NewSize::By(more) => {
             let more = more.bytes();
             let sum = before.checked_add(more).filter(|sum| *sum <= MAX_SIZE);
-            sum.ok_or(ClientFault::TooMuchMore { size: before, more })?
+            sum.ok_or(ClientError::TooMuchMore { size: before, more })?
         }
     };
     let done = |way, told| Done { way, before, asked, told };
@@ -128,9 +128,9 @@ async fn change(connection: &mut Connection, parts: &Parts, order: &Order) -> Re
     }
     if hinted {
         match explicit(connection, asked, order.durable).await {
-            Err(ClientFault::ResizeRefused { errno: Errno::EINVAL, .. }) if parts.automatic => {}
-            Err(ClientFault::ResizeRefused { errno: Errno::EINVAL, message, .. }) => {
-                return Err(ClientFault::FlagOnly { message });
+            Err(ClientError::ResizeRefused { errno: Errno::EINVAL, .. }) if parts.automatic => {}
+            Err(ClientError::ResizeRefused { errno: Errno::EINVAL, message, .. }) => {
+                return Err(ClientError::FlagOnly { message });
             }
             told => return Ok(done(Way::Explicit, told?)),
         }
@@ -140,9 +140,9 @@ async fn change(connection: &mut Connection, parts: &Parts, order: &Order) -> Re
 }
 
 /// NBD_CMD_RESIZE; the size that it was answered with, if its reply can carry one and does.
-async fn explicit(connection: &mut Connection, size: u64, durable: bool) -> Result<Option<u64>, ClientFault> {
+async fn explicit(connection: &mut Connection, size: u64, durable: bool) -> Result<Option<u64>, ClientError> {
     if durable && !connection.export().flags.has(ExportFlags::SEND_FUA) {
-        return Err(ClientFault::NotDurable { lacks: "NBD_FLAG_SEND_FUA" });
+        return Err(ClientError::NotDurable { lacks: "NBD_FLAG_SEND_FUA" });
     }
     connection.send_resize(ResizeRequest { wish: Wish::Size { size }, durable }).await?;
     Ok(connection.answered().await?.size)

@@ -2,11 +2,11 @@
 
 use super::connect::Connector;
 use super::parts::{Part, Parts, opted_in, query};
-use super::{ClientFault, Output};
+use super::{ClientError, Output};
 use nbd_gateway_proto::Features;
 
 /// The size in bytes on one line, or as JSON.
-pub(super) async fn run(connector: &impl Connector, json: bool, output: &mut Output<'_>) -> Result<(), ClientFault> {
+pub(super) async fn run(connector: &impl Connector, json: bool, output: &mut Output<'_>) -> Result<(), ClientError> {
     let mut connection = connector.open(opted_in(connector.export(), &[])).await?;
     let parts = Parts::of(connection.export());
     let asked = if parts.features.has(Features::QUERY) {

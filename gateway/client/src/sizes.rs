@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nbd_gateway_config::NbdUri;
 
-use super::ClientFault;
+use super::ClientError;
 use super::connect::{Connection, Connector};
 use super::parts::{Part, Parts, handshake, opted_in, query};
 use nbd_gateway_proto::resize::{Context, ResizeRequest, Wish};
@@ -31,11 +31,11 @@ pub(crate) trait SizeObserver {
     /// In which way they will come: once, before the first.
     fn starts(&mut self, part: Part, pause: Duration);
     /// A size, in bytes; whether it was the last that was wanted.
-    fn observes(&mut self, size: u64) -> Result<bool, ClientFault>;
+    fn observes(&mut self, size: u64) -> Result<bool, ClientError>;
 }
 
 /// Tells `observer` the sizes of `uri`'s export until it has enough, or the server fails.
-pub(crate) async fn follow(uri: &NbdUri, pace: &Pace, observer: &mut impl SizeObserver) -> Result<(), ClientFault> {
+pub(crate) async fn follow(uri: &NbdUri, pace: &Pace, observer: &mut impl SizeObserver) -> Result<(), ClientError> {
     listen(uri, pace, observer).await
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn listen(
     connector: &impl Connector,
     pace: &Pace,
     observer: &mut impl SizeObserver,
-) -> Result<(), ClientFault> {
+) -> Result<(), ClientError> {
     let contexts = [Context::SizeLow, Context::SizeHigh, Context::Watch];
     let mut connection = connector.open(opted_in(connector.export(), &contexts)).await?;
     let parts = Parts::of(connection.export());
@@ -71,7 +71,7 @@ async fn notified(
     connection: &mut Connection,
     pace: &Pace,
     news: &mut News<'_, impl SizeObserver>,
-) -> Result<(), ClientFault> {
+) -> Result<(), ClientError> {
     let wish = Wish::Notify { interval: pace.interval, most: u64::from(pace.count) };
     connection.send_resize(ResizeRequest { wish, durable: false }).await?;
     loop {
@@ -83,8 +83,8 @@ async fn notified(
             return Ok(());
         }
         match notice.size {
-            _ if notice.last => return Err(ClientFault::NotifyEnded),
-            None => return Err(ClientFault::NoSize { what: "NOTIFY" }),
+            _ if notice.last => return Err(ClientError::NotifyEnded),
+            None => return Err(ClientError::NoSize { what: "NOTIFY" }),
             Some(_) => {}
         }
     }
@@ -94,7 +94,7 @@ async fn queried(
     connection: &mut Connection,
     pause: Duration,
     news: &mut News<'_, impl SizeObserver>,
-) -> Result<(), ClientFault> {
+) -> Result<(), ClientError> {
     while !news.tell_new(query(connection).await?)? {
         tokio::time::sleep(pause).await;
     }
@@ -106,7 +106,7 @@ async fn waited(
     parts: &Parts,
     first: u64,
     news: &mut News<'_, impl SizeObserver>,
-) -> Result<(), ClientFault> {
+) -> Result<(), ClientError> {
     let mut size = first;
     while !news.tell_new(size)? {
         size = parts.changed(connection).await?;
@@ -123,7 +123,7 @@ async fn shaken(
     pause: Duration,
     first: u64,
     news: &mut News<'_, impl SizeObserver>,
-) -> Result<(), ClientFault> {
+) -> Result<(), ClientError> {
     let mut size = first;
     while !news.tell_new(size)? {
         tokio::time::sleep(pause).await;
@@ -140,7 +140,7 @@ struct News<'a, E> {
 
 impl<E: SizeObserver> News<'_, E> {
     /// Tells it, unless the last one was the same; whether it was the last that was wanted.
-    fn tell_new(&mut self, size: u64) -> Result<bool, ClientFault> {
+    fn tell_new(&mut self, size: u64) -> Result<bool, ClientError> {
         if self.last == Some(size) {
             return Ok(false);
         }

@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
 use super::connect::Connection;
-use super::{ClientFault, read, write};
+use super::{ClientError, read, write};
 use nbd_gateway_net::Negotiation;
 use nbd_gateway_proto::handshake::client::Wishes;
 use nbd_gateway_proto::handshake::{Ask, BlockSizes, Offer, Progress, Server, Tls};
@@ -52,10 +52,10 @@ impl Disk {
 }
 
 /// A connection over a stream that is there already.
-async fn over(stream: DuplexStream, wishes: Wishes) -> Result<Connection, ClientFault> {
+async fn over(stream: DuplexStream, wishes: Wishes) -> Result<Connection, ClientError> {
     let nowhere = "nbd://nowhere".parse().unwrap();
     let finished = Negotiation::over(stream, wishes).finish().await;
-    let (negotiation, export) = finished.map_err(|error| ClientFault::of(&nowhere, error))?;
+    let (negotiation, export) = finished.map_err(|error| ClientError::of(&nowhere, error))?;
     let (stream, inbox) = negotiation.into_parts();
     Ok(Connection::over(Box::new(stream), export, inbox))
 }
@@ -215,7 +215,7 @@ async fn block_sizes_are_kept_to_and_an_unaligned_read_is_cut_out_of_an_aligned_
     for (offset, source) in [(1, 4096), (4096, 5000)] {
         let fault =
             write::copy(&mut connection, offset, Some(source), false, &mut &[][..], "source").await.unwrap_err();
-        assert!(matches!(fault, ClientFault::Unaligned { minimum: 4096, .. }), "{fault}");
+        assert!(matches!(fault, ClientError::Unaligned { minimum: 4096, .. }), "{fault}");
     }
     connection.leave().await;
     assert!(serving.await.unwrap().bytes[8192..49_152].iter().all(|byte| *byte == 7));
@@ -344,6 +344,6 @@ async fn a_server_without_a_greeting_does_not_hold_us_for_ever() {
     assert_eq!(fault.to_string(), expect);
     drop(listener);
     let fault = Connection::open(&uri, Wishes::go("x")).await.err().unwrap();
-    assert!(matches!(fault, ClientFault::Connect { .. }), "{fault}");
+    assert!(matches!(fault, ClientError::Connect { .. }), "{fault}");
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -12,7 +12,7 @@ use super::connect::Connector;
 use super::output::shown;
 use super::parts::Part;
 use super::sizes::{Pace, SizeObserver, listen};
-use super::{ClientFault, Output};
+use super::{ClientError, Output};
 use crate::cli;
 
 /// What is asked for.
@@ -38,7 +38,7 @@ pub(super) async fn run(
     order: &Order,
     json: bool,
     output: &mut Output<'_>,
-) -> Result<(), ClientFault> {
+) -> Result<(), ClientError> {
     let mut lines = Lines { output, part: None, json, most: order.count, printed: 0, last: None, away: false };
     loop {
         // A server that is back tells first what may be known.
@@ -79,7 +79,7 @@ impl SizeObserver for Lines<'_, '_> {
         });
     }
 
-    fn observes(&mut self, size: u64) -> Result<bool, ClientFault> {
+    fn observes(&mut self, size: u64) -> Result<bool, ClientError> {
         if std::mem::take(&mut self.away) {
             self.output.note("the server is back");
             if self.last == Some(size) {
@@ -100,19 +100,19 @@ impl SizeObserver for Lines<'_, '_> {
 
 impl Lines<'_, '_> {
     /// The server is lost for now.
-    fn lost(&mut self, why: &ClientFault) {
+    fn lost(&mut self, why: &ClientError) {
         if !std::mem::replace(&mut self.away, true) {
             self.output.note(&format!("the server is lost: {why}; waiting until it is back"));
         }
     }
 
     /// How it ended. A reader of the lines that went away is no fault of the server.
-    fn ended(&self, outcome: Result<(), ClientFault>) -> Result<(), ClientFault> {
+    fn ended(&self, outcome: Result<(), ClientError>) -> Result<(), ClientError> {
         outcome.map_err(|cause| match cause {
-            local @ ClientFault::Local { .. } => local,
+            local @ ClientError::Local { .. } => local,
             // Nothing was watched yet.
             cause if self.part.is_none() => cause,
-            cause => ClientFault::WatchEnded { lines: u64::from(self.printed), cause: Box::new(cause) },
+            cause => ClientError::WatchEnded { lines: u64::from(self.printed), cause: Box::new(cause) },
         })
     }
 }

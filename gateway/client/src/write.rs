@@ -4,7 +4,7 @@ use nbd_gateway_policy::types::Bytes;
 use std::fs::File;
 use std::io::{self, Read};
 
-use super::ClientFault;
+use super::ClientError;
 use super::connect::{Connection, WINDOW};
 use super::parts::{Parts, opted_in};
 use crate::cli;
@@ -13,7 +13,7 @@ use nbd_gateway_proto::resize::Context;
 use nbd_gateway_proto::{Cmd, ExportFlags, MAX_SIZE};
 
 /// Writes what the arguments say to where they say; says what was done.
-pub(super) async fn run(args: &cli::Write) -> Result<String, ClientFault> {
+pub(super) async fn run(args: &cli::Write) -> Result<String, ClientError> {
     let export = args.uri.export().as_str();
     // Only who means to grow opts in.
     let wishes = if args.grow { opted_in(export, &[Context::Automatic]) } else { Wishes::go(export) };
@@ -23,13 +23,13 @@ pub(super) async fn run(args: &cli::Write) -> Result<String, ClientFault> {
     outcome
 }
 
-async fn transfer(connection: &mut Connection, args: &cli::Write) -> Result<String, ClientFault> {
+async fn transfer(connection: &mut Connection, args: &cli::Write) -> Result<String, ClientError> {
     let offset = args.offset.bytes();
     let written = match &args.input {
         Some(path) => {
             let what = path.display().to_string();
             let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
-            let (about, mut file) = opened.map_err(|cause| ClientFault::local(&what, cause))?;
+            let (about, mut file) = opened.map_err(|cause| ClientError::local(&what, cause))?;
             // A regular file's length is known: better to fail before the first byte than after the last that fits.
             let length = about.is_file().then_some(about.len());
             copy(connection, offset, length, args.grow, &mut file, &what).await?
@@ -50,9 +50,9 @@ pub(super) async fn copy(
     grow: bool,
     source: &mut impl Read,
     what: &str,
-) -> Result<u64, ClientFault> {
+) -> Result<u64, ClientError> {
     if connection.export().flags.has(ExportFlags::READ_ONLY) {
-        return Err(ClientFault::ReadOnly);
+        return Err(ClientError::ReadOnly);
     }
     let grows = grow && Parts::of(connection.export()).automatic;
     let limits = Limits { size: connection.export().size, minimum: connection.minimum(), grow, grows };
@@ -63,7 +63,7 @@ pub(super) async fn copy(
         let count = match fill(source, &mut buffer) {
             Ok(0) => break None,
             Ok(count) => count,
-            Err(cause) => break Some(ClientFault::local(what, cause)),
+            Err(cause) => break Some(ClientError::local(what, cause)),
         };
         let chunk = buffer.get(..count).unwrap_or_default();
         let (at, count) = (offset.saturating_add(sent), u64::try_from(count).unwrap_or(u64::MAX));
@@ -87,7 +87,7 @@ pub(super) async fn copy(
 }
 
 /// Makes it durable; false if the server can't be asked to.
-pub(super) async fn flush(connection: &mut Connection) -> Result<bool, ClientFault> {
+pub(super) async fn flush(connection: &mut Connection) -> Result<bool, ClientError> {
     let can = connection.export().flags.has(ExportFlags::SEND_FLUSH);
     if can {
         connection.send(Cmd::FLUSH, 0, 0, &[]).await?;
@@ -108,14 +108,14 @@ struct Limits {
 
 impl Limits {
     /// Whether `length` bytes may be written at `at`. `offset` is where all began.
-    fn check(&self, offset: u64, at: u64, length: u64) -> Result<(), ClientFault> {
+    fn check(&self, offset: u64, at: u64, length: u64) -> Result<(), ClientError> {
         let most = if self.grows { MAX_SIZE } else { self.size };
         if at.checked_add(length).is_none_or(|end| end > most) {
-            return Err(ClientFault::PastEnd { offset: at, length, size: self.size, grow: self.grow && !self.grows });
+            return Err(ClientError::PastEnd { offset: at, length, size: self.size, grow: self.grow && !self.grows });
         }
         let aligned = |what, value: u64| match value % self.minimum {
             0 => Ok(()),
-            _ => Err(ClientFault::Unaligned { what, value, minimum: self.minimum }),
+            _ => Err(ClientError::Unaligned { what, value, minimum: self.minimum }),
         };
         aligned("the offset", offset)?;
         aligned("the length of the input", at.saturating_sub(offset).saturating_add(length))
@@ -132,7 +132,7 @@ struct Answers {
 }
 
 impl Answers {
-    async fn take(&mut self, connection: &mut Connection, offset: u64) -> Result<(), ClientFault> {
+    async fn take(&mut self, connection: &mut Connection, offset: u64) -> Result<(), ClientError> {
         let done = connection.answered().await.map_err(|fault| fault.after(self.prefix))?;
         let start = done.offset.saturating_sub(offset);
         self.early.push((start, start.saturating_add(done.length)));

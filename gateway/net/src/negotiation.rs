@@ -12,7 +12,7 @@ use nbd_gateway_proto::{Inbox, Opt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, error::Elapsed, timeout, timeout_at};
 
-use crate::tls::{BackendTls, TlsFault};
+use crate::tls::{BackendTls, TlsError};
 use crate::{Address, Reached, Stream, TlsStream};
 
 /// How long a server has to take leave.
@@ -33,7 +33,7 @@ pub enum NegotiationError {
     /// The handshake failed.
     Handshake(HandshakeError),
     /// There is no TLS.
-    Tls(TlsFault),
+    Tls(TlsError),
     /// Not done in time. `qemu-nbd` without `-e` leaves a second connection without a greeting.
     Late(Reached),
 }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rustls::{ClientConnection, Connection, ServerConnection};
 
 use super::{FarEnd, ReadHalf, Stream, WriteHalf};
-use crate::tls::{BackendTls, ListenerTls, PeerCertificate, Side, TlsFault};
+use crate::tls::{BackendTls, ListenerTls, PeerCertificate, Side, TlsError};
 
 /// The most bytes that wait, encrypted, for room in the socket.
 const BUFFERED: usize = 128 * 1024;
@@ -57,24 +57,24 @@ pub struct TlsWrite(Arc<Shared>);
 impl TlsStream {
     /// Shakes hands with a client, whose certificate comes with the stream if it had to show one.
     /// Cancel-safe: no; dropped midway, the connection is closed.
-    pub async fn accept(stream: Stream, tls: &ListenerTls) -> Result<(Stream, Option<PeerCertificate>), TlsFault> {
-        let connection = ServerConnection::new(tls.settings()).map_err(|error| TlsFault::of(&error, Side::Client))?;
+    pub async fn accept(stream: Stream, tls: &ListenerTls) -> Result<(Stream, Option<PeerCertificate>), TlsError> {
+        let connection = ServerConnection::new(tls.settings()).map_err(|error| TlsError::of(&error, Side::Client))?;
         let stream = Self::shake_hands(stream, Connection::Server(connection), Side::Client).await?;
         let shown = stream.write.0.connection.lock().peer_certificates().and_then(<[_]>::first).cloned();
         let peer = shown.map(|certificate| PeerCertificate::read(&certificate, now())).transpose();
-        let peer = peer.map_err(|why| TlsFault::Certificate { other: "client", why: why.to_string() })?;
+        let peer = peer.map_err(|why| TlsError::Certificate { other: "client", why: why.to_string() })?;
         Ok((Stream::Tls(Box::new(stream)), peer))
     }
 
     /// Shakes hands with a server. Cancel-safe: no; dropped midway, the connection is closed.
-    pub async fn connect(stream: Stream, tls: &BackendTls) -> Result<Stream, TlsFault> {
+    pub async fn connect(stream: Stream, tls: &BackendTls) -> Result<Stream, TlsError> {
         let (settings, name) = tls.settings();
-        let connection = ClientConnection::new(settings, name).map_err(|error| TlsFault::of(&error, Side::Server))?;
+        let connection = ClientConnection::new(settings, name).map_err(|error| TlsError::of(&error, Side::Server))?;
         let stream = Self::shake_hands(stream, Connection::Client(connection), Side::Server).await?;
         Ok(Stream::Tls(Box::new(stream)))
     }
 
-    async fn shake_hands(stream: Stream, mut connection: Connection, side: Side) -> Result<Self, TlsFault> {
+    async fn shake_hands(stream: Stream, mut connection: Connection, side: Side) -> Result<Self, TlsError> {
         connection.set_buffer_limit(Some(BUFFERED));
         let (read, write) = stream.split();
         let shared = Arc::new(Shared { plain: write, connection: Mutex::new(connection) });
@@ -266,9 +266,9 @@ impl TlsRead {
     }
 
     /// Gives rustls some of what was received.
-    fn feed(&mut self, connection: &mut Connection) -> Result<(), TlsFault> {
+    fn feed(&mut self, connection: &mut Connection) -> Result<(), TlsError> {
         let mut rest: &[u8] = &self.incoming;
-        let other = |error: io::Error| TlsFault::Io(error.to_string());
+        let other = |error: io::Error| TlsError::Io(error.to_string());
         let taken = connection.read_tls(&mut rest).map_err(other)?;
         self.incoming.advance(taken);
         if taken == 0 {
@@ -280,7 +280,7 @@ impl TlsRead {
             Err(error) => {
                 // The alert says why; a socket that is full does not get it.
                 let _ = self.shared.push(connection);
-                Err(TlsFault::of(&error, self.side))
+                Err(TlsError::of(&error, self.side))
             }
         }
     }
@@ -292,8 +292,8 @@ impl TlsRead {
         self.plain.poll_fill(cx, &mut self.incoming)
     }
 
-    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TlsFault>> {
-        let broken = |error: io::Error| TlsFault::Io(error.to_string());
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TlsError>> {
+        let broken = |error: io::Error| TlsError::Io(error.to_string());
         loop {
             {
                 let shared = Arc::clone(&self.shared);
@@ -308,7 +308,7 @@ impl TlsRead {
                 }
             }
             if ready!(self.receive(cx)).map_err(broken)? == 0 {
-                return Poll::Ready(Err(TlsFault::closed(self.side)));
+                return Poll::Ready(Err(TlsError::closed(self.side)));
             }
         }
     }

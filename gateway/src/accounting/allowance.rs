@@ -28,7 +28,7 @@ pub(crate) struct Wanted {
 
 /// Why an order is not carried out.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotOrdered {
+pub(crate) enum QuotaOrderError {
     /// Nobody has that name.
     #[error("there is no tenant {0:?}; see `nbd-gateway tenants`")]
     Unknown(String),
@@ -191,17 +191,17 @@ impl Allowances {
     /// is no order: that ends the one that stands.
     ///
     /// # Errors
-    /// [`NotOrdered`]; then nothing has changed.
-    pub(crate) async fn order(&self, tenant: &TenantId, wanted: Wanted) -> Result<Allowed, NotOrdered> {
+    /// [`QuotaOrderError`]; then nothing has changed.
+    pub(crate) async fn order(&self, tenant: &TenantId, wanted: Wanted) -> Result<Allowed, QuotaOrderError> {
         let _turn = self.turn.lock().await;
-        let unknown = || NotOrdered::Unknown(tenant.as_str().to_owned());
+        let unknown = || QuotaOrderError::Unknown(tenant.as_str().to_owned());
         let before = self.allowed(tenant).ok_or_else(unknown)?;
         let now_is = before.effective();
         let ordered = Quotas { quota: wanted.quota.unwrap_or(now_is.quota), soft: wanted.soft.unwrap_or(now_is.soft) };
         if let Quotas { quota: Some(quota), soft: Some(soft) } = ordered
             && soft > quota
         {
-            return Err(NotOrdered::SoftAboveQuota { soft, quota });
+            return Err(QuotaOrderError::SoftAboveQuota { soft, quota });
         }
         if ordered == now_is {
             return Ok(before);
@@ -417,7 +417,7 @@ mod tests {
         let (allowances, book) = life(&notes, "quota = 100").await;
         notes.close().await;
         let refused = allowances.order(&t(), Wanted { quota: Some(size(200)), soft: None }).await.unwrap_err();
-        assert!(matches!(refused, NotOrdered::Ledger(LedgerError::Closed { .. })), "{refused}");
+        assert!(matches!(refused, QuotaOrderError::Ledger(LedgerError::Closed { .. })), "{refused}");
         assert_eq!((quota(&book), allowances.allowed(&t()).unwrap().ordered), (Some(100), None));
     }
 

@@ -18,10 +18,10 @@ use super::answer::{Object, refuse, refused, tell, unopened, unread};
 use super::look::{one, open_now, tenant};
 use super::name::Name;
 use super::view::{Draining, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, Settle, Settled, Wanted};
-use crate::accounting::allowance::{self, NotOrdered};
-use crate::export::NotSettled;
+use crate::accounting::allowance::{self, QuotaOrderError};
+use crate::export::SettleError;
 use crate::fault::Fault;
-use crate::reload::NotReloaded;
+use crate::reload::ReloadError;
 
 /// Another size.
 pub(super) async fn resize(
@@ -106,7 +106,7 @@ pub(super) async fn quota(
         Err(error) => return unread(&error, EXAMPLE),
     };
     // A name that can't be one is nobody's.
-    let Ok(id) = TenantId::new(&name) else { return refuse(StatusCode::NOT_FOUND, NotOrdered::Unknown(name)) };
+    let Ok(id) = TenantId::new(&name) else { return refuse(StatusCode::NOT_FOUND, QuotaOrderError::Unknown(name)) };
     match shared.registry.allowances().order(&id, wanted).await {
         Ok(_) => {
             shared.registry.look_anew();
@@ -114,9 +114,9 @@ pub(super) async fn quota(
         }
         Err(error) => refuse(
             match error {
-                NotOrdered::Unknown(_) => StatusCode::NOT_FOUND,
-                NotOrdered::SoftAboveQuota { .. } => StatusCode::BAD_REQUEST,
-                NotOrdered::Ledger(_) => StatusCode::SERVICE_UNAVAILABLE,
+                QuotaOrderError::Unknown(_) => StatusCode::NOT_FOUND,
+                QuotaOrderError::SoftAboveQuota { .. } => StatusCode::BAD_REQUEST,
+                QuotaOrderError::Ledger(_) => StatusCode::SERVICE_UNAVAILABLE,
             },
             error,
         ),
@@ -165,8 +165,8 @@ pub(super) async fn settle(
     let settling = tokio::spawn(Arc::clone(&shared.registry).settle_older(name.clone(), zero));
     match settling.await {
         Ok(Ok(())) => tell(Settled { export: name, zero }),
-        Ok(Err(error @ NotSettled::NotInDoubt(_))) => refuse(StatusCode::CONFLICT, error),
-        Ok(Err(error @ NotSettled::Ledger(_))) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
+        Ok(Err(error @ SettleError::NotInDoubt(_))) => refuse(StatusCode::CONFLICT, error),
+        Ok(Err(error @ SettleError::Ledger(_))) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
         Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
     }
 }
@@ -177,8 +177,8 @@ pub(super) async fn reload(State(shared): State<Shared>) -> Response {
         Ok(changes) => tell(Reloaded { changes: changes.to_vec() }),
         Err(why) => {
             let status = match why {
-                NotReloaded::NotNow => StatusCode::SERVICE_UNAVAILABLE,
-                NotReloaded::NoFile | NotReloaded::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                ReloadError::NotNow => StatusCode::SERVICE_UNAVAILABLE,
+                ReloadError::NoFile | ReloadError::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
             };
             refuse(status, why)
         }

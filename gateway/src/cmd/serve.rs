@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{DONE, FAILED, USAGE, failed, token};
 use crate::app::{App, StartError};
 use crate::log;
-use crate::reload::{NotReloaded, Reload, Source};
+use crate::reload::{Reload, ReloadError, Source};
 use crate::service::Service;
 use crate::shards::Shards;
 
@@ -130,7 +130,7 @@ pub(super) fn ignore(kind: SignalKind, name: &'static str) {
 async fn read_anew(mut hangups: Signal, reload: Reload) {
     while hangups.recv().await.is_some() {
         // What came of it is in the log.
-        if let Err(why @ NotReloaded::NotNow) = reload.ask().await {
+        if let Err(why @ ReloadError::NotNow) = reload.ask().await {
             tracing::info!(%why, "SIGHUP is ignored");
         }
     }

@@ -50,7 +50,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub(crate) use lease::Lease;
-pub(crate) use older::NotSettled;
+pub(crate) use older::SettleError;
 pub(crate) use open_error::OpenError;
 pub(crate) use reconfigure::Opened;
 pub(crate) use registry::Registry;

@@ -11,7 +11,7 @@ use crate::ledger::LedgerError;
 
 /// Why nothing was settled.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotSettled {
+pub(crate) enum SettleError {
     /// The ledger is right about it, as far as anybody knows.
     #[error("what the ledger says of export {0:?} is not in doubt; nothing is to be settled")]
     NotInDoubt(String),
@@ -26,10 +26,10 @@ impl Registry {
     ///
     /// # Errors
     /// It is not in doubt, or the ledger can't be written.
-    pub(crate) async fn settle_older(self: Arc<Self>, name: String, zero: bool) -> Result<(), NotSettled> {
+    pub(crate) async fn settle_older(self: Arc<Self>, name: String, zero: bool) -> Result<(), SettleError> {
         let notes = &self.shared.notes;
         let Some(export) = ExportName::new(&name).ok().filter(|export| notes.is_older(export)) else {
-            return Err(NotSettled::NotInDoubt(name));
+            return Err(SettleError::NotInDoubt(name));
         };
         let window =
             self.config().export_for(&name).is_ok_and(|own| matches!(own.resize.driver, Driver::Window { .. }));

@@ -34,7 +34,7 @@ pub(crate) struct Fault {
 
 /// Why a stream cannot be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unreadable {
+pub(crate) enum WireError {
     /// No line ends where the longest would.
     #[error("a line of more than {LONGEST} bytes")]
     TooLong,
@@ -59,15 +59,15 @@ impl Decoder {
     }
 
     /// The next whole message, if there is one.
-    pub(crate) fn poll_message(&mut self) -> Result<Option<Message>, Unreadable> {
+    pub(crate) fn poll_message(&mut self) -> Result<Option<Message>, WireError> {
         loop {
             let fresh = self.buffer.get(self.searched..).unwrap_or_default();
             let Some(end) = fresh.iter().position(|byte| *byte == b'\n').map(|at| self.searched + at) else {
                 self.searched = self.buffer.len();
-                return if self.searched > LONGEST { Err(Unreadable::TooLong) } else { Ok(None) };
+                return if self.searched > LONGEST { Err(WireError::TooLong) } else { Ok(None) };
             };
             if end > LONGEST {
-                return Err(Unreadable::TooLong);
+                return Err(WireError::TooLong);
             }
             let line = self.buffer.split_to(end);
             self.buffer.advance(1);
@@ -83,8 +83,8 @@ impl Decoder {
     }
 }
 
-fn read(line: &[u8]) -> Result<Message, Unreadable> {
-    let Ok(Value::Object(mut map)) = serde_json::from_slice(line) else { return Err(Unreadable::NotQmp) };
+fn read(line: &[u8]) -> Result<Message, WireError> {
+    let Ok(Value::Object(mut map)) = serde_json::from_slice(line) else { return Err(WireError::NotQmp) };
     let id = map.get("id").and_then(Value::as_u64);
     if map.contains_key("QMP") {
         return Ok(Message::Greeting);
@@ -98,7 +98,7 @@ fn read(line: &[u8]) -> Result<Message, Unreadable> {
     let text = |error: &Value, key| error.get(key).and_then(Value::as_str).map(str::to_owned);
     let fault =
         map.get("error").and_then(|error| Some(Fault { class: text(error, "class")?, desc: text(error, "desc")? }));
-    fault.map(|fault| Message::Answer { id, outcome: Err(fault) }).ok_or(Unreadable::NotQmp)
+    fault.map(|fault| Message::Answer { id, outcome: Err(fault) }).ok_or(WireError::NotQmp)
 }
 
 /// A command as a line.
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    fn all(chunks: impl Iterator<Item = Vec<u8>>) -> (Vec<Message>, Option<Unreadable>) {
+    fn all(chunks: impl Iterator<Item = Vec<u8>>) -> (Vec<Message>, Option<WireError>) {
         let (mut decoder, mut messages) = (Decoder::default(), Vec::new());
         for chunk in chunks {
             decoder.room().extend_from_slice(&chunk);
@@ -157,13 +157,13 @@ mod tests {
     #[test]
     fn a_line_without_an_end_is_given_up_at_its_bound() {
         let (messages, unreadable) = all(core::iter::repeat_with(|| vec![b'x'; 8192]).take(LONGEST / 8192 + 1));
-        assert_eq!((messages, unreadable), (Vec::new(), Some(Unreadable::TooLong)));
+        assert_eq!((messages, unreadable), (Vec::new(), Some(WireError::TooLong)));
     }
 
     #[test]
     fn what_is_no_message_is_told_apart_from_silence() {
         for line in ["[]", "{}", "{\"event\": 1}", "{\"error\": {\"class\": \"x\"}}", "\u{7f}", "{\"return\""] {
-            assert_eq!(all([format!("{line}\n").into_bytes()].into_iter()).1, Some(Unreadable::NotQmp), "{line}");
+            assert_eq!(all([format!("{line}\n").into_bytes()].into_iter()).1, Some(WireError::NotQmp), "{line}");
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::listeners::PlannedListener;
-use super::{Ask, ListenerContext, Listeners, NotReloaded, Outcome, Source, check_backend_certificates};
+use super::{Ask, ListenerContext, Listeners, Outcome, ReloadError, Source, check_backend_certificates};
 use crate::export::{Lease, Opened, Registry, aliases};
 use crate::log::ORDERED;
 use crate::service::Service;
@@ -91,7 +91,7 @@ impl Reloader {
                 self.in_force_now();
                 tracing::info!(target: ORDERED, changes = lines.len(), "the configuration is reloaded");
             }
-            Err(NotReloaded::NoFile) => tracing::warn!("{}", NotReloaded::NoFile),
+            Err(ReloadError::NoFile) => tracing::warn!("{}", ReloadError::NoFile),
             Err(why) => {
                 self.metrics.config_refused();
                 tracing::error!(target: ORDERED, "{why}");
@@ -122,7 +122,7 @@ impl Reloader {
     }
 
     /// Everything that can fail. Changes nothing; in vain, nothing of it is left.
-    async fn make_ready(&mut self, config: &Config) -> Result<Ready, NotReloaded> {
+    async fn make_ready(&mut self, config: &Config) -> Result<Ready, ReloadError> {
         let now = self.registry.config();
         let changes = now.changes_to(config);
         let fixed =
@@ -150,7 +150,7 @@ impl Reloader {
                 let lines = changes.iter().map(ToString::to_string).collect();
                 Ok(Ready { listeners, opened, lines })
             }
-            Err(errors) => Err(NotReloaded::wrong(wrong.into_iter().chain(errors))),
+            Err(errors) => Err(ReloadError::wrong(wrong.into_iter().chain(errors))),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::export::Registry;
 use crate::listener::{BindError, Bound, Inherited};
 use crate::net::Pool;
 use crate::session::{Front, SessionTable};
-use crate::tls::{CertificateFault, ListenerTls};
+use crate::tls::{CertificateError, ListenerTls};
 
 /// What the connections of all listeners share.
 pub(crate) struct ListenerContext {
@@ -86,7 +86,7 @@ pub(crate) enum ListenerError {
         /// As configured.
         address: String,
         /// What is wrong with them.
-        fault: CertificateFault,
+        fault: CertificateError,
     },
 }
 

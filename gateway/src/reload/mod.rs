@@ -27,7 +27,7 @@ const WAITING: usize = 64;
 
 /// Why the configuration was not read anew; everything is as it was.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum NotReloaded {
+pub(crate) enum ReloadError {
     /// The gateway was started without a file.
     #[error("there is no file to read: the gateway was started without --config; start it with one")]
     NoFile,
@@ -39,14 +39,14 @@ pub(crate) enum NotReloaded {
     Wrong(Arc<[String]>),
 }
 
-impl NotReloaded {
+impl ReloadError {
     fn wrong(reasons: impl IntoIterator<Item = String>) -> Self {
         Self::Wrong(reasons.into_iter().collect())
     }
 }
 
 /// What came of it: a line for each thing that has changed.
-pub(crate) type Outcome = Result<Arc<[String]>, NotReloaded>;
+pub(crate) type Outcome = Result<Arc<[String]>, ReloadError>;
 
 /// Who waits for an outcome.
 pub(crate) type Ask = oneshot::Sender<Outcome>;
@@ -68,8 +68,8 @@ impl Reload {
     /// Nothing has changed then.
     pub(crate) async fn ask(&self) -> Outcome {
         let (ask, answer) = oneshot::channel();
-        self.0.try_send(ask).map_err(|_| NotReloaded::NotNow)?;
-        answer.await.unwrap_or(Err(NotReloaded::NotNow))
+        self.0.try_send(ask).map_err(|_| ReloadError::NotNow)?;
+        answer.await.unwrap_or(Err(ReloadError::NotNow))
     }
 }
 
@@ -84,13 +84,13 @@ pub(crate) struct Source {
 
 impl Source {
     /// Reads the file.
-    async fn load(&self) -> Result<Config, NotReloaded> {
-        let file = self.file.clone().ok_or(NotReloaded::NoFile)?;
+    async fn load(&self) -> Result<Config, ReloadError> {
+        let file = self.file.clone().ok_or(ReloadError::NoFile)?;
         let read = tokio::task::spawn_blocking(move || Config::load(&file)).await;
         match read {
             Ok(Ok(config)) => Ok(config),
-            Ok(Err(problems)) => Err(NotReloaded::wrong([problems.to_string()])),
-            Err(error) => Err(NotReloaded::wrong([error.to_string()])),
+            Ok(Err(problems)) => Err(ReloadError::wrong([problems.to_string()])),
+            Err(error) => Err(ReloadError::wrong([error.to_string()])),
         }
     }
 }
@@ -101,7 +101,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_file_there_is_nothing_to_read() {
-        assert!(matches!(Source::default().load().await, Err(NotReloaded::NoFile)));
+        assert!(matches!(Source::default().load().await, Err(ReloadError::NoFile)));
     }
 
     #[tokio::test]
@@ -113,8 +113,8 @@ mod tests {
         });
         tokio::task::yield_now().await;
         drop(asked);
-        assert!(matches!(waiting.await, Ok(Err(NotReloaded::NotNow))), "it had asked before");
-        assert!(matches!(reload.ask().await, Err(NotReloaded::NotNow)));
+        assert!(matches!(waiting.await, Ok(Err(ReloadError::NotNow))), "it had asked before");
+        assert!(matches!(reload.ask().await, Err(ReloadError::NotNow)));
     }
 
     #[tokio::test]
@@ -132,7 +132,7 @@ mod tests {
         while reload.0.capacity() > 0 {
             tokio::task::yield_now().await;
         }
-        assert!(matches!(reload.ask().await, Err(NotReloaded::NotNow)));
+        assert!(matches!(reload.ask().await, Err(ReloadError::NotNow)));
         asks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Environment {
 
 /// What can't be understood of it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum EnvironmentError {
     /// Of another family than Unix, or no address.
     #[error("NOTIFY_SOCKET={0:?} is no address that can be used; it has to be /PATH or @NAME")]
     Address(OsString),
@@ -43,18 +43,18 @@ impl Environment {
     }
 
     /// Where the manager listens: a path, or with `@` a name of Linux' abstract kind.
-    pub(super) fn address(&self) -> Result<Option<SocketAddr>, Fault> {
+    pub(super) fn address(&self) -> Result<Option<SocketAddr>, EnvironmentError> {
         let Some(socket) = self.socket.as_ref().filter(|socket| !socket.is_empty()) else { return Ok(None) };
         let address = match socket.as_bytes() {
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
             [b'/', ..] => SocketAddr::from_pathname(socket),
-            _ => return Err(Fault::Address(socket.clone())),
+            _ => return Err(EnvironmentError::Address(socket.clone())),
         };
-        address.map(Some).map_err(|_| Fault::Address(socket.clone()))
+        address.map(Some).map_err(|_| EnvironmentError::Address(socket.clone()))
     }
 
     /// How long the manager waits for a sign of life of this process; none: it does not.
-    pub(super) fn watchdog(&self) -> Result<Option<Duration>, Fault> {
+    pub(super) fn watchdog(&self) -> Result<Option<Duration>, EnvironmentError> {
         let Some(watchdog) = self.watchdog.as_ref().filter(|watchdog| !watchdog.is_empty()) else { return Ok(None) };
         let number = |text: &OsString| text.to_str().and_then(|text| text.parse::<u64>().ok());
         // Another process, by which this one was started, may be meant.
@@ -64,7 +64,7 @@ impl Environment {
         match number(watchdog) {
             Some(0) => Ok(None),
             Some(usec) => Ok(Some(Duration::from_micros(usec))),
-            None => Err(Fault::Watchdog(watchdog.clone())),
+            None => Err(EnvironmentError::Watchdog(watchdog.clone())),
         }
     }
 }

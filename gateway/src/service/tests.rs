@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::net::UnixDatagram;
 
-use super::environment::{Environment, Fault};
+use super::environment::{Environment, EnvironmentError};
 use super::pulse::Round;
 use super::*;
 
@@ -59,7 +59,7 @@ fn the_address_is_a_path_or_an_abstract_name() {
     assert!(read("").unwrap().is_none());
     assert!(Environment::default().address().unwrap().is_none());
     for wrong in ["vsock:2:1234".to_owned(), "run/x".to_owned(), format!("/{}", "x".repeat(200))] {
-        assert_eq!(read(&wrong).unwrap_err(), Fault::Address(OsString::from(wrong)));
+        assert_eq!(read(&wrong).unwrap_err(), EnvironmentError::Address(OsString::from(wrong)));
     }
 }
 
@@ -74,7 +74,7 @@ fn the_watchdog_is_that_of_this_process() {
     assert_eq!(read("1500000", Some("8")), Ok(None));
     assert_eq!((read("", None), read("0", None)), (Ok(None), Ok(None)));
     assert_eq!(Environment::default().watchdog(), Ok(None));
-    assert_eq!(read("30s", None), Err(Fault::Watchdog("30s".into())));
+    assert_eq!(read("30s", None), Err(EnvironmentError::Watchdog("30s".into())));
 }
 
 #[tokio::test]

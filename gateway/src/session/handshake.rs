@@ -18,7 +18,7 @@ use crate::proto::resize::{Context, ResizeInfo};
 use crate::proto::{Features, Framing, Inbox, Info, Rep};
 use crate::resize::openers::OpenGuard;
 use crate::target::style::replies;
-use crate::tls::{PeerCertificate, TlsFault};
+use crate::tls::{PeerCertificate, TlsError};
 
 use super::visitor::Visitor;
 use super::{Agreement, Front};
@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// How a handshake ended without a session.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoSession {
+pub(crate) enum EnterError {
     /// NBD_OPT_ABORT, or a close between options: a client that only asked.
     #[error("client left after asking")]
     Left,
@@ -46,7 +46,7 @@ pub(crate) enum NoSession {
     Bad(#[from] BadClient),
     /// There is no TLS.
     #[error("{0}")]
-    Tls(#[from] TlsFault),
+    Tls(#[from] TlsError),
     /// The socket failed.
     #[error("client connection failed: {0}")]
     Io(#[from] io::Error),
@@ -77,7 +77,7 @@ pub(crate) async fn negotiate(
     mut stream: Stream,
     inbox: &mut Inbox,
     handshake: &Handshake,
-) -> Result<Entered, NoSession> {
+) -> Result<Entered, EnterError> {
     let drain = &front.drain;
     let tls = match &front.tls {
         None => Tls::Off,
@@ -103,7 +103,7 @@ pub(crate) async fn negotiate(
                     room.reserve(8192);
                 }
                 if clock.bound(stream.fill(room)).await? == 0 {
-                    return Err(NoSession::Left);
+                    return Err(EnterError::Left);
                 }
                 continue;
             }
@@ -111,7 +111,7 @@ pub(crate) async fn negotiate(
                 send(&mut server, &mut stream, &clock).await?;
                 // The client may be gone already; then there is nobody to close it for.
                 let _ = clock.bound(stream.close()).await;
-                return Err(NoSession::Left);
+                return Err(EnterError::Left);
             }
             Progress::Ask(Ask::StartTls) => match &front.tls {
                 None => server.refuse(Rep::ERR_POLICY, "TLS is off on this listener"),
@@ -180,7 +180,7 @@ pub(crate) async fn negotiate(
                         is_as_told(told.as_ref().filter(|_| !server.selected(&name).is_empty()), &name, &lease)?;
                         seated(front, lease, handshake).map(|(lease, place)| (lease, decision, place))
                     })
-                    .map_err(NoSession::NoReply)?;
+                    .map_err(EnterError::NoReply)?;
                 let (export, selected) = (lease.export(), server.selected(&name));
                 let (agreement, guard) = agreement(export, decision, &server, selected, false, true);
                 server.answer_export_name(agreement.size, agreement.flags);
@@ -306,7 +306,7 @@ fn resize_info(offer: &policy::Offer) -> [u8; 26] {
     .to_body()
 }
 
-async fn send(server: &mut Server, stream: &mut Stream, clock: &Clock<'_>) -> Result<(), NoSession> {
+async fn send(server: &mut Server, stream: &mut Stream, clock: &Clock<'_>) -> Result<(), EnterError> {
     if !server.output().is_empty() {
         let bytes = core::mem::take(server.output());
         clock.bound(stream.write_all(&bytes)).await?;
@@ -322,18 +322,18 @@ struct Clock<'a> {
 
 impl Clock<'_> {
     /// Something that the client can hold up.
-    async fn bound<T, E>(&self, io: impl Future<Output = Result<T, E>>) -> Result<T, NoSession>
+    async fn bound<T, E>(&self, io: impl Future<Output = Result<T, E>>) -> Result<T, EnterError>
     where
-        NoSession: From<E>,
+        EnterError: From<E>,
     {
         match tokio::time::timeout_at(self.over, io).await {
             Ok(done) => Ok(done?),
-            Err(_) => Err(NoSession::Late),
+            Err(_) => Err(EnterError::Late),
         }
     }
 
     /// Something that the client waits for: given up when the client is gone.
-    async fn stopped<T>(&mut self, stream: &Stream, work: impl Future<Output = T>) -> Result<T, NoSession> {
+    async fn stopped<T>(&mut self, stream: &Stream, work: impl Future<Output = T>) -> Result<T, EnterError> {
         let since = Instant::now();
         self.handshake.busy(true);
         let mut work = core::pin::pin!(work);
@@ -348,7 +348,7 @@ impl Clock<'_> {
                 }
                 () = tokio::time::sleep(LOOK) => {
                     if stream.far_end() != FarEnd::Open {
-                        return Err(NoSession::Left);
+                        return Err(EnterError::Left);
                     }
                 }
             }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
-use super::handshake::{Entered, NoSession, negotiate};
+use super::handshake::{EnterError, Entered, negotiate};
 use super::shutdown::Shutdown;
 use super::status::SessionStatus;
 use super::transmission::{End, Transmission};
@@ -90,10 +90,10 @@ async fn enter(front: &Front, id: u64, stream: Stream, handshake: &Handshake) ->
         Ok(entered) => {
             return Some(Opened { id, peer, identity, inbox, entered, judged_by: visitor.judged_by() });
         }
-        Err(NoSession::Left) => tracing::debug!("client left after asking"),
-        Err(NoSession::Io(error)) => tracing::debug!(%error, "client left during the handshake"),
-        Err(NoSession::Late) => tracing::info!(?limit, "handshake took longer than handshake-timeout; closed"),
-        Err(NoSession::NoReply(error)) => visitor.refused(error.export(), &error),
+        Err(EnterError::Left) => tracing::debug!("client left after asking"),
+        Err(EnterError::Io(error)) => tracing::debug!(%error, "client left during the handshake"),
+        Err(EnterError::Late) => tracing::info!(?limit, "handshake took longer than handshake-timeout; closed"),
+        Err(EnterError::NoReply(error)) => visitor.refused(error.export(), &error),
         Err(error) => tracing::info!(%error, "handshake failed"),
     }
     None

@@ -22,7 +22,7 @@ use crate::net::{Address, Pool};
 use crate::proto::ExportFlags;
 use crate::proto::handshake::client::Negotiated;
 use crate::shards::Shards;
-use crate::tls::{BackendTls, CertificateFault};
+use crate::tls::{BackendTls, CertificateError};
 
 /// What all targets are made with.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub(crate) enum OpenTargetError {
     #[error("{error}; that was connection {at} of {wanted}: does it take so many? if not, lower `lanes`")]
     Lane { error: DialError, at: usize, wanted: usize },
     #[error(transparent)]
-    Certificates(#[from] CertificateFault),
+    Certificates(#[from] CertificateError),
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error("{0}")]

@@ -6,7 +6,7 @@
 use nbd_gateway_policy::types::Bytes;
 use std::os::fd::OwnedFd;
 
-use super::AgentFault;
+use super::AgentError;
 use super::device::Device;
 use super::event::{Event, Teller};
 use super::link::Link;
@@ -32,22 +32,22 @@ pub(super) async fn attach(
     device: &Device,
     driver: Driver,
     teller: &mut Teller<'_>,
-) -> Result<Attached, AgentFault> {
+) -> Result<Attached, AgentError> {
     let timeouts = Timeouts { request: seconds(order.timeout).max(1), dead: seconds(order.dead_timeout) };
     if !device.exists() {
-        return Err(AgentFault::NoDevice { node: device.node.clone() });
+        return Err(AgentError::NoDevice { node: device.node.clone() });
     }
     match (device.attached(), order.follow) {
         (false, false) => connect(order, device, driver, timeouts, teller).await,
-        (false, true) => Err(AgentFault::NotAttached { node: device.node.clone() }),
+        (false, true) => Err(AgentError::NotAttached { node: device.node.clone() }),
         (true, follow) => {
             let (backend, uri) = (device.backend(), order.uri.to_string());
             let node = device.node.clone();
             match &backend {
                 Some(backend) if !follow && *backend != uri => {
-                    return Err(AgentFault::AttachedForOther { node, backend: backend.clone(), uri });
+                    return Err(AgentError::AttachedForOther { node, backend: backend.clone(), uri });
                 }
-                None if !follow => return Err(AgentFault::AttachedForUnknown { node }),
+                None if !follow => return Err(AgentError::AttachedForUnknown { node }),
                 _ => {}
             }
             let driver = driver.for_backend(backend.clone());
@@ -64,22 +64,22 @@ async fn connect(
     driver: Driver,
     timeouts: Timeouts,
     teller: &mut Teller<'_>,
-) -> Result<Attached, AgentFault> {
+) -> Result<Attached, AgentError> {
     let mut links = Vec::new();
     for _ in 0..order.connections.max(1) {
         links.push(Link::open(&order.uri, order.allow_shrink).await?);
     }
     // The last one knows best: sizes may change in between.
-    let Some(link) = links.last() else { return Err(AgentFault::NoDevice { node: device.node.clone() }) };
+    let Some(link) = links.last() else { return Err(AgentError::NoDevice { node: device.node.clone() }) };
     let (block_size, flags) = (link.block_size()?, link.export.flags);
     let size = whole(link.export.size, block_size);
     if size == 0 {
         let why = format!("it has {}, less than one block of {}", Bytes(link.export.size), Bytes(block_size));
-        return Err(AgentFault::Unfit { why });
+        return Err(AgentError::Unfit { why });
     }
     if links.len() > 1 && !flags.has(ExportFlags::CAN_MULTI_CONN) {
         let why = "its server does not set CAN_MULTI_CONN, so it can have one connection: leave --connections out";
-        return Err(AgentFault::Unfit { why: why.to_owned() });
+        return Err(AgentError::Unfit { why: why.to_owned() });
     }
     let longest = link.export.block_sizes.map(|sizes| sizes.maximum);
     let driver = driver.for_backend(Some(order.uri.to_string()));
@@ -88,7 +88,7 @@ async fn connect(
     driver.ask(Request::Connect { size, block_size, flags: flags.0, timeouts, sockets: numbers }).await?;
     let now = device.size()?;
     if now != size {
-        return Err(AgentFault::NotInForce { asked: size, now });
+        return Err(AgentError::NotInForce { asked: size, now });
     }
     if let Some(longest) = longest {
         device.bound_requests(longest)?;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::AgentFault;
+use super::AgentError;
 
 /// Sizes in sysfs are in sectors of this many bytes, whatever the device's blocks are.
 pub(super) const SECTOR: u64 = 512;
@@ -26,18 +26,18 @@ pub(super) struct Device {
 
 impl Device {
     /// The device of a node like /dev/nbd0, or of a link to one. Looks at names alone.
-    pub(super) fn named(node: &Path) -> Result<Self, AgentFault> {
+    pub(super) fn named(node: &Path) -> Result<Self, AgentError> {
         Self::below(node, Path::new("/sys/block"))
     }
 
-    fn below(node: &Path, sysfs: &Path) -> Result<Self, AgentFault> {
+    fn below(node: &Path, sysfs: &Path) -> Result<Self, AgentError> {
         let real = fs::canonicalize(node).unwrap_or_else(|_| node.to_owned());
         let name = real.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let index = name.strip_prefix("nbd").and_then(|number| number.parse().ok());
         // What `parse` takes and the kernel would not write: `nbd+1`, `nbd01`.
         match index.filter(|index: &u32| format!("nbd{index}") == name) {
             Some(index) => Ok(Self { node: node.to_owned(), index, folder: sysfs.join(name) }),
-            None => Err(AgentFault::NoNbdDevice { node: node.to_owned() }),
+            None => Err(AgentError::NoNbdDevice { node: node.to_owned() }),
         }
     }
 
@@ -59,40 +59,40 @@ impl Device {
     }
 
     /// Its size in bytes.
-    pub(super) fn size(&self) -> Result<u64, AgentFault> {
+    pub(super) fn size(&self) -> Result<u64, AgentError> {
         Ok(self.number("size")?.saturating_mul(SECTOR))
     }
 
     /// What requests are multiples of, in bytes.
-    pub(super) fn block_size(&self) -> Result<u64, AgentFault> {
+    pub(super) fn block_size(&self) -> Result<u64, AgentError> {
         Ok(self.number("queue/logical_block_size")?.max(SECTOR))
     }
 
     /// Whether it refuses writes.
-    pub(super) fn read_only(&self) -> Result<bool, AgentFault> {
+    pub(super) fn read_only(&self) -> Result<bool, AgentError> {
         Ok(self.number("ro")? != 0)
     }
 
     /// Bounds the kernel's requests to so many bytes, where they would be longer.
-    pub(super) fn bound_requests(&self, bytes: u32) -> Result<(), AgentFault> {
+    pub(super) fn bound_requests(&self, bytes: u32) -> Result<(), AgentError> {
         let kib = u64::from(bytes) / 1024;
         if kib < self.number("queue/max_sectors_kb")? {
             let file = self.folder.join("queue/max_sectors_kb");
-            fs::write(&file, kib.to_string()).map_err(|cause| AgentFault::Sysfs { file, cause })?;
+            fs::write(&file, kib.to_string()).map_err(|cause| AgentError::Sysfs { file, cause })?;
         }
         Ok(())
     }
 
-    fn number(&self, file: &str) -> Result<u64, AgentFault> {
+    fn number(&self, file: &str) -> Result<u64, AgentError> {
         let file = self.folder.join(file);
         let number = fs::read_to_string(&file).and_then(|text| text.trim().parse().map_err(io::Error::other));
-        number.map_err(|cause| AgentFault::Sysfs { file, cause })
+        number.map_err(|cause| AgentError::Sysfs { file, cause })
     }
 
     /// Keeps others from using the device, if nobody does; what was written to it is with the server then. Blocks.
-    pub(super) fn unused(&self) -> Result<fs::File, AgentFault> {
+    pub(super) fn unused(&self) -> Result<fs::File, AgentError> {
         let opened = fs::OpenOptions::new().read(true).custom_flags(UNUSED).open(&self.node);
-        let failed = |cause| AgentFault::InUse { node: self.node.clone(), cause };
+        let failed = |cause| AgentError::InUse { node: self.node.clone(), cause };
         let file = opened.map_err(failed)?;
         file.sync_all().map_err(failed)?;
         Ok(file)

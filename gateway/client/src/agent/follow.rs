@@ -15,7 +15,7 @@ use nbd_gateway_policy::backoff::Backoff;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::AgentFault;
+use super::AgentError;
 use super::attach::Attached;
 use super::device::Device;
 use super::event::{Event, Teller};
@@ -70,7 +70,7 @@ pub(super) struct State {
 }
 
 /// The replacement of a connection.
-type Linking = JoinHandle<Result<(OwnedFd, u64), AgentFault>>;
+type Linking = JoinHandle<Result<(OwnedFd, u64), AgentError>>;
 
 /// A size that was told.
 #[derive(Clone, Copy)]
@@ -87,7 +87,7 @@ struct Sizing {
     /// What was told, in bytes.
     told: u64,
     /// What the device has then, in bytes.
-    task: JoinHandle<Result<u64, AgentFault>>,
+    task: JoinHandle<Result<u64, AgentError>>,
 }
 
 /// What was said last.
@@ -120,7 +120,7 @@ impl State {
 
 impl Follower<'_> {
     /// Follows until `stop`, or until the device can't be followed any more.
-    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AgentFault> {
+    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
         let mut stop = core::pin::pin!(stop);
         let mut look = tokio::time::interval(LOOK);
         self.metrics.link_up.set(1);
@@ -152,7 +152,7 @@ impl Follower<'_> {
     }
 
     /// Starts what can be started now.
-    fn begin(&mut self) -> Result<(), AgentFault> {
+    fn begin(&mut self) -> Result<(), AgentError> {
         if self.state.dead > 0 {
             if self.state.linking.is_none() && self.state.next <= Instant::now() {
                 self.look()?;
@@ -175,9 +175,9 @@ impl Follower<'_> {
     }
 
     /// Whether the device is still ours to follow.
-    fn look(&self) -> Result<(), AgentFault> {
+    fn look(&self) -> Result<(), AgentError> {
         if !self.device.attached() {
-            return Err(AgentFault::DetachedByOther { node: self.device.node.clone() });
+            return Err(AgentError::DetachedByOther { node: self.device.node.clone() });
         }
         self.metrics.size.set(i64::try_from(self.device.size()?).unwrap_or(i64::MAX));
         Ok(())
@@ -210,7 +210,7 @@ impl Follower<'_> {
         }));
     }
 
-    fn linked(&mut self, outcome: Result<(OwnedFd, u64), AgentFault>) {
+    fn linked(&mut self, outcome: Result<(OwnedFd, u64), AgentError>) {
         match outcome {
             Ok((socket, size)) => {
                 self.state.dead = self.state.dead.saturating_sub(1);
@@ -265,7 +265,7 @@ impl Follower<'_> {
     }
 
     /// Does what is to be done about a size.
-    fn size(&mut self, told: Told) -> Result<(), AgentFault> {
+    fn size(&mut self, told: Told) -> Result<(), AgentError> {
         let (now, block) = (self.device.size()?, self.device.block_size()?);
         match judge(told.size, now, block, self.order.allow_shrink) {
             Verdict::Same => self.state.said.refused = None,
@@ -285,19 +285,19 @@ impl Follower<'_> {
                 // What is cut off is gone: so the export itself has to say it once more.
                 let link = Link::open(&uri, true).await?;
                 if link.export.size != told {
-                    return Err(AgentFault::Unfit { why: format!("it has {} again", Bytes(link.export.size)) });
+                    return Err(AgentError::Unfit { why: format!("it has {} again", Bytes(link.export.size)) });
                 }
             }
             driver.ask(Request::Size(size)).await?;
             match device.size()? {
                 is if is == size => Ok(size),
-                is => Err(AgentFault::NotInForce { asked: size, now: is }),
+                is => Err(AgentError::NotInForce { asked: size, now: is }),
             }
         });
         self.state.sizing = Some(Sizing { from: now, told, task });
     }
 
-    fn sized(&mut self, sizing: &Sizing, outcome: Result<u64, AgentFault>) -> Result<(), AgentFault> {
+    fn sized(&mut self, sizing: &Sizing, outcome: Result<u64, AgentError>) -> Result<(), AgentError> {
         let Sizing { from, told, .. } = *sizing;
         self.look()?;
         match outcome {
@@ -342,7 +342,7 @@ impl Follower<'_> {
     }
 
     /// Leaves the device as it is, or detaches it if that was ordered and nobody uses it.
-    async fn end(mut self) -> Result<(), AgentFault> {
+    async fn end(mut self) -> Result<(), AgentError> {
         // What is on its way to the kernel gets there; nothing else does.
         if let Some(task) = self.state.linking.take() {
             task.abort();
@@ -354,7 +354,7 @@ impl Follower<'_> {
         }
         let device = self.device.clone();
         let unused = tokio::task::spawn_blocking(move || device.unused()).await;
-        let unused = unused.unwrap_or_else(|lost| Err(AgentFault::lost(lost)));
+        let unused = unused.unwrap_or_else(|lost| Err(AgentError::lost(lost)));
         match unused {
             Ok(_held_until_it_is_detached) => self.attached.driver.ask(Request::Disconnect).await?,
             Err(fault) => {
@@ -368,12 +368,12 @@ impl Follower<'_> {
 }
 
 /// How a task ended. Cancel-safe: yes, it is the task that waits.
-async fn finished<T>(task: &mut JoinHandle<Result<T, AgentFault>>) -> Result<T, AgentFault> {
-    task.await.unwrap_or_else(|lost| Err(AgentFault::lost(lost)))
+async fn finished<T>(task: &mut JoinHandle<Result<T, AgentError>>) -> Result<T, AgentError> {
+    task.await.unwrap_or_else(|lost| Err(AgentError::lost(lost)))
 }
 
 /// How the replacement of a connection ended, if there is one. Cancel-safe: yes.
-async fn linked(linking: &mut Option<Linking>) -> Result<(OwnedFd, u64), AgentFault> {
+async fn linked(linking: &mut Option<Linking>) -> Result<(OwnedFd, u64), AgentError> {
     match linking {
         Some(task) => finished(task).await,
         None => core::future::pending().await,
@@ -381,7 +381,7 @@ async fn linked(linking: &mut Option<Linking>) -> Result<(OwnedFd, u64), AgentFa
 }
 
 /// How a size on its way ended, if there is one. Cancel-safe: yes.
-async fn sized(sizing: &mut Option<Sizing>) -> Result<u64, AgentFault> {
+async fn sized(sizing: &mut Option<Sizing>) -> Result<u64, AgentError> {
     match sizing {
         Some(sizing) => finished(&mut sizing.task).await,
         None => core::future::pending().await,

@@ -9,10 +9,10 @@ use std::os::fd::OwnedFd;
 use nbd_gateway_config::NbdUri;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::AgentFault;
+use super::AgentError;
 use super::device::{Device, SECTOR};
 use super::size::whole;
-use crate::ClientFault;
+use crate::ClientError;
 use crate::connect::negotiate;
 use nbd_gateway_net::Stream;
 use nbd_gateway_proto::handshake::client::{Negotiated, Wishes};
@@ -36,26 +36,26 @@ pub(super) struct Link {
 impl Link {
     /// Dials and negotiates. `shrink` opts in to sizes that become smaller: a server may let nobody shrink an export
     /// that somebody has open who did not.
-    pub(super) async fn open(uri: &NbdUri, shrink: bool) -> Result<Self, AgentFault> {
+    pub(super) async fn open(uri: &NbdUri, shrink: bool) -> Result<Self, AgentError> {
         if uri.tls().is_some() {
             // Never in the clear what was to go through TLS.
             let why = "its URI asks for TLS, which the kernel does not speak: use nbd:// or nbd+unix://".to_owned();
-            return Err(AgentFault::Unfit { why });
+            return Err(AgentError::Unfit { why });
         }
         let infos = if shrink { vec![Info::BLOCK_SIZE, Info::RESIZE] } else { vec![Info::BLOCK_SIZE] };
         let wishes = Wishes { framing: Framing::Simple, infos, ..Wishes::go(uri.export().as_str()) };
         let negotiated = negotiate(uri, None, wishes).await;
-        let (negotiation, export) = negotiated.map_err(|error| ClientFault::of(uri, error))?;
+        let (negotiation, export) = negotiated.map_err(|error| ClientError::of(uri, error))?;
         let (stream, mut inbox) = negotiation.into_parts();
         // A server has nothing to say now: it would be lost for the kernel.
         match inbox.bytes().len() {
-            0 => Ok(Self { socket: blocking(stream).map_err(ClientFault::Broken)?, export }),
-            count => Err(AgentFault::Unasked { count }),
+            0 => Ok(Self { socket: blocking(stream).map_err(ClientError::Broken)?, export }),
+            count => Err(AgentError::Unasked { count }),
         }
     }
 
     /// The block size to attach with, in bytes.
-    pub(super) fn block_size(&self) -> Result<u64, AgentFault> {
+    pub(super) fn block_size(&self) -> Result<u64, AgentError> {
         let minimum = self.export.block_sizes.map_or(1, |sizes| sizes.minimum);
         if minimum > LARGEST_BLOCK {
             let why = format!(
@@ -63,13 +63,13 @@ impl Link {
                 Bytes(u64::from(minimum)),
                 Bytes(u64::from(LARGEST_BLOCK))
             );
-            return Err(AgentFault::Unfit { why });
+            return Err(AgentError::Unfit { why });
         }
         Ok(u64::from(minimum).max(SECTOR))
     }
 
     /// Whether the device can go on with it; `flags` is what it was attached with, as far as that is known.
-    pub(super) fn fits(&self, device: &Device, flags: Option<ExportFlags>, shrink: bool) -> Result<(), AgentFault> {
+    pub(super) fn fits(&self, device: &Device, flags: Option<ExportFlags>, shrink: bool) -> Result<(), AgentError> {
         let is = Shape { size: device.size()?, block: device.block_size()?, read_only: device.read_only()?, flags };
         is.fits(&self.export, shrink)
     }
@@ -85,8 +85,8 @@ struct Shape {
 }
 
 impl Shape {
-    fn fits(&self, new: &Negotiated, shrink: bool) -> Result<(), AgentFault> {
-        let unfit = |why| Err(AgentFault::Unfit { why });
+    fn fits(&self, new: &Negotiated, shrink: bool) -> Result<(), AgentError> {
+        let unfit = |why| Err(AgentError::Unfit { why });
         let size = whole(new.size, self.block);
         if size < self.size && (!shrink || size == 0) {
             return unfit(format!(

@@ -10,7 +10,7 @@ use nbd_gateway_config::NbdUri;
 use nbd_gateway_policy::backoff::Backoff;
 use tokio::sync::{Notify, watch};
 
-use crate::ClientFault;
+use crate::ClientError;
 use crate::parts::Part;
 use crate::sizes::{Pace, SizeObserver, follow};
 
@@ -83,7 +83,7 @@ impl SizeObserver for Sender<'_> {
         self.0.send_modify(|heard| (heard.part, heard.deaf) = (Some(part), None));
     }
 
-    fn observes(&mut self, size: u64) -> Result<bool, ClientFault> {
+    fn observes(&mut self, size: u64) -> Result<bool, ClientError> {
         self.0.send_modify(|heard| (heard.told, heard.count) = (Some(size), heard.count.wrapping_add(1)));
         Ok(false)
     }

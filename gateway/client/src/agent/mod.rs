@@ -16,8 +16,8 @@ use nbd_gateway_metrics::AgentMetrics;
 
 mod attach;
 mod device;
+mod error;
 mod event;
-mod fault;
 mod follow;
 mod link;
 mod listen;
@@ -25,7 +25,7 @@ mod netlink;
 mod readiness;
 mod size;
 
-pub use fault::AgentFault;
+pub use error::AgentError;
 
 use attach::attach;
 use device::Device;
@@ -45,16 +45,16 @@ pub async fn run(
     ready: Box<dyn FnOnce() + Send>,
     page: impl FnOnce(SocketAddr, AgentMetrics) -> io::Result<SocketAddr>,
     stop: impl Future<Output = ()>,
-) -> Result<(), AgentFault> {
+) -> Result<(), AgentError> {
     let device = Device::named(&order.device)?;
     let driver = Driver::open(device.index)?;
     // From before the attach, so that no dead connection is missed.
     let events = driver.events()?;
     let metrics = AgentMetrics::new(env!("CARGO_PKG_VERSION"), &format!("nbd{}", device.index))
-        .map_err(|error| AgentFault::Netlink { cause: io::Error::other(error) })?;
+        .map_err(|error| AgentError::Netlink { cause: io::Error::other(error) })?;
     let mut teller = Teller::new(out, &device.node, order.json);
     if let Some(address) = order.metrics {
-        let failed = |cause| AgentFault::Metrics { address, cause };
+        let failed = |cause| AgentError::Metrics { address, cause };
         let address = page(address, metrics.clone()).map_err(failed)?;
         teller.tell(&event::Event::Metrics { address });
     }

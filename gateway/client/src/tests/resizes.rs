@@ -4,7 +4,7 @@ use nbd_gateway_config::NewSize;
 
 use super::super::connect::Connector;
 use super::super::parts::opted_in;
-use super::super::{ClientFault, Output, resize, size, write};
+use super::super::{ClientError, Output, resize, size, write};
 use super::scripted::{Script, Scripted, Wrong};
 use nbd_gateway_proto::handshake::client::Wishes;
 use nbd_gateway_proto::resize::Context;
@@ -252,7 +252,7 @@ async fn the_size_is_asked_in_band_where_it_can_be() {
 #[tokio::test]
 async fn a_write_grows_the_export_if_it_was_asked_to_and_the_server_offers_it() {
     let source = vec![7; 3_000_000];
-    let copied = async |server: &Scripted, grow: bool| -> Result<u64, ClientFault> {
+    let copied = async |server: &Scripted, grow: bool| -> Result<u64, ClientError> {
         let wishes = if grow { opted_in("x", &[Context::Automatic]) } else { Wishes::go("x") };
         let mut connection = server.open(wishes).await?;
         let outcome = write::copy(&mut connection, 4096, Some(3_000_000), grow, &mut &source[..], "source").await;

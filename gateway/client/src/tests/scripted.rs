@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::super::ClientFault;
+use super::super::ClientError;
 use super::super::connect::{Connection, Connector};
 use super::over;
 use nbd_gateway_proto::handshake::client::Wishes;
@@ -102,11 +102,11 @@ impl Connector for Scripted {
         "x"
     }
 
-    async fn open(&self, wishes: Wishes) -> Result<Connection, ClientFault> {
+    async fn open(&self, wishes: Wishes) -> Result<Connection, ClientError> {
         let first = self.0.serving.lock().is_empty();
         if !first && self.0.script.wrong == Wrong::TakesOneConnection {
             let cause = std::io::ErrorKind::ConnectionRefused.into();
-            return Err(ClientFault::Connect { endpoint: "x".to_owned(), cause });
+            return Err(ClientError::Connect { endpoint: "x".to_owned(), cause });
         }
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         self.0.serving.lock().push(tokio::spawn(serve(theirs, self.clone())));

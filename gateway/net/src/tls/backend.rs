@@ -12,7 +12,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
-use super::directory::{CA, CLIENT, CLIENT_KEY, CertificateFault, Directory, REVOKED};
+use super::directory::{CA, CLIENT, CLIENT_KEY, CertificateError, Directory, REVOKED};
 use super::kept::{Kept, Made};
 use super::provider;
 
@@ -29,12 +29,12 @@ pub struct BackendTls {
 
 impl BackendTls {
     /// TLS as the URI wants it; None if it wants none.
-    pub fn of(uri: &NbdUri, metrics: Option<Arc<Metrics>>) -> Result<Option<Self>, CertificateFault> {
+    pub fn of(uri: &NbdUri, metrics: Option<Arc<Metrics>>) -> Result<Option<Self>, CertificateError> {
         let Some(tls) = uri.tls() else { return Ok(None) };
         let name = match tls.name_of(uri.endpoint()) {
             // Nothing is held against it.
             None if !tls.verify_peer => "localhost".to_owned(),
-            None => return Err(CertificateFault::Name(uri.endpoint().to_string())),
+            None => return Err(CertificateError::Name(uri.endpoint().to_string())),
             Some(name) => name,
         };
         Self::open(tls.certificates.as_deref(), &name, tls.verify_peer, metrics).map(Some)
@@ -47,8 +47,8 @@ impl BackendTls {
         name: &str,
         verify: bool,
         metrics: Option<Arc<Metrics>>,
-    ) -> Result<Self, CertificateFault> {
-        let server = ServerName::try_from(name.to_owned()).map_err(|_| CertificateFault::Name(name.to_owned()))?;
+    ) -> Result<Self, CertificateError> {
+        let server = ServerName::try_from(name.to_owned()).map_err(|_| CertificateError::Name(name.to_owned()))?;
         let make = Box::new(move |directory: &Directory| settings(directory, verify));
         Ok(Self { kept: Kept::open(Directory::new(directory), NAMES, metrics, make)?, name: server })
     }
@@ -65,8 +65,8 @@ impl BackendTls {
     }
 }
 
-fn settings(directory: &Directory, verify: bool) -> Result<Made<ClientConfig>, CertificateFault> {
-    let setup = |error: &dyn std::fmt::Display| CertificateFault::Setup(error.to_string());
+fn settings(directory: &Directory, verify: bool) -> Result<Made<ClientConfig>, CertificateError> {
+    let setup = |error: &dyn std::fmt::Display| CertificateError::Setup(error.to_string());
     let mut expiries = Vec::new();
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()

@@ -32,7 +32,7 @@ const KEYS: &str = "a key is RSA with 2048 to 8192 bits, ECDSA on P-256, P-384 o
 
 /// What is wrong with a directory of certificates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CertificateFault {
+pub enum CertificateError {
     /// A file that has to be there.
     #[error("{} is missing: {why}", .file.display())]
     Missing {
@@ -103,8 +103,8 @@ impl Directory {
     }
 
     /// The path of one of its files.
-    pub(super) fn path(&self, name: &str) -> Result<PathBuf, CertificateFault> {
-        self.0.as_ref().map(|directory| directory.join(name)).ok_or(CertificateFault::NoDirectory)
+    pub(super) fn path(&self, name: &str) -> Result<PathBuf, CertificateError> {
+        self.0.as_ref().map(|directory| directory.join(name)).ok_or(CertificateError::NoDirectory)
     }
 
     /// What these files are like now. Looks only at the directory, so it may be asked often.
@@ -126,7 +126,7 @@ impl Directory {
         &self,
         name: &str,
         why: &'static str,
-    ) -> Result<(Vec<CertificateDer<'static>>, Expiry), CertificateFault> {
+    ) -> Result<(Vec<CertificateDer<'static>>, Expiry), CertificateError> {
         let (file, bytes) = self.read(name, why)?;
         let chain: Vec<CertificateDer<'static>> = items(&file, &bytes, "certificate")?;
         let expiry = expiry(&file, "certificate", chain.iter().take(1))?;
@@ -134,32 +134,32 @@ impl Directory {
     }
 
     /// A private key.
-    pub(super) fn key(&self, name: &str, why: &'static str) -> Result<PrivateKeyDer<'static>, CertificateFault> {
+    pub(super) fn key(&self, name: &str, why: &'static str) -> Result<PrivateKeyDer<'static>, CertificateError> {
         let (file, bytes) = self.read(name, why)?;
         PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| malformed(&file, "private key")(error))
     }
 
     /// What the other side's certificate is held against: the CAs, what they have revoked, and until when each holds.
-    pub(super) fn trust(&self, why: &'static str) -> Result<Trust, CertificateFault> {
+    pub(super) fn trust(&self, why: &'static str) -> Result<Trust, CertificateError> {
         let (roots, expiry) = self.roots(why)?;
         let (revoked, until) = self.revoked()?;
         Ok(Trust { roots: Arc::new(roots), revoked, expiries: [expiry].into_iter().chain(until).collect() })
     }
 
     /// A certificate and its key that rustls does not take together.
-    pub(super) fn unfit(&self, certificate: &str, key: &str, why: impl std::fmt::Display) -> CertificateFault {
+    pub(super) fn unfit(&self, certificate: &str, key: &str, why: impl std::fmt::Display) -> CertificateError {
         let path = |name| self.path(name).unwrap_or_default();
-        CertificateFault::Pair { certificate: path(certificate), key: path(key), why: why.to_string() }
+        CertificateError::Pair { certificate: path(certificate), key: path(key), why: why.to_string() }
     }
 
     /// The CAs; and until when all of them are valid.
-    fn roots(&self, why: &'static str) -> Result<(RootCertStore, Expiry), CertificateFault> {
+    fn roots(&self, why: &'static str) -> Result<(RootCertStore, Expiry), CertificateError> {
         let (file, bytes) = self.read(CA, why)?;
         let certificates: Vec<CertificateDer<'static>> = items(&file, &bytes, "certificate")?;
         let expiry = expiry(&file, "certificate", certificates.iter())?;
         let mut roots = RootCertStore::empty();
         for certificate in certificates {
-            roots.add(certificate).map_err(|error| CertificateFault::Malformed {
+            roots.add(certificate).map_err(|error| CertificateError::Malformed {
                 file: file.clone(),
                 what: "certificate of a CA",
                 why: error.to_string(),
@@ -169,7 +169,7 @@ impl Directory {
     }
 
     /// The lists of what is revoked, if there is such a file; and until when all of them are meant to be used.
-    fn revoked(&self) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<Expiry>), CertificateFault> {
+    fn revoked(&self) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<Expiry>), CertificateError> {
         if !self.has(REVOKED) {
             return Ok((Vec::new(), None));
         }
@@ -184,15 +184,15 @@ impl Directory {
         Ok((lists, next.map(|at| (file, at))))
     }
 
-    fn read(&self, name: &str, why: &'static str) -> Result<(PathBuf, Vec<u8>), CertificateFault> {
+    fn read(&self, name: &str, why: &'static str) -> Result<(PathBuf, Vec<u8>), CertificateError> {
         let file = self.path(name)?;
         // A FIFO would keep whoever reads it.
         let regular = std::fs::metadata(&file)
             .and_then(|about| if about.is_file() { Ok(()) } else { Err(io::Error::other("it is not a regular file")) });
         match regular.and_then(|()| std::fs::read(&file)) {
             Ok(bytes) => Ok((file, bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(CertificateFault::Missing { file, why }),
-            Err(error) => Err(CertificateFault::Unreadable { file, error: error.to_string() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(CertificateError::Missing { file, why }),
+            Err(error) => Err(CertificateError::Unreadable { file, error: error.to_string() }),
         }
     }
 }
@@ -205,14 +205,14 @@ impl std::fmt::Display for Directory {
 }
 
 /// Everything of one kind in a file; at least one.
-fn items<T: PemObject>(file: &Path, bytes: &[u8], what: &'static str) -> Result<Vec<T>, CertificateFault> {
+fn items<T: PemObject>(file: &Path, bytes: &[u8], what: &'static str) -> Result<Vec<T>, CertificateError> {
     let items: Vec<T> = T::pem_slice_iter(bytes).collect::<Result<_, _>>().map_err(malformed(file, what))?;
     if items.is_empty() { Err(malformed(file, what)(pem::Error::NoItemsFound)) } else { Ok(items) }
 }
 
-fn malformed<E: std::fmt::Display>(file: &Path, what: &'static str) -> impl Fn(E) -> CertificateFault {
+fn malformed<E: std::fmt::Display>(file: &Path, what: &'static str) -> impl Fn(E) -> CertificateError {
     let file = file.to_owned();
-    move |error| CertificateFault::Malformed { file: file.clone(), what, why: error.to_string() }
+    move |error| CertificateError::Malformed { file: file.clone(), what, why: error.to_string() }
 }
 
 /// When the first of them ends, of those that can be read.
@@ -220,7 +220,7 @@ fn expiry<'a>(
     file: &Path,
     what: &'static str,
     certificates: impl Iterator<Item = &'a CertificateDer<'static>>,
-) -> Result<Expiry, CertificateFault> {
+) -> Result<Expiry, CertificateError> {
     let ends = certificates.map(|certificate| peer::not_after(certificate));
     let first = ends.reduce(|one, other| match (one, other) {
         (Ok(one), Ok(other)) => Ok(one.min(other)),

@@ -10,12 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nbd_gateway_metrics::{Looked, Metrics};
 use parking_lot::Mutex;
 
-use super::directory::{CertificateFault, Directory, Expiry, Stamp};
+use super::directory::{CertificateError, Directory, Expiry, Stamp};
 
 /// What is made of the files, and until when each is valid.
 pub(super) type Made<T> = (T, Vec<Expiry>);
 
-type Make<T> = dyn Fn(&Directory) -> Result<Made<T>, CertificateFault> + Send + Sync;
+type Make<T> = dyn Fn(&Directory) -> Result<Made<T>, CertificateError> + Send + Sync;
 
 /// Something made of certificates.
 pub(super) struct Kept<T>(Arc<Inner<T>>);
@@ -56,7 +56,7 @@ impl<T> Kept<T> {
         names: &'static [&'static str],
         metrics: Option<Arc<Metrics>>,
         make: Box<Make<T>>,
-    ) -> Result<Self, CertificateFault> {
+    ) -> Result<Self, CertificateError> {
         // Looked at before they are read: what changes in between is read again.
         let stamp = directory.stamp(names);
         let (made, expiries) = make(&directory)?;

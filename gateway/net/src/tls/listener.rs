@@ -7,7 +7,7 @@ use nbd_gateway_metrics::Metrics;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 
-use super::directory::{CA, CertificateFault, Directory, REVOKED, SERVER, SERVER_KEY};
+use super::directory::{CA, CertificateError, Directory, REVOKED, SERVER, SERVER_KEY};
 use super::kept::{Kept, Made};
 use super::provider;
 
@@ -30,7 +30,7 @@ impl ListenerTls {
         require: bool,
         verify: bool,
         metrics: Option<Arc<Metrics>>,
-    ) -> Result<Self, CertificateFault> {
+    ) -> Result<Self, CertificateError> {
         let names = if verify { &[SERVER, SERVER_KEY, CA, REVOKED][..] } else { &[SERVER, SERVER_KEY] };
         let make = Box::new(move |directory: &Directory| settings(directory, verify));
         let kept = Kept::open(Directory::new(Some(directory)), names, metrics, make)?;
@@ -39,7 +39,7 @@ impl ListenerTls {
     }
 
     /// What is wrong with the certificates in `directory`. Keeps nothing.
-    pub fn check(directory: &Path, verify: bool) -> Result<(), CertificateFault> {
+    pub fn check(directory: &Path, verify: bool) -> Result<(), CertificateError> {
         settings(&Directory::new(Some(directory)), verify).map(drop)
     }
 
@@ -55,8 +55,8 @@ impl ListenerTls {
     }
 }
 
-fn settings(directory: &Directory, verify: bool) -> Result<Made<ServerConfig>, CertificateFault> {
-    let setup = |error: &dyn std::fmt::Display| CertificateFault::Setup(error.to_string());
+fn settings(directory: &Directory, verify: bool) -> Result<Made<ServerConfig>, CertificateError> {
+    let setup = |error: &dyn std::fmt::Display| CertificateError::Setup(error.to_string());
     let mut expiries = Vec::new();
     let (chain, expiry) = directory.chain(SERVER, WHY)?;
     expiries.push(expiry);

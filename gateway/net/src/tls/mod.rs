@@ -6,7 +6,7 @@
 
 mod backend;
 mod directory;
-mod fault;
+mod error;
 mod kept;
 mod listener;
 mod peer;
@@ -18,9 +18,9 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use backend::BackendTls;
-pub use directory::CertificateFault;
-pub(crate) use fault::Side;
-pub use fault::TlsFault;
+pub use directory::CertificateError;
+pub(crate) use error::Side;
+pub use error::TlsError;
 pub use listener::ListenerTls;
 pub use peer::PeerCertificate;
 

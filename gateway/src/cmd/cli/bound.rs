@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use nbd_gateway_config::{Size, UnitFault};
+use nbd_gateway_config::{Size, UnitError};
 
 /// So much at most, or as much as there is: `2TiB`, `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,9 +15,9 @@ pub enum Bound {
 }
 
 impl FromStr for Bound {
-    type Err = UnitFault;
+    type Err = UnitError;
 
-    fn from_str(text: &str) -> Result<Self, UnitFault> {
+    fn from_str(text: &str) -> Result<Self, UnitError> {
         if text == "none" { Ok(Self::None) } else { text.parse().map(Self::At) }
     }
 }

@@ -26,7 +26,7 @@ const LONGEST: usize = 64 << 20;
 
 /// Why an operator does not get what was asked for.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AskFault {
+pub(super) enum AskError {
     /// The command line.
     #[error("--admin: {0}")]
     Usage(HttpError),
@@ -93,13 +93,13 @@ pub(super) fn escaped(name: &str) -> String {
 
 impl<'a> Ask<'a> {
     /// As the command line says.
-    pub(super) fn of(admin: &'a Admin) -> Result<Self, AskFault> {
-        let (target, path) = Target::of_url(&admin.url).map_err(AskFault::Usage)?;
+    pub(super) fn of(admin: &'a Admin) -> Result<Self, AskError> {
+        let (target, path) = Target::of_url(&admin.url).map_err(AskError::Usage)?;
         let bearer = match &admin.token_file {
             None => None,
             Some(path) => {
                 let text =
-                    std::fs::read_to_string(path).map_err(|error| AskFault::Token { path: path.clone(), error })?;
+                    std::fs::read_to_string(path).map_err(|error| AskError::Token { path: path.clone(), error })?;
                 Some(format!("Bearer {}", token_in(&text)))
             }
         };
@@ -107,24 +107,24 @@ impl<'a> Ask<'a> {
     }
 
     /// Looks at something.
-    pub(super) fn look(&self, path: &str) -> Result<Told, AskFault> {
+    pub(super) fn look(&self, path: &str) -> Result<Told, AskError> {
         self.send(Method::GET, path, Bytes::new(), LOOKING)
     }
 
     /// Orders something, and waits for the outcome.
-    pub(super) fn order(&self, path: &str, body: Option<&impl Serialize>) -> Result<Told, AskFault> {
-        let body = body.map(serde_json::to_vec).transpose().map_err(|error| AskFault::Stranger(error.to_string()))?;
+    pub(super) fn order(&self, path: &str, body: Option<&impl Serialize>) -> Result<Told, AskError> {
+        let body = body.map(serde_json::to_vec).transpose().map_err(|error| AskError::Stranger(error.to_string()))?;
         self.send(Method::POST, path, body.unwrap_or_default().into(), ORDERING)
     }
 
     /// Changes a part of something, and waits for the outcome.
-    pub(super) fn amend(&self, path: &str, body: &impl Serialize) -> Result<Told, AskFault> {
-        let body = serde_json::to_vec(body).map_err(|error| AskFault::Stranger(error.to_string()))?;
+    pub(super) fn amend(&self, path: &str, body: &impl Serialize) -> Result<Told, AskError> {
+        let body = serde_json::to_vec(body).map_err(|error| AskError::Stranger(error.to_string()))?;
         self.send(Method::PATCH, path, body.into(), ORDERING)
     }
 
     /// Follows something: its events as they come, after the one of the number `last`.
-    pub(super) async fn follow(&self, path: &str, last: Option<u64>) -> Result<Answer, AskFault> {
+    pub(super) async fn follow(&self, path: &str, last: Option<u64>) -> Result<Answer, AskError> {
         const STREAM: &str = "text/event-stream";
         let last = last.map(|number| number.to_string());
         let mut headers = vec![("Accept", STREAM)];
@@ -133,10 +133,10 @@ impl<'a> Ask<'a> {
         if answer.media.starts_with(STREAM) {
             return Ok(answer);
         }
-        Err(AskFault::Stranger(format!("{} answered {path} with no stream but {:?}", self.target, answer.media)))
+        Err(AskError::Stranger(format!("{} answered {path} with no stream but {:?}", self.target, answer.media)))
     }
 
-    fn send(&self, method: Method, path: &str, body: Bytes, time: Duration) -> Result<Told, AskFault> {
+    fn send(&self, method: Method, path: &str, body: Bytes, time: Duration) -> Result<Told, AskError> {
         let headers = vec![("Accept", "application/json"), ("Content-Type", "application/json")];
         let runtime = runtime()?;
         let told = async {
@@ -144,7 +144,7 @@ impl<'a> Ask<'a> {
             let (_, body) = answer.whole(LONGEST).await.map_err(unanswered)?;
             Ok(Told { body, target: self.target.clone() })
         };
-        let slow = || AskFault::Slow(HttpError::Slow { target: self.target.clone(), limit: time });
+        let slow = || AskError::Slow(HttpError::Slow { target: self.target.clone(), limit: time });
         runtime.block_on(async { tokio::time::timeout(time, told).await.unwrap_or_else(|_| Err(slow())) })
     }
 
@@ -156,7 +156,7 @@ impl<'a> Ask<'a> {
         body: Bytes,
         mut headers: Vec<(&str, &str)>,
         time: Duration,
-    ) -> Result<Answer, AskFault> {
+    ) -> Result<Answer, AskError> {
         let path = format!("{}{path}", self.below);
         headers.extend(self.bearer.as_deref().map(|bearer| ("Authorization", bearer)));
         let request = Request { method, path: &path, headers: &headers, body };
@@ -166,40 +166,40 @@ impl<'a> Ask<'a> {
         }
         let (status, body) = answer.whole(LONGEST).await.map_err(unanswered)?;
         Err(match (status, &self.admin.token_file, serde_json::from_slice::<Refused>(&body)) {
-            (StatusCode::UNAUTHORIZED, None, _) => AskFault::NoToken,
-            (StatusCode::UNAUTHORIZED, Some(path), _) => AskFault::WrongToken { path: path.clone() },
-            (StatusCode::SERVICE_UNAVAILABLE, _, Ok(refused)) => AskFault::NotNow(refused.error),
-            (_, _, Ok(refused)) => AskFault::Refused(refused.error),
-            (_, _, Err(_)) => AskFault::Stranger(format!("{} answered {status} to {path}", self.target)),
+            (StatusCode::UNAUTHORIZED, None, _) => AskError::NoToken,
+            (StatusCode::UNAUTHORIZED, Some(path), _) => AskError::WrongToken { path: path.clone() },
+            (StatusCode::SERVICE_UNAVAILABLE, _, Ok(refused)) => AskError::NotNow(refused.error),
+            (_, _, Ok(refused)) => AskError::Refused(refused.error),
+            (_, _, Err(_)) => AskError::Stranger(format!("{} answered {status} to {path}", self.target)),
         })
     }
 }
 
 /// Where an asker waits.
-pub(super) fn runtime() -> Result<Runtime, AskFault> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskFault::Start)
+pub(super) fn runtime() -> Result<Runtime, AskError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::Start)
 }
 
 /// What it means that there is no answer.
-pub(super) fn unanswered(error: HttpError) -> AskFault {
+pub(super) fn unanswered(error: HttpError) -> AskError {
     match error {
-        HttpError::Unreached { .. } => AskFault::Unreached(error),
-        HttpError::Slow { .. } => AskFault::Slow(error),
-        HttpError::Url { .. } => AskFault::Usage(error),
-        HttpError::Header { .. } => AskFault::Refused("the token has characters that can't be sent".to_owned()),
-        HttpError::Broken { .. } | HttpError::TooLong { .. } => AskFault::Stranger(error.to_string()),
+        HttpError::Unreached { .. } => AskError::Unreached(error),
+        HttpError::Slow { .. } => AskError::Slow(error),
+        HttpError::Url { .. } => AskError::Usage(error),
+        HttpError::Header { .. } => AskError::Refused("the token has characters that can't be sent".to_owned()),
+        HttpError::Broken { .. } | HttpError::TooLong { .. } => AskError::Stranger(error.to_string()),
     }
 }
 
 impl Told {
     /// What it is.
-    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, AskFault> {
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, AskError> {
         serde_json::from_slice(&self.body)
-            .map_err(|error| AskFault::Stranger(format!("{} answered something else: {error}", self.target)))
+            .map_err(|error| AskError::Stranger(format!("{} answered something else: {error}", self.target)))
     }
 
     /// Prints it: as it came, or in words.
-    pub(super) fn print<T: DeserializeOwned>(self, json: bool, told: impl FnOnce(T) -> String) -> Result<(), AskFault> {
+    pub(super) fn print<T: DeserializeOwned>(self, json: bool, told: impl FnOnce(T) -> String) -> Result<(), AskError> {
         let value: T = self.read()?;
         if json {
             super::print(&format!("{}\n", String::from_utf8_lossy(&self.body).trim_end()))

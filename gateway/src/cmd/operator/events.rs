@@ -6,7 +6,7 @@
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
-use super::ask::{Ask, AskFault, escaped, runtime, unanswered};
+use super::ask::{Ask, AskError, escaped, runtime, unanswered};
 use super::shown::{moment, plain, size};
 use super::stream::Stream;
 use super::table::{Cell, Column, Mood, Screen, painted, render};
@@ -19,7 +19,7 @@ const PACE: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(45);
 
 /// Shows those that there are.
-pub(super) fn show(args: &Events, screen: Screen) -> Result<(), AskFault> {
+pub(super) fn show(args: &Events, screen: Screen) -> Result<(), AskError> {
     Ask::of(&args.admin)?.look(&path(args))?.print(args.admin.json, |list: Vec<EventView>| {
         match (list.is_empty(), args.limit) {
             (true, 0) => "no events shown: --limit is 0; with --follow it shows only new ones\n".to_owned(),
@@ -30,7 +30,7 @@ pub(super) fn show(args: &Events, screen: Screen) -> Result<(), AskFault> {
 }
 
 /// Shows those that there are, then each that comes. Ends when it may not ask any more, or nobody reads.
-pub(super) fn follow(args: &Events, screen: Screen) -> Result<(), AskFault> {
+pub(super) fn follow(args: &Events, screen: Screen) -> Result<(), AskError> {
     let asked = Ask::of(&args.admin)?;
     let path = path(args);
     let show = |data: &str| shown(data, args.admin.json, screen);
@@ -56,17 +56,17 @@ pub(super) fn follow(args: &Events, screen: Screen) -> Result<(), AskFault> {
 }
 
 /// What was in the way, if it may be out of the way soon.
-fn lost(fault: &AskFault) -> Option<String> {
+fn lost(fault: &AskError) -> Option<String> {
     match fault {
-        AskFault::Unreached(error) | AskFault::Slow(error) => Some(error.to_string()),
-        AskFault::Stranger(why) | AskFault::NotNow(why) => Some(why.clone()),
-        AskFault::Usage(_)
-        | AskFault::Token { .. }
-        | AskFault::NoToken
-        | AskFault::WrongToken { .. }
-        | AskFault::Refused(_)
-        | AskFault::Start(_)
-        | AskFault::Stdout(_) => None,
+        AskError::Unreached(error) | AskError::Slow(error) => Some(error.to_string()),
+        AskError::Stranger(why) | AskError::NotNow(why) => Some(why.clone()),
+        AskError::Usage(_)
+        | AskError::Token { .. }
+        | AskError::NoToken
+        | AskError::WrongToken { .. }
+        | AskError::Refused(_)
+        | AskError::Start(_)
+        | AskError::Stdout(_) => None,
     }
 }
 
@@ -87,12 +87,12 @@ enum Ended {
     /// Nobody reads what is printed.
     Unread,
     /// Something else.
-    For(AskFault),
+    For(AskError),
 }
 
 impl From<String> for Ended {
     fn from(why: String) -> Self {
-        Self::For(AskFault::Stranger(why))
+        Self::For(AskError::Stranger(why))
     }
 }
 
@@ -111,7 +111,7 @@ impl Follower<'_> {
         loop {
             match answer.next(SILENCE).await {
                 Err(error) => return Ended::For(unanswered(error)),
-                Ok(None) => return Ended::For(AskFault::NotNow("it has ended the stream".to_owned())),
+                Ok(None) => return Ended::For(AskError::NotNow("it has ended the stream".to_owned())),
                 Ok(Some(bytes)) => {
                     let read = stream.read(&bytes, show);
                     self.last = stream.last();
@@ -131,7 +131,7 @@ fn shown(data: &str, json: bool, screen: Screen) -> Result<(), Ended> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Ended::Unread),
-        Err(error) => Err(Ended::For(AskFault::Stdout(error))),
+        Err(error) => Err(Ended::For(AskError::Stdout(error))),
         Ok(()) => Ok(()),
     }
 }

@@ -20,7 +20,7 @@ mod shown;
 mod stream;
 mod table;
 
-use ask::{Ask, AskFault, escaped, part};
+use ask::{Ask, AskError, escaped, part};
 use table::Screen;
 
 use crate::admin::view::{
@@ -139,7 +139,7 @@ fn now(name: &str, done: &Resized) -> String {
     }
 }
 
-fn looked<T: DeserializeOwned>(admin: &Admin, path: &str, told: impl FnOnce(T) -> String) -> Result<(), AskFault> {
+fn looked<T: DeserializeOwned>(admin: &Admin, path: &str, told: impl FnOnce(T) -> String) -> Result<(), AskError> {
     let asked = Ask::of(admin)?;
     asked.look(path)?.print(admin.json, told)
 }
@@ -149,15 +149,15 @@ fn ordered<T: DeserializeOwned>(
     path: &str,
     order: Option<&Resize>,
     told: impl FnOnce(T) -> String,
-) -> Result<(), AskFault> {
+) -> Result<(), AskError> {
     let asked = Ask::of(admin)?;
     asked.order(path, order)?.print(admin.json, told)
 }
 
-fn ended(done: Result<(), AskFault>) -> ExitCode {
+fn ended(done: Result<(), AskError>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::from(super::DONE),
-        Err(AskFault::Usage(error)) => {
+        Err(AskError::Usage(error)) => {
             super::complain(&format_args!("nbd-gateway: {error}"));
             ExitCode::from(super::USAGE)
         }
@@ -167,10 +167,10 @@ fn ended(done: Result<(), AskFault>) -> ExitCode {
 }
 
 /// A reader that went away is no failure of what was asked.
-fn print(text: &str) -> Result<(), AskFault> {
+fn print(text: &str) -> Result<(), AskError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(AskFault::Stdout(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(AskError::Stdout(error)),
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -1,13 +1,13 @@
 //! `nbd-gateway ledger reconcile`: what the ledger has on record, beside what there is.
 
-use super::ask::{Ask, AskFault};
+use super::ask::{Ask, AskError};
 use super::shown::{bound, plain, size};
 use super::table::{Cell, Column, Mood, Screen, painted, render};
 use crate::admin::view::{self, AccountView, Reconciled};
 use crate::cmd::cli::Reconcile;
 
 /// Has it done, and shows it. Whether all agrees.
-pub(super) fn run(args: &Reconcile, screen: Screen) -> Result<bool, AskFault> {
+pub(super) fn run(args: &Reconcile, screen: Screen) -> Result<bool, AskError> {
     let order = view::Reconcile { apply: args.apply };
     let told = Ask::of(&args.admin)?.order("/api/v1/ledger/reconcile", Some(&order))?;
     let agrees = told.read::<Reconciled>()?.agrees;

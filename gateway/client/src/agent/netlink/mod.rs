@@ -18,7 +18,7 @@ use netlink_sys::{Socket, SocketAddr};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::AgentFault;
+use super::AgentError;
 use message::Family;
 pub(super) use message::{Request, Timeouts};
 
@@ -42,10 +42,10 @@ pub(super) struct Driver {
 
 impl Driver {
     /// Finds the driver. Blocks shortly.
-    pub(super) fn open(index: u32) -> Result<Self, AgentFault> {
-        let failed = |cause| AgentFault::Netlink { cause };
+    pub(super) fn open(index: u32) -> Result<Self, AgentError> {
+        let failed = |cause| AgentError::Netlink { cause };
         let (sizes, rest) = (Port::open().map_err(failed)?, Port::open().map_err(failed)?);
-        let family = rest.family().map_err(failed)?.ok_or(AgentFault::NoModule)?;
+        let family = rest.family().map_err(failed)?.ok_or(AgentError::NoModule)?;
         Ok(Self { family, index, backend: None, sizes: Arc::new(sizes), rest: Arc::new(rest) })
     }
 
@@ -55,25 +55,25 @@ impl Driver {
     }
 
     /// Asks, and waits for the answer in a thread of its own. Cancel-safe: no, what was asked is done all the same.
-    pub(super) async fn ask(&self, request: Request) -> Result<(), AgentFault> {
+    pub(super) async fn ask(&self, request: Request) -> Result<(), AgentError> {
         let driver = self.clone();
         let asked = tokio::task::spawn_blocking(move || driver.ask_here(&request));
-        asked.await.unwrap_or_else(|lost| Err(AgentFault::lost(lost)))
+        asked.await.unwrap_or_else(|lost| Err(AgentError::lost(lost)))
     }
 
     /// Asks, and waits for the answer.
-    fn ask_here(&self, request: &Request) -> Result<(), AgentFault> {
+    fn ask_here(&self, request: &Request) -> Result<(), AgentError> {
         let port = if matches!(request, Request::Size(_)) { &self.sizes } else { &self.rest };
         let encode = |sequence| request.encode(self.family, self.index, self.backend.as_deref(), sequence);
         match port.ask(encode, |_| ()) {
             Ok((0, ())) => Ok(()),
-            Ok((error, ())) => Err(AgentFault::of_kernel(request, io::Error::from_raw_os_error(error))),
-            Err(cause) => Err(AgentFault::Netlink { cause }),
+            Ok((error, ())) => Err(AgentError::of_kernel(request, io::Error::from_raw_os_error(error))),
+            Err(cause) => Err(AgentError::Netlink { cause }),
         }
     }
 
     /// What the driver tells by itself. A thread waits for it, as long as the process lives.
-    pub(super) fn events(&self) -> Result<Events, AgentFault> {
+    pub(super) fn events(&self) -> Result<Events, AgentError> {
         let (family, index) = (self.family, self.index);
         let (sender, dead) = mpsc::channel(16);
         let open = || {
@@ -82,7 +82,7 @@ impl Driver {
             socket.add_membership(family.group)?;
             thread::Builder::new().name("netlink".to_owned()).spawn(move || watch(&socket, family, index, &sender))
         };
-        open().map_err(|cause| AgentFault::Netlink { cause })?;
+        open().map_err(|cause| AgentError::Netlink { cause })?;
         Ok(Events(dead))
     }
 }
@@ -139,10 +139,10 @@ pub(super) struct Events(mpsc::Receiver<io::Result<usize>>);
 
 impl Events {
     /// Waits until the device loses connections, and tells how many. Cancel-safe: yes.
-    pub(super) async fn dead_links(&mut self) -> Result<usize, AgentFault> {
+    pub(super) async fn dead_links(&mut self) -> Result<usize, AgentError> {
         let told = self.0.recv().await;
         let told = told.unwrap_or_else(|| Err(io::Error::other("the thread that listens has ended")));
-        told.map_err(|cause| AgentFault::Netlink { cause })
+        told.map_err(|cause| AgentError::Netlink { cause })
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) enum Side {
 
 /// Why a TLS handshake, or what came after it, failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TlsFault {
+pub enum TlsError {
     /// The other side's certificate is not taken.
     #[error("the {other}'s certificate is not taken: {why}")]
     Certificate {
@@ -82,7 +82,7 @@ impl Side {
     }
 }
 
-impl TlsFault {
+impl TlsError {
     /// What an error of rustls' means.
     pub(crate) fn of(error: &Error, side: Side) -> Self {
         let other = side.word();
@@ -107,8 +107,8 @@ impl TlsFault {
 }
 
 /// As the reading and writing halves of a stream report it.
-impl From<TlsFault> for io::Error {
-    fn from(fault: TlsFault) -> Self {
+impl From<TlsError> for io::Error {
+    fn from(fault: TlsError) -> Self {
         Self::new(io::ErrorKind::InvalidData, fault)
     }
 }

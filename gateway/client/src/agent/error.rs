@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::netlink::Request;
-use crate::ClientFault;
+use crate::ClientError;
 
 /// Why the agent could not do something.
 #[derive(Debug, Error)]
-pub enum AgentFault {
+pub enum AgentError {
     /// A name that is none of a whole nbd device.
     #[error("{} is no nbd device: name one like /dev/nbd0", node.display())]
     NoNbdDevice {
@@ -122,7 +122,7 @@ pub enum AgentFault {
     },
     /// No connection to the export.
     #[error(transparent)]
-    Server(#[from] ClientFault),
+    Server(#[from] ClientError),
     /// The connection has bytes that nobody asked for.
     #[error("the server broke the protocol: it sent {} after the handshake, before any request", Bytes::of(*.count))]
     Unasked {
@@ -145,7 +145,7 @@ pub enum AgentFault {
     },
 }
 
-impl AgentFault {
+impl AgentError {
     /// A task or a thread of the agent's that ended without an answer.
     pub(super) fn lost(cause: impl Into<Box<dyn core::error::Error + Send + Sync>>) -> Self {
         Self::Netlink { cause: io::Error::other(cause) }

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::connect::DEADLINE;
 use super::output::shown;
 use nbd_gateway_config::NbdUri;
-use nbd_gateway_net::tls::{CertificateFault, TlsFault};
+use nbd_gateway_net::tls::{CertificateError, TlsError};
 use nbd_gateway_net::{NegotiationError, Reached};
 use nbd_gateway_proto::handshake::client::HandshakeError;
 use nbd_gateway_proto::reply::BadReply;
@@ -17,7 +17,7 @@ use nbd_gateway_proto::{Cmd, Errno, Rep};
 
 /// Why a client command failed.
 #[derive(Debug, Error)]
-pub enum ClientFault {
+pub enum ClientError {
     /// No connection.
     #[error("can't connect to {endpoint}: {cause}")]
     Connect {
@@ -28,14 +28,14 @@ pub enum ClientFault {
     },
     /// TLS that can't be spoken.
     #[error("{0}")]
-    Certificates(#[from] CertificateFault),
+    Certificates(#[from] CertificateError),
     /// There is no TLS.
     #[error("{endpoint}: {fault}")]
     Tls {
         /// Where to.
         endpoint: String,
         /// Why not.
-        fault: TlsFault,
+        fault: TlsError,
     },
     /// A connection, but no export within the deadline.
     #[error("{endpoint}: {}", .reached.late(format_args!("{seconds} s")))]
@@ -152,7 +152,7 @@ pub enum ClientFault {
     #[error("the server answered the resize with success, but the size now can't be asked: {cause}")]
     Unchecked {
         /// Why not.
-        cause: Box<ClientFault>,
+        cause: Box<ClientError>,
     },
     /// A NOTIFY that the server ended of its own accord.
     #[error("the server ended the NOTIFY without a reason")]
@@ -163,7 +163,7 @@ pub enum ClientFault {
         /// How many were printed.
         lines: u64,
         /// Why it stopped.
-        cause: Box<ClientFault>,
+        cause: Box<ClientError>,
     },
     /// A range that is not inside the export.
     #[error(
@@ -208,11 +208,11 @@ Bytes(*.length), shown(*.size),
         /// How many bytes from the start are read, or written but not flushed.
         done: u64,
         /// Why it stopped.
-        cause: Box<ClientFault>,
+        cause: Box<ClientError>,
     },
 }
 
-impl ClientFault {
+impl ClientError {
     /// Why there is no connection to the server of `uri`.
     pub(super) fn of(uri: &NbdUri, error: NegotiationError) -> Self {
         let endpoint = uri.endpoint().to_string();
