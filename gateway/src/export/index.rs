@@ -1,5 +1,5 @@
-//! The names that are open, or are being opened or closed. No guard of the map is held across an await: whoever goes over
-//! the entries has them.
+//! The names that are open, or are being opened or closed. Callers get entries, never a guard of the map: so none is held
+//! across an await.
 
 use std::sync::Arc;
 
@@ -34,24 +34,24 @@ impl Index {
         self.0.insert(entry.name(), Arc::clone(entry));
     }
 
-    /// Takes it out, unless another one has its name by now.
+    /// Removes an entry, unless another one has its name by now.
     pub(super) fn remove(&self, entry: &Arc<Entry>) {
         self.0.remove_if(&entry.name(), |_, other| Arc::ptr_eq(other, entry));
     }
 
-    /// All of them, as they are now.
+    /// A snapshot of all entries.
     pub(super) fn all(&self) -> Vec<Arc<Entry>> {
         self.0.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
-    /// The exports that are open, by name. One that is being opened or closed is not among them.
+    /// The open exports, sorted by name, without those that are being opened or closed.
     pub(super) fn open_now(&self) -> Vec<Arc<Export>> {
         let mut open: Vec<Arc<Export>> = self.all().iter().filter_map(|entry| entry.now_open()).collect();
         open.sort_by(|a, b| a.name().cmp(b.name()));
         open
     }
 
-    /// Those that leave and have the file of this export, under whatever name.
+    /// Leaving entries, of any name, that have this export's file.
     pub(super) fn leaving_with_file_of(&self, config: &Resolved) -> Vec<Arc<Entry>> {
         let mut found = self.all();
         found.retain(|entry| entry.is_leaving() && has_same_file(&entry.config(), config));

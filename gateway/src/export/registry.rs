@@ -100,7 +100,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) book: Arc<Book>,
     pub(super) notes: Arc<Notes>,
-    /// Who can have clients disconnected.
+    /// Disconnects clients, for hooks.
     pub(super) clients: Arc<dyn Disconnect>,
     pub(super) known_openers: KnownOpeners,
 }
@@ -380,14 +380,14 @@ impl Registry {
         loop {
             let leaving = self.index.leaving_with_file_of(config);
             match start::open(config, &self.shared, Arc::clone(&budget), metrics).await {
-                // Not before: what leaves may have let go of its file already, or not begun to.
+                // Only after a refusal: a leaving export may have closed its file already.
                 Err(error) if error.is_locked() && have_left(&leaving, until).await => {}
                 opened => return opened.map_err(failed),
             }
         }
     }
 
-    /// How long an export that leaves may take to be gone.
+    /// How long an opening waits for an export that is being closed.
     fn closing_limit(&self) -> Duration {
         self.config().limits.drain_timeout + CLOSING
     }
@@ -474,7 +474,7 @@ impl Registry {
     }
 }
 
-/// Waits for exports that leave. Whether there are any, and all have. Cancel-safe: yes.
+/// Waits until leaving exports are closed. False: there are none, or time is over. Cancel-safe: yes.
 async fn have_left(leaving: &[Arc<Entry>], until: Instant) -> bool {
     for entry in leaving {
         if timeout_at(until, entry.state.lock()).await.is_err() {

@@ -36,7 +36,7 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The longest delay.
 const MOST: Duration = Duration::from_secs(60);
 
-/// Disconnects clients that can't be told of a size, so that they see it when they connect again.
+/// Disconnects clients that can't be notified of a size: they read it when they reconnect.
 pub(crate) trait Disconnect: fmt::Debug + Send + Sync {
     /// The clients of an export, oldest first.
     fn clients_of(&self, export: &str) -> Vec<ConnectedClient>;
@@ -58,13 +58,13 @@ impl Disconnect for () {
     }
 }
 
-/// A client of an export, as far as a hook chooses by it.
+/// A client of an export, with what a hook selects it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectedClient {
-    /// Its session.
+    /// The id of its session.
     pub session: u64,
     pub peer: Peer,
-    /// What it knows of resize.
+    /// Its resize dialect.
     pub style: ClientStyle,
     /// The size that it was last told, in bytes.
     pub told: u64,

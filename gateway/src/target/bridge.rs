@@ -31,13 +31,13 @@ const ROUNDS: u32 = 8;
 /// The most pieces of one READ or WRITE that the backend has at a time.
 const WINDOW: usize = 32;
 
-/// Carries a request of a session out in a task of its own.
+/// Carries a session's request out in a separate task.
 pub(super) fn spawn(core: Arc<Core>, session: u64, job: Job) {
     // In sight of a drain from the moment it was admitted.
     let ends = job.request.end();
     let sight = core.gate.keep(&core, ends);
     let waits = core.wait(session, &job);
-    // Only for what was left behind before this was admitted: what comes later waits for this.
+    // Only for orphans from before this was admitted: later ones wait for this.
     let ahead = core.orphans.ahead(job.request.offset, ends, session);
     tokio::spawn(async move {
         let _sight = sight;
@@ -78,7 +78,7 @@ impl Bridge<'_> {
         n.div_ceil(block).saturating_mul(block).min(self.core.view().size().max(n))
     }
 
-    /// Carries the request out. None: nobody waits for what is left of it.
+    /// Carries the request out. None: the client does not wait for the rest of it.
     async fn carry(&self) -> Option<Outcome> {
         let request = &self.job.request;
         let block = self.block();
@@ -97,7 +97,7 @@ impl Bridge<'_> {
         })
     }
 
-    /// Whether nobody waits for the request any more.
+    /// Whether the client does not wait for the request any more.
     fn is_unwanted(&self) -> bool {
         match self.job.ticket() {
             Some(ticket) => ticket.client().has_given_up(),
@@ -105,13 +105,13 @@ impl Bridge<'_> {
         }
     }
 
-    /// The range for this request alone, where others must not slip between a reading and a writing.
+    /// An exclusive range, if no other write may come between this request's read and its write.
     async fn alone(&self, request: &Request, start: u64, end: u64) -> Option<Exclusive<'_>> {
         if self.block() == 1 || !request.changes_data() {
             return None;
         }
         let alone = self.core.ranges.exclusive(start, end).await;
-        // What is read before it lands, and written back after it, would undo it.
+        // Data read before a late write lands, and written back after it, would undo that write.
         self.core.clear_of_late_writes(start, end).await;
         Some(alone)
     }

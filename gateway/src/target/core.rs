@@ -30,7 +30,7 @@ pub(crate) struct Core {
     export: ExportName,
     template: Option<String>,
     tenant: TenantId,
-    /// The target's, at hand: each request is held against them.
+    /// A copy of the target's, because each request is checked against them.
     facts: Facts,
     target: Arc<dyn Target>,
     view: Arc<View>,
@@ -69,7 +69,7 @@ impl Core {
         &self.export
     }
 
-    /// The template that its name fits; None: it has an entry of its own.
+    /// The template that its name matches; None: the export has its own entry.
     pub(crate) fn template(&self) -> Option<&str> {
         self.template.as_deref()
     }
@@ -79,12 +79,12 @@ impl Core {
         &self.tenant
     }
 
-    /// What the backend said about itself when it was opened.
+    /// The backend's properties, as of the opening.
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }
 
-    /// What the export looks like now.
+    /// The export's size and end.
     pub(crate) fn view(&self) -> &View {
         &self.view
     }
@@ -124,8 +124,7 @@ impl Core {
         }
     }
 
-    /// Carries a request out in a task of its own, in as many pieces as the target needs, and behind what others have left
-    /// behind.
+    /// Carries a request out in a separate task: in pieces that the target takes, and after overlapping orphans.
     pub(crate) fn bridge(self: &Arc<Self>, session: u64, job: Job) {
         bridge::spawn(Arc::clone(self), session, job);
     }
@@ -142,7 +141,7 @@ impl Core {
         Waiting::new(self, id)
     }
 
-    /// A request has been answered, or will not be.
+    /// A request is over: a drain may continue.
     pub(crate) fn answered(&self) {
         self.gate.tell();
     }
@@ -152,7 +151,7 @@ impl Core {
         self.orphans.any()
     }
 
-    /// A session has ended: its requests that may still change data must not be overtaken by overlapping ones.
+    /// A session has ended: its requests that may still change data become orphans.
     pub(crate) fn adopt_orphans(&self, session: u64) {
         self.orphans.adopt(session, || {
             let mut ranges = self.target.ranges_of(session);
@@ -166,8 +165,8 @@ impl Core {
         self.orphans.settle(session, cookie);
     }
 
-    /// A request of the gateway's own, to its outcome. Cancel-safe: dropped, what was sent is still carried out; what
-    /// changes data and was not is not sent.
+    /// Carries out a request of the gateway's. Cancel-safe: dropped, a request that was sent is still carried out; a request
+    /// that changes data and was not sent is not sent.
     pub(crate) async fn call(&self, session: u64, request: Request) -> Outcome {
         let (job, outcome) = Job::for_task(request);
         self.target.submit(session, &mut vec![job], &mut Finished::default());
@@ -243,44 +242,45 @@ impl Core {
         self.target.lanes().is_some_and(Lanes::single_connection)
     }
 
-    /// The size that a lane's handshake told since the backend was asked for another one, in bytes.
+    /// The size from a lane's handshake since the backend was asked for another size, in bytes.
     pub(crate) fn size_from_handshake(&self) -> Option<u64> {
         self.target.lanes()?.size_from_handshake()
     }
 
-    /// What handshakes told so far is out of date: the backend is asked for another size.
+    /// Discards the size from handshakes: the backend is about to be asked for another one.
     pub(crate) fn forget_handshake_size(&self) {
         self.with_lanes(Lanes::forget_handshake_size);
     }
 
-    /// Takes all lanes aside: what is in flight is answered and made durable, then there is no connection to the backend
-    /// until [`renew_lanes`](Self::renew_lanes). Cancel-safe: dropped, they still go.
+    /// Disconnects all lanes, after their requests in flight are answered and durable, until
+    /// [`renew_lanes`](Self::renew_lanes). Cancel-safe: dropped, they still disconnect.
     pub(crate) async fn drop_lanes(&self) {
         if let Some(lanes) = self.target.lanes() {
             lanes.step_aside().await;
         }
     }
 
-    /// Has lanes shake hands anew, so that they see a new size.
+    /// Reconnects lanes, so that they see a new size.
     pub(crate) async fn renew_lanes(&self, which: plan::Lanes) {
         if let Some(lanes) = self.target.lanes() {
             lanes.renew(which).await;
         }
     }
 
-    /// Nobody waits any more for what changes data in `from..to`: nothing that overlaps it is sent before that is answered.
+    /// A caller gave up waiting for a request that changes data in `from..to`: overlapping requests are held until it is
+    /// answered.
     pub(crate) fn left_behind(&self, from: u64, to: u64) {
         self.with_lanes(|lanes| lanes.left_behind(from, to));
     }
 
-    /// Waits until no write of a lost connection may still land in `from..to`. Cancel-safe: yes.
+    /// Waits until no late write can still change `from..to`. Cancel-safe: yes.
     pub(crate) async fn clear_of_late_writes(&self, from: u64, to: u64) {
         if let Some(lanes) = self.target.lanes() {
             lanes.late().clear_of(from, to).await;
         }
     }
 
-    /// Goes by another time for late writes from now on.
+    /// Changes how long late writes are waited for.
     pub(crate) fn set_late_write_guard(&self, guard: std::time::Duration) {
         self.with_lanes(|lanes| lanes.late().set_guard(guard));
     }
@@ -290,12 +290,12 @@ impl Core {
         self.target.lanes().is_some_and(|lanes| lanes.late().has_resize())
     }
 
-    /// It was carried out.
+    /// That RESIZE was carried out.
     pub(crate) fn resize_confirmed(&self) {
         self.with_lanes(|lanes| lanes.late().resize_confirmed());
     }
 
-    /// A driver has ended the server, or its connections, at `begun` at the earliest: nothing from before lands any more.
+    /// A driver ended the server or its connections, at `begun` at the earliest: earlier requests change nothing any more.
     pub(crate) fn fenced(&self, begun: Instant) {
         self.with_lanes(|lanes| lanes.late().fenced(begun));
     }
@@ -314,7 +314,7 @@ impl Core {
     pub(crate) async fn drained_beyond(&self, end: u64) {
         self.gate.draining.store(true, Ordering::Release);
         loop {
-            // A write that lands late past the new end would make the disk longer again.
+            // A late write past the new end would make the disk longer again.
             self.clear_of_late_writes(end, u64::MAX).await;
             let answered = self.gate.answered.notified();
             tokio::pin!(answered);
@@ -327,7 +327,7 @@ impl Core {
         }
     }
 
-    /// Finishes what is in flight and lets the backend go.
+    /// Finishes requests in flight and closes the backend.
     pub(crate) async fn close(&self) {
         self.target.close(&self.export).await;
     }

@@ -42,7 +42,7 @@ impl Embedded {
         Self { disk: Arc::new(disk), facts }
     }
 
-    /// Runs what blocks on the disk where it may block. Cancel-safe: dropped, it is still done.
+    /// Runs `act`, which blocks, on the blocking pool. Cancel-safe: dropped, it still runs.
     fn blocking<T: Send + 'static>(
         &self,
         act: impl FnOnce(&EmbeddedDisk) -> Result<T, DiskError> + Send + 'static,

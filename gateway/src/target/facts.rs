@@ -1,4 +1,4 @@
-//! What a backend said about itself when it was opened, and whether a later connection still offers that.
+//! A backend's properties when it was opened, and whether a later connection still has them.
 
 use nbd_gateway_config::Resolved;
 use nbd_gateway_policy::style::BackendStyle;
@@ -12,29 +12,29 @@ use crate::proto::handshake::client::Negotiated;
 use crate::proto::resize::ResizeInfo;
 use crate::proto::{ExportFlags, Framing};
 
-/// What the backend said about itself.
+/// A backend's properties.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     /// Size in bytes.
     pub size: u64,
     /// Its transmission flags.
     pub flags: ExportFlags,
-    /// How its connections are framed; Extended for an embedded disk, which has 64-bit lengths too.
+    /// Framing of its connections; Extended for an embedded disk, which has 64-bit lengths too.
     pub framing: Framing,
     /// Its metadata contexts.
     pub contexts: Vec<String>,
-    /// Its block sizes, if it says any.
+    /// Its block sizes, if it announces any.
     pub block_sizes: Option<BlockSizes>,
     /// Its description.
     pub description: Option<String>,
-    /// What it said about resizing.
+    /// Its NBD_INFO_RESIZE, if it sent one.
     pub resize: Option<ResizeInfo>,
-    /// How it grows and tells.
+    /// How it grows, and how it announces its size.
     pub style: BackendStyle,
 }
 
 impl Facts {
-    /// What a handshake told.
+    /// From a handshake.
     pub(super) fn of(negotiated: &Negotiated, config: &Resolved) -> Self {
         Self {
             size: usable_size(negotiated),
@@ -53,7 +53,7 @@ impl Facts {
         u64::from(self.block_sizes.map_or(1, |s| s.minimum).max(1))
     }
 
-    /// The largest payload of one request, in bytes: a multiple of the minimum. 32 MiB where the backend says nothing.
+    /// The largest payload of one request, in bytes: a multiple of the minimum. 32 MiB if the backend announces none.
     pub(crate) fn largest_payload(&self) -> u64 {
         let maximum = u64::from(self.block_sizes.map_or(32 << 20, |s| s.maximum)).min(64 << 20);
         (maximum / self.minimum_block() * self.minimum_block()).max(self.minimum_block())
@@ -65,7 +65,7 @@ impl Facts {
         if self.framing == Framing::Extended { u64::MAX } else { 0xffff_0000 }
     }
 
-    /// As a driver needs it to put the backend's export back; `name` is the backend's for it.
+    /// For a driver, which has to put the backend's export back as it was; `name` is its name at the backend.
     pub(super) fn snapshot(&self, name: &str) -> BackendSnapshot {
         BackendSnapshot {
             name: name.to_owned(),
@@ -75,11 +75,10 @@ impl Facts {
         }
     }
 
-    /// Whether a connection made later can take over for the first, where `size` bytes must be there: nothing that clients
-    /// were told may be missing.
+    /// Checks that a later connection can replace the first one: it must have `size` bytes, and all that clients negotiated.
     ///
     /// # Errors
-    /// What is missing.
+    /// The first property that is missing.
     pub(super) fn fits(&self, size: u64, new: &Negotiated) -> Result<(), Fault> {
         let different = |how: String| Err(Fault::backend(how));
         let is = usable_size(new);
@@ -115,7 +114,7 @@ impl Facts {
     }
 }
 
-/// The size that can be had, in bytes: a server takes whole blocks only, and its disk may end inside one.
+/// The usable size in bytes: a server takes whole blocks only, and its disk may end inside one.
 pub(super) fn usable_size(negotiated: &Negotiated) -> u64 {
     let minimum = u64::from(negotiated.block_sizes.map_or(1, |sizes| sizes.minimum).max(1));
     negotiated.size - negotiated.size % minimum

@@ -1,7 +1,7 @@
-//! Requests that are on their way to the backend, as a shrink must see them.
+//! Requests that are on their way to the backend, for a shrink that drains them.
 //!
-//! Whoever admits requests holds the gate open from judging them against the view's end until they stand in the backend's
-//! table; lowering the end waits for that. So a request is either seen by the drain, or judged against the new end.
+//! A batch holds the gate from the check against the view's end until its requests are in the target's table; lowering the
+//! end waits for that. So the drain sees a request, or the request was checked against the new end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

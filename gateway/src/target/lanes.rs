@@ -30,21 +30,21 @@ pub(crate) struct Lanes {
     pub(super) turns: Vec<Arc<Turns>>,
     pub(super) durability: Arc<Durability>,
     pub(super) late: Arc<LateWrites>,
-    /// Ends the wait of what late writes hold back.
+    /// The task that ends the wait for late writes.
     pub(super) keeper: JoinHandle<()>,
-    /// Where its marks are kept, and what the backend is called there.
+    /// The marks of exports that changed data, and the backend's name there.
     pub(super) marks: Arc<Marks>,
     pub(super) identity: String,
     pub(super) end: watch::Sender<bool>,
     pub(super) dialer: Dialer,
     pub(super) presence: Arc<Presence>,
-    /// Looks at sizes.
+    /// Polls sizes.
     pub(super) server: Arc<Server>,
-    /// Whether the server lets connections be that only look.
+    /// Whether the server can have a connection that stays in its negotiation.
     pub(super) keeps: bool,
-    /// The size that the last handshake told since the backend was asked for another.
+    /// The size from the last handshake since the backend was asked for another size.
     pub(super) told: Arc<Mutex<Option<u64>>>,
-    /// Whether its size can be looked at by a second connection.
+    /// Whether the server answers a second connection.
     pub(super) second: Second,
     /// No lane has a connection, on purpose.
     pub(super) aside: AtomicBool,
@@ -84,18 +84,17 @@ impl Lanes {
         &self.presence
     }
 
-    /// How each connection is.
+    /// The state of each connection.
     pub(super) fn look(&self) -> Vec<Look> {
         self.lanes.iter().map(|(lane, _)| lane.look()).collect()
     }
 
-    /// What lost connections may still bring about.
+    /// Requests of lost connections that may still be carried out.
     pub(super) fn late(&self) -> &LateWrites {
         &self.late
     }
 
-    /// What a task of the gateway's own had with the backend in `from..to`, and gave up waiting for, holds back whatever
-    /// overlaps it.
+    /// A task of the gateway gave up waiting for a request in `from..to`: overlapping requests are held until it is answered.
     pub(super) fn left_behind(&self, from: u64, to: u64) {
         self.lanes.iter().for_each(|(lane, _)| lane.left_behind(from, to));
     }
@@ -105,17 +104,17 @@ impl Lanes {
         self.second.is_refused()
     }
 
-    /// The size that a lane's handshake told since [`forget_handshake_size`](Self::forget_handshake_size), in bytes.
+    /// The size from a lane's handshake since [`forget_handshake_size`](Self::forget_handshake_size), in bytes.
     pub(super) fn size_from_handshake(&self) -> Option<u64> {
         *self.told.lock()
     }
 
-    /// What was told so far is out of date.
+    /// Discards the size from handshakes so far.
     pub(super) fn forget_handshake_size(&self) {
         *self.told.lock() = None;
     }
 
-    /// Replaces connections by new ones, all or all but the first, or has those come back that were taken aside.
+    /// Replaces connections, all or all but the first, or reconnects lanes that were disconnected on purpose.
     pub(super) async fn renew(&self, which: plan::Lanes) {
         self.aside.store(false, Ordering::Release);
         let lanes = |first| self.lanes.iter().skip(first).map(|(lane, _)| lane);
@@ -127,7 +126,7 @@ impl Lanes {
         }
     }
 
-    /// Closes all connections, and has requests wait until they are [renewed](Self::renew).
+    /// Closes all connections; requests wait until the lanes are [renewed](Self::renew).
     pub(super) async fn step_aside(&self) {
         self.aside.store(true, Ordering::Release);
         together(self.lanes.iter().map(|(lane, _)| lane), Lane::step_aside).await;
@@ -178,7 +177,7 @@ impl Lanes {
         }
     }
 
-    /// Reads it while no lane has a connection: a server that has just been started again may not listen yet.
+    /// Reads the size while no lane has a connection: a server that was just restarted may not listen yet.
     /// Cancel-safe: yes.
     async fn ask_size_aside(&self) -> Result<u64, Fault> {
         let mut pause = Duration::from_millis(20);
@@ -193,7 +192,7 @@ impl Lanes {
         }
     }
 
-    /// They have ended. What the server may still carry out is left to whoever opens the export next.
+    /// Called when all lanes have ended. Requests that the server may still carry out are left to the next opening.
     async fn settle_mark(&self, export: &ExportName) {
         if let Some((lost, server)) = self.late.outstanding() {
             self.marks.leave(export, &self.identity, server, lost);
@@ -255,7 +254,7 @@ impl Target for Lanes {
     }
 }
 
-/// Lanes that are dropped without having been closed, as an opening that nobody waits for drops them, end in their own time.
+/// An opening that is cancelled drops its lanes without closing them; they disconnect in the background.
 impl Drop for Lanes {
     fn drop(&mut self) {
         self.end.send_replace(true);
@@ -263,13 +262,13 @@ impl Drop for Lanes {
     }
 }
 
-/// Does the same with several lanes at a time. Dropped, it still is done.
+/// Does the same with several lanes concurrently. Cancel-safe: dropped, it is still done.
 async fn together<'a, F>(lanes: impl Iterator<Item = &'a Arc<Lane>>, act: impl Fn(&'a Lane) -> F)
 where
     F: Future<Output = ()>,
 {
     let mut acts: Vec<_> = lanes.map(|lane| Box::pin(act(lane))).collect();
-    // Each is begun at once, whatever another waits for.
+    // All are started first, whatever each waits for.
     std::future::poll_fn(|cx| {
         acts.retain_mut(|act| act.as_mut().poll(cx).is_pending());
         if acts.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }

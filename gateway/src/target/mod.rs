@@ -1,10 +1,9 @@
-//! What serves an export's requests, and what they pass on the way there.
+//! Targets, and the core of an open export in front of one.
 //!
-//! A [`Target`] takes jobs and finishes them: [`Lanes`] to an NBD server, or an embedded disk; what reads ahead, or moves a
-//! disk, is one that passes jobs on to another. [`Core`] is the inside of an open export: its target, the [`View`] that
-//! everyone reads, and the bookkeeping of requests on their way between them. Requests that the target can't take as they
-//! are go over the `bridge`; what lies between the end and a ceiling is `ceiling`'s. Knows nothing of sessions, quotas and
-//! of what is wished for.
+//! A [`Target`] takes jobs and finishes them: [`Lanes`] to an NBD server, or an embedded disk. Read-ahead, or moving a disk,
+//! is a target that passes jobs on to another one. [`Core`] is the inside of an open export: its target, the [`View`] that
+//! everyone reads, and the bookkeeping of requests in flight. `bridge` carries requests that the target can't take as they
+//! are; `ceiling` answers requests between the end and a ceiling. This room knows no sessions, quotas or resizes.
 
 mod bridge;
 mod ceiling;
@@ -43,32 +42,32 @@ use crate::fault::Fault;
 use crate::proto::{Cookie, Errno};
 use crate::request::{Failure, Finished, Job, Outcome};
 
-/// What a target does in its own time.
+/// A future of a target's.
 pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What a size is read for.
+/// Why a size is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A resize depends on it, and waits for no look that hangs.
+    /// A resize depends on the size, and does not wait for a poll that hangs.
     Resize,
-    /// Somebody only wants to know: one at a time for each server, however many exports it has.
+    /// A poll: one at a time for each server, however many exports it has.
     Look,
 }
 
-/// What serves an export: takes admitted requests and finishes each exactly once. One virtual call for each batch.
+/// Serves an export: takes admitted requests and finishes each exactly once. One virtual call for each batch.
 pub(crate) trait Target: Debug + Send + Sync {
-    /// What it said about itself when it was opened.
+    /// The backend's properties, as of the opening.
     fn facts(&self) -> &Facts;
 
     /// Takes a batch of one session, or of the gateway's own (session 0). Requests of one session may be carried out in any
     /// order. Returns at once.
     fn submit(&self, session: u64, jobs: &mut Vec<Job>, finished: &mut Finished);
 
-    /// No request past `end` is submitted from now on, until the size is read again: nothing past it may be kept, or asked
-    /// for on its own account.
+    /// No request past `end` is submitted until a size is published again. A target must not keep data past `end`, or
+    /// request any of its own accord.
     fn lower_end(&self, _end: u64) {}
 
-    /// Whether a request past `end` is in flight; an embedded disk waits for its own.
+    /// Whether a request past `end` is in flight. An embedded disk waits for its own requests when it is resized.
     fn is_busy_beyond(&self, _end: u64) -> bool {
         false
     }
@@ -84,12 +83,12 @@ pub(crate) trait Target: Debug + Send + Sync {
         Box::pin(async { Err(DiskError::Closed) })
     }
 
-    /// The connections to a server that it takes, with what only they have; None: it has none.
+    /// Its connections to a server, if it has any.
     fn lanes(&self) -> Option<&Lanes> {
         None
     }
 
-    /// Finishes what is in flight and lets go. Cancel-safe: no.
+    /// Finishes requests in flight and closes the backend. Cancel-safe: no.
     fn close<'a>(&'a self, export: &'a ExportName) -> Pending<'a, ()>;
 }
 

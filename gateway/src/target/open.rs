@@ -24,7 +24,7 @@ use crate::proto::handshake::client::Negotiated;
 use crate::shards::Shards;
 use crate::tls::{BackendTls, CertificateError};
 
-/// What all targets are made with.
+/// What targets are made from.
 #[derive(Debug)]
 pub(crate) struct TargetParts {
     pub(crate) pool: Arc<Pool>,
@@ -48,10 +48,10 @@ impl TargetParts {
     }
 }
 
-/// Is told of sizes that a new connection shows. A call, not a channel of its own: whoever it is has one queue already, in
-/// which sizes keep their order with everything else.
+/// Receives sizes that new connections announce. A call, not another channel: the receiver has one queue already, in which
+/// sizes keep their order among everything else.
 pub(crate) trait ObserveSize: Send + Sync {
-    /// The backend's size in bytes, which is not the one that is shown.
+    /// The backend's size in bytes; it differs from the published size.
     fn observed(&self, size: u64);
 }
 
@@ -71,19 +71,19 @@ pub(crate) enum OpenTargetError {
 }
 
 impl OpenTargetError {
-    /// Whether the server is there and does not have an export of that name.
+    /// Whether the server answered and does not have an export of that name.
     pub(crate) fn is_unknown_name(&self) -> bool {
         matches!(self, Self::Dial(error) if error.is_unknown_name())
     }
 
-    /// Whether somebody else has the file open.
+    /// Whether another export or process has the file open.
     pub(crate) fn is_locked(&self) -> bool {
         matches!(self, Self::Disk(DiskError::Locked { .. }))
     }
 }
 
-/// Opens what the configuration names, and the view of it; `metrics` is called once that is done. Cancel-safe: yes,
-/// connections made so far are closed.
+/// Opens the configured backend, and creates its view. Calls `metrics` only after success. Cancel-safe: yes, connections
+/// made so far are closed.
 pub(crate) async fn open(
     config: &Resolved,
     parts: &TargetParts,
@@ -95,7 +95,7 @@ pub(crate) async fn open(
         config::Backend::Nbd(uri) => {
             let connections = Connections::make(config, uri, parts, driver).await?;
             let view = Arc::new(View::new(connections.facts.size));
-            // The same server by other certificates is another one: what is asked there was agreed on with that one.
+            // With other certificates it is another server: a negotiation holds for one pair only.
             let server = format!("{} {:?}", connections.dialer.address, uri.tls());
             let lanes = connections.start(config, parts, server, &view, &metrics(), observer);
             return Ok((Arc::new(lanes), view));
@@ -122,8 +122,7 @@ async fn open_file(
     if let Some(beneath) = beneath {
         place = place.beneath(beneath);
     }
-    // What is in the state directory is the gateway's to arrange; a directory elsewhere may be a mount that is missing, and
-    // its disk would land on another file system.
+    // The gateway creates directories in its state directory only: elsewhere, a missing directory may be a missing mount.
     if path.starts_with(state) {
         place = place.making_directories();
     }
@@ -138,12 +137,12 @@ struct Connections {
     facts: Facts,
     fence: Option<Fence>,
     late: Arc<LateWrites>,
-    /// What the backend is called in the marks.
+    /// The backend's name in the marks.
     identity: String,
 }
 
 impl Connections {
-    /// Connects. Where an earlier life left writes behind, the server's fence is used first, if there is one.
+    /// Connects. If an earlier process or opening left writes behind, the fence is used first, if there is one.
     async fn make(
         config: &Resolved,
         uri: &config::NbdUri,
@@ -268,7 +267,7 @@ impl Connections {
             dialer,
             presence,
             server: parts.probes.server(server),
-            // Where several connections are none too many for sure.
+            // Only then another connection is certainly not one too many.
             keeps: facts.flags.has(ExportFlags::CAN_MULTI_CONN),
             told,
             second: Second::default(),
@@ -280,7 +279,7 @@ impl Connections {
     }
 }
 
-/// What a fence is told.
+/// The order that a fence gets: no change of size.
 fn order(config: &Resolved, dialer: &Dialer, facts: &Facts) -> Order {
     let (export, tenant, was) = (config.name.clone(), config.tenant.clone(), facts.snapshot(&dialer.export));
     Order { export, tenant, from: facts.size, to: facts.size, was }
@@ -293,22 +292,22 @@ fn on_loss(policy: OnBackendLoss) -> OnLoss {
     }
 }
 
-/// What the lanes of an export were when it was opened, and where their fate is counted.
+/// What one lane is checked against, and where its connection is reported.
 struct Owner {
     basis: Facts,
     view: Arc<View>,
     observer: Arc<dyn ObserveSize>,
     metrics: ExportMetrics,
-    /// How the export's lanes are connected, and which of them this is.
+    /// The connections of the export's lanes, and the number of this one.
     presence: Arc<Presence>,
     at: usize,
-    /// What the last handshake told.
+    /// The size from the last handshake.
     told: Arc<Mutex<Option<u64>>>,
 }
 
 impl lane::Owner for Owner {
     fn fits(&self, new: &Negotiated) -> Result<(), Fault> {
-        // While a shrink is under way, what lies past the lowered end is nobody's any more.
+        // During a shrink, no client relies on data past the lowered end.
         let fits = self.basis.fits(self.view.size().min(self.view.end()), new);
         if let Err(how) = &fits {
             self.presence.differs(self.at, how.message());

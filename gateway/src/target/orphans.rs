@@ -1,4 +1,4 @@
-//! Requests that may still change data although their session is gone (promise 14).
+//! Requests that may still change data although their session has ended (promise 14).
 //!
 //! While one is unanswered by the backend, no overlapping request of any session is sent: a client that reconnects and
 //! writes again must not be overwritten by its own past.
@@ -33,13 +33,13 @@ pub(super) struct Orphans {
 }
 
 impl Orphans {
-    /// Whether there are any.
+    /// Whether there are any orphans.
     pub(super) fn any(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
     }
 
-    /// Takes over what `find` finds of a session that has just been marked gone. Found under the list's lock, so that an
-    /// answer that comes meanwhile waits to settle it.
+    /// Adds the requests that `find` returns, of a session that was just marked gone. `find` runs under the list's lock, so
+    /// that a concurrent answer waits to settle its orphan.
     pub(super) fn adopt(&self, session: u64, find: impl FnOnce() -> Vec<(Cookie, u64, u64)>) {
         let mut list = self.list.lock();
         for (cookie, offset, end) in find() {
@@ -52,7 +52,7 @@ impl Orphans {
         self.count.store(list.len(), Ordering::Release);
     }
 
-    /// One has been answered.
+    /// An orphan was answered.
     pub(super) fn settle(&self, session: u64, cookie: Cookie) {
         let mut list = self.list.lock();
         if let Some(at) = list.iter().position(|o| o.session == session && o.cookie == cookie) {
@@ -114,7 +114,7 @@ impl Orphans {
     }
 }
 
-/// A request that waits, for the time when its session is gone.
+/// A request that waits in a task: an orphan, once its session is gone.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     core: Arc<Core>,
@@ -126,7 +126,7 @@ impl Waiting {
         Self { core: Arc::clone(core), id }
     }
 
-    /// Only this part of it may still change data, should its session go now.
+    /// From now on, only this part of it may still change data.
     pub(super) fn narrow(&self, offset: u64, end: u64) {
         if let Some(id) = self.id {
             self.core.orphans.narrow(id, offset, end);
@@ -142,7 +142,7 @@ impl Drop for Waiting {
     }
 }
 
-/// What a request has to wait for.
+/// The orphans that a request has to wait for.
 #[derive(Debug)]
 pub(super) struct Ahead(Vec<Orphan>);
 

@@ -1,4 +1,4 @@
-//! Whether the server that an export was opened on is still there, and is still what it was.
+//! Whether an export's server is reachable, and still has the properties that clients negotiated.
 //!
 //! Clients keep what they were told for as long as they are connected or may come back. A handshake that begins now is
 //! told what is so now: it waits for a server that was lost a moment ago, and gets nothing from one that is away or that
@@ -41,7 +41,7 @@ impl Link {
     }
 }
 
-/// What a new handshake may rely on.
+/// Whether a new handshake can use the export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The server is there as it was.
@@ -120,7 +120,7 @@ impl Presence {
         });
     }
 
-    /// Whether the server was lost since the export was opened: what it is now, nobody has looked at anew.
+    /// Whether the server was lost since the export was opened: its properties may have changed since.
     pub(crate) fn was_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
@@ -158,14 +158,14 @@ impl Presence {
             if !matches!(self.verdict(), Verdict::Expected(_)) {
                 return;
             }
-            // An error means that nobody changes it any more.
+            // An error means that the lanes have ended.
             if !matches!(timeout_at(until, links.changed()).await, Ok(Ok(()))) {
                 return;
             }
         }
     }
 
-    /// Has the lanes try now, and waits for what comes of it. Cancel-safe: yes.
+    /// Has the lanes try now, and waits for the result. Cancel-safe: yes.
     pub(crate) async fn tried(&self) {
         let mut links = self.links.subscribe();
         let before = links.borrow_and_update().clone();

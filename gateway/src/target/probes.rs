@@ -12,13 +12,13 @@ use tokio::sync::Mutex;
 use crate::lane::{DialError, Dialer};
 use crate::net::Negotiation;
 
-/// The servers that somebody looks at.
+/// The servers whose sizes are polled.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
     servers: DashMap<String, Weak<Server>>,
 }
 
-/// One server; its connection is let go with the last export of it.
+/// One server; its connection closes with the server's last export.
 #[derive(Debug, Default)]
 pub(super) struct Server {
     kept: Mutex<Kept>,
@@ -27,7 +27,7 @@ pub(super) struct Server {
 #[derive(Debug, Default)]
 struct Kept {
     connection: Option<Negotiation>,
-    /// What that was asked.
+    /// How many polls it has answered.
     asked: u32,
     /// Looks that go without such a connection.
     rest: u32,
@@ -35,12 +35,12 @@ struct Kept {
     rested: u32,
 }
 
-/// A connection is asked so often and then replaced by one that says what its export is to who enters it. nbdkit closes one
+/// A connection answers so many polls, then a full handshake replaces it. nbdkit closes one
 /// after 32 options; a server that made its mind up when it was connected to is found out by then.
 const ASKED: u32 = 15;
 /// The most looks in a row without such a connection, after it did not work.
 const REST: u32 = 64;
-/// Servers that are remembered before those that nobody looks at are forgotten.
+/// Servers in the map before unused ones are removed.
 const MANY: usize = 256;
 
 impl Probes {
@@ -54,7 +54,7 @@ impl Probes {
                 fresh
             })
         };
-        // A template's names can make up any number of sockets: who is not looked at is not remembered.
+        // A template's names can lead to any number of sockets: unused servers are removed.
         if self.servers.len() > MANY {
             self.servers.retain(|_, server| server.strong_count() > 0);
         }
@@ -96,7 +96,7 @@ impl Server {
                 (kept.connection, kept.asked) = (Some(connection), 1);
                 Ok(told.size)
             }
-            // Some servers say this of every export, but to who enters it.
+            // Some servers announce size 0 for every export until a client enters it.
             Ok((connection, _)) => {
                 connection.leave().await;
                 kept.give_up();
@@ -118,7 +118,7 @@ impl Kept {
     }
 }
 
-/// The size as who enters an export is told it, in bytes.
+/// The size from a full handshake, in bytes.
 pub(super) async fn enter(dialer: &Dialer) -> Result<u64, DialError> {
     let connected = dialer.dial().await?;
     let size = connected.negotiated.size;

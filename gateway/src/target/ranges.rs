@@ -20,7 +20,7 @@ pub(super) struct Ranges {
     freed: Notify,
 }
 
-/// A range that is nobody else's while this lives.
+/// An exclusive range; dropping this frees it.
 #[derive(Debug)]
 pub(super) struct Exclusive<'a> {
     ranges: &'a Ranges,

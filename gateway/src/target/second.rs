@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// The first pause before it is tried again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 
-/// What came of the attempts so far.
+/// Results of the attempts so far.
 #[derive(Debug, Default)]
 pub(super) struct Second(Mutex<State>);
 

@@ -1,4 +1,4 @@
-//! What a backend can do about its size: found out, not believed (promise 12).
+//! How a backend can be resized: claims are proved before they are relied on (promise 12).
 
 use nbd_gateway_config::Driver;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Proof, Replies, Tells};

@@ -1,4 +1,4 @@
-//! What an export looks like now: one writer (its coordinator), many readers.
+//! An export's published size and its end: one writer (its coordinator), many readers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,7 +32,7 @@ impl View {
         self.shown.borrow().size
     }
 
-    /// What is shown.
+    /// The published size and its generation.
     pub(crate) fn shown(&self) -> Shown {
         *self.shown.borrow()
     }

@@ -37,7 +37,7 @@ fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
 /// Makes a range read as zeroes, durably.
 ///
 /// # Errors
-/// What the backend answered, or that it did not within `timeout`.
+/// The backend's error, or that it did not answer within `timeout`.
 pub(crate) async fn zero(core: &Core, range: ByteRange, timeout: Duration) -> Result<(), Fault> {
     let backend = Backend { core, timeout };
     backend.settled(range).await?;
@@ -66,7 +66,7 @@ pub(crate) async fn zero(core: &Core, range: ByteRange, timeout: Duration) -> Re
 /// can't be told, or not at bounded cost, does not.
 ///
 /// # Errors
-/// What the backend answered, or that it did not within `timeout`.
+/// The backend's error, or that it did not answer within `timeout`.
 pub(crate) async fn reads_as_zeroes(core: &Core, range: ByteRange, timeout: Duration) -> Result<bool, Fault> {
     let backend = Backend { core, timeout };
     backend.settled(range).await?;
@@ -87,7 +87,7 @@ pub(crate) async fn reads_as_zeroes(core: &Core, range: ByteRange, timeout: Dura
     Ok(true)
 }
 
-/// What a backend says of its allocation.
+/// A backend's allocation map.
 enum Map {
     /// Pieces that follow each other: from, to, flags. Not empty.
     Told(Vec<(u64, u64, u64)>),
@@ -96,7 +96,7 @@ enum Map {
 }
 
 impl Map {
-    /// What it does not tell is data.
+    /// Without a map, everything counts as data.
     fn or_data(self, at: u64, end: u64) -> Vec<(u64, u64, u64)> {
         match self {
             Self::Told(pieces) => pieces,
@@ -142,7 +142,7 @@ impl Backend<'_> {
         answer.map_err(|_| Fault::backend(format!("no answer to {command} within {}", Span(timeout))).or_done())
     }
 
-    /// What lands late is neither in the allocation map nor read.
+    /// Late writes are not in the allocation map yet, and are not read.
     async fn settled(&self, range: ByteRange) -> Result<(), Fault> {
         let (core, timeout) = (self.core, self.timeout);
         tokio::time::timeout(timeout, core.clear_of_late_writes(range.start().bytes(), range.end().bytes()))
@@ -155,7 +155,7 @@ impl Backend<'_> {
             })
     }
 
-    /// What the map says from `at` on, at most up to `end`.
+    /// The map from `at` on, at most up to `end`.
     async fn map(&self, at: u64, end: u64) -> Map {
         let facts = self.core.facts();
         let Some(context) = facts.contexts.iter().position(|name| name == ALLOCATION) else { return Map::Untold };

@@ -1,4 +1,4 @@
-//! An export that counts and is on record, and its first tasks: its coordinator, its hooks, what follows the backend's size.
+//! Counting and recording an export that opens, and starting its tasks: coordinator, hooks, follower of the backend's size.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::resize::live_effects::LiveEffects;
 use crate::resize::watchers::{self, Told};
 use crate::target::Core;
 
-/// An export that is ready to run.
+/// The stage that is counted and recorded.
 pub(super) struct Counted<'a> {
     shared: &'a Shared,
     settings: Settings,
@@ -96,7 +96,7 @@ impl<'a> Counted<'a> {
         Self { shared, settings, core, driver, resizer, acts, clerk, start, smaller, told }
     }
 
-    /// Runs it. Within a runtime.
+    /// Starts the export's tasks. Needs a runtime.
     pub(super) fn run(self, budget: Arc<TenantBudget>, metrics: ExportMetrics) -> Export {
         let Self { shared, settings, core, driver, resizer, acts, clerk, start, smaller, told } = self;
         let (config, tells) = (&settings.config, start.backend.tells);

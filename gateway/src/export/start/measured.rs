@@ -1,4 +1,4 @@
-//! What is there of an export that opens, and what is shown of it. Nothing is on record yet.
+//! The sizes of an export that opens: on its disk, to be published, to be counted. Nothing is recorded yet.
 
 use nbd_gateway_config::Backend;
 use nbd_gateway_policy::types::{ByteRange, Size};
@@ -10,7 +10,7 @@ use crate::accounting::meanwhile::Smaller;
 use crate::resize::window::Opened;
 use crate::target::Shown;
 
-/// An export that knows what is there; clients may be told its size.
+/// The stage with sizes; the view has the published one.
 pub(super) struct Measured<'a> {
     pub(super) opening: Opening<'a>,
     pub(super) settings: Settings,
@@ -21,11 +21,11 @@ pub(super) struct Measured<'a> {
     pub(super) smaller: Option<Smaller>,
     /// The ledger is an older copy.
     pub(super) older: bool,
-    /// What is shown.
+    /// The size to publish.
     pub(super) size: Size,
-    /// What counts.
+    /// The size that counts against the quota.
     pub(super) count: Size,
-    /// Ranges of an earlier life that must be zeroed before anyone sees them.
+    /// Ranges from before that must be zeroed before a client can read them.
     pub(super) unzeroed: Vec<ByteRange>,
 }
 

@@ -1,8 +1,8 @@
-//! Opening an export, in stages that can't be taken in another order: [`Opening`] has a target, [`Measured`] knows what is
-//! there and what is shown of it, [`Counted`] counts that and has it on record; only that can run.
+//! Opening an export in stages that can't be reordered: [`Opening`] has a target, [`Measured`] has its sizes, [`Counted`]
+//! has counted and recorded them. Only the last one can run.
 //!
-//! An error after the target was opened closes it, in one place. An opening that is dropped lets go of its target without a
-//! word: nothing has changed data over it.
+//! An error after the target was opened closes it, in one place. A cancelled opening drops its target, which closes it
+//! without a flush: no request over it has changed data.
 
 mod counted;
 mod measured;
@@ -28,36 +28,36 @@ use crate::target::{self, ObserveSize, OpenTargetError, Target, View};
 use counted::Counted;
 use measured::Measured;
 
-/// Why an export is not open, for operators.
+/// Why an export can't be opened, for operators.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
-    /// What serves it can't be opened.
+    /// Its target can't be opened.
     #[error("{0}")]
     Target(#[from] OpenTargetError),
-    /// The same, and the driver knows what is missing there.
+    /// The same, and the driver knows the cause.
     #[error("{error}; {missing}")]
     Missing { error: OpenTargetError, missing: String },
-    /// Its disk can't be an export's.
+    /// Its disk is larger than an export can be.
     #[error(transparent)]
     Size(#[from] SizeError),
-    /// Its window has no place on its disk.
+    /// Its window does not fit its disk.
     #[error("{0}")]
     Window(#[from] WindowError),
 }
 
 impl StartError {
-    /// Its server does not know the name.
+    /// Whether its server does not know the name.
     pub(super) fn is_unknown_name(&self) -> bool {
         matches!(self, Self::Target(error) | Self::Missing { error, .. } if error.is_unknown_name())
     }
 
-    /// Somebody has its file.
+    /// Whether another export or process has its file.
     pub(super) fn is_locked(&self) -> bool {
         matches!(self, Self::Target(error) if error.is_locked())
     }
 }
 
-/// Opens it. Cancel-safe: yes, what was begun is let go.
+/// Opens an export. Cancel-safe: yes, the target is closed.
 pub(super) async fn open(
     config: &Resolved,
     shared: &Shared,
@@ -68,7 +68,7 @@ pub(super) async fn open(
     Ok(opening.counted().await?.run(budget, metrics()))
 }
 
-/// An export that has a target.
+/// The stage with a target.
 struct Opening<'a> {
     config: &'a Resolved,
     shared: &'a Shared,
@@ -101,7 +101,7 @@ impl<'a> Opening<'a> {
         Ok(Self { config, shared, target, view, driver, resizer, acts })
     }
 
-    /// Measured and counted, or closed again.
+    /// Measures and counts; closes the target on an error.
     async fn counted(self) -> Result<Counted<'a>, StartError> {
         let (target, export) = (Arc::clone(&self.target), &self.config.name);
         match Measured::of(self).await {
@@ -114,7 +114,10 @@ impl<'a> Opening<'a> {
     }
 }
 
-/// Has the driver mend a backend that can't be opened, or tells what is wrong with it.
+/// Has the driver repair a backend that can't be opened.
+///
+/// # Errors
+/// The driver can't; with the cause, if it knows that.
 async fn heal(export: &Resolved, state: &Path, error: OpenTargetError) -> Result<(), StartError> {
     let (config::Driver::Qmp(at), config::Backend::Nbd(uri)) = (&export.resize.driver, &export.backend) else {
         return Err(error.into());
