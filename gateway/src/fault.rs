@@ -9,9 +9,7 @@ use std::borrow::Cow;
 use tracing::Level;
 
 use crate::command;
-use crate::embedded::DiskError;
 use crate::http::HttpError;
-use crate::lane::DialError;
 use crate::ledger::LedgerError;
 use crate::proto::Errno;
 use crate::qmp::QmpError;
@@ -131,18 +129,6 @@ impl Fault {
 impl From<QmpError> for Fault {
     fn from(error: QmpError) -> Self {
         Self::backend(error.to_string())
-    }
-}
-
-impl From<DialError> for Fault {
-    fn from(error: DialError) -> Self {
-        Self::backend(error.to_string())
-    }
-}
-
-impl From<DiskError> for Fault {
-    fn from(error: DiskError) -> Self {
-        Self::host(error.to_string()).with_errno(error.errno())
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno as Os;
 
+use crate::fault::Fault;
 use crate::proto::Errno;
 use crate::request::Failure;
 
@@ -151,6 +152,12 @@ impl DiskError {
             DiskError::NotADisk { .. } | DiskError::Locked { .. } => Errno::EIO,
             DiskError::NotDurable { .. } | DiskError::Io { .. } => Errno::EIO,
         }
+    }
+}
+
+impl From<DiskError> for Fault {
+    fn from(error: DiskError) -> Self {
+        Self::host(error.to_string()).with_errno(error.errno())
     }
 }
 

@@ -9,6 +9,7 @@ use nbd_gateway_policy::types::Span;
 use tokio::time::Instant;
 
 use super::{Connected, Link, Server};
+use crate::fault::Fault;
 use crate::net::{Address, Negotiation, NegotiationError, Stream};
 use crate::proto::handshake::client::{Contexts, Goal, HandshakeError, Negotiated, Wishes};
 use crate::proto::{Info, Rep};
@@ -69,6 +70,12 @@ impl DialError {
     /// Whether the backend was there, and the two did not come to an agreement.
     pub(crate) fn is_disagreement(&self) -> bool {
         matches!(self.why, NegotiationError::Handshake(_) | NegotiationError::Broken { .. })
+    }
+}
+
+impl From<DialError> for Fault {
+    fn from(error: DialError) -> Self {
+        Self::backend(error.to_string())
     }
 }
 
