@@ -156,6 +156,14 @@ open_enum! {
     }
 }
 
+impl Cmd {
+    /// Whether it may change data: WRITE, TRIM, WRITE_ZEROES.
+    #[must_use]
+    pub const fn changes_data(self) -> bool {
+        matches!(self, Self::WRITE | Self::TRIM | Self::WRITE_ZEROES)
+    }
+}
+
 open_enum! {
     /// The type of a structured or extended reply chunk. proto.md, "Structured reply types".
     Chunk(u16) {

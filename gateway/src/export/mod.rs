@@ -63,7 +63,7 @@ use crate::hooks::Hooks;
 use crate::lane::Look;
 use crate::limits::{IoLimits, NoticeLimiter, RetryAfter, SharedLimiter, TenantBudget, Turns};
 use crate::proto::handshake::BlockSizes;
-use crate::proto::{Cmd, Errno, ExportFlags, Framing};
+use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, Framing};
 use crate::request::{Failure, Outcome, Request};
 use crate::resize::Resizer;
 use crate::resize::follow::Patience;
@@ -398,14 +398,7 @@ impl Export {
         if !self.core.facts().flags.has(ExportFlags::SEND_FLUSH) {
             return Ok(());
         }
-        let flush = Request {
-            command: Cmd::FLUSH,
-            flags: crate::proto::CmdFlags::NONE,
-            offset: 0,
-            length: 0,
-            payload: crate::proto::Payload::empty(),
-        };
-        match self.core.call(0, flush).await {
+        match self.core.call(0, Request::new(Cmd::FLUSH, CmdFlags::NONE, 0, 0)).await {
             Outcome::Failed(failure) => Err(failure),
             _ => Ok(()),
         }

@@ -127,13 +127,13 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::proto::{Cmd, CmdFlags, Payload};
+    use crate::proto::{Cmd, CmdFlags};
 
     const ONE: Peer = Peer::Unix { pid: Some(1), uid: 0, gid: 0 };
     const OTHER: Peer = Peer::Unix { pid: Some(2), uid: 0, gid: 0 };
 
     fn write(offset: u64) -> Request {
-        Request { command: Cmd::WRITE, flags: CmdFlags::NONE, offset, length: 512, payload: Payload::empty() }
+        Request::new(Cmd::WRITE, CmdFlags::NONE, offset, 512)
     }
 
     #[tokio::test(start_paused = true)]

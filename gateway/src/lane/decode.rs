@@ -92,7 +92,7 @@ impl Decoder {
             if !matches!(outcome, Outcome::Failed(_)) {
                 match slot.job.request.command {
                     Cmd::FLUSH => lane.durability.flushed(slot.covers),
-                    Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES if !slot.job.request.flags.has(CmdFlags::FUA) => {
+                    command if command.changes_data() && !slot.job.request.flags.has(CmdFlags::FUA) => {
                         lane.durability.wrote()
                     }
                     _ => {}

@@ -141,10 +141,10 @@ mod pack;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{CmdFlags, Payload};
+    use crate::proto::CmdFlags;
 
     fn read(offset: u64, length: u64) -> Request {
-        Request { command: Cmd::READ, flags: CmdFlags::NONE, offset, length, payload: Payload::empty() }
+        Request::new(Cmd::READ, CmdFlags::NONE, offset, length)
     }
 
     fn data(offset: u64, length: usize) -> Body {

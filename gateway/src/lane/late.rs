@@ -163,7 +163,7 @@ impl Default for LateWrites {
 /// The range that a request may change, if it does: a RESIZE may cut off everything from its size on.
 pub(super) fn reach(request: &Request) -> Option<(u64, u64)> {
     match request.command {
-        Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES => Some((request.offset, request.end())),
+        command if command.changes_data() => Some((request.offset, request.end())),
         Cmd::RESIZE if !request.flags.has(CmdFlags::QUERY) && !request.flags.has(CmdFlags::NOTIFY) => {
             Some((request.offset, u64::MAX))
         }

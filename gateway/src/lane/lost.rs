@@ -123,12 +123,10 @@ fn fate(command: Cmd, ended: Option<EndedBy>, gone: bool, was_overtaken: impl Fn
         (Cmd::FLUSH, _) if gone => {
             Some("the backend's connection was lost with answered writes that may not be durable".to_owned())
         }
-        (Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES, Some(EndedBy::Gateway)) => {
+        (command, Some(EndedBy::Gateway)) if command.changes_data() => {
             Some(format!("{command} was in flight on a connection that was given up; whether it was done is unknown"))
         }
-        (Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES, Some(EndedBy::Backend)) if was_overtaken() => {
-            Some(overtaken(command))
-        }
+        (command, Some(EndedBy::Backend)) if command.changes_data() && was_overtaken() => Some(overtaken(command)),
         // Whether it was done is for the coordinator to find out.
         (Cmd::RESIZE, _) => Some("NBD_CMD_RESIZE was in flight when the backend's connection was lost".to_owned()),
         _ => None,

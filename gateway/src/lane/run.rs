@@ -21,7 +21,7 @@ use crate::net::{Pool, ReadHalf, Stream};
 use crate::proto::handshake::client::Negotiated;
 use crate::proto::reply::BadReply;
 use crate::proto::request::RequestHeader;
-use crate::proto::{Buffers, Cmd, CmdFlags, Cookie, Errno, ExportFlags, Framing, Inbox, Payload};
+use crate::proto::{Buffers, Cmd, CmdFlags, Cookie, Errno, ExportFlags, Framing, Inbox};
 use crate::request::{Failure, Finished, Job, Request};
 
 /// A connection in transmission.
@@ -533,8 +533,7 @@ impl Reading {
         }
         if self.flushes && self.renewing == Some(Renewing::Draining) {
             self.renewing = Some(Renewing::Flushing);
-            let flush =
-                Request { command: Cmd::FLUSH, flags: CmdFlags::NONE, offset: 0, length: 0, payload: Payload::empty() };
+            let flush = Request::new(Cmd::FLUSH, CmdFlags::NONE, 0, 0);
             let (job, outcome) = Job::for_task(flush);
             // Its outcome is the next step's concern: a FLUSH that fails leaves the writes unflushed on the books.
             drop(outcome);

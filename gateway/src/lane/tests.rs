@@ -13,7 +13,7 @@ use super::*;
 use crate::fault::Fault;
 use crate::net::{Address, Pool, Stream};
 use crate::proto::handshake::client::Negotiated;
-use crate::proto::{BUFFER, Buffers, Cmd, CmdFlags, ExportFlags, Framing, Inbox, Payload};
+use crate::proto::{BUFFER, Buffers, Cmd, CmdFlags, ExportFlags, Framing, Inbox};
 use crate::request::{Outcome, Request};
 
 struct Nobody;
@@ -74,8 +74,7 @@ async fn an_idle_lane_holds_no_receive_buffer() {
     let address = buffer.as_ptr();
     pool.retire(buffer);
     let (lane, mut backend, _end) = connected(&pool);
-    let request =
-        Request { command: Cmd::READ, flags: CmdFlags::NONE, offset: 0, length: 512, payload: Payload::empty() };
+    let request = Request::new(Cmd::READ, CmdFlags::NONE, 0, 512);
     let (job, outcome) = Job::for_task(request);
     lane.submit(&mut vec![job], &mut Finished::default());
     let mut header = [0; 28];
@@ -89,7 +88,7 @@ async fn an_idle_lane_holds_no_receive_buffer() {
 }
 
 fn read(offset: u64) -> (Job, tokio::sync::oneshot::Receiver<Outcome>) {
-    let request = Request { command: Cmd::READ, flags: CmdFlags::NONE, offset, length: 512, payload: Payload::empty() };
+    let request = Request::new(Cmd::READ, CmdFlags::NONE, offset, 512);
     Job::for_task(request)
 }
 

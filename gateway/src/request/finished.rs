@@ -54,12 +54,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::proto::{Cmd, CmdFlags, Payload};
+    use crate::proto::{Cmd, CmdFlags};
 
     #[tokio::test(start_paused = true)]
     async fn what_is_finished_after_a_wait_is_not_said_to_be_from_before() {
-        let request =
-            Request { command: Cmd::FLUSH, flags: CmdFlags::NONE, offset: 0, length: 0, payload: Payload::empty() };
+        let request = Request::new(Cmd::FLUSH, CmdFlags::NONE, 0, 0);
         let mut finished = Finished::default();
         let mut waits = async |after: fn(&mut Finished)| {
             let before = finished.now(&request);

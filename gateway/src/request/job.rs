@@ -4,7 +4,6 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::{Failure, Finished, Outcome, Request, Ticket};
-use crate::proto::Errno;
 use crate::proto::reply::MAX_EXTENTS;
 #[cfg(test)]
 use crate::proto::{Cmd, CmdFlags};
@@ -158,11 +157,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         if let Waiter::Client(ticket) = core::mem::replace(&mut self.waiter, Waiter::Nobody) {
             let mut finished = Finished::default();
-            ticket.reply(
-                &self.request,
-                Outcome::Failed(Failure::new(Errno::EIO, "the request was lost in the gateway")),
-                &mut finished,
-            );
+            ticket.reply(&self.request, Outcome::Failed(Failure::lost()), &mut finished);
         }
     }
 }

@@ -32,6 +32,17 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// A request without a payload.
+    pub(crate) fn new(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Self {
+        Self { command, flags, offset, length, payload: Payload::empty() }
+    }
+
+    /// A WRITE of all of `payload`.
+    pub(crate) fn write(flags: CmdFlags, offset: u64, payload: Payload) -> Self {
+        let length = u64::try_from(payload.len()).unwrap_or(u64::MAX);
+        Self { command: Cmd::WRITE, flags, offset, length, payload }
+    }
+
     /// The first byte after the range.
     pub(crate) fn end(&self) -> u64 {
         self.offset.saturating_add(self.length)
@@ -44,6 +55,6 @@ impl Request {
 
     /// Whether it may change data: WRITE, TRIM, WRITE_ZEROES.
     pub(crate) fn changes_data(&self) -> bool {
-        matches!(self.command, Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES)
+        self.command.changes_data()
     }
 }

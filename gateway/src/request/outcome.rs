@@ -66,6 +66,16 @@ impl Failure {
     pub(crate) fn new(errno: Errno, message: impl Into<Cow<'static, str>>) -> Self {
         Self { errno, message: message.into(), offset: None }
     }
+
+    /// The gateway drains, and takes no new requests.
+    pub(crate) fn shutting_down() -> Self {
+        Self::new(Errno::ESHUTDOWN, "the gateway is shutting down")
+    }
+
+    /// Nobody will answer the request: a fault of the gateway.
+    pub(crate) fn lost() -> Self {
+        Self::new(Errno::EIO, "the request was lost in the gateway")
+    }
 }
 
 /// How a request ended.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::Resizer;
 use crate::fault::Fault;
 use crate::lane::Heard;
-use crate::proto::{Cmd, CmdFlags, Payload};
+use crate::proto::{Cmd, CmdFlags};
 use crate::request::{Outcome, Request};
 use crate::target::{Core, Purpose};
 
@@ -138,13 +138,7 @@ async fn listen(
     metrics: &ResizeMetrics,
 ) -> Ended {
     let (tx, mut heard) = watch::channel(Heard::default());
-    let subscribe = Request {
-        command: Cmd::RESIZE,
-        flags: CmdFlags::NOTIFY,
-        offset: INTERVAL,
-        length: CREDIT,
-        payload: Payload::empty(),
-    };
+    let subscribe = Request::new(Cmd::RESIZE, CmdFlags::NOTIFY, INTERVAL, CREDIT);
     let over = core.subscribe(subscribe, tx);
     tokio::pin!(over);
     let start = Instant::now();

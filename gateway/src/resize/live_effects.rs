@@ -14,7 +14,7 @@ use crate::accounting::history::{Happened, Teller};
 use crate::command;
 use crate::driver::{Driver, Order};
 use crate::fault::Fault;
-use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE, Payload};
+use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
 use crate::request::{Outcome, Request};
 use crate::target::{Core, Purpose, Shown, zeroing};
 
@@ -91,10 +91,6 @@ impl Drop for LiveEffects {
     }
 }
 
-fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
-    Request { command, flags, offset, length, payload: Payload::empty() }
-}
-
 impl Effects for LiveEffects {
     async fn read_size(&mut self) -> Result<u64, Fault> {
         tokio::time::timeout(self.timeout, self.core.read_size(Purpose::Resize)).await.unwrap_or_else(|_| {
@@ -123,15 +119,15 @@ impl Effects for LiveEffects {
                 };
             }
             Ask::ExplicitResize(size) => {
-                LiveEffects::ask(self, request(Cmd::RESIZE, CmdFlags::NONE, size.bytes(), 0)).await
+                LiveEffects::ask(self, Request::new(Cmd::RESIZE, CmdFlags::NONE, size.bytes(), 0)).await
             }
             Ask::ZeroWriteLastGranule { offset, len } => {
                 let length = u64::from(len);
                 let zeroes = if self.core.facts().flags.has(ExportFlags::SEND_WRITE_ZEROES) {
-                    request(Cmd::WRITE_ZEROES, CmdFlags::NONE, offset.bytes(), length)
+                    Request::new(Cmd::WRITE_ZEROES, CmdFlags::NONE, offset.bytes(), length)
                 } else {
                     let payload = vec![0; usize::try_from(len).unwrap_or(0)].into();
-                    Request { payload, ..request(Cmd::WRITE, CmdFlags::NONE, offset.bytes(), length) }
+                    Request::write(CmdFlags::NONE, offset.bytes(), payload)
                 };
                 LiveEffects::ask(self, zeroes).await
             }

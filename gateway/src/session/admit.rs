@@ -70,7 +70,7 @@ pub(super) fn admit(rules: &Rules, header: &RequestHeader) -> Verdict {
     }
 
     if rules.draining {
-        return refuse(Errno::ESHUTDOWN, "the gateway is shutting down".to_owned());
+        return Verdict::Refuse(Failure::shutting_down(), payload);
     }
 
     if !Cmd::NAMED.contains(&command) || command == Cmd::RESIZE {
@@ -99,7 +99,7 @@ pub(super) fn admit(rules: &Rules, header: &RequestHeader) -> Verdict {
         return refuse(Errno::EINVAL, format!("{command} is not offered for this export"));
     }
 
-    let writes = matches!(command, Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES);
+    let writes = command.changes_data();
     if writes && rules.flags.has(ExportFlags::READ_ONLY) {
         let why = if rules.verbs.has(Verb::Write) {
             "the export is read-only"
@@ -158,7 +158,7 @@ fn in_range(rules: &Rules, command: Cmd, offset: u64, length: u64, payload: u64,
     }
 
     // FUA says something to commands that write; the others may carry it and need not pass it on.
-    let writes = matches!(command, Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES);
+    let writes = command.changes_data();
     let keep = if writes { flags } else { flags.without(CmdFlags::FUA) };
     Verdict::Go(keep.without(CmdFlags::PAYLOAD_LEN))
 }

@@ -157,7 +157,7 @@ fn check(rules: &Rules, told: &Told) {
         Told::Disconnected | Told::Ended(_) | Told::Bad(_) => return,
     };
     let told = rules.flags;
-    let writes = matches!(header.command, Cmd::WRITE | Cmd::TRIM | Cmd::WRITE_ZEROES);
+    let writes = header.command.changes_data();
     assert!(!rules.draining, "admitted while draining: {header:?}");
     assert!(!writes || !told.has(ExportFlags::READ_ONLY), "admitted to a read-only export: {header:?}");
     let within = header.offset.checked_add(header.length).is_some_and(|end| end <= END);

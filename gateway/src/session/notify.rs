@@ -22,7 +22,7 @@ use crate::proto::reply::put_chunk;
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::put_resize;
 use crate::proto::{Chunk, ChunkFlags, Errno};
-use crate::request::Client;
+use crate::request::{Client, Failure};
 
 /// The longest that a notice waits before it asks again: a rate may have been raised meanwhile.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -85,13 +85,13 @@ impl Session {
     fn send_final(&self, header: &RequestHeader, last: FinalChunk) {
         match last {
             FinalChunk::Empty => self.send_last(header, Chunk::NONE, &[]),
-            FinalChunk::Shutdown => self.send_error(header, Errno::ESHUTDOWN, "the gateway is shutting down"),
+            FinalChunk::Shutdown => self.send_error(header, &Failure::shutting_down()),
         }
     }
 
-    fn send_error(&self, header: &RequestHeader, errno: Errno, why: &str) {
-        let length = u16::try_from(why.len()).unwrap_or(0);
-        let control = [&errno.0.to_be_bytes()[..], &length.to_be_bytes(), why.as_bytes()].concat();
+    fn send_error(&self, header: &RequestHeader, failure: &Failure) {
+        let length = u16::try_from(failure.message.len()).unwrap_or(0);
+        let control = [&failure.errno.0.to_be_bytes()[..], &length.to_be_bytes(), failure.message.as_bytes()].concat();
         self.send_last(header, Chunk::ERROR, &control);
     }
 
@@ -143,7 +143,7 @@ impl Standing {
                     Err(RetryAfter { limit, wait }) if !state.begun => {
                         // Not even the first.
                         let why = format!("this session is at {limit}; try again in {}", Span(wait));
-                        session.send_error(&self.header, Errno::EPERM, &why);
+                        session.send_error(&self.header, &Failure::new(Errno::EPERM, why));
                         *held = None;
                         return None;
                     }

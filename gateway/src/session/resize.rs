@@ -23,7 +23,7 @@ use crate::limits::{ANSWER, CONTEXT};
 use crate::net::Released;
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::{Context, ResizeRequest, Wish};
-use crate::proto::{CmdFlags, Errno, ExportFlags, Features, Framing, Payload};
+use crate::proto::{CmdFlags, Errno, ExportFlags, Features, Framing};
 use crate::request::{Counts, Failure, Finished, Outcome, PendingReply, Request, Ticket};
 
 /// RESIZE requests of one session, each until its reply is written.
@@ -69,7 +69,7 @@ impl Session {
 fn request(header: &RequestHeader) -> Request {
     let RequestHeader { command, flags, offset, .. } = *header;
     // Its offset is a size: no range of the export is concerned.
-    Request { command, flags, offset, length: 0, payload: Payload::empty() }
+    Request::new(command, flags, offset, 0)
 }
 
 impl Transmission {
@@ -84,7 +84,7 @@ impl Transmission {
         let refuse = |why: String| Step::Skip(header, Failure::new(Errno::EINVAL, why), payload);
         let may_resize = self.session.verbs().has(Verb::Resize);
         if self.is_draining() {
-            self.step = Step::Skip(header, Failure::new(Errno::ESHUTDOWN, "the gateway is shutting down"), payload);
+            self.step = Step::Skip(header, Failure::shutting_down(), payload);
             return;
         }
         let asked = match ResizeRequest::parse(&header, agreement.flags.has(ExportFlags::SEND_FUA)) {
@@ -153,7 +153,7 @@ impl Transmission {
     /// Answers it: at once, or, with `watch` among the contexts, when the size is another one than this client was told.
     pub(super) fn sizes(&mut self, header: RequestHeader) {
         if self.is_draining() {
-            return self.refuse(header, Failure::new(Errno::ESHUTDOWN, "the gateway is shutting down"));
+            return self.refuse(header, Failure::shutting_down());
         }
         let contexts = u64::try_from(self.session.agreement.sizes.len()).unwrap_or(u64::MAX);
         let bytes = ANSWER.saturating_add(CONTEXT.saturating_mul(contexts));

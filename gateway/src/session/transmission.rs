@@ -468,7 +468,7 @@ impl Transmission {
             (Cmd::READ, Outcome::Done) => Outcome::Found(Found::Whole(Payload::empty())),
             (_, outcome) => outcome,
         };
-        let request = Request { command, flags, offset, length, payload: Payload::empty() };
+        let request = Request::new(command, flags, offset, length);
         let (counts, since) = (Counts::Nothing, self.stamp.now(0));
         let holds = Released { requests: 1, bytes: ANSWER, ..Released::default() };
         let reply = PendingReply { cookie, holds, extents: 0, counts, only: None, since };

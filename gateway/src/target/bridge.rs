@@ -207,7 +207,7 @@ impl Bridge<'_> {
         let end = start.saturating_add(u64::try_from(payload.len()).unwrap_or(u64::MAX));
         let parts = self.payloads(start, end).map(|(offset, length)| {
             let [skip, len] = [offset - start, length].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-            Request { command: Cmd::WRITE, flags, offset, length, payload: payload.slice(skip, len) }
+            Request::write(flags, offset, payload.slice(skip, len))
         });
         self.in_pieces(parts, |_, _| {}).await.map_or_else(Outcome::Failed, |()| Outcome::Done)
     }
@@ -231,13 +231,7 @@ impl Bridge<'_> {
 
     /// Reads the block `start..end` and gives its part `from..to`, as data.
     async fn part(&self, start: u64, end: u64, from: u64, to: u64) -> Result<Payload, Failure> {
-        let read = Request {
-            command: Cmd::READ,
-            flags: CmdFlags::NONE,
-            offset: start,
-            length: end - start,
-            payload: Payload::empty(),
-        };
+        let read = Request::new(Cmd::READ, CmdFlags::NONE, start, end - start);
         match self.ask(read, 1).await {
             Outcome::Found(found) => Ok(flat(cut(found, start, from, to - from))),
             Outcome::Failed(failure) => Err(failure),
@@ -264,13 +258,7 @@ impl Bridge<'_> {
             if from < to {
                 let length = usize::try_from(to - from).unwrap_or(usize::MAX);
                 let flags = request.flags.without(CmdFlags::NO_HOLE).without(CmdFlags::FAST_ZERO);
-                let edge = Request {
-                    command: Cmd::WRITE,
-                    flags,
-                    offset: from,
-                    length: to - from,
-                    payload: vec![0; length].into(),
-                };
+                let edge = Request::write(flags, from, vec![0; length].into());
                 let (start, end) = (round_down(from, block), self.round_up(to));
                 self.waits.narrow(start, end);
                 let outcome = self.write(&edge, start, end).await;

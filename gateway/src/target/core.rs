@@ -20,7 +20,7 @@ use crate::embedded::DiskError;
 use crate::fault::Fault;
 use crate::lane::Look;
 use crate::limits::Turns;
-use crate::proto::{Cmd, CmdFlags, Cookie, Payload};
+use crate::proto::{Cmd, CmdFlags, Cookie};
 use crate::request::{Finished, Heard, Job, Outcome, Request, Ticket};
 use crate::shards::Shard;
 
@@ -182,8 +182,7 @@ impl Core {
 
     /// Ends the standing NOTIFY: one of length 1 takes its place, and is answered at once.
     pub(crate) async fn unsubscribe(&self) {
-        let request =
-            Request { command: Cmd::RESIZE, flags: CmdFlags::NOTIFY, offset: 0, length: 1, payload: Payload::empty() };
+        let request = Request::new(Cmd::RESIZE, CmdFlags::NOTIFY, 0, 1);
         self.call(0, request).await;
     }
 

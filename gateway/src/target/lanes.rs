@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::fence::Marks;
 use crate::lane::{Dialer, Durability, Lane, LateWrites, Look};
 use crate::limits::Turns;
-use crate::proto::{Cmd, CmdFlags, Cookie, ExportFlags, Features, Framing, Payload};
+use crate::proto::{Cmd, CmdFlags, Cookie, ExportFlags, Features, Framing};
 use crate::request::{Finished, Job, Outcome, Request};
 use crate::shards::Shard;
 
@@ -167,7 +167,7 @@ impl Lanes {
 
     async fn query_size(&self) -> Result<u64, Fault> {
         let flags = CmdFlags::QUERY;
-        let query = Request { command: Cmd::RESIZE, flags, offset: 0, length: 0, payload: Payload::empty() };
+        let query = Request::new(Cmd::RESIZE, flags, 0, 0);
         let (job, outcome) = Job::for_task(query);
         self.submit(0, &mut vec![job], &mut Finished::default());
         match outcome.await.unwrap_or_else(|_| lost()) {

@@ -39,7 +39,7 @@ pub(crate) use view::{Shown, View};
 
 use crate::embedded::DiskError;
 use crate::fault::Fault;
-use crate::proto::{Cookie, Errno};
+use crate::proto::Cookie;
 use crate::request::{Failure, Finished, Job, Outcome};
 
 /// A future of a target's.
@@ -93,5 +93,5 @@ pub(crate) trait Target: Debug + Send + Sync {
 }
 
 fn lost() -> Outcome {
-    Outcome::Failed(Failure::new(Errno::EIO, "the request was lost in the gateway"))
+    Outcome::Failed(Failure::lost())
 }

@@ -30,10 +30,6 @@ const LEAST: u64 = 64 << 10;
 /// The most that is read to see whether a disk is zero, in bytes.
 const READ_AT_MOST: u64 = 256 << 20;
 
-fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
-    Request { command, flags, offset, length, payload: Payload::empty() }
-}
-
 /// Makes a range read as zeroes, durably.
 ///
 /// # Errors
@@ -55,7 +51,7 @@ pub(crate) async fn zero(core: &Core, range: ByteRange, timeout: Duration) -> Re
     }
     if wrote
         && core.facts().flags.has(ExportFlags::SEND_FLUSH)
-        && let Outcome::Failed(failure) = backend.call(request(Cmd::FLUSH, CmdFlags::NONE, 0, 0)).await?
+        && let Outcome::Failed(failure) = backend.call(Request::new(Cmd::FLUSH, CmdFlags::NONE, 0, 0)).await?
     {
         return Err(Fault::from(failure).saying(|why| format!("FLUSH after zeroing: {why}")));
     }
@@ -161,7 +157,7 @@ impl Backend<'_> {
         let Some(context) = facts.contexts.iter().position(|name| name == ALLOCATION) else { return Map::Untold };
         let most = if facts.framing == Framing::Extended { MAPPED } else { facts.longest_range() };
         let length = most.min(end - at);
-        match self.call(request(Cmd::BLOCK_STATUS, CmdFlags::NONE, at, length)).await {
+        match self.call(Request::new(Cmd::BLOCK_STATUS, CmdFlags::NONE, at, length)).await {
             Ok(Outcome::Status(found)) => found
                 .into_iter()
                 .find(|status| status.context == context)
@@ -182,10 +178,10 @@ impl Backend<'_> {
         while at < to {
             let length = most.min(to - at);
             let zeroes = if by_zeroes {
-                request(Cmd::WRITE_ZEROES, CmdFlags::NONE, at, length)
+                Request::new(Cmd::WRITE_ZEROES, CmdFlags::NONE, at, length)
             } else {
                 let payload = vec![0; usize::try_from(length).unwrap_or(0)].into();
-                Request { payload, ..request(Cmd::WRITE, CmdFlags::NONE, at, length) }
+                Request::write(CmdFlags::NONE, at, payload)
             };
             match self.call(zeroes).await? {
                 Outcome::Done => at += length,
@@ -201,7 +197,7 @@ impl Backend<'_> {
         let mut at = from;
         while at < to {
             let length = most.min(to - at);
-            match self.call(request(Cmd::READ, CmdFlags::NONE, at, length)).await? {
+            match self.call(Request::new(Cmd::READ, CmdFlags::NONE, at, length)).await? {
                 Outcome::Found(found) if zeroes(&found) => at += length,
                 Outcome::Found(_) => return Ok(false),
                 Outcome::Failed(failure) => return Err(failure.into()),

@@ -47,12 +47,11 @@ impl Drop for Directory {
 }
 
 pub(super) fn request(command: Cmd, flags: CmdFlags, offset: u64, length: u64) -> Request {
-    Request { command, flags, offset, length, payload: Payload::empty() }
+    Request::new(command, flags, offset, length)
 }
 
 pub(super) fn write(flags: CmdFlags, offset: u64, payload: impl Into<Payload>) -> Request {
-    let payload = payload.into();
-    Request { command: Cmd::WRITE, flags, offset, length: u64::try_from(payload.len()).unwrap(), payload }
+    Request::write(flags, offset, payload.into())
 }
 
 /// Submits all as one batch.

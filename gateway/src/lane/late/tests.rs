@@ -3,12 +3,11 @@
 use tokio::time::advance;
 
 use super::*;
-use crate::proto::Payload;
 
 const GUARD: Duration = Duration::from_secs(10);
 
 fn request(command: Cmd, offset: u64, length: u64) -> Request {
-    Request { command, flags: CmdFlags::NONE, offset, length, payload: Payload::empty() }
+    Request::new(command, CmdFlags::NONE, offset, length)
 }
 
 fn lose(late: &LateWrites, offset: u64, length: u64) -> u64 {
