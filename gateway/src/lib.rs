@@ -63,7 +63,7 @@
 //! What is submitted to is a [`Target`](target::Target): one virtual call for each batch. What reads ahead, or moves a disk,
 //! is a target in front of another one.
 //!
-//! An [embedded](embedded) disk takes the same jobs: what needs no I/O is answered in the thread that submits, the rest by
+//! An [`embedded`] disk takes the same jobs: what needs no I/O is answered in the thread that submits, the rest by
 //! a pool.
 //!
 //! # How a size travels

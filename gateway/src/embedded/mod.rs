@@ -136,7 +136,7 @@ impl EmbeddedDisk {
 
     /// Grows or shrinks to `new` bytes, durably, and tells the size that is now in force: more, where another hand has made the
     /// file longer already. New bytes read as zeroes; what a shrink cuts off is gone, and a file that does not have the length
-    /// that it had is not shortened. Waits for requests under way. After an error [`EmbeddedDisk::size`] tells what is in force; a block
+    /// that it had is not shortened. Waits for requests under way. After an error [`EmbeddedDisk::measure`] reads what is in force; a block
     /// device is not resized, but a size that other hands gave it is adopted. Blocks.
     pub(crate) fn set_size(&self, new: u64) -> Result<u64, DiskError> {
         let _admitted = Admitted::enter(&self.store).ok_or(DiskError::Closed)?;

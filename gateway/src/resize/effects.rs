@@ -1,5 +1,5 @@
-//! What a coordinator can do to the world. The gateway has [`LiveEffects`](super::live_effects::World); the property tests have
-//! effects of their own, with faults, in virtual time.
+//! What a coordinator can do. [`LiveEffects`](super::live_effects::LiveEffects) are the gateway's; property tests have others,
+//! with faults, in virtual time.
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Changing an export's size: whoever wishes for it, and whatever the backend is.
 //!
 //! A wish goes through [`Resizer::wish`] to the export's [`coordinator`], which plans by `policy` and acts through its
-//! [`hands`]; [`live_effects`] are the real ones. [`follow`] tells the coordinator what the backend does by itself. Nothing here
+//! [`effects`]; [`live_effects`] are the real ones. [`follow`] tells the coordinator what the backend does by itself. Nothing here
 //! is on the way of an ordinary request.
 
 mod accounts;
