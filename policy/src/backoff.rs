@@ -23,6 +23,13 @@ impl Backoff {
         Self { first, most: most.max(first), step: first, state: seed }
     }
 
+    /// The same, where a name decides the jitter.
+    #[must_use]
+    pub fn named(first: Duration, most: Duration, name: &str) -> Self {
+        let seed = name.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        Self::new(first, most, seed)
+    }
+
     /// The next delay: between half of the step and the whole, evenly; then the step doubles.
     pub fn next_delay(&mut self) -> Duration {
         let half = self.step / 2;

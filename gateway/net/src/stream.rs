@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use nbd_gateway_config::{Endpoint, Host, NbdUri};
+use nbd_gateway_policy::backoff::Backoff;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream, tcp, unix};
 use tokio::time::Instant;
@@ -110,8 +111,10 @@ impl Stream {
     /// The same, again and again until `until` while all that is wrong is that there is no room for one more connection just
     /// now. Cancel-safe: yes, a half-made connection is closed.
     pub async fn connect_until(address: &Address, until: Instant) -> io::Result<Self> {
-        let mut pause = Duration::from_millis(10);
+        let (first, most) = (Duration::from_millis(10), Duration::from_millis(500));
+        let mut backoff = Backoff::named(first, most, &address.to_string());
         loop {
+            let pause = backoff.next_delay();
             match Self::connect(address).await {
                 Err(error) if passes(&error) && Instant::now() + pause < until => tokio::time::sleep(pause).await,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -122,7 +125,6 @@ impl Stream {
                 }
                 connected => return connected,
             }
-            pause = (pause * 2).min(Duration::from_millis(500));
         }
     }
 

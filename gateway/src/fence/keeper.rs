@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_gateway_metrics::Part;
+use nbd_gateway_policy::backoff::Backoff;
 use nbd_gateway_policy::types::ExportName;
 use tokio::time::{Instant, sleep_until};
 
@@ -37,7 +38,7 @@ impl Keeper {
     /// Keeps the guard, the fence and the mark. Never ends by itself: dropped when the lanes have ended. Cancel-safe: yes.
     pub(crate) async fn run(self) {
         let mut fencing: Option<Pin<Box<dyn Future<Output = bool> + Send + '_>>> = None;
-        let (mut again, mut pause) = (Instant::now(), AGAIN.0);
+        let (mut again, mut backoff) = (Instant::now(), Backoff::named(AGAIN.0, AGAIN.1, self.export.as_str()));
         loop {
             let (over, guard) = self.late.expire();
             tell_over(&self.export, over, "late-write-guard has passed");
@@ -50,7 +51,8 @@ impl Keeper {
             }
             let wanted = self.fence.as_ref().filter(|_| self.late.wants_fence());
             if wanted.is_none() && fencing.is_none() {
-                (again, pause) = (Instant::now(), AGAIN.0);
+                again = Instant::now();
+                backoff.reset();
                 self.late.fence_tried();
             }
             let mut wake = guard;
@@ -73,8 +75,7 @@ impl Keeper {
                 done = running => {
                     fencing = None;
                     if !done {
-                        again = Instant::now() + pause;
-                        pause = (pause * 2).min(AGAIN.1);
+                        again = Instant::now() + backoff.next_delay();
                         // Whoever waits goes on: now the guard counts.
                         self.late.fence_tried();
                     }

@@ -118,7 +118,7 @@ impl Hooks {
             export: self.core.export().clone(),
             tenant: self.core.tenant().clone(),
             told: at.size,
-            backoff: Backoff::new(FIRST, MOST, seed(self.core.name(), index)),
+            backoff: Backoff::named(FIRST, MOST, &format!("{index} {}", self.core.name())),
             metrics: self.metrics.hooks(self.core.name(), self.core.template()),
             teller: Teller::of(hook, &self.clients),
         };
@@ -261,12 +261,6 @@ impl<T: Tell> Follower<T> {
         let delay = self.backoff.next_delay();
         tokio::time::sleep(delay).await;
     }
-}
-
-/// Hooks that fail together are not tried again together.
-fn seed(name: &str, index: usize) -> u64 {
-    let index = u64::try_from(index).unwrap_or(u64::MAX);
-    name.bytes().fold(index, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)))
 }
 
 #[cfg(test)]

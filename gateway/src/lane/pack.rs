@@ -185,7 +185,8 @@ impl Packed {
             hold: life.policy.hold,
             leaving: task.leaving.map(|since| Leaving::new(since.ago(), life.policy.hold)),
         };
-        let away = Away { since: task.away.map(Age::ago), pause: Duration::from_nanos(task.pause) };
+        let mut away = Away::new(&life.name);
+        (away.since, away.pause) = (task.away.map(Age::ago), Duration::from_nanos(task.pause));
         Ok((Arc::clone(&lane), go_on(lane, Ok(reading), life, away)))
     }
 }

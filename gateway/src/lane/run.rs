@@ -1,5 +1,6 @@
 //! A lane's own task: reads replies, finishes jobs, and brings the connection back when it is lost.
 
+use nbd_gateway_policy::backoff::Backoff;
 use nbd_gateway_policy::types::Span;
 use std::borrow::Cow;
 use std::io;
@@ -139,22 +140,33 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long the backend has been away. A connection that answers nothing does not end it: a backend that takes connections
 /// and no requests is as good as away.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Away {
     pub(super) since: Option<Instant>,
-    /// Before the next attempt.
+    /// Before the next attempt: at first none.
     pub(super) pause: Duration,
+    backoff: Backoff,
 }
 
 impl Away {
+    pub(super) fn new(export: &str) -> Self {
+        let backoff = Backoff::named(Duration::from_millis(20), Duration::from_secs(1), export);
+        Self { since: None, pause: Duration::ZERO, backoff }
+    }
+
     fn wait_longer(&mut self) {
-        self.pause = (self.pause * 2).clamp(Duration::from_millis(20), Duration::from_secs(1));
+        self.pause = self.backoff.next_delay();
+    }
+
+    fn wait_no_longer(&mut self) {
+        self.pause = Duration::ZERO;
+        self.backoff.reset();
     }
 }
 
 /// Runs a lane from its first connection to its end. Cancel-safe: no; dropped, its jobs in flight fail with EIO.
 pub(crate) async fn run(lane: Arc<Lane>, first: Connected, life: Life) {
-    let mut away = Away::default();
+    let mut away = Away::new(&life.name);
     let reading = begin(&lane, first, &life, &mut away);
     go_on(lane, reading, life, away).await;
 }
@@ -226,7 +238,8 @@ async fn come_back(
                 return None;
             }
             // That time was nobody's fault.
-            (since, away.pause) = (Instant::now(), Duration::ZERO);
+            since = Instant::now();
+            away.wait_no_longer();
             hold = hold.max(life.dialer.limit);
             hold_over = since + hold;
         }
@@ -408,7 +421,7 @@ async fn converse(lane: &Lane, mut reading: Reading, life: &Life, away: &mut Awa
     away.since = if answered { leaving } else { away.since.or(leaving) };
     // Answers alone do not count: a backend that answers once and closes would be dialled hundreds of times a second.
     if begun.elapsed() > LIVED {
-        away.pause = Duration::ZERO;
+        away.wait_no_longer();
     }
     if let Lost::Ended | Lost::Replaced | Lost::ShutDown | Lost::Stuck = lost {
         // Says goodbye; the backend then closes without complaint.

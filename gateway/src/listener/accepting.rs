@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_gateway_metrics::{ListenerMetrics, Open};
+use nbd_gateway_policy::backoff::Backoff;
 use tokio::time::{Instant, sleep};
 
 use crate::descriptors::{self, Use};
@@ -26,14 +27,22 @@ pub(super) struct Accepting<'a> {
     places: Arc<Places>,
     /// Accepted, and waiting for its place.
     waiting: Option<Stream>,
-    pause: Duration,
+    backoff: Backoff,
     logged: Option<Instant>,
 }
 
 impl<'a> Accepting<'a> {
     pub(super) fn new(label: &'a str, listening: &'a Listening, metrics: ListenerMetrics, front: &Front) -> Self {
         let places = Places::new(front.arrivals.handshakes, front.most, Some(metrics.clone()));
-        Self { label, listening, metrics, places, waiting: None, pause: SHORTEST_PAUSE, logged: None }
+        Self {
+            label,
+            listening,
+            metrics,
+            places,
+            waiting: None,
+            backoff: Backoff::named(SHORTEST_PAUSE, LONGEST_PAUSE, label),
+            logged: None,
+        }
     }
 
     /// The bounds are those of `front` from now on.
@@ -50,7 +59,7 @@ impl<'a> Accepting<'a> {
             }
             match self.listening.accept().await {
                 Ok(stream) => {
-                    self.pause = SHORTEST_PAUSE;
+                    self.backoff.reset();
                     stream.keep_alive(front.arrivals.keepalive);
                     self.waiting = Some(stream);
                 }
@@ -84,7 +93,6 @@ impl<'a> Accepting<'a> {
             self.logged = Some(Instant::now());
             tracing::error!(listener = self.label, %error, "can't accept a connection; trying again");
         }
-        sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        sleep(self.backoff.next_delay()).await;
     }
 }

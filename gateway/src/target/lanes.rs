@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nbd_gateway_policy::backoff::Backoff;
 use nbd_gateway_policy::plan;
 use nbd_gateway_policy::types::ExportName;
 use parking_lot::Mutex;
@@ -180,15 +181,14 @@ impl Lanes {
     /// Reads the size while no lane has a connection: a server that was just restarted may not listen yet.
     /// Cancel-safe: yes.
     async fn ask_size_aside(&self) -> Result<u64, Fault> {
-        let mut pause = Duration::from_millis(20);
+        let mut backoff = Backoff::named(Duration::from_millis(20), Duration::from_secs(1), &self.name);
         loop {
             match enter(&self.dialer).await {
                 Ok(size) => return Ok(size),
                 Err(error) if !self.aside.load(Ordering::Acquire) => return Err(error.into()),
                 Err(error) => tracing::debug!(export = self.name, %error, "the backend does not answer yet"),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+            tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nbd_gateway_config as config;
+use nbd_gateway_policy::backoff::Backoff;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -91,9 +92,9 @@ impl Export {
     /// Whether it is.
     pub(super) async fn put_back_at_last(&self, export: &str) -> bool {
         let over = Instant::now() + AT_LAST;
-        let mut pause = SHORTEST_PAUSE;
+        let mut backoff = Backoff::named(SHORTEST_PAUSE, LONGEST_PAUSE, export);
         loop {
-            sleep(pause).await;
+            sleep(backoff.next_delay()).await;
             match self.put_back(None).await {
                 Ok(()) => {
                     tracing::info!(export, id = self.id, "an export that was taken off for a resize is back");
@@ -103,7 +104,7 @@ impl Export {
                     tracing::error!(export, id = self.id, %error, command = %self, "an export that was taken off for a resize can't be put back; do it by hand");
                     return false;
                 }
-                Err(_) => pause = (pause * 2).min(LONGEST_PAUSE),
+                Err(_) => {}
             }
         }
     }
