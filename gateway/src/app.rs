@@ -40,19 +40,15 @@ const BUFFERS_KEPT: usize = 128;
 /// Why the gateway can't start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    /// A listener.
     #[error(transparent)]
     Listener(#[from] ListenerError),
-    /// The admin interface.
     #[error("cannot start a thread for the admin interface: {0}")]
     AdminThread(io::Error),
     /// Files of exports are where they can't be.
     #[error("{0}")]
     Files(String),
-    /// An embedded export.
     #[error("{0}")]
     Export(#[from] crate::export::OpenError),
-    /// The ledger.
     #[error("{0}")]
     Ledger(#[from] Box<LedgerError>),
 }

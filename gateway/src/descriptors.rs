@@ -12,7 +12,6 @@ use rustix::process::{Resource, getrlimit};
 /// What a descriptor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// A client's connection.
     Client,
     /// An export that is not open yet. Clients choose which, so it leaves descriptors for other clients.
     Export,

@@ -26,11 +26,9 @@ pub(crate) enum Whose {
     Tenant,
     /// The host of the gateway: its disks, its file system, what an operator runs on it.
     Host,
-    /// The gateway.
     Us,
 }
 
-/// What follows.
 struct Row {
     /// The error number for a client.
     errno: Errno,
@@ -72,17 +70,14 @@ impl Fault {
         Self { whose, errno: None, message: message.into(), unknown: false }
     }
 
-    /// Of the client.
     pub(crate) fn client(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Whose::Client, message)
     }
 
-    /// Of the backend.
     pub(crate) fn backend(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Whose::Backend, message)
     }
 
-    /// Of this host.
     pub(crate) fn host(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Whose::Host, message)
     }
@@ -115,7 +110,6 @@ impl Fault {
         self.errno.unwrap_or(self.whose.row().errno)
     }
 
-    /// The sentence.
     pub(crate) fn message(&self) -> &str {
         &self.message
     }

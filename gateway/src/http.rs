@@ -25,24 +25,19 @@ use tokio::task::JoinSet;
 /// The most that the head of an answer may take, in bytes.
 const LONGEST_HEAD: usize = 64 * 1024;
 
-/// Who is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// A host and its port.
     Tcp {
         /// A name or an address; an IPv6 address without its brackets.
         host: String,
-        /// Its port.
         port: u16,
     },
-    /// A Unix socket.
     Unix(PathBuf),
 }
 
-/// One request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request<'a> {
-    /// What to do.
     pub method: Method,
     /// The path and the query, escaped, with its slash.
     pub path: &'a str,
@@ -68,45 +63,29 @@ pub(crate) enum HttpError {
     /// The URL is none, or asks for what is not spoken here.
     #[error("`{url}` is not a URL that can be asked here: {why}; write http://HOST[:PORT]/PATH or unix:PATH")]
     Url {
-        /// As given.
         url: String,
         /// What is wrong with it.
         why: String,
     },
     /// A header that no request can have.
     #[error("the header {name:?} can't be sent: it has characters that HTTP does not allow")]
-    Header {
-        /// Which.
-        name: String,
-    },
+    Header { name: String },
     /// Nobody was reached: nothing has been sent.
     #[error("{target} can't be reached: {cause}")]
     Unreached {
-        /// Who was asked.
         target: Target,
         /// What the system says.
         cause: io::Error,
     },
     /// The answer broke off, or was no HTTP. What was asked may have been done.
     #[error("{target} gave no answer in HTTP: {why}")]
-    Broken {
-        /// Who was asked.
-        target: Target,
-        /// What was wrong.
-        why: String,
-    },
+    Broken { target: Target, why: String },
     /// The deadline passed. What was asked may have been done.
     #[error("{target} did not answer within {}", Span(*.limit))]
-    Slow {
-        /// Who was asked.
-        target: Target,
-        /// The deadline.
-        limit: Duration,
-    },
+    Slow { target: Target, limit: Duration },
     /// The answer is longer than what is read. What was asked has been done, or refused.
     #[error("{target} answered with more than {}", types::Bytes::of(*.limit))]
     TooLong {
-        /// Who was asked.
         target: Target,
         /// The bound, in bytes.
         limit: usize,
@@ -191,7 +170,6 @@ pub(crate) async fn open(target: &Target, request: Request<'_>, limit: Duration)
 /// An answer whose head is there. Dropped, the connection is closed.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// How it went.
     pub status: StatusCode,
     /// What its body is, as it says; empty: it does not say.
     pub media: String,

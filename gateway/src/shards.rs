@@ -23,7 +23,6 @@ pub(crate) struct Shards {
     _end: Arc<watch::Sender<()>>,
 }
 
-/// One shard.
 #[derive(Clone, Debug)]
 pub(crate) struct Shard {
     runtime: Handle,

@@ -61,10 +61,7 @@ pub(crate) enum Shows {
     /// What an operator has published: the ledger has it where that is less than there is.
     HeldBack,
     /// A part, and only the ledger knows which.
-    Window {
-        /// It does.
-        recorded: bool,
-    },
+    Window { recorded: bool },
 }
 
 /// Writes the entries of one export.
@@ -94,7 +91,6 @@ impl Shows {
 }
 
 impl Clerk {
-    /// For one export.
     pub(crate) const fn new(notes: Arc<Notes>, export: ExportName, tenant: TenantId, shows: Shows) -> Self {
         Self { notes, export, tenant, shows, held: None, over: Vec::new(), unsettled: Vec::new() }
     }

@@ -22,7 +22,6 @@ use crate::ledger::{LedgerError, NewEvent, QuotaOrder, Quotas};
 pub(crate) struct Wanted {
     /// The quota; None inside: no quota.
     pub quota: Option<Option<Size>>,
-    /// The soft quota.
     pub soft: Option<Option<Size>>,
 }
 
@@ -114,7 +113,6 @@ pub(crate) struct Allowances {
 }
 
 impl Allowances {
-    /// As configured.
     pub(crate) fn new(book: Arc<Book>, notes: Arc<Notes>, tenants: &[Tenant]) -> Self {
         let of = |tenant: &Tenant| (tenant.id.clone(), Allowance { limits: tenant.allowance, ordered: None });
         tenants.iter().for_each(|tenant| book.allow(&tenant.id, tenant.allowance));

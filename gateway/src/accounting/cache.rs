@@ -81,7 +81,6 @@ impl Notes {
         &self.marks
     }
 
-    /// The ledger.
     pub(crate) const fn ledger(&self) -> &Ledger {
         &self.ledger
     }

@@ -22,11 +22,8 @@ const REFUSALS: Duration = Duration::from_secs(1);
 pub(crate) enum Kind {
     /// A size was changed as wished.
     Resized,
-    /// It was not.
     Refused,
-    /// Nobody knows.
     Unsettled,
-    /// Somebody does now.
     Settled,
     /// An operator said what an export has.
     Adopted,
@@ -43,7 +40,6 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// All of them.
     pub(crate) const ALL: [Self; 10] = [
         Self::Resized,
         Self::Refused,
@@ -57,7 +53,6 @@ impl Kind {
         Self::QuotaChanged,
     ];
 
-    /// The word.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Resized => "resized",
@@ -77,7 +72,6 @@ impl Kind {
 /// Something that happened to an export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Happened {
-    /// What.
     pub kind: Kind,
     /// The size shown before.
     pub from: Size,

@@ -19,7 +19,6 @@ const WAITING: usize = 64;
 /// A request to look at a tenant's closed exports; dropped when that was done.
 #[derive(Debug)]
 pub(crate) struct Wanted {
-    /// Whose.
     pub tenant: TenantId,
     _done: oneshot::Sender<()>,
 }

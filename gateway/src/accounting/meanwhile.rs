@@ -15,7 +15,6 @@ use super::history::{Happened, Kind, Teller};
 /// A disk that is smaller than it was on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Smaller {
-    /// What counted.
     pub(crate) recorded: Size,
     /// What clients were shown of that.
     pub(crate) shown: Size,

@@ -267,7 +267,6 @@ impl Book {
         }
     }
 
-    /// Somebody knows now.
     pub(crate) async fn settle(&self, export: &ExportName, measured: Size) {
         self.quota.lock().settle(export, measured);
     }

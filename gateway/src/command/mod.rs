@@ -51,7 +51,6 @@ impl<'a> Call<'a> {
 /// What becomes of a program's own processes after it has succeeded. After a failure they are killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
-    /// They are killed.
     Killed,
     /// They run on: it was to start a server. One that still writes to the program's standard output or error finds
     /// nobody there.
@@ -61,7 +60,6 @@ pub(crate) enum Left {
 /// Why there is no success; each is a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
-    /// Nothing was run.
     #[error("`{program}` can't be run: {why}")]
     NotRun {
         /// What was to be run.
@@ -72,7 +70,6 @@ pub(crate) enum CommandError {
     /// It ended, and says that it failed.
     #[error("`{program}` {how}{said}")]
     Failed {
-        /// What was run.
         program: String,
         /// Its exit code, or the signal.
         how: String,
@@ -82,9 +79,7 @@ pub(crate) enum CommandError {
     /// It was ended, because it took too long.
     #[error("`{program}` did not end within {} and was killed{said}", Span(*.limit))]
     Late {
-        /// What was run.
         program: String,
-        /// How long it had.
         limit: Duration,
         /// The end of what it wrote to its standard error.
         said: Complaint,
@@ -92,21 +87,16 @@ pub(crate) enum CommandError {
     /// It was ended, because it wrote too much.
     #[error("`{program}` wrote more than {MOST_OUTPUT} bytes to its standard output and was killed{said}")]
     TooMuch {
-        /// What was run.
         program: String,
         /// The end of what it wrote to its standard error.
         said: Complaint,
     },
     /// It was ended, because the gateway ends.
     #[error("`{program}` was killed: the gateway ends")]
-    Ending {
-        /// What was run.
-        program: String,
-    },
+    Ending { program: String },
 }
 
 impl CommandError {
-    /// Nothing was run.
     fn not_run(program: &str, error: &io::Error) -> Self {
         let why = match error.kind() {
             io::ErrorKind::NotFound => "there is no such program (or what its first line names is missing)".to_owned(),

@@ -10,7 +10,6 @@ use serde::Serialize;
 pub(crate) struct Occasion {
     /// Whose size it is.
     pub export: ExportName,
-    /// The export's tenant.
     pub tenant: TenantId,
     /// The size before, in bytes.
     pub old_size: u64,

@@ -24,7 +24,6 @@ impl Exec {
         Self { words, limit }
     }
 
-    /// The same with another limit.
     pub(super) fn within(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }

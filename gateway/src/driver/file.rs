@@ -37,7 +37,6 @@ impl File {
         Self { path, limit }
     }
 
-    /// The same with another limit.
     pub(super) fn within(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }

@@ -31,7 +31,6 @@ pub(crate) use restart::Restart;
 pub(crate) struct Order {
     /// Whose backend it is.
     pub export: ExportName,
-    /// The export's tenant.
     pub tenant: TenantId,
     /// The backend's size as last read, in bytes.
     pub from: u64,
@@ -54,11 +53,8 @@ impl Order {
 pub(crate) struct BackendSnapshot {
     /// Its name at the backend.
     pub name: String,
-    /// Its transmission flags.
     pub flags: ExportFlags,
-    /// Its metadata contexts.
     pub contexts: Vec<String>,
-    /// Its description.
     pub description: Option<String>,
 }
 
@@ -69,9 +65,7 @@ pub(crate) enum Driver {
     File(File),
     /// The same, and the server is restarted.
     Restart(Restart),
-    /// By a program.
     Exec(Exec),
-    /// By QMP.
     Qmp(Qmp),
 }
 
@@ -95,7 +89,6 @@ impl Driver {
         }
     }
 
-    /// The same with another limit.
     #[must_use]
     pub(crate) fn within(self, limit: Duration) -> Self {
         match self {

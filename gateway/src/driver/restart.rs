@@ -27,7 +27,6 @@ impl Restart {
         Self { file, words, limit }
     }
 
-    /// The same with another limit.
     pub(super) fn within(self, limit: Duration) -> Self {
         Self { file: self.file.map(|file| file.within(limit)), limit, ..self }
     }

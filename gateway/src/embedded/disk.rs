@@ -23,10 +23,8 @@ use super::{Admission, DiskError, Facts, MAXIMUM_PAYLOAD, PREFERRED_BLOCK, Place
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
 use crate::request::{Failure, Finished, Found, Outcome, Request, Status};
 
-/// What was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A regular file.
     Regular,
     /// A block device; only whole sectors can be discarded.
     Device {

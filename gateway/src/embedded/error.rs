@@ -17,10 +17,7 @@ use crate::request::Failure;
 pub(crate) enum DiskError {
     /// There is no such file, and no size to make one with.
     #[error("file `{}` does not exist; make it, or say its `size` so that it is made", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
+    Missing { path: PathBuf },
     /// There is no directory to make it in.
     #[error(
         "can't make `{}`: directory `{}` does not exist; create it, or mount what belongs there",
@@ -28,7 +25,6 @@ pub(crate) enum DiskError {
         directory.display()
     )]
     NoDirectory {
-        /// The file.
         path: PathBuf,
         /// The directory above it.
         directory: PathBuf,
@@ -39,22 +35,13 @@ pub(crate) enum DiskError {
          missing file; replace the link by what it leads to, or give it an export of its own",
         path.display()
     )]
-    Link {
-        /// The file.
-        path: PathBuf,
-    },
+    Link { path: PathBuf },
     /// Neither a regular file nor a block device.
     #[error("`{}` is neither a regular file nor a block device; name one of these", path.display())]
-    NotADisk {
-        /// What was named.
-        path: PathBuf,
-    },
+    NotADisk { path: PathBuf },
     /// Another process, or another export of this one, serves it.
     #[error("`{}` is locked: another process or export serves it; stop that one, or serve it read-only in both", path.display())]
-    Locked {
-        /// The file.
-        path: PathBuf,
-    },
+    Locked { path: PathBuf },
     /// A size that no export can have.
     #[error("a size of {} is more than an export can have, 2^63-1 bytes; choose a smaller size", Bytes(*.size))]
     TooLarge {
@@ -64,7 +51,6 @@ pub(crate) enum DiskError {
     /// The size of a block device is not ours to set.
     #[error("block device `{}` has {}; resize the device itself to {} first", path.display(), Bytes(*.size), Bytes(*.wanted).in_full())]
     FixedSize {
-        /// The device.
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
@@ -78,7 +64,6 @@ pub(crate) enum DiskError {
         path.display()
     )]
     OtherLength {
-        /// The file.
         path: PathBuf,
         /// Its size as far as was known, in bytes.
         was: u64,
@@ -89,16 +74,10 @@ pub(crate) enum DiskError {
     },
     /// It was opened to read only.
     #[error("`{}` is served read-only; its size can't be changed", path.display())]
-    ReadOnly {
-        /// The file.
-        path: PathBuf,
-    },
+    ReadOnly { path: PathBuf },
     /// An earlier fsync failed.
     #[error("`{}` failed to become durable earlier and may have lost writes; check its disk, then open it again", path.display())]
-    NotDurable {
-        /// The file.
-        path: PathBuf,
-    },
+    NotDurable { path: PathBuf },
     /// It is closed, or closing.
     #[error("the origin is closed; open it again")]
     Closed,
@@ -107,9 +86,7 @@ pub(crate) enum DiskError {
     Io {
         /// What was tried, as a verb.
         doing: &'static str,
-        /// The file.
         path: PathBuf,
-        /// Why not.
         source: io::Error,
     },
 }

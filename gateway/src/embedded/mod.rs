@@ -47,7 +47,6 @@ const INLINE_BUDGET: u64 = 0x4_0000;
 pub(crate) struct Facts {
     /// Size in bytes.
     pub size: u64,
-    /// Transmission flags.
     pub flags: ExportFlags,
     /// Metadata contexts, in the order of [`crate::request::Status::context`].
     pub contexts: Vec<String>,

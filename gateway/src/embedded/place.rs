@@ -41,7 +41,6 @@ impl Place {
         &self.path
     }
 
-    /// Opens the file.
     pub(super) fn open(&self, flags: OFlags) -> Result<OwnedFd, DiskError> {
         let Some(beneath) = &self.beneath else {
             return rustix::fs::open(&self.path, flags, Mode::empty()).map_err(|os| self.refused("open", os));

@@ -17,7 +17,6 @@ use crate::target::Verdict;
 pub(super) struct Entry {
     config: RwLock<Arc<Resolved>>,
     pub(super) state: tokio::sync::Mutex<State>,
-    /// Leases.
     pub(super) users: AtomicUsize,
     /// Told when there is none.
     pub(super) empty: Notify,
@@ -52,7 +51,6 @@ pub(super) enum Fitness {
     Away(String),
     /// The server came back different.
     Different {
-        /// How.
         how: String,
         /// How many rely on what it was.
         clients: usize,
@@ -60,7 +58,6 @@ pub(super) enum Fitness {
 }
 
 impl State {
-    /// It is open.
     pub(super) fn holds(&mut self, export: Arc<Export>, slot: Option<Slot>) {
         (self.export, self.slot, self.failed) = (Some(export), slot, None);
     }

@@ -9,7 +9,6 @@ use nbd_gateway_config::{Backend, Resolved};
 use super::Export;
 use super::entry::Entry;
 
-/// Entries by name.
 #[derive(Debug, Default)]
 pub(super) struct Index(DashMap<String, Arc<Entry>>);
 

@@ -17,7 +17,6 @@ use crate::resize::openers::Openers;
 /// So many are kept without looking whether they still matter.
 const FEW: usize = 256;
 
-/// By export.
 #[derive(Debug)]
 pub(super) struct KnownOpeners {
     start: Instant,

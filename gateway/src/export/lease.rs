@@ -39,7 +39,6 @@ impl Lease {
         self.entry.is_leaving()
     }
 
-    /// The export.
     pub(crate) fn export(&self) -> &Arc<Export> {
         &self.export
     }

@@ -75,7 +75,6 @@ use reconnects::Reconnects;
 /// The bounds of one session of an export.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Requests in flight.
     pub requests: u32,
     /// Payload bytes in flight.
     pub bytes: u64,
@@ -83,7 +82,6 @@ pub(crate) struct Limits {
     pub largest: u64,
 }
 
-/// One export, open.
 #[derive(Debug)]
 pub(crate) struct Export {
     /// Swapped whole; nothing on the way of an ordinary request reads them.
@@ -163,7 +161,6 @@ impl Export {
         self.core.name()
     }
 
-    /// Whose it is.
     pub(crate) fn tenant(&self) -> &str {
         self.core.tenant().as_str()
     }

@@ -13,29 +13,16 @@ pub(crate) enum OpenError {
     /// The configuration has no such name.
     #[error("there is no export {export:?}: {why}")]
     Unknown {
-        /// What was asked for.
         export: String,
         /// Nothing fits, or a template refuses it: with the template's name, for operators.
         why: NoExport,
     },
     /// It is there, and this client may not know of it.
     #[error("the client may not list export {export:?}: {rule}")]
-    Hidden {
-        /// What was asked for.
-        export: String,
-        /// What decided.
-        rule: Rule,
-    },
+    Hidden { export: String, rule: Rule },
     /// It is there, and this client may not open it.
     #[error("the client may not {verb} export {export:?}: {rule}")]
-    Forbidden {
-        /// What was asked for.
-        export: String,
-        /// What it may not.
-        verb: Verb,
-        /// What decided.
-        rule: Rule,
-    },
+    Forbidden { export: String, verb: Verb, rule: Rule },
     /// The gateway is going away.
     #[error("the gateway is shutting down")]
     Draining,
@@ -45,7 +32,6 @@ pub(crate) enum OpenError {
     /// A template leads to it, and its server does not have it.
     #[error("there is no export {export:?}: the template's server does not have it: {why}")]
     Missing {
-        /// What was asked for.
         export: String,
         /// What the server said: with its address, for operators.
         why: String,
@@ -56,7 +42,6 @@ pub(crate) enum OpenError {
          {clients} that rely on what it was have left, or are not awaited any more (shrink-grace)"
     )]
     Changed {
-        /// Which export.
         export: String,
         /// What the server no longer has.
         how: String,
@@ -66,7 +51,6 @@ pub(crate) enum OpenError {
     /// Something that others use up is short now.
     #[error("export {export:?} can't be opened now: {why}")]
     Busy {
-        /// What was asked for.
         export: String,
         /// What is short, and what to do.
         why: String,
@@ -74,7 +58,6 @@ pub(crate) enum OpenError {
     /// Its client's listener has as many sessions as it may have.
     #[error("{why}")]
     Full {
-        /// What was asked for.
         export: String,
         /// How many there may be.
         why: TooMany,
@@ -82,7 +65,6 @@ pub(crate) enum OpenError {
     /// Its backend can't be reached or opened.
     #[error("export {export:?} can't be opened: {why}")]
     Backend {
-        /// Which export.
         export: String,
         /// Why not: with the backend's address, for operators.
         why: String,

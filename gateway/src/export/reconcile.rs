@@ -21,7 +21,6 @@ const AT_A_TIME: usize = 8;
 /// What became of one export of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// It was measured.
     Measured {
         /// What counts of it.
         size: Size,
@@ -53,7 +52,6 @@ pub(crate) struct Audited {
     pub unsettled: Bytes,
     /// Still to be zeroed.
     pub to_zero: Bytes,
-    /// What there is.
     pub found: Found,
 }
 

@@ -80,7 +80,6 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// All exports.
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(super) active: RwLock<Arc<ActiveConfig>>,

@@ -16,7 +16,6 @@ use crate::target::Facts;
 /// How an export is configured, and what that comes to.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
-    /// As configured.
     pub config: Resolved,
     /// What its operator decided about its size, and its backend's own bounds.
     pub policy: ExportPolicy,

@@ -26,7 +26,6 @@ pub(crate) enum Teardown {
     Drained,
     /// Between two messages, without a word: whoever connects again sends again what was not answered.
     Parted,
-    /// Now.
     Cut,
 }
 

@@ -79,7 +79,6 @@ impl TenantSlots {
         self.metrics.unmeasured(unmeasured);
     }
 
-    /// Whose it is.
     pub(super) const fn tenant(&self) -> &TenantId {
         &self.tenant
     }
@@ -90,7 +89,6 @@ impl TenantSlots {
         state.bounds.enforce && state.bounds.exports.is_some_and(|most| state.exports >= most)
     }
 
-    /// One more export.
     pub(super) fn open(self: &Arc<Self>, export: &ExportName) -> Result<Slot, Refusal> {
         let mut state = self.state.lock();
         let bounds = state.bounds;

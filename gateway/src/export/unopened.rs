@@ -13,19 +13,16 @@ const MOST: usize = 1000;
 /// An export that could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unopened {
-    /// Its name.
     pub export: String,
     /// Why not, at the last attempt.
     pub why: String,
     /// The first attempt that failed since one succeeded.
     pub since: SystemTime,
-    /// The last attempt.
     pub last: SystemTime,
     /// How many there were.
     pub attempts: u64,
 }
 
-/// All of them.
 #[derive(Debug, Default)]
 pub(super) struct List(Mutex<HashMap<String, Unopened>>);
 
@@ -46,7 +43,6 @@ impl List {
         list.insert(export.clone(), Unopened { export, why, since: now, last: now, attempts: 1 });
     }
 
-    /// It was opened.
     pub(super) fn opened(&self, export: &str) {
         self.0.lock().remove(export);
     }

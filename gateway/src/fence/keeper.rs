@@ -18,9 +18,7 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// What the task needs.
 pub(crate) struct Keeper {
-    /// What it watches.
     pub late: Arc<LateWrites>,
-    /// Whose.
     pub export: ExportName,
     /// Where its backend listens, and the export's name there.
     pub backend: String,

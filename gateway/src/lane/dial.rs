@@ -19,7 +19,6 @@ use crate::tls::BackendTls;
 #[derive(Debug)]
 pub(crate) struct DialError {
     address: Address,
-    /// How long it had.
     limit: Duration,
     why: NegotiationError,
 }
@@ -85,7 +84,6 @@ const KNOCK: Duration = Duration::from_secs(1);
 /// How to reach one backend export.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
-    /// Where it listens.
     pub address: Address,
     /// The export's name there.
     pub export: String,

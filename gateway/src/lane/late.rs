@@ -43,7 +43,6 @@ const MOST: usize = 4096;
 /// Where a connection came from.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
-    /// When dialling began.
     pub made: Instant,
     /// The process that answered, on a Unix socket.
     pub server: Option<Server>,

@@ -45,7 +45,6 @@ pub(crate) struct Look {
 }
 
 impl Lane {
-    /// How it is.
     pub(crate) fn look(&self) -> Look {
         let (in_flight, oldest, failing) = {
             let table = self.table.lock();
@@ -65,7 +64,6 @@ impl Lane {
         }
     }
 
-    /// It is connected.
     pub(super) fn note_up(&self) {
         let mut diary = self.diary.lock();
         (diary.up, diary.since) = (true, SystemTime::now());

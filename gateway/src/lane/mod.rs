@@ -190,7 +190,6 @@ impl Lane {
         }
     }
 
-    /// Requests in flight.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn in_flight(&self) -> usize {
         self.table.lock().len()

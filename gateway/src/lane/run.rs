@@ -30,7 +30,6 @@ use crate::request::{Failure, Finished, Job, Request};
 pub(crate) struct Connected {
     /// What was agreed on.
     pub negotiated: Negotiated,
-    /// The socket.
     pub stream: Stream,
     /// What was received beyond the handshake.
     pub inbox: Inbox,
@@ -76,7 +75,6 @@ pub(crate) struct Life {
     pub owner: Arc<dyn Owner>,
     /// Turns true when the lane is to end: DISC, once nothing is in flight.
     pub end: watch::Receiver<bool>,
-    /// Receive buffers.
     pub pool: Arc<Pool>,
     /// Told when the next attempt to connect is not to wait for its time.
     pub hurry: Arc<Notify>,

@@ -28,7 +28,6 @@ enum Phase {
     /// Not connected; requests wait in the table.
     #[default]
     Away,
-    /// Connected.
     Up,
     /// Connected, but what comes now waits for the next connection.
     Held,

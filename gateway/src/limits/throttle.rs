@@ -34,7 +34,6 @@ pub(crate) struct IoLimits {
 }
 
 impl IoLimits {
-    /// These rates.
     pub(crate) fn new(rates: IoRates) -> Arc<Self> {
         Arc::new(Self { version: AtomicU64::new(u64::from(rates.any())), rates: Mutex::new(rates) })
     }
@@ -105,7 +104,6 @@ impl Limiters {
 }
 
 impl SharedLimiter {
-    /// With these limits.
     pub(crate) fn new(limits: Arc<IoLimits>) -> Arc<Self> {
         Arc::new(Self { start: Instant::now(), limits, limiters: Mutex::default() })
     }

@@ -149,7 +149,6 @@ impl Turns {
 pub(crate) struct Share {
     session: u64,
     turns: Option<Arc<Turns>>,
-    /// Weights.
     in_flight: AtomicU32,
     /// The most that it wanted in flight of late.
     peak: AtomicU32,

@@ -27,20 +27,10 @@ use crate::session::Front;
 pub(crate) enum BindError {
     /// The address is taken, not ours, or not to be had.
     #[error("can't listen on {address}: {error}")]
-    Bind {
-        /// As configured.
-        address: String,
-        /// Why not.
-        error: io::Error,
-    },
+    Bind { address: String, error: io::Error },
     /// The same of the admin interface.
     #[error("can't listen on {address} for the admin interface: {error}")]
-    Admin {
-        /// As configured.
-        address: String,
-        /// Why not.
-        error: io::Error,
-    },
+    Admin { address: String, error: io::Error },
     /// Another process answers on the socket.
     #[error("can't listen on unix:{0}: another process already does; stop it, or choose another path")]
     Busy(String),
@@ -52,7 +42,6 @@ pub(crate) enum BindError {
         "systemd handed over no socket named {name:?}; it gave: {given}; set FileDescriptorName={name} in the .socket unit"
     )]
     NoSuchName {
-        /// As configured.
         name: String,
         /// LISTEN_FDNAMES.
         given: String,
@@ -61,12 +50,7 @@ pub(crate) enum BindError {
     #[error(
         "descriptor {descriptor}, handed over as {name:?}, is not a listening stream socket; the .socket unit needs ListenStream= and Accept=no"
     )]
-    NotListening {
-        /// As configured.
-        name: String,
-        /// Its number.
-        descriptor: usize,
-    },
+    NotListening { name: String, descriptor: usize },
 }
 
 /// A listener that is bound.

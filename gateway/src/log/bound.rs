@@ -46,7 +46,6 @@ const MOST: usize = 8192;
 /// The least time between two searches for bounds that are no longer needed.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// The bound.
 #[derive(Debug)]
 pub(super) struct Bound {
     start: Instant,

@@ -29,52 +29,27 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum QmpError {
-    /// No connection.
     #[error("can't connect to the QMP socket {socket}: {error}; is that qemu running?", socket = socket.display())]
-    Connect {
-        /// Which socket.
-        socket: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
+    Connect { socket: PathBuf, error: io::Error },
     /// Connected, and not served.
     #[error(
         "the QMP socket {socket} gave no greeting within {}: it serves one client at a time, and somebody else may be connected; give the gateway one of its own (a further -qmp, or --chardev and --monitor)",
 Span(GREETING),
         socket = socket.display()
     )]
-    Busy {
-        /// Which socket.
-        socket: PathBuf,
-    },
+    Busy { socket: PathBuf },
     /// The connection ended, or it is not QMP.
     #[error("the QMP socket {socket} broke off at {command}: {why}", socket = socket.display())]
-    Broken {
-        /// Which socket.
-        socket: PathBuf,
-        /// What was asked.
-        command: &'static str,
-        /// How.
-        why: String,
-    },
+    Broken { socket: PathBuf, command: &'static str, why: String },
     /// No answer in time.
     #[error("qemu did not answer {command} at {socket} within {}", Span(*.limit), socket = socket.display())]
-    Late {
-        /// Which socket.
-        socket: PathBuf,
-        /// What was asked.
-        command: &'static str,
-        /// How long it had.
-        limit: Duration,
-    },
+    Late { socket: PathBuf, command: &'static str, limit: Duration },
     /// qemu's answer is an error. The connection goes on.
     #[error("qemu refused {command}: {desc}")]
     Refused {
-        /// What was asked.
         command: &'static str,
         /// `GenericError`, `CommandNotFound` and so on.
         class: String,
-        /// qemu's sentence.
         desc: String,
     },
 }

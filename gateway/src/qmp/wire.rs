@@ -28,7 +28,6 @@ pub(crate) enum Message {
 pub(crate) struct Fault {
     /// `GenericError`, `CommandNotFound` and so on.
     pub class: String,
-    /// qemu's sentence.
     pub desc: String,
 }
 

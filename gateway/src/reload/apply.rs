@@ -23,11 +23,9 @@ use crate::token::{TokenFile, read_token_file, token_in};
 pub(crate) struct Reloader {
     /// Where it comes from.
     pub source: Source,
-    /// The listeners.
     pub listeners: Listeners,
     /// What their connections share.
     pub context: ListenerContext,
-    /// The exports.
     pub registry: Arc<Registry>,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,

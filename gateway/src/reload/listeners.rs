@@ -19,11 +19,8 @@ use crate::tls::{CertificateError, ListenerTls};
 
 /// What the connections of all listeners share.
 pub(crate) struct ListenerContext {
-    /// The exports.
     pub registry: Arc<Registry>,
-    /// The open sessions.
     pub table: Arc<SessionTable>,
-    /// Receive buffers.
     pub pool: Arc<Pool>,
     /// Turns true when the gateway drains.
     pub drain: watch::Receiver<bool>,
@@ -53,7 +50,6 @@ struct OpenListener {
     accepting: Vec<JoinHandle<()>>,
 }
 
-/// All of them.
 pub(crate) struct Listeners {
     metrics: Arc<Metrics>,
     inherited: Inherited,
@@ -77,13 +73,10 @@ enum How {
 /// Why a listener can't be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenerError {
-    /// Its address.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// Its certificates.
     #[error("listener {address}: {fault}")]
     Certificates {
-        /// As configured.
         address: String,
         /// What is wrong with them.
         fault: CertificateError,
@@ -94,7 +87,6 @@ pub(crate) enum ListenerError {
 pub(crate) struct ListenerErrors {
     /// The first that can't.
     pub first: ListenerError,
-    /// The rest.
     pub others: Vec<ListenerError>,
 }
 

@@ -83,7 +83,6 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Reads the file.
     async fn load(&self) -> Result<Config, ReloadError> {
         let file = self.file.clone().ok_or(ReloadError::NoFile)?;
         let read = tokio::task::spawn_blocking(move || Config::load(&file)).await;

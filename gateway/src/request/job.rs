@@ -22,7 +22,6 @@ enum Waiter {
 /// A request on its way, and who waits for its outcome.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// What to do.
     pub request: Request,
     waiter: Waiter,
     /// The most extents of one context that its answer may have.
@@ -41,7 +40,6 @@ pub(crate) struct Heard {
 }
 
 impl Job {
-    /// A client's request.
     pub(crate) fn for_client(request: Request, ticket: Ticket) -> Self {
         let extents = ticket.extents();
         Self { request, waiter: Waiter::Client(ticket), extents, hears: None }

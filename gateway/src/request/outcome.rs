@@ -11,7 +11,6 @@ pub(crate) enum Piece {
     Data {
         /// Offset in the export.
         offset: u64,
-        /// The bytes.
         payload: Payload,
     },
     /// Zeroes at an absolute offset.
@@ -89,6 +88,5 @@ pub(crate) enum Outcome {
     Status(Vec<Status>),
     /// A RESIZE's size now in force, in bytes.
     Resized(u64),
-    /// Not done.
     Failed(Failure),
 }

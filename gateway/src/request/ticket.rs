@@ -34,7 +34,6 @@ pub(crate) trait Client: Debug + Send + Sync {
 /// A reply that has to be given: to which request of its client, and what that request holds until then.
 #[derive(Debug)]
 pub(crate) struct PendingReply {
-    /// The client's cookie.
     pub cookie: Cookie,
     /// What the request holds until the reply is written.
     pub holds: Released,
@@ -83,7 +82,6 @@ impl Ticket {
         &*self.client
     }
 
-    /// The client's cookie.
     pub(crate) fn cookie(&self) -> Cookie {
         self.reply.cookie
     }

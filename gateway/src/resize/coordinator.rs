@@ -43,11 +43,9 @@ pub(crate) type Answer = Result<Size, Refusal>;
 pub(crate) enum Act {
     /// Somebody wishes for another size.
     Wish {
-        /// What.
         wish: Wish,
         /// The session that wishes, if it is one: it does not stand in the way of its own shrink.
         asking: Option<Asking>,
-        /// Its job.
         job: u64,
         /// What comes of it is told in here; none: as what the export does by itself.
         span: Span,
@@ -55,12 +53,7 @@ pub(crate) enum Act {
         reply: oneshot::Sender<Answer>,
     },
     /// A wish that was refused before it came here, for the history.
-    TurnedAway {
-        /// What.
-        wish: Wish,
-        /// Why.
-        refusal: Refusal,
-    },
+    TurnedAway { wish: Wish, refusal: Refusal },
     /// A size that the backend told somebody, who knows when. A hint: it is read again before anything is made of it.
     Seen(u64),
     /// There are other rules: what was not shown by the old ones may be now.
@@ -79,13 +72,9 @@ pub(crate) enum Act {
 /// What a coordinator starts from.
 #[derive(Debug)]
 pub(crate) struct Start {
-    /// The export.
     pub export: ExportName,
-    /// Its tenant.
     pub tenant: TenantId,
-    /// Its policy.
     pub policy: ExportPolicy,
-    /// The size shown.
     pub size: Size,
     /// The backend's size as read when it was opened.
     pub disk: Size,
@@ -108,7 +97,6 @@ pub(crate) struct Start {
 /// How long a backend that disproved what it claimed is not believed: at first, and at most.
 const DISBELIEF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
-/// The task.
 pub(crate) struct Coordinator<H> {
     pub(super) at: Start,
     pub(super) standing: Standing,
@@ -132,7 +120,6 @@ pub(crate) struct Coordinator<H> {
 }
 
 impl<H: Effects> Coordinator<H> {
-    /// Ready to run.
     pub(crate) fn new(
         mut at: Start,
         effects: H,

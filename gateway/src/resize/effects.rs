@@ -15,7 +15,6 @@ use crate::fault::Fault;
 /// How the backend answered when it was asked for a size. Not believed either way: the size is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answered {
-    /// Success.
     Yes,
     /// An error of the protocol's, with the backend's sentence.
     No {

@@ -44,7 +44,6 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// As configured.
     pub(crate) fn of(export: &Resolved) -> Self {
         let resize = &export.resize;
         let file = matches!(export.backend, Backend::File { .. }).then_some(FILES);

@@ -18,7 +18,6 @@ use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
 use crate::request::{Outcome, Request};
 use crate::target::{Core, Purpose, Shown, zeroing};
 
-/// The effects.
 #[derive(Debug)]
 pub(crate) struct LiveEffects {
     core: Arc<Core>,
@@ -33,7 +32,6 @@ pub(crate) struct LiveEffects {
 }
 
 impl LiveEffects {
-    /// For one export.
     pub(crate) fn new(core: Arc<Core>, driver: Option<Driver>, clerk: Clerk, timeout: Duration) -> Self {
         let teller = clerk.teller();
         Self { core, driver, clerk, teller, timeout, given_up: None }

@@ -201,7 +201,6 @@ impl Resizer {
         audited.await.map_err(|_| closing())?
     }
 
-    /// The export's name.
     pub(crate) fn export_name(&self) -> &ExportName {
         &self.export
     }

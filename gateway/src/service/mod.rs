@@ -86,7 +86,6 @@ impl Service {
         })))
     }
 
-    /// None.
     pub(crate) const fn none() -> Self {
         Self(None)
     }

@@ -47,7 +47,6 @@ pub(crate) enum EnterError {
     /// There is no TLS.
     #[error("{0}")]
     Tls(#[from] TlsError),
-    /// The socket failed.
     #[error("client connection failed: {0}")]
     Io(#[from] io::Error),
 }

@@ -202,7 +202,6 @@ impl Session {
         self.repeats.load(Ordering::Acquire)
     }
 
-    /// It has.
     pub(crate) fn has_repeated(&self) {
         self.repeats.store(false, Ordering::Release);
     }

@@ -26,11 +26,8 @@ use crate::tls::ListenerTls;
 pub(crate) struct Front {
     /// The listener, as the configuration calls it.
     pub listener: Arc<str>,
-    /// The exports.
     pub registry: Arc<Registry>,
-    /// The open sessions.
     pub table: Arc<SessionTable>,
-    /// Receive buffers.
     pub pool: Arc<Pool>,
     /// Turns true when the gateway drains.
     pub drain: watch::Receiver<bool>,

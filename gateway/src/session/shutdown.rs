@@ -11,7 +11,6 @@ pub(super) enum Order {
     Drain,
     /// Between two messages.
     Close,
-    /// Now.
     Cut,
 }
 

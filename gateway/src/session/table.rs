@@ -30,19 +30,15 @@ pub(crate) struct SessionTable {
 /// One open session, as it is shown and chosen by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionInfo {
-    /// Its id.
     pub id: u64,
     /// The export it uses.
     pub export: String,
-    /// Whose that is.
     pub tenant: String,
     /// What its client may do.
     pub verbs: Verbs,
-    /// By what.
     pub rule: String,
     /// What its client knows of resize.
     pub style: ClientStyle,
-    /// Its client.
     pub peer: Peer,
     /// Where that comes from, for people: with its port.
     pub from: String,
@@ -91,7 +87,6 @@ impl SessionTable {
         }
     }
 
-    /// All of them.
     fn all(&self) -> Vec<Arc<Session>> {
         self.open.iter().filter_map(|entry| entry.value().upgrade()).collect()
     }

@@ -55,7 +55,6 @@ pub(crate) enum End {
     /// The client's stream can't be followed.
     #[error("client broke the protocol: {0}")]
     Protocol(&'static str),
-    /// The socket failed.
     #[error("client connection failed: {0}")]
     Io(#[from] io::Error),
 }
@@ -371,7 +370,6 @@ impl Transmission {
         self.shutdown.clone()
     }
 
-    /// Whether it drains.
     pub(super) fn is_draining(&self) -> bool {
         self.draining
     }

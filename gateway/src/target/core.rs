@@ -59,12 +59,10 @@ impl Core {
         })
     }
 
-    /// The export's name.
     pub(crate) fn name(&self) -> &str {
         self.export.as_str()
     }
 
-    /// The export's name.
     pub(crate) fn export(&self) -> &ExportName {
         &self.export
     }
@@ -74,7 +72,6 @@ impl Core {
         self.template.as_deref()
     }
 
-    /// Whose it is.
     pub(crate) fn tenant(&self) -> &TenantId {
         &self.tenant
     }

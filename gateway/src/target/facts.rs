@@ -17,15 +17,12 @@ use crate::proto::{ExportFlags, Framing};
 pub(crate) struct Facts {
     /// Size in bytes.
     pub size: u64,
-    /// Its transmission flags.
     pub flags: ExportFlags,
     /// Framing of its connections; Extended for an embedded disk, which has 64-bit lengths too.
     pub framing: Framing,
-    /// Its metadata contexts.
     pub contexts: Vec<String>,
     /// Its block sizes, if it announces any.
     pub block_sizes: Option<BlockSizes>,
-    /// Its description.
     pub description: Option<String>,
     /// Its NBD_INFO_RESIZE, if it sent one.
     pub resize: Option<ResizeInfo>,

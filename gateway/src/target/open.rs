@@ -31,7 +31,6 @@ pub(crate) struct TargetParts {
     pub(crate) shards: Shards,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) marks: Arc<Marks>,
-    /// The state directory.
     pub(crate) state: PathBuf,
     probes: Probes,
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// One lane's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Link {
     Up,

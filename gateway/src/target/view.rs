@@ -22,7 +22,6 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// At first.
     pub(crate) fn new(size: u64) -> Self {
         Self { shown: watch::channel(Shown { size, generation: 0 }).0, end: AtomicU64::new(size) }
     }

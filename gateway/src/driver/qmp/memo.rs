@@ -40,7 +40,6 @@ impl Memo {
         })
     }
 
-    /// What is noted.
     pub(super) async fn read(&self) -> Option<Value> {
         let text = tokio::fs::read(&self.path).await.ok()?;
         let noted: Value = serde_json::from_slice(&text).ok()?;

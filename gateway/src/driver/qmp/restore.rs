@@ -62,7 +62,6 @@ impl Export {
         same.then(|| Self { socket: at.socket.clone(), id: at.export.clone(), arguments })
     }
 
-    /// Notes it, durably.
     pub(super) async fn note(&self, memo: &Memo) -> Result<(), Fault> {
         memo.write(&self.arguments).await
     }

@@ -14,7 +14,6 @@ use crate::target::Shown;
 pub(super) struct Measured<'a> {
     pub(super) opening: Opening<'a>,
     pub(super) settings: Settings,
-    /// The backend's size.
     pub(super) disk: Size,
     pub(super) window: Option<Opened>,
     /// The disk is smaller than on record.

@@ -19,7 +19,6 @@ pub(crate) struct LateState {
     pub server: Option<String>,
 }
 
-/// One late write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LateWriteState {
     pub id: u64,

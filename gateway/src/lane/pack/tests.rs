@@ -61,7 +61,6 @@ impl Choices<'_> {
     }
 }
 
-/// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum By {
     Client,
