@@ -1,6 +1,6 @@
 //! Whose fault a failure is, and what follows from that: one table for the whole program.
 //!
-//! Where a caller tells cases apart, the room has an error enum of its own, which says for each case whose fault it is. A
+//! Where a caller tells cases apart, the room has an error enum of its own, which says for each case whose fault it is, and becomes a [`Fault`] there. A
 //! failure that is only passed on (to a log, an operator, a client) becomes a [`Fault`]. A wish that the rules forbid is no
 //! fault: it is refused, by policy's `refusal`, with a table of its own.
 
@@ -8,12 +8,8 @@ use std::borrow::Cow;
 
 use tracing::Level;
 
-use crate::command;
-use crate::http::HttpError;
 use crate::ledger::LedgerError;
 use crate::proto::Errno;
-use crate::qmp::QmpError;
-use crate::request::Failure;
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,41 +116,9 @@ impl Fault {
     }
 }
 
-impl From<QmpError> for Fault {
-    fn from(error: QmpError) -> Self {
-        Self::backend(error.to_string())
-    }
-}
-
-/// What a backend answered.
-impl From<Failure> for Fault {
-    fn from(failure: Failure) -> Self {
-        Self::backend(format!("{}: {}", failure.errno, failure.message)).with_errno(failure.errno)
-    }
-}
-
-impl From<HttpError> for Fault {
-    fn from(error: HttpError) -> Self {
-        Self::backend(error.to_string())
-    }
-}
-
 impl From<LedgerError> for Fault {
     fn from(error: LedgerError) -> Self {
         Self::host(error.to_string())
-    }
-}
-
-impl From<command::CommandError> for Fault {
-    fn from(error: command::CommandError) -> Self {
-        let fault = Self::host(error.to_string());
-        match error {
-            command::CommandError::NotRun { .. } | command::CommandError::Failed { .. } => fault,
-            // Ended in the middle of it.
-            command::CommandError::Late { .. }
-            | command::CommandError::TooMuch { .. }
-            | command::CommandError::Ending { .. } => fault.or_done(),
-        }
     }
 }
 

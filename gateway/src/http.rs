@@ -22,6 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
+use crate::fault::Fault;
+
 /// The most that the head of an answer may take, in bytes.
 const LONGEST_HEAD: usize = 64 * 1024;
 
@@ -90,6 +92,12 @@ pub(crate) enum HttpError {
         /// The bound, in bytes.
         limit: usize,
     },
+}
+
+impl From<HttpError> for Fault {
+    fn from(error: HttpError) -> Self {
+        Self::backend(error.to_string())
+    }
 }
 
 impl Target {

@@ -73,6 +73,7 @@ mod route;
 mod scripted;
 mod shipped;
 mod shown_table;
+mod source;
 mod systemd;
 mod templates;
 mod tenant_bounds;

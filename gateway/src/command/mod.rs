@@ -19,6 +19,8 @@ use std::time::Duration;
 pub(crate) use occasion::Occasion;
 pub(crate) use run::run;
 
+use crate::fault::Fault;
+
 /// The most that a program may write to its standard output, in bytes.
 pub(crate) const MOST_OUTPUT: usize = 64 * 1024;
 /// How much is kept of what it wrote to its standard error last, in bytes.
@@ -94,6 +96,17 @@ pub(crate) enum CommandError {
     /// It was ended, because the gateway ends.
     #[error("`{program}` was killed: the gateway ends")]
     Ending { program: String },
+}
+
+impl From<CommandError> for Fault {
+    fn from(error: CommandError) -> Self {
+        let fault = Self::host(error.to_string());
+        match error {
+            CommandError::NotRun { .. } | CommandError::Failed { .. } => fault,
+            // Ended in the middle of it.
+            CommandError::Late { .. } | CommandError::TooMuch { .. } | CommandError::Ending { .. } => fault.or_done(),
+        }
+    }
 }
 
 impl CommandError {

@@ -21,6 +21,8 @@ use tokio::time::{Instant, timeout_at};
 
 use wire::{Decoder, Message};
 
+use crate::fault::Fault;
+
 /// How long the greeting may take: somebody else who is connected may be just finishing.
 pub(crate) const GREETING: Duration = Duration::from_secs(5);
 /// How long a command may take that does not wait for a disk.
@@ -52,6 +54,12 @@ Span(GREETING),
         class: String,
         desc: String,
     },
+}
+
+impl From<QmpError> for Fault {
+    fn from(error: QmpError) -> Self {
+        Self::backend(error.to_string())
+    }
 }
 
 impl QmpError {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::fault::Fault;
 use crate::proto::{Errno, Payload};
 
 /// One piece of what a READ found.
@@ -58,6 +59,13 @@ pub(crate) struct Failure {
     pub message: Cow<'static, str>,
     /// Where in the range it failed, if known (absolute offset).
     pub offset: Option<u64>,
+}
+
+/// What a backend answered.
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Self::backend(format!("{}: {}", failure.errno, failure.message)).with_errno(failure.errno)
+    }
 }
 
 impl Failure {

@@ -18,8 +18,8 @@ fn files(folder: &Path, extensions: &[&str]) -> Vec<(PathBuf, String)> {
         for path in fs::read_dir(&next).unwrap().map(|entry| entry.unwrap().path()) {
             let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
             if path.is_dir() {
-                // What cargo and the fuzzer write is not source.
-                if !path.ends_with("target") {
+                // What cargo writes is not source.
+                if !path.join("CACHEDIR.TAG").exists() {
                     folders.push(path);
                 }
             } else if extension.is_some_and(|extension| extensions.contains(&extension.as_str())) {

@@ -1,9 +1,17 @@
-//! Phrases that this project's plain English does without. CONTRIBUTING, "Words", has the rules.
+//! Phrases that this project's plain English does without. CONTRIBUTING, "House rules", has the rule.
 
 use std::path::Path;
 
 /// Phrase, and how often it may occur in all that people read, comments included. These numbers only get smaller.
-const AVOIDED: &[(&str, usize)] = &[];
+const AVOIDED: &[(&str, usize)] = &[
+    ("anew", 100),
+    ("whoever", 143),
+    ("what is", 588),
+    ("is told", 190),
+    ("another hand", 49),
+    ("of its own", 127),
+    ("nobody", 518),
+];
 
 /// It names them all.
 const THIS_FILE: &str = "tests/suite/source/words.rs";
@@ -28,7 +36,7 @@ fn avoided_phrases_do_not_get_more() {
         .filter(|(_, ceiling, found)| found > *ceiling)
         .map(|(phrase, ceiling, found)| format!("{phrase:?} occurs {found} times, and was to occur {ceiling} times"))
         .collect();
-    assert!(more.is_empty(), "say it in other words, see CONTRIBUTING, \"Words\":\n{}", more.join("\n"));
+    assert!(more.is_empty(), "say it in other words, see CONTRIBUTING, \"House rules\":\n{}", more.join("\n"));
 }
 
 #[test]
