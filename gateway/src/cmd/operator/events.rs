@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::ask::{Ask, AskError, escaped, runtime, unanswered};
 use super::shown::{moment, plain, size};
 use super::stream::Stream;
-use super::table::{Cell, Column, Mood, Screen, painted, render};
+use super::table::{Cell, Column, Style, Terminal, painted, render};
 use crate::admin::view::EventView;
 use crate::cmd::cli::Events;
 
@@ -19,21 +19,21 @@ const PACE: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(45);
 
 /// Shows those that there are.
-pub(super) fn show(args: &Events, screen: Screen) -> Result<(), AskError> {
+pub(super) fn show(args: &Events, terminal: Terminal) -> Result<(), AskError> {
     Ask::of(&args.admin)?.look(&path(args))?.print(args.admin.json, |list: Vec<EventView>| {
         match (list.is_empty(), args.limit) {
             (true, 0) => "no events shown: --limit is 0; with --follow it shows only new ones\n".to_owned(),
             (true, _) => "nothing has happened to a size\n".to_owned(),
-            (false, _) => table(&list, screen),
+            (false, _) => table(&list, terminal),
         }
     })
 }
 
 /// Shows those that there are, then each that comes. Ends when it may not ask any more, or nobody reads.
-pub(super) fn follow(args: &Events, screen: Screen) -> Result<(), AskError> {
+pub(super) fn follow(args: &Events, terminal: Terminal) -> Result<(), AskError> {
     let asked = Ask::of(&args.admin)?;
     let path = path(args);
-    let show = |data: &str| shown(data, args.admin.json, screen);
+    let show = |data: &str| shown(data, args.admin.json, terminal);
     runtime()?.block_on(async {
         let mut follower = Follower { asked, path, last: None, begun: false, away: false };
         loop {
@@ -125,9 +125,9 @@ impl Follower<'_> {
 }
 
 /// Prints one.
-fn shown(data: &str, json: bool, screen: Screen) -> Result<(), Ended> {
+fn shown(data: &str, json: bool, terminal: Terminal) -> Result<(), Ended> {
     let stranger = |error: serde_json::Error| format!("the stream has something else than events: {error}");
-    let text = if json { data.to_owned() } else { line(&serde_json::from_str(data).map_err(stranger)?, screen) };
+    let text = if json { data.to_owned() } else { line(&serde_json::from_str(data).map_err(stranger)?, terminal) };
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Ended::Unread),
@@ -151,7 +151,7 @@ fn path(args: &Events) -> String {
     path
 }
 
-fn table(list: &[EventView], screen: Screen) -> String {
+fn table(list: &[EventView], terminal: Terminal) -> String {
     let columns = [
         Column::Word("WHEN (UTC)"),
         Column::Word("WHAT"),
@@ -164,7 +164,7 @@ fn table(list: &[EventView], screen: Screen) -> String {
     let row = |event: &EventView| {
         [
             moment(event.at).into(),
-            Cell::moody(plain(&event.kind), mood(&event.kind)),
+            Cell::styled(plain(&event.kind), style(&event.kind)),
             name(event.export.as_deref()).into(),
             name(event.tenant.as_deref()).into(),
             event.old_size.map_or_else(String::new, size).into(),
@@ -172,15 +172,15 @@ fn table(list: &[EventView], screen: Screen) -> String {
             plain(&event.detail).into(),
         ]
     };
-    render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen)
+    render(columns, &list.iter().map(row).collect::<Vec<_>>(), terminal)
 }
 
 /// One by itself: what will come after it is not known, so nothing is lined up.
-fn line(event: &EventView, screen: Screen) -> String {
+fn line(event: &EventView, terminal: Terminal) -> String {
     let mut line = format!(
         "{}  {}  {}",
         moment(event.at),
-        painted(&plain(&event.kind), mood(&event.kind), screen.colours),
+        painted(&plain(&event.kind), style(&event.kind), terminal.colours),
         name(event.export.as_deref().or(event.tenant.as_deref()))
     );
     if let (Some(old), Some(new)) = (event.old_size, event.new_size) {
@@ -199,10 +199,10 @@ fn name(name: Option<&str>) -> String {
     name.map_or_else(|| "-".to_owned(), plain)
 }
 
-fn mood(kind: &str) -> Mood {
+fn style(kind: &str) -> Style {
     match kind {
-        "quarantined" => Mood::Bad,
-        "refused" | "unsettled" | "outside" | "soft-quota" => Mood::Odd,
-        _ => Mood::Plain,
+        "quarantined" => Style::Alert,
+        "refused" | "unsettled" | "outside" | "soft-quota" => Style::Warning,
+        _ => Style::Plain,
     }
 }

@@ -4,11 +4,11 @@ use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::types::Bytes;
 
 use super::shown::{bound, moment, plain, size};
-use super::table::{Cell, Column, Mood, Screen, painted, render};
+use super::table::{Cell, Column, Style, Terminal, painted, render};
 use crate::admin::view::{ExportView, SessionView, TenantView};
 
 /// The exports that are open.
-pub(super) fn exports(list: &[ExportView], screen: Screen) -> String {
+pub(super) fn exports(list: &[ExportView], terminal: Terminal) -> String {
     if list.is_empty() {
         return "no export is open: no client uses one\n".to_owned();
     }
@@ -30,30 +30,30 @@ pub(super) fn exports(list: &[ExportView], screen: Screen) -> String {
             size(export.size).into(),
             size(export.disk).into(),
             bound(export.max_size).into(),
-            Cell::moody(plain(&export.standing), mood(&export.standing)),
-            Cell::moody(plain(&export.health.state), health(&export.health.state)),
+            Cell::styled(plain(&export.standing), style(&export.standing)),
+            Cell::styled(plain(&export.health.state), health(&export.health.state)),
             plain(&export.grows).into(),
             export.sessions.to_string().into(),
         ]
     };
-    let mut text = render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen);
+    let mut text = render(columns, &list.iter().map(row).collect::<Vec<_>>(), terminal);
     let notes = list.iter().flat_map(|export| {
         let ill = health(&export.health.state);
-        let ailing = (ill != Mood::Plain).then_some((&export.name, &export.health.says, ill));
-        export.note.iter().map(|note| (&export.name, note, mood(&export.standing))).chain(ailing)
+        let ailing = (ill != Style::Plain).then_some((&export.name, &export.health.says, ill));
+        export.note.iter().map(|note| (&export.name, note, style(&export.standing))).chain(ailing)
     });
-    for (at, (name, note, mood)) in notes.enumerate() {
+    for (at, (name, note, style)) in notes.enumerate() {
         if at == 0 {
             text.push('\n');
         }
-        text.push_str(&painted(&format!("{}: {}", plain(name), plain(note)), mood, screen.colours));
+        text.push_str(&painted(&format!("{}: {}", plain(name), plain(note)), style, terminal.colours));
         text.push('\n');
     }
     text
 }
 
 /// The tenants.
-pub(super) fn tenants(list: &[TenantView], screen: Screen) -> String {
+pub(super) fn tenants(list: &[TenantView], terminal: Terminal) -> String {
     let columns = [
         Column::Name("TENANT"),
         Column::Number("QUOTA"),
@@ -66,30 +66,30 @@ pub(super) fn tenants(list: &[TenantView], screen: Screen) -> String {
     let row = |tenant: &TenantView| {
         let held = tenant.used.saturating_add(tenant.reserved).saturating_add(tenant.unsettled);
         let soft = tenant.soft_quota.is_some_and(|soft| held > soft);
-        let mood = match (tenant.over_quota, soft) {
-            (true, _) => Mood::Bad,
-            (false, true) => Mood::Odd,
-            (false, false) => Mood::Plain,
+        let style = match (tenant.over_quota, soft) {
+            (true, _) => Style::Alert,
+            (false, true) => Style::Warning,
+            (false, false) => Style::Plain,
         };
-        let unsettled = if tenant.unsettled > 0 { Mood::Odd } else { Mood::Plain };
+        let unsettled = if tenant.unsettled > 0 { Style::Warning } else { Style::Plain };
         [
             plain(&tenant.name).into(),
             bound(tenant.quota).into(),
-            Cell::moody(size(tenant.used), mood),
+            Cell::styled(size(tenant.used), style),
             size(tenant.reserved).into(),
-            Cell::moody(size(tenant.unsettled), unsettled),
-            Cell::moody(bound(tenant.quota.map(|quota| quota.saturating_sub(held))), mood),
+            Cell::styled(size(tenant.unsettled), unsettled),
+            Cell::styled(bound(tenant.quota.map(|quota| quota.saturating_sub(held))), style),
             tenant.exports.to_string().into(),
         ]
     };
-    let mut text = render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen);
+    let mut text = render(columns, &list.iter().map(row).collect::<Vec<_>>(), terminal);
     let unmeasured = list.iter().filter(|tenant| tenant.unmeasured_exports > 0).map(|tenant| {
         let count = tenant.unmeasured_exports;
         let line = format!(
             "{}: unmeasured exports: {count}; they count nothing until their servers answer",
             plain(&tenant.name)
         );
-        painted(&line, Mood::Odd, screen.colours)
+        painted(&line, Style::Warning, terminal.colours)
     });
     let noted =
         list.iter().filter_map(|tenant| Some(format!("{}: {}", plain(&tenant.name), plain(tenant.note.as_ref()?))));
@@ -122,7 +122,7 @@ pub(super) fn allowance(tenant: &TenantView) -> String {
 }
 
 /// The clients.
-pub(super) fn sessions(list: &[SessionView], screen: Screen) -> String {
+pub(super) fn sessions(list: &[SessionView], terminal: Terminal) -> String {
     if list.is_empty() {
         return "no client is connected\n".to_owned();
     }
@@ -154,7 +154,7 @@ pub(super) fn sessions(list: &[SessionView], screen: Screen) -> String {
             plain(&session.listener).into(),
         ]
     };
-    render(columns, &list.iter().map(row).collect::<Vec<_>>(), screen)
+    render(columns, &list.iter().map(row).collect::<Vec<_>>(), terminal)
 }
 
 /// What a client may do; all of it is the rule.
@@ -163,19 +163,19 @@ fn may(session: &SessionView) -> String {
 }
 
 /// How much a backend's health matters.
-pub(super) fn health(state: &str) -> Mood {
+pub(super) fn health(state: &str) -> Style {
     match state {
-        "up" | "embedded" => Mood::Plain,
-        "down" => Mood::Bad,
-        _ => Mood::Odd,
+        "up" | "embedded" => Style::Plain,
+        "down" => Style::Alert,
+        _ => Style::Warning,
     }
 }
 
 /// How much a standing matters.
-pub(super) fn mood(standing: &str) -> Mood {
+pub(super) fn style(standing: &str) -> Style {
     match standing {
-        "ready" => Mood::Plain,
-        "quarantined" => Mood::Bad,
-        _ => Mood::Odd,
+        "ready" => Style::Plain,
+        "quarantined" => Style::Alert,
+        _ => Style::Warning,
     }
 }

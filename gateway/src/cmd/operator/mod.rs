@@ -21,7 +21,7 @@ mod stream;
 mod table;
 
 use ask::{Ask, AskError, escaped, part};
-use table::Screen;
+use table::Terminal;
 
 use crate::admin::view::{
     Draining, ExportView, QuotaOrder, Reloaded, Resize, Resized, SessionView, TenantView, Wanted,
@@ -30,32 +30,32 @@ use crate::cmd::cli::{Admin, Bound, Events, Exports, List, Order, Publish, Quota
 
 /// The exports that are open, or one of them.
 pub fn exports(args: &Exports) -> ExitCode {
-    let screen = Screen::stdout();
+    let terminal = Terminal::stdout();
     match &args.name {
-        None => ended(looked(&args.admin, "/api/v1/exports", |list: Vec<ExportView>| lists::exports(&list, screen))),
+        None => ended(looked(&args.admin, "/api/v1/exports", |list: Vec<ExportView>| lists::exports(&list, terminal))),
         Some(name) => {
             let path = format!("/api/v1/exports/{}", part(name));
-            ended(looked(&args.admin, &path, |export: ExportView| one::export(&export, screen)))
+            ended(looked(&args.admin, &path, |export: ExportView| one::export(&export, terminal)))
         }
     }
 }
 
 /// The tenants and what they use.
 pub fn tenants(args: &List) -> ExitCode {
-    let screen = Screen::stdout();
-    ended(looked(&args.admin, "/api/v1/tenants", |list: Vec<TenantView>| lists::tenants(&list, screen)))
+    let terminal = Terminal::stdout();
+    ended(looked(&args.admin, "/api/v1/tenants", |list: Vec<TenantView>| lists::tenants(&list, terminal)))
 }
 
 /// The clients that are connected.
 pub fn sessions(args: &List) -> ExitCode {
-    let screen = Screen::stdout();
-    ended(looked(&args.admin, "/api/v1/sessions", |list: Vec<SessionView>| lists::sessions(&list, screen)))
+    let terminal = Terminal::stdout();
+    ended(looked(&args.admin, "/api/v1/sessions", |list: Vec<SessionView>| lists::sessions(&list, terminal)))
 }
 
 /// What has become of sizes.
 pub fn events(args: &Events) -> ExitCode {
-    let screen = Screen::stdout();
-    ended(if args.follow { events::follow(args, screen) } else { events::show(args, screen) })
+    let terminal = Terminal::stdout();
+    ended(if args.follow { events::follow(args, terminal) } else { events::show(args, terminal) })
 }
 
 /// Another size, or what the backend is.
@@ -93,7 +93,7 @@ pub fn quota(args: &Quota) -> ExitCode {
 
 /// The ledger, beside what there is.
 pub fn reconcile(args: &Reconcile) -> ExitCode {
-    match reconcile::run(args, Screen::stdout()) {
+    match reconcile::run(args, Terminal::stdout()) {
         Ok(false) => ExitCode::from(super::FAILED),
         done => ended(done.map(drop)),
     }

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use nbd_gateway_policy::types::{Bytes, Span};
 
-use super::lists::{health, mood};
+use super::lists::{health, style};
 use super::shown::{moment, plain};
-use super::table::{Cell, Column, Mood, Screen, painted, render};
+use super::table::{Cell, Column, Style, Terminal, painted, render};
 use crate::admin::view::{ExportView, LaneView};
 use crate::resize::jobs::{Job, JobState};
 
 /// An export.
-pub(super) fn export(export: &ExportView, screen: Screen) -> String {
+pub(super) fn export(export: &ExportView, terminal: Terminal) -> String {
     let say = |bytes: u64| Bytes(bytes).in_full();
-    let mood = mood(&export.standing);
+    let style = style(&export.standing);
     let max = export.max_size.map_or_else(|| "no bound".to_owned(), say);
     let lines = [
         ("export", plain(&export.name)),
@@ -22,9 +22,9 @@ pub(super) fn export(export: &ExportView, screen: Screen) -> String {
         ("backend has", say(export.disk)),
         ("may become", max),
         ("changes", export.generation.to_string()),
-        ("state", painted(&plain(&export.standing), mood, screen.colours)),
+        ("state", painted(&plain(&export.standing), style, terminal.colours)),
         ("backend", format!("{}, driver {}", plain(&export.backend), plain(&export.driver))),
-        ("health", painted(&plain(&export.health.state), health(&export.health.state), screen.colours)),
+        ("health", painted(&plain(&export.health.state), health(&export.health.state), terminal.colours)),
         ("grows", plain(&export.grows)),
         ("tells", plain(&export.tells)),
         ("read-only", if export.read_only { "yes" } else { "no" }.to_owned()),
@@ -32,10 +32,10 @@ pub(super) fn export(export: &ExportView, screen: Screen) -> String {
     ];
     let mut text: String = lines.iter().map(|(what, value)| format!("{what:<12} {value}\n")).collect();
     if let Some(note) = &export.note {
-        text.push_str(&format!("\n{}\n", painted(&plain(note), mood, screen.colours)));
+        text.push_str(&format!("\n{}\n", painted(&plain(note), style, terminal.colours)));
     }
     if !export.lanes.is_empty() {
-        let says = painted(&plain(&export.health.says), health(&export.health.state), screen.colours);
+        let says = painted(&plain(&export.health.says), health(&export.health.state), terminal.colours);
         let columns = [
             Column::Number("LANE"),
             Column::Word("STATE"),
@@ -47,13 +47,13 @@ pub(super) fn export(export: &ExportView, screen: Screen) -> String {
             Column::Name("LAST ERROR"),
         ];
         let rows: Vec<_> = export.lanes.iter().map(lane).collect();
-        text.push_str(&format!("\n{says}\n{}", render(columns, &rows, screen)));
+        text.push_str(&format!("\n{says}\n{}", render(columns, &rows, terminal)));
     }
     if !export.jobs.is_empty() {
         text.push('\n');
         let columns =
             [Column::Number("JOB"), Column::Word("STATE"), Column::Name("WISH"), Column::Name("WHAT CAME OF IT")];
-        text.push_str(&render(columns, &export.jobs.iter().map(row).collect::<Vec<_>>(), screen));
+        text.push_str(&render(columns, &export.jobs.iter().map(row).collect::<Vec<_>>(), terminal));
     }
     text
 }
@@ -61,7 +61,7 @@ pub(super) fn export(export: &ExportView, screen: Screen) -> String {
 fn lane(lane: &LaneView) -> [Cell; 8] {
     [
         lane.number.to_string().into(),
-        if lane.up { Cell::moody("up", Mood::Plain) } else { Cell::moody("away", Mood::Odd) },
+        if lane.up { Cell::styled("up", Style::Plain) } else { Cell::styled("away", Style::Warning) },
         moment(lane.since.saturating_mul(1000)).into(),
         lane.reconnects.to_string().into(),
         lane.in_flight.to_string().into(),
@@ -77,20 +77,20 @@ fn waited(seconds: u64) -> String {
 }
 
 fn row(job: &Job) -> [Cell; 4] {
-    let (state, mood) = match job.state {
-        JobState::Waiting => ("waiting", Mood::Plain),
-        JobState::Reserving => ("reserving", Mood::Plain),
-        JobState::AskingBackend => ("asking", Mood::Plain),
-        JobState::Draining => ("draining", Mood::Plain),
-        JobState::Settling => ("settling", Mood::Plain),
-        JobState::Done => ("done", Mood::Plain),
-        JobState::Refused => ("refused", Mood::Odd),
-        JobState::Unsettled => ("unsettled", Mood::Bad),
+    let (state, style) = match job.state {
+        JobState::Waiting => ("waiting", Style::Plain),
+        JobState::Reserving => ("reserving", Style::Plain),
+        JobState::AskingBackend => ("asking", Style::Plain),
+        JobState::Draining => ("draining", Style::Plain),
+        JobState::Settling => ("settling", Style::Plain),
+        JobState::Done => ("done", Style::Plain),
+        JobState::Refused => ("refused", Style::Warning),
+        JobState::Unsettled => ("unsettled", Style::Alert),
     };
     let outcome = match (&job.error, job.size) {
         (Some(error), _) => plain(error),
         (None, Some(size)) => Bytes(size).to_string(),
         (None, None) => String::new(),
     };
-    [job.id.to_string().into(), Cell::moody(state, mood), plain(&job.wish).into(), outcome.into()]
+    [job.id.to_string().into(), Cell::styled(state, style), plain(&job.wish).into(), outcome.into()]
 }

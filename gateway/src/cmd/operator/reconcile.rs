@@ -2,20 +2,20 @@
 
 use super::ask::{Ask, AskError};
 use super::shown::{bound, plain, size};
-use super::table::{Cell, Column, Mood, Screen, painted, render};
+use super::table::{Cell, Column, Style, Terminal, painted, render};
 use crate::admin::view::{self, AccountView, Reconciled};
 use crate::cmd::cli::Reconcile;
 
 /// Has it done, and shows it. Whether all agrees.
-pub(super) fn run(args: &Reconcile, screen: Screen) -> Result<bool, AskError> {
+pub(super) fn run(args: &Reconcile, terminal: Terminal) -> Result<bool, AskError> {
     let order = view::Reconcile { apply: args.apply };
     let told = Ask::of(&args.admin)?.order("/api/v1/ledger/reconcile", Some(&order))?;
     let agrees = told.read::<Reconciled>()?.agrees;
-    told.print(args.admin.json, |all: Reconciled| shown(&all, screen))?;
+    told.print(args.admin.json, |all: Reconciled| shown(&all, terminal))?;
     Ok(agrees)
 }
 
-fn shown(all: &Reconciled, screen: Screen) -> String {
+fn shown(all: &Reconciled, terminal: Terminal) -> String {
     if all.exports.is_empty() {
         return "the ledger has no exports\n".to_owned();
     }
@@ -30,7 +30,7 @@ fn shown(all: &Reconciled, screen: Screen) -> String {
         Column::Word("STATE"),
     ];
     let row = |account: &AccountView| {
-        let unsettled = if account.unsettled > 0 { Mood::Odd } else { Mood::Plain };
+        let unsettled = if account.unsettled > 0 { Style::Warning } else { Style::Plain };
         [
             plain(&account.name).into(),
             plain(&account.tenant).into(),
@@ -38,27 +38,27 @@ fn shown(all: &Reconciled, screen: Screen) -> String {
             bound(account.measured).into(),
             account.drift.map_or_else(|| "-".to_owned(), |drift| drift.to_string()).into(),
             size(account.reserved).into(),
-            Cell::moody(size(account.unsettled), unsettled),
-            Cell::moody(plain(&account.state), mood(&account.state)),
+            Cell::styled(size(account.unsettled), unsettled),
+            Cell::styled(plain(&account.state), style(&account.state)),
         ]
     };
-    let mut text = render(columns, &all.exports.iter().map(row).collect::<Vec<_>>(), screen);
+    let mut text = render(columns, &all.exports.iter().map(row).collect::<Vec<_>>(), terminal);
     let noted = all.exports.iter().filter_map(|account| Some((account, account.note.as_ref()?)));
     for (at, (account, note)) in noted.enumerate() {
         if at == 0 {
             text.push('\n');
         }
         let line = format!("{}: {}", plain(&account.name), plain(note));
-        text.push_str(&painted(&line, mood(&account.state), screen.colours));
+        text.push_str(&painted(&line, style(&account.state), terminal.colours));
         text.push('\n');
     }
     text
 }
 
-fn mood(state: &str) -> Mood {
+fn style(state: &str) -> Style {
     match state {
-        "agrees" | "corrected" | "forgotten" => Mood::Plain,
-        "drifted" => Mood::Bad,
-        _ => Mood::Odd,
+        "agrees" | "corrected" | "forgotten" => Style::Plain,
+        "drifted" => Style::Alert,
+        _ => Style::Warning,
     }
 }

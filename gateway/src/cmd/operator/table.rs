@@ -11,14 +11,14 @@ const GAP: usize = 2;
 
 /// Where a table is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Screen {
+pub(super) struct Terminal {
     /// Columns; none: as many as are needed.
     pub(super) width: Option<usize>,
     /// Whether it knows colours.
     pub(super) colours: bool,
 }
 
-impl Screen {
+impl Terminal {
     /// Standard output.
     pub(super) fn stdout() -> Self {
         let out = std::io::stdout();
@@ -34,35 +34,35 @@ impl Screen {
 
 /// What a cell says besides its text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Mood {
+pub(super) enum Style {
     /// Nothing.
     #[default]
     Plain,
     /// The heading.
     Heading,
     /// It needs a look.
-    Odd,
+    Warning,
     /// It needs somebody now.
-    Bad,
+    Alert,
 }
 
 /// One cell.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cell {
     text: String,
-    mood: Mood,
+    style: Style,
 }
 
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
-        Self { text: text.into(), mood: Mood::Plain }
+        Self { text: text.into(), style: Style::Plain }
     }
 }
 
 impl Cell {
-    /// With a mood.
-    pub(super) fn moody(text: impl Into<String>, mood: Mood) -> Self {
-        Self { text: text.into(), mood }
+    /// With a style.
+    pub(super) fn styled(text: impl Into<String>, style: Style) -> Self {
+        Self { text: text.into(), style }
     }
 }
 
@@ -86,8 +86,8 @@ impl Column {
 }
 
 /// The lines of a table. Rows have a cell for each column.
-pub(super) fn render<const N: usize>(columns: [Column; N], rows: &[[Cell; N]], screen: Screen) -> String {
-    let titles = columns.map(|column| Cell::moody(column.title(), Mood::Heading));
+pub(super) fn render<const N: usize>(columns: [Column; N], rows: &[[Cell; N]], terminal: Terminal) -> String {
+    let titles = columns.map(|column| Cell::styled(column.title(), Style::Heading));
     let all = || std::iter::once(&titles).chain(rows);
     let mut widths = [0; N];
     for row in all() {
@@ -95,7 +95,7 @@ pub(super) fn render<const N: usize>(columns: [Column; N], rows: &[[Cell; N]], s
             *width = length(&cell.text).max(*width);
         }
     }
-    if let Some(most) = screen.width {
+    if let Some(most) = terminal.width {
         narrow(&columns, &mut widths, most);
     }
     let mut text = String::new();
@@ -108,7 +108,7 @@ pub(super) fn render<const N: usize>(columns: [Column; N], rows: &[[Cell; N]], s
             let pad = width.saturating_sub(length(&cut));
             let (before, after) = if matches!(column, Column::Number(_)) { (pad, 0) } else { (0, pad) };
             line.push_str(&" ".repeat(owed + before));
-            line.push_str(&painted(&cut, cell.mood, screen.colours));
+            line.push_str(&painted(&cut, cell.style, terminal.colours));
             owed = after + GAP;
         }
         text.push_str(&line);
@@ -117,13 +117,13 @@ pub(super) fn render<const N: usize>(columns: [Column; N], rows: &[[Cell; N]], s
     text
 }
 
-/// A text in the colours of its mood.
-pub(super) fn painted(text: &str, mood: Mood, colours: bool) -> String {
-    let code = match mood {
-        Mood::Heading => "1",
-        Mood::Odd => "33",
-        Mood::Bad => "31",
-        Mood::Plain => return text.to_owned(),
+/// A text in the colours of its style.
+pub(super) fn painted(text: &str, style: Style, colours: bool) -> String {
+    let code = match style {
+        Style::Heading => "1",
+        Style::Warning => "33",
+        Style::Alert => "31",
+        Style::Plain => return text.to_owned(),
     };
     if colours && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
@@ -162,10 +162,10 @@ mod tests {
 
     use super::*;
 
-    const PAPER: Screen = Screen { width: None, colours: false };
+    const PAPER: Terminal = Terminal { width: None, colours: false };
 
     fn rows(names: &[&str]) -> Vec<[Cell; 3]> {
-        names.iter().map(|name| [(*name).into(), "10GiB".into(), Cell::moody("ready", Mood::Plain)]).collect()
+        names.iter().map(|name| [(*name).into(), "10GiB".into(), Cell::styled("ready", Style::Plain)]).collect()
     }
 
     const COLUMNS: [Column; 3] = [Column::Name("NAME"), Column::Number("SIZE"), Column::Word("STATE")];
@@ -183,17 +183,17 @@ mod tests {
 
     #[test]
     fn where_there_is_no_room_names_give_way() {
-        let screen = Screen { width: Some(24), colours: false };
-        let table = render(COLUMNS, &rows(&["images/a-very-long-name"]), screen);
+        let terminal = Terminal { width: Some(24), colours: false };
+        let table = render(COLUMNS, &rows(&["images/a-very-long-name"]), terminal);
         assert_eq!(table, "NAME         SIZE  STATE\nimages/a-…  10GiB  ready\n");
-        let narrow = Screen { width: Some(3), colours: false };
+        let narrow = Terminal { width: Some(3), colours: false };
         assert!(render(COLUMNS, &rows(&["images/a-very-long-name"]), narrow).contains("images/…  10GiB"));
     }
 
     #[test]
     fn colours_are_for_terminals_and_cost_no_width() {
-        let row = [["a".into(), "1B".into(), Cell::moody("quarantined", Mood::Bad)]];
-        let table = render(COLUMNS, &row, Screen { width: Some(80), colours: true });
+        let row = [["a".into(), "1B".into(), Cell::styled("quarantined", Style::Alert)]];
+        let table = render(COLUMNS, &row, Terminal { width: Some(80), colours: true });
         assert!(table.ends_with("a       1B  \x1b[31mquarantined\x1b[0m\n"), "{table:?}");
         assert!(!render(COLUMNS, &row, PAPER).contains('\x1b'));
     }
@@ -207,9 +207,9 @@ mod tests {
              仮想ディスク  10GiB  ready\n\
              e\u{301}te\u{301}           10GiB  ready\n"
         );
-        let screen = Screen { width: Some(24), colours: false };
+        let terminal = Terminal { width: Some(24), colours: false };
         assert_eq!(
-            render(COLUMNS, &rows(&["仮想ディスク"]), screen),
+            render(COLUMNS, &rows(&["仮想ディスク"]), terminal),
             "NAME         SIZE  STATE\n仮想ディ…   10GiB  ready\n"
         );
     }
@@ -218,7 +218,7 @@ mod tests {
         #[test]
         fn a_table_fits_wherever_its_numbers_do(names in prop::collection::vec("\\PC{0,60}", 0..5), width in 26_usize..200) {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let table = render(COLUMNS, &rows(&names), Screen { width: Some(width), colours: false });
+            let table = render(COLUMNS, &rows(&names), Terminal { width: Some(width), colours: false });
             for line in table.lines() {
                 prop_assert!(length(line) <= width, "{line}");
             }
