@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::accounting::cache::Notes;
+use crate::accounting::cache::LedgerCache;
 use crate::admin::{Admin, AdminContext, Phase};
 use crate::export::{Registry, aliases, tight};
 use crate::ledger::LedgerError;
@@ -88,7 +88,7 @@ pub(crate) struct App {
     /// The admin interface and its thread.
     admin: Option<(Admin, Shard)>,
     registry: Arc<Registry>,
-    notes: Arc<Notes>,
+    notes: Arc<LedgerCache>,
     table: Arc<SessionTable>,
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
@@ -127,7 +127,7 @@ impl App {
             None => None,
         };
         let pool = Arc::new(Pool::new(BUFFERS_KEPT));
-        let (notes, snapshot) = Notes::open(&config.state).map_err(Box::new)?;
+        let (notes, snapshot) = LedgerCache::open(&config.state).map_err(Box::new)?;
         let notes = Arc::new(notes);
         let table = Arc::<SessionTable>::default();
         let registry = Registry::new(

@@ -80,19 +80,17 @@
 //!    |  policy::plan::plan    decides, from the situation alone: nothing, refuse, grow, shrink, adopt, quarantine
 //!    |
 //!    |  a grow, step by step:                           a shrink:
-//!    |    reserve the quota, by growth-rate               lower the end (target/gate.rs): nothing past it is admitted
-//!    |      (accounting/: tenants.rs in memory,
-//!    |       account.rs on disk)                           drain: what is past it in flight is answered
-//!    |    note what will have to be zeroed                read the backend's size again
-//!    |      (accounting/cache.rs, on disk by the ledger crate)
-//!    |    read the backend's size again                   ask the backend
-//!    |    ask the backend (resize/live_effects.rs; beside NBD,   READ BACK
-//!    |      by driver/: its lanes are aside if need be)
-//!    |    READ BACK                                       settle
-//!    |    settle: what was got is what counts             lanes shake hands anew
-//!    |    commit the reservation to the books             publish
-//!    |    lanes shake hands anew (lane/run.rs)            free the quota
-//!    |    zero what the backend does not
+//!    |    reserve the quota, by growth-rate, and note     put it on record
+//!    |      what will have to be zeroed (accounting/)
+//!    |    read the backend's size again                   lower the end (target/gate.rs): nothing past it is admitted
+//!    |    ask the backend (resize/live_effects.rs;        drain: what is past it in flight is answered
+//!    |      beside NBD by driver/: its lanes are          read the backend's size again
+//!    |      suspended if need be)                         ask the backend
+//!    |    READ BACK                                       READ BACK
+//!    |    settle: what was got is what counts             settle
+//!    |    lanes shake hands anew (lane/run.rs)            lanes shake hands anew
+//!    |    zero what the backend does not                  publish
+//!    |    commit the reservation, clear the note          free the quota
 //!    |    publish
 //!    v
 //!  target/view.rs     the size, and its generation: one writer, many readers
@@ -101,6 +99,12 @@
 //!    +-> NOTIFY (session/notify.rs)         +-> BLOCK_STATUS that waits for x-resize:watch (session/resize.rs)
 //!    +-> [[export.notify]] (hooks/): a program, a URL, a running qemu
 //! ```
+//!
+//! What counts takes four steps, each of which knows only the next: a coordinator makes one call for each step of a resize to
+//! its export's account (`accounting/account.rs`), which moves the tenants' sums (`accounting/tenants.rs`, over policy's
+//! `quota`) and sends one change to the [`ledger`], whose thread writes it to the database. The mailbox of that thread is the
+//! seam for another store: changes and questions are data. What the ledger has of an export that is not open is in
+//! `accounting/cache.rs`.
 //!
 //! The coordinator decides nothing and `policy` does nothing: a plan is data, and so is tested without a socket. What a
 //! coordinator does to the world goes through its [`Effects`](resize::effects::Effects). When the outcome of an ask is
@@ -261,7 +265,7 @@
 //! | **Reserve before asking**: the quota is held before the backend is asked, and what was read back is what counts; an unknown outcome stays counted. | `accounting/tenants.rs`, policy's `quota` | `resize`, policy's `quota` |
 //! | **Read back**: no answer of a backend is believed before its size has been read. Bit 9 without NBD_INFO_RESIZE is a hint that the first grow has to prove, and no shrink goes before that; one that was disproved is believed again after a pause. | `resize/coordinator.rs`, `target/style.rs`, policy's `style` | `resize`, policy's `style` |
 //! | **No failure switches anything off for good**: a server's size is looked at again after each look that failed, after pauses that grow; silence alone never proves that a server takes one connection only if it answered a second one before. | `resize/follow.rs`, `target/second.rs`, `resize/coordinator.rs` | there, `unmeasured.rs`, `resize_hostile` |
-//! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/live_effects.rs`, `accounting/cache.rs`, `ledger` | `resize`, `ledger/tests` |
+//! | **Zeroes before shown**: what a grow exposes, also between the old size and a write's offset, is zero before a client can read it, also if the gateway ends in between. | `resize/coordinator.rs`, `resize/settle.rs`, `accounting/account.rs`, `ledger` | `resize`, `ledger/src/tests` |
 //! | **Nothing by halves**: a write past the end whose growth is refused writes nothing, not even before the old end. | `session/grow.rs` | `resize` |
 //! | **The last notice is told**: changes are merged when they come faster than a client reads, wants or may; the latest size wins. A flood from a backend costs one look for each interval. | `session/notify.rs`, `resize/follow.rs`, policy's `notice` | `resize`, policy's `notice` |
 //! | **A hook hears the last size**: one attempt at a time, again until it is heard, as long as the export is open; who missed two sizes gets the last. | [`hooks`] | there, `hooks` |
@@ -287,13 +291,14 @@
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
 //! | **What was never opened counts too**: a named export of a tenant with a quota and other exports is measured at the start, before anything of that tenant's grows; one whose server is away holds nobody up, is shown, and asked until it was measured once. | `export/unmeasured.rs`, `accounting/initial_measurement.rs` | `unmeasured` |
 //! | **Found is held against recorded**: a disk smaller than on record is told or quarantined, at each opening and while it is open; nothing is granted or refused for want of room by a size that was only remembered. | `accounting/meanwhile.rs`, `export/closed.rs`, `accounting/looks.rs` | there, `meanwhile` |
-//! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `resize/accounts.rs`, `accounting/account.rs`, `accounting/tenants.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/tests` |
+//! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `accounting/account.rs`, `accounting/tenants.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/src/tests` |
+//! | **A generation never goes back**: it goes on from the ledger, and is on record before its size is published; the same generation is the same size. Not kept: for sizes that were published while the ledger could not be written. | `accounting/cache.rs`, `accounting/account.rs` | `resize/tests.rs`, `books.rs` |
 //! | **An order about a quota is kept**: it is in the ledger before it holds, holds over restarts, and ends where the configuration says something else than it did. A quota or a rate that is changed shrinks nothing, and gives nobody a burst. | `accounting/allowance.rs`, `export/adjust.rs`, policy's `rate` | there, `quota.rs` |
 //! | **Who may come back is not forgotten**: a client that broke off finds no less than it left for `shrink-grace`, also when its export was closed, or the gateway started anew, meanwhile. | `resize/openers.rs`, `export/known_openers.rs` | there, `comebacks` |
 //! | **What is held back stays so** until it is published, while the export is closed and over a restart too. | `export/unpublished.rs` | `publish.rs` |
 //! | **Each event once**: it is on the disk before it is told, and who comes back with the number of the last one misses none. | `admin/stream.rs`, `ledger` | `events.rs` |
 //! | **The page reaches nobody else**: it may load and ask nothing but this interface, and no client's words become markup. | `admin/page` | `page` |
-//! | **A window shows nobody else's data**, and goes on record before it is shown; without a record it goes nowhere over a disk that is not zero past it. | `resize/window.rs`, `target/zeroing.rs`, `resize/accounts.rs` | `resize/tests.rs`, `window.rs`, policy's `plan` |
+//! | **A window shows nobody else's data**, and goes on record before it is shown; without a record it goes nowhere over a disk that is not zero past it. | `resize/window.rs`, `target/zeroing.rs`, `accounting/account.rs` | `resize/tests.rs`, `window.rs`, policy's `plan` |
 //!
 //! A lane has no permits of its own: what its sessions hold is its bound.
 

@@ -81,7 +81,7 @@ pub struct ResizeMetrics {
     tenant: String,
     /// The size that is shown, in bytes.
     pub size: Part,
-    /// How often it has changed since the export was opened.
+    /// How often it has changed.
     pub generation: Part,
     /// What the backend has more than is shown, in bytes; negative: less.
     pub drift: Part,

@@ -15,7 +15,7 @@
 //!    Ledger::headroom ───> Situation { size, disk, policy, styles, other sessions, standing }
 //!    plan(situation, wish) -> Plan                                   data; whoever executes it decides nothing
 //!       Nothing | Refuse(Refusal: errno, label, sentence) | Adopt | Quarantine
-//!       Grow, steps:   reserve, note zeroes, re-read, ask, read back, renew lanes, zero, clear note, commit, publish
+//!       Grow, steps:   reserve (and note zeroes), re-read, ask, read back, renew lanes, zero, commit, publish
 //!       Shrink, steps: lower the end, drain, re-read, ask, read back, renew lanes, publish, free quota
 //!    Ledger::reserve(export, to) -> Reservation                      before the backend is asked; it may still refuse
 //!    Grow::settle(situation, size read back) -> Grown                what to show, count, zero and answer

@@ -71,6 +71,30 @@ fn an_export_that_nobody_has_opened_yet_counts_at_its_last_size() -> Result<(), 
 }
 
 #[test]
+fn a_generation_goes_on_after_a_kill_a_restart_and_a_size_that_another_hand_changed() -> Result<(), Trouble> {
+    let backend = Backend::growing()?;
+    let mut gateway = Gateway::start(&of_blue("disk", &backend.uri(), "").replace("tenant = \"blue\"\n", ""))?;
+    let generation = |gateway: &Gateway| gateway.metric("nbd_gateway_export_generation", &[]);
+    let (mut client, _) = enter(&gateway, "disk")?;
+    for times in 2..4 {
+        resize(&mut client, times * DISK)?.success()?;
+    }
+    assert_eq!(generation(&gateway)?, 2.0);
+    gateway.kill_and_restart()?;
+    let (mut client, size) = enter(&gateway, "disk")?;
+    assert_eq!((size, generation(&gateway)?), (3 * DISK, 2.0), "the same size is the same generation");
+    resize(&mut client, 4 * DISK)?.success()?;
+    assert_eq!(generation(&gateway)?, 3.0);
+    gateway.kill()?;
+    backend.meddle(|disk| disk.resize(usize::try_from(5 * DISK).unwrap_or(0), 0));
+    gateway.start_again()?;
+    let (client, size) = enter(&gateway, "disk")?;
+    assert_eq!((size, generation(&gateway)?), (5 * DISK, 4.0), "another size is another generation");
+    client.leave()?;
+    gateway.end()
+}
+
+#[test]
 fn a_grow_that_a_kill_left_unknown_counts_until_it_is_measured() -> Result<(), Trouble> {
     let backend = Backend::growing()?;
     let tables = tenant(100 * MIB) + &of_blue("disk", &backend.uri(), "");

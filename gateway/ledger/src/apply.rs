@@ -3,9 +3,8 @@
 use nbd_gateway_policy::types::{ExportName, Size};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::change::{Change, Commit, RecordSize, Reserve, Settle, Zeroes};
-use super::zeroes::{self, OWED};
-use super::{Known, LedgerError, Mark, NewEvent, QuotaOrder, ReservationId};
+use super::change::{Change, Commit, RecordSize, Reserve};
+use super::{Known, LedgerError, Mark, NewEvent, QuotaOrder, ReservationId, Zeroing, zeroes};
 
 /// What is kept of an event's detail, in bytes.
 const DETAIL: usize = 0x4000;
@@ -23,106 +22,112 @@ impl From<rusqlite::Error> for Refused {
 
 /// Answers the number of the row that was added, 0 for changes that add none.
 pub(super) fn apply(sql: &Connection, change: &Change, history: i64) -> Result<i64, Refused> {
-    let (added, event) = match change {
-        Change::Reserve(reserve) => (hold(sql, reserve)?, &reserve.event),
-        Change::Commit(commit) => (end(sql, commit)?, &commit.event),
-        Change::Rollback { id, event } => {
-            release(sql, *id)?;
-            zeroes::drop_of(sql, id.0)?;
-            (0, event)
+    let event = match change {
+        Change::Reserve(reserve) => return hold(sql, reserve),
+        Change::Event(event) => return tell(sql, event, history),
+        Change::Commit(Commit { id, known, zeroed }) => {
+            let export = release(sql, *id)?;
+            zeroes::clear(sql, &export, zeroed)?;
+            learn(sql, &export, known)?;
+            None
         }
-        Change::Unsettle { id, event } => {
+        Change::RollBack { id, unexposed } => {
+            let export = release(sql, *id)?;
+            zeroes::clear(sql, &export, unexposed)?;
+            None
+        }
+        Change::Unsettle(id) => {
             let changed =
                 sql.prepare_cached("UPDATE reservation SET state = 'unsettled' WHERE id = ?1")?.execute([id.0])?;
             found(changed, *id)?;
-            (0, event)
+            None
         }
-        Change::Settle(settle) => (settle_at(sql, settle)?, &settle.event),
-        Change::RecordSize(record) => (record_size(sql, record)?, &record.event),
-        Change::RecordZeroing { export, range, of } => {
-            let owner = of.map_or(OWED, |id| id.0);
-            if let Some(id) = of {
-                let known: bool = sql
-                    .prepare_cached("SELECT EXISTS (SELECT 1 FROM reservation WHERE id = ?1 AND export = ?2)")?
-                    .query_row(params![id.0, export.as_str()], |row| row.get(0))?;
-                found(usize::from(known), *id)?;
-            }
-            known(sql, export)?;
-            zeroes::note(sql, export, *range, owner)?;
-            return Ok(0);
+        Change::Settle(record) => {
+            sql.prepare_cached("DELETE FROM reservation WHERE export = ?1")?.execute([record.export.as_str()])?;
+            record_size(sql, record)?;
+            None
         }
-        Change::ClearZeroing { export, range } => {
-            zeroes::clear(sql, export, *range)?;
-            return Ok(0);
+        Change::RecordSize(record) => {
+            record_size(sql, record)?;
+            None
         }
-        Change::Quarantine { export, why, at, event } => {
-            let changed = sql
-                .prepare_cached("UPDATE export SET quarantine = ?2, updated_at = ?3 WHERE name = ?1")?
-                .execute(params![export.as_str(), why, signed(at.0)])?;
-            exists(changed, export)?;
-            (0, event)
+        Change::RecordZeroing(Zeroing { export, range }, tenant) => {
+            // What counts ends where the range begins.
+            add(sql, export.as_str(), tenant.as_str(), range.start(), 0)?;
+            zeroes::note(sql, export, *range)?;
+            None
         }
-        Change::Event(event) => return tell(sql, event, history),
+        Change::ClearZeroing(Zeroing { export, range }) => {
+            zeroes::clear(sql, export.as_str(), &[*range])?;
+            None
+        }
+        Change::Trust { export, event } => {
+            sql.prepare_cached("UPDATE export SET quarantine = NULL, updated_at = ?2 WHERE name = ?1")?
+                .execute(params![export.as_str(), signed(event.at.0)])?;
+            Some(event)
+        }
         Change::Give(given) => {
             let mut give = sql.prepare_cached("UPDATE export SET tenant = ?2 WHERE name = ?1 AND tenant <> ?2")?;
             for (export, tenant) in given {
                 give.execute([export.as_str(), tenant.as_str()])?;
             }
-            return Ok(0);
+            None
         }
         Change::Mark(Mark { export, backend, server }) => {
             sql.prepare_cached("INSERT OR REPLACE INTO changed (export, backend, server) VALUES (?1, ?2, ?3)")?
                 .execute(params![export.as_str(), backend, server])?;
-            return Ok(0);
+            None
         }
         Change::Unmark(exports) => {
             let mut unmark = sql.prepare_cached("DELETE FROM changed WHERE export = ?1")?;
             for export in exports {
                 unmark.execute([export.as_str()])?;
             }
-            return Ok(0);
+            None
         }
-        Change::Forget { export, event } => (forget(sql, export)?, event),
-        Change::OrderQuota { order, event } => (keep_order(sql, order)?, event),
+        Change::Forget { export, event } => {
+            forget(sql, export)?;
+            event.as_ref()
+        }
+        Change::OrderQuota { order, event } => {
+            keep_order(sql, order)?;
+            Some(event)
+        }
         Change::DropQuotaOrder { tenant, event } => {
             sql.prepare_cached("DELETE FROM quota_order WHERE tenant = ?1")?.execute([tenant.as_str()])?;
-            (0, event)
+            event.as_ref()
         }
     };
     if let Some(event) = event {
         tell(sql, event, history)?;
     }
-    Ok(added)
+    Ok(0)
 }
 
-fn hold(sql: &Connection, reserve: &Reserve) -> Result<i64, Refused> {
-    let Reserve { export, tenant, bytes, from, to, zeroes, at, .. } = reserve;
-    let (name, tenant, at) = (export.as_str(), tenant.as_str(), signed(at.0));
+/// Adds an export that is new to the ledger.
+fn add(sql: &Connection, name: &str, tenant: &str, counted: Size, at: i64) -> rusqlite::Result<()> {
     sql.prepare_cached(
         "INSERT INTO export (name, tenant, size, generation, updated_at) VALUES (?1, ?2, ?3, 0, ?4)
          ON CONFLICT DO NOTHING",
     )?
-    .execute(params![name, tenant, size(*from), at])?;
+    .execute(params![name, tenant, size(counted), at])?;
+    Ok(())
+}
+
+fn hold(sql: &Connection, reserve: &Reserve) -> Result<i64, Refused> {
+    let Reserve { export, tenant, bytes, from, to, zeroes, at } = reserve;
+    let (name, tenant, at) = (export.as_str(), tenant.as_str(), signed(at.0));
+    add(sql, name, tenant, *from, at)?;
+    if let Some(range) = zeroes {
+        zeroes::note(sql, export, *range)?;
+    }
     let id = sql
         .prepare_cached(
             "INSERT INTO reservation (export, tenant, bytes, from_size, to_size, state, created_at)
              VALUES (?1, ?2, ?3, ?4, ?5, 'reserved', ?6)",
         )?
         .insert(params![name, tenant, signed(bytes.0), size(*from), size(*to), at])?;
-    if let Some(range) = zeroes {
-        zeroes::note(sql, export, *range, id)?;
-    }
     Ok(id)
-}
-
-fn end(sql: &Connection, commit: &Commit) -> Result<i64, Refused> {
-    let export = release(sql, commit.id)?;
-    match commit.zeroes {
-        Zeroes::Done => zeroes::drop_of(sql, commit.id.0)?,
-        Zeroes::Owed => zeroes::owe(sql, commit.id.0)?,
-    }
-    learn(sql, &export, &commit.known)?;
-    Ok(0)
 }
 
 /// Takes a reservation away and tells its export, as it is in the table.
@@ -133,41 +138,25 @@ fn release(sql: &Connection, id: ReservationId) -> Result<String, Refused> {
         .ok_or(Refused::Because(LedgerError::NoReservation { id }))
 }
 
-fn settle_at(sql: &Connection, settle: &Settle) -> Result<i64, Refused> {
-    let export = settle.export.as_str();
-    known(sql, &settle.export)?;
-    let mut unsettled = sql.prepare_cached("SELECT id FROM reservation WHERE export = ?1 AND state = 'unsettled'")?;
-    for id in unsettled.query_map([export], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()? {
-        zeroes::owe(sql, id)?;
-        sql.prepare_cached("DELETE FROM reservation WHERE id = ?1")?.execute([id])?;
-    }
-    learn(sql, export, &settle.known)?;
-    Ok(0)
-}
-
-fn record_size(sql: &Connection, record: &RecordSize) -> Result<i64, Refused> {
+fn record_size(sql: &Connection, record: &RecordSize) -> Result<(), Refused> {
     let export = record.export.as_str();
     sql.prepare_cached(
         "INSERT INTO export (name, tenant, size, generation, updated_at) VALUES (?1, ?2, 0, 0, 0)
          ON CONFLICT DO UPDATE SET tenant = ?2 WHERE tenant <> ?2",
     )?
     .execute([export, record.tenant.as_str()])?;
-    learn(sql, export, &record.known)?;
-    Ok(0)
+    learn(sql, export, &record.known)
 }
 
-/// Writes what is known of an export that is there. Bytes beyond its end are gone, and with them the notes that they are
-/// to be zeroed: were the export to grow again, somebody else's data could be there.
+/// Writes what is known of an export that is there.
 fn learn(sql: &Connection, export: &str, known: &Known) -> Result<(), Refused> {
-    let Known { size: counted, shown, reach, generation, at } = *known;
+    let Known { size: counted, shown, generation, at } = *known;
     sql.prepare_cached("UPDATE export SET size = ?2, shown = ?3, generation = ?4, updated_at = ?5 WHERE name = ?1")?
         .execute(params![export, size(counted), shown.map(size), signed(generation), signed(at.0)])?;
-    let end = counted.max(shown.unwrap_or_default()).max(reach.unwrap_or_default());
-    zeroes::cut(sql, export, end)?;
     Ok(())
 }
 
-fn forget(sql: &Connection, export: &ExportName) -> Result<i64, Refused> {
+fn forget(sql: &Connection, export: &ExportName) -> Result<(), Refused> {
     let pending: bool = sql
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM reservation WHERE export = ?1)
@@ -178,10 +167,10 @@ fn forget(sql: &Connection, export: &ExportName) -> Result<i64, Refused> {
         return Err(Refused::Because(LedgerError::Unfinished { export: export.clone() }));
     }
     sql.prepare_cached("DELETE FROM export WHERE name = ?1")?.execute([export.as_str()])?;
-    Ok(0)
+    Ok(())
 }
 
-fn keep_order(sql: &Connection, order: &QuotaOrder) -> Result<i64, Refused> {
+fn keep_order(sql: &Connection, order: &QuotaOrder) -> Result<(), Refused> {
     let QuotaOrder { tenant, ordered, configured, at } = order;
     sql.prepare_cached(
         "INSERT OR REPLACE INTO quota_order (tenant, quota, soft_quota, configured, configured_soft, ordered_at)
@@ -195,7 +184,7 @@ fn keep_order(sql: &Connection, order: &QuotaOrder) -> Result<i64, Refused> {
         configured.soft.map(size),
         signed(at.0),
     ])?;
-    Ok(0)
+    Ok(())
 }
 
 fn tell(sql: &Connection, event: &NewEvent, history: i64) -> Result<i64, Refused> {
@@ -217,17 +206,6 @@ fn tell(sql: &Connection, event: &NewEvent, history: i64) -> Result<i64, Refused
         ])?;
     sql.prepare_cached("DELETE FROM event WHERE id <= ?1")?.execute([id.saturating_sub(history)])?;
     Ok(id)
-}
-
-fn known(sql: &Connection, export: &ExportName) -> Result<(), Refused> {
-    let there: bool = sql
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM export WHERE name = ?1)")?
-        .query_row([export.as_str()], |row| row.get(0))?;
-    exists(usize::from(there), export)
-}
-
-fn exists(rows: usize, export: &ExportName) -> Result<(), Refused> {
-    if rows == 0 { Err(Refused::Because(LedgerError::NoExport { export: export.clone() })) } else { Ok(()) }
 }
 
 fn found(rows: usize, id: ReservationId) -> Result<(), Refused> {

@@ -1,31 +1,28 @@
-//! What can be asked of the ledger: each change is one transaction, whole or not at all.
+//! The language of writes: each change is one transaction, whole or not at all.
 
-use nbd_gateway_policy::types::Count;
 use std::fmt;
 
-use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
+use nbd_gateway_policy::types::{ByteRange, Bytes, Count, ExportName, Size, TenantId};
 
-use super::{Known, Mark, NewEvent, QuotaOrder, ReservationId, UnixMillis};
+use super::{Known, Mark, NewEvent, QuotaOrder, ReservationId, UnixMillis, Zeroing};
 
-/// Quota to hold for a grow, and what it exposes, before the backend is asked.
+/// A grow or a shrink that the backend is about to be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reserve {
-    /// The export that is to grow.
+    /// The export that is to be resized.
     pub export: ExportName,
-    /// Whose quota.
+    /// Whose quota is held.
     pub tenant: TenantId,
-    /// How many bytes are held.
+    /// How many bytes are held; 0 for a shrink.
     pub bytes: Bytes,
     /// The size now.
     pub from: Size,
     /// The size to ask for.
     pub to: Size,
-    /// What will have to be zeroed.
+    /// What a grow exposes, and has to be zeroed before anyone sees it.
     pub zeroes: Option<ByteRange>,
     /// When.
     pub at: UnixMillis,
-    /// To tell in the same transaction.
-    pub event: Option<NewEvent>,
 }
 
 /// A grow that is over, with the size that was read back.
@@ -35,30 +32,8 @@ pub struct Commit {
     pub id: ReservationId,
     /// What the backend has now.
     pub known: Known,
-    /// What became of the bytes that were noted for zeroing.
-    pub zeroes: Zeroes,
-    /// To tell in the same transaction.
-    pub event: Option<NewEvent>,
-}
-
-/// What became of the bytes that were noted for zeroing with a reservation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Zeroes {
-    /// They read as zeroes, durably, or they were never exposed: the notes go.
-    Done,
-    /// Not yet: the notes below the size stay, until [`super::Ledger::clear_zeroing`].
-    Owed,
-}
-
-/// Unsettled grows of an export, ended by a size that was measured after they could no longer land.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settle {
-    /// The export.
-    pub export: ExportName,
-    /// What was measured. Notes about bytes beyond it go, the others stay.
-    pub known: Known,
-    /// To tell in the same transaction.
-    pub event: Option<NewEvent>,
+    /// Ranges that read as zeroes by now, or that the backend does not have: their notes go.
+    pub zeroed: Vec<ByteRange>,
 }
 
 /// A size that was measured, or freed by a shrink.
@@ -66,31 +41,71 @@ pub struct Settle {
 pub struct RecordSize {
     /// The export, added if it is new.
     pub export: ExportName,
-    /// Whose it is from now on.
+    /// Its tenant from now on.
     pub tenant: TenantId,
-    /// What was measured. Notes about bytes beyond it go, except those of grows that are not over.
+    /// What was measured.
     pub known: Known,
-    /// To tell in the same transaction.
-    pub event: Option<NewEvent>,
 }
 
+/// Everything that can be written.
 #[derive(Clone, Debug)]
-pub(super) enum Change {
+pub enum Change {
+    /// See [`Ledger::reserve`](crate::Ledger::reserve).
     Reserve(Reserve),
+    /// See [`Ledger::commit`](crate::Ledger::commit).
     Commit(Commit),
-    Rollback { id: ReservationId, event: Option<NewEvent> },
-    Unsettle { id: ReservationId, event: Option<NewEvent> },
-    Settle(Settle),
+    /// See [`Ledger::roll_back`](crate::Ledger::roll_back).
+    RollBack {
+        /// The reservation, which ends.
+        id: ReservationId,
+        /// What was noted for it and is not exposed.
+        unexposed: Vec<ByteRange>,
+    },
+    /// See [`Ledger::unsettle`](crate::Ledger::unsettle).
+    Unsettle(ReservationId),
+    /// See [`Ledger::settle`](crate::Ledger::settle).
+    Settle(RecordSize),
+    /// See [`Ledger::record_size`](crate::Ledger::record_size).
     RecordSize(RecordSize),
-    RecordZeroing { export: ExportName, range: ByteRange, of: Option<ReservationId> },
-    ClearZeroing { export: ExportName, range: ByteRange },
-    Quarantine { export: ExportName, why: Option<String>, at: UnixMillis, event: Option<NewEvent> },
+    /// See [`Ledger::record_zeroing`](crate::Ledger::record_zeroing).
+    RecordZeroing(Zeroing, TenantId),
+    /// See [`Ledger::clear_zeroing`](crate::Ledger::clear_zeroing).
+    ClearZeroing(Zeroing),
+    /// See [`Ledger::trust`](crate::Ledger::trust).
+    Trust {
+        /// The export.
+        export: ExportName,
+        /// Tells it.
+        event: NewEvent,
+    },
+    /// See [`Ledger::event`](crate::Ledger::event).
     Event(NewEvent),
+    /// See [`Ledger::give`](crate::Ledger::give).
     Give(Vec<(ExportName, TenantId)>),
-    Forget { export: ExportName, event: Option<NewEvent> },
-    OrderQuota { order: QuotaOrder, event: Option<NewEvent> },
-    DropQuotaOrder { tenant: TenantId, event: Option<NewEvent> },
+    /// See [`Ledger::forget`](crate::Ledger::forget).
+    Forget {
+        /// The export.
+        export: ExportName,
+        /// Tells it.
+        event: Option<NewEvent>,
+    },
+    /// See [`Ledger::order_quota`](crate::Ledger::order_quota).
+    OrderQuota {
+        /// The order.
+        order: QuotaOrder,
+        /// Tells it.
+        event: NewEvent,
+    },
+    /// See [`Ledger::drop_quota_order`](crate::Ledger::drop_quota_order).
+    DropQuotaOrder {
+        /// Whose.
+        tenant: TenantId,
+        /// Tells it.
+        event: Option<NewEvent>,
+    },
+    /// See [`Ledger::mark`](crate::Ledger::mark).
     Mark(Mark),
+    /// See [`Ledger::unmark`](crate::Ledger::unmark).
     Unmark(Vec<ExportName>),
 }
 
@@ -100,16 +115,15 @@ impl fmt::Display for Change {
         match self {
             Self::Reserve(Reserve { export, bytes, .. }) => write!(f, "reserve {bytes} for export `{export}`"),
             Self::Commit(Commit { id, known, .. }) => write!(f, "commit {} for reservation {}", known.size, id.0),
-            Self::Rollback { id, .. } => write!(f, "roll back reservation {}", id.0),
-            Self::Unsettle { id, .. } => write!(f, "mark reservation {} as unsettled", id.0),
-            Self::Settle(Settle { export, known, .. }) => write!(f, "settle export `{export}` at {}", known.size),
+            Self::RollBack { id, .. } => write!(f, "roll back reservation {}", id.0),
+            Self::Unsettle(id) => write!(f, "mark reservation {} as unsettled", id.0),
+            Self::Settle(RecordSize { export, known, .. }) => write!(f, "settle export `{export}` at {}", known.size),
             Self::RecordSize(RecordSize { export, known, .. }) => {
                 write!(f, "record {} for export `{export}`", known.size)
             }
-            Self::RecordZeroing { export, .. } => write!(f, "note what to zero in export `{export}`"),
-            Self::ClearZeroing { export, .. } => write!(f, "clear what was zeroed in export `{export}`"),
-            Self::Quarantine { export, why: Some(_), .. } => write!(f, "put export `{export}` in quarantine"),
-            Self::Quarantine { export, why: None, .. } => write!(f, "take export `{export}` out of quarantine"),
+            Self::RecordZeroing(Zeroing { export, .. }, _) => write!(f, "note what to zero in export `{export}`"),
+            Self::ClearZeroing(Zeroing { export, .. }) => write!(f, "clear what was zeroed in export `{export}`"),
+            Self::Trust { export, .. } => write!(f, "keep that export `{export}` is as an operator says"),
             Self::Event(event) => write!(f, "write an event of kind {}", event.kind),
             Self::Give(given) => write!(f, "give {} to other tenants", Count::of(given.len(), "export")),
             Self::Forget { export, .. } => write!(f, "forget export `{export}`"),

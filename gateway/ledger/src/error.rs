@@ -1,7 +1,7 @@
 //! Why the ledger can't do something: which file, what was being done, the cause, and what a person can do about it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nbd_gateway_policy::types::ExportName;
@@ -74,15 +74,17 @@ pub enum LedgerError {
         /// What there is instead.
         mode: String,
     },
-    /// SQLite.
-    #[error("the ledger {} can't {doing}: {cause}; {}", path.display(), advice(cause))]
-    Sqlite {
-        /// The database.
+    /// The database, or the disk below it.
+    #[error("the ledger {} can't {doing}: {cause}; {advice}", path.display())]
+    Database {
+        /// Where it is.
         path: PathBuf,
         /// A verb and what it was about.
         doing: String,
-        /// What SQLite said.
-        cause: Arc<rusqlite::Error>,
+        /// What it said.
+        cause: Arc<str>,
+        /// What a person can do.
+        advice: &'static str,
     },
     /// A file that was moved, removed or replaced while the ledger was open.
     #[error(
@@ -126,12 +128,6 @@ pub enum LedgerError {
         /// Its number.
         id: ReservationId,
     },
-    /// An export of which nothing is known.
-    #[error("the ledger knows no export `{export}`; record its size first")]
-    NoExport {
-        /// Its name.
-        export: ExportName,
-    },
     /// An export that can't be forgotten yet.
     #[error("export `{export}` has a grow that is not over, or bytes to zero; settle it before it is forgotten")]
     Unfinished {
@@ -147,10 +143,14 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    pub(super) fn sqlite(path: &Path, doing: String, cause: &rusqlite::Error) -> Self {
+        Self::Database { path: path.to_owned(), doing, cause: cause.to_string().into(), advice: advice(cause) }
+    }
+
     /// The disk or the database, not what was asked: nothing can be written now, and it may be tried again later.
     #[must_use]
     pub const fn is_trouble(&self) -> bool {
-        matches!(self, Self::Sqlite { .. } | Self::Lost { .. })
+        matches!(self, Self::Database { .. } | Self::Lost { .. })
     }
 }
 

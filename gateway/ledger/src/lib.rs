@@ -1,17 +1,20 @@
-//! The durable ledger: what is counted, held, owed and told, in `ledger.sqlite` in the state directory, on a local disk.
+//! The durable ledger: what each export counts, what is held for resizes, what is to be zeroed, and the history. It is kept in
+//! `ledger.sqlite` in the state directory, on a local disk.
 //!
-//! Owns that file and its one writing thread. It stores and never decides: the sums and the rule are the policy crate's,
-//! the order of a grow is its plan's. A call that returned is on the disk; one that failed has changed nothing that this
-//! process sees. After a crash it may turn out to be written all the same, and every order of steps bears that: a
-//! reservation or a note too many ends by a measurement, and a size or a clearing was true when it was asked for.
+//! This crate is the only one that knows the database. Its seam is a mailbox: [`Change`]s and questions are data, and one
+//! thread answers them in order, many changes in one commit. It stores and never decides: the rule of a quota is the policy
+//! crate's, the order of a grow is its plan's.
 //!
-//! A file that was moved away, removed or replaced takes nothing more.
+//! If a call returns, its change is on the disk. If a call fails, this process sees no change. After a crash the change may
+//! turn out to be written all the same, and every order of steps bears that: a measurement ends a reservation or a note too
+//! many, and a size or a clearing was true when it was asked for.
 //!
-//! A disk that is full or fails makes each call fail with the reason, and `is_up` tells; reading goes on, the next call
-//! tries again, and no I/O to bytes that exist ever waits here. Every future may be dropped, but what it asked for may be
-//! done: a reservation whose number nobody took stays held until the next start makes it unsettled.
+//! If the file is moved, removed or replaced, nothing more is written. If the disk is full or fails, each call fails with
+//! the reason, [`Ledger::is_up`] is false, and the next call tries again; reading goes on. Every future may be dropped, but
+//! its change may be done: a reservation whose number nobody took stays held until the export is settled.
 
 mod apply;
+mod by_hand;
 mod change;
 mod error;
 mod home;
@@ -32,7 +35,8 @@ use std::sync::atomic::Ordering;
 use nbd_gateway_policy::types::{ByteRange, ExportName, TenantId};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::change::{Commit, RecordSize, Reserve, Settle, Zeroes};
+pub use self::by_hand::{Fate, Mailbox};
+pub use self::change::{Change, Commit, RecordSize, Reserve};
 pub use self::error::LedgerError;
 pub use self::place::DATABASE as FILE;
 pub use self::row::{
@@ -40,9 +44,8 @@ pub use self::row::{
     State, UnixMillis, Zeroing,
 };
 
-use self::change::Change;
 use self::store::Store;
-use self::writer::{Request, Shown};
+use self::writer::{Query, Reply, Request, Shown};
 
 /// The ledger. Cloning shares it; when the last clone is gone, its thread ends.
 #[derive(Clone, Debug)]
@@ -87,96 +90,86 @@ impl Ledger {
         self.shown.up.load(Ordering::Relaxed) && self.shown.home.look().is_ok()
     }
 
-    /// Holds quota for a grow and notes what it will expose, before the backend is asked. An export that is new to the
-    /// ledger is added with the size `from`.
+    /// Puts a grow or a shrink on record, with what it will expose, before the backend is asked. An export that is new to
+    /// the ledger is added with the size `from`.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`]; then nothing is held.
+    /// [`LedgerError::Database`]; then nothing is held.
     pub async fn reserve(&self, reserve: Reserve) -> Result<ReservationId, LedgerError> {
         self.write(Change::Reserve(reserve)).await.map(ReservationId)
     }
 
-    /// Ends a grow with the size that was read back. The export stays with its tenant.
+    /// Ends a grow with the size that was read back, and clears what reads as zeroes. The export stays with its tenant.
     ///
     /// # Errors
-    /// [`LedgerError::NoReservation`], [`LedgerError::Sqlite`].
+    /// [`LedgerError::NoReservation`], [`LedgerError::Database`].
     pub async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
         self.write(Change::Commit(commit)).await.map(drop)
     }
 
-    /// Ends a grow that did not happen: the backend was not asked, or said no and was read back unchanged. What was
-    /// noted for zeroing with it goes.
+    /// Ends a grow that did not happen, or a shrink: the backend was not asked, or its answer is known by now. What was noted
+    /// for zeroing and is not exposed is cleared with it.
     ///
     /// # Errors
-    /// [`LedgerError::NoReservation`], [`LedgerError::Sqlite`].
-    pub async fn rollback(&self, id: ReservationId, event: Option<NewEvent>) -> Result<(), LedgerError> {
-        self.write(Change::Rollback { id, event }).await.map(drop)
+    /// [`LedgerError::NoReservation`], [`LedgerError::Database`].
+    pub async fn roll_back(&self, id: ReservationId, unexposed: Vec<ByteRange>) -> Result<(), LedgerError> {
+        self.write(Change::RollBack { id, unexposed }).await.map(drop)
     }
 
-    /// Keeps a reservation whose outcome nobody knows, and what was noted with it, until [`Ledger::settle`].
+    /// Keeps a reservation whose outcome nobody knows, until [`Ledger::settle`].
     ///
     /// # Errors
-    /// [`LedgerError::NoReservation`], [`LedgerError::Sqlite`].
-    pub async fn unsettle(&self, id: ReservationId, event: Option<NewEvent>) -> Result<(), LedgerError> {
-        self.write(Change::Unsettle { id, event }).await.map(drop)
+    /// [`LedgerError::NoReservation`], [`LedgerError::Database`].
+    pub async fn unsettle(&self, id: ReservationId) -> Result<(), LedgerError> {
+        self.write(Change::Unsettle(id)).await.map(drop)
     }
 
-    /// Ends all unsettled grows of an export by a measured size. Those in flight stay.
+    /// Records a size that was measured when every request to resize the export was over: its reservations end. What is
+    /// noted for zeroing stays.
     ///
     /// # Errors
-    /// [`LedgerError::NoExport`], [`LedgerError::Sqlite`].
-    pub async fn settle(&self, settle: Settle) -> Result<(), LedgerError> {
-        self.write(Change::Settle(settle)).await.map(drop)
+    /// [`LedgerError::Database`].
+    pub async fn settle(&self, record: RecordSize) -> Result<(), LedgerError> {
+        self.write(Change::Settle(record)).await.map(drop)
     }
 
-    /// Records a measured size, or one that a shrink has freed.
+    /// Records a measured size, or one that a shrink has freed. Reservations stay.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Database`].
     pub async fn record_size(&self, record: RecordSize) -> Result<(), LedgerError> {
         self.write(Change::RecordSize(record)).await.map(drop)
     }
 
-    /// Notes bytes to zero before anyone sees them: more than were noted with a reservation (they share its end), or, of
-    /// no reservation, until they are cleared.
+    /// Notes bytes to zero before anyone sees them, until they are cleared. An export that is new to the ledger is added for
+    /// `tenant`.
     ///
     /// # Errors
-    /// [`LedgerError::NoExport`], [`LedgerError::NoReservation`] (or it is another export's), [`LedgerError::Sqlite`].
-    pub async fn record_zeroing(
-        &self,
-        export: &ExportName,
-        range: ByteRange,
-        of: Option<ReservationId>,
-    ) -> Result<(), LedgerError> {
-        self.write(Change::RecordZeroing { export: export.clone(), range, of }).await.map(drop)
+    /// [`LedgerError::Database`].
+    pub async fn record_zeroing(&self, zeroing: Zeroing, tenant: TenantId) -> Result<(), LedgerError> {
+        self.write(Change::RecordZeroing(zeroing, tenant)).await.map(drop)
     }
 
     /// Takes a range out of all notes of an export: it reads as zeroes, durably.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`].
-    pub async fn clear_zeroing(&self, export: &ExportName, range: ByteRange) -> Result<(), LedgerError> {
-        self.write(Change::ClearZeroing { export: export.clone(), range }).await.map(drop)
+    /// [`LedgerError::Database`].
+    pub async fn clear_zeroing(&self, zeroing: Zeroing) -> Result<(), LedgerError> {
+        self.write(Change::ClearZeroing(zeroing)).await.map(drop)
     }
 
-    /// Puts an export in quarantine, or with no reason takes it out.
+    /// An operator has said what an export has, although the ledger is an older copy.
     ///
     /// # Errors
-    /// [`LedgerError::NoExport`], [`LedgerError::Sqlite`].
-    pub async fn quarantine(
-        &self,
-        export: &ExportName,
-        why: Option<String>,
-        at: UnixMillis,
-        event: Option<NewEvent>,
-    ) -> Result<(), LedgerError> {
-        self.write(Change::Quarantine { export: export.clone(), why, at, event }).await.map(drop)
+    /// [`LedgerError::Database`].
+    pub async fn trust(&self, export: ExportName, event: NewEvent) -> Result<(), LedgerError> {
+        self.write(Change::Trust { export, event }).await.map(drop)
     }
 
     /// Writes an event, and answers its id. The newest 100 000 are kept.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Database`].
     pub async fn event(&self, event: NewEvent) -> Result<u64, LedgerError> {
         self.write(Change::Event(event)).await.map(i64::unsigned_abs)
     }
@@ -184,15 +177,15 @@ impl Ledger {
     /// Keeps an order about a tenant's quota; the one before it goes.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`]; then the one before it stands.
-    pub async fn order_quota(&self, order: QuotaOrder, event: Option<NewEvent>) -> Result<(), LedgerError> {
+    /// [`LedgerError::Database`]; then the one before it stands.
+    pub async fn order_quota(&self, order: QuotaOrder, event: NewEvent) -> Result<(), LedgerError> {
         self.write(Change::OrderQuota { order, event }).await.map(drop)
     }
 
     /// Drops the order about a tenant's quota. None is fine.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Database`].
     pub async fn drop_quota_order(&self, tenant: &TenantId, event: Option<NewEvent>) -> Result<(), LedgerError> {
         self.write(Change::DropQuotaOrder { tenant: tenant.clone(), event }).await.map(drop)
     }
@@ -200,7 +193,7 @@ impl Ledger {
     /// Notes whose exports are from now on. Those that are not known are fine.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Database`].
     pub async fn give(&self, given: Vec<(ExportName, TenantId)>) -> Result<(), LedgerError> {
         self.write(Change::Give(given)).await.map(drop)
     }
@@ -208,7 +201,7 @@ impl Ledger {
     /// Marks that an export has changed data since it was opened.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Database`].
     pub async fn mark(&self, mark: Mark) -> Result<(), LedgerError> {
         self.write(Change::Mark(mark)).await.map(drop)
     }
@@ -216,7 +209,7 @@ impl Ledger {
     /// Takes marks off. Those that are not there are fine.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`]; then they stay, and requests wait for nothing after the next start.
+    /// [`LedgerError::Database`]; then they stay, and requests wait for nothing after the next start.
     pub async fn unmark(&self, exports: Vec<ExportName>) -> Result<(), LedgerError> {
         self.write(Change::Unmark(exports)).await.map(drop)
     }
@@ -224,7 +217,7 @@ impl Ledger {
     /// Removes an export that is no longer this gateway's to count. One that is not known is fine.
     ///
     /// # Errors
-    /// [`LedgerError::Unfinished`] while a grow of it is not over or bytes of it are to be zeroed, [`LedgerError::Sqlite`].
+    /// [`LedgerError::Unfinished`] while a grow of it is not over or bytes of it are to be zeroed, [`LedgerError::Database`].
     pub async fn forget(&self, export: &ExportName, event: Option<NewEvent>) -> Result<(), LedgerError> {
         self.write(Change::Forget { export: export.clone(), event }).await.map(drop)
     }
@@ -232,18 +225,18 @@ impl Ledger {
     /// Events in the order of their ids, each write that was asked for before included.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    /// [`LedgerError::Database`], [`LedgerError::Damaged`].
     pub async fn events(&self, filter: EventFilter) -> Result<Vec<Event>, LedgerError> {
-        self.read(move |store| store.events(&filter)).await
+        self.read(|reply| Query::Events(filter, reply)).await
     }
 
     /// The number after which the newest [`limit`](EventFilter::limit) events of a filter come; where there are none, that
     /// of the newest event. `since` does not count.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    /// [`LedgerError::Database`], [`LedgerError::Damaged`].
     pub async fn before_newest(&self, filter: EventFilter) -> Result<u64, LedgerError> {
-        self.read(move |store| store.before_newest(&EventFilter { since: None, ..filter })).await
+        self.read(|reply| Query::BeforeNewest(EventFilter { since: None, ..filter }, reply)).await
     }
 
     /// Follows the number of the newest event that is on the disk; 0 before the first. Ends when the ledger is closed.
@@ -255,9 +248,9 @@ impl Ledger {
     /// All that is remembered now, each write that was asked for before included.
     ///
     /// # Errors
-    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    /// [`LedgerError::Database`], [`LedgerError::Damaged`].
     pub async fn snapshot(&self) -> Result<Snapshot, LedgerError> {
-        self.read(Store::snapshot).await
+        self.read(Query::Snapshot).await
     }
 
     /// Writes what was asked for so far, closes the file and gives back the lock. All clones fail from now on.
@@ -273,13 +266,9 @@ impl Ledger {
         self.ask(Request::Write { change, reply }, answer).await
     }
 
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Store) -> Result<T, LedgerError> + Send + 'static,
-    ) -> Result<T, LedgerError> {
+    async fn read<T>(&self, query: impl FnOnce(Reply<T>) -> Query) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        let read = move |store: &Store| drop(reply.send(read(store)));
-        self.ask(Request::Read(Box::new(read)), answer).await
+        self.ask(Request::Read(query(reply)), answer).await
     }
 
     async fn ask<T>(

@@ -30,14 +30,11 @@ impl Store {
                     known: Known {
                         size: row.size(2)?,
                         shown: row.optional(3, Reading::size)?,
-                        reach: None,
                         generation: row.number(4)?,
                         at: UnixMillis(row.number(6)?),
                     },
                     // Of an older copy that can't be written now, all of them.
-                    quarantine: row
-                        .raw::<Option<String>>(5)?
-                        .or_else(|| self.older.then(|| "the ledger is an older copy".into())),
+                    in_doubt: self.older || row.raw::<Option<String>>(5)?.is_some(),
                 })
             },
         )?;

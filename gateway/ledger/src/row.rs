@@ -17,8 +17,6 @@ pub struct Known {
     pub size: Size,
     /// The end that clients are shown, where only the ledger has it: a window's, and where an operator has not published all.
     pub shown: Option<Size>,
-    /// Where the bytes end that there may be, if that is further: notes about bytes before it stay. Not remembered.
-    pub reach: Option<Size>,
     /// The generation of the export's view.
     pub generation: u64,
     /// When it was learned.
@@ -34,8 +32,8 @@ pub struct ExportRow {
     pub tenant: TenantId,
     /// What was last known of its size.
     pub known: Known,
-    /// Why it is in quarantine; none: it is not.
-    pub quarantine: Option<String>,
+    /// The ledger is an older copy, and no operator has said yet what this export has.
+    pub in_doubt: bool,
 }
 
 /// How far a grow in flight has come.

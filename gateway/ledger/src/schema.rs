@@ -5,7 +5,6 @@
 //! the same). Readers neither wait nor make anybody wait, so a person may look while the gateway runs.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -13,7 +12,7 @@ use rusqlite::Connection;
 use super::LedgerError;
 
 /// In `PRAGMA user_version`. One more with each change of the tables.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 /// The oldest that [`bring_up`] makes the newest of.
 const OLDEST: i64 = 1;
 /// In `PRAGMA application_id`, for file(1) and for us: "nbdg".
@@ -31,7 +30,7 @@ CREATE TABLE export (
     size       INTEGER NOT NULL, -- bytes that count against the quota
     shown      INTEGER,          -- bytes that clients see: of a window, or where more is not published yet; null: all
     generation INTEGER NOT NULL,
-    quarantine TEXT,             -- why; null: it is not in quarantine
+    quarantine TEXT,             -- why nobody knows what it has; null: what is on record holds
     updated_at INTEGER NOT NULL  -- milliseconds since 1970
 ) STRICT;
 CREATE TABLE reservation (
@@ -45,13 +44,6 @@ CREATE TABLE reservation (
     created_at INTEGER NOT NULL  -- milliseconds since 1970
 ) STRICT;
 CREATE INDEX reservation_export ON reservation (export);
-CREATE TABLE zeroing (
-    export      TEXT NOT NULL REFERENCES export (name),
-    offset      INTEGER NOT NULL,
-    length      INTEGER NOT NULL,
-    reservation INTEGER NOT NULL, -- the grow that is not over; 0: it is, only the zeroing is owed
-    PRIMARY KEY (export, offset, length, reservation)
-) STRICT, WITHOUT ROWID;
 CREATE TABLE event (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     at       INTEGER NOT NULL,   -- milliseconds since 1970
@@ -85,6 +77,21 @@ CREATE TABLE IF NOT EXISTS changed (
     backend TEXT NOT NULL,             -- where its server listens, and the export's name there
     server  TEXT                       -- the server's process: boot, number, start; null: not known
 ) STRICT;
+";
+
+/// Bytes to zero before anyone sees them. In version 3 each row could name a reservation.
+const ZEROING: &str = "
+CREATE TABLE IF NOT EXISTS zeroing (
+    export TEXT NOT NULL REFERENCES export (name),
+    offset INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    PRIMARY KEY (export, offset, length)
+) STRICT, WITHOUT ROWID;
+";
+const KEEP_ZEROING_OF_3: &str = "ALTER TABLE zeroing RENAME TO zeroing_of_3";
+const TAKE_ZEROING_OF_3: &str = "
+INSERT OR IGNORE INTO zeroing SELECT export, offset, length FROM zeroing_of_3;
+DROP TABLE zeroing_of_3;
 ";
 
 /// How many commits there have been. An older version of this program does not count its own.
@@ -157,12 +164,20 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
 
 /// Brings the tables of an older version up to this one, and writes the version in any case. Part of a transaction.
 pub(super) fn bring_up(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(ORDERS)?;
-    connection.execute_batch(MARKS)?;
-    connection.execute_batch(TALLY)?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let up_to_3 = (OLDEST..=3).contains(&version);
+    if up_to_3 {
+        connection.execute_batch(KEEP_ZEROING_OF_3)?;
+    }
+    for tables in [ZEROING, ORDERS, MARKS, TALLY] {
+        connection.execute_batch(tables)?;
+    }
+    if up_to_3 {
+        connection.execute_batch(TAKE_ZEROING_OF_3)?;
+    }
     connection.pragma_update(None, "user_version", VERSION)
 }
 
 fn sqlite(path: &Path, cause: rusqlite::Error) -> LedgerError {
-    LedgerError::Sqlite { path: path.to_owned(), doing: "be opened".to_owned(), cause: Arc::new(cause) }
+    LedgerError::sqlite(path, "be opened".to_owned(), &cause)
 }

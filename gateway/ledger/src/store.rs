@@ -3,7 +3,6 @@
 //! Used by one thread, and by tests directly. It never decides whether a change is allowed to a tenant.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -114,10 +113,7 @@ impl Store {
         match self.transact(changes) {
             Ok(answers) => Written { answers, reached: self.connection.total_changes() > before },
             Err(cause) => {
-                let cause = Arc::new(cause);
-                let fail = |doing: String| {
-                    Err(LedgerError::Sqlite { path: self.path.clone(), doing, cause: Arc::clone(&cause) })
-                };
+                let fail = |doing: String| Err(LedgerError::sqlite(&self.path, doing, &cause));
                 let mut answers: Vec<_> = changes.iter().map(|change| fail(change.to_string())).collect();
                 if answers.is_empty() {
                     answers.push(fail("be written".to_owned()));
@@ -150,8 +146,7 @@ impl Store {
                 // Without a transaction, SQLite has undone all of it.
                 Err(Refused::Sqlite(cause)) if savepoint.is_autocommit() => return Err(cause),
                 Err(Refused::Sqlite(cause)) => {
-                    let (path, doing) = (self.path.clone(), change.to_string());
-                    answers.push(Err(LedgerError::Sqlite { path, doing, cause: Arc::new(cause) }));
+                    answers.push(Err(LedgerError::sqlite(&self.path, change.to_string(), &cause)));
                 }
             }
         }
@@ -172,6 +167,11 @@ impl Store {
     /// An error about this database.
     pub(super) fn trouble(&self, doing: &str, cause: rusqlite::Error) -> LedgerError {
         trouble(&self.path, doing, cause)
+    }
+
+    /// What is written from now on is another process's.
+    pub(super) const fn restart(&mut self) {
+        self.fresh = true;
     }
 
     /// True until this process has written.
@@ -203,5 +203,5 @@ fn connect(path: &Path, sharing: Sharing) -> Result<(Connection, bool), LedgerEr
 }
 
 fn trouble(path: &Path, doing: &str, cause: rusqlite::Error) -> LedgerError {
-    LedgerError::Sqlite { path: path.to_owned(), doing: doing.to_owned(), cause: Arc::new(cause) }
+    LedgerError::sqlite(path, doing.to_owned(), &cause)
 }

@@ -10,20 +10,57 @@ use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::LedgerError;
 use super::change::Change;
 use super::home::Home;
 use super::store::Store;
+use super::{Event, EventFilter, LedgerError, Snapshot};
 
 /// How many requests may wait; more wait with their senders.
 const QUEUE: usize = 1024;
 /// The most changes in one transaction.
 const GROUP: usize = 256;
 
+/// Where an answer goes. Whoever asked may be gone by then.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
+
+#[derive(Debug)]
 pub(super) enum Request {
-    Write { change: Change, reply: oneshot::Sender<Result<i64, LedgerError>> },
-    Read(Box<dyn FnOnce(&Store) + Send>),
+    Write { change: Change, reply: Reply<i64> },
+    Read(Query),
     Close(oneshot::Sender<()>),
+}
+
+/// What a test does with the database.
+#[cfg(test)]
+pub(super) struct Look(pub(super) Box<dyn FnOnce(&Store) + Send>);
+
+#[cfg(test)]
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
+}
+
+/// Everything that can be asked, each with the place for its answer.
+#[derive(Debug)]
+pub(super) enum Query {
+    Snapshot(Reply<Snapshot>),
+    Events(EventFilter, Reply<Vec<Event>>),
+    BeforeNewest(EventFilter, Reply<u64>),
+    #[cfg(test)]
+    Inspect(Look),
+}
+
+impl Query {
+    pub(super) fn answer(self, store: &Store) {
+        match self {
+            Self::Snapshot(reply) => drop(reply.send(store.snapshot())),
+            Self::Events(filter, reply) => drop(reply.send(store.events(&filter))),
+            Self::BeforeNewest(filter, reply) => drop(reply.send(store.before_newest(&filter))),
+            #[cfg(test)]
+            Self::Inspect(Look(look)) => look(store),
+        }
+    }
 }
 
 /// What others can see of the thread.
@@ -45,18 +82,24 @@ struct Writer {
 
 /// Starts the thread.
 pub(super) fn start(store: Store, up: bool) -> Result<(mpsc::Sender<Request>, Arc<Shown>), LedgerError> {
-    let (sender, requests) = mpsc::channel(QUEUE);
-    let (told, telling) = watch::channel(store.newest()?);
-    let shown = Arc::new(Shown {
-        path: store.path.clone(),
-        up: AtomicBool::new(up),
-        home: Home::of(&store.path),
-        told: telling,
-    });
+    let (sender, requests) = mailbox();
+    let (shown, told) = shown(&store, up)?;
+    let shown = Arc::new(shown);
     let writer = Writer { store, told, requests, shown: Arc::clone(&shown) };
     let failed = |cause| LedgerError::Thread { path: shown.path.clone(), cause: Arc::new(cause) };
     thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run()).map_err(failed)?;
     Ok((sender, shown))
+}
+
+/// The way to it, and its end.
+pub(super) fn mailbox() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
+    mpsc::channel(QUEUE)
+}
+
+pub(super) fn shown(store: &Store, up: bool) -> Result<(Shown, watch::Sender<u64>), LedgerError> {
+    let (newest, told) = watch::channel(store.newest()?);
+    let (path, home) = (store.path.clone(), Home::of(&store.path));
+    Ok((Shown { path, up: AtomicBool::new(up), home, told }, newest))
 }
 
 impl Writer {
@@ -99,12 +142,12 @@ impl Writer {
         }
         // After the commit: they see what was asked for before them, and nothing that could be undone.
         for read in reads {
-            read(&self.store);
+            read.answer(&self.store);
         }
         done
     }
 
-    fn write(&mut self, changes: &[Change], replies: Vec<oneshot::Sender<Result<i64, LedgerError>>>) {
+    fn write(&mut self, changes: &[Change], replies: Vec<Reply<i64>>) {
         if let Err(error) = self.shown.home.look() {
             for reply in replies {
                 // Who asked may have gone.

@@ -1,87 +1,35 @@
-//! What a coordinator has the ledger remember of its export's size, and the hand that writes it.
+//! The account of one open export: what it counts in its tenant's sums and what the ledger has of it, by one call for each
+//! step of a resize.
 //!
-//! The order is the coordinator's: held before the backend is asked, committed when the size has been read back. What could
-//! not be written is made good by the next entry that can be: until then the ledger counts too much, never too little.
+//! The order of the steps is the coordinator's. The ledger knows of a resize before the backend does, and of a window's size
+//! before anyone sees it. If it fails to record anything else, the sums in memory go on, the account is *behind*, and the
+//! next call that succeeds makes that good. Until then the ledger counts too much, never too little.
 
 use std::sync::Arc;
 
 use nbd_gateway_policy::export::Publish;
+use nbd_gateway_policy::quota::{Headroom, Reservation};
+use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
 
-use super::cache::{self, Notes, measured};
-use super::history::Teller;
-use crate::ledger::{Commit, Known, LedgerError, RecordSize, ReservationId, Reserve, Settle, Zeroes};
+use super::cache::{LedgerCache, measured, now};
+use super::tenants::Book;
+use crate::ledger::{Commit, Known, LedgerError, RecordSize, ReservationId, Reserve, Zeroing};
 use crate::target::Shown;
-
-/// One line of an export's account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Entry {
-    /// Quota is held for a grow; nothing has been asked yet.
-    Hold {
-        /// The size that counts.
-        from: Size,
-        /// The size to ask for.
-        to: Size,
-        /// How much is held.
-        bytes: Bytes,
-    },
-    /// The grow is done; a window's size is on record from now on.
-    Commit {
-        /// What counts from now on.
-        count: Size,
-    },
-    /// The grow was not done.
-    RollBack,
-    /// Nobody knows whether it was done.
-    Unsettle,
-    /// Somebody does; nothing is held any more.
-    Settle {
-        /// What counts from now on.
-        count: Size,
-    },
-    /// A size was read, or given up by a shrink.
-    Measure {
-        /// What counts from now on.
-        count: Size,
-    },
-    /// More is about to be shown of what was held back.
-    Show {
-        /// What counts, as before.
-        count: Size,
-        /// What is shown from now on.
-        shown: Size,
-    },
-}
 
 /// What clients see of an export, and who knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shows {
     /// All that there is.
     All,
-    /// What an operator has published: the ledger has it where that is less than there is.
+    /// What an operator has published. The ledger has it where that is less than there is.
     HeldBack,
     /// A part, and only the ledger knows which.
     Window { recorded: bool },
 }
 
-/// Writes the entries of one export.
-#[derive(Debug)]
-pub(crate) struct Clerk {
-    notes: Arc<Notes>,
-    export: ExportName,
-    tenant: TenantId,
-    /// What is on record of that; a window's is, too, when it is about to be.
-    shows: Shows,
-    /// The grow in flight.
-    held: Option<ReservationId>,
-    /// Grows that are over, and not in the ledger.
-    over: Vec<ReservationId>,
-    /// Grows of unknown outcome.
-    unsettled: Vec<ReservationId>,
-}
-
 impl Shows {
-    /// What there is to record of an export that is no window.
+    /// What there is to record of an export that is not a window.
     pub(crate) const fn of(publish: Publish) -> Self {
         match publish {
             Publish::Manual => Self::HeldBack,
@@ -90,149 +38,325 @@ impl Shows {
     }
 }
 
-impl Clerk {
-    pub(crate) const fn new(notes: Arc<Notes>, export: ExportName, tenant: TenantId, shows: Shows) -> Self {
-        Self { notes, export, tenant, shows, held: None, over: Vec::new(), unsettled: Vec::new() }
+/// A resize that the backend may be asked for.
+#[derive(Debug)]
+struct Held {
+    row: ReservationId,
+    /// None for a shrink.
+    quota: Option<Reservation>,
+}
+
+/// The account of one export.
+#[derive(Debug)]
+pub(crate) struct Account {
+    tenants: Arc<Book>,
+    cache: Arc<LedgerCache>,
+    export: ExportName,
+    tenant: TenantId,
+    shows: Shows,
+    /// The ledger has not taken what counts.
+    behind: bool,
+    held: Option<Held>,
+    /// Resizes that are over, and still in the ledger.
+    over: Vec<ReservationId>,
+    /// Resizes of unknown outcome.
+    unsettled: Vec<ReservationId>,
+}
+
+impl Account {
+    /// For an export that is being opened.
+    pub(crate) fn new(
+        tenants: Arc<Book>,
+        cache: Arc<LedgerCache>,
+        export: ExportName,
+        tenant: TenantId,
+        shows: Shows,
+    ) -> Self {
+        let (over, unsettled) = (Vec::new(), Vec::new());
+        Self { tenants, cache, export, tenant, shows, behind: false, held: None, over, unsettled }
     }
 
-    /// Sizes are published so from now on; of a window that changes nothing.
-    pub(crate) fn published_by(&mut self, publish: Publish) {
-        if !matches!(self.shows, Shows::Window { .. }) {
+    /// The sums of all tenants.
+    pub(crate) fn tenants(&self) -> &Book {
+        &self.tenants
+    }
+
+    /// Sizes are published so from now on. For a window that changes nothing.
+    pub(crate) const fn published_by(&mut self, publish: Publish) {
+        if !self.is_window() {
             self.shows = Shows::of(publish);
         }
     }
 
-    /// Who tells the same export's history.
-    pub(crate) fn teller(&self) -> Teller {
-        Teller::new(Arc::clone(&self.notes), self.export.clone(), self.tenant.clone())
+    pub(crate) const fn is_window(&self) -> bool {
+        matches!(self.shows, Shows::Window { .. })
     }
 
-    /// Notes, durably, a range to be zeroed.
+    /// A window that has no size on record, over a disk that does not read as zeroes past it.
+    pub(crate) const fn is_unrecorded(&self) -> bool {
+        matches!(self.shows, Shows::Window { recorded: false })
+    }
+
+    /// Whether more is shown only once the ledger has it.
+    pub(crate) const fn is_held_back(&self) -> bool {
+        matches!(self.shows, Shows::HeldBack)
+    }
+
+    /// Whether the ledger has not taken what counts.
+    pub(crate) const fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// What counts of the export.
+    pub(crate) fn counted(&self) -> Option<Size> {
+        self.tenants.size(&self.export)
+    }
+
+    /// What the export's tenant may still grow.
+    pub(crate) fn headroom(&self) -> Option<Headroom> {
+        self.tenants.headroom(&self.export)
+    }
+
+    /// The export has been opened and measured: nothing of an earlier life is held or unknown any more.
+    pub(crate) async fn open(&mut self, count: Size, shown: Shown) {
+        let settled = self.settle_record(count, shown).await;
+        self.took(settled);
+    }
+
+    /// Holds quota for a grow and notes what it exposes, before the backend is asked. Whether the tenant is over its soft
+    /// quota by that, and was not before. `size` is what is shown.
+    ///
+    /// # Errors
+    /// There is no room, or the ledger has not taken it. Then nothing is held; what it was to note may be there.
+    pub(crate) async fn hold(
+        &mut self,
+        size: Size,
+        to: Size,
+        bytes: Bytes,
+        zeroes: Option<ByteRange>,
+    ) -> Result<bool, Reason> {
+        let (quota, crosses_soft_quota) = self.tenants.reserve(&self.export, &self.tenant, to, bytes).await?;
+        match self.reserve(size, to, bytes, zeroes).await {
+            Ok(row) => {
+                self.held = Some(Held { row, quota: Some(quota) });
+                Ok(crosses_soft_quota)
+            }
+            // The ledger has said why. A client that is refused may ask often.
+            Err(_) => {
+                self.tenants.roll_back(Some(quota));
+                Err(Reason::LedgerUnavailable)
+            }
+        }
+    }
+
+    /// The backend has grown, and what it exposes is being zeroed: from now on it counts at that, in memory.
+    pub(crate) fn grew(&self, count: Size) {
+        self.tenants.measure(&self.export, count);
+    }
+
+    /// The grow is done, and `zeroed` reads as zeroes or was not exposed. `shown` is what clients are to see then. Whether
+    /// the ledger has it; if not, a window has not grown.
+    pub(crate) async fn commit(&mut self, count: Size, shown: Shown, zeroed: Vec<ByteRange>) -> bool {
+        let before = self.shows;
+        if self.is_window() {
+            self.shows = Shows::Window { recorded: true };
+        }
+        let known = self.known(count, shown);
+        let (quota, committed) = match self.held.take() {
+            Some(Held { row, quota }) => {
+                let commit = Commit { id: row, known, zeroed: zeroed.clone() };
+                let committed = self.cache.ledger().commit(commit).await;
+                if committed.is_err() {
+                    self.over.push(row);
+                }
+                (quota, committed)
+            }
+            None => (None, self.cache.ledger().record_size(self.record(known)).await),
+        };
+        let taken = self.took(committed);
+        if taken {
+            self.cache.cleared(&self.export, &zeroed);
+            self.has(count);
+        } else {
+            self.shows = before;
+        }
+        if !taken && self.is_window() {
+            // It may be there after a crash all the same.
+            self.tenants.unsettle(quota);
+        } else {
+            self.tenants.commit(quota, &self.export, count);
+        }
+        taken
+    }
+
+    /// The grow was not done. Whether the notes of what it would have exposed are gone.
+    pub(crate) async fn roll_back(&mut self, unexposed: Vec<ByteRange>) -> bool {
+        let Some(Held { row, quota }) = self.held.take() else { return unexposed.is_empty() };
+        self.tenants.roll_back(quota);
+        let rolled_back = self.cache.ledger().roll_back(row, unexposed.clone()).await;
+        if rolled_back.is_ok() {
+            self.cache.cleared(&self.export, &unexposed);
+            self.ended();
+        } else {
+            self.over.push(row);
+        }
+        self.noted(rolled_back)
+    }
+
+    /// Nobody knows whether it was done: it stays counted.
+    pub(crate) async fn unsettle(&mut self) {
+        let Some(Held { row, quota }) = self.held.take() else { return };
+        self.tenants.unsettle(quota);
+        // Whatever comes of this: after a restart it is unsettled.
+        self.unsettled.push(row);
+        let unsettled = self.cache.ledger().unsettle(row).await;
+        self.noted(unsettled);
+    }
+
+    /// Nothing is held or unknown any more. Whether the ledger has it.
+    pub(crate) async fn settle(&mut self, count: Size, shown: Shown) -> bool {
+        let settled = self.settle_record(count, shown).await;
+        self.tenants.settle(&self.export, count);
+        self.took(settled)
+    }
+
+    /// A size was read.
+    pub(crate) async fn measure(&mut self, count: Size, shown: Shown) {
+        if self.counted() != Some(count) || self.behind {
+            self.tenants.measure(&self.export, count);
+            self.give_up(count, shown).await;
+        }
+    }
+
+    /// A window is to show less. Whether the ledger has it.
+    pub(crate) async fn give_up(&mut self, count: Size, shown: Shown) -> bool {
+        let recorded = self.record_and_end(count, shown).await;
+        self.took(recorded)
+    }
+
+    /// A window shows what an operator says that it has, or what it gave up at last. Whether the ledger has it.
+    pub(crate) async fn show_window(&mut self, count: Size, shown: Shown) -> bool {
+        let taken = self.commit(count, shown, Vec::new()).await;
+        if taken {
+            self.tenants.settle(&self.export, count);
+        }
+        taken
+    }
+
+    /// More is about to be shown of what was held back. Whether the ledger has it.
+    pub(crate) async fn show_more(&mut self, count: Size, shown: Shown) -> bool {
+        let recorded = self.cache.ledger().record_size(self.record(self.known(count, shown))).await;
+        self.noted(recorded)
+    }
+
+    /// A shrink begins: if the gateway ends before its outcome is on record, the smaller size that is found then is this
+    /// gateway's own doing. Whether the ledger has it.
+    pub(crate) async fn lower(&mut self, size: Size, to: Size) -> bool {
+        match self.reserve(size, to, Bytes(0), None).await {
+            Ok(row) => {
+                self.held = Some(Held { row, quota: None });
+                self.cache.know_lowered(&self.export, Some(to));
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// It is over; `unknown`: its outcome is not known. If the ledger is behind, that is written with what makes it good.
+    pub(crate) async fn lowered(&mut self, unknown: bool) {
+        if self.behind {
+            let rows = if unknown { &mut self.unsettled } else { &mut self.over };
+            rows.extend(self.held.take().map(|held| held.row));
+        } else if unknown {
+            self.unsettle().await;
+        } else {
+            self.roll_back(Vec::new()).await;
+        }
+    }
+
+    /// Writes what the ledger did not take before; `ready`: nothing is unknown. Whether it has it now.
+    pub(crate) async fn make_good(&mut self, shown: Shown, ready: bool) -> bool {
+        let Some(count) = self.counted() else { return true };
+        let written =
+            if ready { self.settle_record(count, shown).await } else { self.record_and_end(count, shown).await };
+        let taken = self.took(written);
+        if taken && ready {
+            self.tenants.settle(&self.export, count);
+        }
+        taken
+    }
+
+    /// Notes a range that is to be zeroed before anyone sees it.
     ///
     /// # Errors
     /// The ledger's; the range may be noted all the same.
-    pub(crate) async fn note_zeroes(&self, range: ByteRange) -> Result<(), LedgerError> {
-        self.notes.note(&self.export, &self.tenant, range).await
+    pub(crate) async fn note(&self, range: ByteRange) -> Result<(), LedgerError> {
+        let zeroing = Zeroing { export: self.export.clone(), range };
+        self.cache.ledger().record_zeroing(zeroing, self.tenant.clone()).await?;
+        self.cache.owes(&self.export, range);
+        Ok(())
     }
 
-    /// Notes, durably, that it is zero.
+    /// A range reads as zeroes, or was not exposed.
     ///
     /// # Errors
     /// The ledger's.
-    pub(crate) async fn clear_zeroes(&self, range: ByteRange) -> Result<(), LedgerError> {
-        self.notes.clear(&self.export, range).await
+    pub(crate) async fn clear(&self, range: ByteRange) -> Result<(), LedgerError> {
+        self.cache.clear(&self.export, range).await
     }
 
-    /// The export has been opened, and its size measured: nothing of an earlier life is held or unknown any more.
-    ///
-    /// # Errors
-    /// The ledger's.
-    pub(crate) async fn open(&mut self, count: Size, shown: Shown) -> Result<(), LedgerError> {
-        // Its tenant may be another one now.
-        self.record(count, shown).await?;
-        self.settle(count, shown).await
-    }
-
-    /// Writes one, with what clients see now; durable when it returns. Cancel-safe: no.
-    ///
-    /// # Errors
-    /// The ledger's. A hold is not there then; everything else is made good by the next entry that can be written.
-    pub(crate) async fn write(&mut self, entry: Entry, now: Shown) -> Result<(), LedgerError> {
-        match entry {
-            Entry::Hold { from, to, bytes } => self.hold(from, to, bytes).await,
-            Entry::Commit { count } => self.commit(count, now).await,
-            Entry::RollBack => {
-                self.over.extend(self.held.take());
-                self.end().await
-            }
-            Entry::Unsettle => self.unsettle().await,
-            Entry::Settle { count } => self.settle(count, now).await,
-            Entry::Measure { count } => {
-                self.record(count, now).await?;
-                self.end().await
-            }
-            Entry::Show { count, shown } => self.record(count, Shown { size: shown.bytes(), ..now }).await,
-        }
-    }
-
-    async fn hold(&mut self, from: Size, to: Size, bytes: Bytes) -> Result<(), LedgerError> {
+    async fn reserve(
+        &mut self,
+        size: Size,
+        to: Size,
+        bytes: Bytes,
+        zeroes: Option<ByteRange>,
+    ) -> Result<ReservationId, LedgerError> {
         // One that was left would be taken for this one.
         self.end().await?;
+        let from = self.counted().unwrap_or(size);
         let (export, tenant) = (self.export.clone(), self.tenant.clone());
-        let reserve = Reserve { export, tenant, bytes, from, to, zeroes: None, at: cache::now(), event: None };
-        self.held = Some(self.notes.ledger().reserve(reserve).await?);
-        if to < from {
-            self.notes.know_lowered(&self.export, Some(to));
-        }
+        let reserve = Reserve { export, tenant, bytes, from, to, zeroes, at: now() };
+        let row = self.cache.ledger().reserve(reserve).await?;
+        zeroes.into_iter().for_each(|range| self.cache.owes(&self.export, range));
+        Ok(row)
+    }
+
+    async fn settle_record(&mut self, count: Size, shown: Shown) -> Result<(), LedgerError> {
+        self.cache.ledger().settle(self.record(self.known(count, shown))).await?;
+        (self.held, self.over, self.unsettled) = (None, Vec::new(), Vec::new());
+        self.has(count);
+        self.ended();
         Ok(())
     }
 
-    async fn commit(&mut self, count: Size, now: Shown) -> Result<(), LedgerError> {
-        let before = self.shows;
-        if let Shows::Window { recorded } = &mut self.shows {
-            *recorded = true;
-        }
-        let committed = self.commit_as_recorded(count, now).await;
-        if committed.is_err() {
-            self.shows = before;
-        }
-        committed
-    }
-
-    async fn commit_as_recorded(&mut self, count: Size, now: Shown) -> Result<(), LedgerError> {
-        let Some(id) = self.held.take() else {
-            return self.record(count, now).await;
-        };
-        let known = self.known(count, now);
-        let committed = self.notes.ledger().commit(Commit { id, known, zeroes: Zeroes::Done, event: None }).await;
-        match committed {
-            Ok(()) => self.shown(count),
-            Err(_) => self.over.push(id),
-        }
-        committed
-    }
-
-    async fn unsettle(&mut self) -> Result<(), LedgerError> {
-        let Some(id) = self.held.take() else { return Ok(()) };
-        // Whatever comes of this, it is held until it is settled, and unsettled after a restart.
-        self.unsettled.push(id);
-        self.notes.ledger().unsettle(id, None).await
-    }
-
-    async fn settle(&mut self, count: Size, now: Shown) -> Result<(), LedgerError> {
-        self.over.append(&mut self.unsettled);
-        self.over.extend(self.held.take());
-        let known = self.known(count, now);
-        let settle = Settle { export: self.export.clone(), known, event: None };
-        match self.notes.ledger().settle(settle).await {
-            Err(LedgerError::NoExport { .. }) => self.record(count, now).await?,
-            outcome => {
-                outcome?;
-                self.shown(count);
-            }
-        }
+    async fn record_and_end(&mut self, count: Size, shown: Shown) -> Result<(), LedgerError> {
+        self.cache.ledger().record_size(self.record(self.known(count, shown))).await?;
+        self.has(count);
         self.end().await
-    }
-
-    async fn record(&mut self, count: Size, now: Shown) -> Result<(), LedgerError> {
-        let (export, tenant, known) = (self.export.clone(), self.tenant.clone(), self.known(count, now));
-        self.notes.ledger().record_size(RecordSize { export, tenant, known, event: None }).await?;
-        self.shown(count);
-        Ok(())
     }
 
     /// Takes what is over off the ledger.
     async fn end(&mut self) -> Result<(), LedgerError> {
-        while let Some(id) = self.over.last().copied() {
-            match self.notes.ledger().rollback(id, None).await {
+        while let Some(row) = self.over.last().copied() {
+            match self.cache.ledger().roll_back(row, Vec::new()).await {
                 Ok(()) | Err(LedgerError::NoReservation { .. }) => self.over.pop(),
                 Err(error) => return Err(error),
             };
         }
-        if self.held.is_none() && self.unsettled.is_empty() {
-            self.notes.know_lowered(&self.export, None);
-        }
+        self.ended();
         Ok(())
+    }
+
+    /// No shrink is on record any more, if nothing is.
+    fn ended(&self) {
+        if self.held.is_none() && self.unsettled.is_empty() && self.over.is_empty() {
+            self.cache.know_lowered(&self.export, None);
+        }
+    }
+
+    fn record(&self, known: Known) -> RecordSize {
+        RecordSize { export: self.export.clone(), tenant: self.tenant.clone(), known }
     }
 
     fn known(&self, count: Size, now: Shown) -> Known {
@@ -241,15 +365,35 @@ impl Clerk {
             Shows::HeldBack => Size::new(now.size).ok().filter(|shown| *shown < count),
             Shows::All => None,
         };
-        Known { shown, ..measured(count, now.generation) }
+        // Opened at what is on record, it is another size than clients see now.
+        let another = u64::from(shown.unwrap_or(count).bytes() != now.size);
+        Known { shown, ..measured(count, now.generation.saturating_add(another)) }
     }
 
     /// The ledger has it. What others than windows show is noted when they close.
-    fn shown(&self, count: Size) {
+    fn has(&self, count: Size) {
         match self.shows {
-            Shows::Window { recorded: true } => self.notes.know_shown(&self.export, Some(count)),
-            Shows::All => self.notes.know_shown(&self.export, None),
+            Shows::Window { recorded: true } => self.cache.know_shown(&self.export, Some(count)),
+            Shows::All => self.cache.know_shown(&self.export, None),
             Shows::Window { recorded: false } | Shows::HeldBack => {}
         }
+    }
+
+    /// What counts was written, or not.
+    fn took(&mut self, written: Result<(), LedgerError>) -> bool {
+        let taken = self.noted(written);
+        if taken {
+            self.behind = false;
+        }
+        taken
+    }
+
+    /// Something else was written, or not.
+    fn noted(&mut self, written: Result<(), LedgerError>) -> bool {
+        let Err(error) = written else { return true };
+        if !std::mem::replace(&mut self.behind, true) {
+            tracing::error!(export = self.export.as_str(), %error, "the ledger does not take what became of a size; nothing of the export grows until it does");
+        }
+        false
     }
 }

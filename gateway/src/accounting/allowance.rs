@@ -12,7 +12,7 @@ use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::types::{Bytes, Size, TenantId};
 use parking_lot::Mutex;
 
-use super::cache::{Notes, now};
+use super::cache::{LedgerCache, now};
 use super::history::Kind;
 use super::tenants::Book;
 use crate::ledger::{LedgerError, NewEvent, QuotaOrder, Quotas};
@@ -106,14 +106,15 @@ impl Allowance {
 #[derive(Debug)]
 pub(crate) struct Allowances {
     book: Arc<Book>,
-    notes: Arc<Notes>,
+    notes: Arc<LedgerCache>,
     tenants: Mutex<HashMap<TenantId, Allowance>>,
     /// One change at a time, so that the ledger and the books take them in the same order; held while the ledger writes.
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Allowances {
-    pub(crate) fn new(book: Arc<Book>, notes: Arc<Notes>, tenants: &[Tenant]) -> Self {
+    /// As configured.
+    pub(crate) fn new(book: Arc<Book>, notes: Arc<LedgerCache>, tenants: &[Tenant]) -> Self {
         let of = |tenant: &Tenant| (tenant.id.clone(), Allowance { limits: tenant.allowance, ordered: None });
         tenants.iter().for_each(|tenant| book.allow(&tenant.id, tenant.allowance));
         let tenants = Mutex::new(tenants.iter().map(of).collect());
@@ -209,7 +210,7 @@ impl Allowances {
         match stands {
             Some(ordered) => {
                 let (tenant, configured) = (tenant.clone(), before.configured);
-                ledger.order_quota(QuotaOrder { tenant, ordered, configured, at: now() }, Some(event)).await?;
+                ledger.order_quota(QuotaOrder { tenant, ordered, configured, at: now() }, event).await?;
             }
             None => ledger.drop_quota_order(tenant, Some(event)).await?,
         }
@@ -322,7 +323,7 @@ mod tests {
     }
 
     /// A process of a gateway, with this configuration.
-    async fn life(notes: &Arc<Notes>, keys: &str) -> (Allowances, Arc<Book>) {
+    async fn life(notes: &Arc<LedgerCache>, keys: &str) -> (Allowances, Arc<Book>) {
         let book = Arc::new(Book::default());
         let allowances = Allowances::new(Arc::clone(&book), Arc::clone(notes), &tenants(keys));
         allowances.restore(&notes.ledger().snapshot().await.unwrap().orders).await;
@@ -333,7 +334,7 @@ mod tests {
         book.usage(&t()).unwrap().quota.map(|quota| quota.0)
     }
 
-    async fn events(notes: &Notes) -> Vec<(String, Option<u64>, Option<u64>)> {
+    async fn events(notes: &LedgerCache) -> Vec<(String, Option<u64>, Option<u64>)> {
         let told = notes.ledger().events(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
         assert!(told.iter().all(|event| event.kind == "quota-changed" && event.tenant == Some(t())));
         let of = |size: Option<Size>| size.map(Size::bytes);
@@ -342,7 +343,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_order_holds_over_restarts_until_the_configuration_says_something_else() {
-        let notes = Arc::new(Notes::in_memory().unwrap());
+        let notes = Arc::new(LedgerCache::in_memory().unwrap());
         let (allowances, book) = life(&notes, "quota = 100").await;
         let wanted = Wanted { quota: Some(size(200)), soft: Some(size(150)) };
         let allowed = allowances.order(&t(), wanted).await.unwrap();
@@ -371,7 +372,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_configuration_that_is_changed_while_the_gateway_runs_wins_too() {
-        let notes = Arc::new(Notes::in_memory().unwrap());
+        let notes = Arc::new(LedgerCache::in_memory().unwrap());
         let (allowances, book) = life(&notes, "quota = 100").await;
         allowances.order(&t(), Wanted { quota: Some(None), soft: None }).await.unwrap();
         assert_eq!(quota(&book), None);
@@ -387,7 +388,7 @@ mod tests {
 
     #[tokio::test]
     async fn to_order_what_the_configuration_says_ends_the_order() {
-        let notes = Arc::new(Notes::in_memory().unwrap());
+        let notes = Arc::new(LedgerCache::in_memory().unwrap());
         let (allowances, book) = life(&notes, "quota = 100\nsoft-quota = 90").await;
         let order = async |quota, soft| allowances.order(&t(), Wanted { quota, soft }).await;
         let above = order(Some(size(80)), None).await.unwrap_err();
@@ -411,7 +412,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_order_that_can_not_be_kept_does_not_hold() {
-        let notes = Arc::new(Notes::in_memory().unwrap());
+        let notes = Arc::new(LedgerCache::in_memory().unwrap());
         let (allowances, book) = life(&notes, "quota = 100").await;
         notes.close().await;
         let refused = allowances.order(&t(), Wanted { quota: Some(size(200)), soft: None }).await.unwrap_err();
@@ -421,7 +422,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_order_for_a_tenant_that_is_gone_is_dropped() {
-        let notes = Arc::new(Notes::in_memory().unwrap());
+        let notes = Arc::new(LedgerCache::in_memory().unwrap());
         let (allowances, _) = life(&notes, "quota = 100").await;
         allowances.order(&t(), Wanted { quota: Some(size(200)), soft: None }).await.unwrap();
         let other = Allowances::new(Arc::default(), Arc::clone(&notes), &[]);

@@ -1,11 +1,9 @@
-//! What must not be forgotten across a restart: ranges that a grow has exposed and that are not yet zero (promise 5), and
-//! how far each window goes and what an operator has not published yet, which nobody but the ledger knows.
+//! What the ledger remembers of exports, for when they are opened: ranges that are not zero yet, how far each window goes, what
+//! an operator has not published, and how often a size has changed.
 //!
-//! A range is written down, durably, before the backend is asked, and struck out, durably, after zeroing and before anyone
-//! is shown the new size. A window's size is written down before it is shown. Here is what an export finds when it is
-//! opened; what a coordinator has written while it runs is the [`Clerk`](super::account::Clerk)'s.
+//! Filled from the ledger at the start, and kept by each export's [`Account`](super::account::Account) and by its closing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,23 +13,32 @@ use parking_lot::Mutex;
 use super::history::Kind;
 use crate::fence::Marks;
 use crate::ledger::{Known, Ledger, LedgerError, NewEvent, RecordSize, Snapshot, UnixMillis, Zeroing};
+use crate::target::Shown;
+
+/// What is remembered of one export.
+#[derive(Debug, Default)]
+struct Remembered {
+    /// What is still to be zeroed.
+    owed: Vec<ByteRange>,
+    /// How far a window goes. Of others what is shown, where there is more.
+    shown: Option<Size>,
+    /// The ledger is an older copy: what it says of this export is out of date.
+    older: bool,
+    /// What it was asked to shrink to, where the outcome is not on record.
+    lowered: Option<Size>,
+    /// What clients saw last. None: nothing is on record.
+    last: Option<Shown>,
+}
 
 /// The ledger, and what it remembers.
 #[derive(Debug)]
-pub(crate) struct Notes {
+pub(crate) struct LedgerCache {
     ledger: Ledger,
-    /// What is still to be zeroed; taken by the exports as they are opened.
-    owed: Mutex<Vec<Zeroing>>,
-    /// How far windows go, and what is shown of exports that have more.
-    shown: Mutex<HashMap<ExportName, Size>>,
+    exports: Mutex<HashMap<ExportName, Remembered>>,
     marks: Arc<Marks>,
-    /// What the ledger says of these is out of date: it is an older copy.
-    older: Mutex<HashSet<ExportName>>,
-    /// What exports were asked to shrink to, where the outcome is not on record.
-    lowered: Mutex<HashMap<ExportName, Size>>,
 }
 
-impl Notes {
+impl LedgerCache {
     /// Opens the ledger in the state directory, and tells all that it remembers. Blocks.
     ///
     /// # Errors
@@ -41,39 +48,52 @@ impl Notes {
         Ok((Self::of(ledger, &snapshot, Some(state)), snapshot))
     }
 
-    /// Notes that are forgotten with the process.
+    /// One that is forgotten with the process.
     #[cfg(test)]
     pub(crate) fn in_memory() -> Result<Self, LedgerError> {
         Ok(Self::of(Ledger::in_memory()?, &Snapshot::default(), None))
     }
 
-    fn of(ledger: Ledger, snapshot: &Snapshot, state: Option<&Path>) -> Self {
+    /// What a ledger remembers.
+    pub(crate) fn of(ledger: Ledger, snapshot: &Snapshot, state: Option<&Path>) -> Self {
         let marks = Arc::new(Marks::new(ledger.clone(), &snapshot.marks, state));
-        // An earlier version wrote the largest size there is where it meant none.
-        let shown = |known: Known| known.shown.filter(|shown| *shown != Size::MAX);
-        let shown = snapshot.exports.iter().filter_map(|row| Some((row.name.clone(), shown(row.known)?))).collect();
-        let older = snapshot.exports.iter().filter(|row| row.quarantine.is_some()).map(|row| row.name.clone());
-        let older: HashSet<ExportName> = older.collect();
-        for export in &older {
-            tracing::warn!(
-                export = export.as_str(),
-                "the ledger is an older copy; what was to be zeroed is not, and the export is not resized, before an operator \
-                 says what it has: nbd-gateway ledger settle"
-            );
+        let mut exports: HashMap<ExportName, Remembered> = HashMap::new();
+        for row in &snapshot.exports {
+            // An earlier version wrote the largest size there is where it meant none.
+            let shown = row.known.shown.filter(|shown| *shown != Size::MAX);
+            let last = Shown { size: shown.unwrap_or(row.known.size).bytes(), generation: row.known.generation };
+            let remembered = Remembered { shown, older: row.in_doubt, last: Some(last), ..Remembered::default() };
+            if remembered.older {
+                tracing::warn!(
+                    export = row.name.as_str(),
+                    "the ledger is an older copy; what was to be zeroed is not, and the export is not resized, before an \
+                     operator says what it has: nbd-gateway ledger settle"
+                );
+            }
+            exports.insert(row.name.clone(), remembered);
         }
-        let mut lowered: HashMap<ExportName, Size> = HashMap::new();
-        for row in snapshot.reservations.iter().filter(|row| row.to < row.from) {
-            let to = lowered.entry(row.export.clone()).or_insert(row.to);
-            *to = row.to.min(*to);
+        for Zeroing { export, range } in &snapshot.zeroing {
+            exports.entry(export.clone()).or_default().owed.push(*range);
         }
-        Self {
-            ledger,
-            owed: Mutex::new(snapshot.zeroing.clone()),
-            shown: Mutex::new(shown),
-            older: Mutex::new(older),
-            lowered: Mutex::new(lowered),
-            marks,
+        for row in &snapshot.reservations {
+            let remembered = exports.entry(row.export.clone()).or_default();
+            if let Some(last) = &mut remembered.last {
+                // Clients may have seen what came of it.
+                last.generation = last.generation.saturating_add(1);
+            }
+            if row.to < row.from {
+                remembered.lowered = Some(remembered.lowered.map_or(row.to, |to| to.min(row.to)));
+            }
         }
+        Self { ledger, exports: Mutex::new(exports), marks }
+    }
+
+    fn about<T>(&self, export: &ExportName, look: impl FnOnce(&Remembered) -> T) -> Option<T> {
+        self.exports.lock().get(export).map(look)
+    }
+
+    fn learn(&self, export: &ExportName, change: impl FnOnce(&mut Remembered)) {
+        change(self.exports.lock().entry(export.clone()).or_default());
     }
 
     /// The marks of exports that change data.
@@ -87,29 +107,26 @@ impl Notes {
 
     /// The ranges that an export still has to be zeroed at, from an earlier life or an earlier opening.
     pub(crate) fn owed(&self, export: &ExportName) -> Vec<ByteRange> {
-        self.owed.lock().iter().filter(|owed| owed.export == *export).map(|owed| owed.range).collect()
+        self.about(export, |remembered| remembered.owed.clone()).unwrap_or_default()
     }
 
-    /// Writes a range down; durable when it returns.
-    ///
-    /// # Errors
-    /// What [`Ledger::record_zeroing`] says; the range may be written all the same.
-    pub(crate) async fn note(
-        &self,
-        export: &ExportName,
-        tenant: &TenantId,
-        range: ByteRange,
-    ) -> Result<(), LedgerError> {
-        match self.ledger.record_zeroing(export, range, None).await {
-            Err(LedgerError::NoExport { .. }) => {
-                // What is shown ends where the range begins.
-                self.ledger.record_size(record(export, tenant, measured(range.start(), 0))).await?;
-                self.ledger.record_zeroing(export, range, None).await?;
+    /// The ledger has noted a range.
+    pub(super) fn owes(&self, export: &ExportName, range: ByteRange) {
+        self.learn(export, |remembered| remembered.owed.push(range));
+    }
+
+    /// The ledger has cleared ranges.
+    pub(super) fn cleared(&self, export: &ExportName, ranges: &[ByteRange]) {
+        self.learn(export, |remembered| {
+            for cleared in ranges {
+                let owed = std::mem::take(&mut remembered.owed);
+                remembered.owed.extend(owed.into_iter().flat_map(|owed| {
+                    let before = ByteRange::new(owed.start(), owed.end().min(cleared.start()));
+                    let after = ByteRange::new(owed.start().max(cleared.end()), owed.end());
+                    [before, after].into_iter().flatten()
+                }));
             }
-            outcome => outcome?,
-        }
-        self.owed.lock().push(Zeroing { export: export.clone(), range });
-        Ok(())
+        });
     }
 
     /// Counts a disk that is about to be made; durable when it returns.
@@ -117,27 +134,40 @@ impl Notes {
     /// # Errors
     /// What [`Ledger::record_size`] says; it may be counted all the same.
     pub(crate) async fn count(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), LedgerError> {
-        self.ledger.record_size(record(export, tenant, measured(size, 0))).await
+        let generation = self.about(export, |remembered| remembered.last).flatten().map_or(0, |last| last.generation);
+        self.ledger.record_size(record(export, tenant, measured(size, generation))).await
     }
 
-    /// Strikes a range out; durable when it returns.
+    /// Clears a range; durable when it returns.
     ///
     /// # Errors
     /// What [`Ledger::clear_zeroing`] says.
     pub(crate) async fn clear(&self, export: &ExportName, range: ByteRange) -> Result<(), LedgerError> {
-        self.ledger.clear_zeroing(export, range).await?;
-        self.owed.lock().retain(|owed| owed.export != *export || owed.range != range);
+        self.ledger.clear_zeroing(Zeroing { export: export.clone(), range }).await?;
+        self.cleared(export, &[range]);
         Ok(())
     }
 
     /// How far a window goes; none: nobody has it on record. Of others what was shown last; none: all that there was.
     pub(crate) fn shown(&self, export: &ExportName) -> Option<Size> {
-        self.shown.lock().get(export).copied()
+        self.about(export, |remembered| remembered.shown).flatten()
+    }
+
+    /// What an export that opens with `size` shows: its generation is never lower than one that clients have seen.
+    pub(crate) fn first_shown(&self, export: &ExportName, size: Size) -> Shown {
+        let last = self.about(export, |remembered| remembered.last).flatten();
+        let generation = last.map_or(0, |last| last.generation.saturating_add(u64::from(last.size != size.bytes())));
+        Shown { size: size.bytes(), generation }
+    }
+
+    /// An export closes that showed this.
+    pub(crate) fn know_last(&self, export: &ExportName, last: Shown) {
+        self.learn(export, |remembered| remembered.last = Some(last));
     }
 
     /// Whether what the ledger says of an export is out of date, and nobody has said yet what it has.
     pub(crate) fn is_older(&self, export: &ExportName) -> bool {
-        self.older.lock().contains(export)
+        self.about(export, |remembered| remembered.older).unwrap_or_default()
     }
 
     /// An operator says what such an export has: with `zero` what the ledger has noted is to be zeroed, and its window ends
@@ -153,7 +183,7 @@ impl Notes {
                 self.clear(export, range).await?;
             }
             if let Some(row) = snapshot.exports.iter().find(|row| window && row.name == *export) {
-                let known = Known { shown: None, reach: Some(Size::MAX), at: now(), ..row.known };
+                let known = Known { shown: None, at: now(), ..row.known };
                 self.ledger.record_size(record(export, &row.tenant, known)).await?;
                 self.know_shown(export, None);
             }
@@ -168,30 +198,24 @@ impl Notes {
             old_size: None,
             new_size: None,
         };
-        self.ledger.quarantine(export, None, now(), Some(event)).await?;
-        self.older.lock().remove(export);
+        self.ledger.trust(export.clone(), event).await?;
+        self.learn(export, |remembered| remembered.older = false);
         Ok(())
     }
 
     /// What an export was asked to shrink to, if nobody has put the outcome on record: so small it may be found.
     pub(crate) fn lowered(&self, export: &ExportName) -> Option<Size> {
-        self.lowered.lock().get(export).copied()
+        self.about(export, |remembered| remembered.lowered).flatten()
     }
 
     /// It is asked to, or the outcome is on record.
     pub(super) fn know_lowered(&self, export: &ExportName, to: Option<Size>) {
-        match to {
-            Some(to) => drop(self.lowered.lock().insert(export.clone(), to)),
-            None => drop(self.lowered.lock().remove(export)),
-        }
+        self.learn(export, |remembered| remembered.lowered = to);
     }
 
     /// That is known now.
     pub(crate) fn know_shown(&self, export: &ExportName, size: Option<Size>) {
-        match size {
-            Some(size) => drop(self.shown.lock().insert(export.clone(), size)),
-            None => drop(self.shown.lock().remove(export)),
-        }
+        self.learn(export, |remembered| remembered.shown = size);
     }
 
     /// Puts the size of a window on record; durable when it returns.
@@ -225,7 +249,7 @@ impl Notes {
             new_size: None,
         };
         self.ledger.forget(export, Some(event)).await?;
-        self.shown.lock().remove(export);
+        self.exports.lock().remove(export);
         Ok(())
     }
 
@@ -249,13 +273,13 @@ pub(super) fn now() -> UnixMillis {
     UnixMillis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A size that was read, or is shown. Notes beyond it are struck out range by range, not by this.
+/// A size that was read, or is shown.
 pub(super) fn measured(size: Size, generation: u64) -> Known {
-    Known { size, shown: None, reach: Some(Size::MAX), generation, at: now() }
+    Known { size, shown: None, generation, at: now() }
 }
 
 fn record(export: &ExportName, tenant: &TenantId, known: Known) -> RecordSize {
-    RecordSize { export: export.clone(), tenant: tenant.clone(), known, event: None }
+    RecordSize { export: export.clone(), tenant: tenant.clone(), known }
 }
 
 #[cfg(test)]
@@ -270,23 +294,50 @@ mod tests {
         ByteRange::new(size(from), size(to)).unwrap()
     }
 
+    async fn note(cache: &LedgerCache, export: &ExportName, range: ByteRange) {
+        let zeroing = Zeroing { export: export.clone(), range };
+        cache.ledger().record_zeroing(zeroing, TenantId::default()).await.unwrap();
+        cache.owes(export, range);
+    }
+
+    /// A range that was noted twice was zeroed once more by the next opening, over what clients had written.
+    #[tokio::test]
+    async fn what_was_cleared_is_not_owed_however_it_was_noted() {
+        let (cache, export) = (LedgerCache::in_memory().unwrap(), ExportName::new("vm1").unwrap());
+        for range in [range(10, 20), range(10, 24), range(30, 40)] {
+            note(&cache, &export, range).await;
+        }
+        cache.clear(&export, range(10, 24)).await.unwrap();
+        cache.clear(&export, range(32, 34)).await.unwrap();
+        assert_eq!(cache.owed(&export), [range(30, 32), range(34, 40)]);
+    }
+
+    #[test]
+    fn a_generation_goes_on_and_is_never_another_sizes() {
+        let (cache, export) = (LedgerCache::in_memory().unwrap(), ExportName::new("vm1").unwrap());
+        assert_eq!(cache.first_shown(&export, size(8)), Shown { size: 8, generation: 0 });
+        cache.know_last(&export, Shown { size: 8, generation: 3 });
+        assert_eq!(cache.first_shown(&export, size(8)), Shown { size: 8, generation: 3 });
+        assert_eq!(cache.first_shown(&export, size(9)), Shown { size: 9, generation: 4 });
+    }
+
     #[tokio::test]
     async fn what_is_owed_and_how_far_a_window_goes_outlive_the_process() {
         let state = std::env::temp_dir().join(format!("nbd-gateway-notes-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&state);
         let (export, window, tenant) =
             (ExportName::new("vm1").unwrap(), ExportName::new("w").unwrap(), TenantId::default());
-        let (notes, _) = Notes::open(&state).unwrap();
+        let (notes, _) = LedgerCache::open(&state).unwrap();
         assert_eq!(notes.shown(&window), None);
         for range in [range(8192, 9216), range(512, 4096), range(16384, 20480)] {
-            notes.note(&export, &tenant, range).await.unwrap();
+            note(&notes, &export, range).await;
         }
         notes.record_window(&window, &tenant, size(512)).await.unwrap();
-        notes.note(&window, &tenant, range(512, 1024)).await.unwrap();
+        note(&notes, &window, range(512, 1024)).await;
         notes.clear(&export, range(8192, 9216)).await.unwrap();
         notes.close().await;
         drop(notes);
-        let (again, snapshot) = Notes::open(&state).unwrap();
+        let (again, snapshot) = LedgerCache::open(&state).unwrap();
         assert_eq!(snapshot.exports.len(), 2);
         assert_eq!(again.owed(&export), [range(512, 4096), range(16384, 20480)]);
         assert_eq!(again.owed(&ExportName::new("vm2").unwrap()), []);

@@ -11,7 +11,7 @@ use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::types::{ExportName, Size, TenantId};
 use tokio::time::Instant;
 
-use super::cache::{Notes, now};
+use super::cache::{LedgerCache, now};
 use crate::ledger::NewEvent;
 
 /// The least time between two refusals of one export that are told.
@@ -99,15 +99,15 @@ impl Happened {
 
 /// Tells what happens to one export.
 #[derive(Debug)]
-pub(crate) struct Teller {
-    notes: Arc<Notes>,
+pub(crate) struct History {
+    notes: Arc<LedgerCache>,
     export: ExportName,
     tenant: TenantId,
     refused: Option<Instant>,
 }
 
-impl Teller {
-    pub(crate) const fn new(notes: Arc<Notes>, export: ExportName, tenant: TenantId) -> Self {
+impl History {
+    pub(crate) const fn new(notes: Arc<LedgerCache>, export: ExportName, tenant: TenantId) -> Self {
         Self { notes, export, tenant, refused: None }
     }
 
@@ -143,15 +143,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_refusals_leaves_the_rest_of_the_history_alone() {
-        let notes = Arc::new(Notes::in_memory().unwrap());
-        let mut teller = Teller::new(Arc::clone(&notes), ExportName::new("e").unwrap(), TenantId::default());
+        let notes = Arc::new(LedgerCache::in_memory().unwrap());
+        let mut history = History::new(Arc::clone(&notes), ExportName::new("e").unwrap(), TenantId::default());
         let size = |bytes| Size::new(bytes).unwrap();
         let happened = |kind| Happened { kind, from: size(1), to: size(2), detail: "a client".to_owned() };
-        teller.tell(happened(Kind::Resized));
-        (0..1000).for_each(|_| teller.tell(happened(Kind::Refused)));
+        history.tell(happened(Kind::Resized));
+        (0..1000).for_each(|_| history.tell(happened(Kind::Refused)));
         tokio::time::advance(REFUSALS).await;
-        teller.tell(happened(Kind::Refused));
-        teller.tell(happened(Kind::Quarantined));
+        history.tell(happened(Kind::Refused));
+        history.tell(happened(Kind::Quarantined));
         tokio::task::yield_now().await;
         let told = notes.ledger().events(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
         let kinds: Vec<_> = told.iter().map(|event| event.kind.as_str()).collect();

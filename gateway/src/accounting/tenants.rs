@@ -211,14 +211,15 @@ impl Book {
         self.quota.lock().headroom(export)
     }
 
-    /// Holds quota for a grow to `to`, once its tenant's exports count what they have. Cancel-safe: yes.
+    /// Holds quota for a grow to `to`, once its tenant's exports count what they have. Whether that takes the tenant over its
+    /// soft quota. Cancel-safe: yes.
     pub(crate) async fn reserve(
         &self,
         export: &ExportName,
         tenant: &TenantId,
         to: Size,
         bytes: Bytes,
-    ) -> Result<Reservation, Reason> {
+    ) -> Result<(Reservation, bool), Reason> {
         self.measured(tenant).await;
         let grant = self.quota.lock().reserve(export, to)?;
         // Only what the quota allows costs anything of the rate.
@@ -241,11 +242,11 @@ impl Book {
                 "a limit that is not enforced would have refused this"
             );
         }
-        Ok(grant.reservation)
+        Ok((grant.reservation, grant.crosses_soft_quota))
     }
 
     /// The grow is done; the size that counts was read back.
-    pub(crate) async fn commit(&self, reservation: Option<Reservation>, export: &ExportName, count: Size) {
+    pub(crate) fn commit(&self, reservation: Option<Reservation>, export: &ExportName, count: Size) {
         let mut quota = self.quota.lock();
         match reservation {
             Some(reservation) => drop(quota.commit(reservation, count)),
@@ -254,25 +255,26 @@ impl Book {
     }
 
     /// The grow was not done; that is known.
-    pub(crate) async fn roll_back(&self, reservation: Option<Reservation>) {
+    pub(crate) fn roll_back(&self, reservation: Option<Reservation>) {
         if let Some(reservation) = reservation {
             self.quota.lock().rollback(reservation);
         }
     }
 
     /// Nobody knows whether it was done: it stays counted.
-    pub(crate) async fn unsettle(&self, reservation: Option<Reservation>) {
+    pub(crate) fn unsettle(&self, reservation: Option<Reservation>) {
         if let Some(reservation) = reservation {
             self.quota.lock().unsettle(reservation);
         }
     }
 
-    pub(crate) async fn settle(&self, export: &ExportName, measured: Size) {
+    /// Somebody knows now.
+    pub(crate) fn settle(&self, export: &ExportName, measured: Size) {
         self.quota.lock().settle(export, measured);
     }
 
     /// A size that was read.
-    pub(crate) async fn measure(&self, export: &ExportName, measured: Size) {
+    pub(crate) fn measure(&self, export: &ExportName, measured: Size) {
         self.quota.lock().measure(export, measured);
     }
 }

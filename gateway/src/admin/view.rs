@@ -36,7 +36,7 @@ pub(crate) struct ExportView {
     /// The most that it may become, in bytes; absent: no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_size: Option<u64>,
-    /// Changes of size since it was opened.
+    /// How often its size has changed; goes on over openings and restarts.
     pub generation: u64,
     /// Whether it can be resized now: ready, unmeasured, unsettled, quarantined or draining.
     pub standing: String,

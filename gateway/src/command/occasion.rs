@@ -15,7 +15,7 @@ pub(crate) struct Occasion {
     pub old_size: u64,
     /// The size wanted or reached, in bytes.
     pub size: u64,
-    /// Rises by one with each change of size since the export was opened; None where nothing has changed yet.
+    /// Rises with each change of size, over openings and restarts too; None where nothing has changed yet.
     pub generation: Option<u64>,
 }
 

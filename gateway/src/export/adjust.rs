@@ -74,7 +74,7 @@ mod tests {
     use nbd_gateway_policy::types::{Bytes, Size};
 
     use super::*;
-    use crate::accounting::cache::Notes;
+    use crate::accounting::cache::LedgerCache;
     use crate::net::Pool;
     use crate::shards::Shards;
 
@@ -90,7 +90,7 @@ mod tests {
 
     fn registry(config: Config) -> Arc<Registry> {
         let metrics = Arc::new(Metrics::new("0").unwrap());
-        let notes = Arc::new(Notes::in_memory().unwrap());
+        let notes = Arc::new(LedgerCache::in_memory().unwrap());
         Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()))
     }
 

@@ -67,7 +67,7 @@ mod tests {
     use nbd_gateway_metrics::Metrics;
 
     use super::*;
-    use crate::accounting::cache::Notes;
+    use crate::accounting::cache::LedgerCache;
     use crate::net::Pool;
     use crate::shards::Shards;
 
@@ -85,7 +85,7 @@ mod tests {
             place.join("d").display()
         );
         let config = Config::parse(&text, std::path::Path::new("config.toml")).unwrap();
-        let notes = Arc::new(Notes::in_memory().unwrap());
+        let notes = Arc::new(LedgerCache::in_memory().unwrap());
         let metrics = Arc::new(Metrics::new("0").unwrap());
         let registry =
             Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()));

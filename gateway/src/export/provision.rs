@@ -25,7 +25,7 @@ impl Registry {
         let size = match (&config.backend, &config.resize.driver) {
             (Backend::File { path, size: Some(size), .. }, _) if is_missing(path).await => {
                 // Whatever it was counted at is gone.
-                book.settle(export, Size::ZERO).await;
+                book.settle(export, Size::ZERO);
                 Size::new(size.bytes()).unwrap_or(Size::MAX)
             }
             (_, Driver::Window { size }) if notes.shown(export).is_none() && book.size(export).is_none() => *size,

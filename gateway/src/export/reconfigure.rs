@@ -247,7 +247,7 @@ mod tests {
     use nbd_gateway_policy::types::TenantId;
 
     use super::*;
-    use crate::accounting::cache::Notes;
+    use crate::accounting::cache::LedgerCache;
     use crate::net::Pool;
     use crate::shards::Shards;
 
@@ -288,7 +288,7 @@ mod tests {
 
     fn registry(config: Arc<Config>) -> Arc<Registry> {
         let metrics = Arc::new(Metrics::new("0").unwrap());
-        let notes = Arc::new(Notes::in_memory().unwrap());
+        let notes = Arc::new(LedgerCache::in_memory().unwrap());
         Registry::new(config, Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()))
     }
 

@@ -27,7 +27,7 @@ use super::start::StartError;
 use super::tenant_slots::{Slot, TenantSlots};
 use super::{Export, Lease, OpenError, start, unpublished};
 use crate::accounting::allowance::Allowances;
-use crate::accounting::cache::Notes;
+use crate::accounting::cache::LedgerCache;
 use crate::accounting::tenants::Book;
 use crate::hooks::Disconnect;
 use crate::ledger::{Ledger, ReservationRow, Snapshot};
@@ -98,7 +98,7 @@ pub(super) struct Shared {
     pub(super) parts: TargetParts,
     pub(super) metrics: Arc<Metrics>,
     pub(super) book: Arc<Book>,
-    pub(super) notes: Arc<Notes>,
+    pub(super) notes: Arc<LedgerCache>,
     /// Disconnects clients, for hooks.
     pub(super) clients: Arc<dyn Disconnect>,
     pub(super) known_openers: KnownOpeners,
@@ -111,7 +111,7 @@ impl Registry {
         pool: Arc<Pool>,
         shards: Shards,
         metrics: Arc<Metrics>,
-        notes: Arc<Notes>,
+        notes: Arc<LedgerCache>,
         clients: Arc<dyn Disconnect>,
     ) -> Arc<Self> {
         let book = Arc::new(Book::default());
@@ -513,7 +513,7 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
     fn registry_of(config: &str) -> Arc<Registry> {
         let config = Config::parse(config, std::path::Path::new("config.toml")).unwrap();
         let metrics = Arc::new(Metrics::new("0").unwrap());
-        let notes = Arc::new(Notes::in_memory().unwrap());
+        let notes = Arc::new(LedgerCache::in_memory().unwrap());
         Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()))
     }
 
@@ -582,7 +582,7 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
             let text = format!("{CONFIG}[[export]]\nname = \"{template}/*\"\n{disks}");
             Config::parse(&text, std::path::Path::new("config.toml")).unwrap()
         };
-        let (metrics, notes) = (Arc::new(Metrics::new("0").unwrap()), Arc::new(Notes::in_memory().unwrap()));
+        let (metrics, notes) = (Arc::new(Metrics::new("0").unwrap()), Arc::new(LedgerCache::in_memory().unwrap()));
         let registry =
             Registry::new(Arc::new(config("t")), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()));
         let mut lease = registry.open("t/one").await.unwrap();

@@ -6,12 +6,13 @@ use nbd_gateway_policy::export::Publish;
 use nbd_gateway_policy::types::{ExportName, Size};
 
 use super::Export;
-use crate::accounting::cache::Notes;
+use crate::accounting::cache::LedgerCache;
 
-/// Notes what an export shows that closes, whatever the ledger took of it.
-pub(super) fn remember(notes: &Notes, export: &Export) {
+/// Remembers what an export shows that closes, whatever the ledger took of it.
+pub(super) fn remember(notes: &LedgerCache, export: &Export) {
     let window = matches!(export.settings().config.resize.driver, Driver::Window { .. });
     let older = notes.is_older(export.resizer().export_name());
+    notes.know_last(export.resizer().export_name(), export.core.view().shown());
     if export.policy().publish == Publish::Manual && !window && !older {
         let disk = export.resizer().glance.now().map(|seen| seen.disk);
         let shown = Size::new(export.size()).ok().filter(|shown| disk.is_some_and(|disk| disk > *shown));
@@ -20,7 +21,7 @@ pub(super) fn remember(notes: &Notes, export: &Export) {
 }
 
 /// What is shown of an export that opens with `disk` bytes behind it.
-pub(super) fn shown(notes: &Notes, export: &ExportName, publish: Publish, disk: Size) -> Size {
+pub(super) fn shown(notes: &LedgerCache, export: &ExportName, publish: Publish, disk: Size) -> Size {
     match publish {
         Publish::Manual => notes.shown(export).map_or(disk, |shown| disk.min(shown)),
         Publish::Auto | Publish::Never => disk,

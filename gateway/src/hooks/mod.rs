@@ -5,7 +5,7 @@
 //! hook has heard, at first the size at which the export was opened.
 //!
 //! Only changes since then are told, and only as long as the export is open: what has not been heard when the export is
-//! closed (idle, or with the gateway) is not told later, and a generation counts from the opening. So a hook's host that
+//! closed (idle, or with the gateway) is not told later. So a hook's host that
 //! comes up asks for the size itself. Never delays whoever changes the size, and never judges what a hook does with it.
 
 mod exec;

@@ -25,8 +25,8 @@ use super::openers::{Asking, Openers};
 use super::rules::Latest;
 use super::settle::{Exposed, Read};
 use super::watchers::{Told, is_unsettled};
+use crate::accounting::account::Account;
 use crate::accounting::history::{Happened, Kind};
-use crate::accounting::tenants::Book;
 use crate::fault::Fault;
 use crate::log::TRACES;
 
@@ -76,6 +76,8 @@ pub(crate) struct Start {
     pub tenant: TenantId,
     pub policy: ExportPolicy,
     pub size: Size,
+    /// How often it has changed.
+    pub generation: u64,
     /// The backend's size as read when it was opened.
     pub disk: Size,
     /// How the backend grows and tells.
@@ -86,12 +88,8 @@ pub(crate) struct Start {
     pub unzeroed: Vec<ByteRange>,
     /// How long a drain before a shrink may take.
     pub timeout: Duration,
-    /// A window that has no size on record, over a disk that does not read as zeroes past it.
-    pub unrecorded: bool,
     /// The ledger is an older copy, and nobody has said yet what the export has: it stays as it is.
     pub older: bool,
-    /// The ledger has not taken what counts.
-    pub unwritten: bool,
 }
 
 /// How long a backend that disproved what it claimed is not believed: at first, and at most.
@@ -100,10 +98,9 @@ const DISBELIEF: (Duration, Duration) = (Duration::from_secs(60), Duration::from
 pub(crate) struct Coordinator<H> {
     pub(super) at: Start,
     pub(super) standing: Standing,
-    pub(super) generation: u64,
     pub(super) exposed: Vec<Exposed>,
     pub(super) effects: H,
-    pub(super) book: Arc<Book>,
+    pub(super) account: Account,
     pub(super) jobs: Arc<Jobs>,
     openers: Arc<Openers>,
     glance: Arc<Glance>,
@@ -123,7 +120,7 @@ impl<H: Effects> Coordinator<H> {
     pub(crate) fn new(
         mut at: Start,
         effects: H,
-        book: Arc<Book>,
+        account: Account,
         jobs: Arc<Jobs>,
         openers: Arc<Openers>,
         told: Told,
@@ -134,10 +131,9 @@ impl<H: Effects> Coordinator<H> {
         Self {
             at,
             standing,
-            generation: 0,
             exposed,
             effects,
-            book,
+            account,
             jobs,
             openers,
             glance,
@@ -166,6 +162,7 @@ impl<H: Effects> Coordinator<H> {
     fn apply_rules(&mut self) {
         if let Some(rules) = self.rules.take() {
             self.effects.apply_rules(&rules);
+            self.account.published_by(rules.policy.publish);
             (self.at.policy, self.at.timeout) = (rules.policy, rules.timeout);
         }
     }
@@ -279,10 +276,10 @@ impl<H: Effects> Coordinator<H> {
             disk: self.at.disk,
             backend: self.backend(),
             zeroed_by_backend: self.at.zeroed_by_backend,
-            headroom: self.book.headroom(&self.at.export),
+            headroom: self.account.headroom(),
             others,
             standing: self.standing,
-            unrecorded: self.at.unrecorded,
+            unrecorded: self.account.is_unrecorded(),
         }
     }
 
@@ -346,18 +343,16 @@ impl<H: Effects> Coordinator<H> {
             if let Plan::Refuse(Refusal { reason: Reason::OverQuota { .. }, .. }) = &planned
                 && !std::mem::replace(&mut measured, true)
             {
-                self.book.measured(&self.at.tenant).await;
+                self.account.tenants().measured(&self.at.tenant).await;
                 continue;
             }
             // Many writes wait for one resize: only the one that makes it costs anything of the rate.
             if matches!(planned, Plan::Grow(_)) && owes_resize {
-                self.book.take_resize(&self.at.tenant).map_err(|reason| self.refusal(reason))?;
+                self.account.tenants().take_resize(&self.at.tenant).map_err(|reason| self.refusal(reason))?;
                 owes_resize = false;
             }
             if matches!(planned, Plan::Grow(_) | Plan::Shrink(_)) && !self.exposed.is_empty() {
-                if !self.zero_exposed().await {
-                    return Err(self.refusal(Reason::BackendFailed));
-                }
+                self.zero_exposed().await.map_err(|reason| self.refusal(reason))?;
                 // An earlier grow is finished by that: it is shown first.
                 self.judge(self.at.disk.bytes()).await;
                 continue;
@@ -393,7 +388,9 @@ impl<H: Effects> Coordinator<H> {
         self.adopt(adopt).await;
         match adopt.publish {
             // Nor is what the ledger does not take.
-            Some(size) if size != self.at.size && self.at.unwritten => Err(self.refusal(Reason::LedgerUnavailable)),
+            Some(size) if size != self.at.size && self.account.is_behind() => {
+                Err(self.refusal(Reason::LedgerUnavailable))
+            }
             // What could not be zeroed is not shown yet.
             Some(size) if size != self.at.size => Err(self.refusal(Reason::BackendFailed)),
             Some(_) | None => Ok(self.at.size),
@@ -469,23 +466,18 @@ impl<H: Effects> Coordinator<H> {
 
     /// Shows a size. A window's is on record by then.
     pub(super) fn publish(&mut self, size: Size) {
+        let generation = self.shown_next(size).generation;
         if size != self.at.size {
-            self.generation = self.generation.wrapping_add(1);
-            tracing::info!(
-                from = self.at.size.bytes(),
-                to = size.bytes(),
-                generation = self.generation,
-                "size changed"
-            );
+            tracing::info!(from = self.at.size.bytes(), to = size.bytes(), generation, "size changed");
         }
-        self.at.size = size;
-        self.effects.publish(size, self.generation);
-        self.told.size(size, self.generation);
+        (self.at.size, self.at.generation) = (size, generation);
+        self.effects.publish(self.shown());
+        self.told.size(size, generation);
     }
 
     /// Lets requests in again up to what is shown.
     pub(super) fn restore(&mut self) {
-        self.effects.publish(self.at.size, self.generation);
+        self.effects.publish(self.shown());
     }
 
     pub(super) fn quarantine(&mut self, why: Quarantine) {

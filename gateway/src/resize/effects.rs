@@ -8,9 +8,9 @@ use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::rules::Rules;
-use crate::accounting::account::Entry;
 use crate::accounting::history::Happened;
 use crate::fault::Fault;
+use crate::target::Shown;
 
 /// How the backend answered when it was asked for a size. Not believed either way: the size is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,14 +56,8 @@ pub(crate) trait Effects: Send {
     /// Waits until no request past `end` is in flight, at most so long. Whether none is.
     fn drain(&mut self, end: Size, limit: Duration) -> impl Future<Output = bool> + Send;
     /// Shows a size: requests up to it are admitted, and everybody who may be told is.
-    fn publish(&mut self, size: Size, generation: u64);
-    /// Writes down, durably, that a grow is about to expose a range that is not zero.
-    fn note_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), Fault>> + Send;
-    /// Writes down, durably, that it reads as zeroes now.
-    fn clear_zeroes(&mut self, range: ByteRange) -> impl Future<Output = Result<(), Fault>> + Send;
-    /// Writes an entry of the export's account down, durably.
-    fn record(&mut self, entry: Entry) -> impl Future<Output = Result<(), Fault>> + Send;
-    /// How long the backend has to answer from now on, and who publishes sizes.
+    fn publish(&mut self, shown: Shown);
+    /// How long the backend has to answer from now on.
     fn apply_rules(&mut self, rules: &Rules);
     /// Tells the history; waits for nothing.
     fn log_event(&mut self, happened: Happened);

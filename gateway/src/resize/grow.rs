@@ -1,7 +1,6 @@
 //! A grow, step by step: quota and note before the backend is asked, the backend before anyone sees it.
 
 use nbd_gateway_policy::plan::{Grow, Grown, Lanes, Others, Step};
-use nbd_gateway_policy::quota::Reservation;
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::style::Trial;
 use nbd_gateway_policy::types::Size;
@@ -9,37 +8,23 @@ use nbd_gateway_policy::types::Size;
 use super::coordinator::{Answer, Coordinator};
 use super::effects::{Answered, Effects};
 use super::jobs::JobState;
-use super::settle::Exposed;
 
 impl<H: Effects> Coordinator<H> {
     /// Carries a grow out. `None`: the size was another one than planned with; plan again.
     pub(super) async fn grow(&mut self, grow: Grow, others: Others, job: u64) -> Option<Answer> {
-        let mut held: Option<Reservation> = None;
         let mut answered = Answered::Yes;
         let mut dropped = false;
         for step in grow.steps() {
             match step {
                 Step::Reserve(bytes) => {
                     self.jobs.enter(job, JobState::Reserving);
-                    match self.hold(grow.to, bytes).await {
-                        Ok(granted) => held = Some(granted),
-                        Err(reason) => return Some(Err(self.refusal(reason))),
-                    }
-                }
-                Step::NoteZeroes(range) => {
-                    // Kept even if that fails: the note may be there all the same.
-                    let noted = self.note(range).await;
-                    self.exposed.push(Exposed::planned(range));
-                    if !noted {
-                        self.forget_planned().await;
-                        self.roll_back(held.take()).await;
-                        return Some(Err(self.refusal(Reason::LedgerUnavailable)));
+                    if let Err(reason) = self.hold(&grow, bytes).await {
+                        return Some(Err(self.refusal(reason)));
                     }
                 }
                 Step::DropLanes => {
                     if !self.effects.drop_lanes().await {
-                        self.forget_planned().await;
-                        self.roll_back(held.take()).await;
+                        self.call_off().await;
                         return Some(Err(self.refusal(Reason::BackendTimedOut)));
                     }
                     dropped = true;
@@ -50,8 +35,7 @@ impl<H: Effects> Coordinator<H> {
                         if dropped {
                             self.effects.renew(Lanes::DropBefore).await;
                         }
-                        self.forget_planned().await;
-                        self.roll_back(held.take()).await;
+                        self.call_off().await;
                         match other {
                             Ok(size) => self.judge(size).await,
                             Err(_) if self.can_look_alone() => {}
@@ -62,11 +46,11 @@ impl<H: Effects> Coordinator<H> {
                 },
                 Step::Ask(ask) => {
                     self.jobs.enter(job, JobState::AskingBackend);
-                    self.exposed.iter_mut().for_each(Exposed::asked);
+                    self.exposed.iter_mut().for_each(|exposed| exposed.asked = true);
                     answered = self.effects.ask(ask).await;
                 }
                 Step::ReadBack => {
-                    let answer = self.read_back_grow(&grow, others, job, held, answered).await;
+                    let answer = self.read_back_grow(&grow, others, job, answered).await;
                     if dropped {
                         // Whatever came of it.
                         self.effects.renew(Lanes::DropBefore).await;
@@ -74,7 +58,7 @@ impl<H: Effects> Coordinator<H> {
                     return Some(answer);
                 }
                 // After the size has been read back.
-                Step::RenewLanes(_) | Step::Zero | Step::ClearZeroes | Step::Commit | Step::Publish => {}
+                Step::RenewLanes(_) | Step::Zero | Step::Commit | Step::Publish => {}
                 // A shrink's.
                 Step::LowerEnd(_) | Step::Drain | Step::FreeQuota => {}
             }
@@ -82,15 +66,8 @@ impl<H: Effects> Coordinator<H> {
         None
     }
 
-    async fn read_back_grow(
-        &mut self,
-        grow: &Grow,
-        others: Others,
-        job: u64,
-        held: Option<Reservation>,
-        answered: Answered,
-    ) -> Answer {
-        let (read, held) = self.outcome(grow.to, held, &answered).await?;
+    async fn read_back_grow(&mut self, grow: &Grow, others: Others, job: u64, answered: Answered) -> Answer {
+        let read = self.outcome(grow.to, &answered).await?;
         match grow.settle(&self.situation(others), read) {
             Grown::Larger { publish, count, zero, short } => {
                 self.at.backend = self.at.backend.after(Trial::Grew);
@@ -98,59 +75,55 @@ impl<H: Effects> Coordinator<H> {
                 if let Some(range) = zero {
                     self.expose(range);
                 }
-                // What a window counts is there when it is shown; what a backend has, at once.
-                let held = if self.is_window() {
-                    held
-                } else {
-                    self.commit(held, count).await;
-                    None
-                };
-                self.finish_grow(grow, (publish, count), held, short, job).await
+                self.finish_grow(grow, publish, count, short, job).await
             }
             Grown::Same { count, reason } => {
                 // A window counts what it shows, whatever its disk has.
                 self.at.disk = Size::new(read).unwrap_or(count);
-                self.forget_planned().await;
-                if self.there(count).await > count {
+                let there = self.there(count).await;
+                if there > count {
                     // The file has grown, and its server shows what it was.
-                    self.commit(held, count).await;
+                    self.commit(there, self.at.size).await;
                 } else {
-                    self.roll_back(held).await;
+                    self.call_off().await;
                     self.measure(count).await;
                 }
                 let reason = self.blame(&answered, reason);
                 Err(self.refusal(reason))
             }
             Grown::Quarantine(why) => {
-                self.unsettle(held).await;
+                self.account.unsettle().await;
                 self.quarantine(why);
                 Err(self.refusal(Reason::Quarantined))
             }
         }
     }
 
-    /// After the backend has grown: lanes, zeroes, and only then the view.
+    /// After the backend has grown: lanes, zeroes, the ledger, and only then the view.
     async fn finish_grow(
         &mut self,
         grow: &Grow,
-        (publish, count): (Size, Size),
-        held: Option<Reservation>,
+        publish: Size,
+        count: Size,
         short: Option<Reason>,
         job: u64,
     ) -> Answer {
         self.jobs.enter(job, JobState::Settling);
+        let count = self.there(count).await;
+        if !self.is_window() {
+            // What a window counts is there when it is shown; what a backend has, at once.
+            self.account.grew(count);
+        }
         self.effects.renew(grow.lanes).await;
-        if !self.zero_exposed().await {
-            self.roll_back(held).await;
-            return Err(self.refusal(Reason::BackendFailed));
-        }
-        if self.is_window() {
-            if !self.commit(held, count).await {
-                return Err(self.refusal(Reason::LedgerUnavailable));
+        if let Err(reason) = self.zero().await {
+            if self.is_window() {
+                self.account.roll_back(Vec::new()).await;
+            } else {
+                self.account.commit(count, self.shown(), Vec::new()).await;
             }
-            self.at.unrecorded = false;
+            return Err(self.refusal(reason));
         }
-        if !self.will_show(publish).await {
+        if !self.commit(count, publish).await {
             return Err(self.refusal(Reason::LedgerUnavailable));
         }
         self.publish(publish);
@@ -158,5 +131,17 @@ impl<H: Effects> Coordinator<H> {
             Some(reason) => Err(self.refusal(reason)),
             None => Ok(self.at.size),
         }
+    }
+
+    /// The grow is done, and all that it exposed is zero, or is not there. Whether `publish` may be shown: what the ledger
+    /// has noted to be zeroed may not, nor what only the ledger knows to be shown.
+    async fn commit(&mut self, count: Size, publish: Size) -> bool {
+        let zeroed: Vec<_> = self.exposed.iter().map(|exposed| exposed.range).collect();
+        let needs_record = !zeroed.is_empty() || self.is_window() || self.account.is_held_back();
+        let taken = self.account.commit(count, self.shown_next(publish), zeroed).await;
+        if taken {
+            self.exposed.clear();
+        }
+        taken || !needs_record
     }
 }

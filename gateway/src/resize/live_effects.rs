@@ -1,4 +1,4 @@
-//! A coordinator's real effects: the backend, the view, the ledger.
+//! A coordinator's real effects: on the backend, the view and the history.
 
 use nbd_gateway_policy::types::{Bytes, Span};
 use std::sync::Arc;
@@ -9,8 +9,7 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::effects::{Answered, Effects};
 use super::rules::Rules;
-use crate::accounting::account::{Clerk, Entry};
-use crate::accounting::history::{Happened, Teller};
+use crate::accounting::history::{Happened, History};
 use crate::command;
 use crate::driver::{Driver, Order};
 use crate::fault::Fault;
@@ -23,8 +22,7 @@ pub(crate) struct LiveEffects {
     core: Arc<Core>,
     /// How it is resized beside the wire, if it is.
     driver: Option<Driver>,
-    clerk: Clerk,
-    teller: Teller,
+    history: History,
     /// How long the backend has to answer.
     timeout: Duration,
     /// An ask that was not answered in time. The task ends when it is answered, or its connection lost.
@@ -32,9 +30,9 @@ pub(crate) struct LiveEffects {
 }
 
 impl LiveEffects {
-    pub(crate) fn new(core: Arc<Core>, driver: Option<Driver>, clerk: Clerk, timeout: Duration) -> Self {
-        let teller = clerk.teller();
-        Self { core, driver, clerk, teller, timeout, given_up: None }
+    /// For one export.
+    pub(crate) fn new(core: Arc<Core>, driver: Option<Driver>, history: History, timeout: Duration) -> Self {
+        Self { core, driver, history, timeout, given_up: None }
     }
 
     /// Has the driver do it.
@@ -197,30 +195,16 @@ impl Effects for LiveEffects {
         tokio::time::timeout(limit, self.core.drained_beyond(end.bytes())).await.is_ok()
     }
 
-    fn publish(&mut self, size: Size, generation: u64) {
-        self.core.view().publish(Shown { size: size.bytes(), generation });
-    }
-
-    async fn note_zeroes(&mut self, range: ByteRange) -> Result<(), Fault> {
-        self.clerk.note_zeroes(range).await.map_err(Fault::from)
-    }
-
-    async fn clear_zeroes(&mut self, range: ByteRange) -> Result<(), Fault> {
-        self.clerk.clear_zeroes(range).await.map_err(Fault::from)
+    fn publish(&mut self, shown: Shown) {
+        self.core.view().publish(shown);
     }
 
     fn apply_rules(&mut self, rules: &Rules) {
         self.timeout = rules.timeout;
         self.driver = self.driver.take().map(|driver| driver.within(rules.timeout));
-        self.clerk.published_by(rules.policy.publish);
     }
 
     fn log_event(&mut self, happened: Happened) {
-        self.teller.tell(happened);
-    }
-
-    async fn record(&mut self, entry: Entry) -> Result<(), Fault> {
-        let shown = self.core.view().shown();
-        self.clerk.write(entry, shown).await.map_err(Fault::from)
+        self.history.tell(happened);
     }
 }

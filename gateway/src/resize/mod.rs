@@ -4,8 +4,8 @@
 //! [`effects`]; [`live_effects`] are the real ones. [`follow`] tells the coordinator what the backend does by itself. Nothing here
 //! is on the way of an ordinary request.
 
-mod accounts;
 pub(crate) mod coordinator;
+mod counting;
 pub(crate) mod effects;
 pub(crate) mod follow;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -5,7 +5,6 @@
 //! grow or shrink of unknown outcome is settled by a probe, but not as long as the request may still land.
 
 use nbd_gateway_policy::plan::{Adopt, Others, Plan, Standing, Wish, plan};
-use nbd_gateway_policy::quota::Reservation;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::{ByteRange, Size};
@@ -14,6 +13,7 @@ use super::coordinator::Coordinator;
 use super::effects::{Answered, Effects};
 use crate::accounting::history::{Happened, Kind};
 use crate::fault::Fault;
+use crate::target::Shown;
 
 /// A size that was read back.
 #[derive(Clone, Copy, Debug)]
@@ -28,11 +28,11 @@ pub(super) struct Read {
 /// it is zeroed; then its note is taken off the ledger.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exposed {
-    range: ByteRange,
+    pub(super) range: ByteRange,
     /// The ledger has it.
     noted: bool,
     /// The backend has been asked: it may be there.
-    asked: bool,
+    pub(super) asked: bool,
 }
 
 impl Exposed {
@@ -44,11 +44,6 @@ impl Exposed {
     /// Noted for a grow that has yet to be asked for.
     pub(super) const fn planned(range: ByteRange) -> Self {
         Self { range, noted: true, asked: false }
-    }
-
-    /// The backend is asked now.
-    pub(super) const fn asked(&mut self) {
-        self.asked = true;
     }
 }
 
@@ -95,26 +90,21 @@ impl<H: Effects> Coordinator<H> {
         Ok(Read { size, in_doubt })
     }
 
-    /// The size that came of an ask for `asked`, with what is held for it. An error: nobody knows, and so that stays held.
-    pub(super) async fn outcome(
-        &mut self,
-        asked: Size,
-        held: Option<Reservation>,
-        answered: &Answered,
-    ) -> Result<(u64, Option<Reservation>), Refusal> {
+    /// The size that came of an ask for `asked`. An error: nobody knows, and so what was held for it stays held.
+    pub(super) async fn outcome(&mut self, asked: Size, answered: &Answered) -> Result<u64, Refusal> {
         match self.read_back(Some(asked)).await {
-            Ok(Read { size, in_doubt: false }) => Ok((size, held)),
+            Ok(Read { size, in_doubt: false }) => Ok(size),
             Ok(Read { size, in_doubt: true }) => {
                 self.blame(answered, Reason::BackendTimedOut);
-                let refusal = self.leave_unsettled(held, asked, "it may still do what it did not answer").await;
+                let refusal = self.leave_unsettled(asked, "it may still do what it did not answer").await;
                 self.count(size).await;
                 Err(refusal)
             }
             // Nothing was asked: it has what it had.
-            Err(_) if self.is_window() => Ok((self.at.disk.bytes(), held)),
+            Err(_) if self.is_window() => Ok(self.at.disk.bytes()),
             Err(why) => {
                 let why = self.unread_after(answered, why.message());
-                Err(self.leave_unsettled(held, asked, &why).await)
+                Err(self.leave_unsettled(asked, &why).await)
             }
         }
     }
@@ -207,13 +197,17 @@ impl<H: Effects> Coordinator<H> {
         self.at.disk = adopt.disk;
         match adopt.publish {
             Some(size) if self.is_window() => {
-                if !self.shows(size).await {
+                if !self.account.show_window(size, self.shown_next(size)).await {
                     // It stays as it was, and is tried again.
                     return;
                 }
             }
             Some(_) | None => {
-                let written = self.settled(adopt.count.or(adopt.publish).unwrap_or(self.at.size)).await;
+                let count = self.there(adopt.count.or(adopt.publish).unwrap_or(self.at.size)).await;
+                // With the generation that is to come. How much of it is shown is on record when it is about to be.
+                let shown =
+                    Shown { size: self.at.size.bytes(), ..self.shown_next(adopt.publish.unwrap_or(self.at.size)) };
+                let written = self.account.settle(count, shown).await;
                 if !written && self.is_window() && self.standing != Standing::Ready {
                     // The record may be of less than is shown: what lies past it is not opened again.
                     return;
@@ -228,7 +222,7 @@ impl<H: Effects> Coordinator<H> {
             self.standing = Standing::Ready;
         }
         self.effects.renew(adopt.lanes).await;
-        if !self.zero_exposed().await {
+        if self.zero_exposed().await.is_err() {
             // What is not clean is not shown; what was shown is open again, as far as it is there.
             match adopt.publish {
                 Some(size) if size < self.at.size => self.publish(size),
@@ -244,14 +238,14 @@ impl<H: Effects> Coordinator<H> {
     }
 
     /// Nobody knows what the backend did or will do: what was held stays counted, a lowered end stays lowered.
-    pub(super) async fn leave_unsettled(&mut self, held: Option<Reservation>, asked: Size, why: &str) -> Refusal {
+    pub(super) async fn leave_unsettled(&mut self, asked: Size, why: &str) -> Refusal {
         tracing::warn!(
             export = self.at.export.as_str(),
             asked = asked.bytes(),
             why,
             "nobody knows whether the backend was resized; it counts until the size can be read"
         );
-        self.unsettle(held).await;
+        self.account.unsettle().await;
         self.standing = Standing::Unsettled { asked };
         self.refusal(Reason::BackendTimedOut)
     }
@@ -263,18 +257,18 @@ impl<H: Effects> Coordinator<H> {
             Standing::Ready => !self.exposed.is_empty(),
             Standing::Unmeasured | Standing::Quarantined { .. } | Standing::Draining => false,
         };
-        loose || self.at.unwritten
+        loose || self.account.is_behind()
     }
 
     /// Takes loose ends one step further.
     pub(super) async fn settle(&mut self) {
-        if self.at.unwritten {
+        if self.account.is_behind() {
             self.make_good().await;
         }
         match self.standing {
             Standing::Unsettled { .. } => drop(self.look().await),
             Standing::Ready => {
-                if !self.exposed.is_empty() && self.zero_exposed().await {
+                if !self.exposed.is_empty() && self.zero_exposed().await.is_ok() {
                     // What is clean now may be shown.
                     let _ = self.look().await;
                 }
@@ -303,28 +297,17 @@ impl<H: Effects> Coordinator<H> {
         self.exposed.extend(ByteRange::new(start, end).map(|range| Exposed { range, noted: false, asked: true }));
     }
 
-    /// The grow that was noted is not done: its note goes, and nothing is zeroed.
-    pub(super) async fn forget_planned(&mut self) {
-        self.exposed.iter_mut().for_each(|e| e.asked = false);
-        // What can't be cleared now is cleared before the next grow.
-        self.zero_exposed().await;
-    }
-
-    /// Writes a range to be zeroed down. Whether the ledger has it.
-    pub(super) async fn note(&mut self, range: ByteRange) -> bool {
-        let noted = self.effects.note_zeroes(range).await;
-        if let Err(why) = &noted {
-            tracing::error!(export = self.at.export.as_str(), %why, "the ledger does not take a range to be zeroed; nothing grows");
-        }
-        noted.is_ok()
-    }
-
-    /// Zeroes what grows have exposed and nobody has seen. Whether all of it is zero now, and off the ledger.
-    pub(super) async fn zero_exposed(&mut self) -> bool {
-        while let Some(Exposed { range, noted, asked }) = self.exposed.last().copied() {
+    /// Zeroes what grows have exposed and nobody has seen.
+    ///
+    /// # Errors
+    /// Why not all of it is zero.
+    pub(super) async fn zero(&mut self) -> Result<(), Reason> {
+        for at in 0..self.exposed.len() {
+            let Some(Exposed { range, noted, asked }) = self.exposed.get(at).copied() else { break };
             if !noted {
-                if !self.note(range).await {
-                    return false;
+                if let Err(error) = self.account.note(range).await {
+                    tracing::error!(export = self.at.export.as_str(), %error, "the ledger does not take a range to be zeroed; nothing grows");
+                    return Err(Reason::LedgerUnavailable);
                 }
                 self.exposed.iter_mut().for_each(|e| e.noted |= e.range == range);
             }
@@ -333,14 +316,25 @@ impl<H: Effects> Coordinator<H> {
                 && let Err(why) = self.effects.zero(there).await
             {
                 tracing::error!(export = self.at.export.as_str(), from = there.start().bytes(), to = there.end().bytes(), %why, "a range that a grow exposed could not be zeroed; it is not shown");
-                return false;
+                return Err(Reason::BackendFailed);
             }
-            if let Err(why) = self.effects.clear_zeroes(range).await {
-                tracing::error!(export = self.at.export.as_str(), %why, "the ledger does not take that a range is zero; it is not shown");
-                return false;
+        }
+        Ok(())
+    }
+
+    /// The same, and takes it off the ledger.
+    ///
+    /// # Errors
+    /// Why not all of it is zero, and off the ledger.
+    pub(super) async fn zero_exposed(&mut self) -> Result<(), Reason> {
+        self.zero().await?;
+        while let Some(Exposed { range, .. }) = self.exposed.last().copied() {
+            if let Err(error) = self.account.clear(range).await {
+                tracing::error!(export = self.at.export.as_str(), %error, "the ledger does not take that a range is zero; it is not shown");
+                return Err(Reason::LedgerUnavailable);
             }
             self.exposed.pop();
         }
-        true
+        Ok(())
     }
 }

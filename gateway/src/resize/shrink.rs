@@ -1,6 +1,6 @@
 //! A shrink, step by step: nobody past the new end before the backend is asked, quota free only when all is done.
 
-use nbd_gateway_policy::plan::{Lanes, Others, Shrink, Shrunk, Step};
+use nbd_gateway_policy::plan::{Lanes, Others, Shrink, Shrunk, Standing, Step};
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::Size;
 
@@ -11,11 +11,13 @@ use super::jobs::JobState;
 impl<H: Effects> Coordinator<H> {
     /// Carries a shrink out. `None`: the size was another one than planned with; plan again.
     pub(super) async fn shrink(&mut self, shrink: Shrink, others: Others, job: u64) -> Option<Answer> {
-        if !self.lower(shrink.to).await {
+        if !self.is_window() && !self.account.lower(self.at.size, shrink.to).await {
             return Some(Err(self.refusal(Reason::LedgerUnavailable)));
         }
         let answer = self.carry_shrink(shrink, others, job).await;
-        self.lowered().await;
+        if !self.is_window() {
+            self.account.lowered(matches!(self.standing, Standing::Unsettled { .. })).await;
+        }
         answer
     }
 
@@ -69,7 +71,7 @@ impl<H: Effects> Coordinator<H> {
                 // After the size has been read back.
                 Step::RenewLanes(_) | Step::Publish | Step::FreeQuota => {}
                 // A grow's.
-                Step::Reserve(_) | Step::NoteZeroes(_) | Step::Zero | Step::ClearZeroes | Step::Commit => {}
+                Step::Reserve(_) | Step::Zero | Step::Commit => {}
             }
         }
         None
@@ -77,13 +79,13 @@ impl<H: Effects> Coordinator<H> {
 
     async fn read_back_shrink(&mut self, shrink: &Shrink, others: Others, answered: Answered) -> Answer {
         // Until it is known the end stays lowered: landing late, a shrink cuts off what was written past it.
-        let (read, _) = self.outcome(shrink.to, None, &answered).await?;
+        let read = self.outcome(shrink.to, &answered).await?;
         match shrink.settle(&self.situation(others), read) {
             Shrunk::Smaller { publish, count } => {
                 self.at.disk = Size::new(read).unwrap_or(count);
-                if self.is_window() && !self.give_up(count).await {
+                if self.is_window() && !self.account.give_up(count, self.shown_next(publish)).await {
                     // It may be there after a crash all the same: what was to be let go is not used before it is settled.
-                    self.leave_unsettled(None, shrink.to, "the ledger does not take the smaller size").await;
+                    self.leave_unsettled(shrink.to, "the ledger does not take the smaller size").await;
                     return Err(self.refusal(Reason::LedgerUnavailable));
                 }
                 self.effects.renew(shrink.lanes).await;

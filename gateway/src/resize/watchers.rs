@@ -16,12 +16,8 @@ use super::coordinator::Answer;
 pub(crate) struct Told(pub ResizeMetrics);
 
 impl Told {
-    /// The size that the export has when it is opened.
-    pub(crate) fn size_at_start(&self, size: Size) {
-        self.size(size, 0);
-    }
-
-    pub(super) fn size(&self, size: Size, generation: u64) {
+    /// What is shown, and how often that has changed.
+    pub(crate) fn size(&self, size: Size, generation: u64) {
         self.0.size.set(i64::try_from(size.bytes()).unwrap_or(i64::MAX));
         self.0.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
     }

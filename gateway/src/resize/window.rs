@@ -10,7 +10,7 @@ use std::time::Duration;
 use nbd_gateway_config::Driver;
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 
-use crate::accounting::cache::Notes;
+use crate::accounting::cache::LedgerCache;
 use crate::target::Core;
 use crate::target::zeroing::reads_as_zeroes;
 
@@ -42,7 +42,7 @@ impl Opened {
     /// The backend's disk ends before the window does, or the window inside one of its blocks.
     pub(crate) fn of(
         driver: &Driver,
-        notes: &Notes,
+        notes: &LedgerCache,
         export: &ExportName,
         disk: Size,
         block: u64,
@@ -64,7 +64,7 @@ impl Opened {
     pub(crate) async fn is_settled(
         self,
         core: &Core,
-        notes: &Notes,
+        notes: &LedgerCache,
         tenant: &TenantId,
         disk: Size,
         timeout: Duration,

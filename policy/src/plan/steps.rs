@@ -1,16 +1,14 @@
 //! The steps of a plan in their order: the one place where the order of a grow and of a shrink is written down.
 
 use super::{Ask, Grow, Lanes, Shrink};
-use crate::types::{ByteRange, Bytes, Size};
+use crate::types::{Bytes, Size};
 
 /// One step. A step that fails ends the plan: what was reserved is rolled back if the backend was not asked, and unsettled
 /// if it was and its size can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Hold quota, durably.
+    /// Hold quota and note what will have to be zeroed, durably and at once.
     Reserve(Bytes),
-    /// Note durably what will have to be zeroed.
-    NoteZeroes(ByteRange),
     /// Admit no request past this end any more.
     LowerEnd(Size),
     /// Wait until the backend has answered all that was admitted past the new end; if that takes too long, put it back.
@@ -27,9 +25,7 @@ pub enum Step {
     RenewLanes(Lanes),
     /// Zero what was exposed (as the settling says) and make it durable.
     Zero,
-    /// Take the note of what to zero away, durably.
-    ClearZeroes,
-    /// Turn the reservation into use, durably.
+    /// Turn the reservation into use and clear the note of what to zero, durably and at once.
     Commit,
     /// Show the size. Notices, hooks and the reply come after this.
     Publish,
@@ -43,16 +39,13 @@ impl Grow {
     pub fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::with_capacity(10);
         steps.push(Step::Reserve(self.reserve));
-        steps.extend(self.zero.map(Step::NoteZeroes));
         // Before the size is re-read: a backend that takes one connection can only then be looked at.
         steps.extend(dropping(self.lanes));
         steps.extend(self.reread.then_some(Step::Reread));
         steps.extend(asking(self.ask));
         steps.push(Step::ReadBack);
         steps.extend(renewing(self.lanes));
-        if self.zero.is_some() {
-            steps.extend([Step::Zero, Step::ClearZeroes]);
-        }
+        steps.extend(self.zero.map(|_| Step::Zero));
         steps.push(Step::Commit);
         steps.extend(self.show.then_some(Step::Publish));
         steps

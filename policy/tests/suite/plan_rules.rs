@@ -317,16 +317,14 @@ fn a_window_is_zeroed_where_it_opens_and_bounded_by_its_disk() {
 #[test]
 fn a_grow_asks_the_backend_first_and_shows_last() {
     let plan = grow(Disk::behind(backend("explicit simple, read back")).plan(explicit(SIMPLE, 128, 256)));
-    let zeroes = ByteRange::new(size(128), size(256)).unwrap();
+    assert_eq!(plan.zero, ByteRange::new(size(128), size(256)), "noted with what is reserved");
     let steps = [
         Step::Reserve(Bytes(128)),
-        Step::NoteZeroes(zeroes),
         Step::Reread,
         Step::Ask(Ask::ExplicitResize(size(256))),
         Step::ReadBack,
         Step::RenewLanes(Lanes::RehandshakeOthers),
         Step::Zero,
-        Step::ClearZeroes,
         Step::Commit,
         Step::Publish,
     ];

@@ -18,8 +18,8 @@ async fn a_commit_is_on_the_disk_when_it_returns() {
     let scratch = Scratch::new();
     let (ledger, _) = Ledger::open(&scratch.0).unwrap();
     let setting = async |name: &'static str| {
-        let read = move |store: &Store| Ok(store.connection.pragma_query_value(None, name, |row| row.get(0)).unwrap());
-        ledger.read::<rusqlite::types::Value>(read).await.unwrap()
+        let read = move |store: &Store| store.connection.pragma_query_value(None, name, |row| row.get(0)).unwrap();
+        look::<rusqlite::types::Value>(&ledger, read).await
     };
     assert_eq!(setting("synchronous").await, 2.into(), "FULL");
     assert_eq!(setting("journal_mode").await, "wal".to_owned().into());
@@ -45,6 +45,7 @@ async fn a_grow_is_held_then_counted_and_all_of_it_outlives_the_process() {
     assert_eq!(held.reservations, [reservation]);
     assert_eq!(owed(&held), [("vm1", 10, 30)]);
 
+    ledger.commit(grown(id, 30)).await.unwrap();
     let event = NewEvent {
         at: UnixMillis(7),
         kind: "grew",
@@ -54,11 +55,11 @@ async fn a_grow_is_held_then_counted_and_all_of_it_outlives_the_process() {
         old_size: Some(size(10)),
         new_size: Some(size(30)),
     };
-    ledger.commit(Commit { event: Some(event), ..grown(id, 30, Zeroes::Done) }).await.unwrap();
+    ledger.event(event).await.unwrap();
     ledger.close().await;
 
     let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
-    let row = ExportRow { name: export("vm1"), tenant: blue(), known: known(30), quarantine: None };
+    let row = ExportRow { name: export("vm1"), tenant: blue(), known: known(30), in_doubt: false };
     assert_eq!(snapshot, Snapshot { exports: vec![row], ..Snapshot::default() });
     let told = ledger.events(EventFilter { limit: 9, ..EventFilter::default() }).await.unwrap();
     assert_eq!(told.len(), 1);
@@ -79,82 +80,69 @@ async fn what_was_reserved_before_a_restart_is_unsettled_and_a_measurement_ends_
 
     let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
     assert_eq!(snapshot.reservations[0].state, State::Unsettled);
-    let new = ledger.reserve(grow("vm1", 30, 40)).await.unwrap();
+    let new = ledger.reserve(grow("vm2", 30, 40)).await.unwrap();
     assert!(new > old);
-    ledger.settle(Settle { export: export("vm1"), known: known(25), event: None }).await.unwrap();
+    ledger.settle(measured("vm1", 25)).await.unwrap();
     let settled = ledger.snapshot().await.unwrap();
-    assert_eq!(settled.reservations.iter().map(|row| row.id).collect::<Vec<_>>(), [new], "one in flight stays");
-    assert_eq!(owed(&settled), [("vm1", 10, 25), ("vm1", 30, 40)], "bytes that never came are not to be zeroed");
+    assert_eq!(settled.reservations.iter().map(|row| row.id).collect::<Vec<_>>(), [new], "another export's stays");
+    assert_eq!(owed(&settled), [("vm1", 10, 30), ("vm2", 30, 40)], "what was noted stays until it is cleared");
     assert_eq!(settled.exports[0].known.size, size(25));
 }
 
 #[tokio::test]
-async fn notes_follow_the_end_of_their_grow() {
+async fn a_grow_that_zeroes_takes_two_commits() {
+    let scratch = Scratch::new();
+    let (ledger, _) = Ledger::open(&scratch.0).unwrap();
+    let before = group::commits(&scratch.0);
+    let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
+    assert_eq!(owed(&ledger.snapshot().await.unwrap()), [("vm1", 10, 20)], "noted with the reservation");
+    ledger.commit(grown(id, 20)).await.unwrap();
+    let after = ledger.snapshot().await.unwrap();
+    assert_eq!((owed(&after), after.exports[0].known.size), (vec![], size(20)), "cleared with the commit");
+    assert_eq!(group::commits(&scratch.0) - before, 2);
+}
+
+#[tokio::test]
+async fn notes_stay_until_they_are_cleared_with_the_end_of_a_grow_or_later() {
     let ledger = Ledger::in_memory().unwrap();
-    let vm1 = export("vm1");
     let notes = async || ledger.snapshot().await.unwrap();
 
     let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
-    ledger.record_zeroing(&vm1, range(20, 24), Some(id)).await.unwrap();
+    ledger.record_zeroing(note("vm1", range(20, 24)), blue()).await.unwrap();
     assert_eq!(owed(&notes().await), [("vm1", 10, 24)]);
-    ledger.rollback(id, None).await.unwrap();
+    ledger.roll_back(id, vec![range(10, 20), range(20, 24)]).await.unwrap();
     assert_eq!(owed(&notes().await), [], "a grow that was not asked for exposes nothing");
 
     let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
     ledger.record_size(measured("vm1", 10)).await.unwrap();
-    assert_eq!(owed(&notes().await), [("vm1", 10, 20)], "a measurement before its end changes nothing");
-    ledger.unsettle(id, None).await.unwrap();
-    ledger.record_size(measured("vm1", 10)).await.unwrap();
-    assert_eq!(owed(&notes().await), [("vm1", 10, 20)]);
-    ledger.commit(grown(id, 18, Zeroes::Owed)).await.unwrap();
-    assert_eq!(owed(&notes().await), [("vm1", 10, 18)]);
-    ledger.clear_zeroing(&vm1, range(12, 14)).await.unwrap();
-    assert_eq!(owed(&notes().await), [("vm1", 10, 12), ("vm1", 14, 18)]);
-    ledger.record_size(measured("vm1", 15)).await.unwrap();
-    assert_eq!(
-        owed(&notes().await),
-        [("vm1", 10, 12), ("vm1", 14, 15)],
-        "bytes that a shrink took are not zeroed later"
-    );
-    ledger.clear_zeroing(&vm1, range(0, 99)).await.unwrap();
+    ledger.unsettle(id).await.unwrap();
+    ledger.settle(measured("vm1", 18)).await.unwrap();
+    assert_eq!(owed(&notes().await), [("vm1", 10, 20)], "no size clears what was noted");
+    ledger.clear_zeroing(note("vm1", range(12, 14))).await.unwrap();
+    assert_eq!(owed(&notes().await), [("vm1", 10, 12), ("vm1", 14, 20)]);
+    ledger.clear_zeroing(note("vm1", range(0, 99))).await.unwrap();
     assert_eq!(owed(&notes().await), []);
 }
 
 #[tokio::test]
-async fn the_same_bytes_owed_twice_are_owed_once() {
+async fn the_same_bytes_noted_twice_are_zeroed_once() {
     let ledger = Ledger::in_memory().unwrap();
     for _ in 0..2 {
         let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
-        ledger.commit(grown(id, 20, Zeroes::Owed)).await.unwrap();
+        ledger.roll_back(id, Vec::new()).await.unwrap();
     }
     assert_eq!(owed(&ledger.snapshot().await.unwrap()), [("vm1", 10, 20)]);
-    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    ledger.clear_zeroing(note("vm1", range(10, 20))).await.unwrap();
     assert_eq!(owed(&ledger.snapshot().await.unwrap()), []);
 }
 
 #[tokio::test]
-async fn what_clients_are_shown_beyond_the_counted_size_stays_to_be_zeroed() {
-    let ledger = Ledger::in_memory().unwrap();
-    let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
-    let known = Known { shown: Some(size(16)), ..known(12) };
-    ledger.commit(Commit { id, known, zeroes: Zeroes::Owed, event: None }).await.unwrap();
-    let snapshot = ledger.snapshot().await.unwrap();
-    assert_eq!(owed(&snapshot), [("vm1", 10, 16)]);
-    assert_eq!(snapshot.exports[0].known, known);
-}
-
-#[tokio::test]
-async fn quarantine_is_kept_until_it_is_lifted_and_a_tenant_may_change() {
+async fn an_export_may_change_its_tenant() {
     let ledger = Ledger::in_memory().unwrap();
     ledger.record_size(measured("vm1", 10)).await.unwrap();
-    ledger.quarantine(&export("vm1"), Some("came back smaller".to_owned()), UnixMillis(5), None).await.unwrap();
     let red = TenantId::new("red").unwrap();
     ledger.record_size(RecordSize { tenant: red.clone(), ..measured("vm1", 11) }).await.unwrap();
-    let row = ledger.snapshot().await.unwrap().exports.remove(0);
-    assert_eq!((row.quarantine.as_deref(), row.tenant), (Some("came back smaller"), red));
-    ledger.quarantine(&export("vm1"), None, UnixMillis(6), None).await.unwrap();
-    let row = ledger.snapshot().await.unwrap().exports.remove(0);
-    assert_eq!((row.quarantine, row.known.at), (None, UnixMillis(6)));
+    assert_eq!(ledger.snapshot().await.unwrap().exports[0].tenant, red);
 }
 
 #[tokio::test]
@@ -165,23 +153,14 @@ async fn a_change_that_can_not_be_is_refused_and_neither_written_nor_told() {
     let told = || Some(NewEvent { kind: "never", ..NewEvent::default() });
     let unfinished = ledger.forget(&vm1, told()).await.unwrap_err();
     assert!(matches!(unfinished, LedgerError::Unfinished { .. }), "{unfinished}");
-    let elsewhere = ledger.record_zeroing(&export("vm2"), range(0, 1), Some(id)).await.unwrap_err();
-    assert!(matches!(elsewhere, LedgerError::NoReservation { .. }), "{elsewhere}");
-    ledger.rollback(id, None).await.unwrap();
+    ledger.roll_back(id, vec![range(10, 20)]).await.unwrap();
 
     for gone in [
-        ledger.rollback(id, told()).await.unwrap_err(),
-        ledger.unsettle(id, told()).await.unwrap_err(),
-        ledger.commit(Commit { event: told(), ..grown(id, 20, Zeroes::Done) }).await.unwrap_err(),
+        ledger.roll_back(id, Vec::new()).await.unwrap_err(),
+        ledger.unsettle(id).await.unwrap_err(),
+        ledger.commit(grown(id, 20)).await.unwrap_err(),
     ] {
         assert_eq!(gone.to_string(), "the ledger has no reservation 1; it is over");
-    }
-    for unknown in [
-        ledger.quarantine(&export("vm2"), None, UnixMillis(1), told()).await.unwrap_err(),
-        ledger.record_zeroing(&export("vm2"), range(0, 1), None).await.unwrap_err(),
-        ledger.settle(Settle { export: export("vm2"), known: known(1), event: told() }).await.unwrap_err(),
-    ] {
-        assert_eq!(unknown.to_string(), "the ledger knows no export `vm2`; record its size first");
     }
     assert_eq!(ledger.events(EventFilter { limit: 9, ..EventFilter::default() }).await.unwrap(), []);
     assert_eq!(ledger.snapshot().await.unwrap().exports[0].known.size, size(10));
@@ -247,7 +226,7 @@ async fn it_is_told_how_far_the_history_goes_until_the_end() {
     assert_eq!((told.has_changed().unwrap(), *told.borrow_and_update()), (true, 1));
     ledger.record_size(measured("a", 1)).await.unwrap();
     assert!(!told.has_changed().unwrap(), "no event");
-    ledger.record_size(RecordSize { event: Some(NewEvent::default()), ..measured("a", 2) }).await.unwrap();
+    ledger.forget(&export("a"), Some(NewEvent::default())).await.unwrap();
     assert_eq!((told.has_changed().unwrap(), *told.borrow_and_update()), (true, 2));
     ledger.close().await;
     assert!(told.changed().await.is_err());
@@ -274,12 +253,11 @@ async fn only_the_newest_events_are_kept_and_long_ones_are_cut_between_character
 async fn the_largest_numbers_and_the_longest_names_come_back() {
     let ledger = Ledger::in_memory().unwrap();
     let name = "é".repeat(2048);
-    let known =
-        Known { size: Size::MAX, shown: Some(Size::ZERO), reach: None, generation: u64::MAX, at: UnixMillis(u64::MAX) };
+    let known = Known { size: Size::MAX, shown: Some(Size::ZERO), generation: u64::MAX, at: UnixMillis(u64::MAX) };
     ledger.record_size(RecordSize { known, ..measured(&name, 0) }).await.unwrap();
     ledger.record_size(measured("", 0)).await.unwrap();
     let all = ByteRange::new(Size::ZERO, Size::MAX).unwrap();
-    ledger.record_zeroing(&export(&name), all, None).await.unwrap();
+    ledger.record_zeroing(note(&name, all), blue()).await.unwrap();
     let snapshot = ledger.snapshot().await.unwrap();
     assert_eq!(snapshot.exports[0].name, export(""));
     assert_eq!(snapshot.exports[1].name, export(&name));

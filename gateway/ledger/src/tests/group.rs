@@ -15,13 +15,13 @@ async fn gate(ledger: &Ledger) -> std_mpsc::Sender<()> {
         let _ = closed.recv();
         drop(reply);
     };
-    ledger.requests.send(Request::Read(Box::new(wait))).await.unwrap();
+    ledger.requests.send(Request::Read(Query::Inspect(Look(Box::new(wait))))).await.unwrap();
     enters.await.unwrap();
     gate
 }
 
 /// How many commits are in the log: frames that say how large the database is.
-fn commits(state: &Path) -> usize {
+pub(super) fn commits(state: &Path) -> usize {
     let log = fs::read(state.join("ledger.sqlite-wal")).unwrap();
     log[32..].chunks_exact(24 + 4096).filter(|frame| frame[4..8] != [0; 4]).count()
 }
@@ -69,7 +69,7 @@ async fn one_that_can_not_be_fails_alone_among_those_that_share_its_commit() {
     let ledger = Ledger::in_memory().unwrap();
     let gate = gate(&ledger).await;
     let good = ledger.record_size(measured("vm1", 1));
-    let bad = ledger.rollback(ReservationId(77), None);
+    let bad = ledger.roll_back(ReservationId(77), Vec::new());
     let late = ledger.record_size(measured("vm2", 2));
     let open = async { drop(gate) };
     let (good, bad, late, ()) = tokio::join!(good, bad, late, open);

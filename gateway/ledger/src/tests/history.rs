@@ -13,14 +13,14 @@ const SIZES: u64 = 12;
 #[derive(Clone, Debug)]
 enum Step {
     Reserve { export: usize, tenant: usize, from: u64, to: u64, zeroes: Option<ByteRange> },
-    Commit { which: usize, known: Known, zeroes: Zeroes },
-    Rollback { which: usize },
+    Commit { which: usize, known: Known, zeroed: Option<ByteRange> },
+    RollBack { which: usize, unexposed: Option<ByteRange> },
     Unsettle { which: usize },
-    Settle { export: usize, known: Known },
+    Settle { export: usize, tenant: usize, known: Known },
     RecordSize { export: usize, tenant: usize, known: Known },
-    RecordZeroing { export: usize, range: ByteRange, of: Option<usize> },
+    RecordZeroing { export: usize, tenant: usize, range: ByteRange },
     ClearZeroing { export: usize, range: ByteRange },
-    Quarantine { export: usize, why: Option<String>, at: u64 },
+    Trust { export: usize, at: u64 },
     Event { export: usize },
     Forget { export: usize },
     OrderQuota { tenant: usize, quota: Option<u64> },
@@ -35,8 +35,8 @@ enum Step {
 struct Model {
     exports: BTreeMap<ExportName, ExportRow>,
     reservations: BTreeMap<ReservationId, ReservationRow>,
-    /// Export, grow that exposes it (none: it is over), byte.
-    notes: BTreeSet<(ExportName, Option<ReservationId>, u64)>,
+    /// Export, byte.
+    notes: BTreeSet<(ExportName, u64)>,
     orders: BTreeMap<TenantId, QuotaOrder>,
     marks: BTreeMap<ExportName, Mark>,
     /// The kinds, in order.
@@ -72,23 +72,18 @@ impl Model {
         self.given.get(last.saturating_sub(which)).copied().unwrap_or(ReservationId(1_000_000))
     }
 
-    fn own(&mut self, id: ReservationId, owner: Option<Option<ReservationId>>) {
-        let (own, mut notes): (BTreeSet<_>, BTreeSet<_>) =
-            std::mem::take(&mut self.notes).into_iter().partition(|note| note.1 == Some(id));
-        if let Some(owner) = owner {
-            notes.extend(own.into_iter().map(|(export, _, unit)| (export, owner, unit)));
-        }
-        self.notes = notes;
+    fn clear(&mut self, export: &ExportName, range: ByteRange) {
+        self.notes.retain(|(of, unit)| of != export || !units(range).contains(unit));
     }
 
-    fn learn(&mut self, export: &ExportName, known: Known) {
-        self.exports.get_mut(export).unwrap().known = Known { reach: None, ..known };
-        let end = known.size.max(known.shown.unwrap_or_default()).max(known.reach.unwrap_or_default()).bytes();
-        self.notes.retain(|(of, owner, unit)| of != export || owner.is_some() || *unit < end);
+    fn record(&mut self, export: &ExportName, tenant: TenantId, known: Known) {
+        self.add(export, tenant.clone(), known);
+        let row = self.exports.get_mut(export).unwrap();
+        (row.tenant, row.known) = (tenant, known);
     }
 
     fn add(&mut self, export: &ExportName, tenant: TenantId, known: Known) {
-        let row = ExportRow { name: export.clone(), tenant, known, quarantine: None };
+        let row = ExportRow { name: export.clone(), tenant, known, in_doubt: false };
         self.exports.entry(export.clone()).or_insert(row);
     }
 
@@ -100,7 +95,7 @@ impl Model {
 
     fn snapshot(&self) -> Snapshot {
         let mut zeroing: Vec<Zeroing> = Vec::new();
-        for (export, unit) in self.notes.iter().map(|(export, _, unit)| (export, *unit)).collect::<BTreeSet<_>>() {
+        for (export, unit) in self.notes.iter().map(|(export, unit)| (export, *unit)) {
             match zeroing.last_mut() {
                 Some(last) if last.export == *export && last.range.end() == size(unit) => {
                     last.range = range(last.range.start().bytes(), unit + 1);
@@ -115,76 +110,47 @@ impl Model {
 
     fn reserve(&mut self, id: ReservationId, reserve: Reserve) {
         assert!(self.given.last().is_none_or(|last| id > *last), "a number is given once");
-        let Reserve { export, tenant, bytes, from, to, zeroes, at, .. } = reserve;
+        let Reserve { export, tenant, bytes, from, to, zeroes, at } = reserve;
         self.add(&export, tenant.clone(), Known { size: from, at, ..Known::default() });
-        self.notes.extend(zeroes.into_iter().flat_map(units).map(|unit| (export.clone(), Some(id), unit)));
+        self.notes.extend(zeroes.into_iter().flat_map(units).map(|unit| (export.clone(), unit)));
         let state = State::Reserved;
         let row = ReservationRow { id, export, tenant, bytes, from, to, state, created_at: at };
         self.reservations.insert(id, row);
         self.given.push(id);
-        self.events.push("reserved");
     }
 
     /// Whether it can be done, and then does it.
     fn step(&mut self, step: &Step) -> bool {
         match step.clone() {
-            Step::Commit { which, known, zeroes } => {
-                let id = self.which(which);
-                let Some(row) = self.reservations.remove(&id) else { return false };
-                self.own(id, (zeroes == Zeroes::Owed).then_some(None));
-                self.learn(&row.export, known);
-                self.events.push("grew");
+            Step::Commit { which, known, zeroed } => {
+                let Some(row) = self.reservations.remove(&self.which(which)) else { return false };
+                zeroed.into_iter().for_each(|range| self.clear(&row.export, range));
+                self.exports.get_mut(&row.export).unwrap().known = known;
             }
-            Step::Rollback { which } => {
-                let id = self.which(which);
-                if self.reservations.remove(&id).is_none() {
-                    return false;
-                }
-                self.own(id, None);
-                self.events.push("rolled back");
+            Step::RollBack { which, unexposed } => {
+                let Some(row) = self.reservations.remove(&self.which(which)) else { return false };
+                unexposed.into_iter().for_each(|range| self.clear(&row.export, range));
             }
             Step::Unsettle { which } => {
                 let id = self.which(which);
                 let Some(row) = self.reservations.get_mut(&id) else { return false };
                 row.state = State::Unsettled;
             }
-            Step::Settle { export, known } => {
-                let export = name(export);
-                if !self.exports.contains_key(&export) {
-                    return false;
+            Step::Settle { export, tenant: whose, known } => {
+                self.reservations.retain(|_, row| row.export != name(export));
+                self.record(&name(export), tenant(whose), known);
+            }
+            Step::RecordSize { export, tenant: whose, known } => self.record(&name(export), tenant(whose), known),
+            Step::RecordZeroing { export, tenant: whose, range } => {
+                self.add(&name(export), tenant(whose), Known { size: range.start(), ..Known::default() });
+                self.notes.extend(units(range).map(|unit| (name(export), unit)));
+            }
+            Step::ClearZeroing { export, range } => self.clear(&name(export), range),
+            Step::Trust { export, at } => {
+                if let Some(row) = self.exports.get_mut(&name(export)) {
+                    row.known.at = UnixMillis(at);
                 }
-                let over = |row: &&ReservationRow| row.export == export && row.state == State::Unsettled;
-                let over: Vec<_> = self.reservations.values().filter(over).map(|row| row.id).collect();
-                for id in over {
-                    self.reservations.remove(&id);
-                    self.own(id, Some(None));
-                }
-                self.learn(&export, known);
-                self.events.push("settled");
-            }
-            Step::RecordSize { export, tenant: whose, known } => {
-                let export = name(export);
-                self.add(&export, tenant(whose), known);
-                self.exports.get_mut(&export).unwrap().tenant = tenant(whose);
-                self.learn(&export, known);
-            }
-            Step::RecordZeroing { export, range, of } => {
-                let (export, of) = (name(export), of.map(|which| self.which(which)));
-                let fits = of.is_none_or(|id| self.reservations.get(&id).is_some_and(|row| row.export == export));
-                if !fits || !self.exports.contains_key(&export) {
-                    return false;
-                }
-                self.notes.extend(units(range).map(|unit| (export.clone(), of, unit)));
-            }
-            Step::ClearZeroing { export, range } => {
-                let export = name(export);
-                self.notes.retain(|(of, _, unit)| *of != export || !units(range).contains(unit));
-            }
-            Step::Quarantine { export, why, at } => {
-                let Some(row) = self.exports.get_mut(&name(export)) else { return false };
-                row.quarantine = why;
-                row.known.at = UnixMillis(at);
-                self.events.push("quarantine");
+                self.events.push("trusted");
             }
             Step::Event { .. } => self.events.push("event"),
             Step::Forget { export } => {
@@ -215,23 +181,26 @@ impl Model {
 /// Asks the ledger for a step that the model does in [`Model::step`].
 async fn ask(ledger: &Ledger, model: &Model, step: &Step) -> Result<(), LedgerError> {
     match step.clone() {
-        Step::Commit { which, known, zeroes } => {
-            ledger.commit(Commit { id: model.which(which), known, zeroes, event: told("grew") }).await
+        Step::Commit { which, known, zeroed } => {
+            ledger.commit(Commit { id: model.which(which), known, zeroed: zeroed.into_iter().collect() }).await
         }
-        Step::Rollback { which } => ledger.rollback(model.which(which), told("rolled back")).await,
-        Step::Unsettle { which } => ledger.unsettle(model.which(which), None).await,
-        Step::Settle { export, known } => {
-            ledger.settle(Settle { export: name(export), known, event: told("settled") }).await
+        Step::RollBack { which, unexposed } => {
+            ledger.roll_back(model.which(which), unexposed.into_iter().collect()).await
+        }
+        Step::Unsettle { which } => ledger.unsettle(model.which(which)).await,
+        Step::Settle { export, tenant: whose, known } => {
+            ledger.settle(RecordSize { export: name(export), tenant: tenant(whose), known }).await
         }
         Step::RecordSize { export, tenant: whose, known } => {
-            ledger.record_size(RecordSize { export: name(export), tenant: tenant(whose), known, event: None }).await
+            ledger.record_size(RecordSize { export: name(export), tenant: tenant(whose), known }).await
         }
-        Step::RecordZeroing { export, range, of } => {
-            ledger.record_zeroing(&name(export), range, of.map(|which| model.which(which))).await
+        Step::RecordZeroing { export, tenant: whose, range } => {
+            ledger.record_zeroing(Zeroing { export: name(export), range }, tenant(whose)).await
         }
-        Step::ClearZeroing { export, range } => ledger.clear_zeroing(&name(export), range).await,
-        Step::Quarantine { export, why, at } => {
-            ledger.quarantine(&name(export), why, UnixMillis(at), told("quarantine")).await
+        Step::ClearZeroing { export, range } => ledger.clear_zeroing(Zeroing { export: name(export), range }).await,
+        Step::Trust { export, at } => {
+            let event = NewEvent { at: UnixMillis(at), kind: "trusted", ..NewEvent::default() };
+            ledger.trust(name(export), event).await
         }
         Step::Event { export } => {
             let event = NewEvent { export: Some(name(export)), kind: "event", ..NewEvent::default() };
@@ -239,7 +208,7 @@ async fn ask(ledger: &Ledger, model: &Model, step: &Step) -> Result<(), LedgerEr
         }
         Step::Forget { export } => ledger.forget(&name(export), told("forgot")).await,
         Step::OrderQuota { tenant: whose, quota } => {
-            ledger.order_quota(order(tenant(whose).as_str(), quota, None), told("ordered")).await
+            ledger.order_quota(order(tenant(whose).as_str(), quota, None), told("ordered").unwrap()).await
         }
         Step::DropQuotaOrder { tenant: whose } => ledger.drop_quota_order(&tenant(whose), told("dropped")).await,
         Step::Mark { export, server } => ledger.mark(mark(export, server)).await,
@@ -263,7 +232,6 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     to: size(to),
                     zeroes,
                     at: UnixMillis(from),
-                    event: told("reserved"),
                 };
                 let id = ledger.reserve(reserve.clone()).await.unwrap();
                 model.reserve(id, reserve);
@@ -292,11 +260,9 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
 }
 
 fn a_known() -> impl Strategy<Value = Known> {
-    let end = || prop::option::of(0..SIZES);
-    (0..SIZES, end(), end(), 0..9u64).prop_map(|(counted, shown, reach, number)| Known {
+    (0..SIZES, prop::option::of(0..SIZES), 0..9u64).prop_map(|(counted, shown, number)| Known {
         size: size(counted),
         shown: shown.map(size),
-        reach: reach.map(size),
         generation: number,
         at: UnixMillis(number),
     })
@@ -308,23 +274,25 @@ fn a_range() -> impl Strategy<Value = ByteRange> {
 
 fn a_step() -> impl Strategy<Value = Step> {
     let (export, which) = (0..3usize, 0..4usize);
-    let zeroes = prop_oneof![Just(Zeroes::Done), Just(Zeroes::Owed)];
-    let reserve = (export.clone(), 0..2usize, 0..SIZES, 0..SIZES, prop::option::of(a_range())).prop_map(
-        |(export, tenant, from, more, zeroes)| Step::Reserve { export, tenant, from, to: from + more, zeroes },
-    );
+    let some = || prop::option::of(a_range());
+    let reserve =
+        (export.clone(), 0..2usize, 0..SIZES, 0..SIZES, some()).prop_map(|(export, tenant, from, more, zeroes)| {
+            Step::Reserve { export, tenant, from, to: from + more, zeroes }
+        });
     prop_oneof![
         5 => reserve,
-        3 => (which.clone(), a_known(), zeroes).prop_map(|(which, known, zeroes)| Step::Commit { which, known, zeroes }),
-        1 => which.clone().prop_map(|which| Step::Rollback { which }),
-        2 => which.clone().prop_map(|which| Step::Unsettle { which }),
-        2 => (export.clone(), a_known()).prop_map(|(export, known)| Step::Settle { export, known }),
+        3 => (which.clone(), a_known(), some())
+            .prop_map(|(which, known, zeroed)| Step::Commit { which, known, zeroed }),
+        1 => (which.clone(), some()).prop_map(|(which, unexposed)| Step::RollBack { which, unexposed }),
+        2 => which.prop_map(|which| Step::Unsettle { which }),
+        2 => (export.clone(), 0..2usize, a_known())
+            .prop_map(|(export, tenant, known)| Step::Settle { export, tenant, known }),
         2 => (export.clone(), 0..2usize, a_known())
             .prop_map(|(export, tenant, known)| Step::RecordSize { export, tenant, known }),
-        3 => (export.clone(), a_range(), prop::option::of(which))
-            .prop_map(|(export, range, of)| Step::RecordZeroing { export, range, of }),
+        3 => (export.clone(), 0..2usize, a_range())
+            .prop_map(|(export, tenant, range)| Step::RecordZeroing { export, tenant, range }),
         3 => (export.clone(), a_range()).prop_map(|(export, range)| Step::ClearZeroing { export, range }),
-        1 => (export.clone(), prop::option::of("[a-z]{1,5}"), 0..9u64)
-            .prop_map(|(export, why, at)| Step::Quarantine { export, why, at }),
+        1 => (export.clone(), 0..9u64).prop_map(|(export, at)| Step::Trust { export, at }),
         1 => export.clone().prop_map(|export| Step::Event { export }),
         1 => export.clone().prop_map(|export| Step::Forget { export }),
         1 => (export.clone(), prop::option::of("[a-z]{1,5}")).prop_map(|(export, server)| Step::Mark { export, server }),

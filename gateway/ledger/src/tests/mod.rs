@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
 
+use super::writer::Look;
 use super::*;
 
 /// A directory of its own, removed at the end.
@@ -76,16 +77,26 @@ fn grow(name: &str, from: u64, to: u64) -> Reserve {
         to: size(to),
         zeroes: Some(range(from, to)),
         at: UnixMillis(1_000),
-        event: None,
     }
 }
 
-fn grown(id: ReservationId, bytes: u64, zeroes: Zeroes) -> Commit {
-    Commit { id, known: known(bytes), zeroes, event: None }
+/// A grow that is over; what it exposed up to there reads as zeroes.
+fn grown(id: ReservationId, bytes: u64) -> Commit {
+    Commit { id, known: known(bytes), zeroed: vec![range(0, bytes)] }
+}
+
+fn note(name: &str, range: ByteRange) -> Zeroing {
+    Zeroing { export: export(name), range }
+}
+
+/// Does something with the database of a ledger that is open.
+async fn look<T: Send + 'static>(ledger: &Ledger, look: impl FnOnce(&Store) -> T + Send + 'static) -> T {
+    let looked = |reply: Reply<T>| Query::Inspect(Look(Box::new(move |store| drop(reply.send(Ok(look(store)))))));
+    ledger.read(looked).await.unwrap()
 }
 
 fn measured(name: &str, bytes: u64) -> RecordSize {
-    RecordSize { export: export(name), tenant: blue(), known: known(bytes), event: None }
+    RecordSize { export: export(name), tenant: blue(), known: known(bytes) }
 }
 
 fn order(tenant: &str, quota: Option<u64>, soft: Option<u64>) -> QuotaOrder {

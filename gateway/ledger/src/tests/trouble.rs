@@ -10,9 +10,8 @@ async fn most_pages(ledger: &Ledger, most: impl Fn(i64) -> i64 + Send + 'static)
     let set = move |store: &Store| {
         let pages: i64 = store.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
         store.connection.pragma_update_and_check(None, "max_page_count", most(pages), |_| Ok(())).unwrap();
-        Ok(())
     };
-    ledger.read(set).await.unwrap();
+    look(ledger, set).await;
 }
 
 fn open_error(state: &Path) -> LedgerError {
@@ -33,7 +32,7 @@ async fn a_full_disk_fails_growth_with_the_reason_and_nothing_else_until_there_i
             Err(error) => break error,
         }
     };
-    assert!(matches!(error, LedgerError::Sqlite { .. }));
+    assert!(matches!(error, LedgerError::Database { .. }));
     let text = error.to_string();
     assert!(text.contains("ledger.sqlite can't reserve 8 bytes for export `xxx"), "{text}");
     assert!(text.contains("full; free space on its disk"), "{text}");
@@ -46,7 +45,7 @@ async fn a_full_disk_fails_growth_with_the_reason_and_nothing_else_until_there_i
     assert_eq!(ledger.snapshot().await.unwrap(), snapshot);
     ledger.forget(&export("unknown"), None).await.unwrap();
     assert!(!ledger.is_up(), "what changes nothing proves nothing");
-    ledger.rollback(kept, None).await.unwrap();
+    ledger.roll_back(kept, Vec::new()).await.unwrap();
     assert!(ledger.is_up(), "what needs no room is written");
 
     while ledger.reserve(grow(&"x".repeat(1000), 0, 8)).await.is_ok() {}
@@ -76,12 +75,8 @@ async fn a_ledger_that_can_not_be_written_at_the_start_is_read_and_tried_again()
     assert!(error.contains("make it, its directory and the files beside it writable"), "{error}");
     assert_eq!(ledger.snapshot().await.unwrap(), snapshot);
 
-    let allow = |store: &Store| {
-        store.connection.pragma_update(None, "query_only", false).unwrap();
-        Ok(())
-    };
-    ledger.read(allow).await.unwrap();
-    ledger.settle(Settle { export: export("vm1"), known: known(20), event: None }).await.unwrap();
+    look(&ledger, |store| store.connection.pragma_update(None, "query_only", false).unwrap()).await;
+    ledger.settle(measured("vm1", 20)).await.unwrap();
     assert!(ledger.is_up());
     assert_eq!(ledger.snapshot().await.unwrap().reservations, []);
 }
@@ -131,11 +126,7 @@ async fn a_person_reads_and_even_writes_while_the_gateway_runs() {
     assert_eq!(read("SELECT size FROM export WHERE name = 'vm1'"), 10);
     ledger.record_size(measured("vm1", 11)).await.unwrap();
     person.execute_batch("COMMIT; BEGIN IMMEDIATE; UPDATE export SET size = size + 1").unwrap();
-    let impatient = |store: &Store| {
-        store.connection.busy_timeout(Duration::ZERO).unwrap();
-        Ok(())
-    };
-    ledger.read(impatient).await.unwrap();
+    look(&ledger, |store| store.connection.busy_timeout(Duration::ZERO).unwrap()).await;
     let error = ledger.record_size(measured("vm2", 1)).await.unwrap_err().to_string();
     assert!(error.contains("end the program that holds a lock on it"), "{error}");
     assert!(!ledger.is_up());
@@ -184,9 +175,9 @@ fn a_file_that_is_not_a_ledger_of_this_program_is_left_alone() {
 async fn a_ledger_of_a_newer_program_is_refused() {
     let scratch = Scratch::new();
     Ledger::open(&scratch.0).unwrap().0.close().await;
-    Connection::open(scratch.0.join("ledger.sqlite")).unwrap().pragma_update(None, "user_version", 4).unwrap();
+    Connection::open(scratch.0.join("ledger.sqlite")).unwrap().pragma_update(None, "user_version", 5).unwrap();
     let text = open_error(&scratch.0).to_string();
-    assert!(text.contains("has version 4, this program knows versions up to 3; run the newer program"), "{text}");
+    assert!(text.contains("has version 5, this program knows versions up to 4; run the newer program"), "{text}");
 }
 
 /// As version 1 left it: no tables of orders and marks.
@@ -205,14 +196,40 @@ async fn a_ledger_of_an_older_program_is_brought_up_and_keeps_what_it_has() {
     let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
     assert_eq!((snapshot.exports[0].known, snapshot.orders.len()), (known(10), 0));
     let order = order("blue", Some(20), None);
-    ledger.order_quota(order.clone(), None).await.unwrap();
+    ledger.order_quota(order.clone(), NewEvent::default()).await.unwrap();
     ledger.close().await;
     let version: i64 = Connection::open(scratch.0.join("ledger.sqlite"))
         .unwrap()
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .unwrap();
-    assert_eq!(version, 3);
+    assert_eq!(version, 4);
     assert_eq!(Ledger::open(&scratch.0).unwrap().1.orders, [order]);
+}
+
+/// What a ledger of version 3 has, which could name a reservation with each range to be zeroed.
+#[tokio::test]
+async fn a_ledger_of_version_3_keeps_its_sizes_its_reservations_and_what_is_to_be_zeroed() {
+    let scratch = Scratch::new();
+    let file = scratch.0.join("ledger.sqlite");
+    Connection::open(&file).unwrap().execute_batch(include_str!("version3.sql")).unwrap();
+    let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
+    let sizes: Vec<_> =
+        snapshot.exports.iter().map(|row| (row.name.as_str(), row.known.size, row.known.shown)).collect();
+    assert_eq!(sizes, [("vm1", size(3 << 20), None), ("w", size(4096), Some(size(4096)))]);
+    assert_eq!(owed(&snapshot), [("w", 4096, 8192), ("w", 16384, 16896)]);
+    assert_eq!(snapshot.reservations[0].state, State::Unsettled);
+    assert_eq!(ledger.events(EventFilter { limit: 9, ..EventFilter::default() }).await.unwrap().len(), 2);
+    let written = ledger.reserve(grow("w", 8192, 16384)).await.unwrap();
+    assert!(written > snapshot.reservations[0].id);
+    ledger.clear_zeroing(note("w", range(4096, 16384))).await.unwrap();
+    ledger.close().await;
+    let person = Connection::open(&file).unwrap();
+    let tables = "SELECT group_concat(name) FROM sqlite_schema WHERE type = 'table' AND name LIKE 'zeroing%'";
+    assert_eq!(person.query_row(tables, [], |row| row.get::<_, String>(0)).unwrap(), "zeroing");
+    drop(person);
+    let (_, again) = Ledger::open(&scratch.0).unwrap();
+    assert_eq!(owed(&again), [("w", 16384, 16896)]);
+    assert_eq!(again.exports, snapshot.exports);
 }
 
 /// What can't be written can be read, also where it is older.
@@ -249,7 +266,7 @@ async fn a_row_that_can_not_be_is_named() {
     assert!(error.to_string().contains("column `size`: -5 is out of range; stop the gateway"), "{error}");
     damage("UPDATE export SET size = 5, tenant = ''");
     assert!(open_error(&scratch.0).to_string().contains("column `tenant`: the name is empty"));
-    damage("UPDATE export SET tenant = 'blue'; INSERT INTO zeroing VALUES ('vm1', 4, 0, 0)");
+    damage("UPDATE export SET tenant = 'blue'; INSERT INTO zeroing VALUES ('vm1', 4, 0)");
     assert!(open_error(&scratch.0).to_string().contains("column `length`: it is empty"));
     damage("UPDATE zeroing SET length = 9223372036854775807");
     assert!(open_error(&scratch.0).to_string().contains("9223372036854775811 is out of range"));
@@ -352,7 +369,6 @@ async fn a_file_that_was_moved_away_or_replaced_takes_no_more_until_it_is_back()
             export: export("a"),
             tenant: TenantId::default(),
             known: Known { size: size(bytes), ..Known::default() },
-            event: None,
         };
         ledger.record_size(record(1)).await.unwrap();
         let (path, aside) = (scratch.0.join(file), scratch.0.join("aside"));
@@ -379,16 +395,15 @@ async fn an_older_copy_is_known_by_its_count_and_what_it_says_of_windows_and_zer
         export: export(name),
         tenant: TenantId::default(),
         known: Known { size: size(bytes), shown, ..Known::default() },
-        event: None,
     };
     let (ledger, _) = Ledger::open(&scratch.0).unwrap();
     ledger.record_size(record("plain", 8, None)).await.unwrap();
     ledger.record_size(record("window", 4, Some(size(4)))).await.unwrap();
     ledger.record_size(record("grown", 8, None)).await.unwrap();
-    ledger.record_zeroing(&export("grown"), range(4, 8), None).await.unwrap();
+    ledger.record_zeroing(note("grown", range(4, 8)), blue()).await.unwrap();
     ledger.close().await;
     let doubtful = |snapshot: &Snapshot| -> Vec<String> {
-        let doubtful = snapshot.exports.iter().filter(|row| row.quarantine.is_some());
+        let doubtful = snapshot.exports.iter().filter(|row| row.in_doubt);
         doubtful.map(|row| row.name.as_str().to_owned()).collect()
     };
     let copy = scratch.0.join("copy");
@@ -404,7 +419,7 @@ async fn an_older_copy_is_known_by_its_count_and_what_it_says_of_windows_and_zer
         ledger.close().await;
     }
     let (ledger, _) = Ledger::open(&scratch.0).unwrap();
-    ledger.quarantine(&export("window"), None, UnixMillis(1), None).await.unwrap();
+    ledger.trust(export("window"), NewEvent::default()).await.unwrap();
     ledger.close().await;
     // A count that is behind accuses nobody, nor does one that is gone.
     for lock in ["1\n00000000000000000000\n", "1\n", ""] {

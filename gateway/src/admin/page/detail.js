@@ -51,7 +51,7 @@ function facts(it) {
     'At most': it.max_size === undefined ? 'no bound' : size(it.max_size),
     Resized: DRIVERS[it.driver] ?? it.driver,
     'New sizes come': TELLS[it.tells] ?? it.tells,
-    Generation: `${count(it.generation, 'change')} since it was opened`,
+    Generation: count(it.generation, 'change'),
   };
 }
 

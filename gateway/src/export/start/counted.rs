@@ -12,7 +12,8 @@ use super::super::registry::Shared;
 use super::super::settings::Settings;
 use super::super::{Export, Parts};
 use super::{Measured, Opening};
-use crate::accounting::account::{Clerk, Shows};
+use crate::accounting::account::{Account, Shows};
+use crate::accounting::history::History;
 use crate::accounting::meanwhile::Smaller;
 use crate::driver::Driver;
 use crate::hooks::Hooks;
@@ -33,7 +34,7 @@ pub(super) struct Counted<'a> {
     driver: Option<Driver>,
     resizer: Resizer,
     acts: mpsc::Receiver<Act>,
-    clerk: Clerk,
+    account: Account,
     start: Start,
     smaller: Option<Smaller>,
     told: Told,
@@ -63,48 +64,45 @@ impl<'a> Counted<'a> {
         };
         let driven = watchers::label(&config.resize.driver);
         let told = Told(shared.metrics.resize(export.as_str(), config.template.as_deref(), tenant.as_str(), driven));
-        told.size_at_start(size);
+        let first = core.view().shown();
+        told.size(size, first.generation);
         resizer.counted_by(told.clone());
         let shows = match window {
             Some(_) => Shows::Window { recorded: !unrecorded },
             None => Shows::of(policy.publish),
         };
-        let mut clerk = Clerk::new(Arc::clone(notes), export.clone(), tenant.clone(), shows);
-        let mut unwritten = false;
-        if (news || let_go || lowered)
-            && !older
-            && let Err(error) = clerk.open(count, core.view().shown()).await
-        {
-            tracing::warn!(export = export.as_str(), %error, "the ledger does not take the size of an export; nothing of it grows until it does");
-            unwritten = true;
+        let (book, cache) = (Arc::clone(&shared.book), Arc::clone(notes));
+        let mut account = Account::new(book, cache, export.clone(), tenant.clone(), shows);
+        if (news || let_go || lowered) && !older {
+            account.open(count, first).await;
         }
         let start = Start {
             export,
             tenant,
             policy,
             size,
+            generation: first.generation,
             // The coordinator finds what is there by itself, and that it is less.
             disk: smaller.filter(|smaller| smaller.awaited).map_or(disk, |smaller| smaller.recorded),
             backend: core.facts().style,
             zeroed_by_backend: config.backend.is_embedded() || zeroed_beside || zeroed,
             unzeroed,
             timeout,
-            unrecorded,
             older,
-            unwritten,
         };
-        Self { shared, settings, core, driver, resizer, acts, clerk, start, smaller, told }
+        Self { shared, settings, core, driver, resizer, acts, account, start, smaller, told }
     }
 
     /// Starts the export's tasks. Needs a runtime.
     pub(super) fn run(self, budget: Arc<TenantBudget>, metrics: ExportMetrics) -> Export {
-        let Self { shared, settings, core, driver, resizer, acts, clerk, start, smaller, told } = self;
+        let Self { shared, settings, core, driver, resizer, acts, account, start, smaller, told } = self;
         let (config, tells) = (&settings.config, start.backend.tells);
-        let effects = LiveEffects::new(Arc::clone(&core), driver, clerk, start.timeout);
+        let history = History::new(Arc::clone(&shared.notes), start.export.clone(), start.tenant.clone());
+        let effects = LiveEffects::new(Arc::clone(&core), driver, history, start.timeout);
         let coordinator = Coordinator::new(
             start,
             effects,
-            Arc::clone(&shared.book),
+            account,
             Arc::clone(&resizer.jobs),
             Arc::clone(&resizer.openers),
             told.clone(),

@@ -8,7 +8,6 @@ use super::super::unpublished;
 use super::{Opening, StartError};
 use crate::accounting::meanwhile::Smaller;
 use crate::resize::window::Opened;
-use crate::target::Shown;
 
 /// The stage with sizes; the view has the published one.
 pub(super) struct Measured<'a> {
@@ -61,7 +60,7 @@ impl<'a> Measured<'a> {
         let kept = smaller.filter(|smaller| smaller.awaited);
         let end = window.map_or(kept.map_or(shown(disk), |smaller| smaller.shown), |window| window.size);
         let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
-        view.publish(Shown { size: size.bytes(), generation: 0 });
+        view.publish(shared.notes.first_shown(export, size));
         if older {
             // Clients may have written there since.
             unzeroed.clear();

@@ -9,7 +9,7 @@ use nbd_gateway_policy::types::ExportName;
 
 use super::super::Registry;
 use super::*;
-use crate::accounting::cache::Notes;
+use crate::accounting::cache::LedgerCache;
 use crate::fault::Fault;
 use crate::net::Pool;
 use crate::proto::{Cookie, ExportFlags, Framing};
@@ -68,7 +68,7 @@ async fn an_opening_that_fails_after_its_target_was_opened_closes_the_target_onc
     let text = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[export]]\nname = \"e\"\nsize = \"2MiB\"\n\
                 backend = \"nbd+unix:///?socket=/nonexistent/socket\"\n[export.resize]\ndriver = \"window\"\n";
     let config = Arc::new(Config::parse(text, Path::new("config.toml")).unwrap());
-    let (metrics, notes) = (Arc::new(Metrics::new("0").unwrap()), Arc::new(Notes::in_memory().unwrap()));
+    let (metrics, notes) = (Arc::new(Metrics::new("0").unwrap()), Arc::new(LedgerCache::in_memory().unwrap()));
     let registry =
         Registry::new(Arc::clone(&config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()));
     let (config, shared) = (config.export_for("e").unwrap(), &registry.shared);

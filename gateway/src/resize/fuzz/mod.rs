@@ -4,7 +4,6 @@
 //! After each step the promises are checked; at the end everything is healed, and nothing may be left: no reservation, no
 //! doubt, no note, and an export that grows again. Sizes are a few bytes, so that histories collide.
 
-mod ledger;
 mod world;
 
 use std::pin::pin;
@@ -27,8 +26,12 @@ use super::jobs::{Job, Jobs};
 use super::openers::Openers;
 use super::rules::{Latest, Rules};
 use super::watchers::Told;
+use crate::accounting::account::{Account, Shows};
+use crate::accounting::cache::LedgerCache;
 use crate::accounting::tenants::Book;
-use world::{Fake, Fault, LARGEST, State};
+use crate::ledger::{Ledger, Mailbox, Snapshot};
+use crate::target::Shown;
+use world::{Fake, Fault, LARGEST, Rows, State};
 
 /// What the tenant may have, in bytes.
 const QUOTA: u64 = 48;
@@ -37,6 +40,7 @@ const QUOTA: u64 = 48;
 struct Play {
     coordinator: Coordinator<Fake>,
     state: Arc<Mutex<State>>,
+    mailbox: Mailbox,
     book: Arc<Book>,
     jobs: Arc<Jobs>,
     openers: Arc<Openers>,
@@ -78,6 +82,24 @@ fn now<T>(future: impl Future<Output = T>) -> Option<T> {
         Poll::Ready(outcome) => Some(outcome),
         Poll::Pending => None,
     }
+}
+
+/// The same, where nothing but the ledger may be waited for. None: the process has ended.
+fn served<T>(mailbox: &mut Mailbox, state: &Mutex<State>, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(outcome) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Some(outcome);
+        }
+        if !mailbox.serve(|change| state.lock().judge(change)) {
+            return None;
+        }
+        state.lock().rows = rows(mailbox);
+    }
+}
+
+fn rows(mailbox: &Mailbox) -> Rows {
+    Rows::of(&mailbox.snapshot().unwrap_or_default())
 }
 
 impl Play {
@@ -128,23 +150,26 @@ impl Play {
             tenant: tenant.clone(),
             policy: policy.clone(),
             size,
+            generation: 0,
             disk,
             backend: BackendStyle { grows, tells: Tells::Query },
             zeroed_by_backend: zeroed,
             unzeroed: Vec::new(),
             timeout: Duration::from_secs(1),
-            unrecorded: false,
             older: false,
-            unwritten: false,
         };
-        let effects = Fake { state: Arc::clone(&state), export };
+        let effects = Fake { state: Arc::clone(&state), export: export.clone() };
+        let (ledger, mut mailbox) = Ledger::by_hand().ok()?;
+        let cache = Arc::new(LedgerCache::of(ledger, &Snapshot::default(), None));
+        let shows = if window { Shows::Window { recorded: true } } else { Shows::All };
+        let mut account = Account::new(Arc::clone(&book), cache, export, tenant.clone(), shows);
+        served(&mut mailbox, &state, account.open(size, Shown { size: size.bytes(), generation: 0 }))?;
         let openers = Arc::new(Openers::new(Duration::ZERO));
         let told = Told(Metrics::new("0").ok()?.resize("e", None, "t", ResizeDriver::Wire));
-        let coordinator =
-            Coordinator::new(start, effects, Arc::clone(&book), Arc::clone(&jobs), Arc::clone(&openers), told);
+        let coordinator = Coordinator::new(start, effects, account, Arc::clone(&jobs), Arc::clone(&openers), told);
         let rules = Arc::<Latest>::default();
         let coordinator = coordinator.ruled_by(Arc::clone(&rules));
-        Some(Self { coordinator, state, book, jobs, openers, rules, policy, tenant, other, wishes: 0 })
+        Some(Self { coordinator, state, mailbox, book, jobs, openers, rules, policy, tenant, other, wishes: 0 })
     }
 
     fn step(&mut self, kind: u8, value: u64) {
@@ -169,7 +194,7 @@ impl Play {
             11 => self.state.lock().in_doubt = None,
             12 => self.other_grows(size),
             13 if kind & 0x80 != 0 => self.adjust(kind >> 4, value),
-            13 => drop(now(self.book.measure(&self.other, Size::ZERO))),
+            13 => self.book.measure(&self.other, Size::ZERO),
             14 => self.seen(u64::MAX - value),
             _ => drop(self.explicit(client, shown, if value & 1 == 0 { 0 } else { u64::MAX - value })),
         }
@@ -202,7 +227,7 @@ impl Play {
     fn go_by(&mut self, policy: ExportPolicy, told: bool) {
         self.rules.put(Rules { policy, timeout: Duration::from_secs(1) });
         if told {
-            let going_on = now(self.coordinator.apply(Act::Adjusted));
+            let going_on = served(&mut self.mailbox, &self.state, self.coordinator.apply(Act::Adjusted));
             assert!(
                 going_on == Some(true) || going_on.is_none() && self.came_back(),
                 "new rules wait, or end everything"
@@ -250,7 +275,8 @@ impl Play {
         self.wishes += 1;
         let job = self.jobs.begin(String::new());
         let asking = asking.map(|style| self.openers.asking(style));
-        let going_on = now(self.coordinator.apply(Act::Wish { wish, asking, job, span: tracing::Span::none(), reply }));
+        let act = Act::Wish { wish, asking, job, span: tracing::Span::none(), reply };
+        let going_on = served(&mut self.mailbox, &self.state, self.coordinator.apply(act));
         if going_on.is_none() && self.came_back() {
             let Start { export, tenant, .. } = &self.coordinator.at;
             return Err(Refusal { export: export.clone(), tenant: tenant.clone(), reason: Reason::Draining });
@@ -272,7 +298,7 @@ impl Play {
             state.faults.is_empty() && state.disk >= state.shown && state.in_doubt.is_none()
         };
         let before = self.coordinator.standing;
-        let going_on = now(self.coordinator.apply(Act::Seen(size)));
+        let going_on = served(&mut self.mailbox, &self.state, self.coordinator.apply(Act::Seen(size)));
         if going_on.is_none() && self.came_back() {
             return;
         }
@@ -282,21 +308,24 @@ impl Play {
     }
 
     fn settle(&mut self) {
-        let settled = now(self.coordinator.settle());
+        let settled = served(&mut self.mailbox, &self.state, self.coordinator.settle());
         assert!(settled.is_some() || self.came_back(), "settling waits");
     }
 
     /// If the process has ended: another one, which knows what the ledger has.
     fn came_back(&mut self) -> bool {
-        let mut state = self.state.lock();
-        if !state.crashed {
+        if !self.state.lock().crashed {
             return false;
         }
+        let (Ok(ledger), Ok(snapshot)) = (self.mailbox.restart(), self.mailbox.snapshot()) else { return false };
+        let cache = Arc::new(LedgerCache::of(ledger, &snapshot, None));
+        let mut state = self.state.lock();
+        state.rows = Rows::of(&snapshot);
         let size_of = |bytes| Size::new(bytes).unwrap_or(Size::ZERO);
         let others = self.book.size(&self.other).unwrap_or_default();
         let (export, tenant) = (self.coordinator.at.export.clone(), self.tenant.clone());
         let book = book(&tenant);
-        book.restore(&export, &tenant, size_of(state.rows.size), state.rows.pending().map(size_of));
+        book.restore(&export, &tenant, size_of(state.rows.size), state.rows.pending.map(size_of));
         book.open(&self.other, &tenant, others);
         let early = now(book.reserve(&export, &tenant, size_of(LARGEST), Bytes(LARGEST)));
         assert!(early.is_some_and(|early| early.is_err()), "it grows before it has been measured");
@@ -305,7 +334,18 @@ impl Play {
         let sum = state.real().saturating_add(others.bytes());
         assert!(state.outside || sum <= QUOTA, "{sum} bytes there after a crash");
         state.now_in(Arc::clone(&book));
-        let unzeroed = state.notes();
+        let unzeroed = cache.owed(&export);
+        let first = cache.first_shown(&export, size);
+        if !self.coordinator.account.is_behind() {
+            let same = first.generation == state.generation;
+            assert!(
+                first.generation >= state.generation && (!same || state.shown_before == size.bytes()),
+                "{first:?} after {} in generation {}: it was another size's, or earlier",
+                state.shown_before,
+                state.generation
+            );
+        }
+        state.generation = first.generation;
         let disk = size_of(state.disk);
         let effects = Fake { state: Arc::clone(&self.state), export: export.clone() };
         drop(state);
@@ -315,20 +355,23 @@ impl Play {
             tenant,
             policy: policy.clone(),
             size,
+            generation: first.generation,
             disk,
             backend: *backend,
             zeroed_by_backend: *zeroed_by_backend,
             unzeroed,
             timeout: *timeout,
-            unrecorded: false,
             older: false,
-            unwritten: false,
         };
+        let shows = if self.state.lock().window { Shows::Window { recorded: true } } else { Shows::All };
+        let mut account = Account::new(Arc::clone(&book), cache, start.export.clone(), start.tenant.clone(), shows);
+        let real = size_of(self.state.lock().real());
+        served(&mut self.mailbox, &self.state, account.open(real, first));
         self.book = book;
         self.jobs = Arc::default();
         let (jobs, openers) = (Arc::clone(&self.jobs), Arc::clone(&self.openers));
         let told = self.coordinator.told.clone();
-        let coordinator = Coordinator::new(start, effects, Arc::clone(&self.book), jobs, openers, told);
+        let coordinator = Coordinator::new(start, effects, account, jobs, openers, told);
         self.coordinator = coordinator.ruled_by(Arc::clone(&self.rules));
         true
     }
@@ -336,8 +379,8 @@ impl Play {
     fn other_grows(&mut self, size: u64) {
         let to = Size::new(size).unwrap_or(Size::ZERO);
         let grown = Bytes(size);
-        if let Some(Ok(held)) = now(self.book.reserve(&self.other, &self.tenant, to, grown)) {
-            now(self.book.commit(Some(held), &self.other, to));
+        if let Some(Ok((held, _))) = now(self.book.reserve(&self.other, &self.tenant, to, grown)) {
+            self.book.commit(Some(held), &self.other, to);
         }
     }
 
@@ -387,7 +430,11 @@ impl Play {
     /// Ended, it does nothing more.
     fn end(mut self) {
         let (done, mut over) = oneshot::channel();
-        assert_eq!(now(self.coordinator.apply(Act::End(done))), Some(false), "no end");
+        assert_eq!(
+            served(&mut self.mailbox, &self.state, self.coordinator.apply(Act::End(done))),
+            Some(false),
+            "no end"
+        );
         assert!(over.try_recv().is_ok(), "nobody was told of the end");
         self.state.lock().ended = true;
         self.state.lock().outside(LARGEST);
@@ -437,6 +484,15 @@ mod tests {
 
     use super::*;
 
+    /// Serves the ledger as long as somebody asks it.
+    fn serve(mut mailbox: Mailbox, state: Arc<Mutex<State>>) {
+        tokio::spawn(async move {
+            while mailbox.serve_next(|change| state.lock().judge(change)).await {
+                state.lock().rows = rows(&mailbox);
+            }
+        });
+    }
+
     /// Why an operator's wish for 16 bytes is refused.
     async fn grow_in_vain(acts: &mpsc::Sender<Act>) -> Reason {
         let (reply, answer) = oneshot::channel();
@@ -452,6 +508,7 @@ mod tests {
         let unsettled = || book.usage(&tenant).unwrap().unsettled;
         let (acts, rx) = mpsc::channel(8);
         let task = tokio::spawn(play.coordinator.run(rx));
+        serve(play.mailbox, Arc::clone(&state));
 
         state.lock().faults.push_back(Fault::Never);
         assert_eq!(grow_in_vain(&acts).await, Reason::BackendTimedOut);
@@ -475,6 +532,7 @@ mod tests {
         let state = play.state;
         let (acts, rx) = mpsc::channel(8);
         let task = tokio::spawn(play.coordinator.run(rx));
+        serve(play.mailbox, Arc::clone(&state));
         state.lock().faults.push_back(Fault::ZeroFails);
         assert_eq!(grow_in_vain(&acts).await, Reason::BackendFailed);
         for _ in 0..10 {

@@ -9,14 +9,14 @@ use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use parking_lot::Mutex;
 
-use super::ledger::Rows;
-use crate::accounting::account::Entry;
 use crate::accounting::history::Happened;
 use crate::accounting::tenants::Book;
 use crate::fault;
+use crate::ledger::{Change, Fate, Snapshot};
 use crate::proto::MAX_SIZE;
 use crate::resize::effects::{Answered, Effects};
 use crate::resize::rules::Rules;
+use crate::target::Shown;
 
 /// The largest size that anything has here, in bytes.
 pub(super) const LARGEST: u64 = 64;
@@ -47,7 +47,7 @@ pub(super) enum Fault {
     ReadsHuge,
     /// Zeroes can't be written.
     ZeroFails,
-    /// The ledger takes no note.
+    /// The ledger takes no note of what is to be zeroed.
     NoteFails,
     /// The ledger does not clear a note.
     ClearFails,
@@ -55,12 +55,36 @@ pub(super) enum Fault {
     DrainFails,
     /// The connections to the backend do not end in time.
     LanesStay,
-    /// The ledger does not take an entry.
+    /// The ledger does not take a change.
     KeepFails,
     /// It says so, and has it all the same.
     KeepLies,
     /// The process ends after so many more touches of the world.
     CrashAfter(u64),
+}
+
+/// What the ledger has of an export.
+pub(super) struct Rows {
+    /// What counts, and of a window what it shows.
+    pub(super) size: u64,
+    /// The largest size that something is held for.
+    pub(super) pending: Option<u64>,
+    /// Bytes that are noted for zeroing.
+    noted: [bool; BYTES],
+}
+
+impl Rows {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let known = snapshot.exports.first().map(|row| row.known).unwrap_or_default();
+        let size = known.size.bytes();
+        let held = snapshot.reservations.iter().map(|row| row.to.bytes());
+        let mut noted = [false; BYTES];
+        for note in &snapshot.zeroing {
+            let inside = within(note.range);
+            (0_u64..).zip(noted.iter_mut()).filter(|(at, _)| inside(*at)).for_each(|(_, noted)| *noted = true);
+        }
+        Self { size, pending: held.filter(|to| *to > size).max(), noted }
+    }
 }
 
 /// What there is.
@@ -73,8 +97,8 @@ pub(super) struct State {
     pub(super) disk: u64,
     /// Bytes that a grow of the gateway exposed, and that nobody has zeroed.
     dirty: [bool; BYTES],
-    /// Bytes that the ledger has noted for zeroing.
-    noted: [bool; BYTES],
+    /// What the ledger has of the export.
+    pub(super) rows: Rows,
     /// Whether the backend's own grows are zero.
     pub(super) zeroed: bool,
     /// Nobody else is said to resize the backend: what it gives beyond what was asked for is the gateway's doing.
@@ -88,6 +112,8 @@ pub(super) struct State {
     /// What is shown.
     pub(super) shown: u64,
     pub(super) generation: u64,
+    /// What was shown before the process ended.
+    pub(super) shown_before: u64,
     /// Where requests must end.
     pub(super) end: u64,
     shrinking: bool,
@@ -102,7 +128,6 @@ pub(super) struct State {
     pub(super) window: bool,
     /// Up to here an operator says just now that it is the tenant's.
     claimed: u64,
-    pub(super) rows: Rows,
     /// The process has ended; nothing it had begun goes on.
     pub(super) crashed: bool,
     pub(super) faults: VecDeque<Fault>,
@@ -116,7 +141,7 @@ impl State {
             sum: 0,
             disk: size,
             dirty: [false; BYTES],
-            noted: [false; BYTES],
+            rows: Rows::of(&Snapshot::default()),
             zeroed,
             exclusive,
             in_doubt: None,
@@ -124,6 +149,7 @@ impl State {
             known: size,
             shown: size,
             generation: 0,
+            shown_before: size,
             end: size,
             shrinking: false,
             only_grows: false,
@@ -132,7 +158,6 @@ impl State {
             aside: false,
             window: false,
             claimed: 0,
-            rows: Rows::new(size),
             crashed: false,
             faults: VecDeque::new(),
         }
@@ -229,6 +254,38 @@ impl State {
         self.crashed
     }
 
+    /// What becomes of a change that the ledger is asked for.
+    pub(super) fn judge(&mut self, change: &Change) -> Fate {
+        if self.ends() {
+            return Fate::Lost;
+        }
+        let (notes, cleared): (bool, &[ByteRange]) = match change {
+            Change::Reserve(reserve) => (reserve.zeroes.is_some(), &[]),
+            Change::RecordZeroing(..) => (true, &[]),
+            Change::ClearZeroing(zeroing) => (false, std::slice::from_ref(&zeroing.range)),
+            Change::Commit(commit) => (false, &commit.zeroed),
+            Change::RollBack { unexposed, .. } => (false, unexposed),
+            _ => (false, &[]),
+        };
+        if notes && self.once(Fault::NoteFails)
+            || !cleared.is_empty() && self.once(Fault::ClearFails)
+            || self.once(Fault::KeepFails)
+        {
+            return Fate::Failed;
+        }
+        for range in cleared {
+            let inside = within(*range);
+            let dirty = (0_u64..).zip(self.dirty).any(|(at, dirty)| inside(at) && dirty);
+            // What is past a window is noted anew by whoever is to show it.
+            assert!(self.window || !dirty, "{range:?} taken off the ledger before it was zeroed");
+        }
+        match self.once(Fault::KeepLies) {
+            true => Fate::Lied,
+            false if self.ends() => Fate::Unanswered,
+            false => Fate::Written,
+        }
+    }
+
     /// What of it counts.
     pub(super) fn real(&self) -> u64 {
         if self.window { self.shown } else { self.disk }
@@ -244,35 +301,26 @@ impl State {
         if self.window && self.disk < self.rows.size {
             self.outside(self.rows.size);
         }
-        let counted = self.rows.size.max(self.rows.pending().unwrap_or_default());
+        let counted = self.rows.size.max(self.rows.pending.unwrap_or_default());
         // What a window was about to leave is nobody's.
         let there = if self.window { self.shown.min(self.end) } else { self.disk };
         assert!(self.outside || there <= counted, "{there} there, {counted} counted after a crash");
         let end = if self.window { self.rows.size } else { self.disk };
-        let noted = (0_u64..).zip(self.noted).find(|(_, noted)| *noted).map(|(at, _)| at);
+        let noted = (0_u64..).zip(self.rows.noted).find(|(_, noted)| *noted).map(|(at, _)| at);
         let size = noted.map_or(end, |noted| noted.min(end));
         let dirty = (0_u64..).zip(self.dirty).find(|(at, dirty)| *at < size && *dirty);
         assert!(dirty.is_none(), "byte {dirty:?} shown up to {size} after a crash");
         assert!(!self.window || size >= self.shown.min(self.end), "{} was promised, {size} is shown", self.shown);
         // More than was asked for, given in the moment of the crash, can't be told from what another hand added since.
-        self.dirty.iter_mut().zip(self.noted).for_each(|(dirty, noted)| *dirty &= noted);
-        (self.shown, self.end, self.generation) = (size, size, 0);
+        self.dirty.iter_mut().zip(self.rows.noted).for_each(|(dirty, noted)| *dirty &= noted);
+        (self.shown_before, self.shown, self.end) = (self.shown, size, size);
         (self.read, self.known) = (self.disk, self.disk);
         (self.shrinking, self.aside) = (false, false);
-        let real = self.real();
-        self.rows.open(real);
         size
     }
 
     pub(super) fn now_in(&mut self, book: Arc<Book>) {
         self.book = book;
-    }
-
-    /// What is noted for zeroing.
-    pub(super) fn notes(&self) -> Vec<ByteRange> {
-        let size = |bytes| Size::new(bytes).unwrap_or(Size::ZERO);
-        let noted = (0_u64..).zip(self.noted).filter(|(_, noted)| *noted);
-        noted.filter_map(|(at, _)| ByteRange::new(size(at), size(at.saturating_add(1)))).collect()
     }
 
     /// What counts may be over a quota that was lowered, and never rises there.
@@ -287,7 +335,7 @@ impl State {
     }
 
     pub(super) fn has_notes(&self) -> bool {
-        self.noted.iter().any(|noted| *noted)
+        self.rows.noted.iter().any(|noted| *noted)
     }
 }
 
@@ -339,7 +387,8 @@ impl Fake {
         }
         if !state.zeroed && !state.outside {
             let from = state.disk.max(state.read).min(asked);
-            let noted = (0_u64..).zip(state.noted).filter(|(at, _)| (from..asked).contains(at)).all(|(_, noted)| noted);
+            let noted =
+                (0_u64..).zip(state.rows.noted).filter(|(at, _)| (from..asked).contains(at)).all(|(_, noted)| noted);
             assert!(noted, "asked for {asked} bytes before the ledger had noted what that exposes");
         }
         let fault = state.fault(|f| match f {
@@ -422,7 +471,9 @@ impl Effects for Fake {
         let inside = within(range);
         assert!(!state.aside, "zeroed without a connection");
         assert!(range.start().bytes() >= state.shown, "zeroes over what clients see");
-        let noted = (0_u64..).zip(state.noted).filter(|(at, _)| inside(*at)).all(|(_, noted)| noted);
+        // What is clean may have been cleared by a change that the ledger said had failed.
+        let bytes = (0_u64..).zip(state.rows.noted.into_iter().zip(state.dirty));
+        let noted = bytes.filter(|(at, _)| inside(*at)).all(|(_, (noted, dirty))| noted || !dirty);
         assert!(noted, "{range:?} is zeroed and was not noted");
         if state.once(Fault::ZeroFails) || range.end().bytes() > state.disk {
             return Err(fault::Fault::host("zero failing"));
@@ -462,9 +513,9 @@ impl Effects for Fake {
         !state.once(Fault::DrainFails)
     }
 
-    fn publish(&mut self, size: Size, generation: u64) {
+    fn publish(&mut self, shown: Shown) {
         let mut state = self.state.lock();
-        let size = size.bytes();
+        let Shown { size, generation } = shown;
         assert!(!state.ended, "published after the end");
         assert!(size >= state.shown || state.shrinking, "the size went back by itself from {} to {size}", state.shown);
         assert!(size <= state.shown || size <= state.read, "{size} shown, {} read", state.read);
@@ -489,54 +540,11 @@ impl Effects for Fake {
         state.shrinking = false;
     }
 
-    async fn note_zeroes(&mut self, range: ByteRange) -> Result<(), fault::Fault> {
-        self.touch().await;
-        let mut state = self.state.lock();
-        if state.once(Fault::NoteFails) {
-            return Err(fault::Fault::host("ledger failing"));
-        }
-        let inside = within(range);
-        (0_u64..).zip(state.noted.iter_mut()).filter(|(at, _)| inside(*at)).for_each(|(_, noted)| *noted = true);
-        Ok(())
-    }
-
-    async fn clear_zeroes(&mut self, range: ByteRange) -> Result<(), fault::Fault> {
-        self.touch().await;
-        let mut state = self.state.lock();
-        if state.once(Fault::ClearFails) {
-            return Err(fault::Fault::host("ledger failing"));
-        }
-        let inside = within(range);
-        let dirty = (0_u64..).zip(state.dirty).any(|(at, dirty)| inside(at) && dirty);
-        // What is past a window is noted anew by whoever is to show it.
-        assert!(state.window || !dirty, "{range:?} taken off the ledger before it was zeroed");
-        (0_u64..).zip(state.noted.iter_mut()).filter(|(at, _)| inside(*at)).for_each(|(_, noted)| *noted = false);
-        Ok(())
-    }
-
     fn apply_rules(&mut self, _: &Rules) {}
 
     fn log_event(&mut self, _happened: Happened) {}
 
     async fn size_on_host(&mut self) -> Option<u64> {
         None
-    }
-
-    async fn record(&mut self, entry: Entry) -> Result<(), fault::Fault> {
-        self.touch().await;
-        {
-            let mut state = self.state.lock();
-            if state.once(Fault::KeepFails) {
-                state.rows.fail(entry);
-                return Err(fault::Fault::host("ledger failing"));
-            }
-            let lies = state.once(Fault::KeepLies);
-            state.rows.write(entry);
-            if lies {
-                return Err(fault::Fault::host("ledger failing, perhaps"));
-            }
-        }
-        self.touch().await;
-        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::{Front, SessionTable, serve};
-use crate::accounting::cache::Notes;
+use crate::accounting::cache::LedgerCache;
 use crate::export::Registry;
 use crate::limits::Places;
 use crate::net::{Pool, Stream};
@@ -38,7 +38,7 @@ impl Scene {
         );
         let config = Arc::new(Config::parse(&text, std::path::Path::new("config.toml")).unwrap());
         let (pool, metrics) = (Arc::new(Pool::new(1)), Arc::new(Metrics::new("0").unwrap()));
-        let notes = Arc::new(Notes::in_memory().unwrap());
+        let notes = Arc::new(LedgerCache::in_memory().unwrap());
         let table = Arc::<SessionTable>::default();
         let clients = Arc::<SessionTable>::clone(&table);
         let registry = Registry::new(config, Arc::clone(&pool), Shards::here(), metrics, notes, clients);
