@@ -1,6 +1,6 @@
 //! The keys of the configuration as a reference for people: sections in the order of the file, each with its keys.
 //!
-//! Owns the order and what is a section; the words are those of the [schema](mod@crate::schema). Never renders anything.
+//! Owns the order and what is a section; the words are those of the schema. Never renders anything.
 
 use serde_json::Value;
 

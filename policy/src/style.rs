@@ -1,6 +1,6 @@
 //! The two axes on which peers differ, automatic or explicit and poll or notify, for either side of the gateway.
 //!
-//! Owns what a client is ([`ClientStyle`], [`Learn`]), what a backend is ([`BackendStyle`]), and the rules that follow
+//! Owns what a client is ([`ClientStyle`]), what a backend is ([`BackendStyle`]), and the rules that follow
 //! from the style alone: who may use a new size, whom a reply can tell it, when a backend's claim is believed. What a
 //! client is offered is `offer`'s; what is done about a wish is `plan`'s.
 
