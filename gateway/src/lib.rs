@@ -60,6 +60,10 @@
 //! too long, not on its blocks), and those that must wait for an orphan, leave this way for a task of their own in
 //! `target/bridge.rs`.
 //!
+//! A request knows its client by a [`Ticket`](request::Ticket): data, and a [`Client`](request::Client), one virtual call for
+//! each reply. So nothing below a session imports it. Clients that were cut for a grow are remembered by the export
+//! (`export/reconnects.rs`), because their sessions have ended.
+//!
 //! What is submitted to is a [`Target`](target::Target): one virtual call for each batch. What reads ahead, or moves a disk,
 //! is a target in front of another one.
 //!
