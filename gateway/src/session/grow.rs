@@ -16,7 +16,7 @@ use tracing::Instrument;
 use super::Session;
 use crate::export::Export;
 use crate::proto::Errno;
-use crate::request::{Failure, Finished, Job};
+use crate::request::{Failure, Finished, Job, Outcome};
 
 /// How often a write may find the end lowered again under it.
 const TRIES: usize = 3;
@@ -24,7 +24,7 @@ const TRIES: usize = 3;
 /// Has `job` wait in a task of its own until the export has grown.
 pub(super) fn spawn(session: Arc<Session>, job: Job) {
     let export = Arc::clone(&session.export);
-    let waits = export.core().wait(session.id, &job);
+    let held = export.core().hold(session.id, job);
     let span = session.span.clone();
     let grows = async move {
         let mut finished = Finished::default();
@@ -34,29 +34,30 @@ pub(super) fn spawn(session: Arc<Session>, job: Job) {
                 Errno::ENOSPC,
                 "the export can't grow under this client: when its connection was closed so that it sees the new size, it did not send its write again",
             )),
-            false => grown(&export, job.request.end()).await,
+            false => grown(&export, held.request.end()).await,
         };
         if session.is_left() || (cuts && session.is_closing()) {
             // Its client may have sent it again on another connection: it must not land now.
-            return job.forget();
+            return held.forget();
         }
         match outcome {
-            Err(failure) => job.fail(failure, &mut finished),
+            Err(failure) => held.finish(Outcome::Failed(failure), &mut finished),
+            // It waits elsewhere now.
+            Ok(()) if held.is_taken() => {}
             Ok(()) if cuts => {
-                export.reconnects().cut(session.peer, &job.request, export.size());
+                export.reconnects().cut(session.peer, &held.request, export.size());
                 tracing::info!(
                     size = export.size(),
                     "the export has grown for a write past its end; the client is cut, so that it sees the new size"
                 );
                 session.close();
-                job.forget();
+                held.forget();
             }
             Ok(()) => {
-                session.wrote_up_to(job.request.end());
-                session.hand_over(&mut vec![job], &mut finished);
+                session.wrote_up_to(held.request.end());
+                session.hand_over(&mut held.take().into_iter().collect(), &mut finished);
             }
         }
-        drop(waits);
     };
     tokio::spawn(grows.instrument(span));
 }

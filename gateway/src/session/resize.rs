@@ -24,7 +24,8 @@ use crate::net::Released;
 use crate::proto::request::RequestHeader;
 use crate::proto::resize::{Context, ResizeRequest, Wish};
 use crate::proto::{CmdFlags, Errno, ExportFlags, Features, Framing};
-use crate::request::{Counts, Failure, Finished, Outcome, PendingReply, Request, Ticket};
+use crate::request::{Counts, Failure, Finished, Job, Outcome, PendingReply, Request, Ticket};
+use crate::target::Held;
 
 /// RESIZE requests of one session, each until its reply is written.
 const MOST: u32 = 16;
@@ -133,10 +134,10 @@ impl Transmission {
                 self.session.begin_resize();
                 self.session.start_notify(&header, interval, most);
             }
-            Wish::Size { size } => {
+            Wish::Size { .. } => {
                 self.session.begin_resize();
-                let carried = carry(Arc::clone(&self.session), header, size, asked.durable);
-                tokio::spawn(carried.instrument(self.session.span.clone()));
+                let ticket = self.session.ticket(&header, ONE);
+                self.session.carry_resize(Job::for_client(request(&header), ticket));
             }
         }
     }
@@ -168,17 +169,37 @@ impl Transmission {
             && self.session.export.size() == self.session.told()
             && !self.session.watching.swap(true, Ordering::AcqRel);
         self.session.export.admit(1);
+        let job = Job::for_client(request, ticket);
         if waits {
-            tokio::spawn(watch(Arc::clone(&self.session), self.shutdown(), ticket, request));
+            self.session.watch(self.shutdown(), job);
         } else {
-            let session = Arc::clone(&self.session);
-            answer(&session, ticket, &request, self.finished());
+            self.session.tell(self.session.export.size());
+            job.finish(sizes_alone(), self.finished());
         }
     }
 }
 
+impl Session {
+    /// Has a BLOCK_STATUS wait for another size than its client was told.
+    pub(super) fn watch(self: &Arc<Self>, shutdown: Shutdown, job: Job) {
+        let held = self.export.core().hold(self.id, job);
+        tokio::spawn(watch(Arc::clone(self), shutdown, held));
+    }
+
+    /// Carries one explicit resize out, in a task of its own.
+    pub(super) fn carry_resize(self: &Arc<Self>, job: Job) {
+        let held = self.export.core().hold(self.id, job);
+        tokio::spawn(carry(Arc::clone(self), held).instrument(self.span.clone()));
+    }
+}
+
+/// The contexts themselves are added to every answer; there is nothing else to say.
+fn sizes_alone() -> Outcome {
+    Outcome::Status(Vec::new())
+}
+
 /// The long poll: waits for another size, for the order to finish, or until nothing more is read from its client.
-async fn watch(session: Arc<Session>, mut shutdown: Shutdown, ticket: Ticket, request: Request) {
+async fn watch(session: Arc<Session>, mut shutdown: Shutdown, held: Held) {
     let mut shown = session.export.view().follow();
     let told = session.told();
     tokio::select! {
@@ -189,27 +210,23 @@ async fn watch(session: Arc<Session>, mut shutdown: Shutdown, ticket: Ticket, re
         () = session.status.reached(SessionStatus::Draining) => {}
     }
     session.watching.store(false, Ordering::Release);
-    answer(&session, ticket, &request, &mut Finished::default());
-}
-
-fn answer(session: &Arc<Session>, ticket: Ticket, request: &Request, finished: &mut Finished) {
     session.tell(session.export.size());
-    // The contexts themselves are added to every answer; there is nothing else to say.
-    ticket.reply(request, Outcome::Status(Vec::new()), finished);
+    held.finish(sizes_alone(), &mut Finished::default());
 }
 
 fn failure(refusal: &Refusal) -> Failure {
     Failure::new(Errno(refusal.reason.errno(Asked::Resize).wire()), refusal.to_string())
 }
 
-/// Carries one explicit resize out.
-async fn carry(session: Arc<Session>, header: RequestHeader, target: u64, durable: bool) {
+/// Carries one explicit resize out. Its offset is the size that is asked for.
+async fn carry(session: Arc<Session>, held: Held) {
+    let (target, durable) = (held.request.offset, held.request.flags.has(CmdFlags::FUA));
     let style = session.agreement.style;
     let told = Size::new(session.told()).unwrap_or(Size::MAX);
     let wish = plan::Wish::Explicit { client: style, told, target };
     let answer = if session.export.policy().shrinks(told, target) && !session.verbs().has(Verb::Shrink) {
         let refusal = session.not_authorised(Verb::Shrink);
-        session.denied(header.command, &refusal.to_string());
+        session.denied(held.request.command, &refusal.to_string());
         Err(refusal)
     } else {
         session.export.resizer().wish(wish).await
@@ -227,7 +244,8 @@ async fn carry(session: Arc<Session>, header: RequestHeader, target: u64, durabl
         }
         Err(refusal) => Outcome::Failed(failure(&refusal)),
     };
-    let mut finished = Finished::default();
-    session.export.admit(1);
-    session.ticket(&header, ONE).reply(&request(&header), outcome, &mut finished);
+    if let Some(job) = held.take() {
+        session.export.admit(1);
+        job.finish(outcome, &mut Finished::default());
+    }
 }

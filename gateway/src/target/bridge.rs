@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::ranges::Exclusive;
-use super::{Core, Waiting, lost};
+use super::{Core, Held, lost};
 use crate::proto::{Cmd, CmdFlags, Errno, Payload};
 use crate::request::{Extent, Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
 
@@ -36,31 +36,29 @@ pub(super) fn spawn(core: Arc<Core>, session: u64, job: Job) {
     // In sight of a drain from the moment it was admitted.
     let ends = job.request.end();
     let sight = core.gate.keep(&core, ends);
-    let waits = core.wait(session, &job);
     // Only for orphans from before this was admitted: later ones wait for this.
     let ahead = core.orphans.ahead(job.request.offset, ends, session);
+    let held = core.hold(session, job);
     tokio::spawn(async move {
         let _sight = sight;
         core.orphans.clear_of(ahead).await;
-        let bridge = Bridge { core: &core, session, job: &job, waits: &waits };
-        let outcome = if core.needs_bridge(&job.request) {
+        let bridge = Bridge { core: &core, session, held: &held };
+        let outcome = if core.needs_bridge(&held.request) {
             bridge.carry().await
         } else {
-            Some(bridge.ask(job.request.clone(), job.extents()).await)
+            Some(bridge.ask(held.request.clone(), held.extents()).await)
         };
         match outcome {
-            Some(outcome) => job.finish(outcome, &mut Finished::default()),
-            None => job.forget(),
+            Some(outcome) => held.finish(outcome, &mut Finished::default()),
+            None => held.forget(),
         }
-        drop(waits);
     });
 }
 
 struct Bridge<'a> {
     core: &'a Core,
     session: u64,
-    job: &'a Job,
-    waits: &'a Waiting,
+    held: &'a Held,
 }
 
 fn round_down(n: u64, block: u64) -> u64 {
@@ -80,7 +78,7 @@ impl Bridge<'_> {
 
     /// Carries the request out. None: the client does not wait for the rest of it.
     async fn carry(&self) -> Option<Outcome> {
-        let request = &self.job.request;
+        let request = &self.held.request;
         let block = self.block();
         let (start, end) = (round_down(request.offset, block), self.round_up(request.end()));
         Some(match request.command {
@@ -93,16 +91,8 @@ impl Bridge<'_> {
             }
             Cmd::CACHE => return self.ranges(request, start, end).await,
             Cmd::BLOCK_STATUS => self.status(request, start, end).await,
-            _ => self.ask(request.clone(), self.job.extents()).await,
+            _ => self.ask(request.clone(), self.held.extents()).await,
         })
-    }
-
-    /// Whether the client does not wait for the request any more.
-    fn is_unwanted(&self) -> bool {
-        match self.job.ticket() {
-            Some(ticket) => ticket.client().has_given_up(),
-            None => self.job.is_abandoned(),
-        }
     }
 
     /// An exclusive range, if no other write may come between this request's read and its write.
@@ -260,7 +250,7 @@ impl Bridge<'_> {
                 let flags = request.flags.without(CmdFlags::NO_HOLE).without(CmdFlags::FAST_ZERO);
                 let edge = Request::write(flags, from, vec![0; length].into());
                 let (start, end) = (round_down(from, block), self.round_up(to));
-                self.waits.narrow(start, end);
+                self.held.narrow(start, end);
                 let outcome = self.write(&edge, start, end).await;
                 if matches!(outcome, Outcome::Failed(_)) {
                     return Some(outcome);
@@ -278,8 +268,8 @@ impl Bridge<'_> {
         while at < end {
             let length = most.min(end - at);
             // In this order: a session that leaves in between finds this range, or this finds that it has left.
-            self.waits.narrow(at, at + length);
-            if in_parts && self.is_unwanted() {
+            self.held.narrow(at, at + length);
+            if in_parts && self.held.is_unwanted() {
                 return None;
             }
             let size = self.core.view().end();
@@ -307,7 +297,7 @@ impl Bridge<'_> {
             rounds += 1;
             let length = most.min(end - at);
             let part = Request { offset: at, length, ..request.clone() };
-            let found = match self.ask(part, self.job.extents()).await {
+            let found = match self.ask(part, self.held.extents()).await {
                 Outcome::Status(found) => found,
                 Outcome::Failed(_) if at > start => break,
                 other => return other,
@@ -321,7 +311,7 @@ impl Bridge<'_> {
                     None => {}
                 }
             }
-            let long = joined.iter().any(|s| s.extents.len() >= self.job.extents());
+            let long = joined.iter().any(|s| s.extents.len() >= self.held.extents());
             if !full || long || request.flags.has(CmdFlags::REQ_ONE) {
                 break;
             }

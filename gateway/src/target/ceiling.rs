@@ -33,10 +33,10 @@ pub(super) fn carry(core: &Arc<Core>, session: u64, mut job: Job, end: u64, fini
         _ => {
             let (part, outcome) = Job::for_task(near);
             core.bridge(session, part.with_extents(job.extents()));
-            let core = Arc::clone(core);
+            let (core, held) = (Arc::clone(core), core.hold(session, job));
             tokio::spawn(async move {
                 let outcome = outcome.await.unwrap_or_else(|_| lost());
-                job.finish(joined(outcome, &request, end, &core), &mut Finished::default());
+                held.finish(joined(outcome, &request, end, &core), &mut Finished::default());
             });
         }
     }

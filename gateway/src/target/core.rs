@@ -11,17 +11,18 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::gate::Gate;
+use super::held::HeldRequests;
 use super::orphans::Orphans;
 use super::ranges::Ranges;
 use super::view::View;
-use super::{Facts, Lanes, Presence, Purpose, Target, Waiting, bridge, ceiling, lost};
+use super::{Facts, Held, Lanes, Presence, Purpose, Target, bridge, ceiling, lost};
 use crate::driver::BackendSnapshot;
 use crate::embedded::DiskError;
 use crate::fault::Fault;
 use crate::lane::Look;
 use crate::limits::Turns;
 use crate::proto::{Cmd, CmdFlags, Cookie};
-use crate::request::{Finished, Heard, Job, Outcome, Request, Ticket};
+use crate::request::{Finished, Heard, Job, Outcome, Request};
 use crate::shards::Shard;
 
 /// The inside of one open export.
@@ -36,6 +37,7 @@ pub(crate) struct Core {
     view: Arc<View>,
     pub(super) gate: Gate,
     pub(super) orphans: Orphans,
+    pub(super) held: HeldRequests,
     /// Ranges under read-modify-write, where the backend's minimum block is larger than a client may use.
     pub(super) ranges: Ranges,
     /// The backend's size as last read, in bytes.
@@ -55,6 +57,7 @@ impl Core {
             view,
             gate: Gate::default(),
             orphans: Orphans::default(),
+            held: HeldRequests::default(),
             ranges: Ranges::default(),
         })
     }
@@ -131,11 +134,9 @@ impl Core {
         ceiling::carry(self, session, job, end, finished);
     }
 
-    /// A request that may change data waits in a task of the gateway's own: not seen by the target yet, or only in parts.
-    pub(crate) fn wait(self: &Arc<Self>, session: u64, job: &Job) -> Waiting {
-        let cookie = job.ticket().filter(|_| job.request.changes_data()).map(Ticket::cookie);
-        let id = cookie.map(|cookie| self.orphans.wait(session, cookie, job.request.offset, job.request.end()));
-        Waiting::new(self, id)
+    /// A task of the gateway's own has this request: the target does not see it yet, or only parts of it.
+    pub(crate) fn hold(self: &Arc<Self>, session: u64, job: Job) -> Held {
+        Held::new(self, session, job)
     }
 
     /// A request is over: a drain may continue.
@@ -152,7 +153,7 @@ impl Core {
     pub(crate) fn adopt_orphans(&self, session: u64) {
         self.orphans.adopt(session, || {
             let mut ranges = self.target.ranges_of(session);
-            ranges.extend(self.orphans.waiting_of(session));
+            ranges.extend(self.held.ranges_of(session));
             ranges
         });
     }

@@ -11,6 +11,7 @@ mod core;
 mod embedded;
 mod facts;
 mod gate;
+mod held;
 mod lanes;
 mod open;
 mod orphans;
@@ -31,9 +32,9 @@ use nbd_gateway_policy::types::ExportName;
 
 pub(crate) use self::core::Core;
 pub(crate) use facts::Facts;
+pub(crate) use held::Held;
 pub(crate) use lanes::Lanes;
 pub(crate) use open::{ObserveSize, OpenTargetError, TargetParts, open};
-pub(crate) use orphans::Waiting;
 pub(crate) use presence::{Presence, Verdict};
 pub(crate) use view::{Shown, View};
 

@@ -3,21 +3,29 @@
 //! While one is unanswered by the backend, no overlapping request of any session is sent: a client that reconnects and
 //! writes again must not be overwritten by its own past.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Core;
 use crate::proto::Cookie;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Orphan {
-    session: u64,
-    cookie: Cookie,
-    offset: u64,
-    end: u64,
+pub(super) struct Orphan {
+    pub(super) session: u64,
+    pub(super) cookie: Cookie,
+    pub(super) offset: u64,
+    pub(super) end: u64,
+}
+
+impl Orphan {
+    pub(super) fn new(session: u64, cookie: Cookie, offset: u64, end: u64) -> Self {
+        Self { session, cookie, offset, end }
+    }
+
+    pub(super) fn narrow(&mut self, offset: u64, end: u64) {
+        (self.offset, self.end) = (offset, end);
+    }
 }
 
 /// All of an export's.
@@ -27,9 +35,6 @@ pub(super) struct Orphans {
     count: AtomicUsize,
     list: Mutex<Vec<Orphan>>,
     settled: Notify,
-    /// Requests that may change data and wait in a task of the gateway's own: orphans, once their session is gone.
-    waiting: Mutex<Vec<(u64, Orphan)>>,
-    next: AtomicU64,
 }
 
 impl Orphans {
@@ -63,31 +68,6 @@ impl Orphans {
         }
     }
 
-    /// A request waits from now on, until [`waits_no_more`](Self::waits_no_more).
-    pub(super) fn wait(&self, session: u64, cookie: Cookie, offset: u64, end: u64) -> u64 {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.waiting.lock().push((id, Orphan { session, cookie, offset, end }));
-        id
-    }
-
-    /// Of a request that waits only this part may still be carried out.
-    pub(super) fn narrow(&self, id: u64, offset: u64, end: u64) {
-        let mut waiting = self.waiting.lock();
-        if let Some((_, orphan)) = waiting.iter_mut().find(|(other, _)| *other == id) {
-            (orphan.offset, orphan.end) = (offset, end);
-        }
-    }
-
-    pub(super) fn waits_no_more(&self, id: u64) {
-        self.waiting.lock().retain(|(other, _)| *other != id);
-    }
-
-    /// Those of a session that wait.
-    pub(super) fn waiting_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
-        let waiting = self.waiting.lock();
-        waiting.iter().filter(|(_, o)| o.session == session).map(|(_, o)| (o.cookie, o.offset, o.end)).collect()
-    }
-
     /// Those of other sessions that overlap `offset..end` now: a session's own requests are in no order.
     pub(super) fn ahead(&self, offset: u64, end: u64, session: u64) -> Ahead {
         if !self.any() {
@@ -110,34 +90,6 @@ impl Orphans {
                 return;
             }
             settled.await;
-        }
-    }
-}
-
-/// A request that waits in a task: an orphan, once its session is gone.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    core: Arc<Core>,
-    id: Option<u64>,
-}
-
-impl Waiting {
-    pub(super) fn new(core: &Arc<Core>, id: Option<u64>) -> Self {
-        Self { core: Arc::clone(core), id }
-    }
-
-    /// From now on, only this part of it may still change data.
-    pub(super) fn narrow(&self, offset: u64, end: u64) {
-        if let Some(id) = self.id {
-            self.core.orphans.narrow(id, offset, end);
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.core.orphans.waits_no_more(id);
         }
     }
 }
@@ -166,38 +118,18 @@ mod tests {
         assert!(!orphans.any());
     }
 
-    #[tokio::test]
-    async fn what_waits_in_a_task_is_an_orphan_when_its_session_leaves() {
-        let orphans = Orphans::default();
-        let id = orphans.wait(7, Cookie(1), 100, 200);
-        orphans.wait(8, Cookie(1), 300, 400);
-        // In the backend's table already.
-        orphans.adopt(7, || [vec![(Cookie(1), 100, 200)], orphans.waiting_of(7)].concat());
-        orphans.waits_no_more(id);
-        assert!(orphans.waiting_of(7).is_empty());
-        orphans.clear_of(orphans.ahead(300, 400, 1)).await;
-        let waiting = orphans.clear_of(orphans.ahead(150, 160, 1));
-        tokio::pin!(waiting);
-        assert!(futures_pending(waiting.as_mut()).await);
-        orphans.settle(7, Cookie(1));
-        waiting.await;
-        assert!(!orphans.any());
-    }
-
     /// A client that gave up and sent the same again, twice: the two waited for each other for ever.
     #[tokio::test]
     async fn what_waits_for_an_orphan_does_not_wait_for_what_waits_for_it() {
         let orphans = Orphans::default();
         orphans.adopt(1, || vec![(Cookie(1), 100, 200)]);
-        orphans.wait(2, Cookie(1), 100, 200);
         let second = orphans.clear_of(orphans.ahead(100, 200, 2));
         tokio::pin!(second);
         assert!(futures_pending(second.as_mut()).await);
-        orphans.adopt(2, || orphans.waiting_of(2));
-        orphans.wait(3, Cookie(1), 100, 200);
+        orphans.adopt(2, || vec![(Cookie(1), 100, 200)]);
         let third = orphans.clear_of(orphans.ahead(100, 200, 3));
         tokio::pin!(third);
-        orphans.adopt(3, || orphans.waiting_of(3));
+        orphans.adopt(3, || vec![(Cookie(1), 100, 200)]);
         orphans.settle(1, Cookie(1));
         assert!(futures_pending(third.as_mut()).await, "the second is still there");
         second.await;

@@ -1,0 +1,181 @@
+//! Requests that a task of the gateway's own has: over the bridge, waiting for a grow, a RESIZE.
+//!
+//! The job of each stays in one place of the target until its task finishes it. So a session that leaves finds what it leaves
+//! behind, and one that goes on elsewhere takes its requests along: their tasks find them gone, and end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Core;
+use super::orphans::Orphan;
+use crate::proto::Cookie;
+use crate::request::{Finished, Job, Outcome, Request};
+
+/// All of an export's.
+#[derive(Debug, Default)]
+pub(super) struct HeldRequests {
+    /// The next number, and the requests by their numbers, oldest first.
+    state: Mutex<(u64, BTreeMap<u64, Entry>)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    session: u64,
+    /// None: it is finished, or was taken.
+    job: Option<Job>,
+    /// What may still be changed, if it changes data for a client.
+    range: Option<Orphan>,
+    /// What it left behind when it was taken.
+    #[cfg(test)]
+    left: Option<Orphan>,
+}
+
+impl HeldRequests {
+    fn change<T>(&self, id: u64, change: impl FnOnce(&mut Entry) -> Option<T>) -> Option<T> {
+        self.state.lock().1.get_mut(&id).and_then(change)
+    }
+
+    /// What requests of a session that are held may still change.
+    pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+        let state = self.state.lock();
+        let ranges = state.1.values().filter(|entry| entry.session == session).filter_map(|entry| entry.range);
+        ranges.map(|range| (range.cookie, range.offset, range.end)).collect()
+    }
+}
+
+/// A request that a task has. Dropped unfinished, it ends with EIO, as any job.
+#[derive(Debug)]
+pub(crate) struct Held {
+    core: Arc<Core>,
+    id: u64,
+    /// What is asked for.
+    pub(crate) request: Request,
+    extents: usize,
+}
+
+impl Held {
+    /// Holds a request of a session.
+    pub(super) fn new(core: &Arc<Core>, session: u64, job: Job) -> Self {
+        let (request, extents) = (job.request.clone(), job.extents());
+        let ticket = job.ticket().filter(|_| request.changes_data());
+        let range = ticket.map(|ticket| Orphan::new(session, ticket.cookie(), request.offset, request.end()));
+        let mut state = core.held.state.lock();
+        let id = state.0;
+        state.0 = id.wrapping_add(1);
+        let entry = Entry {
+            session,
+            job: Some(job),
+            range,
+            #[cfg(test)]
+            left: None,
+        };
+        state.1.insert(id, entry);
+        drop(state);
+        Self { core: Arc::clone(core), id, request, extents }
+    }
+
+    /// The most extents of one context that the answer may have.
+    pub(super) fn extents(&self) -> usize {
+        self.extents
+    }
+
+    /// Whether nobody waits for it any more.
+    pub(super) fn is_unwanted(&self) -> bool {
+        let unwanted = self.core.held.change(self.id, |entry| {
+            entry.job.as_ref().map(|job| match job.ticket() {
+                Some(ticket) => ticket.client().has_given_up(),
+                None => job.is_abandoned(),
+            })
+        });
+        unwanted.unwrap_or(true)
+    }
+
+    /// Whether its session goes on elsewhere, and has taken it along.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.core.held.change(self.id, |entry| entry.job.as_ref().map(|_| ())).is_none()
+    }
+
+    /// Only this part of it may still change data, should its session go now.
+    pub(super) fn narrow(&self, offset: u64, end: u64) {
+        self.core.held.change(self.id, |entry| entry.range.as_mut().map(|range| range.narrow(offset, end)));
+    }
+
+    /// The job, to be finished in another way; none: it was taken. What it may change still counts as held.
+    pub(crate) fn take(&self) -> Option<Job> {
+        self.core.held.change(self.id, |entry| entry.job.take())
+    }
+
+    /// Tells its outcome to whoever waits for it.
+    pub(crate) fn finish(self, outcome: Outcome, finished: &mut Finished) {
+        if let Some(job) = self.take() {
+            job.finish(outcome, finished);
+        }
+    }
+
+    /// Gives it up without telling anybody.
+    pub(crate) fn forget(self) {
+        if let Some(job) = self.take() {
+            job.forget();
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A job that is still there is finished after the lock.
+        let entry = self.core.held.state.lock().1.remove(&self.id);
+        #[cfg(test)]
+        if let Some(left) = entry.as_ref().and_then(|entry| entry.left) {
+            self.core.orphans.settle(left.session, left.cookie);
+        }
+        drop(entry);
+    }
+}
+
+#[cfg(test)]
+impl Core {
+    /// Takes all requests that are held for a session, oldest first: none of them is answered from here on. What their tasks
+    /// may still change is nobody's, and counts as left behind until they have ended.
+    pub(crate) fn take_held(&self, session: u64) -> Vec<Job> {
+        let (mut jobs, mut left) = (Vec::new(), Vec::new());
+        let mut state = self.held.state.lock();
+        for (id, entry) in state.1.iter_mut().filter(|(_, entry)| entry.session == session) {
+            let Some(job) = entry.job.take_if(|job| job.ticket().is_some()) else { continue };
+            jobs.push(job);
+            entry.left = entry.range.take().map(|range| Orphan { session: 0, cookie: Cookie(u64::MAX - id), ..range });
+            left.extend(entry.left.map(|left| (left.cookie, left.offset, left.end)));
+        }
+        drop(state);
+        self.orphans.adopt(0, || left);
+        jobs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::orphans::Orphans;
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_held_is_an_orphan_when_its_session_leaves() {
+        let (orphans, held) = (Orphans::default(), HeldRequests::default());
+        for (id, session, offset) in [(0, 7, 100), (1, 8, 300)] {
+            let range = Some(Orphan::new(session, Cookie(1), offset, offset + 100));
+            held.state.lock().1.insert(id, Entry { session, job: None, range, left: None });
+        }
+        // In the backend's table already.
+        orphans.adopt(7, || [vec![(Cookie(1), 100, 200)], held.ranges_of(7)].concat());
+        held.state.lock().1.remove(&0);
+        assert!(held.ranges_of(7).is_empty());
+        orphans.clear_of(orphans.ahead(300, 400, 1)).await;
+        let waiting = orphans.clear_of(orphans.ahead(150, 160, 1));
+        tokio::pin!(waiting);
+        let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx).is_pending()));
+        assert!(pending.await);
+        orphans.settle(7, Cookie(1));
+        waiting.await;
+        assert!(!orphans.any());
+    }
+}
