@@ -24,6 +24,23 @@ pub struct Notice {
     ended: bool,
 }
 
+/// A standing request on its way to another process: without a clock, and without the policy of where it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedNotice {
+    /// The newest size.
+    pub latest: Size,
+    /// Whether it was not sent yet.
+    pub due: bool,
+    /// How many chunks may still be sent; none: no bound.
+    pub credit: Option<NonZeroU32>,
+    /// The client's interval.
+    pub interval: Duration,
+    /// How long ago the last chunk was sent.
+    pub sent: Option<Duration>,
+    /// How many changes were merged into later ones.
+    pub merged: u64,
+}
+
 /// What to do for a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poll {
@@ -68,6 +85,22 @@ impl Notice {
     #[must_use]
     pub const fn new(size: Size, credit: Option<NonZeroU32>, interval: Duration, policy: Duration) -> Self {
         Self { latest: size, due: true, credit, interval, policy, last_sent: None, merged: 0, ended: false }
+    }
+
+    /// The request as data, as it is `now`.
+    #[must_use]
+    pub fn pack(&self, now: Moment) -> PackedNotice {
+        let Self { latest, due, credit, interval, merged, .. } = *self;
+        PackedNotice { latest, due, credit, interval, sent: self.last_sent.map(|sent| now.since(sent)), merged }
+    }
+
+    /// A request that goes on as it was, under this policy. A chunk from before the clock began counts as sent at its start.
+    #[must_use]
+    pub fn unpack(packed: &PackedNotice, policy: Duration, now: Moment) -> Self {
+        let PackedNotice { latest, due, credit, interval, sent, merged } = *packed;
+        let elapsed = Duration::from_nanos(now.nanos());
+        let last_sent = sent.map(|sent| Moment::from_elapsed(elapsed.saturating_sub(sent)));
+        Self { latest, due, credit, interval, policy, last_sent, merged, ended: false }
     }
 
     /// The size has changed. The same size again is no change.
@@ -205,6 +238,30 @@ mod tests {
             notice.tune(Duration::from_millis(400));
             assert_eq!(notice.poll(at(300)), Poll::Wait(at(400)));
             assert_eq!(notice.poll(at(400)), send(20, false));
+        }
+    }
+
+    #[test]
+    fn one_that_goes_on_elsewhere_says_the_same_as_one_that_stays() {
+        for moved in [0, 40, 99, 100, 130] {
+            let mut stays = notice(3, 100, 0);
+            assert_eq!(stays.poll(at(0)), send(10, false));
+            stays.offer(size(20));
+            // Another process, whose clock began later.
+            let moved_at = moved + 7;
+            let mut goes = Notice::unpack(&stays.pack(at(moved)), Duration::ZERO, at(moved_at));
+            stays.offer(size(30));
+            goes.offer(size(30));
+            for passed in [0, 99, 100, 101, 200, 300] {
+                let (here, there) = (stays.poll(at(moved + passed)), goes.poll(at(moved_at + passed)));
+                match (here, there) {
+                    (Poll::Wait(here), Poll::Wait(there)) => {
+                        assert_eq!(here.since(at(moved)), there.since(at(moved_at)))
+                    }
+                    (here, there) => assert_eq!(here, there, "after {passed} ms, moved at {moved}"),
+                }
+            }
+            assert_eq!(stays.pack(at(moved + 300)), goes.pack(at(moved_at + 300)));
         }
     }
 

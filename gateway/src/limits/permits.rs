@@ -199,6 +199,25 @@ impl Permits {
         granted
     }
 
+    /// Holds what was held elsewhere before, whatever the bounds are now.
+    #[cfg(test)]
+    pub(crate) fn hold(&self, released: Released) {
+        let mut held = self.held.lock();
+        held.requests += released.requests;
+        held.bytes += released.bytes;
+        let of_tenant = held.bytes.saturating_sub(held.share).saturating_sub(held.of_tenant);
+        held.of_tenant += of_tenant;
+        drop(held);
+        self.tenant.inherit(of_tenant);
+    }
+
+    /// What is held now.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> Released {
+        let held = self.held.lock();
+        Released { requests: held.requests, bytes: held.bytes, ..Released::default() }
+    }
+
     /// Gives back; whether the session's task waits for that.
     pub(crate) fn release(&self, released: Released) -> bool {
         let (give, waiting) = {

@@ -149,6 +149,18 @@ impl RateGate {
         Self { limiters: limiters.into_iter().collect(), ..Self::default() }
     }
 
+    /// How many limiters the next request has passed, and until when it waits for the last of them.
+    #[cfg(test)]
+    pub(crate) fn pack(&self) -> (usize, Option<Instant>) {
+        (self.passed, self.until)
+    }
+
+    /// The next request has passed so many, all if there are fewer.
+    #[cfg(test)]
+    pub(crate) fn unpack(&mut self, passed: usize, until: Option<Instant>) {
+        (self.passed, self.until) = (passed.min(self.limiters.len()), until);
+    }
+
     /// Lets the next request pass, or says when to ask again for the same one.
     pub(crate) fn pass(&mut self, command: Cmd, bytes: u64) -> Result<(), Instant> {
         loop {

@@ -13,6 +13,8 @@ mod fuzz;
 mod grow;
 mod handshake;
 mod notify;
+#[cfg(test)]
+mod pack;
 mod reply;
 mod resize;
 mod serve;
@@ -118,8 +120,8 @@ pub(crate) struct Session {
     read: Notify,
     /// RESIZE requests whose reply is not written; they hold no permit.
     resizes: AtomicU32,
-    /// Whether a long poll waits: at most one does.
-    watching: AtomicBool,
+    /// The size that a long poll waits to change: at most one does.
+    watching: Mutex<Option<u64>>,
     status: Progress,
     repeats: AtomicBool,
     out: Outbox,
@@ -127,6 +129,8 @@ pub(crate) struct Session {
     share: Share,
     /// The session's own task, to be woken when the socket is full or permits are back.
     task: Mutex<Option<Waker>>,
+    #[cfg(test)]
+    pub(super) packing: Mutex<pack::Packing>,
     /// How many losses of answered writes this session's client knows of (promise 7).
     losses: AtomicU64,
 }
@@ -151,13 +155,15 @@ impl Session {
             unread: AtomicBool::new(false),
             read: Notify::new(),
             resizes: AtomicU32::new(0),
-            watching: AtomicBool::new(false),
+            watching: Mutex::new(None),
             status: Progress::default(),
             repeats: AtomicBool::new(repeats),
             permits: Permits::new(facts.id, limits.requests, limits.bytes, limits.largest, budget),
             share: Share::new(facts.id, facts.export.turns(facts.id)),
             out: Outbox::to_client(),
             task: Mutex::new(None),
+            #[cfg(test)]
+            packing: Mutex::default(),
             losses: AtomicU64::new(losses),
             facts,
         })

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+#[cfg(test)]
+use nbd_gateway_policy::notice::PackedNotice;
 use nbd_gateway_policy::notice::{End, FinalChunk, Notice, Poll};
 use nbd_gateway_policy::types::{Moment, Size, Span};
 use parking_lot::Mutex;
@@ -51,6 +53,26 @@ impl Session {
         let credit = NonZeroU32::new(u32::try_from(most).unwrap_or(u32::MAX));
         let notice = Notice::new(size(self.export.size()), credit, interval, Duration::ZERO);
         self.stand(*header, Instant::now(), State { notice, begun: false });
+    }
+
+    /// Takes the standing NOTIFY along, if there is one; its task ends.
+    #[cfg(test)]
+    pub(super) fn pack_notify(&self) -> Option<(RequestHeader, PackedNotice, bool)> {
+        let standing = self.notify.lock().take()?;
+        let state = standing.state.lock().take()?;
+        standing.ended.notify_one();
+        let now = Moment::from_elapsed(standing.start.elapsed());
+        Some((standing.header, state.notice.pack(now), state.begun))
+    }
+
+    /// Goes on with one.
+    #[cfg(test)]
+    pub(super) fn unpack_notify(self: &Arc<Self>, header: RequestHeader, packed: &PackedNotice, begun: bool) {
+        let now = Instant::now();
+        let start = now.checked_sub(packed.sent.unwrap_or_default()).unwrap_or(now);
+        let notice = Notice::unpack(packed, Duration::ZERO, Moment::from_elapsed(start.elapsed()));
+        self.begin_resize();
+        self.stand(header, start, State { notice, begun });
     }
 
     fn stand(self: &Arc<Self>, header: RequestHeader, start: Instant, state: State) {

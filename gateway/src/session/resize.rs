@@ -39,7 +39,7 @@ impl Session {
     }
 
     /// A resize begins; it ends when what it holds is released.
-    fn begin_resize(&self) {
+    pub(super) fn begin_resize(&self) {
         self.resizes.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -165,9 +165,11 @@ impl Transmission {
         let holds = Released { requests: 1, bytes, ..Released::default() };
         let ticket = self.session.ticket(&header, holds);
         let request = Request { length: header.length, ..request(&header) };
-        let waits = self.session.agreement.sizes.contains(&Context::Watch)
-            && self.session.export.size() == self.session.told()
-            && !self.session.watching.swap(true, Ordering::AcqRel);
+        let told = self.session.told();
+        let waits = self.session.agreement.sizes.contains(&Context::Watch) && self.session.export.size() == told && {
+            let mut watching = self.session.watching.lock();
+            watching.is_none() && watching.replace(told).is_none()
+        };
         self.session.export.admit(1);
         let job = Job::for_client(request, ticket);
         if waits {
@@ -201,7 +203,7 @@ fn sizes_alone() -> Outcome {
 /// The long poll: waits for another size, for the order to finish, or until nothing more is read from its client.
 async fn watch(session: Arc<Session>, mut shutdown: Shutdown, held: Held) {
     let mut shown = session.export.view().follow();
-    let told = session.told();
+    let told = session.watching.lock().unwrap_or_else(|| session.told());
     tokio::select! {
         // In any order: each ends the wait, and the answer is the same.
         biased;
@@ -209,7 +211,7 @@ async fn watch(session: Arc<Session>, mut shutdown: Shutdown, held: Held) {
         _ = shutdown.next() => {}
         () = session.status.reached(SessionStatus::Draining) => {}
     }
-    session.watching.store(false, Ordering::Release);
+    *session.watching.lock() = None;
     session.tell(session.export.size());
     held.finish(sizes_alone(), &mut Finished::default());
 }

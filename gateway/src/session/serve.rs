@@ -158,20 +158,24 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
 }
 
 /// What a session has as long as it lasts, in the order in which it gives it back.
-struct Membership {
+pub(super) struct Membership {
     /// Its place among the listener's sessions.
-    place: Place,
-    lease: Lease,
+    pub(super) place: Place,
+    pub(super) lease: Lease,
     /// Its place in the session table.
-    entered: table::Entered,
+    pub(super) entered: table::Entered,
     /// Its place in the export's openers.
-    guard: OpenGuard,
+    pub(super) guard: OpenGuard,
 }
 
 /// Runs a session to its end.
-async fn run(transmission: Transmission, membership: Membership) {
+pub(super) async fn run(mut transmission: Transmission, membership: Membership) {
     let session = Arc::clone(&transmission.session);
     let end = transmission.run().await;
+    #[cfg(test)]
+    if matches!(end, End::Packed) {
+        return transmission.pack(membership);
+    }
     let Membership { place, lease, entered, guard } = membership;
     guard.leave(matches!(end, End::Disconnected | End::Drained));
     session.end_notify(nbd_gateway_policy::notice::End::Disconnected);
@@ -186,6 +190,8 @@ async fn run(transmission: Transmission, membership: Membership) {
         End::Disconnected | End::Closed | End::Drained | End::ByGateway => {
             tracing::info!(why = %end, "session closed");
         }
+        #[cfg(test)]
+        End::Packed => {}
         End::Torn | End::Magic(_) | End::Protocol(_) | End::Io(_) => {
             tracing::info!(why = %end, "session ended by a fault of the client or its network");
         }

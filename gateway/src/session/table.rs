@@ -87,7 +87,7 @@ impl SessionTable {
         }
     }
 
-    fn all(&self) -> Vec<Arc<Session>> {
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
         self.open.iter().filter_map(|entry| entry.value().upgrade()).collect()
     }
 

@@ -46,6 +46,10 @@ pub(crate) enum End {
     /// The gateway ended it between two messages; all that was admitted is answered.
     #[error("ended by the gateway between two messages")]
     ByGateway,
+    /// It goes on elsewhere.
+    #[cfg(test)]
+    #[error("packed")]
+    Packed,
     /// The client closed in the middle of a message.
     #[error("client closed the connection in the middle of a message")]
     Torn,
@@ -104,7 +108,7 @@ pub(super) struct Transmission {
     draining: bool,
     /// While the gateway closes the session: when its client has to have read what was written so far.
     pub(super) patience: Option<Pin<Box<Sleep>>>,
-    throttle: RateGate,
+    pub(super) throttle: RateGate,
     /// While it does not read: whether its client is still there.
     pub(super) looks: Looks,
     /// Ends when the request that waits for its rate may ask again.
@@ -141,7 +145,7 @@ impl Transmission {
 
     /// Runs to the session's end. Afterwards every request that was admitted is answered, or the client is gone.
     /// Cancel-safe: no; dropped midway, requests in flight still finish, towards nobody.
-    pub(super) async fn run(mut self) -> End {
+    pub(super) async fn run(&mut self) -> End {
         let mut shutdown = self.shutdown.clone();
         let end = loop {
             tokio::select! {
@@ -159,6 +163,10 @@ impl Transmission {
                 end = std::future::poll_fn(|cx| self.poll(cx)) => break end,
             }
         };
+        #[cfg(test)]
+        if matches!(end, End::Packed) {
+            return end;
+        }
         if matches!(end, End::ByGateway) {
             self.linger().await;
         }
@@ -173,6 +181,10 @@ impl Transmission {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.arm(cx);
+        #[cfg(test)]
+        if self.session.is_to_be_packed() {
+            return Poll::Ready(End::Packed);
+        }
         loop {
             if self.session.out.is_blocked() {
                 match self.session.out.poll_room(cx) {

@@ -27,7 +27,7 @@ pub(crate) struct Visitor {
 }
 
 /// What is known of a client that came by `listener`, as the configuration calls it.
-fn identity(listener: &str, peer: Peer, shown: Option<&PeerCertificate>) -> Identity {
+pub(super) fn identity(listener: &str, peer: Peer, shown: Option<&PeerCertificate>) -> Identity {
     let listener = listener.to_owned();
     let certificate = shown.and_then(|shown| Certificate::read(&shown.subject, &shown.sans).ok());
     match peer {

@@ -7,6 +7,7 @@ mod age;
 mod beside;
 mod lane;
 mod late;
+mod session;
 mod ticket;
 
 pub(crate) use age::Age;
@@ -15,6 +16,10 @@ pub(crate) use lane::{
     AnsweredState, DurabilityState, FailureState, LaneState, ReplyState, RequestState, SlotState, TableState, TaskState,
 };
 pub(crate) use late::{LateState, LateWriteState, LinkState};
+pub(crate) use session::{
+    AgreementState, CertificateState, ClosingState, FramingState, GateState, HeaderState, HeldState, NotifyState,
+    PastEndState, PeerState, ReleaseState, SessionState, StatusState, StepState, StyleState,
+};
 pub(crate) use ticket::TicketState;
 
 /// Why a state can't be resumed.
@@ -26,6 +31,8 @@ pub(crate) enum StateError {
     NoSession(u64),
     #[error("two requests of one lane have the place {0}")]
     Twice(u32),
+    #[error("export `{export}` has no context `{context}` with the number {number}")]
+    Context { export: String, context: String, number: usize },
     #[error("cannot read the server's process `{0}`")]
     Server(String),
 }

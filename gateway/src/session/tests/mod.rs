@@ -2,6 +2,7 @@
 
 mod ceiling;
 mod closing;
+mod moved;
 mod reconnect;
 
 use std::sync::Arc;
@@ -32,9 +33,14 @@ pub(crate) struct Scene {
 impl Scene {
     /// With one export, `e`: a memory disk. `keys` are more of its configuration.
     pub(crate) fn new(size: &str, tenant: &str, keys: &str) -> Self {
+        Self::in_front_of(&format!("backend = \"memory:\"\nsize = \"{size}\""), tenant, keys)
+    }
+
+    /// The same, with another backend.
+    fn in_front_of(backend: &str, tenant: &str, keys: &str) -> Self {
         let text = format!(
             "[[listener]]\naddress = \"127.0.0.1:0\"\n[[tenant]]\nname = \"t\"\n{tenant}\n\
-             [[export]]\nname = \"e\"\ntenant = \"t\"\nbackend = \"memory:\"\nsize = \"{size}\"\n{keys}\n"
+             [[export]]\nname = \"e\"\ntenant = \"t\"\n{backend}\n{keys}\n"
         );
         let config = Arc::new(Config::parse(&text, std::path::Path::new("config.toml")).unwrap());
         let (pool, metrics) = (Arc::new(Pool::new(1)), Arc::new(Metrics::new("0").unwrap()));
@@ -60,12 +66,17 @@ impl Scene {
         Self { front: Arc::new(front), places, _drain: drain }
     }
 
-    /// A client that knows nothing of resize, in transmission; with base:allocation, if its framing has contexts.
-    pub(crate) async fn client(&self, framing: Framing) -> Client {
-        let (ours, theirs) = UnixStream::pair().unwrap();
+    /// Serves a connection to this end of it.
+    fn serve(&self, ours: UnixStream) {
         let stream = Stream::Unix(ours);
         let handshake = self.places.begin(stream.identity()).unwrap();
         tokio::spawn(serve(Arc::clone(&self.front), stream, handshake));
+    }
+
+    /// A client that knows nothing of resize, in transmission; with base:allocation, if its framing has contexts.
+    pub(crate) async fn client(&self, framing: Framing) -> Client {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        self.serve(ours);
         let mut client = Client { stream: theirs, framing, size: 0 };
         client.take(18).await;
         client.send(&3u32.to_be_bytes()).await;

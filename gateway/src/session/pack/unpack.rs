@@ -1,0 +1,227 @@
+//! Putting a session together again.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use nbd_gateway_policy::access::Verbs;
+use nbd_gateway_policy::notice::PackedNotice;
+use nbd_gateway_policy::offer::{Contexts, Features, Offer};
+use nbd_gateway_policy::types::{Granularity, Size};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::{PackedSession, words};
+use crate::export::{Export, OpenError};
+use crate::handover::state::{
+    AgreementState, Beside, GateState, HeldState, NotifyState, ReleaseState, StateError, StepState,
+};
+use crate::limits::{Place, RateGate};
+use crate::net::{Released, Stream, Unsent};
+use crate::proto::resize::Context;
+use crate::proto::{Cmd, CmdFlags, ExportFlags, Inbox};
+use crate::request::{Finished, Job, Outcome, Request};
+use crate::session::serve::{Front, Membership, run};
+use crate::session::shutdown::Shutdown;
+use crate::session::transmission::{Step, Transmission};
+use crate::session::{Agreement, Known, Session, SessionFacts};
+use crate::tls::PeerCertificate;
+
+/// Why a session can't go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnpackError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Goes on with a session, on the caller's shard; it runs to its end by itself.
+pub(crate) async fn unpack(front: &Front, place: Place, packed: PackedSession) -> Result<JoinHandle<()>, UnpackError> {
+    let PackedSession { socket, kind, state, beside, before, in_flight } = packed;
+    let lease = front.registry.open(&state.export).await?.for_session()?;
+    let export = Arc::clone(lease.export());
+    let style = words::to_style(state.agreement.style);
+    let guard = export.resizer().openers.enter(style);
+    let unread = beside.get(state.unread)?;
+    let unsent = Unsent {
+        bytes: beside.get(state.unsent)?.into(),
+        releases: state.releases.iter().map(|state| (state.after, state.released())).collect(),
+    };
+    let held: Vec<Held> = state.held.into_iter().map(|held| Held::read(held, &beside)).collect::<Result<_, _>>()?;
+    let span = tracing::error_span!("session", session = state.id, peer = state.from, export = export.name());
+    let (peer, certificate) = (
+        words::to_peer(&state.peer),
+        state.certificate.map(|shown| PeerCertificate { subject: shown.subject, sans: shown.sans }),
+    );
+    let agreement = agreement(&export, front, &state.agreement, peer, &state.listener, certificate.as_ref())?;
+    let known =
+        Known { told: state.told, repeats: state.repeats, losses: state.losses, notices: export.session_notices() };
+    let facts = SessionFacts {
+        id: state.id,
+        peer,
+        from: state.from,
+        listener: state.listener.into(),
+        tls: state.tls,
+        since: SystemTime::now() - Duration::from_secs(state.age),
+        span,
+        export: Arc::clone(&export),
+        agreement,
+        certificate,
+    };
+    let session = Session::new(facts, known);
+    session.status.rise(words::to_status(state.status));
+    let (read, write) = Stream::adopt(socket, kind)?.split();
+    session.out.connect(write);
+    unsent.releases.iter().for_each(|(_, released)| session.hold(*released));
+    held.iter().for_each(|held| session.hold(held.ticket_holds()));
+    session.hold(in_flight);
+    session.out.append(|batch| batch.put_back(&unsent));
+    let entered = front.table.enter(&session);
+    if !session.is_admitted_by(&front.registry.config()) {
+        session.close();
+    }
+    let shutdown = Shutdown::new(front.drain.clone(), export.leaving());
+    let mut gate = RateGate::new(export.limiters());
+    let GateState { passed, waits } = state.gate;
+    gate.unpack(passed, waits.map(|waits| Instant::now() + Duration::from_nanos(waits)));
+    let pool = Arc::clone(&front.pool);
+    let mut transmission =
+        Transmission::new(Arc::clone(&session), read, Inbox::resume(unread.into()), pool, shutdown.clone(), gate);
+    transmission.step = match state.step {
+        StepState::Next => Step::Header,
+        StepState::Answers(header, None) => Step::Answer(words::to_header(&header), Outcome::Done),
+        StepState::Answers(header, Some(failure)) => {
+            Step::Answer(words::to_header(&header), Outcome::Failed(words::to_failure(failure)))
+        }
+        StepState::Skips(header, failure, left) => {
+            Step::Skip(words::to_header(&header), words::to_failure(failure), left)
+        }
+        StepState::Closing(closing) => Step::Closing(words::end(closing)),
+    };
+    *session.watching.lock() = state.watching;
+    if let Some(notify) = &state.notify {
+        session.go_on_notifying(notify);
+    }
+    before.goes_on_as(&session);
+    session.submit_again(held, &shutdown);
+    crate::request::Client::flush(&*session);
+    Ok(tokio::spawn(run(transmission, Membership { place, lease, entered, guard })))
+}
+
+fn agreement(
+    export: &Export,
+    front: &Front,
+    state: &AgreementState,
+    peer: crate::net::Peer,
+    listener: &str,
+    certificate: Option<&PeerCertificate>,
+) -> Result<Agreement, StateError> {
+    for (number, context) in &state.contexts {
+        if export.contexts().get(*number) != Some(context) {
+            let (export, context) = (export.name().to_owned(), context.clone());
+            return Err(StateError::Context { export, context, number: *number });
+        }
+    }
+    let size = Size::new(state.size).unwrap_or(Size::MAX);
+    let flags = ExportFlags(state.flags);
+    // What it may do was told to it; by which rule, is judged anew.
+    let verbs = state.verbs.iter().filter_map(|verb| verb.parse().ok()).fold(Verbs::NONE, Verbs::with);
+    let identity = crate::session::visitor::identity(listener, peer, certificate);
+    let tenant = &export.settings().config.tenant;
+    let decision = front.registry.config().access().decide(&identity, tenant, export.name());
+    Ok(Agreement {
+        framing: words::to_framing(state.framing),
+        flags,
+        contexts: state.contexts.iter().map(|(number, _)| *number).collect(),
+        size: state.size,
+        style: words::to_style(state.style),
+        // Only what holds after the handshake is known.
+        offer: Offer {
+            features: Features::from_wire(state.features),
+            answers: false,
+            flag: flags.has(ExportFlags::SEND_RESIZE),
+            contexts: Contexts { automatic: false, no_automatic: false, size: false, watch: false },
+            past_end: words::to_past_end(state.past_end),
+            ceiling: state.ceiling,
+            min: size,
+            max: size,
+            granularity: Granularity::ONE,
+        },
+        sizes: Context::ALL.into_iter().filter(|c| state.sizes.iter().any(|name| name == c.name())).collect(),
+        decision: nbd_gateway_policy::access::Decision { verbs, ..decision },
+    })
+}
+
+/// A request that a task had.
+struct Held {
+    request: Request,
+    ticket: crate::handover::state::TicketState,
+}
+
+impl Held {
+    fn read(HeldState { request, ticket }: HeldState, beside: &Beside) -> Result<Self, StateError> {
+        let payload = beside.get(request.payload)?.into();
+        let (command, flags) = (Cmd(request.command), CmdFlags(request.flags));
+        let request = Request { command, flags, offset: request.offset, length: request.length, payload };
+        Ok(Self { request, ticket })
+    }
+
+    fn ticket_holds(&self) -> Released {
+        let ticket = &self.ticket;
+        let (requests, resizes) = (ticket.requests, ticket.resizes);
+        Released { requests, resizes, bytes: ticket.bytes, notices: ticket.notices }
+    }
+}
+
+impl ReleaseState {
+    fn released(&self) -> Released {
+        let Self { requests, resizes, bytes, notices, .. } = *self;
+        Released { requests, resizes, bytes, notices }
+    }
+}
+
+impl Session {
+    /// Holds what was held before.
+    fn hold(&self, released: Released) {
+        self.permits.hold(released);
+        self.resizes.fetch_add(released.resizes, Ordering::AcqRel);
+        if released.notices > 0 {
+            self.unread.store(true, Ordering::Release);
+        }
+    }
+
+    fn go_on_notifying(self: &Arc<Self>, state: &NotifyState) {
+        let packed = PackedNotice {
+            latest: Size::new(state.latest).unwrap_or(Size::MAX),
+            due: state.due,
+            credit: state.credit.and_then(NonZeroU32::new),
+            interval: Duration::from_nanos(state.interval),
+            sent: state.sent.map(|sent| sent.ago().elapsed()),
+            merged: state.merged,
+        };
+        self.unpack_notify(words::to_header(&state.header), &packed, state.begun);
+    }
+
+    /// Requests that tasks had begin again, in their order. Of a resize nothing had begun that would count twice.
+    fn submit_again(self: &Arc<Self>, held: Vec<Held>, shutdown: &Shutdown) {
+        let mut finished = Finished::default();
+        for Held { request, ticket } in held {
+            let job = Job::for_client(request, ticket.unpack(self.clone()));
+            let request = &job.request;
+            if request.command == Cmd::RESIZE {
+                self.carry_resize(job);
+                continue;
+            }
+            self.export.admit(1);
+            if request.command == Cmd::BLOCK_STATUS && self.agreement.contexts.is_empty() {
+                self.watch(shutdown.clone(), job);
+            } else {
+                self.hand_over(&mut vec![job], &mut finished);
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What a state calls things by: a word for each variant.
+
+use std::borrow::Cow;
+
+use nbd_gateway_policy::offer::PastEnd;
+use nbd_gateway_policy::style::ClientStyle;
+
+use crate::handover::state::{
+    ClosingState, FailureState, FramingState, HeaderState, PastEndState, PeerState, StatusState, StyleState,
+};
+use crate::net::Peer;
+use crate::proto::request::RequestHeader;
+use crate::proto::{Cmd, CmdFlags, Cookie, Errno, Framing};
+use crate::request::Failure;
+use crate::session::status::SessionStatus;
+use crate::session::transmission::End;
+
+/// Two functions, one each way, from one list of pairs.
+macro_rules! words {
+    ($out:ident, $back:ident, $here:ty, $there:ty, [$($name:ident),+]) => {
+        pub(super) fn $out(here: $here) -> $there {
+            match here { $(<$here>::$name => <$there>::$name),+ }
+        }
+
+        pub(super) fn $back(there: $there) -> $here {
+            match there { $(<$there>::$name => <$here>::$name),+ }
+        }
+    };
+}
+
+words!(framing, to_framing, Framing, FramingState, [Simple, Structured, Extended]);
+words!(past_end, to_past_end, PastEnd, PastEndState, [Grow, GrowAndCut, Refuse]);
+words!(style, to_style, ClientStyle, StyleState, [ExplicitSimple, ExplicitStructured, Automatic, Stock, Kernel]);
+
+pub(super) fn status(status: SessionStatus) -> StatusState {
+    match status {
+        SessionStatus::Open => StatusState::Open,
+        SessionStatus::Draining => StatusState::Draining,
+        SessionStatus::Left => StatusState::Left,
+        SessionStatus::Closing | SessionStatus::Gone => StatusState::Closing,
+    }
+}
+
+pub(super) fn to_status(status: StatusState) -> SessionStatus {
+    match status {
+        StatusState::Open => SessionStatus::Open,
+        StatusState::Draining => SessionStatus::Draining,
+        StatusState::Left => SessionStatus::Left,
+        StatusState::Closing => SessionStatus::Closing,
+    }
+}
+
+pub(super) fn closing(end: &End) -> ClosingState {
+    match end {
+        End::Disconnected | End::Drained => ClosingState::Disconnected,
+        End::Closed | End::Packed => ClosingState::Closed,
+        End::Torn => ClosingState::Torn,
+        End::ByGateway => ClosingState::ByGateway,
+        End::Magic(_) | End::Protocol(_) | End::Io(_) => ClosingState::Broken,
+    }
+}
+
+pub(super) fn end(closing: ClosingState) -> End {
+    match closing {
+        ClosingState::Disconnected => End::Disconnected,
+        ClosingState::Closed => End::Closed,
+        ClosingState::Torn => End::Torn,
+        ClosingState::ByGateway => End::ByGateway,
+        ClosingState::Broken => End::Protocol("before this process went on with it"),
+    }
+}
+
+pub(super) fn peer(peer: Peer) -> PeerState {
+    match peer {
+        Peer::Tcp(address) => PeerState::Tcp(address),
+        Peer::Unix { pid, uid, gid } => PeerState::Unix { pid, uid, gid },
+        Peer::Unknown => PeerState::Unknown,
+    }
+}
+
+pub(super) fn to_peer(peer: &PeerState) -> Peer {
+    match *peer {
+        PeerState::Tcp(address) => Peer::Tcp(address),
+        PeerState::Unix { pid, uid, gid } => Peer::Unix { pid, uid, gid },
+        PeerState::Unknown => Peer::Unknown,
+    }
+}
+
+pub(super) fn to_header(header: &HeaderState) -> RequestHeader {
+    let HeaderState { cookie, command, flags, offset, length } = *header;
+    RequestHeader { flags: CmdFlags(flags), command: Cmd(command), cookie: Cookie(cookie), offset, length }
+}
+
+pub(super) fn to_failure(failure: FailureState) -> Failure {
+    let FailureState { errno, message, offset } = failure;
+    Failure { errno: Errno(errno), message: Cow::Owned(message), offset }
+}
