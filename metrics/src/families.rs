@@ -68,7 +68,7 @@ families! {
     size: IntGaugeVec "export_size_bytes" ["export", "tenant"]
         "The size that clients are shown, in bytes.",
     generation: IntGaugeVec "export_generation" ["export"]
-        "Changes of size since the export was opened.",
+        "Number of changes of the export's size, continued over openings and restarts.",
     claims_lost: IntCounterVec "backend_resize_claims_lost_total" ["export"]
         "Times that a backend claimed to resize and turned out not to; it is taken as fixed from then on.",
     looked_at: IntGaugeVec "backend_size_watched" ["export"]
