@@ -72,7 +72,7 @@ pub(crate) fn aliases(config: &Config) -> Vec<Aliases> {
 /// Warns of those that `before` has not told of. Blocks.
 pub(crate) fn warn(config: &Config, before: &[Aliases]) {
     for aliases in aliases(config).iter().filter(|aliases| !before.contains(aliases)) {
-        tracing::warn!(target: ORDERED, %aliases, "exports share a disk");
+        tracing::warn!(target: ORDERED, twins = %aliases, "exports share a disk");
     }
 }
 

@@ -46,8 +46,7 @@ fn check_and_the_start_and_a_reload_warn_of_two_exports_of_one_disk_with_both_na
     ensure(!gateway.whole_log().contains("share a disk"), || gateway.log_tail(9))?;
     gateway.write_down(&[&*one, &same].concat())?;
     gateway.operator(&["reload"])?.run()?.success()?;
-    let told =
-        |gateway: &Gateway| gateway.whole_log().contains("exports share a disk aliases=exports \"one\", \"same\"");
+    let told = |gateway: &Gateway| gateway.whole_log().contains("exports share a disk twins=exports \"one\", \"same\"");
     eventually("a warning of what is new", || told(&gateway))?;
     gateway.end()?;
     let gateway = Gateway::start(&[&*one, &same].concat())?;
