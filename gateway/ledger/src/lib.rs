@@ -54,6 +54,9 @@ pub struct Ledger {
     shown: Arc<Shown>,
 }
 
+/// How its writer is started.
+type Start = fn(Store, bool) -> Result<(mpsc::Sender<Request>, Arc<Shown>), LedgerError>;
+
 impl Ledger {
     /// Opens the ledger of a state directory, both created if need be, and tells what was remembered. Blocks: for the
     /// start of the process. Reservations of earlier processes come back unsettled.
@@ -63,24 +66,25 @@ impl Ledger {
     /// # Errors
     /// The directory or the file can't be used, another process has it, or it is not one that this program knows.
     pub fn open(state: &Path) -> Result<(Self, Snapshot), LedgerError> {
-        Self::start(Store::open(state)?)
+        Self::start(Store::open(state)?, writer::start)
     }
 
-    /// A ledger that remembers nothing after the process, for tests.
+    /// A ledger for tests: it remembers nothing after the process, and its writer is a task of the caller's runtime.
     ///
     /// # Errors
-    /// No memory, no thread.
+    /// No memory.
+    #[cfg(any(test, feature = "in-memory"))]
     pub fn in_memory() -> Result<Self, LedgerError> {
-        Ok(Self::start(Store::in_memory()?)?.0)
+        Ok(Self::start(Store::in_memory()?, writer::start_here)?.0)
     }
 
-    fn start(mut store: Store) -> Result<(Self, Snapshot), LedgerError> {
+    fn start(mut store: Store, start: Start) -> Result<(Self, Snapshot), LedgerError> {
         let begun = store.begin();
         if let Err(error) = &begun {
             tracing::error!(%error, "the ledger can't be written; nothing grows until it can");
         }
         let snapshot = store.snapshot()?;
-        let (requests, shown) = writer::start(store, begun.is_ok())?;
+        let (requests, shown) = start(store, begun.is_ok())?;
         Ok((Self { requests, shown }, snapshot))
     }
 

@@ -82,10 +82,8 @@ struct Writer {
 
 /// Starts the thread.
 pub(super) fn start(store: Store, up: bool) -> Result<(mpsc::Sender<Request>, Arc<Shown>), LedgerError> {
-    let (sender, requests) = mailbox();
-    let (shown, told) = shown(&store, up)?;
-    let shown = Arc::new(shown);
-    let writer = Writer { store, told, requests, shown: Arc::clone(&shown) };
+    let (writer, sender) = Writer::new(store, up)?;
+    let shown = Arc::clone(&writer.shown);
     let failed = |cause| LedgerError::Thread { path: shown.path.clone(), cause: Arc::new(cause) };
     thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run()).map_err(failed)?;
     Ok((sender, shown))
@@ -102,7 +100,31 @@ pub(super) fn shown(store: &Store, up: bool) -> Result<(Shown, watch::Sender<u64
     Ok((Shown { path, up: AtomicBool::new(up), home, told }, newest))
 }
 
+/// The same as a task of the caller's runtime: there, nothing depends on how fast another thread is.
+#[cfg(any(test, feature = "in-memory"))]
+pub(super) fn start_here(store: Store, up: bool) -> Result<(mpsc::Sender<Request>, Arc<Shown>), LedgerError> {
+    let (mut writer, sender) = Writer::new(store, up)?;
+    let shown = Arc::clone(&writer.shown);
+    drop(tokio::spawn(async move {
+        let mut done = None;
+        while done.is_none()
+            && let Some(first) = writer.requests.recv().await
+        {
+            done = writer.serve(first);
+        }
+        writer.end(done);
+    }));
+    Ok((sender, shown))
+}
+
 impl Writer {
+    fn new(store: Store, up: bool) -> Result<(Self, mpsc::Sender<Request>), LedgerError> {
+        let (sender, requests) = mailbox();
+        let (shown, told) = shown(&store, up)?;
+        let shown = Arc::new(shown);
+        Ok((Self { store, told, requests, shown }, sender))
+    }
+
     fn run(mut self) {
         let mut done = None;
         while done.is_none()
@@ -110,6 +132,11 @@ impl Writer {
         {
             done = self.serve(first);
         }
+        self.end(done);
+    }
+
+    /// `done` hears that the database is closed.
+    fn end(self, done: Option<oneshot::Sender<()>>) {
         self.shown.up.store(false, Ordering::Relaxed);
         let Self { store, requests, .. } = self;
         // The last connection moves what is in the log into the database. What can't be moved now stays in the log.

@@ -237,7 +237,7 @@ async fn only_the_newest_events_are_kept_and_long_ones_are_cut_between_character
     let mut store = Store::in_memory().unwrap();
     assert_eq!(store.history, 100_000);
     store.history = 3;
-    let (ledger, _) = Ledger::start(store).unwrap();
+    let (ledger, _) = Ledger::start(store, writer::start).unwrap();
     for _ in 0..5 {
         ledger.event(NewEvent { detail: "ü".repeat(8193), ..NewEvent::default() }).await.unwrap();
     }

@@ -66,7 +66,7 @@ async fn each_start_writes_so_that_what_it_read_is_on_the_disk() {
 
 #[tokio::test]
 async fn one_that_can_not_be_fails_alone_among_those_that_share_its_commit() {
-    let ledger = Ledger::in_memory().unwrap();
+    let (ledger, _) = Ledger::start(Store::in_memory().unwrap(), writer::start).unwrap();
     let gate = gate(&ledger).await;
     let good = ledger.record_size(measured("vm1", 1));
     let bad = ledger.roll_back(ReservationId(77), Vec::new());
@@ -81,7 +81,7 @@ async fn one_that_can_not_be_fails_alone_among_those_that_share_its_commit() {
 
 #[tokio::test]
 async fn more_than_the_queue_holds_waits_with_its_senders_and_is_served() {
-    let ledger = Ledger::in_memory().unwrap();
+    let (ledger, _) = Ledger::start(Store::in_memory().unwrap(), writer::start).unwrap();
     let gate = gate(&ledger).await;
     let room = ledger.requests.capacity();
     let mut growing = many(&ledger, room + 50);

@@ -68,7 +68,7 @@ async fn a_ledger_that_can_not_be_written_at_the_start_is_read_and_tried_again()
 
     let store = Store::open(&scratch.0).unwrap();
     store.connection.pragma_update(None, "query_only", true).unwrap();
-    let (ledger, snapshot) = Ledger::start(store).unwrap();
+    let (ledger, snapshot) = Ledger::start(store, writer::start).unwrap();
     assert!(!ledger.is_up());
     assert_eq!(snapshot.reservations[0].state, State::Unsettled);
     let error = ledger.reserve(grow("vm2", 0, 8)).await.unwrap_err().to_string();
