@@ -336,6 +336,7 @@ mod lane;
 mod limits;
 mod listener;
 mod log;
+mod ordered_watch;
 mod qmp;
 mod reload;
 mod request;

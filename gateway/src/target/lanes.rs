@@ -8,7 +8,6 @@ use nbd_gateway_policy::backoff::Backoff;
 use nbd_gateway_policy::plan;
 use nbd_gateway_policy::types::ExportName;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::probes::{Server, enter};
@@ -18,6 +17,7 @@ use crate::fault::Fault;
 use crate::fence::Marks;
 use crate::lane::{Dialer, Durability, Lane, LateWrites, Look};
 use crate::limits::Turns;
+use crate::ordered_watch::OrderedWatch;
 use crate::proto::{Cmd, CmdFlags, Cookie, ExportFlags, Features, Framing};
 use crate::request::{Finished, Job, Outcome, Request};
 use crate::shards::Shard;
@@ -36,7 +36,7 @@ pub(crate) struct Lanes {
     /// The marks of exports that changed data, and the backend's name there.
     pub(super) marks: Arc<Marks>,
     pub(super) identity: String,
-    pub(super) end: watch::Sender<bool>,
+    pub(super) end: OrderedWatch<bool>,
     pub(super) dialer: Dialer,
     pub(super) presence: Arc<Presence>,
     /// Polls sizes.
@@ -241,7 +241,7 @@ impl Target for Lanes {
 
     fn close<'a>(&'a self, export: &'a ExportName) -> Pending<'a, ()> {
         Box::pin(async move {
-            self.end.send_replace(true);
+            self.end.set(true);
             let tasks = core::mem::take(&mut *self.tasks.lock());
             for task in tasks {
                 // A lane's task does not panic; if it did, its jobs have failed with EIO.
@@ -257,7 +257,7 @@ impl Target for Lanes {
 /// An opening that is cancelled drops its lanes without closing them; they disconnect in the background.
 impl Drop for Lanes {
     fn drop(&mut self) {
-        self.end.send_replace(true);
+        self.end.set(true);
         self.keeper.abort();
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use nbd_gateway_config::{self as config, OnBackendLoss, Resolved};
 use nbd_gateway_metrics::{ExportMetrics, LossReason, Metrics};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::embedded::Embedded;
 use super::facts::usable_size;
@@ -19,6 +18,7 @@ use crate::fault::Fault;
 use crate::fence::{self, Fence, Keeper, Marks};
 use crate::lane::{self, Connected, DialError, Dialer, Durability, Lane, LateWrites, OnLoss};
 use crate::net::{Address, Pool};
+use crate::ordered_watch::OrderedWatch;
 use crate::proto::ExportFlags;
 use crate::proto::handshake::client::Negotiated;
 use crate::shards::Shards;
@@ -217,7 +217,7 @@ impl Connections {
         let policy = on_loss(config.on_backend_loss);
         let presence = Arc::new(Presence::new(all.len(), policy.hold, dialer.limit));
         let (durability, told) = (Arc::new(Durability::default()), Arc::default());
-        let (end, ending) = watch::channel(false);
+        let end = OrderedWatch::new(false);
         let (mut lanes, mut tasks) = (Vec::new(), Vec::new());
         for (at, connected) in all.into_iter().enumerate() {
             let lane = Lane::new(Arc::clone(&durability), Arc::clone(&late));
@@ -235,7 +235,7 @@ impl Connections {
                 policy,
                 contexts: facts.contexts.clone(),
                 owner: Arc::new(owner),
-                end: ending.clone(),
+                end: end.follow(),
                 pool: Arc::clone(&parts.pool),
                 hurry: presence.hurry(at),
                 name: name.clone(),

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::ordered_watch::OrderedWatch;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Link {
@@ -60,7 +62,7 @@ pub(crate) struct Presence {
     hold: Duration,
     /// The longest that one attempt takes.
     attempt: Duration,
-    links: watch::Sender<Vec<Link>>,
+    links: OrderedWatch<Vec<Link>>,
     /// A connection was lost at some time since the export was opened.
     lost: AtomicBool,
     /// Has the lanes try at once, instead of after their pauses.
@@ -73,7 +75,7 @@ impl Presence {
         Self {
             hold,
             attempt,
-            links: watch::channel(vec![Link::Up; lanes]).0,
+            links: OrderedWatch::new(vec![Link::Up; lanes]),
             lost: AtomicBool::new(false),
             hurry: (0..lanes).map(|_| Arc::default()).collect(),
         }
@@ -87,7 +89,7 @@ impl Presence {
     /// Lane number `at` is connected. Whether all are.
     pub(crate) fn up(&self, at: usize) -> bool {
         self.set(at, |_| Link::Up);
-        self.links.borrow().iter().all(|link| *link == Link::Up)
+        self.links.look(|links| links.iter().all(|link| *link == Link::Up))
     }
 
     /// Lane number `at` has lost its connection.
@@ -107,7 +109,7 @@ impl Presence {
     }
 
     fn set(&self, at: usize, next: impl FnOnce(&Link) -> Link) {
-        self.links.send_if_modified(|links| {
+        self.links.change(|links| {
             let Some(link) = links.get_mut(at) else { return false };
             let next = next(link);
             if next != Link::Up {
@@ -126,7 +128,7 @@ impl Presence {
 
     /// What a handshake that begins now may rely on. One lane that is connected is enough, unless another one knows better.
     pub(crate) fn verdict(&self) -> Verdict {
-        let links = self.links.borrow();
+        let links = self.links.look(Clone::clone);
         let mut away = None;
         let mut up = false;
         for link in links.iter() {
@@ -150,7 +152,7 @@ impl Presence {
 
     /// Waits until the verdict is another one than `Expected`. Cancel-safe: yes.
     pub(crate) async fn decided(&self, until: Instant) {
-        let mut links = self.links.subscribe();
+        let mut links = self.links.follow();
         self.hurry.iter().for_each(|lane| lane.notify_one());
         loop {
             links.mark_unchanged();
@@ -166,7 +168,7 @@ impl Presence {
 
     /// Has the lanes try now, and waits for the result. Cancel-safe: yes.
     pub(crate) async fn tried(&self) {
-        let mut links = self.links.subscribe();
+        let mut links = self.links.follow();
         let before = links.borrow_and_update().clone();
         self.hurry.iter().for_each(|lane| lane.notify_one());
         // Longer than an attempt takes only where the gateway itself keeps its lanes without a connection.

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
+use crate::ordered_watch::OrderedWatch;
+
 /// A size as it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shown {
@@ -16,24 +18,24 @@ pub(crate) struct Shown {
 /// An export's size, and the end up to which requests are admitted.
 #[derive(Debug)]
 pub(crate) struct View {
-    shown: watch::Sender<Shown>,
+    shown: OrderedWatch<Shown>,
     /// Below the size only while a shrink is under way, or its outcome unknown. Read on the hot path.
     end: AtomicU64,
 }
 
 impl View {
     pub(crate) fn new(size: u64) -> Self {
-        Self { shown: watch::channel(Shown { size, generation: 0 }).0, end: AtomicU64::new(size) }
+        Self { shown: OrderedWatch::new(Shown { size, generation: 0 }), end: AtomicU64::new(size) }
     }
 
     /// The size that is shown, in bytes.
     pub(crate) fn size(&self) -> u64 {
-        self.shown.borrow().size
+        self.shown().size
     }
 
     /// The published size and its generation.
     pub(crate) fn shown(&self) -> Shown {
-        *self.shown.borrow()
+        self.shown.look(|shown| *shown)
     }
 
     /// Where requests must end.
@@ -43,7 +45,7 @@ impl View {
 
     /// Each change from now on; the latest wins.
     pub(crate) fn follow(&self) -> watch::Receiver<Shown> {
-        self.shown.subscribe()
+        self.shown.follow()
     }
 
     pub(crate) fn lower_end(&self, end: u64) {
@@ -53,6 +55,6 @@ impl View {
     pub(crate) fn publish(&self, shown: Shown) {
         self.end.store(shown.size, Ordering::Release);
         // Equal sizes tell nobody anything.
-        self.shown.send_if_modified(|now| core::mem::replace(now, shown) != shown);
+        self.shown.set(shown);
     }
 }
