@@ -250,7 +250,11 @@ impl Bridge<'_> {
                 let flags = request.flags.without(CmdFlags::NO_HOLE).without(CmdFlags::FAST_ZERO);
                 let edge = Request::write(flags, from, vec![0; length].into());
                 let (start, end) = (round_down(from, block), self.round_up(to));
+                // In this order, as in `ranges`. If the session has left before, only the middle counts as left behind.
                 self.held.narrow(start, end);
+                if self.is_unwanted() {
+                    return None;
+                }
                 let outcome = self.write(&edge, start, end).await;
                 if matches!(outcome, Outcome::Failed(_)) {
                     return Some(outcome);
