@@ -54,12 +54,14 @@ impl Lane {
         {
             let mut table = self.table.lock();
             let all = table.take_all();
-            let gone = !policy.durable && self.durability.lost();
+            let any_gone = !policy.durable && self.durability.lost();
             for mut slot in all {
                 let request = &slot.job.request;
                 if slot.sent {
                     slot.late = self.late.lost(slot.late, request, &link);
                 }
+                // If a server ends, one lane counts the loss for all.
+                let gone = any_gone || !policy.durable && self.durability.lost_since(slot.at);
                 let carried = slot.sent || slot.doubtful;
                 let fate = if policy.hold.is_zero() {
                     Some("the backend's connection was lost".to_owned())
@@ -135,7 +137,33 @@ fn fate(command: Cmd, ended: Option<EndedBy>, gone: bool, was_overtaken: impl Fn
 
 #[cfg(test)]
 mod tests {
+    use super::super::Durability;
     use super::*;
+
+    #[test]
+    fn a_loss_counts_again_for_sessions_that_began_after_it() {
+        let durability = Durability::default();
+        assert!(!durability.lost(), "there was nothing to lose");
+        durability.wrote();
+        assert!(durability.lost());
+        assert!(!durability.lost(), "another lane to the same server");
+        assert_eq!(durability.newcomer(), 1);
+        assert!(durability.lost(), "the new session takes a FLUSH to cover them");
+        durability.newcomer();
+        durability.flushed(1);
+        assert!(!durability.lost(), "a FLUSH did cover them");
+        let again = Durability::new(true);
+        assert!(again.lost(), "an earlier opening left them");
+    }
+
+    #[test]
+    fn a_flush_from_before_a_loss_is_not_sent_again_after_it() {
+        let durability = Durability::default();
+        durability.wrote();
+        let before = durability.tick();
+        assert!(durability.lost() && durability.lost_since(before));
+        assert!(!durability.lost_since(durability.tick()));
+    }
 
     #[test]
     fn the_table_of_replay_is_the_one_in_the_doc() {

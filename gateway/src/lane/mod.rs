@@ -56,11 +56,27 @@ pub(crate) struct Durability {
     written: AtomicU64,
     /// `written` as it was when the last FLUSH that has been answered was sent.
     flushed: AtomicU64,
+    /// `written` at the last loss: the sessions of that time owe their clients a failed FLUSH for those.
+    known: AtomicU64,
+    /// Whether a session has begun since the last loss.
+    newcomers: AtomicBool,
+    /// The clock after the last counted loss; 0 before the first.
+    lost_at: AtomicU64,
     /// Rises by one with each loss of answered, unflushed writes: sessions owe their clients one failed FLUSH.
     losses: AtomicU64,
 }
 
 impl Durability {
+    /// `undurable`: an earlier opening left answered writes that no FLUSH has covered.
+    pub(crate) fn new(undurable: bool) -> Self {
+        Self { written: AtomicU64::new(u64::from(undurable)), ..Self::default() }
+    }
+
+    /// Whether no FLUSH has covered some of the answered writes.
+    pub(crate) fn is_undurable(&self) -> bool {
+        self.written.load(Ordering::Acquire) > self.flushed.load(Ordering::Acquire)
+    }
+
     fn tick(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::AcqRel)
     }
@@ -78,14 +94,31 @@ impl Durability {
         self.flushed.fetch_max(covers, Ordering::AcqRel);
     }
 
+    /// A session begins. Returns the number of losses before it, which its client is not told of.
+    pub(crate) fn newcomer(&self) -> u64 {
+        self.newcomers.store(true, Ordering::Release);
+        self.losses()
+    }
+
     /// Called when a connection is lost unplanned: remembers if answered writes may be gone. Whether they may.
+    ///
+    /// The same writes can be lost twice: a connection can end without its server, which may lose them later. That counts if
+    /// a session has begun in between, for its client takes the next FLUSH to cover them.
     fn lost(&self) -> bool {
         let written = self.written.load(Ordering::Acquire);
-        let dirty = written > self.flushed.swap(written, Ordering::AcqRel);
-        if dirty {
+        let unheard = written > self.known.swap(written, Ordering::AcqRel);
+        let newcomers = self.newcomers.swap(false, Ordering::AcqRel);
+        let lost = self.is_undurable() && (unheard || newcomers);
+        if lost {
+            self.lost_at.store(self.tick() + 1, Ordering::Release);
             self.losses.fetch_add(1, Ordering::AcqRel);
         }
-        dirty
+        lost
+    }
+
+    /// Whether a loss was counted after `at`, by the clock. A FLUSH that was sent at `at` must not be sent again then.
+    fn lost_since(&self, at: u64) -> bool {
+        self.lost_at.load(Ordering::Acquire) > at
     }
 }
 

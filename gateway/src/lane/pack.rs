@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
@@ -31,13 +31,18 @@ impl Durability {
             clock: read(&self.clock),
             written: read(&self.written),
             flushed: read(&self.flushed),
+            known: read(&self.known),
+            newcomers: self.newcomers.load(Ordering::Acquire),
+            lost_at: read(&self.lost_at),
             losses: read(&self.losses),
         }
     }
 
-    fn unpack(DurabilityState { clock, written, flushed, losses }: DurabilityState) -> Arc<Self> {
-        let [clock, written, flushed, losses] = [clock, written, flushed, losses].map(AtomicU64::new);
-        Arc::new(Self { clock, written, flushed, losses })
+    fn unpack(state: DurabilityState) -> Arc<Self> {
+        let DurabilityState { clock, written, flushed, known, newcomers, lost_at, losses } = state;
+        let [clock, written, flushed, known, lost_at, losses] =
+            [clock, written, flushed, known, lost_at, losses].map(AtomicU64::new);
+        Arc::new(Self { clock, written, flushed, known, newcomers: AtomicBool::new(newcomers), lost_at, losses })
     }
 }
 

@@ -119,7 +119,7 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     let known = Known {
         told: agreement.size,
         repeats: export.reconnects().awaits(identity, agreement.size),
-        losses: export.core().losses(),
+        losses: export.core().losses_before(),
         notices: export.session_notices(),
     };
     let facts = SessionFacts {

@@ -229,6 +229,11 @@ impl Core {
         self.target.lanes().map_or(0, Lanes::losses)
     }
 
+    /// The number of losses before a session that begins now, which its client is not told of.
+    pub(crate) fn losses_before(&self) -> u64 {
+        self.target.lanes().map_or(0, |lanes| lanes.durability.newcomer())
+    }
+
     /// Whether its server is there; none: it has none.
     pub(crate) fn presence(&self) -> Option<&Arc<Presence>> {
         self.target.lanes().map(Lanes::presence)

@@ -1,5 +1,6 @@
 //! Connections to one NBD server's export, and reading its size over them or beside them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub(crate) struct Lanes {
     /// In which order sessions come to each lane, where that matters.
     pub(super) turns: Vec<Arc<Turns>>,
     pub(super) durability: Arc<Durability>,
+    /// Where the export leaves its backend when it is closed, if no FLUSH has covered all answered writes.
+    pub(super) undurable: Arc<Mutex<HashSet<String>>>,
     pub(super) late: Arc<LateWrites>,
     /// The task that ends the wait for late writes.
     pub(super) keeper: JoinHandle<()>,
@@ -248,6 +251,9 @@ impl Target for Lanes {
                 let _ = task.await;
             }
             self.keeper.abort();
+            if self.durability.is_undurable() {
+                self.undurable.lock().insert(self.identity.clone());
+            }
             self.settle_mark(export).await;
             tracing::info!(export = self.name, "backend let go");
         })

@@ -1,5 +1,6 @@
 //! Opening a target: connecting the lanes to a server, or opening a disk of this process.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub(crate) struct TargetParts {
     pub(crate) marks: Arc<Marks>,
     pub(crate) state: PathBuf,
     probes: Probes,
+    /// Backends of closed exports that have answered writes which no FLUSH has covered.
+    undurable: Arc<Mutex<HashSet<String>>>,
 }
 
 impl TargetParts {
@@ -43,7 +46,7 @@ impl TargetParts {
         marks: Arc<Marks>,
         state: PathBuf,
     ) -> Self {
-        Self { pool, shards, metrics, marks, state, probes: Probes::default() }
+        Self { pool, shards, metrics, marks, state, probes: Probes::default(), undurable: Arc::default() }
     }
 }
 
@@ -216,7 +219,8 @@ impl Connections {
         metrics.lane_up.set(1);
         let policy = on_loss(config.on_backend_loss);
         let presence = Arc::new(Presence::new(all.len(), policy.hold, dialer.limit));
-        let (durability, told) = (Arc::new(Durability::default()), Arc::default());
+        let undurable = parts.undurable.lock().remove(&identity);
+        let (durability, told) = (Arc::new(Durability::new(undurable)), Arc::default());
         let end = OrderedWatch::new(false);
         let (mut lanes, mut tasks) = (Vec::new(), Vec::new());
         for (at, connected) in all.into_iter().enumerate() {
@@ -258,6 +262,7 @@ impl Connections {
             turns: lanes.iter().map(|(_, shard)| shard.turns()).collect(),
             lanes,
             durability,
+            undurable: Arc::clone(&parts.undurable),
             late,
             keeper: tokio::spawn(keeper.run()),
             marks: Arc::clone(&parts.marks),

@@ -11,6 +11,9 @@ pub(crate) struct DurabilityState {
     pub clock: u64,
     pub written: u64,
     pub flushed: u64,
+    pub known: u64,
+    pub newcomers: bool,
+    pub lost_at: u64,
     pub losses: u64,
 }
 
