@@ -252,7 +252,7 @@ impl Bridge<'_> {
                 let (start, end) = (round_down(from, block), self.round_up(to));
                 // In this order, as in `ranges`. If the session has left before, only the middle counts as left behind.
                 self.held.narrow(start, end);
-                if self.is_unwanted() {
+                if self.held.is_unwanted() {
                     return None;
                 }
                 let outcome = self.write(&edge, start, end).await;

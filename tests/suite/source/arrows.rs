@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The rooms from the bottom up. A room may use the rooms of the lines above its own, and no others: neither those of
 /// its own line nor those below.
 const LAYERS: &[&str] = &[
-    "fault descriptors stamp",
+    "fault descriptors ordered_watch stamp",
     "command http qmp token request",
     "embedded handover limits log",
     "driver lane shards",

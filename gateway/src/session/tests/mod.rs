@@ -27,7 +27,7 @@ use crate::shards::Shards;
 pub(crate) struct Scene {
     pub(crate) front: Arc<Front>,
     places: Arc<Places>,
-    _drain: watch::Sender<bool>,
+    pub(crate) drain: watch::Sender<bool>,
 }
 
 impl Scene {
@@ -42,7 +42,12 @@ impl Scene {
             "[[listener]]\naddress = \"127.0.0.1:0\"\n[[tenant]]\nname = \"t\"\n{tenant}\n\
              [[export]]\nname = \"e\"\ntenant = \"t\"\n{backend}\n{keys}\n"
         );
-        let config = Arc::new(Config::parse(&text, std::path::Path::new("config.toml")).unwrap());
+        Self::of(&text)
+    }
+
+    /// With this configuration.
+    pub(crate) fn of(text: &str) -> Self {
+        let config = Arc::new(Config::parse(text, std::path::Path::new("config.toml")).unwrap());
         let (pool, metrics) = (Arc::new(Pool::new(1)), Arc::new(Metrics::new("0").unwrap()));
         let notes = Arc::new(LedgerCache::in_memory().unwrap());
         let table = Arc::<SessionTable>::default();
@@ -63,7 +68,7 @@ impl Scene {
             arrivals: Arrivals::default(),
             tls: None,
         };
-        Self { front: Arc::new(front), places, _drain: drain }
+        Self { front: Arc::new(front), places, drain }
     }
 
     /// Serves a connection to this end of it.
@@ -73,11 +78,16 @@ impl Scene {
         tokio::spawn(serve(Arc::clone(&self.front), stream, handshake));
     }
 
-    /// A client that knows nothing of resize, in transmission; with base:allocation, if its framing has contexts.
-    pub(crate) async fn client(&self, framing: Framing) -> Client {
+    /// The client's end of a new connection.
+    pub(crate) fn connect(&self) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         self.serve(ours);
-        let mut client = Client { stream: theirs, framing, size: 0 };
+        theirs
+    }
+
+    /// A client that knows nothing of resize, in transmission; with base:allocation, if its framing has contexts.
+    pub(crate) async fn client(&self, framing: Framing) -> Client {
+        let mut client = Client { stream: self.connect(), framing, size: 0 };
         client.take(18).await;
         client.send(&3u32.to_be_bytes()).await;
         let option = match framing {
