@@ -312,8 +312,8 @@ mod tests {
         assert_eq!(cache.owed(&export), [range(30, 32), range(34, 40)]);
     }
 
-    #[test]
-    fn a_generation_goes_on_and_is_never_another_sizes() {
+    #[tokio::test]
+    async fn a_generation_goes_on_and_is_never_another_sizes() {
         let (cache, export) = (LedgerCache::in_memory().unwrap(), ExportName::new("vm1").unwrap());
         assert_eq!(cache.first_shown(&export, size(8)), Shown { size: 8, generation: 0 });
         cache.know_last(&export, Shown { size: 8, generation: 3 });
