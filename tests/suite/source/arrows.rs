@@ -20,7 +20,7 @@ const LAYERS: &[&str] = &[
     "reload",
     "admin",
     "app",
-    "cmd fuzz",
+    "cmd fuzz simulation",
 ];
 
 /// `main.rs` starts the program and `lib.rs` lists the rooms; neither is a room.
