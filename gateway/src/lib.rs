@@ -169,6 +169,37 @@
 //! coordinator's, a quota an order of `accounting/allowance.rs`. The page (`admin/page/`) is some files in the program, and
 //! knows no more than the interface answers to anyone. What many ask for is encoded once for all of them (`admin/paced.rs`).
 //!
+//! # The rooms, and where a change goes
+//!
+//! Each room uses only rooms below it; a test reads the imports and says which arrow is wrong (`tests/suite/source/arrows.rs`).
+//!
+//! ```text
+//!  crates: policy  nbd-gateway-proto  metrics  config  nbd-gateway-net  nbd-gateway-ledger  nbd-gateway-client
+//!    fault  descriptors  stamp  ordered_watch
+//!      request  command  http  qmp  token
+//!        limits  embedded  handover  log
+//!          lane  driver  shards
+//!            fence  service
+//!              target                     what serves an export's requests, by one trait
+//!                accounting  hooks
+//!                  resize
+//!                    export
+//!                      session
+//!                        listener - reload - admin - app - cmd
+//! ```
+//!
+//! | to add or change | open |
+//! |---|---|
+//! | a metric | `metrics/src/families.rs` (its row: name, help, labels), `metrics/src/names.rs` (its handle), `metrics/golden.txt`, README's table, and the place that counts |
+//! | a driver | config's `model/driver.rs` and `raw/resize.rs`, a file in `driver/`, `driver/mod.rs` |
+//! | the errno of a refusal | policy's `refusal/table.rs`; of a failure, the table in `fault.rs` |
+//! | an endpoint of the admin interface | `admin/routes.rs` (router and OpenAPI), `admin/view.rs` (its answer), `cmd/cli/operator.rs` and `cmd/operator/` (its command) |
+//! | a second ledger | the crate `gateway/ledger`: another thread or task that takes the mailbox's `Query` and `Change` |
+//! | a kind of backend | a file in `target/` that implements `Target`, and `target/open.rs` |
+//! | something between an export and its backend | a `Target` that has a `Target` |
+//! | a configuration key | config's `raw/`, `model/`, `changes/`; the compiler leads from there |
+//! | a command of the protocol | the crate `gateway/proto`, then `session/admit.rs` |
+//!
 //! # Why one thread for a lane and its sessions
 //!
 //! A lane lives on one [shard](shards), and so does every session that uses it, so that a request and its reply never
