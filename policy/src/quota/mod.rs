@@ -1,22 +1,22 @@
-//! The ledger's arithmetic: what each tenant uses, has reserved and has unsettled, in O(1) for any number of exports.
+//! What each tenant uses, has reserved and has unsettled, for one process and in O(1) for any number of exports.
 //!
-//! Owns the sums and the rule that keeps them honest: a grow is counted from before the backend is asked until its
-//! size has been read back. Quota is freed only by evidence (a size that somebody measured), never by time and never
+//! Owns the records; what a step makes of two of them is [`shared`]'s. A grow is counted from before the backend is asked
+//! until its size has been read back. Quota is freed only by evidence (a size that somebody measured), never by time and never
 //! by forgetting. It stores nothing durably and asks no backend: the gateway's ledger writes rows and probes, and
 //! brings the rows back with [`Ledger::restore`].
 //!
 //! The promise: no growth that [`Ledger::reserve`] allows takes `used + reserved + unsettled` over the quota. What comes
 //! from outside (another hand, a lowered quota, a backend that gives more) is counted at once and stops further growth.
 
-mod account;
+pub mod shared;
 
 use std::collections::HashMap;
 
-use self::account::{Account, Counts, Entry, Pending};
+use self::shared::{ExportRecord, Held, Hold, TenantRecord};
 use crate::refusal::Reason;
 use crate::types::{Bytes, ExportName, Size, TenantId};
 
-pub use self::account::{TenantLimits, Usage};
+pub use self::shared::{Drift, TenantLimits, Usage};
 
 /// What a tenant may still grow, for plans and refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,31 +70,20 @@ pub struct Grant {
     pub crosses_soft_quota: bool,
 }
 
-/// What a measurement found, against what was counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drift {
-    /// What was counted.
-    None,
-    /// More by so many bytes.
-    Grew(Bytes),
-    /// Less by so many bytes.
-    Shrank(Bytes),
-}
-
-impl Drift {
-    fn between(counted: Size, measured: Size) -> Self {
-        match (measured.above(counted), counted.above(measured)) {
-            (Bytes(0), Bytes(0)) => Self::None,
-            (grew, Bytes(0)) => Self::Grew(grew),
-            (_, shrank) => Self::Shrank(shrank),
-        }
-    }
+/// One export, as this process counts it.
+#[derive(Debug)]
+struct Entry {
+    tenant: TenantId,
+    record: ExportRecord,
+    measured: bool,
+    /// Of the last reservation.
+    number: u64,
 }
 
 /// The sums of all tenants and the sizes of all exports.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    tenants: HashMap<TenantId, Account>,
+    tenants: HashMap<TenantId, TenantRecord>,
     exports: HashMap<ExportName, Entry>,
     reservations: u64,
 }
@@ -109,29 +98,28 @@ impl Ledger {
     /// Sets a tenant's limits. Lower ones than what it uses are legal: nothing shrinks, nothing grows, and the usage
     /// says so. A tenant that was never given limits has none.
     pub fn set_limits(&mut self, tenant: &TenantId, limits: TenantLimits) -> Usage {
-        let account = self.tenants.entry(tenant.clone()).or_default();
-        account.limits = limits;
-        account.usage()
+        let tenant = self.tenants.entry(tenant.clone()).or_default();
+        tenant.limits = limits;
+        tenant.usage()
     }
 
     /// What a tenant uses; none if nothing was ever said of it.
     #[must_use]
     pub fn usage(&self, tenant: &TenantId) -> Option<Usage> {
-        self.tenants.get(tenant).map(Account::usage)
+        self.tenants.get(tenant).map(TenantRecord::usage)
     }
 
     /// The size that an export is counted at, without what is reserved or unsettled.
     #[must_use]
     pub fn size(&self, export: &ExportName) -> Option<Size> {
-        self.exports.get(export).map(|entry| entry.size)
+        self.exports.get(export).map(|entry| entry.record.size)
     }
 
     /// Whether an export is this tenant's, counts this much, and nothing of it is held or unknown.
     #[must_use]
     pub fn is_settled_at(&self, export: &ExportName, tenant: &TenantId, size: Size) -> bool {
-        self.exports.get(export).is_some_and(|entry| {
-            entry.tenant == *tenant && entry.size == size && matches!(entry.pending, Pending::None)
-        })
+        let settled = ExportRecord { size, hold: None };
+        self.exports.get(export).is_some_and(|entry| entry.tenant == *tenant && entry.record == settled)
     }
 
     /// What the tenant of this export may still grow; none: as much as it likes.
@@ -149,11 +137,8 @@ impl Ledger {
         if self.measure(export, measured).is_some() {
             return Ok(None);
         }
-        let account = self.tenants.entry(tenant.clone()).or_default();
-        let unenforced = account.enforce(account.one_more_export())?;
-        let entry = Entry { tenant: tenant.clone(), size: measured, pending: Pending::None, measured: true };
-        account.open(entry.counts());
-        self.exports.insert(export.clone(), entry);
+        let unenforced = self.tenants.entry(tenant.clone()).or_default().may_add()?;
+        self.insert(export, tenant, ExportRecord { size: measured, hold: None }, true);
         Ok(unenforced)
     }
 
@@ -167,10 +152,8 @@ impl Ledger {
     /// unsettled now, and nothing may grow before it has been measured or settled. Replaces what was there.
     pub fn restore(&mut self, export: &ExportName, tenant: &TenantId, last: Size, pending: Option<Size>) {
         self.forget(export);
-        let pending = pending.map_or(Pending::None, |to| Pending::Unsettled { to });
-        let entry = Entry { tenant: tenant.clone(), size: last, pending, measured: false };
-        self.tenants.entry(tenant.clone()).or_default().open(entry.counts());
-        self.exports.insert(export.clone(), entry);
+        let hold = pending.map(|to| Hold { to, unsettled: true });
+        self.insert(export, tenant, ExportRecord { size: last, hold }, false);
     }
 
     /// Takes an export out that is no longer this gateway's to count: it has left the config, or it has been deleted.
@@ -178,24 +161,19 @@ impl Ledger {
     /// # Errors
     /// [`Reason::Busy`] or [`Reason::Unsettled`] while a grow of it is not over; nothing has changed then.
     pub fn remove(&mut self, export: &ExportName) -> Result<(), Reason> {
-        match self.exports.get(export).map(|entry| &entry.pending) {
-            None | Some(Pending::None) => {
-                self.forget(export);
-                Ok(())
-            }
-            Some(Pending::Reserved { .. }) => Err(Reason::Busy),
-            Some(Pending::Unsettled { .. }) => Err(Reason::Unsettled),
-        }
+        self.exports.get(export).map_or(Ok(()), |entry| entry.record.settled())?;
+        self.forget(export);
+        Ok(())
     }
 
     /// Gives an export, and all that is counted for it, to another tenant. False if there is no such export.
     pub fn give(&mut self, export: &ExportName, tenant: &TenantId) -> bool {
         let Some(entry) = self.exports.get_mut(export) else { return false };
-        if let Some(account) = self.tenants.get_mut(&entry.tenant) {
-            account.close(entry.counts());
+        if let Some(former) = self.tenants.get_mut(&entry.tenant) {
+            former.remove(&entry.record);
         }
         entry.tenant = tenant.clone();
-        self.tenants.entry(tenant.clone()).or_default().open(entry.counts());
+        self.tenants.entry(tenant.clone()).or_default().add(&entry.record);
         true
     }
 
@@ -218,96 +196,83 @@ impl Ledger {
     /// and [`Reason::Unsettled`] while another grow of it is not over, [`Reason::LargestExport`], [`Reason::OverQuota`].
     pub fn reserve(&mut self, export: &ExportName, to: Size) -> Result<Grant, Reason> {
         let Some(entry) = self.exports.get_mut(export) else { return Err(Reason::Unmeasured) };
-        let Some(account) = self.tenants.get_mut(&entry.tenant) else { return Err(Reason::Unmeasured) };
-        match (&entry.pending, entry.measured) {
-            (Pending::Reserved { .. }, _) => return Err(Reason::Busy),
-            (Pending::Unsettled { .. }, _) => return Err(Reason::Unsettled),
-            (Pending::None, false) => return Err(Reason::Unmeasured),
-            (Pending::None, true) => {}
+        let Some(tenant) = self.tenants.get_mut(&entry.tenant) else { return Err(Reason::Unmeasured) };
+        if entry.record.hold.is_none() && !entry.measured {
+            return Err(Reason::Unmeasured);
         }
-        let bytes = to.above(entry.size);
-        let unenforced = account.enforce(account.may_grow(entry.size, to))?;
-        let was_over_soft_quota = account.usage().over_soft_quota;
+        let Held { bytes, unenforced, crosses_soft_quota } = tenant.hold(&mut entry.record, to)?;
         self.reservations = self.reservations.wrapping_add(1);
-        let before = entry.counts();
-        entry.pending = Pending::Reserved { to, number: self.reservations };
-        account.change(before, entry.counts());
-        Ok(Grant {
-            reservation: Reservation { number: self.reservations, export: export.clone(), to, bytes },
-            unenforced,
-            crosses_soft_quota: account.usage().over_soft_quota && !was_over_soft_quota,
-        })
+        entry.number = self.reservations;
+        let reservation = Reservation { number: entry.number, export: export.clone(), to, bytes };
+        Ok(Grant { reservation, unenforced, crosses_soft_quota })
     }
 
     /// Ends a reservation with the size that the backend reports: that is what is counted from now on, be it more or
     /// less than was reserved. None if this ledger did not grant it.
     pub fn commit(&mut self, reservation: Reservation, actual: Size) -> Option<Drift> {
-        let drift = Drift::between(reservation.to, actual);
-        self.end(reservation, |entry| {
-            entry.size = actual;
-            entry.pending = Pending::None;
-        })
-        .then_some(drift)
+        self.end(&reservation, |tenant, export| tenant.commit(export, actual))
     }
 
     /// Ends a reservation whose backend was not asked, or said no and was read back unchanged. Says whether this
     /// ledger granted it.
     pub fn rollback(&mut self, reservation: Reservation) -> bool {
-        self.end(reservation, |entry| entry.pending = Pending::None)
+        self.end(&reservation, TenantRecord::roll_back).is_some()
     }
 
     /// Keeps counting a reservation whose outcome nobody knows, until [`Ledger::settle`]. Says whether this ledger
     /// granted it.
     pub fn unsettle(&mut self, reservation: Reservation) -> bool {
-        self.end(reservation, |entry| {
-            if let Pending::Reserved { to, .. } = entry.pending {
-                entry.pending = Pending::Unsettled { to };
-            }
-        })
+        self.end(&reservation, TenantRecord::unsettle).is_some()
     }
 
     /// Ends what was unsettled by a size that a probe has measured after the request in doubt can no longer land. A
     /// reservation in flight stays. None if there is no such export.
     pub fn settle(&mut self, export: &ExportName, measured: Size) -> Option<Drift> {
-        self.update(export, |entry| {
-            if matches!(entry.pending, Pending::Unsettled { .. }) {
-                entry.pending = Pending::None;
-            }
-        })?;
-        self.measure(export, measured)
+        self.step(export, |tenant, entry| {
+            entry.measured = true;
+            tenant.settle(&mut entry.record, measured)
+        })
     }
 
     /// Counts a measured size, at once and whatever it is: growth by another hand, a shrink that was read back, the first
     /// dial. What is reserved or unsettled stays counted on top, up to the size it was held for. None if there is no
     /// such export.
     pub fn measure(&mut self, export: &ExportName, measured: Size) -> Option<Drift> {
-        let counted = self.size(export)?;
-        self.update(export, |entry| {
-            entry.size = measured;
+        self.step(export, |tenant, entry| {
             entry.measured = true;
-        })?;
-        Some(Drift::between(counted, measured))
+            tenant.measure(&mut entry.record, measured)
+        })
     }
 
-    fn end(&mut self, reservation: Reservation, change: impl FnOnce(&mut Entry)) -> bool {
-        let granted = self.exports.get(&reservation.export).is_some_and(
-            |entry| matches!(entry.pending, Pending::Reserved { number, .. } if number == reservation.number),
-        );
-        granted && self.update(&reservation.export, change).is_some()
+    /// None: the reservation is none of this ledger's.
+    fn end<T>(
+        &mut self,
+        reservation: &Reservation,
+        end: impl FnOnce(&mut TenantRecord, &mut ExportRecord) -> T,
+    ) -> Option<T> {
+        let entry = self.exports.get(&reservation.export)?;
+        let in_flight = entry.record.hold.is_some_and(|hold| !hold.unsettled);
+        if !in_flight || entry.number != reservation.number {
+            return None;
+        }
+        self.step(&reservation.export, |tenant, entry| end(tenant, &mut entry.record))
     }
 
-    fn update(&mut self, export: &ExportName, change: impl FnOnce(&mut Entry)) -> Option<()> {
+    fn step<T>(&mut self, export: &ExportName, step: impl FnOnce(&mut TenantRecord, &mut Entry) -> T) -> Option<T> {
         let entry = self.exports.get_mut(export)?;
-        let before: Counts = entry.counts();
-        change(entry);
-        self.tenants.get_mut(&entry.tenant)?.change(before, entry.counts());
-        Some(())
+        Some(step(self.tenants.get_mut(&entry.tenant)?, entry))
+    }
+
+    fn insert(&mut self, export: &ExportName, tenant: &TenantId, record: ExportRecord, measured: bool) {
+        self.tenants.entry(tenant.clone()).or_default().add(&record);
+        let entry = Entry { tenant: tenant.clone(), record, measured, number: 0 };
+        self.exports.insert(export.clone(), entry);
     }
 
     fn forget(&mut self, export: &ExportName) {
         let Some(entry) = self.exports.remove(export) else { return };
-        if let Some(account) = self.tenants.get_mut(&entry.tenant) {
-            account.close(entry.counts());
+        if let Some(tenant) = self.tenants.get_mut(&entry.tenant) {
+            tenant.remove(&entry.record);
         }
     }
 }

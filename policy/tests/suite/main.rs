@@ -17,4 +17,5 @@ mod plan_rules;
 mod plan_settling;
 mod plan_table;
 mod quota_model;
+mod quota_records;
 mod rate_windows;
