@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use super::answer::refuse;
 use super::view::EventView;
 use crate::ledger::{EventFilter, Ledger, LedgerError};
-use crate::limits::Origin;
+use crate::limits::Source;
 use crate::net::Peer;
 
 /// The most streams at a time; one address has at most half of them.
@@ -69,30 +69,30 @@ async fn begin(ledger: &Ledger, filter: EventFilter, place: StreamPlace) -> Resu
 
 /// The places of streams, by where their readers are.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Streams(Arc<Mutex<HashMap<Origin, usize>>>);
+pub(super) struct Streams(Arc<Mutex<HashMap<Source, usize>>>);
 
 /// Given back when it is dropped.
 struct StreamPlace {
     streams: Streams,
-    origin: Origin,
+    source: Source,
 }
 
 impl Streams {
     fn place(&self, peer: Peer) -> Option<StreamPlace> {
-        let origin = Origin::of(peer);
+        let source = Source::of(peer);
         let mut taken = self.0.lock();
-        let own = taken.get(&origin).copied().unwrap_or(0);
+        let own = taken.get(&source).copied().unwrap_or(0);
         if own >= STREAMS / 2 || taken.values().sum::<usize>() >= STREAMS {
             return None;
         }
-        taken.insert(origin, own.saturating_add(1));
-        Some(StreamPlace { streams: self.clone(), origin })
+        taken.insert(source, own.saturating_add(1));
+        Some(StreamPlace { streams: self.clone(), source })
     }
 }
 
 impl Drop for StreamPlace {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut own) = self.streams.0.lock().entry(self.origin) {
+        if let Entry::Occupied(mut own) = self.streams.0.lock().entry(self.source) {
             *own.get_mut() = own.get().saturating_sub(1);
             if *own.get() == 0 {
                 own.remove();

@@ -25,7 +25,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// Where a connection comes from, as far as one that can have several counts as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Origin {
+pub(crate) enum Source {
     /// An address; of IPv6 its /64 network, in which a host can have any.
     Address(IpAddr),
     /// A user, by a Unix socket.
@@ -34,7 +34,7 @@ pub(crate) enum Origin {
     Unknown,
 }
 
-impl Origin {
+impl Source {
     pub(crate) fn of(peer: Peer) -> Self {
         match peer {
             Peer::Tcp(IpAddr::V6(address)) => {
@@ -66,8 +66,8 @@ struct State {
     sessions: HashMap<TenantId, usize>,
     next: u64,
     count: usize,
-    /// Of each origin, the oldest first.
-    handshakes: HashMap<Origin, BTreeMap<u64, Slot>>,
+    /// Of each source, the oldest first.
+    handshakes: HashMap<Source, BTreeMap<u64, Slot>>,
 }
 
 /// A handshake's place.
@@ -102,12 +102,12 @@ impl Places {
 
     /// A place for a handshake with `peer`, perhaps that of an older one, which ends. None: nobody may be evicted yet.
     pub(crate) fn begin(self: &Arc<Self>, peer: Peer) -> Option<Handshake> {
-        let origin = Origin::of(peer);
+        let source = Source::of(peer);
         let mut state = self.state.lock();
-        let own = state.handshakes.get(&origin).map_or(0, BTreeMap::len);
+        let own = state.handshakes.get(&source).map_or(0, BTreeMap::len);
         let now = Instant::now();
         let crowded = if own >= state.most_handshakes.div_ceil(2) {
-            Some(origin)
+            Some(source)
         } else if state.count >= state.most_handshakes {
             Some(state.largest()?)
         } else {
@@ -122,13 +122,13 @@ impl Places {
         let at = state.next;
         state.next = state.next.wrapping_add(1);
         state.count = state.count.saturating_add(1);
-        state.handshakes.entry(origin).or_default().insert(at, Slot { since: now, busy: Arc::clone(&busy), evict });
+        state.handshakes.entry(source).or_default().insert(at, Slot { since: now, busy: Arc::clone(&busy), evict });
         drop(state);
         let open = self.metrics.as_ref().map(|metrics| Open::new(&metrics.handshakes));
-        Some(Handshake { places: Arc::clone(self), origin, at, busy, evicted: Some(evicted), _open: open })
+        Some(Handshake { places: Arc::clone(self), source, at, busy, evicted: Some(evicted), _open: open })
     }
 
-    /// Ends the oldest handshake of the origin that has most, for descriptors are short. Whether there was one
+    /// Ends the oldest handshake of the source that has most, for descriptors are short. Whether there was one
     /// that may be ended.
     pub(crate) fn evict_one(&self) -> bool {
         let mut state = self.state.lock();
@@ -159,30 +159,30 @@ impl Places {
 }
 
 impl State {
-    /// The origin that has most handshakes.
-    fn largest(&self) -> Option<Origin> {
-        self.handshakes.iter().max_by_key(|(_, slots)| slots.len()).map(|(origin, _)| *origin)
+    /// The source that has most handshakes.
+    fn largest(&self) -> Option<Source> {
+        self.handshakes.iter().max_by_key(|(_, slots)| slots.len()).map(|(source, _)| *source)
     }
 
-    /// Ends the oldest handshake of `origin` that waits for its client; if none does, the oldest.
-    fn evict(&mut self, origin: Origin, now: Instant) -> Option<()> {
-        let slots = self.handshakes.get(&origin)?;
+    /// Ends the oldest handshake of `source` that waits for its client; if none does, the oldest.
+    fn evict(&mut self, source: Source, now: Instant) -> Option<()> {
+        let slots = self.handshakes.get(&source)?;
         let old = |slot: &Slot| now.saturating_duration_since(slot.since) >= GRACE;
         // In the order of age: the first that is too young ends the search.
         let mut aged = slots.iter().take_while(|(_, slot)| old(slot));
         let oldest = *aged.clone().next()?.0;
         let at = aged.find(|(_, slot)| !slot.busy.load(Ordering::Acquire)).map_or(oldest, |(at, _)| *at);
-        let slot = self.remove(origin, at)?;
+        let slot = self.remove(source, at)?;
         // Its task may have ended meanwhile.
         let _ = slot.evict.send(());
         Some(())
     }
 
-    fn remove(&mut self, origin: Origin, at: u64) -> Option<Slot> {
-        let slots = self.handshakes.get_mut(&origin)?;
+    fn remove(&mut self, source: Source, at: u64) -> Option<Slot> {
+        let slots = self.handshakes.get_mut(&source)?;
         let slot = slots.remove(&at)?;
         if slots.is_empty() {
-            self.handshakes.remove(&origin);
+            self.handshakes.remove(&source);
         }
         self.count = self.count.saturating_sub(1);
         Some(slot)
@@ -193,7 +193,7 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Handshake {
     places: Arc<Places>,
-    origin: Origin,
+    source: Source,
     at: u64,
     busy: Arc<AtomicBool>,
     evicted: Option<oneshot::Receiver<()>>,
@@ -254,7 +254,7 @@ pub(crate) enum TooMany {
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        drop(self.places.state.lock().remove(self.origin, self.at));
+        drop(self.places.state.lock().remove(self.source, self.at));
         self.places.freed.notify_one();
     }
 }
