@@ -227,7 +227,7 @@ impl From<SessionInfo> for SessionView {
             ClientStyle::Stock | ClientStyle::Kernel => "stock",
         };
         Self {
-            id: info.id,
+            id: info.id.get(),
             export: info.export,
             tenant: info.tenant,
             verbs: info.verbs.iter().map(|verb| verb.as_str().to_owned()).collect(),

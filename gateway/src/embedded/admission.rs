@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::proto::Cookie;
-use crate::request::Job;
+use crate::request::{Job, SessionId};
 
 /// Set once no more jobs are taken; the bits below count those inside.
 const CLOSED: u64 = 1 << 63;
@@ -34,7 +34,7 @@ struct Changing {
 
 #[derive(Debug)]
 struct Range {
-    session: u64,
+    session: SessionId,
     cookie: Cookie,
     offset: u64,
     end: u64,
@@ -75,7 +75,7 @@ impl Admission {
     }
 
     /// What a session's jobs inside may still change: cookie, first byte, first byte after.
-    pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+    pub(super) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
         let changing = self.changing.lock();
         let own = changing.jobs.values().filter(|range| range.session == session);
         own.map(|range| (range.cookie, range.offset, range.end)).collect()

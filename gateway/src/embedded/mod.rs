@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::proto::{Cookie, Errno, ExportFlags};
-use crate::request::{Failure, Finished, Job};
+use crate::request::{Failure, Finished, Job, SessionId};
 
 mod admission;
 mod disk;
@@ -117,7 +117,7 @@ impl EmbeddedDisk {
     }
 
     /// What a session's requests in flight may still change: cookie, first byte, first byte after.
-    pub(crate) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+    pub(crate) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
         self.store.admission().ranges_of(session)
     }
 

@@ -61,13 +61,12 @@ pub(crate) use unopened::Unopened;
 use crate::accounting::tenants::Book;
 use crate::hooks::Hooks;
 use crate::lane::Look;
-use crate::limits::{IoLimits, NoticeLimiter, RetryAfter, SharedLimiter, TenantBudget, Turns};
+use crate::limits::{IoLimits, NoticeLimiter, RetryAfter, SharedLimiter, TenantBudget};
 use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, Framing};
 use crate::request::{Failure, Outcome, Request};
 use crate::resize::Resizer;
 use crate::resize::follow::Patience;
-use crate::shards::Shard;
 use crate::target::{Core, Presence, View};
 use flags::{Basis, for_client};
 use reconnects::Reconnects;
@@ -356,16 +355,6 @@ impl Export {
         self.metrics.oldest.set(i64::try_from(waited).unwrap_or(i64::MAX));
     }
 
-    /// The shard on which a session is to live, if it matters.
-    pub(crate) fn shard(&self, session: u64) -> Option<Shard> {
-        self.core.shard(session)
-    }
-
-    /// In which order a session comes to its lane, where that matters.
-    pub(crate) fn turns(&self, session: u64) -> Option<Arc<Turns>> {
-        self.core.turns(session)
-    }
-
     /// Counts a request in flight; [`count`](Self::count) takes it off again.
     pub(crate) fn admit(&self, requests: usize) {
         self.metrics.in_flight.add(i64::try_from(requests).unwrap_or(0));
@@ -395,7 +384,7 @@ impl Export {
         if !self.core.facts().flags.has(ExportFlags::SEND_FLUSH) {
             return Ok(());
         }
-        match self.core.call(0, Request::new(Cmd::FLUSH, CmdFlags::NONE, 0, 0)).await {
+        match self.core.call(Request::new(Cmd::FLUSH, CmdFlags::NONE, 0, 0)).await {
             Outcome::Failed(failure) => Err(failure),
             _ => Ok(()),
         }

@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use crate::command::Occasion;
 use crate::fault::Fault;
 use crate::net::Peer;
+use crate::request::SessionId;
 use crate::target::{Core, Shown};
 
 /// The delay after the first failure; each further one doubles it.
@@ -43,7 +44,7 @@ pub(crate) trait Disconnect: fmt::Debug + Send + Sync {
 
     /// Closes those sessions, each at a message boundary, and waits until they have ended. Cancel-safe: dropped, they are
     /// still closed.
-    fn disconnect<'a>(&'a self, sessions: &'a [u64]) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    fn disconnect<'a>(&'a self, sessions: &'a [SessionId]) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
 
 /// No clients.
@@ -53,7 +54,7 @@ impl Disconnect for () {
         Vec::new()
     }
 
-    fn disconnect<'a>(&'a self, _: &'a [u64]) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn disconnect<'a>(&'a self, _: &'a [SessionId]) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(std::future::ready(()))
     }
 }
@@ -61,8 +62,7 @@ impl Disconnect for () {
 /// A client of an export, with what a hook selects it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectedClient {
-    /// The id of its session.
-    pub session: u64,
+    pub session: SessionId,
     pub peer: Peer,
     /// Its resize dialect.
     pub style: ClientStyle,

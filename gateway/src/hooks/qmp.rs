@@ -24,6 +24,7 @@ use crate::command::Occasion;
 use crate::fault::Fault;
 use crate::net::Peer;
 use crate::qmp::{Qemu, SOON};
+use crate::request::SessionId;
 
 /// How long is waited for a qemu that connects again by itself.
 const PACE: Duration = Duration::from_millis(200);
@@ -142,7 +143,7 @@ impl fmt::Display for Qmp {
 }
 
 /// The sessions that are `qemu`'s and have not been told `size`. None: it is not connected, or it has seen the size.
-fn behind(clients: &[ConnectedClient], size: u64, qemu: Option<i32>) -> Result<Vec<u64>, Fault> {
+fn behind(clients: &[ConnectedClient], size: u64, qemu: Option<i32>) -> Result<Vec<SessionId>, Fault> {
     let process = |client: &ConnectedClient| match client.peer {
         Peer::Unix { pid, .. } => pid,
         Peer::Tcp(_) | Peer::Unknown => None,
@@ -150,7 +151,7 @@ fn behind(clients: &[ConnectedClient], size: u64, qemu: Option<i32>) -> Result<V
     let behind = |client: &&ConnectedClient| client.style == ClientStyle::Stock && client.told < size;
     let of_process = |pid| {
         let its = clients.iter().filter(move |client| process(client) == pid);
-        its.filter(behind).map(|client| client.session).collect::<Vec<u64>>()
+        its.filter(behind).map(|client| client.session).collect::<Vec<_>>()
     };
     if qemu.is_some() && clients.iter().any(|client| process(client) == qemu) {
         return Ok(of_process(qemu));
@@ -170,7 +171,7 @@ mod tests {
     use super::*;
 
     const fn client(session: u64, peer: Peer, told: u64) -> ConnectedClient {
-        ConnectedClient { session, peer, style: ClientStyle::Stock, told }
+        ConnectedClient { session: SessionId::after(session), peer, style: ClientStyle::Stock, told }
     }
 
     const fn process(pid: i32) -> Peer {
@@ -186,14 +187,14 @@ mod tests {
         all.push(client(6, process(7), 128));
         let ended = |all: &[ConnectedClient], qemu| behind(all, 128, qemu);
         // By its process; what has seen the size, or is told it, stays.
-        assert_eq!(ended(&all, Some(7)), Ok(vec![1]));
+        assert_eq!(ended(&all, Some(7)), Ok(vec![SessionId::after(1)]));
         // It is none of the processes: so it is the one of whom nobody knows.
-        assert_eq!(ended(&all, Some(9)), Ok(vec![3]));
-        assert_eq!(ended(&all, None), Ok(vec![3]));
+        assert_eq!(ended(&all, Some(9)), Ok(vec![SessionId::after(3)]));
+        assert_eq!(ended(&all, None), Ok(vec![SessionId::after(3)]));
         // Of two such, nobody's session is ended.
         all.push(client(7, hidden, 64));
         assert!(ended(&all, Some(9)).unwrap_err().message().starts_with("2 clients have not seen the size"));
-        assert_eq!(ended(&all, Some(8)), Ok(vec![2]));
+        assert_eq!(ended(&all, Some(8)), Ok(vec![SessionId::after(2)]));
         assert_eq!(ended(&[client(1, process(7), 128)], Some(7)), Ok(vec![]));
         assert_eq!(ended(&[], Some(7)), Ok(vec![]));
     }

@@ -39,7 +39,7 @@ pub(crate) use server::Server;
 
 use crate::net::{Outbox, Written};
 use crate::proto::{Cookie, Errno};
-use crate::request::{Failure, Finished, Job};
+use crate::request::{Failure, Finished, Job, SessionId};
 
 pub(crate) use crate::request::Heard;
 use table::Table;
@@ -278,7 +278,7 @@ impl Lane {
     }
 
     /// The ranges of requests in flight that may change data and belong to this session.
-    pub(crate) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+    pub(crate) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
         self.table.lock().ranges_of(session)
     }
 }

@@ -12,7 +12,7 @@ use crate::net::Batch;
 use crate::proto::reply::Expected;
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Cookie, Framing};
-use crate::request::{Job, Request};
+use crate::request::{Job, Request, SessionId};
 
 #[cfg(test)]
 mod pack;
@@ -279,7 +279,7 @@ impl Table {
         sent.map(|(key, slot)| (cookie(key, slot.tag), slot.job.request.clone())).collect()
     }
 
-    pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+    pub(super) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
         let of_session = |job: &Job| job.ticket().filter(|t| t.client().id() == session).map(|t| t.cookie());
         self.slots
             .iter()

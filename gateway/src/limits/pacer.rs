@@ -10,6 +10,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::request::SessionId;
+
 /// The least window, in requests.
 pub(crate) const FLOOR: u32 = 4;
 
@@ -47,7 +49,7 @@ pub(crate) struct Pacer {
     /// When the last one was sent, and answered, in milliseconds since `begin`.
     sent: AtomicU64,
     answered: AtomicU64,
-    /// Whose that was.
+    /// The session that had the last answer; 0 before the first.
     last: AtomicU64,
     /// Unset: that was too long ago to look at the clock.
     recent: AtomicBool,
@@ -89,7 +91,7 @@ impl Pacer {
     }
 
     /// Whether a light session is active, other than this one, which was light until now.
-    pub(crate) fn limits(&self, session: u64) -> bool {
+    pub(crate) fn limits(&self, session: Option<SessionId>) -> bool {
         if !self.recent.load(Ordering::Relaxed) {
             return false;
         }
@@ -104,7 +106,7 @@ impl Pacer {
         if !waits && !recent {
             self.recent.store(false, Ordering::Relaxed);
         }
-        waits || recent && self.last.load(Ordering::Relaxed) != session
+        waits || recent && self.last.load(Ordering::Relaxed) != session.map_or(0, SessionId::get)
     }
 
     fn millis(&self, now: Instant) -> u64 {
@@ -123,10 +125,10 @@ impl Pacer {
     }
 
     /// A request of a light session was answered after `took`.
-    pub(crate) fn answered(&self, session: u64, took: Duration, now: Instant, latency: &Latency) {
+    pub(crate) fn answered(&self, session: SessionId, took: Duration, now: Instant, latency: &Latency) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.answered.store(self.millis(now), Ordering::Relaxed);
-        self.last.store(session, Ordering::Relaxed);
+        self.last.store(session.get(), Ordering::Relaxed);
         self.recent.store(true, Ordering::Relaxed);
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let mut learning = self.learning.lock();
@@ -208,7 +210,7 @@ mod tests {
             let window = pacer.window().0;
             pacer.sent(Instant::now());
             tokio::time::advance(alone + each * window).await;
-            pacer.answered(1, alone + each * window, Instant::now(), &latency);
+            pacer.answered(SessionId::after(0), alone + each * window, Instant::now(), &latency);
             sum += if turn < 10_000 { 0 } else { window };
         }
         sum / 10_000

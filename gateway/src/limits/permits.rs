@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::{IoLimits, SharedLimiter};
 use crate::net::Released;
+use crate::request::SessionId;
 
 /// Bytes that every request takes beside its payload: the headers of its reply, the gateway's notes about it, and an
 /// error's sentence.
@@ -42,7 +43,7 @@ struct BudgetState {
     limit: u64,
     used: u64,
     /// Sessions that wait for bytes, and their tasks.
-    waiting: Vec<(u64, Waker)>,
+    waiting: Vec<(SessionId, Waker)>,
 }
 
 impl TenantBudget {
@@ -72,7 +73,7 @@ impl TenantBudget {
         self.state.lock().limit
     }
 
-    fn take(&self, bytes: u64, session: u64, task: impl FnOnce() -> Option<Waker>) -> bool {
+    fn take(&self, bytes: u64, session: SessionId, task: impl FnOnce() -> Option<Waker>) -> bool {
         let mut state = self.state.lock();
         let overfull = state.used > state.limit;
         if overfull || state.used.saturating_add(bytes) > state.limit {
@@ -103,7 +104,7 @@ impl TenantBudget {
     }
 
     /// A session waits no more: its task is not kept in memory for that.
-    fn forget(&self, session: u64) {
+    fn forget(&self, session: SessionId) {
         self.state.lock().waiting.retain(|(waiting, _)| *waiting != session);
     }
 
@@ -134,7 +135,7 @@ struct Held {
 /// What one session holds.
 #[derive(Debug)]
 pub(crate) struct Permits {
-    session: u64,
+    session: SessionId,
     requests: u32,
     bytes: u64,
     /// The longest payload that always has room, when it is alone.
@@ -148,7 +149,7 @@ pub(crate) struct Permits {
 impl Permits {
     /// Of session `session`: at most `requests` and `bytes` in flight, and [`ANSWER`] for each request. The first `share` bytes are the session's
     /// own, and so is what the answers take.
-    pub(crate) fn new(session: u64, requests: u32, bytes: u64, share: u64, tenant: Arc<TenantBudget>) -> Self {
+    pub(crate) fn new(session: SessionId, requests: u32, bytes: u64, share: u64, tenant: Arc<TenantBudget>) -> Self {
         let answers = ANSWER * u64::from(requests);
         let (largest, longest) = (share, bytes.min(LONGEST).max(share));
         let (bytes, share) = (bytes.saturating_add(answers), share.saturating_add(answers));
@@ -293,7 +294,8 @@ mod tests {
     #[test]
     fn who_waits_for_its_tenants_bytes_is_woken_once_and_who_leaves_is_not_kept() {
         let tenant = TenantBudget::new(100, IoRates::default());
-        let [holds, waits, leaves] = [1, 2, 3].map(|session| Permits::new(session, 1, 1000, 0, Arc::clone(&tenant)));
+        let [holds, waits, leaves] =
+            [1, 2, 3].map(|session| Permits::new(SessionId::after(session), 1, 1000, 0, Arc::clone(&tenant)));
         let [woken, gone] = [(); 2].map(|()| Arc::<Task>::default());
         let take = |permits: &Permits, bytes, task: &Arc<Task>| {
             permits.take(ANSWER + bytes, || Some(Waker::from(Arc::clone(task))))
@@ -311,7 +313,7 @@ mod tests {
     #[test]
     fn more_is_half_of_what_is_left_and_goes_back_like_the_rest() {
         let tenant = TenantBudget::new(100, IoRates::default());
-        let permits = Permits::new(1, 0, 1000, 50, Arc::clone(&tenant));
+        let permits = Permits::new(SessionId::after(1), 0, 1000, 50, Arc::clone(&tenant));
         assert_eq!(permits.take_more(20), 20, "of its own share");
         assert_eq!(
             (permits.take_more(500), tenant.state.lock().used),
@@ -321,14 +323,14 @@ mod tests {
         assert_eq!((permits.take_more(500), tenant.state.lock().used), (25, 75));
         permits.release(Released { bytes: 125, ..Released::default() });
         assert_eq!(tenant.state.lock().used, 0);
-        let alone = Permits::new(2, 0, 1000, 2000, Arc::clone(&tenant));
+        let alone = Permits::new(SessionId::after(2), 0, 1000, 2000, Arc::clone(&tenant));
         assert_eq!((alone.take_more(800), alone.take_more(800)), (500, 250), "half of what the session has left");
     }
 
     #[test]
     fn a_payload_may_be_as_long_as_session_and_tenant_may_ever_hold() {
         let tenant = TenantBudget::new(100, IoRates::default());
-        let permits = |bytes| Permits::new(1, 4, bytes, 50, Arc::clone(&tenant));
+        let permits = |bytes| Permits::new(SessionId::after(1), 4, bytes, 50, Arc::clone(&tenant));
         assert_eq!((permits(1000).longest(50), permits(1000).longest(51)), (50, 150), "the share, and the tenant's");
         assert_eq!((permits(120).longest(51), permits(50).longest(51)), (120, 50), "the session's");
         tenant.adjust(60, IoRates::default());
@@ -340,11 +342,11 @@ mod tests {
     #[test]
     fn what_a_session_leaves_behind_is_its_tenants_until_it_is_answered() {
         let tenant = TenantBudget::new(100, IoRates::default());
-        let permits = Permits::new(1, 0, 1000, 80, Arc::clone(&tenant));
+        let permits = Permits::new(SessionId::after(1), 0, 1000, 80, Arc::clone(&tenant));
         assert_eq!((permits.take_more(80), tenant.state.lock().used), (80, 0));
         permits.abandon();
         assert_eq!((tenant.state.lock().used, tenant.overfull.load(Ordering::Relaxed)), (80, false));
-        let next = Permits::new(1, 0, 1000, 80, Arc::clone(&tenant));
+        let next = Permits::new(SessionId::after(1), 0, 1000, 80, Arc::clone(&tenant));
         next.take_more(80);
         next.abandon();
         assert_eq!((tenant.state.lock().used, tenant.overfull.load(Ordering::Relaxed)), (160, true));

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::pacer::{BYTES, Latency, Pacer};
-use crate::request::Counts;
+use crate::request::{Counts, SessionId};
 
 /// The most requests in flight of a light session. One with a payload counts once more for each [`BYTES`] of it.
 const LIGHT: u32 = 2;
@@ -39,19 +39,16 @@ pub(crate) struct Turns {
 
 const REQUEST: u64 = 1 << 40;
 
-/// The number of no session.
-const NOBODY: u64 = 0;
-
 #[derive(Debug, Default)]
 struct Queue {
     turn: Option<Turn>,
     /// Sessions and their tasks, in the order of their turns.
-    waiting: VecDeque<(u64, Waker)>,
+    waiting: VecDeque<(SessionId, Waker)>,
 }
 
 #[derive(Debug)]
 struct Turn {
-    session: u64,
+    session: SessionId,
     /// What is left of it.
     requests: u32,
     bytes: u64,
@@ -71,13 +68,13 @@ impl Turns {
             || in_flight / REQUEST < u64::from(requests / part) && in_flight % REQUEST < bytes / u64::from(part)
     }
 
-    fn turn_of(&self, session: u64) -> Turn {
+    fn turn_of(&self, session: SessionId) -> Turn {
         let (requests, bytes) = self.pacer.window();
         Turn { session, requests: requests / 2, bytes: bytes / 2 }
     }
 
     /// Whether a heavy session may send its next request now; if not, it is woken when its turn comes.
-    fn admits(&self, bytes: u64, session: u64, task: impl FnOnce() -> Option<Waker>) -> bool {
+    fn admits(&self, bytes: u64, session: SessionId, task: impl FnOnce() -> Option<Waker>) -> bool {
         let mut queue = self.queue.lock();
         if queue.turn.is_none() && queue.waiting.is_empty() {
             queue.turn = Some(self.turn_of(session));
@@ -127,12 +124,12 @@ impl Turns {
     fn pass_on(&self) {
         if self.busy.load(Ordering::Acquire) {
             let mut queue = self.queue.lock();
-            if self.pacer.limits(NOBODY) { self.call_next(&mut queue) } else { self.end(&mut queue) }
+            if self.pacer.limits(None) { self.call_next(&mut queue) } else { self.end(&mut queue) }
         }
     }
 
     /// This session's turn is over; if it `leaves`, it waits for none either.
-    fn rests(&self, session: u64, leaves: bool) {
+    fn rests(&self, session: SessionId, leaves: bool) {
         if self.busy.load(Ordering::Acquire) {
             let mut queue = self.queue.lock();
             queue.turn.take_if(|turn| turn.session == session);
@@ -147,7 +144,7 @@ impl Turns {
 /// One session's part in the turns of its lane.
 #[derive(Debug)]
 pub(crate) struct Share {
-    session: u64,
+    session: SessionId,
     turns: Option<Arc<Turns>>,
     in_flight: AtomicU32,
     /// The most that it wanted in flight of late.
@@ -164,7 +161,7 @@ fn weight(bytes: u64) -> u32 {
 
 impl Share {
     /// Of a session without a lane: nothing.
-    pub(crate) fn new(session: u64, turns: Option<Arc<Turns>>) -> Self {
+    pub(crate) fn new(session: SessionId, turns: Option<Arc<Turns>>) -> Self {
         let (in_flight, peak, light) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
         Self { session, turns, in_flight, peak, light, latency: Latency::default() }
     }
@@ -182,7 +179,7 @@ impl Share {
             return true;
         }
         self.becomes_heavy(turns);
-        if !turns.pacer.limits(self.session) {
+        if !turns.pacer.limits(Some(self.session)) {
             turns.pass_on();
             return true;
         }

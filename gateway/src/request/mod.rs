@@ -6,11 +6,13 @@
 
 mod finished;
 mod job;
+mod origin;
 mod outcome;
 mod ticket;
 
 pub(crate) use finished::Finished;
 pub(crate) use job::{Heard, Job};
+pub(crate) use origin::{Origin, SessionId};
 pub(crate) use outcome::{Extent, Failure, Found, Outcome, Piece, Status};
 pub(crate) use ticket::{Client, Counts, PendingReply, Ticket};
 

@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Finished, Outcome, Request};
+use super::{Finished, Outcome, Request, SessionId};
 use crate::net::Released;
 use crate::proto::Cookie;
 
 /// What a request that is served needs of the client that sent it. One call for each request (`reply` or `forget`), and
 /// one for each batch (`flush`); the others are rare, or for requests that change data.
 pub(crate) trait Client: Debug + Send + Sync {
-    /// Unique in this process.
-    fn id(&self) -> u64;
+    fn id(&self) -> SessionId;
 
     /// Queues the reply, and remembers in `finished` that this client is to be flushed.
     fn reply(self: Arc<Self>, reply: PendingReply, request: &Request, outcome: Outcome, finished: &mut Finished);

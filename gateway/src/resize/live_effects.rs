@@ -67,7 +67,7 @@ impl LiveEffects {
     async fn ask(&mut self, request: Request) -> Result<Outcome, Fault> {
         let (command, timeout) = (request.command, self.timeout);
         let core = Arc::clone(&self.core);
-        let mut call = tokio::spawn(async move { core.call(0, request).await });
+        let mut call = tokio::spawn(async move { core.call(request).await });
         match tokio::time::timeout(timeout, &mut call).await {
             Ok(outcome) => outcome.map_err(|_| Fault::us("the request was lost in the gateway").or_done()),
             Err(_) => {

@@ -51,6 +51,7 @@ use crate::limits::{NoticeLimiter, Permits, Share};
 use crate::net::{Outbox, Peer, Released};
 use crate::proto::resize::Context;
 use crate::proto::{Cmd, ExportFlags, Framing};
+use crate::request::SessionId;
 use crate::tls::PeerCertificate;
 use status::{Progress, SessionStatus};
 
@@ -79,7 +80,7 @@ pub(crate) struct Agreement {
 #[derive(Debug)]
 pub(crate) struct SessionFacts {
     /// Unique in this process; also chooses the lane.
-    id: u64,
+    id: SessionId,
     peer: Peer,
     /// Where the client comes from, for people.
     from: String,
@@ -159,7 +160,7 @@ impl Session {
             status: Progress::default(),
             repeats: AtomicBool::new(repeats),
             permits: Permits::new(facts.id, limits.requests, limits.bytes, limits.largest, budget),
-            share: Share::new(facts.id, facts.export.turns(facts.id)),
+            share: Share::new(facts.id, facts.export.core().turns(facts.id)),
             out: Outbox::to_client(),
             task: Mutex::new(None),
             #[cfg(test)]
@@ -170,7 +171,7 @@ impl Session {
     }
 
     /// Unique in this process; also chooses the lane.
-    pub(crate) fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> SessionId {
         self.id
     }
 

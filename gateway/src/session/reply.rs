@@ -11,7 +11,9 @@ use crate::net::{Batch, Written};
 use crate::proto::reply::{put_chunk, put_simple};
 use crate::proto::resize::Context;
 use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Errno, Framing, MAX_STRING, Payload};
-use crate::request::{Client, Extent, Failure, Finished, Found, Outcome, PendingReply, Piece, Request, Status};
+use crate::request::{
+    Client, Extent, Failure, Finished, Found, Outcome, PendingReply, Piece, Request, SessionId, Status,
+};
 
 /// What a chunk of a READ's reply takes in memory beside its data: its header, and its place in the outgoing queue.
 const PIECE: usize = 160;
@@ -23,7 +25,7 @@ const LONG: usize = 1024;
 const RESIZE_SENTENCE: u64 = 1024;
 
 impl Client for Session {
-    fn id(&self) -> u64 {
+    fn id(&self) -> SessionId {
         self.id
     }
 

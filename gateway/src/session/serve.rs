@@ -18,6 +18,7 @@ use crate::export::{Lease, Registry};
 use crate::limits::{Handshake, Place, RateGate};
 use crate::net::{Peer, Pool, Stream};
 use crate::proto::Inbox;
+use crate::request::SessionId;
 use crate::resize::openers::OpenGuard;
 use crate::tls::ListenerTls;
 
@@ -49,7 +50,7 @@ pub(crate) async fn serve(front: Arc<Front>, stream: Stream, mut handshake: Hand
     let id = front.table.next_id();
     let (peer, listener) = (stream.peer(), &*front.listener);
     // What is told within it says whose session it is. An error's level: a log of warnings alone is to say so too.
-    let span = tracing::error_span!("session", session = id, peer, listener, export = Empty, tenant = Empty);
+    let span = tracing::error_span!("session", session = id.get(), peer, listener, export = Empty, tenant = Empty);
     let evicted = handshake.evicted();
     let entering = async {
         tokio::select! {
@@ -68,16 +69,16 @@ pub(crate) async fn serve(front: Arc<Front>, stream: Stream, mut handshake: Hand
     let export = opened.entered.lease.export();
     span.record("export", export.name()).record("tenant", export.tenant());
     // From here on the session lives where its lane does.
-    let shard = export.shard(id).unwrap_or_else(|| front.registry.shards().next());
+    let shard = export.core().shard(id).unwrap_or_else(|| front.registry.shards().next());
     let session = shard.spawn(transmit(front, opened, span));
     // A session's task does not panic; if it did, its connection is closed and its requests are finished.
     if let Err(error) = session.await {
-        tracing::error!(session = id, %error, "session ended by a fault of the gateway");
+        tracing::error!(session = id.get(), %error, "session ended by a fault of the gateway");
     }
 }
 
 /// Takes a client through its handshake; none: it asks for no export, or gets none.
-async fn enter(front: &Front, id: u64, stream: Stream, handshake: &Handshake) -> Option<Opened> {
+async fn enter(front: &Front, id: SessionId, stream: Stream, handshake: &Handshake) -> Option<Opened> {
     let (peer, identity) = (stream.peer(), stream.identity());
     let mut inbox = Inbox::default();
     let limit = front.handshake;
@@ -98,7 +99,7 @@ async fn enter(front: &Front, id: u64, stream: Stream, handshake: &Handshake) ->
 
 /// A client that has just entered transmission.
 struct Opened {
-    id: u64,
+    id: SessionId,
     peer: String,
     identity: Peer,
     inbox: Inbox,

@@ -7,7 +7,7 @@ use nbd_gateway_policy::types::Bytes;
 
 use super::{Session, grow};
 use crate::proto::{Cmd, Errno};
-use crate::request::{Client, Failure, Finished, Job, Request};
+use crate::request::{Client, Failure, Finished, Job, Origin, Request};
 
 impl Session {
     /// Takes a batch of its requests.
@@ -40,7 +40,7 @@ impl Session {
                 self.submit_special(job, end, finished);
             }
         }
-        core.submit(self.id, jobs, finished);
+        core.submit(Origin::Session(self.id), jobs, finished);
         drop(pass);
     }
 

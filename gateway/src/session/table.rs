@@ -18,19 +18,20 @@ use crate::export::Teardown;
 use crate::hooks::{ConnectedClient, Disconnect};
 use crate::net::Peer;
 use crate::proto::Framing;
+use crate::request::SessionId;
 
 /// Every session in transmission, by its id. No guard of the map is held across an await.
 #[derive(Debug, Default)]
 pub(crate) struct SessionTable {
     next: AtomicU64,
-    pub(super) open: DashMap<u64, Weak<Session>>,
+    pub(super) open: DashMap<SessionId, Weak<Session>>,
     left: Notify,
 }
 
 /// One open session, as it is shown and chosen by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionInfo {
-    pub id: u64,
+    pub id: SessionId,
     /// The export it uses.
     pub export: String,
     pub tenant: String,
@@ -56,8 +57,8 @@ pub(crate) struct SessionInfo {
 
 impl SessionTable {
     /// An id that no session of this process had before.
-    pub(crate) fn next_id(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    pub(crate) fn next_id(&self) -> SessionId {
+        SessionId::after(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Adds a session; it leaves when the guard is dropped.
@@ -133,7 +134,7 @@ impl SessionTable {
         let judged = self.staying().filter(|session| !session.is_admitted_by(config));
         let end = |session: Arc<Session>| {
             tracing::info!(
-                session = session.id,
+                session = session.id.get(),
                 export = session.export.name(),
                 "a session is ended, for its client may do other things now"
             );
@@ -164,7 +165,7 @@ impl Disconnect for SessionTable {
             .collect()
     }
 
-    fn disconnect<'a>(&'a self, sessions: &'a [u64]) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn disconnect<'a>(&'a self, sessions: &'a [SessionId]) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         let chosen = self.close(|session| sessions.contains(&session.id));
         Box::pin(async move {
             for session in chosen {
@@ -205,7 +206,7 @@ impl Session {
 #[derive(Debug)]
 pub(crate) struct Entered {
     table: Arc<SessionTable>,
-    id: u64,
+    id: SessionId,
 }
 
 impl Drop for Entered {

@@ -464,7 +464,7 @@ impl Transmission {
     }
 
     pub(super) fn refuse(&mut self, header: RequestHeader, failure: Failure) {
-        tracing::debug!(session = self.session.id, cookie = %header.cookie, command = %header.command, why = %failure.message, "request refused");
+        tracing::debug!(session = self.session.id.get(), cookie = %header.cookie, command = %header.command, why = %failure.message, "request refused");
         if failure.errno == Errno::EPERM && self.session.verbs() != Verbs::ALL {
             self.session.denied(header.command, &failure.message);
         }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use super::ranges::Exclusive;
 use super::{Core, Held, lost};
 use crate::proto::{Cmd, CmdFlags, Errno, Payload};
-use crate::request::{Extent, Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
+use crate::request::{Extent, Failure, Finished, Found, Job, Origin, Outcome, Piece, Request, SessionId, Status};
 
 /// The most ranges that one BLOCK_STATUS asks the backend about. Its answer may always cover less than was asked.
 const ROUNDS: u32 = 8;
@@ -32,7 +32,7 @@ const ROUNDS: u32 = 8;
 const WINDOW: usize = 32;
 
 /// Carries a session's request out in a separate task.
-pub(super) fn spawn(core: Arc<Core>, session: u64, job: Job) {
+pub(super) fn spawn(core: Arc<Core>, session: SessionId, job: Job) {
     // In sight of a drain from the moment it was admitted.
     let ends = job.request.end();
     let sight = core.gate.keep(&core, ends);
@@ -57,7 +57,7 @@ pub(super) fn spawn(core: Arc<Core>, session: u64, job: Job) {
 
 struct Bridge<'a> {
     core: &'a Core,
-    session: u64,
+    session: SessionId,
     held: &'a Held,
 }
 
@@ -109,7 +109,7 @@ impl Bridge<'_> {
     /// One request to the backend, answered with at most so many extents of one context.
     async fn ask(&self, request: Request, extents: usize) -> Outcome {
         let (job, outcome) = Job::for_task(request);
-        self.core.submit(self.session, &mut vec![job.with_extents(extents)], &mut Finished::default());
+        self.core.submit(Origin::Session(self.session), &mut vec![job.with_extents(extents)], &mut Finished::default());
         outcome.await.unwrap_or_else(|_| lost())
     }
 
@@ -132,7 +132,7 @@ impl Bridge<'_> {
                 jobs.push(job);
                 waiting.push_back((at, command, length, outcome));
             }
-            self.core.submit(self.session, &mut jobs, &mut Finished::default());
+            self.core.submit(Origin::Session(self.session), &mut jobs, &mut Finished::default());
             let Some((at, command, length, outcome)) = waiting.pop_front() else { break };
             match outcome.await {
                 Ok(Outcome::Failed(failure)) => failed = failed.or(Some(failure)),

@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 use super::{Core, lost};
 use crate::proto::Cmd;
-use crate::request::{Extent, Finished, Found, Job, Outcome, Piece, Request, Status};
+use crate::request::{Extent, Finished, Found, Job, Outcome, Piece, Request, SessionId, Status};
 
 /// `base:allocation`: NBD_STATE_HOLE and NBD_STATE_ZERO.
 const HOLE_AND_ZERO: u64 = 3;
 
 /// Carries out a request that ends past `end` and does not grow the export.
-pub(super) fn carry(core: &Arc<Core>, session: u64, mut job: Job, end: u64, finished: &mut Finished) {
+pub(super) fn carry(core: &Arc<Core>, session: SessionId, mut job: Job, end: u64, finished: &mut Finished) {
     let request = job.request.clone();
     let near = Request { length: end.saturating_sub(request.offset), ..request.clone() };
     match request.command {

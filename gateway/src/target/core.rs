@@ -22,7 +22,7 @@ use crate::fault::Fault;
 use crate::lane::Look;
 use crate::limits::Turns;
 use crate::proto::{Cmd, CmdFlags, Cookie};
-use crate::request::{Finished, Heard, Job, Outcome, Request};
+use crate::request::{Finished, Heard, Job, Origin, Outcome, Request, SessionId};
 use crate::shards::Shard;
 
 /// The inside of one open export.
@@ -100,10 +100,10 @@ impl Core {
         self.gate.pass()
     }
 
-    /// Hands a batch of one session's requests to the target, as they are.
-    pub(crate) fn submit(&self, session: u64, jobs: &mut Vec<Job>, finished: &mut Finished) {
+    /// Hands a batch of one origin's requests to the target, as they are.
+    pub(crate) fn submit(&self, origin: Origin, jobs: &mut Vec<Job>, finished: &mut Finished) {
         if !jobs.is_empty() {
-            self.target.submit(session, jobs, finished);
+            self.target.submit(origin, jobs, finished);
         }
     }
 
@@ -125,17 +125,17 @@ impl Core {
     }
 
     /// Carries a request out in a separate task: in pieces that the target takes, and after overlapping orphans.
-    pub(crate) fn bridge(self: &Arc<Self>, session: u64, job: Job) {
+    pub(crate) fn bridge(self: &Arc<Self>, session: SessionId, job: Job) {
         bridge::spawn(Arc::clone(self), session, job);
     }
 
     /// Carries out a request that ends past `end`, of a client that is shown a ceiling.
-    pub(crate) fn carry_to_ceiling(self: &Arc<Self>, session: u64, job: Job, end: u64, finished: &mut Finished) {
+    pub(crate) fn carry_to_ceiling(self: &Arc<Self>, session: SessionId, job: Job, end: u64, finished: &mut Finished) {
         ceiling::carry(self, session, job, end, finished);
     }
 
     /// A task of the gateway's own has this request: the target does not see it yet, or only parts of it.
-    pub(crate) fn hold(self: &Arc<Self>, session: u64, job: Job) -> Held {
+    pub(crate) fn hold(self: &Arc<Self>, session: SessionId, job: Job) -> Held {
         Held::new(self, session, job)
     }
 
@@ -150,8 +150,8 @@ impl Core {
     }
 
     /// A session has ended: its requests that may still change data become orphans.
-    pub(crate) fn adopt_orphans(&self, session: u64) {
-        self.orphans.adopt(session, || {
+    pub(crate) fn adopt_orphans(&self, session: SessionId) {
+        self.orphans.adopt(Origin::Session(session), || {
             let mut ranges = self.target.ranges_of(session);
             ranges.extend(self.held.ranges_of(session));
             ranges
@@ -159,29 +159,29 @@ impl Core {
     }
 
     /// A request of a session that is gone has been answered.
-    pub(crate) fn settle_orphan(&self, session: u64, cookie: Cookie) {
-        self.orphans.settle(session, cookie);
+    pub(crate) fn settle_orphan(&self, session: SessionId, cookie: Cookie) {
+        self.orphans.settle(Origin::Session(session), cookie);
     }
 
     /// Carries out a request of the gateway's. Cancel-safe: dropped, a request that was sent is still carried out; a request
     /// that changes data and was not sent is not sent.
-    pub(crate) async fn call(&self, session: u64, request: Request) -> Outcome {
+    pub(crate) async fn call(&self, request: Request) -> Outcome {
         let (job, outcome) = Job::for_task(request);
-        self.target.submit(session, &mut vec![job], &mut Finished::default());
+        self.target.submit(Origin::Gateway, &mut vec![job], &mut Finished::default());
         outcome.await.unwrap_or_else(|_| lost())
     }
 
     /// Opens a NOTIFY at the backend; ends with it.
     pub(crate) async fn subscribe(&self, request: Request, hears: watch::Sender<Heard>) -> Outcome {
         let (job, outcome) = Job::for_listener(request, hears);
-        self.target.submit(0, &mut vec![job], &mut Finished::default());
+        self.target.submit(Origin::Gateway, &mut vec![job], &mut Finished::default());
         outcome.await.unwrap_or_else(|_| lost())
     }
 
     /// Ends the standing NOTIFY: one of length 1 takes its place, and is answered at once.
     pub(crate) async fn unsubscribe(&self) {
         let request = Request::new(Cmd::RESIZE, CmdFlags::NOTIFY, 0, 1);
-        self.call(0, request).await;
+        self.call(request).await;
     }
 
     /// The backend's size now, read from the backend. Whole blocks: of a disk that ends inside one of its server's the rest
@@ -210,12 +210,12 @@ impl Core {
     }
 
     /// The shard on which a session is to live, if it matters.
-    pub(crate) fn shard(&self, session: u64) -> Option<Shard> {
+    pub(crate) fn shard(&self, session: SessionId) -> Option<Shard> {
         self.target.lanes()?.shard(session)
     }
 
     /// In which order a session comes to its lane, where that matters.
-    pub(crate) fn turns(&self, session: u64) -> Option<Arc<Turns>> {
+    pub(crate) fn turns(&self, session: SessionId) -> Option<Arc<Turns>> {
         self.target.lanes()?.turns(session)
     }
 

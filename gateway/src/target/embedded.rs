@@ -11,7 +11,7 @@ use crate::embedded::{DiskError, EmbeddedDisk};
 use crate::fault::Fault;
 use crate::proto::handshake::BlockSizes;
 use crate::proto::{Cookie, Framing};
-use crate::request::{Finished, Job};
+use crate::request::{Finished, Job, Origin, SessionId};
 
 /// A disk of this process.
 #[derive(Debug)]
@@ -57,11 +57,11 @@ impl Target for Embedded {
         &self.facts
     }
 
-    fn submit(&self, _session: u64, jobs: &mut Vec<Job>, _finished: &mut Finished) {
+    fn submit(&self, _origin: Origin, jobs: &mut Vec<Job>, _finished: &mut Finished) {
         self.disk.submit(jobs);
     }
 
-    fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+    fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
         self.disk.ranges_of(session)
     }
 

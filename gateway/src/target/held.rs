@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::Core;
 use super::orphans::Orphan;
 use crate::proto::Cookie;
-use crate::request::{Finished, Job, Outcome, Request};
+use crate::request::{Finished, Job, Origin, Outcome, Request, SessionId};
 
 /// All of an export's.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(super) struct HeldRequests {
 
 #[derive(Debug)]
 struct Entry {
-    session: u64,
+    session: SessionId,
     /// None: it is finished, or was taken.
     job: Option<Job>,
     /// What may still be changed, if it changes data for a client.
@@ -38,7 +38,7 @@ impl HeldRequests {
     }
 
     /// What requests of a session that are held may still change.
-    pub(super) fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+    pub(super) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
         let state = self.state.lock();
         let ranges = state.1.values().filter(|entry| entry.session == session).filter_map(|entry| entry.range);
         ranges.map(|range| (range.cookie, range.offset, range.end)).collect()
@@ -57,10 +57,11 @@ pub(crate) struct Held {
 
 impl Held {
     /// Holds a request of a session.
-    pub(super) fn new(core: &Arc<Core>, session: u64, job: Job) -> Self {
+    pub(super) fn new(core: &Arc<Core>, session: SessionId, job: Job) -> Self {
         let (request, extents) = (job.request.clone(), job.extents());
         let ticket = job.ticket().filter(|_| request.changes_data());
-        let range = ticket.map(|ticket| Orphan::new(session, ticket.cookie(), request.offset, request.end()));
+        let range =
+            ticket.map(|ticket| Orphan::new(Origin::Session(session), ticket.cookie(), request.offset, request.end()));
         let mut state = core.held.state.lock();
         let id = state.0;
         state.0 = id.wrapping_add(1);
@@ -128,7 +129,7 @@ impl Drop for Held {
         let entry = self.core.held.state.lock().1.remove(&self.id);
         #[cfg(test)]
         if let Some(left) = entry.as_ref().and_then(|entry| entry.left) {
-            self.core.orphans.settle(left.session, left.cookie);
+            self.core.orphans.settle(left.origin, left.cookie);
         }
         drop(entry);
     }
@@ -138,17 +139,21 @@ impl Drop for Held {
 impl Core {
     /// Takes all requests that are held for a session, oldest first: none of them is answered from here on. What their tasks
     /// may still change is nobody's, and counts as left behind until they have ended.
-    pub(crate) fn take_held(&self, session: u64) -> Vec<Job> {
+    pub(crate) fn take_held(&self, session: SessionId) -> Vec<Job> {
         let (mut jobs, mut left) = (Vec::new(), Vec::new());
         let mut state = self.held.state.lock();
         for (id, entry) in state.1.iter_mut().filter(|(_, entry)| entry.session == session) {
             let Some(job) = entry.job.take_if(|job| job.ticket().is_some()) else { continue };
             jobs.push(job);
-            entry.left = entry.range.take().map(|range| Orphan { session: 0, cookie: Cookie(u64::MAX - id), ..range });
+            entry.left = entry.range.take().map(|range| Orphan {
+                origin: Origin::Gateway,
+                cookie: Cookie(u64::MAX - id),
+                ..range
+            });
             left.extend(entry.left.map(|left| (left.cookie, left.offset, left.end)));
         }
         drop(state);
-        self.orphans.adopt(0, || left);
+        self.orphans.adopt(Origin::Gateway, || left);
         jobs
     }
 }
@@ -161,20 +166,21 @@ mod tests {
     #[tokio::test]
     async fn what_is_held_is_an_orphan_when_its_session_leaves() {
         let (orphans, held) = (Orphans::default(), HeldRequests::default());
-        for (id, session, offset) in [(0, 7, 100), (1, 8, 300)] {
-            let range = Some(Orphan::new(session, Cookie(1), offset, offset + 100));
+        let [first, second] = [7, 8].map(SessionId::after);
+        for (id, session, offset) in [(0, first, 100), (1, second, 300)] {
+            let range = Some(Orphan::new(Origin::Session(session), Cookie(1), offset, offset + 100));
             held.state.lock().1.insert(id, Entry { session, job: None, range, left: None });
         }
         // In the backend's table already.
-        orphans.adopt(7, || [vec![(Cookie(1), 100, 200)], held.ranges_of(7)].concat());
+        orphans.adopt(Origin::Session(first), || [vec![(Cookie(1), 100, 200)], held.ranges_of(first)].concat());
         held.state.lock().1.remove(&0);
-        assert!(held.ranges_of(7).is_empty());
-        orphans.clear_of(orphans.ahead(300, 400, 1)).await;
-        let waiting = orphans.clear_of(orphans.ahead(150, 160, 1));
+        assert!(held.ranges_of(first).is_empty());
+        orphans.clear_of(orphans.ahead(300, 400, SessionId::after(1))).await;
+        let waiting = orphans.clear_of(orphans.ahead(150, 160, SessionId::after(1)));
         tokio::pin!(waiting);
         let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx).is_pending()));
         assert!(pending.await);
-        orphans.settle(7, Cookie(1));
+        orphans.settle(Origin::Session(first), Cookie(1));
         waiting.await;
         assert!(!orphans.any());
     }

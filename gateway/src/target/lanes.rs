@@ -20,7 +20,7 @@ use crate::lane::{Dialer, Durability, Lane, LateWrites, Look};
 use crate::limits::Turns;
 use crate::ordered_watch::OrderedWatch;
 use crate::proto::{Cmd, CmdFlags, Cookie, ExportFlags, Features, Framing};
-use crate::request::{Finished, Job, Outcome, Request};
+use crate::request::{Finished, Job, Origin, Outcome, Request, SessionId};
 use crate::shards::Shard;
 
 /// Connections to one NBD server's export.
@@ -64,13 +64,13 @@ impl Lanes {
     }
 
     /// The shard on which a session is to live: its lane's.
-    pub(super) fn shard(&self, session: u64) -> Option<Shard> {
-        self.of(session).map(|(_, shard)| shard.clone())
+    pub(super) fn shard(&self, session: SessionId) -> Option<Shard> {
+        self.of(Origin::Session(session)).map(|(_, shard)| shard.clone())
     }
 
     /// In which order a session comes to its lane.
-    pub(super) fn turns(&self, session: u64) -> Option<Arc<Turns>> {
-        self.turns.get(self.number_of(session)).cloned()
+    pub(super) fn turns(&self, session: SessionId) -> Option<Arc<Turns>> {
+        self.turns.get(self.number_of(Origin::Session(session))).cloned()
     }
 
     /// Whether a FLUSH of one session covers the answered writes of all.
@@ -173,7 +173,7 @@ impl Lanes {
         let flags = CmdFlags::QUERY;
         let query = Request::new(Cmd::RESIZE, flags, 0, 0);
         let (job, outcome) = Job::for_task(query);
-        self.submit(0, &mut vec![job], &mut Finished::default());
+        self.submit(Origin::Gateway, &mut vec![job], &mut Finished::default());
         match outcome.await.unwrap_or_else(|_| lost()) {
             Outcome::Resized(size) => Ok(size),
             Outcome::Failed(failure) => Err(failure.into()),
@@ -204,13 +204,14 @@ impl Lanes {
         }
     }
 
-    fn of(&self, session: u64) -> Option<&(Arc<Lane>, Shard)> {
-        self.lanes.get(self.number_of(session))
+    fn of(&self, origin: Origin) -> Option<&(Arc<Lane>, Shard)> {
+        self.lanes.get(self.number_of(origin))
     }
 
-    fn number_of(&self, session: u64) -> usize {
+    fn number_of(&self, origin: Origin) -> usize {
+        let Origin::Session(id) = origin else { return 0 };
         let count = u64::try_from(self.lanes.len()).unwrap_or(1).max(1);
-        usize::try_from(session % count).unwrap_or(0)
+        usize::try_from(id.get() % count).unwrap_or(0)
     }
 }
 
@@ -220,8 +221,8 @@ impl Target for Lanes {
     }
 
     /// A session's requests all take the same lane.
-    fn submit(&self, session: u64, jobs: &mut Vec<Job>, finished: &mut Finished) {
-        if let Some((lane, _)) = self.of(session) {
+    fn submit(&self, origin: Origin, jobs: &mut Vec<Job>, finished: &mut Finished) {
+        if let Some((lane, _)) = self.of(origin) {
             lane.submit(jobs, finished);
         }
     }
@@ -230,7 +231,7 @@ impl Target for Lanes {
         self.lanes.iter().any(|(lane, _)| lane.beyond(end))
     }
 
-    fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+    fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
         self.lanes.iter().flat_map(|(lane, _)| lane.ranges_of(session)).collect()
     }
 

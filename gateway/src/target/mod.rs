@@ -41,7 +41,7 @@ pub(crate) use view::{Shown, View};
 use crate::embedded::DiskError;
 use crate::fault::Fault;
 use crate::proto::Cookie;
-use crate::request::{Failure, Finished, Job, Outcome};
+use crate::request::{Failure, Finished, Job, Origin, Outcome, SessionId};
 
 /// A future of a target's.
 pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -60,9 +60,9 @@ pub(crate) trait Target: Debug + Send + Sync {
     /// The backend's properties, as of the opening.
     fn facts(&self) -> &Facts;
 
-    /// Takes a batch of one session, or of the gateway's own (session 0). Requests of one session may be carried out in any
+    /// Takes a batch of one session, or of the gateway's own. Requests of one session may be carried out in any
     /// order. Returns at once.
-    fn submit(&self, session: u64, jobs: &mut Vec<Job>, finished: &mut Finished);
+    fn submit(&self, origin: Origin, jobs: &mut Vec<Job>, finished: &mut Finished);
 
     /// No request past `end` is submitted until a size is published again. A target must not keep data past `end`, or
     /// request any of its own accord.
@@ -74,7 +74,7 @@ pub(crate) trait Target: Debug + Send + Sync {
     }
 
     /// The ranges of a session's requests in flight that may change data.
-    fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)>;
+    fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)>;
 
     /// The backend's size now, in bytes, read from the backend. Cancel-safe: yes.
     fn read_size(&self, purpose: Purpose) -> Pending<'_, Result<u64, Fault>>;

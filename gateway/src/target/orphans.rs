@@ -9,18 +9,19 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::proto::Cookie;
+use crate::request::{Origin, SessionId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Orphan {
-    pub(super) session: u64,
+    pub(super) origin: Origin,
     pub(super) cookie: Cookie,
     pub(super) offset: u64,
     pub(super) end: u64,
 }
 
 impl Orphan {
-    pub(super) fn new(session: u64, cookie: Cookie, offset: u64, end: u64) -> Self {
-        Self { session, cookie, offset, end }
+    pub(super) fn new(origin: Origin, cookie: Cookie, offset: u64, end: u64) -> Self {
+        Self { origin, cookie, offset, end }
     }
 
     pub(super) fn narrow(&mut self, offset: u64, end: u64) {
@@ -45,10 +46,10 @@ impl Orphans {
 
     /// Adds the requests that `find` returns, of a session that was just marked gone. `find` runs under the list's lock, so
     /// that a concurrent answer waits to settle its orphan.
-    pub(super) fn adopt(&self, session: u64, find: impl FnOnce() -> Vec<(Cookie, u64, u64)>) {
+    pub(super) fn adopt(&self, origin: Origin, find: impl FnOnce() -> Vec<(Cookie, u64, u64)>) {
         let mut list = self.list.lock();
         for (cookie, offset, end) in find() {
-            let orphan = Orphan { session, cookie, offset, end };
+            let orphan = Orphan { origin, cookie, offset, end };
             // One that has just gone from its task to the backend's table is found in both.
             if !list.contains(&orphan) {
                 list.push(orphan);
@@ -58,9 +59,9 @@ impl Orphans {
     }
 
     /// An orphan was answered.
-    pub(super) fn settle(&self, session: u64, cookie: Cookie) {
+    pub(super) fn settle(&self, origin: Origin, cookie: Cookie) {
         let mut list = self.list.lock();
-        if let Some(at) = list.iter().position(|o| o.session == session && o.cookie == cookie) {
+        if let Some(at) = list.iter().position(|o| o.origin == origin && o.cookie == cookie) {
             list.swap_remove(at);
             self.count.store(list.len(), Ordering::Release);
             drop(list);
@@ -69,11 +70,11 @@ impl Orphans {
     }
 
     /// Those of other sessions that overlap `offset..end` now: a session's own requests are in no order.
-    pub(super) fn ahead(&self, offset: u64, end: u64, session: u64) -> Ahead {
+    pub(super) fn ahead(&self, offset: u64, end: u64, session: SessionId) -> Ahead {
         if !self.any() {
             return Ahead(Vec::new());
         }
-        let overlaps = |o: &&Orphan| o.session != session && o.offset < end && offset < o.end;
+        let overlaps = |o: &&Orphan| o.origin != Origin::Session(session) && o.offset < end && offset < o.end;
         Ahead(self.list.lock().iter().filter(overlaps).copied().collect())
     }
 
@@ -102,18 +103,22 @@ pub(super) struct Ahead(Vec<Orphan>);
 mod tests {
     use super::*;
 
+    fn from(session: u64) -> Origin {
+        Origin::Session(SessionId::after(session))
+    }
+
     #[tokio::test]
     async fn an_overlapping_request_waits_for_the_orphan_and_another_does_not() {
         let orphans = Orphans::default();
-        orphans.adopt(7, || vec![(Cookie(1), 100, 200)]);
+        orphans.adopt(from(7), || vec![(Cookie(1), 100, 200)]);
         assert!(orphans.any());
-        orphans.clear_of(orphans.ahead(200, 300, 1)).await;
-        orphans.clear_of(orphans.ahead(150, 160, 7)).await;
-        orphans.settle(8, Cookie(1));
-        let waiting = orphans.clear_of(orphans.ahead(150, 160, 1));
+        orphans.clear_of(orphans.ahead(200, 300, SessionId::after(1))).await;
+        orphans.clear_of(orphans.ahead(150, 160, SessionId::after(7))).await;
+        orphans.settle(from(8), Cookie(1));
+        let waiting = orphans.clear_of(orphans.ahead(150, 160, SessionId::after(1)));
         tokio::pin!(waiting);
         assert!(futures_pending(waiting.as_mut()).await, "another session's answer settles nothing");
-        orphans.settle(7, Cookie(1));
+        orphans.settle(from(7), Cookie(1));
         waiting.await;
         assert!(!orphans.any());
     }
@@ -122,18 +127,18 @@ mod tests {
     #[tokio::test]
     async fn what_waits_for_an_orphan_does_not_wait_for_what_waits_for_it() {
         let orphans = Orphans::default();
-        orphans.adopt(1, || vec![(Cookie(1), 100, 200)]);
-        let second = orphans.clear_of(orphans.ahead(100, 200, 2));
+        orphans.adopt(from(1), || vec![(Cookie(1), 100, 200)]);
+        let second = orphans.clear_of(orphans.ahead(100, 200, SessionId::after(2)));
         tokio::pin!(second);
         assert!(futures_pending(second.as_mut()).await);
-        orphans.adopt(2, || vec![(Cookie(1), 100, 200)]);
-        let third = orphans.clear_of(orphans.ahead(100, 200, 3));
+        orphans.adopt(from(2), || vec![(Cookie(1), 100, 200)]);
+        let third = orphans.clear_of(orphans.ahead(100, 200, SessionId::after(3)));
         tokio::pin!(third);
-        orphans.adopt(3, || vec![(Cookie(1), 100, 200)]);
-        orphans.settle(1, Cookie(1));
+        orphans.adopt(from(3), || vec![(Cookie(1), 100, 200)]);
+        orphans.settle(from(1), Cookie(1));
         assert!(futures_pending(third.as_mut()).await, "the second is still there");
         second.await;
-        orphans.settle(2, Cookie(1));
+        orphans.settle(from(2), Cookie(1));
         third.await;
     }
 

@@ -31,17 +31,17 @@ impl Target for Recorder {
         self.behind.facts()
     }
 
-    fn submit(&self, session: u64, jobs: &mut Vec<Job>, finished: &mut Finished) {
+    fn submit(&self, origin: Origin, jobs: &mut Vec<Job>, finished: &mut Finished) {
         let commands: Vec<String> = jobs.iter().map(|job| job.request.command.to_string()).collect();
-        self.saw(format!("{session}: {}", commands.join(" ")));
-        self.behind.submit(session, jobs, finished);
+        self.saw(format!("{origin:?}: {}", commands.join(" ")));
+        self.behind.submit(origin, jobs, finished);
     }
 
     fn lower_end(&self, end: u64) {
         self.saw(format!("end {end}"));
     }
 
-    fn ranges_of(&self, session: u64) -> Vec<(Cookie, u64, u64)> {
+    fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
         self.behind.ranges_of(session)
     }
 
@@ -73,9 +73,9 @@ async fn a_target_in_front_of_another_sees_every_request_the_lowered_end_and_the
         Request { command, flags: CmdFlags::NONE, offset: 4096, length, payload }
     };
     let write = request(Cmd::WRITE, vec![7; 512].into());
-    assert!(matches!(core.call(3, write).await, Outcome::Done));
+    assert!(matches!(core.call(write).await, Outcome::Done));
     let (job, read) = Job::for_task(request(Cmd::READ, Payload::empty()));
-    core.bridge(4, job);
+    core.bridge(SessionId::after(3), job);
     assert!(matches!(read.await.unwrap(), Outcome::Found(_)));
     core.lower_end(1 << 19);
     core.drained_beyond(1 << 19).await;
@@ -83,5 +83,5 @@ async fn a_target_in_front_of_another_sees_every_request_the_lowered_end_and_the
     assert_eq!((core.read_size(Purpose::Resize).await.unwrap(), core.disk()), (1 << 19, 1 << 19));
     core.close().await;
     let seen = recorder.seen.lock();
-    assert_eq!(*seen, ["3: NBD_CMD_WRITE", "4: NBD_CMD_READ", "end 524288", "closed"]);
+    assert_eq!(*seen, ["Gateway: NBD_CMD_WRITE", "Session(SessionId(4)): NBD_CMD_READ", "end 524288", "closed"]);
 }

@@ -130,7 +130,7 @@ impl Backend<'_> {
     async fn call(&self, request: Request) -> Result<Outcome, Fault> {
         let (command, timeout) = (request.command, self.timeout);
         let (from, to, changes) = (request.offset, request.end(), request.changes_data());
-        let answer = tokio::time::timeout(timeout, self.core.call(0, request)).await;
+        let answer = tokio::time::timeout(timeout, self.core.call(request)).await;
         if changes && answer.is_err() {
             // Zeroes that land after a client has written there would undo that.
             self.core.left_behind(from, to);

@@ -13,7 +13,7 @@ use crate::accounting::cache::LedgerCache;
 use crate::fault::Fault;
 use crate::net::Pool;
 use crate::proto::{Cookie, ExportFlags, Framing};
-use crate::request::{Finished, Job};
+use crate::request::{Finished, Job, Origin, SessionId};
 use crate::shards::Shards;
 use crate::target::{Facts, Pending, Purpose};
 
@@ -45,11 +45,11 @@ impl Target for Idle {
         &self.facts
     }
 
-    fn submit(&self, _session: u64, jobs: &mut Vec<Job>, _finished: &mut Finished) {
+    fn submit(&self, _origin: Origin, jobs: &mut Vec<Job>, _finished: &mut Finished) {
         jobs.clear();
     }
 
-    fn ranges_of(&self, _session: u64) -> Vec<(Cookie, u64, u64)> {
+    fn ranges_of(&self, _session: SessionId) -> Vec<(Cookie, u64, u64)> {
         Vec::new()
     }
 

@@ -1,4 +1,5 @@
-//! The state types: plain named fields, written as JSON. Nothing else of the crate derives serde for this.
+//! The state types: plain named fields, written as JSON. Nothing else of the crate derives serde for this, but
+//! [`SessionId`].
 //!
 //! Times are ages, for the clock of one process means nothing to another. Payloads lie beside the document ([`Beside`]), which
 //! points into them.
@@ -22,13 +23,15 @@ pub(crate) use session::{
 };
 pub(crate) use ticket::TicketState;
 
+use crate::request::SessionId;
+
 /// Why a state can't be resumed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StateError {
     #[error("{length} bytes at {offset} are not among the bytes that came with the state")]
     Outside { offset: u64, length: u64 },
     #[error("a request in flight is of session {0}, which did not come")]
-    NoSession(u64),
+    NoSession(SessionId),
     #[error("two requests of one lane have the place {0}")]
     Twice(u32),
     #[error("export `{export}` has no context `{context}` with the number {number}")]

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Age, FailureState, RequestState, Span, TicketState};
+use crate::request::SessionId;
 
 /// A session, without its socket. Permits, its places in tables and its span are not here: they are made again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SessionState {
     /// Stays the same: it chooses the lane.
-    pub id: u64,
+    pub id: SessionId,
     pub export: String,
     pub peer: PeerState,
     pub from: String,

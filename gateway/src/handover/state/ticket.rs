@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::Age;
 use crate::net::Released;
 use crate::proto::Cookie;
-use crate::request::{Client, Counts, PendingReply, Ticket};
+use crate::request::{Client, Counts, PendingReply, SessionId, Ticket};
 
 /// A [`Ticket`]: whose request it is, and what the answer needs. The contexts are by their places in the export's list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TicketState {
-    pub session: u64,
+    pub session: SessionId,
     pub cookie: u64,
     /// The permits that the request holds: `requests` and `resizes` of the session, `bytes`, `notices`.
     pub requests: u32,

@@ -17,15 +17,15 @@ use crate::net::{Pool, Released};
 use crate::proto::reply::{Body, Event};
 use crate::proto::request::RequestHeader;
 use crate::proto::{Cmd, CmdFlags, Cookie, Errno};
-use crate::request::{Client, Counts, Finished, Heard, Job, Outcome, PendingReply, Request, Ticket};
+use crate::request::{Client, Counts, Finished, Heard, Job, Outcome, PendingReply, Request, SessionId, Ticket};
 
 /// A session that writes down what it is told, by its own cookies.
 #[derive(Debug, Default)]
 struct Recorder(Mutex<BTreeMap<u64, Told>>);
 
 impl Client for Recorder {
-    fn id(&self) -> u64 {
-        7
+    fn id(&self) -> SessionId {
+        SessionId::after(6)
     }
     fn reply(self: Arc<Self>, reply: PendingReply, _: &Request, outcome: Outcome, _: &mut Finished) {
         assert!(self.0.lock().insert(reply.cookie.0, tell(outcome)).is_none(), "two replies to {}", reply.cookie);
@@ -235,7 +235,7 @@ fn play(framing: Framing, choices: &[u8], is_cut: impl Fn(usize) -> bool) -> Pla
             });
             let found = |id| {
                 let client: Arc<dyn Client> = Arc::<Recorder>::clone(&client);
-                (id == 7).then_some(client)
+                (id == client.id()).then_some(client)
             };
             (lane, decoder, inbox) = Lane::unpack(carried(&state), &beside, shared, "", None, &found).unwrap();
         }

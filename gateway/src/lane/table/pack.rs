@@ -6,10 +6,10 @@ use super::{Answered, Gather, Phase, Slot, Table, reach};
 use crate::handover::state::{AnsweredState, Beside, RequestState, SlotState, StateError, TableState, TicketState};
 use crate::lane::{LateWrites, Link};
 use crate::proto::{Cmd, CmdFlags, Framing, Payload};
-use crate::request::{Client, Job, Request};
+use crate::request::{Client, Job, Request, SessionId};
 
 /// Finds who waits for an answer, by the number of its session.
-pub(in crate::lane) type Clients<'a> = &'a dyn Fn(u64) -> Option<Arc<dyn Client>>;
+pub(in crate::lane) type Clients<'a> = &'a dyn Fn(SessionId) -> Option<Arc<dyn Client>>;
 
 impl Table {
     /// When the oldest request was sent, by the clock: answers from before decide nothing any more.

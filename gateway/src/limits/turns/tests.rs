@@ -25,7 +25,7 @@ impl Wake for Woken {
 
 impl Client {
     fn new(id: u64, turns: &Arc<Turns>, bytes: u64) -> Self {
-        Self { share: Share::new(id, Some(Arc::clone(turns))), woken: Arc::default(), sent: 0, bytes }
+        Self { share: Share::new(SessionId::after(id), Some(Arc::clone(turns))), woken: Arc::default(), sent: 0, bytes }
     }
 
     /// Sends as many as it may, up to `most`.

@@ -52,7 +52,7 @@ pub(crate) async fn unpack(front: &Front, place: Place, packed: PackedSession) -
         releases: state.releases.iter().map(|state| (state.after, state.released())).collect(),
     };
     let held: Vec<Held> = state.held.into_iter().map(|held| Held::read(held, &beside)).collect::<Result<_, _>>()?;
-    let span = tracing::error_span!("session", session = state.id, peer = state.from, export = export.name());
+    let span = tracing::error_span!("session", session = state.id.get(), peer = state.from, export = export.name());
     let (peer, certificate) = (
         words::to_peer(&state.peer),
         state.certificate.map(|shown| PeerCertificate { subject: shown.subject, sans: shown.sans }),
