@@ -245,9 +245,8 @@ fn merged(notes: Vec<Zeroing>) -> Vec<Zeroing> {
         if let Some(last) = joined.last_mut()
             && last.export == note.export
             && note.range.start() <= last.range.end()
-            && let Some(range) = ByteRange::new(last.range.start(), last.range.end().max(note.range.end()))
         {
-            last.range = range;
+            last.range = last.range.cover(note.range);
         } else {
             joined.push(note);
         }

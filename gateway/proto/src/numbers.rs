@@ -160,7 +160,13 @@ impl Cmd {
     /// Whether it may change data: WRITE, TRIM, WRITE_ZEROES.
     #[must_use]
     pub const fn changes_data(self) -> bool {
-        matches!(self, Self::WRITE | Self::TRIM | Self::WRITE_ZEROES)
+        self.writes() || matches!(self, Self::TRIM)
+    }
+
+    /// Whether it is WRITE or WRITE_ZEROES: past the end it makes an export grow, or fails with ENOSPC.
+    #[must_use]
+    pub const fn writes(self) -> bool {
+        matches!(self, Self::WRITE | Self::WRITE_ZEROES)
     }
 }
 

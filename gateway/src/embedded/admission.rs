@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nbd_gateway_policy::types::ByteRange;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -29,15 +30,14 @@ pub(super) struct Admission {
 #[derive(Debug, Default)]
 struct Changing {
     next: u64,
-    jobs: HashMap<u64, Range>,
+    jobs: HashMap<u64, Change>,
 }
 
 #[derive(Debug)]
-struct Range {
+struct Change {
     session: SessionId,
     cookie: Cookie,
-    offset: u64,
-    end: u64,
+    range: ByteRange,
 }
 
 impl Admission {
@@ -61,11 +61,11 @@ impl Admission {
     pub(super) fn changes(&self, job: &Job) -> Option<u64> {
         let ticket = job.ticket().filter(|_| job.request.changes_data())?;
         let (session, cookie) = (ticket.client().id(), ticket.cookie());
-        let range = Range { session, cookie, offset: job.request.offset, end: job.request.end() };
+        let change = Change { session, cookie, range: job.request.range()? };
         let mut changing = self.changing.lock();
         let id = changing.next;
         changing.next = id.wrapping_add(1);
-        changing.jobs.insert(id, range);
+        changing.jobs.insert(id, change);
         Some(id)
     }
 
@@ -74,11 +74,11 @@ impl Admission {
         self.changing.lock().jobs.remove(&id);
     }
 
-    /// What a session's jobs inside may still change: cookie, first byte, first byte after.
-    pub(super) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
+    /// What a session's jobs inside may still change.
+    pub(super) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, ByteRange)> {
         let changing = self.changing.lock();
-        let own = changing.jobs.values().filter(|range| range.session == session);
-        own.map(|range| (range.cookie, range.offset, range.end)).collect()
+        let own = changing.jobs.values().filter(|change| change.session == session);
+        own.map(|change| (change.cookie, change.range)).collect()
     }
 
     /// Counts one in; false if the door is closed. Each true needs one [`Admission::leave`].

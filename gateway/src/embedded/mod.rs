@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use nbd_gateway_policy::types::ByteRange;
+
 use crate::proto::{Cookie, Errno, ExportFlags};
 use crate::request::{Failure, Finished, Job, SessionId};
 
@@ -117,7 +119,7 @@ impl EmbeddedDisk {
     }
 
     /// What a session's requests in flight may still change: cookie, first byte, first byte after.
-    pub(crate) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
+    pub(crate) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, ByteRange)> {
         self.store.admission().ranges_of(session)
     }
 

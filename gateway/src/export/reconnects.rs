@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use nbd_gateway_policy::types::ByteRange;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -31,8 +32,8 @@ const WRITES: usize = 16;
 #[derive(Debug)]
 struct Cut {
     peer: Peer,
-    /// Offset and length of the writes that were not answered.
-    lost: Vec<(u64, u64)>,
+    /// The writes that were not answered.
+    lost: Vec<ByteRange>,
     /// The size that it is to see, in bytes.
     size: u64,
     at: Instant,
@@ -58,18 +59,18 @@ impl Reconnects {
     /// A client was cut without an answer to `request`; the export has `size` bytes now.
     pub(crate) fn cut(&self, peer: Peer, request: &Request, size: u64) {
         let mut cut = self.cut.lock();
-        let lost = (request.offset, request.length);
+        let lost = request.range();
         if let Some(known) = cut.iter_mut().find(|known| known.peer == peer) {
             (known.at, known.size) = (Instant::now(), size);
             if known.lost.len() < WRITES {
-                known.lost.push(lost);
+                known.lost.extend(lost);
             }
             return;
         }
         if cut.len() >= MOST {
             cut.remove(0);
         }
-        cut.push(Cut { peer, lost: vec![lost], size, at: Instant::now(), away: false });
+        cut.push(Cut { peer, lost: lost.into_iter().collect(), size, at: Instant::now(), away: false });
     }
 
     /// A session begins: whether its client was cut, sees the size that it was cut for, and has yet to send again what was
@@ -80,11 +81,8 @@ impl Reconnects {
 
     /// Whether `request` is what a client that was cut had lost: it has come back.
     pub(crate) fn recognise(&self, peer: Peer, request: &Request) -> bool {
-        if !request.changes_data() {
-            return false;
-        }
+        let Some(again) = request.range().filter(|_| request.changes_data()) else { return false };
         let mut cut = self.cut.lock();
-        let again = (request.offset, request.length);
         let Some(at) = cut.iter().position(|known| known.peer == peer && known.lost.contains(&again)) else {
             return false;
         };

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use nbd_gateway_policy::types::ByteRange;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -59,9 +60,7 @@ impl Link {
 struct LateWrite {
     /// Never 0.
     id: u64,
-    from: u64,
-    /// The first byte after it.
-    to: u64,
+    range: ByteRange,
     /// When its last connection was lost.
     lost: Instant,
     link: Link,
@@ -75,10 +74,6 @@ struct LateWrite {
 }
 
 impl LateWrite {
-    fn overlaps(&self, from: u64, to: u64) -> bool {
-        self.from < to && from < self.to
-    }
-
     /// Whether it holds back an overlapping request, which `changes` data, and is one that is sent `again` itself.
     fn holds(&self, changes: bool, again: bool) -> bool {
         if self.over { self.again && changes && !again } else { changes || self.failed }
@@ -115,8 +110,7 @@ impl Inner {
         let (again, left): (Vec<_>, Vec<_>) = self.list.drain(..).partition(|late| late.again);
         self.list = again;
         let cover = |all: LateWrite, late: LateWrite| LateWrite {
-            from: all.from.min(late.from),
-            to: all.to.max(late.to),
+            range: all.range.cover(late.range),
             lost: all.lost.max(late.lost),
             link: Link {
                 made: all.link.made.max(late.link.made),
@@ -160,11 +154,11 @@ impl Default for LateWrites {
 }
 
 /// The range that a request may change, if it does: a RESIZE may cut off everything from its size on.
-pub(super) fn reach(request: &Request) -> Option<(u64, u64)> {
+pub(super) fn reach(request: &Request) -> Option<ByteRange> {
     match request.command {
-        command if command.changes_data() => Some((request.offset, request.end())),
+        command if command.changes_data() => request.range(),
         Cmd::RESIZE if !request.flags.has(CmdFlags::QUERY) && !request.flags.has(CmdFlags::NOTIFY) => {
-            Some((request.offset, u64::MAX))
+            Some(ByteRange::beyond(request.offset))
         }
         _ => None,
     }
@@ -256,21 +250,18 @@ impl LateWrites {
         if state & LATE == 0 {
             return true;
         }
-        let (from, to) = match (change, request.command) {
-            (Some(range), _) => range,
-            (None, Cmd::READ) => (request.offset, request.end()),
-            (None, _) => return true,
-        };
+        let range = change.or_else(|| request.range().filter(|_| request.command == Cmd::READ));
+        let Some(range) = range else { return true };
         let inner = self.inner.lock();
         !inner
             .list
             .iter()
-            .any(|late| late.id != own && late.overlaps(from, to) && late.holds(change.is_some(), own != 0))
+            .any(|late| late.id != own && late.range.overlaps(range) && late.holds(change.is_some(), own != 0))
     }
 
     /// A request was not answered when its connection was lost; `own` is what this returned when it was lost before, or 0.
     pub(super) fn lost(&self, own: u64, request: &Request, link: &Link) -> u64 {
-        let Some((from, to)) = reach(request) else { return 0 };
+        let Some(range) = reach(request) else { return 0 };
         let mut inner = self.inner.lock();
         let over = inner.guard.is_zero() || inner.fenced.is_some_and(|fenced| link.made < fenced);
         let (lost, link, resize) = (Instant::now(), link.clone(), request.command == Cmd::RESIZE);
@@ -284,7 +275,7 @@ impl LateWrites {
             }
             inner.last += 1;
             let id = inner.last;
-            inner.list.push(LateWrite { id, from, to, lost, link, again: true, failed: false, over, resize });
+            inner.list.push(LateWrite { id, range, lost, link, again: true, failed: false, over, resize });
             id
         };
         self.state.fetch_or(LATE, Ordering::AcqRel);
@@ -402,7 +393,7 @@ impl LateWrites {
         inner.last += 1;
         let (id, link) = (inner.last, Link { made: lost, server });
         let (again, failed, over, resize) = (false, false, false, false);
-        inner.list.push(LateWrite { id, from: 0, to: u64::MAX, lost, link, again, failed, over, resize });
+        inner.list.push(LateWrite { id, range: ByteRange::beyond(0), lost, link, again, failed, over, resize });
         self.state.fetch_or(LATE, Ordering::AcqRel);
         self.news.notify_one();
     }
@@ -433,14 +424,14 @@ impl LateWrites {
         }
     }
 
-    /// Waits until none overlaps `from..to`. Cancel-safe: yes.
-    pub(crate) async fn clear_of(&self, from: u64, to: u64) {
+    /// Waits until none overlaps `range`. Cancel-safe: yes.
+    pub(crate) async fn clear_of(&self, range: ByteRange) {
         loop {
             let cleared = self.cleared.notified();
             tokio::pin!(cleared);
             cleared.as_mut().enable();
             if self.state.load(Ordering::Acquire) & LATE == 0
-                || !self.inner.lock().list.iter().any(|late| late.overlaps(from, to))
+                || !self.inner.lock().list.iter().any(|late| late.range.overlaps(range))
             {
                 return;
             }
@@ -461,8 +452,8 @@ impl LateWrites {
 
     /// Whether another lane than `than` has answered, or has with the backend, something that overlaps a request which was
     /// sent at `at`, by the clock.
-    pub(super) fn touched_beside(&self, than: &Lane, at: u64, from: u64, to: u64) -> bool {
-        self.lanes().iter().filter(|lane| !std::ptr::eq(&***lane, than)).any(|lane| lane.touched(at, from, to))
+    pub(super) fn touched_beside(&self, than: &Lane, at: u64, range: ByteRange) -> bool {
+        self.lanes().iter().filter(|lane| !std::ptr::eq(&***lane, than)).any(|lane| lane.touched(at, range))
     }
 }
 

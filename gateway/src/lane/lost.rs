@@ -16,6 +16,8 @@
 
 use std::time::Duration;
 
+use nbd_gateway_policy::types::ByteRange;
+
 use super::Lane;
 use super::late::Link;
 use super::table::Slot;
@@ -72,19 +74,17 @@ impl Lane {
                     failed.push((slot, why));
                 } else {
                     // One that was not sent on this connection was judged when it was lost, and nothing has passed it since.
-                    let judge = slot.sent && request.changes_data();
-                    let (at, from, to) = (slot.at, request.offset, request.end());
+                    let judged = request.range().filter(|_| slot.sent && request.changes_data());
+                    let at = slot.at;
                     let cookie = table.keep(slot);
-                    if judge {
-                        again.push(Again { cookie, at, from, to });
-                    }
+                    again.extend(judged.map(|range| Again { cookie, at, range }));
                 }
             }
             table.away();
         }
         // What other lanes send from now on waits for the late writes.
-        for Again { cookie, at, from, to } in again {
-            if self.late.touched_beside(self, at, from, to)
+        for Again { cookie, at, range } in again {
+            if self.late.touched_beside(self, at, range)
                 && let Some(slot) = self.table.lock().take(cookie)
             {
                 let why = overtaken(slot.job.request.command);
@@ -108,8 +108,7 @@ impl Lane {
 struct Again {
     cookie: Cookie,
     at: u64,
-    from: u64,
-    to: u64,
+    range: ByteRange,
 }
 
 fn overtaken(command: Cmd) -> String {

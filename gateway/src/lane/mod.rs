@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 
+use nbd_gateway_policy::types::ByteRange;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -201,8 +202,8 @@ impl Lane {
         self.flush();
     }
 
-    fn touched(&self, at: u64, offset: u64, end: u64) -> bool {
-        self.table.lock().touched(at, offset, end)
+    fn touched(&self, at: u64, range: ByteRange) -> bool {
+        self.table.lock().touched(at, range)
     }
 
     fn flush(&self) {
@@ -228,12 +229,12 @@ impl Lane {
         self.table.lock().len()
     }
 
-    /// A task of the gateway's own has given up waiting: what it has with the backend in `from..to` holds back whatever
+    /// A task of the gateway's own has given up waiting: what it has with the backend in `range` holds back whatever
     /// overlaps it until it is answered.
-    pub(crate) fn left_behind(&self, from: u64, to: u64) {
+    pub(crate) fn left_behind(&self, range: ByteRange) {
         let link = self.link.lock().clone();
         let mut table = self.table.lock();
-        for slot in table.abandoned(from, to) {
+        for slot in table.abandoned(range) {
             if let Some(link) = &link {
                 slot.late = self.late.left_behind(&slot.job.request, link);
             }
@@ -278,7 +279,7 @@ impl Lane {
     }
 
     /// The ranges of requests in flight that may change data and belong to this session.
-    pub(crate) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
+    pub(crate) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, ByteRange)> {
         self.table.lock().ranges_of(session)
     }
 }

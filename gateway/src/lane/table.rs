@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
+use nbd_gateway_policy::types::ByteRange;
 use slab::Slab;
 use tokio::time::Instant;
 
@@ -61,8 +62,7 @@ pub(super) struct Slot {
 #[derive(Clone, Copy, Debug)]
 struct Answered {
     at: u64,
-    offset: u64,
-    end: u64,
+    range: ByteRange,
 }
 
 /// Requests in flight, and answers lately given.
@@ -127,31 +127,29 @@ impl Table {
     /// Takes an answered request out, and remembers that it was answered.
     pub(super) fn answer(&mut self, cookie: Cookie, now: u64) -> Option<Slot> {
         let slot = self.take(cookie)?;
-        let request = &slot.job.request;
-        if request.length > 0 {
+        if let Some(range) = slot.job.request.range() {
             if self.answered.len() >= REMEMBERED {
                 self.forgotten = self.answered.pop_front().map(|a| a.at);
             }
-            self.answered.push_back(Answered { at: now, offset: request.offset, end: request.end() });
+            self.answered.push_back(Answered { at: now, range });
         }
         Some(slot)
     }
 
     /// Whether a request that overlaps this one was answered after it was sent, or may have been.
     pub(super) fn overtaken(&self, slot: &Slot) -> bool {
-        self.answered_since(slot.at, slot.job.request.offset, slot.job.request.end())
+        slot.job.request.range().is_some_and(|range| self.answered_since(slot.at, range))
     }
 
-    fn answered_since(&self, at: u64, offset: u64, end: u64) -> bool {
+    fn answered_since(&self, at: u64, range: ByteRange) -> bool {
         self.forgotten.is_some_and(|forgotten| forgotten >= at)
-            || self.answered.iter().rev().take_while(|a| a.at >= at).any(|a| a.offset < end && offset < a.end)
+            || self.answered.iter().rev().take_while(|a| a.at >= at).any(|a| a.range.overlaps(range))
     }
 
     /// The same for a request of another lane; what changes data there and is with the backend counts too.
-    pub(super) fn touched(&self, at: u64, offset: u64, end: u64) -> bool {
-        let overlaps = |request: &Request| request.offset < end && offset < request.end();
-        let changing = |slot: &Slot| slot.sent && slot.job.request.changes_data() && overlaps(&slot.job.request);
-        self.answered_since(at, offset, end) || self.slots.iter().any(|(_, slot)| changing(slot))
+    pub(super) fn touched(&self, at: u64, range: ByteRange) -> bool {
+        let changing = |slot: &Slot| slot.sent && slot.job.request.changes_data() && overlaps(&slot.job.request, range);
+        self.answered_since(at, range) || self.slots.iter().any(|(_, slot)| changing(slot))
     }
 
     /// The backend has refused this request because it is shutting down: it waits to be sent on the next connection, and
@@ -263,12 +261,12 @@ impl Table {
         self.slots.try_remove(key(cookie))
     }
 
-    /// Requests with the backend that change data in `offset..end` and that nobody waits for any more.
-    pub(super) fn abandoned(&mut self, offset: u64, end: u64) -> impl Iterator<Item = &mut Slot> {
+    /// Requests with the backend that change data in `range` and that nobody waits for any more.
+    pub(super) fn abandoned(&mut self, range: ByteRange) -> impl Iterator<Item = &mut Slot> {
         self.slots.iter_mut().map(|(_, slot)| slot).filter(move |slot| {
             let request = &slot.job.request;
-            let overlaps = request.offset < end && offset < request.end();
-            slot.sent && slot.late == 0 && slot.job.is_abandoned() && request.changes_data() && overlaps
+            let abandoned = slot.sent && slot.late == 0 && slot.job.is_abandoned();
+            abandoned && request.changes_data() && overlaps(request, range)
         })
     }
 
@@ -279,14 +277,18 @@ impl Table {
         sent.map(|(key, slot)| (cookie(key, slot.tag), slot.job.request.clone())).collect()
     }
 
-    pub(super) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
+    pub(super) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, ByteRange)> {
         let of_session = |job: &Job| job.ticket().filter(|t| t.client().id() == session).map(|t| t.cookie());
         self.slots
             .iter()
             .filter(|(_, slot)| slot.job.request.changes_data())
-            .filter_map(|(_, slot)| Some((of_session(&slot.job)?, slot.job.request.offset, slot.job.request.end())))
+            .filter_map(|(_, slot)| Some((of_session(&slot.job)?, slot.job.request.range()?)))
             .collect()
     }
+}
+
+fn overlaps(request: &Request, range: ByteRange) -> bool {
+    request.range().is_some_and(|own| own.overlaps(range))
 }
 
 pub(super) fn cookie(key: usize, tag: u32) -> Cookie {

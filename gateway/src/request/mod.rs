@@ -16,6 +16,8 @@ pub(crate) use origin::{Origin, SessionId};
 pub(crate) use outcome::{Extent, Failure, Found, Outcome, Piece, Status};
 pub(crate) use ticket::{Client, Counts, PendingReply, Ticket};
 
+use nbd_gateway_policy::types::ByteRange;
+
 use crate::proto::{Cmd, CmdFlags, Payload};
 
 /// One admitted request. `offset` and `length` are inside the export; lengths are 64-bit whatever the client's framing.
@@ -48,6 +50,11 @@ impl Request {
     /// The first byte after the range.
     pub(crate) fn end(&self) -> u64 {
         self.offset.saturating_add(self.length)
+    }
+
+    /// The bytes concerned, as far as an export can have them; none of a FLUSH.
+    pub(crate) fn range(&self) -> Option<ByteRange> {
+        ByteRange::at(self.offset, self.length)
     }
 
     /// The bytes of its payload, or of its answer's.

@@ -278,23 +278,20 @@ impl<H: Effects> Coordinator<H> {
     }
 
     /// A range has been exposed. What of it was not noted before is noted with the rest before it is zeroed.
-    pub(super) fn expose(&mut self, range: ByteRange) {
-        let (mut start, mut end) = (range.start(), range.end());
-        let covers = |e: &Exposed| e.range.start() <= start && end <= e.range.end();
-        if let Some(covering) = self.exposed.iter_mut().find(|e| covers(e)) {
+    pub(super) fn expose(&mut self, mut range: ByteRange) {
+        if let Some(covering) = self.exposed.iter_mut().find(|e| e.range.contains(range)) {
             covering.asked = true;
             return;
         }
         // One range for what overlaps: a note is cleared once, after all of it is zero.
         self.exposed.retain(|e| {
-            let apart = e.range.end() <= start || end <= e.range.start();
+            let apart = !e.range.overlaps(range);
             if !apart {
-                start = start.min(e.range.start());
-                end = end.max(e.range.end());
+                range = range.cover(e.range);
             }
             apart
         });
-        self.exposed.extend(ByteRange::new(start, end).map(|range| Exposed { range, noted: false, asked: true }));
+        self.exposed.push(Exposed { range, noted: false, asked: true });
     }
 
     /// Zeroes what grows have exposed and nobody has seen.

@@ -135,11 +135,10 @@ fn in_range(rules: &Rules, command: Cmd, offset: u64, length: u64, payload: u64,
     let refuse = |errno, why: String| Verdict::Refuse(Failure::new(errno, why), payload);
     let end = rules.end;
     let past = offset.checked_add(length).is_none_or(|e| e > end);
-    let grows =
-        rules.grows && matches!(command, Cmd::WRITE | Cmd::WRITE_ZEROES) && offset.checked_add(length).is_some();
+    let grows = rules.grows && command.writes() && offset.checked_add(length).is_some();
     if past && !grows {
         // ENOSPC tells a client that its disk is full, and a hypervisor to pause its guest. proto.md, "Error values".
-        let errno = if matches!(command, Cmd::WRITE | Cmd::WRITE_ZEROES) { Errno::ENOSPC } else { Errno::EINVAL };
+        let errno = if command.writes() { Errno::ENOSPC } else { Errno::EINVAL };
         return refuse(
             errno,
             format!("{command} of {} at {offset} ends past the export's size of {}", Bytes(length), Bytes(end)),

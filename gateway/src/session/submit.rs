@@ -57,7 +57,7 @@ impl Session {
         if request.length == 0 || request.end() <= end {
             return core.bridge(self.id, job);
         }
-        let writes = matches!(request.command, Cmd::WRITE | Cmd::WRITE_ZEROES);
+        let writes = request.command.writes();
         if writes && self.past_end() != PastEnd::Refuse {
             grow::spawn(Arc::clone(self), job);
         } else if !writes && self.sees_ceiling() {

@@ -17,7 +17,7 @@
 //! parts (then it sends the request again), or a shrink has lowered the export's end. Only the piece that the backend has
 //! counts as left behind, and holds the exclusive range: overlapping requests of others wait for one piece, not for all.
 
-use nbd_gateway_policy::types::Bytes;
+use nbd_gateway_policy::types::{ByteRange, Bytes};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -34,10 +34,9 @@ const WINDOW: usize = 32;
 /// Carries a session's request out in a separate task.
 pub(super) fn spawn(core: Arc<Core>, session: SessionId, job: Job) {
     // In sight of a drain from the moment it was admitted.
-    let ends = job.request.end();
-    let sight = core.gate.keep(&core, ends);
+    let sight = core.gate.keep(&core, job.request.end());
     // Only for orphans from before this was admitted: later ones wait for this.
-    let ahead = core.orphans.ahead(job.request.offset, ends, session);
+    let ahead = core.orphans.ahead(job.request.range(), session);
     let held = core.hold(session, job);
     tokio::spawn(async move {
         let _sight = sight;
@@ -97,12 +96,10 @@ impl Bridge<'_> {
 
     /// An exclusive range, if no other write may come between this request's read and its write.
     async fn alone(&self, request: &Request, start: u64, end: u64) -> Option<Exclusive<'_>> {
-        if self.block() == 1 || !request.changes_data() {
-            return None;
-        }
-        let alone = self.core.ranges.exclusive(start, end).await;
+        let range = ByteRange::at(start, end - start).filter(|_| self.block() > 1 && request.changes_data())?;
+        let alone = self.core.ranges.exclusive(range).await;
         // Data read before a late write lands, and written back after it, would undo that write.
-        self.core.clear_of_late_writes(start, end).await;
+        self.core.clear_of_late_writes(range).await;
         Some(alone)
     }
 
@@ -251,7 +248,7 @@ impl Bridge<'_> {
                 let edge = Request::write(flags, from, vec![0; length].into());
                 let (start, end) = (round_down(from, block), self.round_up(to));
                 // In this order, as in `ranges`. If the session has left before, only the middle counts as left behind.
-                self.held.narrow(start, end);
+                self.held.narrow(start, end - start);
                 if self.held.is_unwanted() {
                     return None;
                 }
@@ -272,7 +269,7 @@ impl Bridge<'_> {
         while at < end {
             let length = most.min(end - at);
             // In this order: a session that leaves in between finds this range, or this finds that it has left.
-            self.held.narrow(at, at + length);
+            self.held.narrow(at, length);
             if in_parts && self.held.is_unwanted() {
                 return None;
             }

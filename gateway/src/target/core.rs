@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nbd_gateway_config::Resolved;
 use nbd_gateway_policy::plan;
-use nbd_gateway_policy::types::{ExportName, TenantId};
+use nbd_gateway_policy::types::{ByteRange, ExportName, TenantId};
 use parking_lot::RwLockReadGuard;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -269,16 +269,16 @@ impl Core {
         }
     }
 
-    /// A caller gave up waiting for a request that changes data in `from..to`: overlapping requests are held until it is
+    /// A caller gave up waiting for a request that changes data in `range`: overlapping requests are held until it is
     /// answered.
-    pub(crate) fn left_behind(&self, from: u64, to: u64) {
-        self.with_lanes(|lanes| lanes.left_behind(from, to));
+    pub(crate) fn left_behind(&self, range: ByteRange) {
+        self.with_lanes(|lanes| lanes.left_behind(range));
     }
 
-    /// Waits until no late write can still change `from..to`. Cancel-safe: yes.
-    pub(crate) async fn clear_of_late_writes(&self, from: u64, to: u64) {
+    /// Waits until no late write can still change `range`. Cancel-safe: yes.
+    pub(crate) async fn clear_of_late_writes(&self, range: ByteRange) {
         if let Some(lanes) = self.target.lanes() {
-            lanes.late().clear_of(from, to).await;
+            lanes.late().clear_of(range).await;
         }
     }
 
@@ -317,7 +317,7 @@ impl Core {
         self.gate.draining.store(true, Ordering::Release);
         loop {
             // A late write past the new end would make the disk longer again.
-            self.clear_of_late_writes(end, u64::MAX).await;
+            self.clear_of_late_writes(ByteRange::beyond(end)).await;
             let answered = self.gate.answered.notified();
             tokio::pin!(answered);
             answered.as_mut().enable();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nbd_gateway_config::Driver;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Tells};
-use nbd_gateway_policy::types::ExportName;
+use nbd_gateway_policy::types::{ByteRange, ExportName};
 
 use super::{Facts, Pending, Purpose, Target};
 use crate::embedded::{DiskError, EmbeddedDisk};
@@ -61,7 +61,7 @@ impl Target for Embedded {
         self.disk.submit(jobs);
     }
 
-    fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
+    fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, ByteRange)> {
         self.disk.ranges_of(session)
     }
 

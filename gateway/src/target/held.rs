@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use nbd_gateway_policy::types::ByteRange;
 use parking_lot::Mutex;
 
 use super::Core;
-use super::orphans::Orphan;
 use crate::proto::Cookie;
-use crate::request::{Finished, Job, Origin, Outcome, Request, SessionId};
+#[cfg(test)]
+use crate::request::Origin;
+use crate::request::{Finished, Job, Outcome, Request, SessionId};
 
 /// All of an export's.
 #[derive(Debug, Default)]
@@ -25,11 +27,11 @@ struct Entry {
     session: SessionId,
     /// None: it is finished, or was taken.
     job: Option<Job>,
-    /// What may still be changed, if it changes data for a client.
-    range: Option<Orphan>,
+    /// What may still be changed, if it changes data for a client, and the client's cookie.
+    range: Option<(Cookie, ByteRange)>,
     /// What it left behind when it was taken.
     #[cfg(test)]
-    left: Option<Orphan>,
+    left: Option<Cookie>,
 }
 
 impl HeldRequests {
@@ -38,10 +40,9 @@ impl HeldRequests {
     }
 
     /// What requests of a session that are held may still change.
-    pub(super) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
+    pub(super) fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, ByteRange)> {
         let state = self.state.lock();
-        let ranges = state.1.values().filter(|entry| entry.session == session).filter_map(|entry| entry.range);
-        ranges.map(|range| (range.cookie, range.offset, range.end)).collect()
+        state.1.values().filter(|entry| entry.session == session).filter_map(|entry| entry.range).collect()
     }
 }
 
@@ -60,8 +61,7 @@ impl Held {
     pub(super) fn new(core: &Arc<Core>, session: SessionId, job: Job) -> Self {
         let (request, extents) = (job.request.clone(), job.extents());
         let ticket = job.ticket().filter(|_| request.changes_data());
-        let range =
-            ticket.map(|ticket| Orphan::new(Origin::Session(session), ticket.cookie(), request.offset, request.end()));
+        let range = ticket.and_then(|ticket| Some((ticket.cookie(), request.range()?)));
         let mut state = core.held.state.lock();
         let id = state.0;
         state.0 = id.wrapping_add(1);
@@ -99,8 +99,9 @@ impl Held {
     }
 
     /// Only this part of it may still change data, should its session go now.
-    pub(super) fn narrow(&self, offset: u64, end: u64) {
-        self.core.held.change(self.id, |entry| entry.range.as_mut().map(|range| range.narrow(offset, end)));
+    pub(super) fn narrow(&self, offset: u64, length: u64) {
+        let part = ByteRange::at(offset, length);
+        self.core.held.change(self.id, |entry| entry.range.as_mut().zip(part).map(|((_, range), part)| *range = part));
     }
 
     /// The job, to be finished in another way; none: it was taken. What it may change still counts as held.
@@ -129,7 +130,7 @@ impl Drop for Held {
         let entry = self.core.held.state.lock().1.remove(&self.id);
         #[cfg(test)]
         if let Some(left) = entry.as_ref().and_then(|entry| entry.left) {
-            self.core.orphans.settle(left.origin, left.cookie);
+            self.core.orphans.settle(Origin::Gateway, left);
         }
         drop(entry);
     }
@@ -145,12 +146,9 @@ impl Core {
         for (id, entry) in state.1.iter_mut().filter(|(_, entry)| entry.session == session) {
             let Some(job) = entry.job.take_if(|job| job.ticket().is_some()) else { continue };
             jobs.push(job);
-            entry.left = entry.range.take().map(|range| Orphan {
-                origin: Origin::Gateway,
-                cookie: Cookie(u64::MAX - id),
-                ..range
-            });
-            left.extend(entry.left.map(|left| (left.cookie, left.offset, left.end)));
+            let range = entry.range.take().map(|(_, range)| (Cookie(u64::MAX - id), range));
+            entry.left = range.map(|(cookie, _)| cookie);
+            left.extend(range);
         }
         drop(state);
         self.orphans.adopt(Origin::Gateway, || left);
@@ -168,15 +166,17 @@ mod tests {
         let (orphans, held) = (Orphans::default(), HeldRequests::default());
         let [first, second] = [7, 8].map(SessionId::after);
         for (id, session, offset) in [(0, first, 100), (1, second, 300)] {
-            let range = Some(Orphan::new(Origin::Session(session), Cookie(1), offset, offset + 100));
+            let range = ByteRange::at(offset, 100).map(|range| (Cookie(1), range));
             held.state.lock().1.insert(id, Entry { session, job: None, range, left: None });
         }
         // In the backend's table already.
-        orphans.adopt(Origin::Session(first), || [vec![(Cookie(1), 100, 200)], held.ranges_of(first)].concat());
+        orphans.adopt(Origin::Session(first), || {
+            [vec![(Cookie(1), ByteRange::at(100, 100).unwrap())], held.ranges_of(first)].concat()
+        });
         held.state.lock().1.remove(&0);
         assert!(held.ranges_of(first).is_empty());
-        orphans.clear_of(orphans.ahead(300, 400, SessionId::after(1))).await;
-        let waiting = orphans.clear_of(orphans.ahead(150, 160, SessionId::after(1)));
+        orphans.clear_of(orphans.ahead(ByteRange::at(300, 100), SessionId::after(1))).await;
+        let waiting = orphans.clear_of(orphans.ahead(ByteRange::at(150, 10), SessionId::after(1)));
         tokio::pin!(waiting);
         let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx).is_pending()));
         assert!(pending.await);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nbd_gateway_policy::backoff::Backoff;
 use nbd_gateway_policy::plan;
-use nbd_gateway_policy::types::ExportName;
+use nbd_gateway_policy::types::{ByteRange, ExportName};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -98,9 +98,9 @@ impl Lanes {
         &self.late
     }
 
-    /// A task of the gateway gave up waiting for a request in `from..to`: overlapping requests are held until it is answered.
-    pub(super) fn left_behind(&self, from: u64, to: u64) {
-        self.lanes.iter().for_each(|(lane, _)| lane.left_behind(from, to));
+    /// A task of the gateway gave up waiting for a request in `range`: overlapping requests are held until it is answered.
+    pub(super) fn left_behind(&self, range: ByteRange) {
+        self.lanes.iter().for_each(|(lane, _)| lane.left_behind(range));
     }
 
     /// Whether the backend takes one connection only, as far as is known.
@@ -231,7 +231,7 @@ impl Target for Lanes {
         self.lanes.iter().any(|(lane, _)| lane.beyond(end))
     }
 
-    fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
+    fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, ByteRange)> {
         self.lanes.iter().flat_map(|(lane, _)| lane.ranges_of(session)).collect()
     }
 

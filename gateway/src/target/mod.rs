@@ -28,7 +28,7 @@ pub(crate) mod zeroing;
 use std::fmt::Debug;
 use std::pin::Pin;
 
-use nbd_gateway_policy::types::ExportName;
+use nbd_gateway_policy::types::{ByteRange, ExportName};
 
 pub(crate) use self::core::Core;
 pub(crate) use facts::Facts;
@@ -74,7 +74,7 @@ pub(crate) trait Target: Debug + Send + Sync {
     }
 
     /// The ranges of a session's requests in flight that may change data.
-    fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)>;
+    fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, ByteRange)>;
 
     /// The backend's size now, in bytes, read from the backend. Cancel-safe: yes.
     fn read_size(&self, purpose: Purpose) -> Pending<'_, Result<u64, Fault>>;

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nbd_gateway_policy::types::ByteRange;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -15,18 +16,7 @@ use crate::request::{Origin, SessionId};
 pub(super) struct Orphan {
     pub(super) origin: Origin,
     pub(super) cookie: Cookie,
-    pub(super) offset: u64,
-    pub(super) end: u64,
-}
-
-impl Orphan {
-    pub(super) fn new(origin: Origin, cookie: Cookie, offset: u64, end: u64) -> Self {
-        Self { origin, cookie, offset, end }
-    }
-
-    pub(super) fn narrow(&mut self, offset: u64, end: u64) {
-        (self.offset, self.end) = (offset, end);
-    }
+    pub(super) range: ByteRange,
 }
 
 /// All of an export's.
@@ -46,10 +36,10 @@ impl Orphans {
 
     /// Adds the requests that `find` returns, of a session that was just marked gone. `find` runs under the list's lock, so
     /// that a concurrent answer waits to settle its orphan.
-    pub(super) fn adopt(&self, origin: Origin, find: impl FnOnce() -> Vec<(Cookie, u64, u64)>) {
+    pub(super) fn adopt(&self, origin: Origin, find: impl FnOnce() -> Vec<(Cookie, ByteRange)>) {
         let mut list = self.list.lock();
-        for (cookie, offset, end) in find() {
-            let orphan = Orphan { origin, cookie, offset, end };
+        for (cookie, range) in find() {
+            let orphan = Orphan { origin, cookie, range };
             // One that has just gone from its task to the backend's table is found in both.
             if !list.contains(&orphan) {
                 list.push(orphan);
@@ -69,12 +59,10 @@ impl Orphans {
         }
     }
 
-    /// Those of other sessions that overlap `offset..end` now: a session's own requests are in no order.
-    pub(super) fn ahead(&self, offset: u64, end: u64, session: SessionId) -> Ahead {
-        if !self.any() {
-            return Ahead(Vec::new());
-        }
-        let overlaps = |o: &&Orphan| o.origin != Origin::Session(session) && o.offset < end && offset < o.end;
+    /// Those of other sessions that overlap `range` now: a session's own requests are in no order.
+    pub(super) fn ahead(&self, range: Option<ByteRange>, session: SessionId) -> Ahead {
+        let Some(range) = range.filter(|_| self.any()) else { return Ahead(Vec::new()) };
+        let overlaps = |o: &&Orphan| o.origin != Origin::Session(session) && o.range.overlaps(range);
         Ahead(self.list.lock().iter().filter(overlaps).copied().collect())
     }
 
@@ -110,12 +98,12 @@ mod tests {
     #[tokio::test]
     async fn an_overlapping_request_waits_for_the_orphan_and_another_does_not() {
         let orphans = Orphans::default();
-        orphans.adopt(from(7), || vec![(Cookie(1), 100, 200)]);
+        orphans.adopt(from(7), || vec![(Cookie(1), ByteRange::at(100, 100).unwrap())]);
         assert!(orphans.any());
-        orphans.clear_of(orphans.ahead(200, 300, SessionId::after(1))).await;
-        orphans.clear_of(orphans.ahead(150, 160, SessionId::after(7))).await;
+        orphans.clear_of(orphans.ahead(ByteRange::at(200, 100), SessionId::after(1))).await;
+        orphans.clear_of(orphans.ahead(ByteRange::at(150, 10), SessionId::after(7))).await;
         orphans.settle(from(8), Cookie(1));
-        let waiting = orphans.clear_of(orphans.ahead(150, 160, SessionId::after(1)));
+        let waiting = orphans.clear_of(orphans.ahead(ByteRange::at(150, 10), SessionId::after(1)));
         tokio::pin!(waiting);
         assert!(futures_pending(waiting.as_mut()).await, "another session's answer settles nothing");
         orphans.settle(from(7), Cookie(1));
@@ -127,14 +115,14 @@ mod tests {
     #[tokio::test]
     async fn what_waits_for_an_orphan_does_not_wait_for_what_waits_for_it() {
         let orphans = Orphans::default();
-        orphans.adopt(from(1), || vec![(Cookie(1), 100, 200)]);
-        let second = orphans.clear_of(orphans.ahead(100, 200, SessionId::after(2)));
+        orphans.adopt(from(1), || vec![(Cookie(1), ByteRange::at(100, 100).unwrap())]);
+        let second = orphans.clear_of(orphans.ahead(ByteRange::at(100, 100), SessionId::after(2)));
         tokio::pin!(second);
         assert!(futures_pending(second.as_mut()).await);
-        orphans.adopt(from(2), || vec![(Cookie(1), 100, 200)]);
-        let third = orphans.clear_of(orphans.ahead(100, 200, SessionId::after(3)));
+        orphans.adopt(from(2), || vec![(Cookie(1), ByteRange::at(100, 100).unwrap())]);
+        let third = orphans.clear_of(orphans.ahead(ByteRange::at(100, 100), SessionId::after(3)));
         tokio::pin!(third);
-        orphans.adopt(from(3), || vec![(Cookie(1), 100, 200)]);
+        orphans.adopt(from(3), || vec![(Cookie(1), ByteRange::at(100, 100).unwrap())]);
         orphans.settle(from(1), Cookie(1));
         assert!(futures_pending(third.as_mut()).await, "the second is still there");
         second.await;

@@ -2,14 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nbd_gateway_policy::types::ByteRange;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 #[derive(Clone, Copy, Debug)]
 struct Held {
     id: u64,
-    offset: u64,
-    end: u64,
+    range: ByteRange,
 }
 
 /// The ranges held now.
@@ -28,15 +28,15 @@ pub(super) struct Exclusive<'a> {
 }
 
 impl Ranges {
-    /// Waits until nobody holds any of `offset..end`, and holds it. Cancel-safe: yes. A task holds one range at a time.
-    pub(super) async fn exclusive(&self, offset: u64, end: u64) -> Exclusive<'_> {
+    /// Waits until nobody holds any of `range`, and holds it. Cancel-safe: yes. A task holds one range at a time.
+    pub(super) async fn exclusive(&self, range: ByteRange) -> Exclusive<'_> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         loop {
             let freed = self.freed.notified();
             {
                 let mut held = self.held.lock();
-                if !held.iter().any(|h| h.offset < end && offset < h.end) {
-                    held.push(Held { id, offset, end });
+                if !held.iter().any(|h| h.range.overlaps(range)) {
+                    held.push(Held { id, range });
                     return Exclusive { ranges: self, id };
                 }
             }
@@ -59,9 +59,10 @@ mod tests {
     #[tokio::test]
     async fn overlapping_ranges_take_turns() {
         let ranges = Ranges::default();
-        let first = ranges.exclusive(0, 4096).await;
-        let _beside = ranges.exclusive(4096, 8192).await;
-        let second = ranges.exclusive(1000, 1001);
+        let range = |offset, length| ByteRange::at(offset, length).unwrap();
+        let first = ranges.exclusive(range(0, 4096)).await;
+        let _beside = ranges.exclusive(range(4096, 4096)).await;
+        let second = ranges.exclusive(range(1000, 1));
         tokio::pin!(second);
         assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(second.as_mut().poll(cx).is_pending())).await);
         drop(first);

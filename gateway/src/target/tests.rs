@@ -41,7 +41,7 @@ impl Target for Recorder {
         self.saw(format!("end {end}"));
     }
 
-    fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, u64, u64)> {
+    fn ranges_of(&self, session: SessionId) -> Vec<(Cookie, ByteRange)> {
         self.behind.ranges_of(session)
     }
 

@@ -129,11 +129,11 @@ struct Backend<'a> {
 impl Backend<'_> {
     async fn call(&self, request: Request) -> Result<Outcome, Fault> {
         let (command, timeout) = (request.command, self.timeout);
-        let (from, to, changes) = (request.offset, request.end(), request.changes_data());
+        let changes = request.range().filter(|_| request.changes_data());
         let answer = tokio::time::timeout(timeout, self.core.call(request)).await;
-        if changes && answer.is_err() {
+        if let (Some(range), Err(_)) = (changes, &answer) {
             // Zeroes that land after a client has written there would undo that.
-            self.core.left_behind(from, to);
+            self.core.left_behind(range);
         }
         answer.map_err(|_| Fault::backend(format!("no answer to {command} within {}", Span(timeout))).or_done())
     }
@@ -141,14 +141,12 @@ impl Backend<'_> {
     /// Late writes are not in the allocation map yet, and are not read.
     async fn settled(&self, range: ByteRange) -> Result<(), Fault> {
         let (core, timeout) = (self.core, self.timeout);
-        tokio::time::timeout(timeout, core.clear_of_late_writes(range.start().bytes(), range.end().bytes()))
-            .await
-            .map_err(|_| {
-                Fault::backend(format!(
-                    "a write of a lost connection may still land there after {} (late-write-guard)",
-                    Span(timeout)
-                ))
-            })
+        tokio::time::timeout(timeout, core.clear_of_late_writes(range)).await.map_err(|_| {
+            Fault::backend(format!(
+                "a write of a lost connection may still land there after {} (late-write-guard)",
+                Span(timeout)
+            ))
+        })
     }
 
     /// The map from `at` on, at most up to `end`.

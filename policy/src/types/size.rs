@@ -109,6 +109,20 @@ impl ByteRange {
         (start < end).then_some(Self { start, end })
     }
 
+    /// `length` bytes from `offset` on, as far as an export can have them: none has a byte at [`Size::MAX`] or later. None if
+    /// there are none.
+    #[must_use]
+    pub fn at(offset: u64, length: u64) -> Option<Self> {
+        let start = Size::ZERO.plus(Bytes(offset));
+        Self::new(start, start.plus(Bytes(length)))
+    }
+
+    /// All bytes from `offset` on that an export can have; the last one in any case.
+    #[must_use]
+    pub fn beyond(offset: u64) -> Self {
+        Self { start: Size(offset.min(Size::MAX.0 - 1)), end: Size::MAX }
+    }
+
     /// The first byte's offset.
     #[must_use]
     pub const fn start(self) -> Size {
@@ -119,6 +133,24 @@ impl ByteRange {
     #[must_use]
     pub const fn end(self) -> Size {
         self.end
+    }
+
+    /// Whether the two have a byte in common.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.start < other.end && other.start < self.end
+    }
+
+    /// Whether it has all bytes of the other one.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.start <= other.start && other.end <= self.end
+    }
+
+    /// The shortest range that contains both.
+    #[must_use]
+    pub fn cover(self, other: Self) -> Self {
+        Self { start: self.start.min(other.start), end: self.end.max(other.end) }
     }
 
     /// How many bytes it has.
@@ -204,6 +236,10 @@ mod tests {
         prop_oneof![0..=Size::MAX.0, 0..4096_u64, Size::MAX.0 - 4096..=Size::MAX.0].prop_map(|b| Size::new(b).unwrap())
     }
 
+    fn any_number() -> impl Strategy<Value = u64> {
+        prop_oneof![0..64_u64, Size::MAX.0 - 64..Size::MAX.0 + 64, u64::MAX - 64..=u64::MAX, any::<u64>()]
+    }
+
     proptest! {
         #[test]
         fn rounding_meets_its_definition(size in any_size(), shift in 0..=62_u32) {
@@ -214,6 +250,31 @@ mod tests {
                 Some(up) => prop_assert!(granularity.divides(up) && up >= size && up.above(size).0 < granularity.bytes()),
                 None => prop_assert!(u128::from(down.bytes()) + u128::from(granularity.bytes()) > u128::from(Size::MAX.0)),
             }
+        }
+
+        #[test]
+        fn a_range_has_the_bytes_that_an_export_can_have_whatever_it_is_made_of(
+            (offset, length) in (any_number(), any_number()), (other, more) in (any_number(), any_number())
+        ) {
+            let wide = |offset: u64, length: u64| {
+                let [start, end] = [u128::from(offset), u128::from(offset) + u128::from(length)];
+                let most = u128::from(Size::MAX.0);
+                start.min(most)..end.min(most)
+            };
+            let plain = |range: ByteRange| u128::from(range.start().0)..u128::from(range.end().0);
+            let (one, two) = (ByteRange::at(offset, length), ByteRange::at(other, more));
+            prop_assert_eq!(one.map(plain), Some(wide(offset, length)).filter(|range| !range.is_empty()));
+            let beyond = ByteRange::beyond(offset);
+            prop_assert!(beyond.end() == Size::MAX && !plain(beyond).is_empty());
+            let (Some(one), Some(two)) = (one, two) else { return Ok(()) };
+            prop_assert_eq!(u128::from(one.len().0), plain(one).end - plain(one).start);
+            let (a, b) = (plain(one), plain(two));
+            let common = a.start.max(b.start)..a.end.min(b.end);
+            prop_assert_eq!((one.overlaps(two), two.overlaps(one)), (!common.is_empty(), !common.is_empty()));
+            prop_assert_eq!((one.contains(two), two.contains(one)), (common == b, common == a));
+            let both = one.cover(two);
+            prop_assert!(both.contains(one) && both.contains(two));
+            prop_assert_eq!(both.len() <= Bytes(one.len().0 + two.len().0), one.overlaps(two) || a.end == b.start || b.end == a.start);
         }
 
         #[test]

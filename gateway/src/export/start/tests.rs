@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nbd_gateway_config::Config;
 use nbd_gateway_metrics::Metrics;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Tells};
-use nbd_gateway_policy::types::ExportName;
+use nbd_gateway_policy::types::{ByteRange, ExportName};
 
 use super::super::Registry;
 use super::*;
@@ -49,7 +49,7 @@ impl Target for Idle {
         jobs.clear();
     }
 
-    fn ranges_of(&self, _session: SessionId) -> Vec<(Cookie, u64, u64)> {
+    fn ranges_of(&self, _session: SessionId) -> Vec<(Cookie, ByteRange)> {
         Vec::new()
     }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use nbd_gateway_policy::types::ByteRange;
+
 use super::{Inner, LATE, LateWrite, LateWrites, Link, Server, UNMARKED};
 use crate::handover::state::{Age, LateState, LateWriteState, LinkState, StateError};
 
@@ -27,8 +29,8 @@ impl LateWrites {
         let inner = self.inner.lock();
         let write = |late: &LateWrite| LateWriteState {
             id: late.id,
-            from: late.from,
-            to: late.to,
+            from: late.range.start().bytes(),
+            to: late.range.end().bytes(),
             lost: Age::of(late.lost),
             link: LinkState::of(&late.link),
             again: late.again,
@@ -51,10 +53,10 @@ impl LateWrites {
     /// With a guard, and perhaps a fence: those are the configuration's.
     pub(in crate::lane) fn unpack(state: LateState, guard: Duration, fence: bool) -> Result<Arc<Self>, StateError> {
         let write = |late: LateWriteState| {
+            let (offset, length) = (late.from, late.to.saturating_sub(late.from));
             Ok(LateWrite {
                 id: late.id,
-                from: late.from,
-                to: late.to,
+                range: ByteRange::at(offset, length).ok_or(StateError::Outside { offset, length })?,
                 lost: late.lost.ago(),
                 link: late.link.link()?,
                 again: late.again,

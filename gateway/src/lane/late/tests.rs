@@ -132,10 +132,10 @@ async fn a_guard_of_zero_holds_back_only_until_the_copy_is_answered() {
 async fn a_drain_waits_until_nothing_can_land_past_its_end() {
     let late = LateWrites::new(GUARD, false);
     late.answered(lose(&late, 1000, 100), true);
-    late.clear_of(1100, u64::MAX).await;
+    late.clear_of(ByteRange::beyond(1100)).await;
     let waiting = tokio::spawn({
         let late = Arc::clone(&late);
-        async move { late.clear_of(1050, u64::MAX).await }
+        async move { late.clear_of(ByteRange::beyond(1050)).await }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use nbd_gateway_policy::types::ByteRange;
+
 use super::{Answered, Gather, Phase, Slot, Table, reach};
 use crate::handover::state::{AnsweredState, Beside, RequestState, SlotState, StateError, TableState, TicketState};
 use crate::lane::{LateWrites, Link};
@@ -61,7 +63,11 @@ impl Table {
             });
         }
         let answered = self.answered.into_iter().filter(|answered| answered.at >= oldest);
-        let answered = answered.map(|Answered { at, offset, end }| AnsweredState { at, offset, end });
+        let answered = answered.map(|Answered { at, range }| AnsweredState {
+            at,
+            offset: range.start().bytes(),
+            end: range.end().bytes(),
+        });
         TableState { tag: self.tag, slots, answered: answered.collect(), forgotten: self.forgotten }
     }
 
@@ -111,13 +117,15 @@ impl Table {
                 Slot { job, tag, sent, doubtful, at, late, covers, gather },
             ));
         }
-        let answered = state.answered.into_iter();
+        let answered = state.answered.into_iter().filter_map(|AnsweredState { at, offset, end }| {
+            Some(Answered { at, range: ByteRange::at(offset, end.saturating_sub(offset))? })
+        });
         Ok(Self {
             slots: slots.into_iter().collect(),
             tag: state.tag,
             phase: Phase::Up,
             framing: Some(framing),
-            answered: answered.map(|AnsweredState { at, offset, end }| Answered { at, offset, end }).collect(),
+            answered: answered.collect(),
             forgotten: state.forgotten,
         })
     }
