@@ -190,7 +190,7 @@
 //!
 //! | to add or change | open |
 //! |---|---|
-//! | a metric | `metrics/src/families.rs` (its row: name, help, labels), `metrics/src/names.rs` (its handle), `metrics/golden.txt`, README's table, and the place that counts |
+//! | a metric | `metrics/src/families.rs`, or `export_families.rs` beside it for one of each export (its row: name, help, labels), `metrics/src/names.rs` (its handle), `metrics/golden.txt`, README's table, and the place that counts |
 //! | a driver | config's `model/driver.rs` and `raw/resize.rs`, a file in `driver/`, `driver/mod.rs` |
 //! | the errno of a refusal | policy's `refusal/table.rs`; of a failure, the table in `fault.rs` |
 //! | an endpoint of the admin interface | `admin/routes.rs` (router and OpenAPI), `admin/view.rs` (its answer), `cmd/cli/operator.rs` and `cmd/operator/` (its command) |

@@ -1,4 +1,4 @@
-//! The gateway's metrics as one table: field, kind, name, labels, help.
+//! The gateway's metrics that no export has, as one table: field, kind, name, labels, help.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
@@ -15,7 +15,7 @@ macro_rules! family {
 
 macro_rules! families {
     ($($field:ident: $kind:ident $name:literal $labels:tt $help:literal,)*) => {
-        /// Every metric but the histograms, which have buckets.
+        /// Every metric but those of an export (`export_families`) and the histograms, which have buckets.
         #[derive(Debug, Clone)]
         pub(crate) struct Families {
             $(pub(crate) $field: $kind,)*
@@ -37,62 +37,16 @@ macro_rules! families {
 families! {
     build: IntGaugeVec "build_info" ["version"]
         "Always 1; the label says which version runs.",
-    requests: IntCounterVec "requests_total" ["export", "command", "result"]
-        "Requests answered, by command and result.",
-    bytes: IntCounterVec "bytes_total" ["export", "direction"]
-        "Payload bytes of successful READs and WRITEs.",
     sessions: IntGaugeVec "sessions" ["listener"]
         "Client connections open, handshakes included.",
     handshakes: IntGaugeVec "handshakes" ["listener"]
         "Client connections that are in their handshake.",
     refused: IntCounterVec "connections_refused_total" ["listener", "reason"]
         "Client connections refused, or closed in their handshake, because a bound was reached, by bound.",
-    in_flight: IntGaugeVec "in_flight_requests" ["export"]
-        "Requests admitted and not yet answered.",
-    oldest: IntGaugeVec "oldest_request_seconds" ["export"]
-        "Time that the oldest unanswered request has waited for the backend, in whole seconds; 0 without one.",
-    lane_up: IntGaugeVec "lane_up" ["export"]
-        "1 while the backend can be used, 0 while it is away; always 1 for embedded backends.",
-    late_writes: IntGaugeVec "late_writes" ["export"]
-        "Number of writes of lost connections that the backend may still carry out; requests that overlap them wait.",
-    reconnects: IntCounterVec "lane_reconnects_total" ["export", "reason"]
-        "Backend connections that had to be made anew, by reason.",
-    opened: IntGaugeVec "export_open" ["export"]
-        "1 while the export is open: it has clients, or had some lately.",
-    open_failures: IntCounterVec "export_open_failures_total" ["export"]
-        "Times that an export could not be opened for a client.",
-    resizes: IntCounterVec "resize_requests_total" ["export", "tenant", "style", "result"]
-        "Resizes that ended, by who wished for them and how they ended.",
     denials: IntCounterVec "quota_denials_total" ["tenant", "reason"]
         "Resizes, exports and sessions refused, by reason.",
-    size: IntGaugeVec "export_size_bytes" ["export", "tenant"]
-        "The size that clients are shown, in bytes.",
-    generation: IntGaugeVec "export_generation" ["export"]
-        "Number of changes of the export's size, continued over openings and restarts.",
-    claims_lost: IntCounterVec "backend_resize_claims_lost_total" ["export"]
-        "Times that a backend claimed to resize and turned out not to; it is taken as fixed from then on.",
-    looked_at: IntGaugeVec "backend_size_watched" ["export"]
-        "1 while a size that another hand gives the backend would be noticed; 0 where polling is off or the backend takes one connection only.",
-    drift: IntGaugeVec "size_drift_bytes" ["export"]
-        "What the backend has more than clients are shown, in bytes; negative: it has less.",
-    unsettled: IntGaugeVec "export_unsettled" ["export"]
-        "1 while nobody knows whether the backend did what a resize asked of it; its bytes stay counted.",
-    quarantined: IntGaugeVec "export_quarantined" ["export"]
-        "1 while the backend says a size that can't be, smaller than clients rely on; nothing is resized.",
-    notices_sent: IntCounterVec "notices_sent_total" ["export"]
-        "Size notices sent to clients.",
-    notices_merged: IntCounterVec "notices_merged_total" ["export"]
-        "Changes of size told together with a later one.",
-    backend_notices: IntCounterVec "backend_notices_total" ["export"]
-        "Size notices received from the backend.",
     certificates: IntGaugeVec "certificate_expiry_seconds" ["file"]
         "When what a file holds stops being valid, as Unix time: a certificate (of several the first; of CAs the earliest), or a list of revoked ones.",
-    backend_notices_dropped: IntCounterVec "backend_notices_dropped_total" ["export"]
-        "Size notices from the backend that a later one took the place of before they were looked at.",
-    hook_attempts: IntCounterVec "hook_attempts_total" ["export", "way", "result"]
-        "Attempts to tell a hook of a size, by way and result.",
-    hooks_behind: IntGaugeVec "hooks_behind" ["export"]
-        "Hooks that have not heard of the export's size yet.",
     tenant_quota: IntGaugeVec "tenant_quota_bytes" ["tenant"]
         "The quota, in bytes; no series where there is none.",
     tenant_used: IntGaugeVec "tenant_used_bytes" ["tenant"]

@@ -5,21 +5,41 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use prometheus::IntGauge;
 
+use crate::exports::Gauge;
+
 /// Counts one while it lives.
 #[derive(Debug)]
-pub struct Open(IntGauge);
+pub struct Open<G: Level = IntGauge>(G);
 
-impl Open {
+/// What [`Open`] counts in.
+pub trait Level: Clone {
+    /// Adds `n`, which may be negative.
+    fn change(&self, n: i64);
+}
+
+impl Level for IntGauge {
+    fn change(&self, n: i64) {
+        self.add(n);
+    }
+}
+
+impl Level for Arc<Gauge> {
+    fn change(&self, n: i64) {
+        self.add(n);
+    }
+}
+
+impl<G: Level> Open<G> {
     /// Adds one to `gauge` until it is dropped.
-    pub fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
+    pub fn new(gauge: &G) -> Self {
+        gauge.change(1);
         Self(gauge.clone())
     }
 }
 
-impl Drop for Open {
+impl<G: Level> Drop for Open<G> {
     fn drop(&mut self) {
-        self.0.dec();
+        self.0.change(-1);
     }
 }
 
@@ -30,14 +50,14 @@ pub struct Part(Arc<Share>);
 
 #[derive(Debug)]
 struct Share {
-    gauge: IntGauge,
+    gauge: Arc<Gauge>,
     /// What this one adds now; none: the series is its own.
     added: Option<AtomicI64>,
 }
 
 impl Part {
-    pub(crate) fn new(gauge: IntGauge, shared: bool) -> Self {
-        Self(Arc::new(Share { gauge, added: shared.then(AtomicI64::default) }))
+    pub(crate) fn new(gauge: &Arc<Gauge>, shared: bool) -> Self {
+        Self(Arc::new(Share { gauge: Arc::clone(gauge), added: shared.then(AtomicI64::default) }))
     }
 
     /// Says `value` from now on.
@@ -52,7 +72,7 @@ impl Part {
 impl Drop for Share {
     fn drop(&mut self) {
         if let Some(added) = &self.added {
-            self.gauge.sub(added.load(Ordering::Relaxed));
+            self.gauge.add(added.load(Ordering::Relaxed).wrapping_neg());
         }
     }
 }
@@ -63,8 +83,8 @@ mod tests {
 
     #[test]
     fn parts_of_a_shared_gauge_add_up_and_take_themselves_away() {
-        let gauge = IntGauge::new("a", "b").unwrap();
-        let (one, two) = (Part::new(gauge.clone(), true), Part::new(gauge.clone(), true));
+        let gauge = Arc::<Gauge>::default();
+        let (one, two) = (Part::new(&gauge, true), Part::new(&gauge, true));
         one.set(5);
         two.set(7);
         one.clone().set(2);
@@ -77,12 +97,12 @@ mod tests {
 
     #[test]
     fn a_series_of_ones_own_keeps_what_was_said_last() {
-        let gauge = IntGauge::new("a", "b").unwrap();
-        let first = Part::new(gauge.clone(), false);
+        let gauge = Arc::<Gauge>::default();
+        let first = Part::new(&gauge, false);
         first.set(5);
         drop(first);
         assert_eq!(gauge.get(), 5);
-        Part::new(gauge.clone(), false).set(7);
+        Part::new(&gauge, false).set(7);
         assert_eq!(gauge.get(), 7);
     }
 }

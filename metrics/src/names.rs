@@ -1,13 +1,14 @@
-//! Handles of the metrics, and the buckets of histograms. The table of the others is `families`.
+//! Handles of the metrics, and the buckets of histograms. The tables of the others are `families` and `export_families`.
 
-use std::collections::HashSet;
+use std::ops::Deref;
 use std::sync::{Arc, Weak};
-
-use parking_lot::Mutex;
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use crate::PREFIX;
 use crate::catalogue::Catalogue;
+use crate::export_families::{FAMILIES, Family};
+use crate::exports::{Exports, Gauge, Growth, Hooks, Sizes, Traffic};
 use crate::families::Families;
 use crate::guards::Part;
 use crate::labels::{
@@ -15,19 +16,6 @@ use crate::labels::{
     ResizeStyle,
 };
 use crate::looked::{Looked, Looks};
-
-/// Open exports of templates beyond this many have no series of their own: clients make up their names.
-const MOST_OF_TEMPLATES: usize = 1000;
-
-/// Names that have series. Exports that the configuration names always have; those of templates while they are open, and
-/// beyond the bound they share the series of their template, whose name has a `*` and so is no export's.
-#[derive(Debug, Default)]
-pub(crate) struct Shown {
-    /// Exports with an entry of their own, and templates.
-    pub(crate) named: HashSet<String>,
-    /// Names that fit a template.
-    pub(crate) made_up: HashSet<String>,
-}
 
 /// From 50 us (memory behind a Unix socket) to 26 s (a backend that is away within `hold`), doubling: latency is read in
 /// ratios, and twenty buckets times eight commands stay a small page.
@@ -45,10 +33,11 @@ const RESIZE_BUCKETS: [f64; 11] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0
 pub struct Metrics {
     registry: Catalogue,
     pub(crate) all: Families,
-    duration: HistogramVec,
+    /// By command.
+    durations: Arc<[Histogram]>,
     /// By driver, then by result.
-    resize_durations: Vec<Vec<Histogram>>,
-    pub(crate) exports: Arc<Mutex<Shown>>,
+    resize_durations: Arc<[Arc<[Histogram]>]>,
+    exports: Arc<Exports>,
     /// What is looked at before each page.
     looks: Looks,
 }
@@ -56,27 +45,30 @@ pub struct Metrics {
 /// The handles of one export.
 #[derive(Debug, Clone)]
 pub struct ExportMetrics {
-    requests: Vec<Vec<IntCounter>>,
-    duration: Vec<Histogram>,
-    bytes: Vec<IntCounter>,
-    reconnects: Vec<IntCounter>,
-    /// Requests admitted and not yet answered.
-    pub in_flight: IntGauge,
+    traffic: Arc<Traffic>,
+    duration: Arc<[Histogram]>,
     /// How long the oldest request has waited for the backend's answer, in seconds.
     pub oldest: Part,
     /// 1 while the backend can be used; always 1 for embedded ones.
     pub lane_up: Part,
     /// Requests of lost connections that the backend may still carry out.
     pub late_writes: Part,
-    /// 1 while the export is open.
-    pub open: IntGauge,
+}
+
+impl Deref for ExportMetrics {
+    type Target = Traffic;
+
+    fn deref(&self) -> &Traffic {
+        &self.traffic
+    }
 }
 
 /// The handles of one export's size.
 #[derive(Debug, Clone)]
 pub struct ResizeMetrics {
-    resizes: Vec<Vec<IntCounter>>,
-    duration: Vec<Histogram>,
+    growth: Arc<Growth>,
+    sizes: Arc<Sizes>,
+    duration: Arc<[Histogram]>,
     denials: IntCounterVec,
     tenant: String,
     /// The size that is shown, in bytes.
@@ -89,18 +81,16 @@ pub struct ResizeMetrics {
     pub unsettled: Part,
     /// 1 while the backend says a size that can't be.
     pub quarantined: Part,
-    /// Times that a backend claimed to resize and turned out not to.
-    pub claims_lost: IntCounter,
     /// 1 while the gateway would notice that another hand resizes the backend, by its notices or by asking.
     pub looked_at: Part,
-    /// RESIZE chunks sent to standing NOTIFY requests, and long polls answered.
-    pub notices_sent: IntCounter,
-    /// Changes that were told together with a later one.
-    pub notices_merged: IntCounter,
-    /// Notices received from the backend.
-    pub backend_notices: IntCounter,
-    /// Those of them that a later one took the place of before anybody looked.
-    pub backend_notices_dropped: IntCounter,
+}
+
+impl Deref for ResizeMetrics {
+    type Target = Growth;
+
+    fn deref(&self) -> &Growth {
+        &self.growth
+    }
 }
 
 /// The handles of one tenant: what its exports sum to, in bytes.
@@ -118,9 +108,9 @@ pub struct TenantMetrics {
 /// The handles of an export's hooks.
 #[derive(Debug, Clone)]
 pub struct HookMetrics {
-    attempts: Vec<Vec<IntCounter>>,
+    hooks: Arc<Hooks>,
     /// Hooks of this export that have not heard of its size yet.
-    pub behind: IntGauge,
+    pub behind: Arc<Gauge>,
 }
 
 /// The handles of one listener.
@@ -136,7 +126,7 @@ pub struct ListenerMetrics {
 impl Metrics {
     /// A new set, registered with the prefix `nbd_gateway_`. Fails only if two metrics have one name.
     pub fn new(version: &str) -> Result<Self, prometheus::Error> {
-        let registry = Catalogue::new("nbd_gateway")?;
+        let registry = Catalogue::new(PREFIX)?;
         let histogram = |name: &str, help: &str, labels: &[&str], buckets| -> Result<HistogramVec, prometheus::Error> {
             let vec = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?;
             registry.register(Box::new(vec.clone()))?;
@@ -148,7 +138,7 @@ impl Metrics {
             &["driver", "result"],
             RESIZE_BUCKETS.to_vec(),
         )?;
-        let took = |d: &ResizeDriver| -> Vec<Histogram> {
+        let took = |d: &ResizeDriver| -> Arc<[Histogram]> {
             let of = |r: &ResizeResult| resize_duration.with_label_values(&[d.as_str(), r.as_str()]);
             ResizeResult::ALL.iter().map(of).collect()
         };
@@ -158,94 +148,75 @@ impl Metrics {
             &["command"],
             latency_buckets(),
         )?;
-        Command::ALL.iter().for_each(|c| drop(duration.with_label_values(&[c.as_str()])));
+        let durations = Command::ALL.iter().map(|c| duration.with_label_values(&[c.as_str()])).collect();
         let all = Families::new(&registry)?;
         all.build.with_label_values(&[version]).set(1);
         let resize_durations = ResizeDriver::ALL.iter().map(took).collect();
-        Ok(Self { registry, all, duration, resize_durations, exports: Arc::default(), looks: Looks::default() })
-    }
-
-    /// The export's label value, its name or its template's; and whether others may have the same.
-    fn label<'a>(&self, name: &'a str, template: Option<&'a str>) -> (&'a str, bool) {
-        let mut shown = self.exports.lock();
-        let Some(template) = template else {
-            shown.made_up.remove(name);
-            shown.named.insert(name.to_owned());
-            return (name, false);
-        };
-        let room = shown.made_up.len() < MOST_OF_TEMPLATES;
-        // A client may ask for the template's own name.
-        let own =
-            !name.contains('*') && (shown.made_up.contains(name) || (room && shown.made_up.insert(name.to_owned())));
-        if own {
-            return (name, false);
-        }
-        shown.named.insert(template.to_owned());
-        (template, true)
+        Ok(Self { registry, all, durations, resize_durations, exports: Arc::default(), looks: Looks::default() })
     }
 
     /// An export could not be opened. A name that fits a template has no series for that: clients make it up.
     pub fn open_failed(&self, name: &str, template: Option<&str>) {
-        let known = self.exports.lock().made_up.contains(name);
-        let label = template.filter(|_| !known).unwrap_or(name);
-        self.all.open_failures.with_label_values(&[label]).inc();
+        self.exports.known_or_template(name, template).open_failures.inc();
     }
 
     /// The series that count the openings of a template's names that failed exist from now on, at 0.
     pub fn template(&self, template: &str) {
-        self.exports.lock().named.insert(template.to_owned());
-        drop(self.all.open_failures.with_label_values(&[template]));
+        drop(self.exports.series(template, None));
     }
 
     /// The handles of an export's size; its series exist from now on, at 0.
     pub fn resize(&self, name: &str, template: Option<&str>, tenant: &str, driver: ResizeDriver) -> ResizeMetrics {
-        let (label, shared) = self.label(name, template);
-        let part = |gauge: &IntGaugeVec| Part::new(gauge.with_label_values(&[label]), shared);
-        let of = |s: &ResizeStyle| {
-            let one = |r: &ResizeResult| self.all.resizes.with_label_values(&[label, tenant, s.as_str(), r.as_str()]);
-            ResizeResult::ALL.iter().map(one).collect()
-        };
+        let (series, shared) = self.exports.series(name, template);
+        let growth = Arc::clone(series.growth.get_or_init(Arc::default));
+        let sizes = Arc::clone(series.tenants.lock().entry(tenant.into()).or_default());
+        let part = |gauge| Part::new(gauge, shared);
         ResizeMetrics {
-            resizes: ResizeStyle::ALL.iter().map(of).collect(),
             denials: self.all.denials.clone(),
             tenant: tenant.to_owned(),
             duration: self.resize_durations.get(driver.index()).cloned().unwrap_or_default(),
-            size: Part::new(self.all.size.with_label_values(&[label, tenant]), shared),
-            generation: part(&self.all.generation),
-            looked_at: part(&self.all.looked_at),
-            drift: part(&self.all.drift),
-            unsettled: part(&self.all.unsettled),
-            quarantined: part(&self.all.quarantined),
-            claims_lost: self.all.claims_lost.with_label_values(&[label]),
-            notices_sent: self.all.notices_sent.with_label_values(&[label]),
-            notices_merged: self.all.notices_merged.with_label_values(&[label]),
-            backend_notices: self.all.backend_notices.with_label_values(&[label]),
-            backend_notices_dropped: self.all.backend_notices_dropped.with_label_values(&[label]),
+            size: part(&sizes.size),
+            generation: part(&growth.generation),
+            looked_at: part(&growth.looked_at),
+            drift: part(&growth.drift),
+            unsettled: part(&growth.unsettled),
+            quarantined: part(&growth.quarantined),
+            growth,
+            sizes,
         }
     }
 
     /// The handles of an export, with the template that its name fits if it has no entry of its own; its series exist from
-    /// now on, at 0.
+    /// now on, at 0; those of a command from its first request on.
     pub fn export(&self, name: &str, template: Option<&str>) -> ExportMetrics {
-        let (label, shared) = self.label(name, template);
-        drop(self.all.open_failures.with_label_values(&[label]));
-        let requests = Command::ALL.iter().map(|c| {
-            let of = |o: &Outcome| self.all.requests.with_label_values(&[label, c.as_str(), o.as_str()]);
-            Outcome::ALL.iter().map(of).collect()
-        });
+        let (series, shared) = self.exports.series(name, template);
+        let traffic = Arc::clone(series.traffic.get_or_init(Arc::default));
         ExportMetrics {
-            requests: requests.collect(),
-            duration: Command::ALL.iter().map(|c| self.duration.with_label_values(&[c.as_str()])).collect(),
-            bytes: Direction::ALL.iter().map(|d| self.all.bytes.with_label_values(&[label, d.as_str()])).collect(),
-            reconnects: LossReason::ALL
-                .iter()
-                .map(|r| self.all.reconnects.with_label_values(&[label, r.as_str()]))
-                .collect(),
-            in_flight: self.all.in_flight.with_label_values(&[label]),
-            oldest: Part::new(self.all.oldest.with_label_values(&[label]), shared),
-            lane_up: Part::new(self.all.lane_up.with_label_values(&[label]), shared),
-            late_writes: Part::new(self.all.late_writes.with_label_values(&[label]), shared),
-            open: self.all.opened.with_label_values(&[label]),
+            duration: Arc::clone(&self.durations),
+            oldest: Part::new(&traffic.oldest, shared),
+            lane_up: Part::new(&traffic.lane_up, shared),
+            late_writes: Part::new(&traffic.late_writes, shared),
+            traffic,
+        }
+    }
+
+    /// Takes the series of an export or of a template away, and makes room for another name. An export that shares those of
+    /// its template has none. Who still holds handles counts into nothing; under the same name they begin at 0 again.
+    pub fn forget_export(&self, name: &str) {
+        self.exports.forget(name);
+    }
+
+    /// Takes a tenant's series away; `reasons` as in [`tenant`](Self::tenant).
+    pub fn forget_tenant(&self, name: &str, reasons: &[&'static str]) {
+        // What is not there need not go.
+        for reason in reasons {
+            let _ = self.all.denials.remove_label_values(&[name, reason]);
+        }
+        let all = &self.all;
+        for gauge in
+            [&all.tenant_quota, &all.tenant_used, &all.tenant_reserved, &all.tenant_unsettled, &all.tenant_unmeasured]
+        {
+            let _ = gauge.remove_label_values(&[name]);
         }
     }
 
@@ -266,15 +237,9 @@ impl Metrics {
 
     /// The handles of an export's hooks; their series exist from now on, at 0.
     pub fn hooks(&self, name: &str, template: Option<&str>) -> HookMetrics {
-        let (label, _) = self.label(name, template);
-        let of = |w: &HookWay| {
-            let one = |r: &HookResult| self.all.hook_attempts.with_label_values(&[label, w.as_str(), r.as_str()]);
-            HookResult::ALL.iter().map(one).collect()
-        };
-        HookMetrics {
-            attempts: HookWay::ALL.iter().map(of).collect(),
-            behind: self.all.hooks_behind.with_label_values(&[label]),
-        }
+        let (series, _) = self.exports.series(name, template);
+        let hooks = Arc::clone(series.hooks.get_or_init(Arc::default));
+        HookMetrics { behind: Arc::clone(&hooks.behind), hooks }
     }
 
     /// The handles of a listener, by its address as configured.
@@ -315,7 +280,10 @@ impl Metrics {
 
     /// Each metric as `name{labels} type help`, sorted; also those that have no series yet.
     pub fn catalogue(&self) -> Vec<String> {
-        self.registry.lines()
+        let mut lines = self.registry.lines();
+        lines.extend(FAMILIES.iter().map(Family::describe));
+        lines.sort();
+        lines
     }
 
     /// Until when what a file of certificates holds is valid. The files are those in the configuration's directories.
@@ -336,28 +304,30 @@ impl Metrics {
 
     /// All of it in Prometheus' text format. Looks at what has to be looked at, which may read small files.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        self.looks.look();
-        self.registry.render()
+        let mut page = Vec::new();
+        self.render_to(&mut page)?;
+        String::from_utf8(page).map_err(|error| prometheus::Error::Msg(error.to_string()))
     }
 
     /// The same, written piece by piece.
     pub fn render_to(&self, to: &mut impl std::io::Write) -> Result<(), prometheus::Error> {
         self.looks.look();
-        self.registry.render_to(to)
+        self.registry.render_to(to)?;
+        Ok(self.exports.render_to(to)?)
     }
 }
 
 impl ExportMetrics {
     /// One request answered: how, after how many seconds, and the payload bytes that went with it.
     pub fn answered(&self, command: Command, outcome: Outcome, seconds: f64, bytes: Option<(Direction, u64)>) {
-        if let Some(counter) = self.requests.get(command.index()).and_then(|r| r.get(outcome.index())) {
+        if let Some(counter) = self.traffic.requests.get(command.index()).and_then(|r| r.get(outcome.index())) {
             counter.inc();
         }
         if let Some(histogram) = self.duration.get(command.index()) {
             histogram.observe(seconds);
         }
         if let Some((direction, bytes)) = bytes
-            && let Some(counter) = self.bytes.get(direction.index())
+            && let Some(counter) = self.traffic.bytes.get(direction.index())
         {
             counter.inc_by(bytes);
         }
@@ -365,7 +335,7 @@ impl ExportMetrics {
 
     /// A backend connection has to be made anew.
     pub fn reconnect(&self, reason: LossReason) {
-        if let Some(counter) = self.reconnects.get(reason.index()) {
+        if let Some(counter) = self.traffic.reconnects.get(reason.index()) {
             counter.inc();
         }
     }
@@ -408,7 +378,7 @@ impl TenantMetrics {
 impl HookMetrics {
     /// One attempt ended.
     pub fn attempted(&self, way: HookWay, result: HookResult) {
-        if let Some(counter) = self.attempts.get(way.index()).and_then(|r| r.get(result.index())) {
+        if let Some(counter) = self.hooks.attempts.get(way.index()).and_then(|r| r.get(result.index())) {
             counter.inc();
         }
     }
@@ -424,7 +394,7 @@ impl ResizeMetrics {
 
     /// One resize ended.
     pub fn ended(&self, style: ResizeStyle, result: ResizeResult) {
-        if let Some(counter) = self.resizes.get(style.index()).and_then(|r| r.get(result.index())) {
+        if let Some(counter) = self.sizes.resizes.get(style.index()).and_then(|r| r.get(result.index())) {
             counter.inc();
         }
     }
@@ -440,18 +410,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_series_of_an_export_exists_from_the_start() {
+    fn the_series_of_an_export_exist_from_the_start_and_those_of_a_command_from_its_first_request() {
         let metrics = Metrics::new("1.2.3").unwrap();
-        let export = metrics.export("disk", None);
+        let export = metrics.export("di\"sk", None);
         let text = metrics.render().unwrap();
-        assert!(
-            text.contains(r#"nbd_gateway_requests_total{command="write_zeroes",export="disk",result="enospc"} 0"#),
-            "{text}"
-        );
+        assert!(text.contains("nbd_gateway_in_flight_requests{export=\"di\\\"sk\"} 0\n"), "{text}");
+        assert!(!text.contains("nbd_gateway_requests_total{"), "{text}");
         assert!(text.contains(r#"nbd_gateway_build_info{version="1.2.3"} 1"#));
         export.answered(Command::Read, Outcome::Ok, 0.001, Some((Direction::Read, 4096)));
         let text = metrics.render().unwrap();
-        assert!(text.contains(r#"nbd_gateway_bytes_total{direction="read",export="disk"} 4096"#), "{text}");
-        assert!(text.contains(r#"nbd_gateway_request_duration_seconds_count{command="read"} 1"#));
+        for line in [
+            "nbd_gateway_bytes_total{direction=\"read\",export=\"di\\\"sk\"} 4096\n",
+            "nbd_gateway_requests_total{command=\"read\",export=\"di\\\"sk\",result=\"ok\"} 1\n",
+            "nbd_gateway_requests_total{command=\"read\",export=\"di\\\"sk\",result=\"enospc\"} 0\n",
+            "nbd_gateway_request_duration_seconds_count{command=\"read\"} 1\n",
+        ] {
+            assert!(text.contains(line), "no {line} in {text}");
+        }
+        assert!(!text.contains("command=\"write\",export"), "{text}");
     }
 }

@@ -63,7 +63,7 @@ fn what_the_configuration_names_has_series_of_its_own_however_many_names_clients
     }
     assert!(!page.contains("\"vm1999\""));
     // What is closed gives its place back.
-    metrics.forget_export("vm0", "blue");
+    metrics.forget_export("vm0");
     drop(open(&metrics, "vm1999"));
     let page = metrics.render().unwrap();
     assert!(page.contains("\"vm1999\"") && !page.contains("\"vm0\""));
@@ -102,7 +102,7 @@ fn what_is_forgotten_leaves_nothing_behind_and_makes_room() {
         let (name, tenant) = (format!("vm{round}"), format!("t{round}"));
         let handles = (open(&metrics, &name), metrics.tenant(&tenant, &reasons));
         handles.1.uses(Some(5), 4, 3, 2);
-        metrics.forget_export(&name, "blue");
+        metrics.forget_export(&name);
         metrics.forget_tenant(&tenant, &reasons);
         handles.1.denied("quota");
         metrics.forget_tenant(&tenant, &reasons);
@@ -111,7 +111,7 @@ fn what_is_forgotten_leaves_nothing_behind_and_makes_room() {
     assert_eq!(series(&page), before, "{page}");
     drop(open(&metrics, "last"));
     assert!(metrics.render().unwrap().contains("lane_up{export=\"last\"}"), "there was room for it");
-    metrics.forget_export("nobody", "blue");
+    metrics.forget_export("nobody");
     other.open.set(1);
     assert!(metrics.render().unwrap().contains("export_open{export=\"stays\"} 1"));
 }

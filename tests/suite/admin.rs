@@ -52,7 +52,9 @@ fn the_series_of_named_exports_and_listeners_exist_before_the_first_client() -> 
     let gateway = Gateway::start(&tables)?;
     for name in ["vm", "own"] {
         let label = format!("export=\"{name}\"");
-        for metric in ["requests_total", "bytes_total", "in_flight_requests", "lane_reconnects_total"] {
+        let requests = gateway.metric("nbd_gateway_requests_total", &[&label]);
+        assert!(requests.is_err(), "a command has series from its first request on, {name} has {requests:?}");
+        for metric in ["bytes_total", "in_flight_requests", "lane_reconnects_total"] {
             assert_eq!(gateway.metric(&format!("nbd_gateway_{metric}"), &[&label])?, 0.0, "{metric} {name}");
         }
         let up = if name == "own" { 1.0 } else { 0.0 };

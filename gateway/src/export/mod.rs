@@ -39,7 +39,7 @@ mod unpublished;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nbd_gateway_metrics::{self as metrics, ExportMetrics, Open, ResizeMetrics};
+use nbd_gateway_metrics::{self as metrics, ExportMetrics, Gauge, Open, ResizeMetrics};
 use nbd_gateway_policy::access::{Verb, Verbs};
 use nbd_gateway_policy::export::ExportPolicy;
 use nbd_gateway_policy::offer::{Negotiated, Now, Offer, offer};
@@ -108,7 +108,7 @@ pub(crate) struct Export {
     /// How its sessions are to end.
     leaving: watch::Sender<Teardown>,
     /// Counted as open.
-    _open: Open,
+    _open: Open<Arc<Gauge>>,
 }
 
 /// What an export is made of.

@@ -214,9 +214,7 @@ impl Registry {
             }
             let stays = |template: &str| active.config.templates().any(|now| now == template);
             for template in before.templates().filter(|template| !stays(template)) {
-                // Its own name fits it.
-                let tenant = before.owner_of(template).map_or("", |tenant| tenant.as_str());
-                registry.shared.metrics.forget_export(template, tenant);
+                registry.shared.metrics.forget_export(template);
             }
         });
     }
@@ -230,7 +228,7 @@ impl Registry {
         if next.as_ref().is_ok_and(|next| next.tenant == config.tenant && next.template.is_none()) {
             return;
         }
-        self.shared.metrics.forget_export(config.name.as_str(), config.tenant.as_str());
+        self.shared.metrics.forget_export(config.name.as_str());
         if let Ok(next) = next
             && active.config.listable().any(|name| name == config.name.as_str())
         {

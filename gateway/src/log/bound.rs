@@ -15,7 +15,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nbd_gateway_metrics::Counter;
+use nbd_gateway_metrics::IntCounter;
 use nbd_gateway_policy::rate::{Limiter, Oversize, Rate, RateError};
 use nbd_gateway_policy::types::Moment;
 use parking_lot::Mutex;
@@ -52,7 +52,7 @@ pub(super) struct Bound {
     rates: [Rate; 3],
     state: Mutex<State>,
     names: Names,
-    suppressed: Counter,
+    suppressed: IntCounter,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +92,7 @@ struct Cause {
 
 impl Bound {
     /// Nothing was logged yet. `suppressed` counts the lines that are left out.
-    pub(super) fn new(suppressed: Counter) -> Result<Self, RateError> {
+    pub(super) fn new(suppressed: IntCounter) -> Result<Self, RateError> {
         let rate = |(burst, a_minute)| Rate::new(a_minute, Duration::from_secs(60), burst, Oversize::Refuse);
         let rates = [rate(OF_ONE)?, rate(OF_SOME)?, rate(OF_ALL)?];
         Ok(Self { start: Instant::now(), rates, state: Mutex::default(), names: Names::default(), suppressed })

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nbd_gateway_metrics::Counter;
+use nbd_gateway_metrics::IntCounter;
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -28,7 +28,7 @@ pub(super) struct Lines(Arc<Queue>);
 struct Queue {
     state: Mutex<State>,
     changed: Condvar,
-    dropped: Counter,
+    dropped: IntCounter,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ impl Lines {
     ///
     /// # Errors
     /// The system's, if there is no thread to be had.
-    pub(super) fn start(output: impl AsFd + Send + 'static, dropped: Counter) -> io::Result<Self> {
+    pub(super) fn start(output: impl AsFd + Send + 'static, dropped: IntCounter) -> io::Result<Self> {
         let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), dropped });
         let lines = Self(Arc::clone(&queue));
         std::thread::Builder::new().name("log".to_owned()).spawn(move || queue.write_all(&output))?;
@@ -160,7 +160,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    fn started() -> (Lines, BufReader<File>, Counter) {
+    fn started() -> (Lines, BufReader<File>, IntCounter) {
         let (read, write) = io::pipe().unwrap();
         let dropped = Metrics::new("0").unwrap().log_dropped();
         (Lines::start(write, dropped.clone()).unwrap(), BufReader::new(File::from(OwnedFd::from(read))), dropped)

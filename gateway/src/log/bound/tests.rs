@@ -25,7 +25,7 @@ fn place(n: usize) -> Identifier {
     Identifier(&HERE[n].1)
 }
 
-fn bound() -> (Bound, Counter) {
+fn bound() -> (Bound, IntCounter) {
     let suppressed = Metrics::new("0").unwrap().log_suppressed();
     (Bound::new(suppressed.clone()).unwrap(), suppressed)
 }
