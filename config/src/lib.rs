@@ -25,5 +25,5 @@ pub use new_size::{NewSize, NewSizeFault};
 pub use problem::{Problem, Problems};
 
 pub use schema::schema;
-pub use units::{Interval, Moment, Per, Rate, Size, SizeRate, UnitError, When};
+pub use units::{Interval, Moment, Per, Rate, SizeRate, UnitError, When, bytes};
 pub use uri::{DEFAULT_PORT, Endpoint, Host, LONGEST_SOCKET_PATH, NbdUri, UriError, UriTls};

@@ -3,18 +3,20 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::units::{Size, UnitError};
+use nbd_gateway_policy::types::{Bytes, Size};
 
-/// The largest size that an export can have: offsets are signed in every implementation.
-const LARGEST: u64 = u64::MAX >> 1;
+use crate::units::{self, UnitError};
+
+/// The largest size that an export can have.
+const LARGEST: u64 = Size::MAX.bytes();
 
 /// To which size, or by how much: `10GiB`, `+1GiB`. Never 0, never more than 2^63-1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewSize {
     /// This size.
-    To(Size),
+    To(Bytes),
     /// So much more than the size now.
-    By(Size),
+    By(Bytes),
 }
 
 /// Why a text is no [`NewSize`].
@@ -39,8 +41,8 @@ impl FromStr for NewSize {
         if number.starts_with(['-', '−']) {
             return Err(NewSizeFault::Less(text.to_owned()));
         }
-        let size: Size = number.parse()?;
-        match size.bytes() {
+        let size = units::bytes(number)?;
+        match size.0 {
             1..=LARGEST => Ok(if more { Self::By(size) } else { Self::To(size) }),
             _ => Err(NewSizeFault::Range(text.to_owned())),
         }
@@ -50,8 +52,8 @@ impl FromStr for NewSize {
 impl fmt::Display for NewSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::To(size) => size.fmt(f),
-            Self::By(size) => write!(f, "+{size}"),
+            Self::To(size) => f.write_str(&size.written()),
+            Self::By(size) => write!(f, "+{}", size.written()),
         }
     }
 }
@@ -68,10 +70,10 @@ mod tests {
 
     #[test]
     fn a_plus_makes_it_more_than_the_size_now() {
-        assert_eq!("8GiB".parse(), Ok(NewSize::To(Size::from_gib(8))));
-        assert_eq!("4096".parse(), Ok(NewSize::To(Size::from_bytes(4096))));
-        assert_eq!("+1.5GiB".parse(), Ok(NewSize::By(Size::from_mib(1536))));
-        assert_eq!("9223372036854775807".parse(), Ok(NewSize::To(Size::from_bytes(LARGEST))));
+        assert_eq!("8GiB".parse(), Ok(NewSize::To(Bytes(8 << 30))));
+        assert_eq!("4096".parse(), Ok(NewSize::To(Bytes(4096))));
+        assert_eq!("+1.5GiB".parse(), Ok(NewSize::By(Bytes(1536 << 20))));
+        assert_eq!("9223372036854775807".parse(), Ok(NewSize::To(Bytes(LARGEST))));
     }
 
     #[test]
@@ -89,7 +91,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_printed_parses_to_the_same_change(bytes in 1..=LARGEST, shift in 0u32..63, more: bool) {
-            let size = Size::from_bytes((bytes >> shift).max(1));
+            let size = Bytes((bytes >> shift).max(1));
             let change = if more { NewSize::By(size) } else { NewSize::To(size) };
             prop_assert_eq!(change.to_string().parse::<NewSize>(), Ok(change));
         }

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use nbd_gateway_config::{
-    Backend, Config, Driver, IoRates, LimitOverrides, Limits, NoExport, OnBackendLoss, Size, TenantId, schema,
+    Backend, Config, Driver, IoRates, LimitOverrides, Limits, NoExport, OnBackendLoss, TenantId, schema,
 };
+use nbd_gateway_policy::types::Size;
 use serde_json::Value;
 
 const EXAMPLE: &str = include_str!("../example.toml");
@@ -157,7 +158,7 @@ fn without_a_configuration_there_is_one_disk_on_this_host_only() {
     assert_eq!(config.export_for(""), Err(NoExport::Unknown));
     let demo = config.export_for("demo").unwrap();
     let path = "/home/me/nbd-gateway-data/demo.img".into();
-    assert_eq!(demo.backend, Backend::File { path, size: Some(Size::from_gib(1)), beneath: None });
+    assert_eq!(demo.backend, Backend::File { path, size: Some(Size::new(1 << 30).unwrap()), beneath: None });
     assert_eq!(demo.tenant, TenantId::new("demo").unwrap());
     assert_eq!(demo.on_backend_loss, OnBackendLoss::Hold { time: Duration::from_secs(30), durable: false });
     assert_eq!((demo.resize.driver, demo.resize.policy.max_size.bytes()), (Driver::Origin, 4 << 30));

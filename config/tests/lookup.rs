@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use nbd_gateway_config::{
-    AdminAddress, Config, Fence, IoRates, Limits, ListenAddress, LogFormat, LogLevel, NoExport, OnBackendLoss,
-    Resolved, Size,
+    AdminAddress, Config, Fence, IoRates, Limits, ListenAddress, LogFormat, LogLevel, NoExport, OnBackendLoss, Resolved,
 };
 use nbd_gateway_policy::rate::{Oversize, Rate};
+use nbd_gateway_policy::types::Size;
 use proptest::prelude::*;
 
 fn config(text: &str) -> Config {
@@ -179,7 +179,7 @@ fn every_key_of_an_export_arrives() {
     assert_eq!(on_backend_loss, OnBackendLoss::Hold { time: Duration::from_secs(5), durable: true });
     assert_eq!((dial_timeout, idle_timeout), (Duration::from_millis(250), Duration::ZERO));
     let memory = config.export_for("b").unwrap();
-    assert_eq!(memory.backend, nbd_gateway_config::Backend::Memory { size: Size::from_kib(4) });
+    assert_eq!(memory.backend, nbd_gateway_config::Backend::Memory { size: Size::new(4096).unwrap() });
     assert!(memory.backend.is_embedded() && !memory.read_only);
     let (other, off) = (config.export_for("c").unwrap(), config.export_for("d").unwrap());
     assert_eq!((other.late_write_guard, other.fence), (Duration::from_secs(10), Fence::Driver));

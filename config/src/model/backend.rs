@@ -6,9 +6,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use nbd_gateway_policy::types::{ExportName, NameError};
+use nbd_gateway_policy::types::{ExportName, NameError, Size};
 
-use crate::units::Size;
 use crate::uri::{
     Endpoint, Host, NbdUri, Parts, Place, UriError, UriTls, check_socket, decode, decode_path, has_tilde,
 };

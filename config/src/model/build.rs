@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nbd_gateway_policy::access::Access;
-use nbd_gateway_policy::types::ExportName;
+use nbd_gateway_policy::types::{ExportName, Size};
 
 use crate::problem::{Report, nearest};
 use crate::raw::notify::RawNotify;
 use crate::raw::resize::RawDriver;
 use crate::raw::{RawAdmin, RawConfig, RawExport, RawFormat, RawHold, RawLevel, RawListener, RawLog, RawLoss};
-use crate::units::{Interval, Size};
+use crate::units::Interval;
 use crate::uri::{UriError, has_tilde};
 
 use super::address::{AdminAddress, ListenAddress};
@@ -164,9 +164,8 @@ fn export(
     section: &mut Section<'_>,
 ) -> Option<Entry> {
     let tenant = tenant_of(raw.tenant, tenants, section);
-    let sizes = || Size::from_bytes(1)..=Size::from_bytes(i64::MAX.unsigned_abs());
-    let size = section.size_in::<u64>("size", raw.size.as_ref(), sizes()).map(Size::from_bytes);
-    let max_size = section.size_in::<u64>("max-size", raw.max_size.as_ref(), sizes()).map(Size::from_bytes);
+    let size: Option<Size> = section.size_in("size", raw.size.as_ref(), 1..=Size::MAX.bytes());
+    let max_size: Option<Size> = section.size_in("max-size", raw.max_size.as_ref(), 1..=Size::MAX.bytes());
     let backend = section.required("backend", raw.backend);
     let embedded = backend.as_deref().is_some_and(|text| text.starts_with("file:") || text.starts_with("memory:"));
     let dialled = backend.is_some() && !embedded;

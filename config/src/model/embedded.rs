@@ -6,9 +6,8 @@ use std::path::Path;
 
 use nbd_gateway_policy::access::Access;
 use nbd_gateway_policy::quota::TenantLimits;
-use nbd_gateway_policy::types::{Bytes, ExportName, TenantId};
+use nbd_gateway_policy::types::{Bytes, ExportName, Size, TenantId};
 
-use crate::units::Size;
 use crate::uri::DEFAULT_PORT;
 
 use super::address::{AdminAddress, ListenAddress};
@@ -51,9 +50,9 @@ impl Config {
         let tenant = TenantId::new(DEMO).unwrap_or_default();
         let name = ExportName::new(DEMO).unwrap_or_default();
         let limits = Limits::default();
-        let (size, most) = (Size::from_gib(1), Size::from_gib(4));
+        let (size, most) = (Size::ZERO.plus(Bytes(1 << 30)), Size::ZERO.plus(Bytes(4 << 30)));
         let facts = Facts { embedded: true, read_only: false, size: Some(size), max_size: Some(most) };
-        let allowance = TenantLimits { quota: Some(Bytes(most.bytes())), ..TenantLimits::NONE };
+        let allowance = TenantLimits { quota: Some(most.into()), ..TenantLimits::NONE };
         let backend = Backend::File { path: state.join("demo.img"), size: Some(size), beneath: None };
         let demo = Entry {
             name: Name::Exact(name),

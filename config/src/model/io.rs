@@ -60,7 +60,7 @@ impl IoRates {
         );
         let mut bytes = |key, text: Option<&String>| {
             let rate = section.accept(key, text?.parse::<SizeRate>())?;
-            section.accept(key, rate_of(rate.size().bytes(), rate.per().duration(), burst))
+            section.accept(key, rate_of(rate.size().0, rate.per().duration(), burst))
         };
         Some(Self {
             requests: all,

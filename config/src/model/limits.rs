@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use nbd_gateway_policy::rate::Rate;
+use nbd_gateway_policy::types::Bytes;
 
 use crate::raw::{RawExportLimits, RawLimits, RawTenantLimits};
-use crate::units::{Interval, Size};
+use crate::units::Interval;
 
 use super::io::IoRates;
 use super::section::Section;
@@ -145,7 +146,7 @@ impl Limits {
                 .interval("handshake-timeout", raw.handshake_timeout.as_deref(), least..=most)
                 .unwrap_or(default.handshake_timeout),
             option_length: section
-                .size_in("option-length", raw.option_length.as_ref(), Size::from_kib(12)..=Size::from_mib(16))
+                .size_in("option-length", raw.option_length.as_ref(), 12 << 10..=16 << 20)
                 .unwrap_or(default.option_length),
             sessions_per_listener: section
                 .count("sessions-per-listener", raw.sessions_per_listener, 1..=1_000_000)
@@ -169,7 +170,7 @@ impl Limits {
             ("tenant-bytes", self.tenant_bytes, own.tenant_bytes.is_some()),
         ] {
             if bytes < largest && (stated || own.largest_payload.is_some()) {
-                let (bytes, largest) = (Size::from_bytes(bytes), Size::from_bytes(largest));
+                let [bytes, largest] = [bytes, largest].map(|bytes| Bytes(bytes).written());
                 section.note(
                     if stated { key } else { "largest-payload" },
                     format_args!(
@@ -233,11 +234,11 @@ impl LimitOverrides {
 
 /// A multiple of 64 KiB, so that it is one of any minimum block size, as proto.md asks ("Block size constraints").
 fn largest_payload(raw: Option<&crate::raw::RawSize>, section: &mut Section<'_>) -> Option<u32> {
-    let bytes: u32 = section.size_in("largest-payload", raw, Size::from_kib(64)..=Size::from_mib(64))?;
+    let bytes: u32 = section.size_in("largest-payload", raw, 64 << 10..=64 << 20)?;
     if bytes.is_multiple_of(64 << 10) {
         return Some(bytes);
     }
-    let size = Size::from_bytes(bytes.into());
+    let size = Bytes(bytes.into()).written();
     section.note(
         "largest-payload",
         format_args!("{size} is not a multiple of 64KiB, which a maximum block size has to be"),

@@ -8,12 +8,12 @@ use std::time::Duration;
 use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, External, OverQuota, Publish};
 use nbd_gateway_policy::offer::Features;
 use nbd_gateway_policy::rate::Rate;
-use nbd_gateway_policy::types::{self, Bytes, Granularity};
+use nbd_gateway_policy::types::{Bytes, Granularity, Size};
 
 use crate::raw::resize::{
     RawAutomatic, RawDriver, RawExternal, RawOffer, RawOverQuota, RawPresent, RawPublish, RawResize,
 };
-use crate::units::{Interval, Size};
+use crate::units::Interval;
 
 use super::backend::BackendError;
 use super::driver::{self, Driver};
@@ -72,7 +72,7 @@ impl Resize {
     /// An export of which the configuration says nothing but what is in `facts`.
     pub(super) fn unsaid(facts: &Facts) -> Self {
         let policy = ExportPolicy {
-            max_size: facts.max_size.map_or(types::Size::MAX, exact),
+            max_size: facts.max_size.unwrap_or(Size::MAX),
             step: Bytes(STEP),
             max_step: facts.max_size.is_none().then_some(Bytes(MAX_STEP)),
             read_only: facts.read_only,
@@ -151,13 +151,12 @@ impl Resize {
     /// What the sizes of an export have to be to each other. A size that could not be read is not there, so it is not told twice.
     fn check_sizes(&self, facts: &Facts, section: &mut Section<'_>) {
         let ExportPolicy { granularity, min_size, max_size, step, max_step, .. } = self.policy;
-        let least = Size::from_bytes(min_size.bytes());
-        let bound = (max_size != types::Size::MAX).then(|| Size::from_bytes(max_size.bytes()));
-        let (step, max_step) = (Size::from_bytes(step.0), max_step.map(|most| Size::from_bytes(most.0)));
-        let split = |size: &Size| size.bytes() & (granularity.bytes() - 1) != 0;
-        let grain = Size::from_bytes(granularity.bytes());
-        let uneven = |size: Size| format!("{size} is not a multiple of granularity ({grain})");
-        for (key, size) in [("size", facts.size), ("max-size", bound)] {
+        let (least, size) = (Bytes::from(min_size), facts.size.map(Bytes::from));
+        let bound = Some(max_size).filter(|max_size| *max_size != Size::MAX).map(Bytes::from);
+        let split = |size: &Bytes| size.0 & (granularity.bytes() - 1) != 0;
+        let grain = Bytes(granularity.bytes()).written();
+        let uneven = |size: Bytes| format!("{} is not a multiple of granularity ({grain})", size.written());
+        for (key, size) in [("size", size), ("max-size", bound)] {
             if let Some(size) = size.filter(split) {
                 section.note(key, uneven(size));
             }
@@ -169,20 +168,24 @@ impl Resize {
             }
         }
         if let Some(most) = max_step.filter(|most| step > *most) {
+            let (step, most) = (step.written(), most.written());
             inner.note(
                 "step",
                 format_args!("step ({step}) is more than max-step ({most}), so no write could grow by it"),
             );
         }
         if let Some(bound) = bound.filter(|bound| least > *bound) {
+            let (least, bound) = (least.written(), bound.written());
             inner.note("min-size", format_args!("min-size ({least}) is more than max-size ({bound})"));
         }
-        if let Some(size) = facts.size.filter(|size| *size < least) {
+        if let Some(size) = size.filter(|size| *size < least) {
+            let (size, least) = (size.written(), least.written());
             section.note("size", format_args!("size ({size}) is less than min-size ({least}) of [export.resize]"));
         }
-        if let (Some(size), Some(bound)) = (facts.size, bound)
+        if let (Some(size), Some(bound)) = (size, bound)
             && size > bound
         {
+            let (size, bound) = (size.written(), bound.written());
             section.note("size", format_args!("size ({size}) is more than max-size ({bound})"));
         }
     }
@@ -192,7 +195,7 @@ const NOTHING_TO_RESIZE: &str = r#"this does nothing where driver = "none": leav
 
 fn driver(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> Driver {
     if !facts.embedded {
-        return driver::read(raw, facts.size.map(exact), section);
+        return driver::read(raw, facts.size, section);
     }
     if raw.driver.is_some_and(|driver| driver != RawDriver::None) {
         let what =
@@ -259,16 +262,16 @@ fn policy(raw: &RawResize, driver: &Driver, unsaid: &ExportPolicy, section: &mut
     let granularity = granularity
         .and_then(|bytes| section.accept("granularity", Granularity::new(bytes)))
         .unwrap_or(unsaid.granularity);
-    let largest = Size::from_bytes(types::Size::MAX.bytes());
-    let max_step = section.size_in::<u64>("max-step", raw.max_step.as_ref(), Size::from_bytes(1)..=largest).map(Bytes);
-    let step = section.size_in::<u64>("step", raw.step.as_ref(), Size::from_bytes(0)..=largest).map(Bytes);
+    let largest = Size::MAX.bytes();
+    let max_step: Option<Bytes> = section.size_in("max-step", raw.max_step.as_ref(), 1..=largest);
+    let step: Option<Bytes> = section.size_in("step", raw.step.as_ref(), 0..=largest);
     // What nobody wrote cannot be wrong: it gives way to what somebody did.
     let most = unsaid.max_step.map(|most| most.max(step.unwrap_or(Bytes(0))).max(Bytes(granularity.bytes())));
     let stated = max_step.is_some();
     let max_step = if raw.max_step.is_some() { max_step } else { most };
     let fitting =
         Bytes(unsaid.step.0.max(granularity.bytes())).min(max_step.filter(|_| stated).unwrap_or(Bytes(u64::MAX)));
-    let min_size = section.size_in::<u64>("min-size", raw.min_size.as_ref(), Size::from_bytes(0)..=largest);
+    let min_size = section.size_in("min-size", raw.min_size.as_ref(), 0..=largest);
     if raw.shrink == Some(true) && *driver == Driver::Automatic {
         let what = "a backend that grows by writes never shrinks: leave this out";
         section.note_with("shrink", what, "shrink = false");
@@ -300,7 +303,7 @@ fn policy(raw: &RawResize, driver: &Driver, unsaid: &ExportPolicy, section: &mut
             Some(RawPublish::Never) => Publish::Never,
             None => unsaid.publish,
         },
-        min_size: min_size.map(Size::from_bytes).map_or(unsaid.min_size, exact),
+        min_size: min_size.unwrap_or(unsaid.min_size),
         granularity,
         step: step.unwrap_or(fitting),
         max_step,
@@ -338,9 +341,4 @@ fn features(offer: &[RawOffer], automatic: Option<RawAutomatic>, section: &mut S
         _ => {}
     }
     features
-}
-
-/// The same size as decisions have it; sizes of exports are read in its range.
-fn exact(size: Size) -> types::Size {
-    types::Size::new(size.bytes()).unwrap_or(types::Size::MAX)
 }

@@ -4,10 +4,12 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use nbd_gateway_policy::types::Bytes;
+
 use crate::problem::{Report, key_path};
 use crate::raw::RawSize;
 use crate::schema;
-use crate::units::{Interval, Size};
+use crate::units::{self, Interval};
 
 /// A table and the report that its problems go to.
 pub(super) struct Section<'a> {
@@ -98,7 +100,7 @@ impl<'a> Section<'a> {
     /// A size, in bytes.
     pub(super) fn size(&mut self, key: &str, value: Option<&RawSize>) -> Option<u64> {
         match value? {
-            RawSize::Text(text) => self.accept(key, text.parse::<Size>()).map(Size::bytes),
+            RawSize::Text(text) => self.accept(key, units::bytes(text)).map(|bytes| bytes.0),
             RawSize::Bytes(bytes) => {
                 self.accept(key, u64::try_from(*bytes).map_err(|_| format!("{bytes} is negative")))
             }
@@ -110,12 +112,13 @@ impl<'a> Section<'a> {
         &mut self,
         key: &str,
         value: Option<&RawSize>,
-        range: RangeInclusive<Size>,
+        range: RangeInclusive<u64>,
     ) -> Option<T> {
-        let size = Size::from_bytes(self.size(key, value)?);
-        let fits = if range.contains(&size) { T::try_from(size.bytes()).ok() } else { None };
+        let size = self.size(key, value)?;
+        let fits = if range.contains(&size) { T::try_from(size).ok() } else { None };
         if fits.is_none() {
-            self.note(key, format_args!("{size} is not from {} to {}", range.start(), range.end()));
+            let [size, least, most] = [size, *range.start(), *range.end()].map(|bytes| Bytes(bytes).written());
+            self.note(key, format_args!("{size} is not from {least} to {most}"));
         }
         fits
     }

@@ -3,12 +3,12 @@
 use nbd_gateway_policy::access::Entry;
 use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::rate::{Oversize, Rate, RateError};
-use nbd_gateway_policy::types::{self, Bytes, TenantId};
+use nbd_gateway_policy::types::{Bytes, Size, TenantId};
 
 use crate::names;
 use crate::problem::Report;
 use crate::raw::RawTenant;
-use crate::units::{self, Size, SizeRate};
+use crate::units::{self, SizeRate};
 
 use super::clients::{self, Listeners};
 use super::limits::{LimitOverrides, Limits};
@@ -109,13 +109,11 @@ fn allowance(raw: &RawTenant, section: &mut Section<'_>) -> TenantLimits {
     if let (Some(quota), Some(soft)) = (quota, soft_quota)
         && soft > quota
     {
-        let (soft, quota) = (Size::from_bytes(soft.0), Size::from_bytes(quota.0));
+        let (soft, quota) = (soft.written(), quota.written());
         let what = format_args!("soft-quota ({soft}) is more than quota ({quota}), so it would never warn of anything");
         section.note("soft-quota", what);
     }
-    let most = Size::from_bytes(types::Size::MAX.bytes());
-    let largest = section.size_in::<u64>("largest-export", raw.largest_export.as_ref(), Size::from_bytes(1)..=most);
-    let largest_export = largest.and_then(|bytes| types::Size::new(bytes).ok());
+    let largest_export = section.size_in("largest-export", raw.largest_export.as_ref(), 1..=Size::MAX.bytes());
     TenantLimits { quota, soft_quota, largest_export, enforce: raw.enforce.unwrap_or(true), ..TenantLimits::NONE }
 }
 
@@ -129,7 +127,7 @@ fn crowd(raw: &RawTenant, section: &mut Section<'_>) -> Crowd {
 }
 
 fn rates(raw: &RawTenant, section: &mut Section<'_>) -> Rates {
-    let sized = |rate: SizeRate| rate_of(rate.size().bytes(), rate.per(), Oversize::Borrow);
+    let sized = |rate: SizeRate| rate_of(rate.size().0, rate.per(), Oversize::Borrow);
     let resize = count_rate("resize-rate", raw.resize_rate.as_ref(), section);
     let notice = count_rate("notice-rate", raw.notice_rate.as_ref(), section);
     let growth = raw.growth_rate.as_ref().and_then(|text| {

@@ -1,6 +1,7 @@
 //! Quantities as people write them: `10GiB`, `250ms`, `20/s`, `50GiB/h`.
 //!
-//! Owns parsing and printing; what is printed parses to the same value. No arithmetic here can overflow: a number that
+//! Owns parsing and printing (of sizes: [`Bytes::written`](nbd_gateway_policy::types::Bytes::written)); what is printed
+//! parses to the same value. No arithmetic here can overflow: a number that
 //! does not fit is a fault that says so. Never decides which values are sane: that is the model's.
 
 mod interval;
@@ -11,7 +12,7 @@ mod size;
 pub use interval::Interval;
 pub use moment::{Moment, When};
 pub use rate::{Per, Rate, SizeRate};
-pub use size::Size;
+pub use size::bytes;
 
 /// Why a text is not a quantity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,9 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Size, UnitError};
+use nbd_gateway_policy::types::Bytes;
+
+use super::{UnitError, bytes};
 
 const WHAT: &str = "a rate: write a number per time, like 20/s, 10/min or 5/h";
 const WHAT_SIZE: &str = "a rate of bytes: write a size per time, like 100MiB/s or 50GiB/h";
@@ -95,8 +97,8 @@ impl SizeRate {
     }
 
     /// How much.
-    pub const fn size(self) -> Size {
-        Size::from_bytes(self.bytes.get())
+    pub const fn size(self) -> Bytes {
+        Bytes(self.bytes.get())
     }
 
     /// In which time.
@@ -123,7 +125,7 @@ impl FromStr for SizeRate {
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let (size, per) = halves(text, WHAT_SIZE)?;
-        let bytes = size.parse::<Size>()?.bytes();
+        let bytes = bytes(size)?.0;
         NonZeroU64::new(bytes).map(|bytes| Self { bytes, per }).ok_or_else(|| UnitError::Never(text.to_owned()))
     }
 }
@@ -142,7 +144,7 @@ impl fmt::Display for Rate {
 
 impl fmt::Display for SizeRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.size(), self.per)
+        write!(f, "{}/{}", self.size().written(), self.per)
     }
 }
 
@@ -161,7 +163,7 @@ mod tests {
         let rate: Rate = "10/min".parse().unwrap();
         assert_eq!((rate.count(), rate.per().duration()), (10, Duration::from_secs(60)));
         let rate: SizeRate = "50GiB/h".parse().unwrap();
-        assert_eq!((rate.size(), rate.per()), (Size::from_gib(50), Per::Hour));
+        assert_eq!((rate.size(), rate.per()), (Bytes(50 << 30), Per::Hour));
     }
 
     #[test]

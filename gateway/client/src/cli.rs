@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use nbd_gateway_config::{Interval, NbdUri, NewSize, Size};
+use nbd_gateway_config::{Interval, NbdUri, NewSize, bytes};
+use nbd_gateway_policy::types::Bytes;
 
 /// How a command ended, as every command's help states it.
 pub const EXIT_CODES: &str = "Exit codes:
@@ -119,11 +120,11 @@ pub struct Read {
     #[arg(value_name = "URI")]
     pub uri: NbdUri,
     /// Where to start, in bytes or like 1GiB
-    #[arg(long, value_name = "SIZE", default_value = "0")]
-    pub offset: Size,
+    #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "0")]
+    pub offset: Bytes,
     /// How much to read, in bytes or like 64KiB; to the end of the export if absent
-    #[arg(long, value_name = "SIZE")]
-    pub length: Option<Size>,
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub length: Option<Bytes>,
     /// The file to write to, which is made or overwritten; standard output if absent
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -136,8 +137,8 @@ pub struct Write {
     #[arg(value_name = "URI")]
     pub uri: NbdUri,
     /// Where to start, in bytes or like 1GiB
-    #[arg(long, value_name = "SIZE", default_value = "0")]
-    pub offset: Size,
+    #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "0")]
+    pub offset: Bytes,
     /// The file to read from; standard input if absent
     #[arg(long, short, value_name = "FILE")]
     pub input: Option<PathBuf>,

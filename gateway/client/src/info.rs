@@ -1,6 +1,7 @@
 //! `client info`: what an export is and what was negotiated, as a table or as JSON.
 
-use nbd_gateway_config::{NbdUri, Size};
+use nbd_gateway_config::NbdUri;
+use nbd_gateway_policy::types::Bytes;
 use serde::Serialize;
 
 use super::ClientError;
@@ -83,7 +84,7 @@ fn json(uri: &NbdUri, export: &Negotiated) -> String {
 /// One line each; what the server did not state is said to be so. Its own words are made printable.
 fn table(uri: &NbdUri, export: &Negotiated) -> String {
     let mut lines: Vec<(&str, String)> = vec![("uri", uri.to_string())];
-    let round = Size::from_bytes(export.size).to_string();
+    let round = Bytes(export.size).written();
     let round = if round == export.size.to_string() { String::new() } else { format!(" ({round})") };
     lines.push(("size", format!("{} bytes{round}", export.size)));
     lines.push(("flags", names(ExportFlags::NAMED, export.flags.0, |flag| flag.0).join(" ")));

@@ -23,7 +23,7 @@ pub(super) async fn run(args: &cli::Read) -> Result<(), ClientError> {
 
 async fn transfer(connection: &mut Connection, args: &cli::Read) -> Result<(), ClientError> {
     // Checked before the output file is replaced.
-    let (offset, length) = range(connection.export().size, args.offset.bytes(), args.length.map(|size| size.bytes()))?;
+    let (offset, length) = range(connection.export().size, args.offset.0, args.length.map(|size| size.0))?;
     match &args.output {
         Some(path) => {
             let what = path.display().to_string();

@@ -114,9 +114,9 @@ async fn change(connection: &mut Connection, parts: &Parts, order: &Order) -> Re
         return Err(ClientError::NotResizable);
     }
     let asked = match order.change {
-        NewSize::To(size) => size.bytes(),
+        NewSize::To(size) => size.0,
         NewSize::By(more) => {
-            let more = more.bytes();
+            let more = more.0;
             let sum = before.checked_add(more).filter(|sum| *sum <= MAX_SIZE);
             sum.ok_or(ClientError::TooMuchMore { size: before, more })?
         }

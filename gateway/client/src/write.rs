@@ -24,7 +24,7 @@ pub(super) async fn run(args: &cli::Write) -> Result<String, ClientError> {
 }
 
 async fn transfer(connection: &mut Connection, args: &cli::Write) -> Result<String, ClientError> {
-    let offset = args.offset.bytes();
+    let offset = args.offset.0;
     let written = match &args.input {
         Some(path) => {
             let what = path.display().to_string();

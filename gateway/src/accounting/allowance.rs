@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use nbd_gateway_config::{Size as Written, Tenant};
+use nbd_gateway_config::Tenant;
 use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::types::{Bytes, Size, TenantId};
 use parking_lot::Mutex;
@@ -32,7 +32,7 @@ pub(crate) enum QuotaOrderError {
     #[error("there is no tenant {0:?}; see `nbd-gateway tenants`")]
     Unknown(String),
     /// It would never warn of anything.
-    #[error("soft-quota ({}) is more than quota ({}): give both, the soft one at most as large", written(*soft), written(*quota))]
+    #[error("soft-quota ({}) is more than quota ({}): give both, the soft one at most as large", soft.written(), quota.written())]
     SoftAboveQuota {
         /// The soft quota that there would be.
         soft: Size,
@@ -64,14 +64,14 @@ impl Allowed {
         let ordered = self.ordered?;
         let says = [("quota", self.configured.quota), ("soft-quota", self.configured.soft)]
             .into_iter()
-            .filter_map(|(key, size)| Some(format!("{key} = \"{}\"", written(size?))))
+            .filter_map(|(key, size)| Some(format!("{key} = \"{}\"", size?.written())))
             .collect::<Vec<_>>();
         let says = if says.is_empty() { "none".to_owned() } else { says.join(", ") };
         let keys =
             [("quota", ordered.quota, self.configured.quota), ("soft-quota", ordered.soft, self.configured.soft)];
         let to_write = keys.into_iter().filter(|(_, ordered, configured)| ordered != configured);
         let to_write = to_write.map(|(key, size, _)| match size {
-            Some(size) => format!("write {key} = \"{}\"", written(size)),
+            Some(size) => format!("write {key} = \"{}\"", size.written()),
             None => format!("leave {key} out"),
         });
         let to_write = to_write.collect::<Vec<_>>().join(" and ");
@@ -274,13 +274,8 @@ fn quotas(limits: &TenantLimits) -> Quotas {
 }
 
 /// As a configuration has it.
-fn written(size: Size) -> Written {
-    Written::from_bytes(size.bytes())
-}
-
-/// The same, for people.
 fn told(size: Option<Size>) -> String {
-    size.map_or_else(|| "none".to_owned(), |size| written(size).to_string())
+    size.map_or_else(|| "none".to_owned(), Size::written)
 }
 
 fn event(tenant: &TenantId, from: Quotas, to: Quotas, why: &str) -> NewEvent {

@@ -35,7 +35,7 @@ pub(super) async fn resize(
     };
     let change = match wanted {
         // Any number of bytes is judged with the rest.
-        Wanted::Bytes(bytes) => NewSize::To(nbd_gateway_config::Size::from_bytes(bytes)),
+        Wanted::Bytes(bytes) => NewSize::To(types::Bytes(bytes)),
         Wanted::Text(text) => match text.parse::<NewSize>() {
             Ok(change) => change,
             Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
@@ -45,9 +45,9 @@ pub(super) async fn resize(
         return refuse(StatusCode::BAD_REQUEST, "what a backend is can only be adopted as a whole size, without a `+`");
     }
     wish(&shared, &name, |now| match change {
-        NewSize::To(size) if adopt => Wish::Adopt { target: size.bytes() },
-        NewSize::To(size) => Wish::Operator { target: size.bytes() },
-        NewSize::By(more) => Wish::Operator { target: now.saturating_add(more.bytes()) },
+        NewSize::To(size) if adopt => Wish::Adopt { target: size.0 },
+        NewSize::To(size) => Wish::Operator { target: size.0 },
+        NewSize::By(more) => Wish::Operator { target: now.saturating_add(more.0) },
     })
     .await
 }
@@ -127,10 +127,7 @@ pub(super) async fn quota(
 fn bound(wanted: Wanted) -> Result<Size, Fault> {
     let bytes = match wanted {
         Wanted::Bytes(bytes) => bytes,
-        Wanted::Text(text) => {
-            let size = text.parse::<nbd_gateway_config::Size>();
-            size.map_err(|error| Fault::client(error.to_string()))?.bytes()
-        }
+        Wanted::Text(text) => nbd_gateway_config::bytes(&text).map_err(|error| Fault::client(error.to_string()))?.0,
     };
     let too_large =
         || Fault::client(format!("a quota of {} is more than 2^63-1 bytes; null is none", types::Bytes(bytes)));

@@ -163,8 +163,9 @@ mod tests {
     use clap::CommandFactory;
     use clap::error::ErrorKind;
     use nbd_gateway_client::cli::{Ask, Read, Resize, Watch, Write};
-    use nbd_gateway_config::{Interval, NbdUri, NewSize, Size, When};
+    use nbd_gateway_config::{Interval, NbdUri, NewSize, When};
     use nbd_gateway_policy::access::Verb;
+    use nbd_gateway_policy::types::Bytes;
 
     use super::*;
 
@@ -262,7 +263,7 @@ mod tests {
                 "nbd-gateway resize a +1GiB --token-file t",
                 Command::Resize(Order {
                     name: "a".to_owned(),
-                    size: NewSize::By(Size::from_gib(1)),
+                    size: NewSize::By(Bytes(1 << 30)),
                     adopt: false,
                     admin: Admin { token_file: file("t"), ..admin() },
                 }),
@@ -271,7 +272,7 @@ mod tests {
                 "nbd-gateway resize a 3GiB --adopt",
                 Command::Resize(Order {
                     name: "a".to_owned(),
-                    size: NewSize::To(Size::from_gib(3)),
+                    size: NewSize::To(Bytes(3 << 30)),
                     adopt: true,
                     admin: admin(),
                 }),
@@ -281,7 +282,7 @@ mod tests {
                 "nbd-gateway quota blue 2TiB",
                 Command::Quota(Quota {
                     name: "blue".to_owned(),
-                    quota: Bound::At(Size::from_gib(2048)),
+                    quota: Bound::At(Bytes(2048 << 30)),
                     soft: None,
                     admin: admin(),
                 }),
@@ -323,8 +324,8 @@ mod tests {
                 "nbd-gateway client read nbd://h/x --offset 1MiB --length 512 --output f",
                 client(ClientCommand::Read(Read {
                     uri: uri.clone(),
-                    offset: Size::from_mib(1),
-                    length: Some(Size::from_bytes(512)),
+                    offset: Bytes(1 << 20),
+                    length: Some(Bytes(512)),
                     output: file("f"),
                 })),
             ),
@@ -332,25 +333,20 @@ mod tests {
                 "nbd-gateway client write nbd://h/x --input f",
                 client(ClientCommand::Write(Write {
                     uri: uri.clone(),
-                    offset: Size::from_bytes(0),
+                    offset: Bytes(0),
                     input: file("f"),
                     grow: false,
                 })),
             ),
             (
                 "nbd-gateway client write nbd://h/x --grow",
-                client(ClientCommand::Write(Write {
-                    uri: uri.clone(),
-                    offset: Size::from_bytes(0),
-                    input: None,
-                    grow: true,
-                })),
+                client(ClientCommand::Write(Write { uri: uri.clone(), offset: Bytes(0), input: None, grow: true })),
             ),
             (
                 "nbd-gateway client resize nbd://h/x +1GiB --durable --json",
                 client(ClientCommand::Resize(Resize {
                     uri: uri.clone(),
-                    size: NewSize::By(Size::from_gib(1)),
+                    size: NewSize::By(Bytes(1 << 30)),
                     durable: true,
                     json: true,
                 })),

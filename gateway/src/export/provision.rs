@@ -26,7 +26,7 @@ impl Registry {
             (Backend::File { path, size: Some(size), .. }, _) if is_missing(path).await => {
                 // Whatever it was counted at is gone.
                 book.settle(export, Size::ZERO);
-                Size::new(size.bytes()).unwrap_or(Size::MAX)
+                *size
             }
             (_, Driver::Window { size }) if notes.shown(export).is_none() && book.size(export).is_none() => *size,
             _ => return Ok(false),

@@ -3,8 +3,52 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Largest first.
-const UNITS: [(u32, &str); 6] = [(60, "EiB"), (50, "PiB"), (40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+/// The units of bytes: those of powers of 1024, in which amounts are shown, before those of powers of 1000. Largest first.
+pub const BYTE_UNITS: [(&str, u64); 12] = [
+    ("EiB", 1 << 60),
+    ("PiB", 1 << 50),
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("EB", 1_000_000_000_000_000_000),
+    ("PB", 1_000_000_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1_000),
+];
+
+/// An amount in a unit of which it has at least one.
+struct Scaled {
+    unit: &'static str,
+    whole: u64,
+    /// Rounded down.
+    thousandths: u64,
+    exact: bool,
+}
+
+impl Scaled {
+    fn new(bytes: u64, (unit, scale): (&'static str, u64)) -> Option<Self> {
+        let whole = bytes.checked_div(scale).filter(|whole| *whole > 0)?;
+        let (rest, scale) = (u128::from(bytes % scale) * 1000, u128::from(scale));
+        let thousandths = u64::try_from(rest / scale).unwrap_or(999);
+        Some(Self { unit, whole, thousandths, exact: rest.is_multiple_of(scale) })
+    }
+
+    /// In the largest power of 1024 that fits; none of less than 1 KiB.
+    fn largest(bytes: u64) -> Option<Self> {
+        BYTE_UNITS.into_iter().take(6).find_map(|unit| Self::new(bytes, unit))
+    }
+
+    /// `1`, `1.5`, `1.125`.
+    fn number(&self) -> String {
+        match self.thousandths {
+            0 => self.whole.to_string(),
+            decimals => format!("{}.{}", self.whole, format!("{decimals:03}").trim_end_matches('0')),
+        }
+    }
+}
 
 /// Writes bytes in the largest unit that fits: exactly if three decimals can (`1.5 GiB`), else rounded down to two and
 /// followed by all bytes (`1.81 TiB (2000000000000 bytes)`). What is under 10 KiB and no whole number of KiB stays in
@@ -13,16 +57,32 @@ pub(super) fn bytes(bytes: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if bytes == u64::MAX {
         return f.write_str("at least 16 EiB");
     }
-    let fits = |(shift, _): &(u32, &str)| bytes >> shift > 0;
-    let Some((shift, unit)) = UNITS.into_iter().find(fits) else { return write!(f, "{}", Count(bytes, "byte")) };
-    let whole = bytes >> shift;
-    let thousandths = u128::from(bytes.wrapping_sub(whole << shift)) * 1000;
-    let (decimals, exact) = (thousandths >> shift, (thousandths >> shift) << shift == thousandths);
-    match (decimals, exact) {
-        (0, true) => write!(f, "{whole} {unit}"),
-        (_, true) => write!(f, "{whole}.{} {unit}", format!("{decimals:03}").trim_end_matches('0')),
-        (_, false) if bytes < 10 << 10 => write!(f, "{}", Count(bytes, "byte")),
-        (_, false) => write!(f, "{whole}.{:02} {unit} ({bytes} bytes)", decimals / 10),
+    match Scaled::largest(bytes) {
+        Some(scaled) if scaled.exact => write!(f, "{} {}", scaled.number(), scaled.unit),
+        Some(Scaled { unit, whole, thousandths, .. }) if bytes >= 10 << 10 => {
+            write!(f, "{whole}.{:02} {unit} ({bytes} bytes)", thousandths / 10)
+        }
+        _ => write!(f, "{}", Count(bytes, "byte")),
+    }
+}
+
+/// In the shortest way that is exact: `1.5GiB`, `128MB`, `65537`.
+pub(super) fn written(bytes: u64) -> String {
+    let exact = |scaled: &Scaled| scaled.exact && (scaled.thousandths == 0 || scaled.unit.ends_with("iB"));
+    let scaled = BYTE_UNITS.into_iter().filter_map(|unit| Scaled::new(bytes, unit)).filter(exact);
+    // Of two that are as short, the first: the larger unit.
+    let shortest = scaled.map(|scaled| scaled.number() + scaled.unit).min_by_key(String::len);
+    shortest.unwrap_or_else(|| bytes.to_string())
+}
+
+/// With a digit after the point where that says more: `1.5GiB`. Rounded down, so that what is left is never more than is
+/// shown. A sum that does not fit 64 bits has a mark.
+pub(super) fn brief(bytes: u64) -> String {
+    match Scaled::largest(bytes) {
+        _ if bytes == u64::MAX => "≥16EiB".to_owned(),
+        Some(Scaled { unit, whole, thousandths: 0..100, .. }) => format!("{whole}{unit}"),
+        Some(Scaled { unit, whole, thousandths, .. }) => format!("{whole}.{}{unit}", thousandths / 100),
+        None => format!("{bytes}B"),
     }
 }
 
@@ -100,6 +160,44 @@ mod tests {
             (u64::MAX, "at least 16 EiB"),
         ] {
             assert_eq!(Bytes(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_amount_is_written_in_the_shortest_way_that_is_exact() {
+        for (bytes, text) in [
+            (0, "0"),
+            (65537, "65537"),
+            (1536 << 20, "1.5GiB"),
+            (125_000 << 10, "128MB"),
+            (1025 << 20, "1025MiB"),
+            (10 << 30, "10GiB"),
+            ((1 << 63) - 1, "9223372036854775807"),
+        ] {
+            assert_eq!(Bytes(bytes).written(), text);
+        }
+    }
+
+    #[test]
+    fn an_amount_in_brief_is_rounded_down() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1KiB"),
+            (1536 << 20, "1.5GiB"),
+            ((2 << 30) - 1, "1.9GiB"),
+            (10 << 30, "10GiB"),
+            (u64::MAX - 1, "15.9EiB"),
+            (u64::MAX, "≥16EiB"),
+        ] {
+            assert_eq!(Bytes(bytes).brief(), text);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_amount_in_brief_takes_more_than_nine_columns(bytes: u64) {
+            proptest::prop_assert!(Bytes(bytes).brief().chars().count() <= 9, "{}", Bytes(bytes).brief());
         }
     }
 

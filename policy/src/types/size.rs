@@ -44,6 +44,12 @@ impl Size {
         self.0
     }
 
+    /// As [`Bytes::written`].
+    #[must_use]
+    pub fn written(self) -> String {
+        Bytes(self.0).written()
+    }
+
     /// Larger by `bytes`, at most [`Size::MAX`].
     #[must_use]
     pub fn plus(self, bytes: Bytes) -> Self {
@@ -54,6 +60,26 @@ impl Size {
     #[must_use]
     pub const fn above(self, smaller: Self) -> Bytes {
         Bytes(self.0.saturating_sub(smaller.0))
+    }
+}
+
+impl From<Size> for Bytes {
+    fn from(size: Size) -> Self {
+        Self(size.0)
+    }
+}
+
+impl From<u64> for Bytes {
+    fn from(bytes: u64) -> Self {
+        Self(bytes)
+    }
+}
+
+impl TryFrom<u64> for Size {
+    type Error = SizeError;
+
+    fn try_from(bytes: u64) -> Result<Self, SizeError> {
+        Self::new(bytes)
     }
 }
 
@@ -74,6 +100,18 @@ impl Bytes {
     pub fn in_full(self) -> String {
         let short = self.to_string();
         if short.contains("byte") { short } else { format!("{short} ({} bytes)", self.0) }
+    }
+
+    /// As people write it, in the shortest way that is exact: `10GiB`, `1.5GiB`, `65537`.
+    #[must_use]
+    pub fn written(self) -> String {
+        super::shown::written(self.0)
+    }
+
+    /// For a table, in nine columns at most, rounded down: `1.9GiB`.
+    #[must_use]
+    pub fn brief(self) -> String {
+        super::shown::brief(self.0)
     }
 
     /// The length of something in memory.

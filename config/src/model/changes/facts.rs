@@ -222,7 +222,7 @@ fn backend(target: &Target, facts: &mut Facts) {
     };
     facts.say("backend", said);
     if let Some(length) = length {
-        facts.say("size", length.to_string());
+        facts.say("size", length.written());
     }
 }
 

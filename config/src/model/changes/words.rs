@@ -5,8 +5,9 @@ use std::time::Duration;
 use nbd_gateway_policy::access;
 use nbd_gateway_policy::offer::Features;
 use nbd_gateway_policy::rate::Rate;
+use nbd_gateway_policy::types::Bytes;
 
-use crate::units::{Interval, Per, Size};
+use crate::units::{Interval, Per};
 
 /// A name among other words: in quotes where it would not look like one name.
 pub(super) fn plain(name: &str) -> String {
@@ -21,7 +22,7 @@ pub(super) fn text(text: impl AsRef<str>) -> String {
 
 /// A size.
 pub(super) fn size(bytes: u64) -> String {
-    Size::from_bytes(bytes).to_string()
+    Bytes(bytes).written()
 }
 
 /// A time.

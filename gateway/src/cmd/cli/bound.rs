@@ -3,13 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use nbd_gateway_config::{Size, UnitError};
+use nbd_gateway_config::{UnitError, bytes};
+use nbd_gateway_policy::types::Bytes;
 
 /// So much at most, or as much as there is: `2TiB`, `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// So much.
-    At(Size),
+    At(Bytes),
     /// No bound.
     None,
 }
@@ -18,14 +19,14 @@ impl FromStr for Bound {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        if text == "none" { Ok(Self::None) } else { text.parse().map(Self::At) }
+        if text == "none" { Ok(Self::None) } else { bytes(text).map(Self::At) }
     }
 }
 
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::At(size) => size.fmt(f),
+            Self::At(size) => f.write_str(&size.written()),
             Self::None => f.write_str("none"),
         }
     }
@@ -37,9 +38,7 @@ mod tests {
 
     #[test]
     fn a_bound_is_a_size_or_none() {
-        for (text, bound) in
-            [("2TiB", Bound::At(Size::from_gib(2048))), ("0", Bound::At(Size::from_bytes(0))), ("none", Bound::None)]
-        {
+        for (text, bound) in [("2TiB", Bound::At(Bytes(2 << 40))), ("0", Bound::At(Bytes(0))), ("none", Bound::None)] {
             assert_eq!((text.parse(), bound.to_string()), (Ok(bound), text.to_owned()));
         }
         for text in ["", "None", "-1", "+1GiB", "2T"] {

@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 use super::ask::{Ask, AskError, escaped, runtime, unanswered};
-use super::shown::{moment, plain, size};
+use super::shown::{brief, moment, plain};
 use super::stream::Stream;
 use super::table::{Cell, Column, Style, Terminal, painted, render};
 use crate::admin::view::EventView;
@@ -167,8 +167,8 @@ fn table(list: &[EventView], terminal: Terminal) -> String {
             Cell::styled(plain(&event.kind), style(&event.kind)),
             name(event.export.as_deref()).into(),
             name(event.tenant.as_deref()).into(),
-            event.old_size.map_or_else(String::new, size).into(),
-            event.new_size.map_or_else(String::new, size).into(),
+            event.old_size.map_or_else(String::new, brief).into(),
+            event.new_size.map_or_else(String::new, brief).into(),
             plain(&event.detail).into(),
         ]
     };
@@ -185,9 +185,9 @@ fn line(event: &EventView, terminal: Terminal) -> String {
     );
     if let (Some(old), Some(new)) = (event.old_size, event.new_size) {
         line.push_str(&if old == new {
-            format!("  {}", size(new))
+            format!("  {}", brief(new))
         } else {
-            format!("  {} -> {}", size(old), size(new))
+            format!("  {} -> {}", brief(old), brief(new))
         });
     }
     line.push_str("  ");

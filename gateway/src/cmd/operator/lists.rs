@@ -3,7 +3,7 @@
 use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::types::Bytes;
 
-use super::shown::{bound, moment, plain, size};
+use super::shown::{bound, brief, moment, plain};
 use super::table::{Cell, Column, Style, Terminal, painted, render};
 use crate::admin::view::{ExportView, SessionView, TenantView};
 
@@ -27,8 +27,8 @@ pub(super) fn exports(list: &[ExportView], terminal: Terminal) -> String {
         [
             plain(&export.name).into(),
             plain(&export.tenant).into(),
-            size(export.size).into(),
-            size(export.disk).into(),
+            brief(export.size).into(),
+            brief(export.disk).into(),
             bound(export.max_size).into(),
             Cell::styled(plain(&export.standing), style(&export.standing)),
             Cell::styled(plain(&export.health.state), health(&export.health.state)),
@@ -75,9 +75,9 @@ pub(super) fn tenants(list: &[TenantView], terminal: Terminal) -> String {
         [
             plain(&tenant.name).into(),
             bound(tenant.quota).into(),
-            Cell::styled(size(tenant.used), style),
-            size(tenant.reserved).into(),
-            Cell::styled(size(tenant.unsettled), unsettled),
+            Cell::styled(brief(tenant.used), style),
+            brief(tenant.reserved).into(),
+            Cell::styled(brief(tenant.unsettled), unsettled),
             Cell::styled(bound(tenant.quota.map(|quota| quota.saturating_sub(held))), style),
             tenant.exports.to_string().into(),
         ]
@@ -146,7 +146,7 @@ pub(super) fn sessions(list: &[SessionView], terminal: Terminal) -> String {
             plain(&session.tenant).into(),
             plain(&session.peer).into(),
             may(session).into(),
-            size(session.size).into(),
+            brief(session.size).into(),
             plain(&session.style).into(),
             plain(&session.framing).into(),
             if session.tls { "yes" } else { "no" }.into(),

@@ -65,7 +65,7 @@ pub fn resize(args: &Order) -> ExitCode {
         return ExitCode::from(super::USAGE);
     }
     let size = match args.size {
-        NewSize::To(size) => Wanted::Bytes(size.bytes()),
+        NewSize::To(size) => Wanted::Bytes(size.0),
         NewSize::By(_) => Wanted::Text(args.size.to_string()),
     };
     let path = format!("/api/v1/exports/{}/resize", part(&args.name));
@@ -82,7 +82,7 @@ pub fn publish(args: &Publish) -> ExitCode {
 /// Another quota.
 pub fn quota(args: &Quota) -> ExitCode {
     let wanted = |bound: Bound| match bound {
-        Bound::At(size) => Some(Wanted::Bytes(size.bytes())),
+        Bound::At(size) => Some(Wanted::Bytes(size.0)),
         Bound::None => None,
     };
     let order = QuotaOrder { quota: Some(wanted(args.quota)), soft_quota: args.soft.map(wanted) };

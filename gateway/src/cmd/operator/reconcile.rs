@@ -1,7 +1,7 @@
 //! `nbd-gateway ledger reconcile`: what the ledger has on record, beside what there is.
 
 use super::ask::{Ask, AskError};
-use super::shown::{bound, plain, size};
+use super::shown::{bound, brief, plain};
 use super::table::{Cell, Column, Style, Terminal, painted, render};
 use crate::admin::view::{self, AccountView, Reconciled};
 use crate::cmd::cli::Reconcile;
@@ -34,11 +34,11 @@ fn shown(all: &Reconciled, terminal: Terminal) -> String {
         [
             plain(&account.name).into(),
             plain(&account.tenant).into(),
-            size(account.record).into(),
+            brief(account.record).into(),
             bound(account.measured).into(),
             account.drift.map_or_else(|| "-".to_owned(), |drift| drift.to_string()).into(),
-            size(account.reserved).into(),
-            Cell::styled(size(account.unsettled), unsettled),
+            brief(account.reserved).into(),
+            Cell::styled(brief(account.unsettled), unsettled),
             Cell::styled(plain(&account.state), style(&account.state)),
         ]
     };
