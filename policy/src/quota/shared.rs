@@ -1,7 +1,7 @@
 //! The rule over two records: what a hold, a commit or a settle makes of a tenant and of one of its exports.
 //!
-//! Pure. Whoever keeps the records, in this process or where several share them, reads both, takes one step, and keeps both
-//! or neither. What an export counts before a step and after it moves its tenant's sums by the difference: so sums can't
+//! Pure. The caller, who keeps the records (in this process, or where several share them), reads both, takes one step, and
+//! writes both or neither. What an export counts before a step and after it moves its tenant's sums by the difference: so sums can't
 //! drift from the exports, and no step looks at any other export. Sums are 128 bits wide inside: the sizes of many exports
 //! together may exceed 64.
 //!
@@ -80,12 +80,12 @@ impl Drift {
     }
 }
 
-/// What is held for a grow that is not over.
+/// The quota taken for a grow that is not over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
     /// The size that it may grow to.
     pub to: Size,
-    /// Nobody knows its outcome.
+    /// Its outcome is not known.
     pub unsettled: bool,
 }
 
@@ -152,7 +152,7 @@ impl TenantRecord {
         self.change(Counts::default(), export.counts());
     }
 
-    /// Counts an export of its own no more.
+    /// Counts one of its exports no more.
     pub fn remove(&mut self, export: &ExportRecord) {
         self.exports = self.exports.saturating_sub(1);
         self.change(export.counts(), Counts::default());
@@ -194,7 +194,7 @@ impl TenantRecord {
         self.step(export, |export| export.hold = None);
     }
 
-    /// Nobody knows whether it grew: what is held stays counted until [`TenantRecord::settle`].
+    /// Whether it grew is not known: the hold stays counted until [`TenantRecord::settle`].
     pub fn unsettle(&mut self, export: &mut ExportRecord) {
         self.step(export, |export| {
             if let Some(hold) = &mut export.hold {
@@ -203,13 +203,13 @@ impl TenantRecord {
         });
     }
 
-    /// A size was measured after what was unsettled can no longer land: that ends it. A grow in flight stays.
+    /// A size was measured after the grow in doubt can no longer land: that ends it. A grow in flight stays.
     pub fn settle(&mut self, export: &mut ExportRecord, measured: Size) -> Drift {
         self.step(export, |export| export.hold = export.hold.filter(|hold| !hold.unsettled));
         self.measure(export, measured)
     }
 
-    /// Counts a measured size, whatever it is. What is held stays counted on top, up to the size it was held for.
+    /// Counts a measured size, whatever it is. A hold stays counted on top, up to the size that it is for.
     pub fn measure(&mut self, export: &mut ExportRecord, measured: Size) -> Drift {
         let counted = export.size;
         self.step(export, |export| export.size = measured);

@@ -1,5 +1,5 @@
-//! The rule over records that several keep in one place: each reads a tenant and an export, takes a step, and writes both if
-//! nobody has written either meanwhile.
+//! The rule over records that several gateways share: each reads a tenant and an export, takes a step, and writes both if
+//! neither has been written meanwhile.
 
 use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::quota::shared::{ExportRecord, Hold, TenantRecord};
@@ -49,7 +49,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     })
 }
 
-/// What is kept, each with the number of its last write.
+/// The records, each with the number of its last write.
 #[derive(Clone, Debug, PartialEq)]
 struct Kept {
     tenants: [(TenantRecord, u32); TENANTS],
@@ -77,7 +77,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn sums_are_those_of_the_exports_whoever_takes_which_step_on_what_it_has_read(
+    fn sums_are_those_of_the_exports_whichever_gateway_takes_which_step_on_what_it_has_read(
         ops in prop::collection::vec(any_op(), 0..150),
     ) {
         let limits = TenantLimits { quota: Some(Bytes(QUOTA)), ..TenantLimits::NONE };
