@@ -76,6 +76,17 @@ pub(crate) fn warn(config: &Config, before: &[Aliases]) {
     }
 }
 
+/// Whether two backends are one file, by whatever paths. Blocks.
+pub(super) fn is_same_file(one: &Backend, other: &Backend) -> bool {
+    match (one, other) {
+        // Equal paths can name a file that does not exist yet.
+        (Backend::File { path, .. }, Backend::File { path: same, .. }) => {
+            path == same || disk(one).is_some_and(|file| Some(file) == disk(other))
+        }
+        _ => false,
+    }
+}
+
 /// None: nothing that another could have too, or that can be looked at now.
 fn disk(backend: &Backend) -> Option<Disk> {
     match backend {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use nbd_gateway_config::{Backend, Resolved};
+use nbd_gateway_config::Backend;
 
 use super::Export;
 use super::entry::Entry;
@@ -50,18 +50,10 @@ impl Index {
         open
     }
 
-    /// Leaving entries, of any name, that have this export's file.
-    pub(super) fn leaving_with_file_of(&self, config: &Resolved) -> Vec<Arc<Entry>> {
+    /// Leaving entries whose disk is a file.
+    pub(super) fn leaving_files(&self) -> Vec<Arc<Entry>> {
         let mut found = self.all();
-        found.retain(|entry| entry.is_leaving() && has_same_file(&entry.config(), config));
+        found.retain(|entry| entry.is_leaving() && matches!(entry.config().backend, Backend::File { .. }));
         found
-    }
-}
-
-/// Whether two exports have one file, by the same path.
-pub(super) fn has_same_file(one: &Resolved, other: &Resolved) -> bool {
-    match (&one.backend, &other.backend) {
-        (Backend::File { path, .. }, Backend::File { path: same, .. }) => path == same,
-        _ => false,
     }
 }

@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::active::{ActiveConfig, show};
+use super::aliases::is_same_file;
 use super::entry::Entry;
-use super::index::has_same_file;
 use super::{Export, Lease, OpenError, Registry, Teardown};
 
 /// What becomes of an open export.
@@ -94,14 +94,14 @@ impl Registry {
     }
 
     /// Whether an export is to be opened before `config` is in force: it is the gateway's own disk, nobody has it open, and
-    /// nobody who leaves has its file.
+    /// nobody who leaves has its file. Blocks.
     pub(crate) fn is_free(&self, next: &Resolved, config: &Config) -> bool {
         next.backend.is_embedded()
             && self.config().export_for(next.name.as_str()).is_err()
             && self.index.all().iter().all(|entry| {
                 let open = entry.config();
                 let leaves = || entry.is_leaving() || matches!(Fate::of(entry, config), Fate::Ends | Fate::Reopens(_));
-                open.name != next.name && !(has_same_file(&open, next) && leaves())
+                open.name != next.name && !(leaves() && is_same_file(&open.backend, &next.backend))
             })
     }
 

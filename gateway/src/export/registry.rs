@@ -11,7 +11,7 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use dashmap::DashMap;
-use nbd_gateway_config::{Config, NoExport, Resolved};
+use nbd_gateway_config::{Backend, Config, NoExport, Resolved};
 use nbd_gateway_metrics::Metrics;
 use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::types::TenantId;
@@ -25,7 +25,7 @@ use super::index::Index;
 use super::known_openers::KnownOpeners;
 use super::start::StartError;
 use super::tenant_slots::{Slot, TenantSlots};
-use super::{Export, Lease, OpenError, start, unpublished};
+use super::{Export, Lease, OpenError, aliases, start, unpublished};
 use crate::accounting::allowance::Allowances;
 use crate::accounting::cache::LedgerCache;
 use crate::accounting::tenants::Book;
@@ -377,10 +377,10 @@ impl Registry {
         let budget = Arc::clone(&self.budgets.entry(config.tenant.as_str().to_owned()).or_insert_with(budget));
         let until = Instant::now() + self.closing_limit();
         loop {
-            let leaving = self.index.leaving_with_file_of(config);
+            let leaving = self.index.leaving_files();
             match start::open(config, &self.shared, Arc::clone(&budget), metrics).await {
                 // Only after a refusal: a leaving export may have closed its file already.
-                Err(error) if error.is_locked() && have_left(&leaving, until).await => {}
+                Err(error) if error.is_locked() && have_left(leaving, &config.backend, until).await => {}
                 opened => return opened.map_err(failed),
             }
         }
@@ -473,9 +473,16 @@ impl Registry {
     }
 }
 
-/// Waits until leaving exports are closed. False: there are none, or time is over. Cancel-safe: yes.
-async fn have_left(leaving: &[Arc<Entry>], until: Instant) -> bool {
-    for entry in leaving {
+/// Waits until those of the leaving exports are closed that have this file, by whatever path. False: there are none, or
+/// time is over. Cancel-safe: yes.
+async fn have_left(mut leaving: Vec<Arc<Entry>>, file: &Backend, until: Instant) -> bool {
+    let file = file.clone();
+    let look = tokio::task::spawn_blocking(move || {
+        leaving.retain(|entry| aliases::is_same_file(&entry.config().backend, &file));
+        leaving
+    });
+    let Ok(Ok(leaving)) = timeout_at(until, look).await else { return false };
+    for entry in &leaving {
         if timeout_at(until, entry.state.lock()).await.is_err() {
             return false;
         }
@@ -574,21 +581,28 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
 
     /// It was refused, for the file was locked.
     #[tokio::test]
-    async fn a_file_whose_export_of_another_name_leaves_is_opened_when_that_is_gone() {
-        let directory = std::env::temp_dir().join(format!("nbd-gateway-renamed-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let config = |template: &str| {
-            let disks = format!("backend = \"file:{}/{{}}.img\"\nsize = \"1MiB\"\n", directory.display());
+    async fn a_file_whose_export_of_another_name_leaves_is_opened_when_that_is_gone_by_whatever_path() {
+        let place = std::env::temp_dir().join(format!("nbd-gateway-renamed-{}", std::process::id()));
+        std::fs::create_dir_all(place.join("disks")).unwrap();
+        std::os::unix::fs::symlink(place.join("disks"), place.join("link")).unwrap();
+        let config = |template: &str, directory: &str| {
+            let disks = format!("backend = \"file:{}/{directory}/{{}}.img\"\nsize = \"1MiB\"\n", place.display());
             let text = format!("{CONFIG}[[export]]\nname = \"{template}/*\"\n{disks}");
             Config::parse(&text, std::path::Path::new("config.toml")).unwrap()
         };
         let (metrics, notes) = (Arc::new(Metrics::new("0").unwrap()), Arc::new(LedgerCache::in_memory().unwrap()));
-        let registry =
-            Registry::new(Arc::new(config("t")), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()));
+        let registry = Registry::new(
+            Arc::new(config("t", "disks")),
+            Arc::new(Pool::new(1)),
+            Shards::here(),
+            metrics,
+            notes,
+            Arc::new(()),
+        );
         let mut lease = registry.open("t/one").await.unwrap();
-        for name in ["u", "v", "w"] {
+        for (name, directory) in [("u", "disks"), ("v", "link"), ("w", "disks/../disks")] {
             let over = Instant::now() + Duration::from_secs(60);
-            assert_eq!(registry.replace(Arc::new(config(name)), Vec::new(), over).leaving, 1);
+            assert_eq!(registry.replace(Arc::new(config(name, directory)), Vec::new(), over).leaving, 1);
             let name = format!("{name}/one");
             let opening = registry.open(&name);
             // It has a moment in which the other is in use still.
@@ -600,7 +614,7 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
         }
         drop(lease);
         registry.close_all().await;
-        std::fs::remove_dir_all(&directory).unwrap();
+        std::fs::remove_dir_all(&place).unwrap();
     }
 
     #[tokio::test]

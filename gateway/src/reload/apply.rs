@@ -155,7 +155,9 @@ impl Reloader {
     /// New disks of the gateway's own, or everything that keeps them from being opened.
     async fn open_disks(&self, config: &Config) -> Result<Vec<Opened>, Vec<String>> {
         let (mut opened, mut errors) = (Vec::new(), Vec::new());
-        for export in named_embedded(config).filter(|export| self.registry.is_free(export, config)) {
+        let (registry, next) = (Arc::clone(&self.registry), config.clone());
+        let free = move || named_embedded(&next).filter(|export| registry.is_free(export, &next)).collect::<Vec<_>>();
+        for export in look(free).await.map_err(|hangs| vec![hangs])? {
             match self.registry.open_beforehand(export).await {
                 Ok(export) => opened.push(export),
                 Err(error) => errors.push(error.to_string()),
@@ -245,14 +247,18 @@ async fn no_token(file: &Path) -> Option<String> {
     }
 }
 
-/// What is wrong with where the configuration's files are. What hangs meanwhile hangs alone, and the reload is refused.
+/// What is wrong with where the configuration's files are.
 async fn misplaced_files(config: &Config) -> Vec<String> {
     let config = config.clone();
-    let look = tokio::task::spawn_blocking(move || aliases::misplaced_files(&config));
-    match tokio::time::timeout(LOOK, look).await {
-        Ok(Ok(wrong)) => wrong,
+    look(move || aliases::misplaced_files(&config)).await.unwrap_or_else(|hangs| vec![hangs])
+}
+
+/// Looks at files. What hangs meanwhile hangs alone, and the reload is refused.
+async fn look<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    match tokio::time::timeout(LOOK, tokio::task::spawn_blocking(look)).await {
+        Ok(Ok(found)) => Ok(found),
         Ok(Err(_)) | Err(_) => {
-            vec![format!("can't look at the directories of files within {LOOK:?}: see whether a file system hangs")]
+            Err(format!("can't look at the directories of files within {LOOK:?}: see whether a file system hangs"))
         }
     }
 }
