@@ -46,9 +46,11 @@ fn sessions_of_what_did_not_change_never_notice() -> Result<(), Trouble> {
     let mut load = fio(&place, &gateway.uri("vm"))?;
     let (mut idle, _) = RawClient::open(gateway.socket(), "vm", Framing::Extended)?;
     let mut before = Vec::new();
-    crate::trouble::eventually("both are there", || {
+    crate::trouble::eventually("both are there, and the load is under way", || {
+        // fio's first connection, which only asks for the size and leaves, writes nothing.
+        let written = gateway.metric("nbd_gateway_bytes_total", &["export=\"vm\"", "direction=\"write\""]);
         before = sessions(&gateway).unwrap_or_default();
-        before.iter().filter(|(export, _)| export == "vm").count() == 2
+        written.is_ok_and(|written| written > 0.0) && before.iter().filter(|(export, _)| export == "vm").count() == 2
     })?;
     for round in 1..=12 {
         let (mut other, _) = RawClient::open(gateway.socket(), "other", Framing::Simple)?;
