@@ -4,9 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jiff::Timestamp;
+use jiff::civil::DateTime;
 
 use super::{Interval, UnitError};
+
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 const WHAT: &str = "a point in time: write it like 2026-11-23T14:30:00Z, 2026-11-23T15:30:00+01:00, 2026-11-23, or in \
                     seconds since 1970";
@@ -95,11 +97,14 @@ impl FromStr for When {
 /// Reads seconds since 1970, as milliseconds.
 fn seconds(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
+    if !is_number(whole) || !is_number(fraction) || fraction.len() > 3 {
         return None;
     }
     whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(thousandths(fraction)?)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The digits after a point, as thousandths; what is finer is cut off.
@@ -108,8 +113,8 @@ fn thousandths(fraction: &str) -> Option<u64> {
     padded.parse().ok()
 }
 
-/// Reads RFC 3339, as milliseconds since 1970. jiff counts; it also reads much that RFC 3339 has not, so the shape is
-/// looked at first.
+/// Reads RFC 3339, as milliseconds since 1970. jiff counts the days; it also reads much that RFC 3339 has not, so the shape
+/// is looked at first. A zone is counted here: jiff's own moments end a day before the year 9999 does.
 fn calendar(text: &str) -> Option<u64> {
     let (date, rest) = text.split_at_checked(10)?;
     let (clock, rest) = match rest.strip_prefix(['T', 't', ' ']) {
@@ -120,14 +125,30 @@ fn calendar(text: &str) -> Option<u64> {
     let zone = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
     let (fraction, zone) = rest.split_at_checked(zone)?;
     let zone = if zone.is_empty() { "Z" } else { zone };
-    if ![(date, "0000-00-00"), (clock, "00:00:00")].into_iter().all(|(text, shape)| is_shaped(text, shape))
-        || !["Z", "z", "+00:00", "-00:00"].into_iter().any(|shape| is_shaped(zone, shape))
-    {
+    let digits =
+        if fraction.is_empty() { "0" } else { fraction.strip_prefix('.').filter(|digits| is_number(digits))? };
+    if !is_shaped(date, "0000-00-00") || !is_shaped(clock, "00:00:00") {
         return None;
     }
-    let at: Timestamp = format!("{date}T{clock}{fraction}{zone}").parse().ok()?;
-    let leap_second = if clock.ends_with(":60") { 1000 } else { 0 };
-    (at >= Timestamp::UNIX_EPOCH).then(|| u64::try_from(at.as_millisecond()).ok())?.map(|millis| millis + leap_second)
+    let local: DateTime = format!("{date}T{clock}").parse().ok()?;
+    let leap_second = i64::from(clock.ends_with(":60"));
+    let seconds = local.duration_since(EPOCH).as_secs() + leap_second - east_of_utc(zone)?;
+    u64::try_from(seconds).ok()?.checked_mul(1000)?.checked_add(thousandths(digits)?)
+}
+
+/// How many seconds a zone's clocks are ahead of UTC's.
+fn east_of_utc(zone: &str) -> Option<i64> {
+    if matches!(zone, "Z" | "z") {
+        return Some(0);
+    }
+    let sign = match zone.chars().next()? {
+        '+' => 1,
+        '-' => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = zone.get(1..).filter(|clock| is_shaped(clock, "00:00"))?.split_once(':')?;
+    let (hours, minutes): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
 /// Whether `text` is `shape`, with digits where that has 0.
@@ -160,7 +181,12 @@ mod tests {
             ("2026-11-22T21:07:22-05:30", 1_795_401_442_000),
             ("2026-11-23T02:37:22.5Z", 1_795_401_442_500),
             ("2026-11-23T02:37:22.123456+00:00", 1_795_401_442_123),
+            ("2026-11-23T02:37:22.1234567890123456789Z", 1_795_401_442_123),
             ("2016-12-31T23:59:60Z", 1_483_228_800_000),
+            ("2016-12-31T23:59:60.25Z", 1_483_228_800_250),
+            ("9999-12-31", 253_402_214_400_000),
+            ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
+            ("9999-12-31T23:59:59-23:59", 253_402_387_139_000),
             ("0", 0),
             ("1795401442", 1_795_401_442_000),
             ("1795401442.05", 1_795_401_442_050),
@@ -185,6 +211,11 @@ mod tests {
             "2026-11-23T24:00:00Z",
             "2026-11-23T02:37Z",
             "2026-11-23T02:37:22.Z",
+            "2026-11-23T02:37:22.1.2Z",
+            "2026-11-23T02:37:22.123456789.5Z",
+            "10000-01-01",
+            "2026-11-23T02:37:22+24:00",
+            "2026-11-23T02:37:22+01:60",
             "2026-11-23T02:37:22ZZ",
             "2026-11-23T02:37:22 01:00",
             "2026-11-23T02:37:22+1:00",

@@ -3,7 +3,7 @@
 'use strict';
 
 import { now } from './ask.js';
-import { ago, moment } from './words.js';
+import { ago, date, moment } from './words.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
 
@@ -81,7 +81,7 @@ export function empty(element, words, command = '') {
 
 /** A moment: how long ago it was, kept true by `tick`, and exactly when for who points at it. */
 export function since(at) {
-  const element = make('time', { datetime: new Date(at).toISOString(), title: moment(at) });
+  const element = make('time', { datetime: date(at).toISOString(), title: moment(at) });
   element.at = at;
   say(element, ago(now() - at));
   return element;

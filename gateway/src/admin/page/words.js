@@ -58,9 +58,14 @@ export function span(millis) {
   return count(Math.floor(seconds / 86400), 'day');
 }
 
+/** A moment as a date; what is later than a browser's dates go is the last of them. */
+export function date(millis) {
+  return new Date(Math.min(millis, 8.64e15));
+}
+
 /** A moment to the second, in the time of whoever looks. */
 export function moment(millis) {
-  return new Date(millis).toLocaleString('sv', { timeZoneName: 'short' });
+  return date(millis).toLocaleString('sv', { timeZoneName: 'short' });
 }
 
 /** A name that others chose, without what would reverse or hide the text around it. */

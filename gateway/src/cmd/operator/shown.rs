@@ -1,6 +1,7 @@
 //! How names and moments are shown in tables: short, and harmless to a terminal.
 
-use jiff::Timestamp;
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
 use nbd_gateway_policy::types::Bytes;
 use unicode_width::UnicodeWidthChar;
 
@@ -16,10 +17,13 @@ pub(super) fn bound(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "-".to_owned(), brief)
 }
 
-/// A moment in UTC, to the second: `2026-11-23 02:37:22`. It comes in milliseconds since 1970.
+/// A moment in UTC, to the second: `2026-11-23 02:37:22`. It comes in milliseconds since 1970. After the year 9999, in seconds
+/// since then, which can be asked for too.
 pub(super) fn moment(millis: u64) -> String {
-    let at = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    at.map_or_else(|| format!("{}s", millis / 1000), |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
+    let seconds = millis / 1000;
+    let since = i64::try_from(seconds).ok().map(SignedDuration::from_secs);
+    let at = since.and_then(|since| DateTime::constant(1970, 1, 1, 0, 0, 0, 0).checked_add(since).ok());
+    at.map_or_else(|| seconds.to_string(), |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 /// A text that others chose, without what would move a terminal's cursor, colour it, reverse it or not be seen at all.
@@ -66,6 +70,8 @@ mod tests {
             (1_795_401_442, "2026-11-23 02:37:22"),
             (4_107_542_400, "2100-03-01 00:00:00"),
             (15_000_000_000, "2445-05-01 02:40:00"),
+            (253_402_300_799, "9999-12-31 23:59:59"),
+            (253_402_300_800, "253402300800"),
         ] {
             assert_eq!(moment(seconds * 1000 + 999), text);
         }
@@ -100,7 +106,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_moment_that_is_shown_can_be_asked_for(seconds in 0u64..253_402_300_800) {
+        fn a_moment_that_is_shown_can_be_asked_for(
+            seconds in prop_oneof![0..253_402_300_800_u64, 253_402_000_000..253_403_000_000_u64, 0..u64::MAX / 1000],
+        ) {
             let asked: nbd_gateway_config::Moment = moment(seconds * 1000).parse().unwrap();
             prop_assert_eq!(asked.millis(), seconds * 1000);
         }
