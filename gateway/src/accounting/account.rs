@@ -59,8 +59,8 @@ pub(crate) struct Account {
     held: Option<Held>,
     /// Resizes that are over, and still in the ledger.
     over: Vec<ReservationId>,
-    /// Resizes of unknown outcome.
-    unsettled: Vec<ReservationId>,
+    /// The ledger has resizes of unknown outcome.
+    unsettled: bool,
 }
 
 impl Account {
@@ -72,8 +72,8 @@ impl Account {
         tenant: TenantId,
         shows: Shows,
     ) -> Self {
-        let (over, unsettled) = (Vec::new(), Vec::new());
-        Self { tenants, cache, export, tenant, shows, behind: false, held: None, over, unsettled }
+        let over = Vec::new();
+        Self { tenants, cache, export, tenant, shows, behind: false, held: None, over, unsettled: false }
     }
 
     /// The sums of all tenants.
@@ -117,10 +117,13 @@ impl Account {
         self.tenants.headroom(&self.export)
     }
 
-    /// The export has been opened and measured: nothing of an earlier life is held or unknown any more.
-    pub(crate) async fn open(&mut self, count: Size, shown: Shown) {
-        let settled = self.settle_record(count, shown).await;
-        self.took(settled);
+    /// The export has been opened and measured. Nothing of an earlier life is held or unknown any more, unless it is
+    /// `in_doubt`: the server may still carry a resize out.
+    pub(crate) async fn open(&mut self, count: Size, shown: Shown, in_doubt: bool) {
+        self.unsettled = in_doubt;
+        let recorded =
+            if in_doubt { self.record_and_end(count, shown).await } else { self.settle_record(count, shown).await };
+        self.took(recorded);
     }
 
     /// Holds quota for a grow and notes what it exposes, before the backend is asked. Whether the tenant is over its soft
@@ -208,7 +211,7 @@ impl Account {
         let Some(Held { row, quota }) = self.held.take() else { return };
         self.tenants.unsettle(quota);
         // Whatever comes of this: after a restart it is unsettled.
-        self.unsettled.push(row);
+        self.unsettled = true;
         let unsettled = self.cache.ledger().unsettle(row).await;
         self.noted(unsettled);
     }
@@ -265,8 +268,9 @@ impl Account {
     /// It is over; `unknown`: its outcome is not known. If the ledger is behind, that is written with what makes it good.
     pub(crate) async fn lowered(&mut self, unknown: bool) {
         if self.behind {
-            let rows = if unknown { &mut self.unsettled } else { &mut self.over };
-            rows.extend(self.held.take().map(|held| held.row));
+            let row = self.held.take().map(|held| held.row);
+            self.unsettled |= unknown && row.is_some();
+            self.over.extend(row.filter(|_| !unknown));
         } else if unknown {
             self.unsettle().await;
         } else {
@@ -324,7 +328,7 @@ impl Account {
 
     async fn settle_record(&mut self, count: Size, shown: Shown) -> Result<(), LedgerError> {
         self.cache.ledger().settle(self.record(self.known(count, shown))).await?;
-        (self.held, self.over, self.unsettled) = (None, Vec::new(), Vec::new());
+        (self.held, self.over, self.unsettled) = (None, Vec::new(), false);
         self.has(count);
         self.ended();
         Ok(())
@@ -350,7 +354,7 @@ impl Account {
 
     /// No shrink is on record any more, if nothing is.
     fn ended(&self) {
-        if self.held.is_none() && self.unsettled.is_empty() && self.over.is_empty() {
+        if self.held.is_none() && !self.unsettled && self.over.is_empty() {
             self.cache.know_lowered(&self.export, None);
         }
     }

@@ -139,15 +139,24 @@ impl Book {
         self.quota.lock().restore(export, tenant, last, pending);
     }
 
-    /// Counts an export that has been opened, at its measured size. What was unknown is settled by that: the connections
-    /// that could have changed it are gone. Whether that is news to the ledger.
-    pub(crate) fn open(&self, export: &ExportName, tenant: &TenantId, measured: Size) -> bool {
+    /// The size up to which quota is held for a grow of unknown outcome.
+    pub(crate) fn unsettled(&self, export: &ExportName) -> Option<Size> {
+        self.quota.lock().unsettled(export)
+    }
+
+    /// Counts an export that has been opened, at its measured size. A resize of unknown outcome is settled by that, unless
+    /// it is `in_doubt`: the server may still carry it out. Whether that is news to the ledger.
+    pub(crate) fn open(&self, export: &ExportName, tenant: &TenantId, measured: Size, in_doubt: bool) -> bool {
         self.initial_measurement.done(export, tenant);
         let mut quota = self.quota.lock();
         let known = quota.is_settled_at(export, tenant, measured);
         if quota.size(export).is_some() {
             quota.give(export, tenant);
-            quota.settle(export, measured);
+            if in_doubt {
+                quota.measure(export, measured);
+            } else {
+                quota.settle(export, measured);
+            }
         } else if let Ok(Some(reason)) | Err(reason) = quota.add(export, tenant, measured) {
             tracing::warn!(
                 export = export.as_str(),

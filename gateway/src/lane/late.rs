@@ -105,9 +105,10 @@ impl Inner {
         self.list.iter().filter(|late| !late.over).map(|late| late.lost + self.guard).min()
     }
 
-    /// Makes one of all that are not sent again, so that the list stays short.
+    /// Makes one of all that are not sent again and change data, so that the list stays short.
     fn merge(&mut self) {
-        let (again, left): (Vec<_>, Vec<_>) = self.list.drain(..).partition(|late| late.again);
+        // A RESIZE ends alone, when its size is read.
+        let (again, left): (Vec<_>, Vec<_>) = self.list.drain(..).partition(|late| late.again || late.resize);
         self.list = again;
         let cover = |all: LateWrite, late: LateWrite| LateWrite {
             range: all.range.cover(late.range),
@@ -118,7 +119,6 @@ impl Inner {
             },
             failed: all.failed || late.failed,
             over: all.over && late.over,
-            resize: all.resize || late.resize,
             ..all
         };
         self.list.extend(left.into_iter().reduce(cover));
@@ -396,6 +396,18 @@ impl LateWrites {
         inner.list.push(LateWrite { id, range: ByteRange::beyond(0), lost, link, again, failed, over, resize });
         self.state.fetch_or(LATE, Ordering::AcqRel);
         self.news.notify_one();
+    }
+
+    /// A RESIZE to `size` may be among what an earlier process or opening has left: apart from the rest, for it ends when
+    /// its size is read.
+    pub(crate) fn suspect_resize(&self, size: u64) {
+        let mut inner = self.inner.lock();
+        let Some(last) = inner.list.iter().filter(|late| !late.over).max_by_key(|late| late.lost).cloned() else {
+            return;
+        };
+        inner.last += 1;
+        let id = inner.last;
+        inner.list.push(LateWrite { id, range: ByteRange::beyond(size), resize: true, again: false, ..last });
     }
 
     /// The last loss of those that the server is not known to be over.

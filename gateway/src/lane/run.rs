@@ -345,7 +345,12 @@ pub(super) fn give_up(lane: &Lane, why: Cow<'static, str>, finished: &mut Finish
         table.give_up(why.clone());
         table.take_all()
     };
-    for slot in slots {
+    for mut slot in slots {
+        if slot.sent {
+            // A resize that its coordinator has given up: the backend may still carry it out.
+            let link = lane.link.lock().clone().unwrap_or_else(|| Link::new(None));
+            slot.late = lane.late.lost(slot.late, &slot.job.request, &link);
+        }
         lane.late.answered(slot.late, false);
         slot.job.fail(Failure::new(Errno::EIO, why.clone()), finished);
     }

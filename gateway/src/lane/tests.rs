@@ -87,6 +87,21 @@ async fn an_idle_lane_holds_no_receive_buffer() {
     assert!((address.addr()..address.addr() + BUFFER).contains(&again.as_ptr().addr()));
 }
 
+/// It was forgotten: the next opening took the size that it read for settled.
+#[tokio::test]
+async fn a_lane_that_ends_leaves_a_resize_that_its_coordinator_has_given_up_to_the_next_opening() {
+    let (lane, mut backend, end) = connected(&Arc::new(Pool::new(1)));
+    lane.late.set_guard(Duration::from_secs(10));
+    let (job, outcome) = Job::for_task(Request::new(Cmd::RESIZE, CmdFlags::NONE, 512, 0));
+    lane.submit(&mut vec![job], &mut Finished::default());
+    backend.read_exact(&mut [0; 28]).await.unwrap();
+    assert!(lane.late.outstanding().is_none());
+    drop(outcome);
+    end.send_replace(true);
+    backend.read_to_end(&mut Vec::new()).await.unwrap();
+    assert!(lane.late.has_resize() && lane.late.outstanding().is_some());
+}
+
 fn read(offset: u64) -> (Job, tokio::sync::oneshot::Receiver<Outcome>) {
     let request = Request::new(Cmd::READ, CmdFlags::NONE, offset, 512);
     Job::for_task(request)

@@ -84,6 +84,8 @@ pub(crate) struct Start {
     pub backend: BackendStyle,
     /// Whether what a grow exposes reads as zeroes by the backend's own doing.
     pub zeroed_by_backend: bool,
+    /// The size that an earlier opening asked for, where the server may still carry that out.
+    pub unsettled: Option<Size>,
     /// Ranges of an earlier life that must be zeroed before anyone sees them.
     pub unzeroed: Vec<ByteRange>,
     /// How long a drain before a shrink may take.
@@ -126,7 +128,7 @@ impl<H: Effects> Coordinator<H> {
         told: Told,
     ) -> Self {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
-        let standing = Standing::Ready;
+        let standing = at.unsettled.map_or(Standing::Ready, |asked| Standing::Unsettled { asked });
         let (glance, rules) = (Arc::default(), Arc::default());
         Self {
             at,

@@ -27,12 +27,20 @@ pub(crate) struct LiveEffects {
     timeout: Duration,
     /// An ask that was not answered in time. The task ends when it is answered, or its connection lost.
     given_up: Option<tokio::task::JoinHandle<Outcome>>,
+    /// An ask was in doubt at the last look: what handshakes told until then may be the size from before it.
+    doubted: bool,
 }
 
 impl LiveEffects {
-    /// For one export.
-    pub(crate) fn new(core: Arc<Core>, driver: Option<Driver>, history: History, timeout: Duration) -> Self {
-        Self { core, driver, history, timeout, given_up: None }
+    /// For one export; `doubted`: an earlier opening's ask may still be carried out.
+    pub(crate) fn new(
+        core: Arc<Core>,
+        driver: Option<Driver>,
+        history: History,
+        timeout: Duration,
+        doubted: bool,
+    ) -> Self {
+        Self { core, driver, history, timeout, given_up: None, doubted }
     }
 
     /// Has the driver do it.
@@ -145,7 +153,11 @@ impl Effects for LiveEffects {
 
     fn in_doubt(&mut self) -> bool {
         self.given_up.take_if(|call| call.is_finished());
-        self.given_up.is_some() || self.core.resize_in_doubt()
+        let in_doubt = self.given_up.is_some() || self.core.resize_in_doubt();
+        if std::mem::replace(&mut self.doubted, in_doubt) && !in_doubt {
+            self.core.forget_handshake_size();
+        }
+        in_doubt
     }
 
     fn confirmed(&mut self) {
@@ -154,7 +166,11 @@ impl Effects for LiveEffects {
         self.core.resize_confirmed();
     }
 
-    fn size_from_handshake(&self) -> Option<u64> {
+    async fn size_from_handshake(&mut self) -> Option<u64> {
+        // Not before: it would wait for the ask, and what comes meanwhile for it.
+        if !self.doubted && self.core.size_from_handshake().is_none() && self.core.single_connection() {
+            self.renew(Lanes::ReplaceAfter).await;
+        }
         self.core.size_from_handshake()
     }
 

@@ -81,7 +81,8 @@ impl<H: Effects> Coordinator<H> {
         let size = match self.effects.read_size().await {
             Ok(size) => size,
             // A server that takes one connection only tells no other than the lane that came back to it.
-            Err(why) => asked.and_then(|_| self.effects.size_from_handshake()).ok_or(why)?,
+            Err(why) if asked.is_none() => return Err(why),
+            Err(why) => self.effects.size_from_handshake().await.ok_or(why)?,
         };
         if in_doubt && asked.is_some_and(|asked| asked.bytes() == size) {
             self.effects.confirmed();

@@ -45,6 +45,8 @@ mod regressions {
     const NEVER: u8 = 0x60;
     const READ_FAILS: u8 = 0x80;
     const CLEAR_FAILS: u8 = 0xc0;
+    const CRASHES: u8 = 248;
+    const ANOTHER_EXPORT: u8 = 12;
 
     fn play(scene: [u8; 3], steps: &[(u8, u8)]) {
         let steps = steps.iter().flat_map(|(kind, value)| [*kind, *value]);
@@ -63,6 +65,17 @@ mod regressions {
         let grow_then_shrink =
             [(GROW, 32), (FAULT, NEVER), (SHRINK_OR_GROW | 0xf0, 8), (PROBE, 0), (LANDS, 0), (PROBE, 0)];
         play([0, EXPLICIT, 8], &grow_then_shrink);
+    }
+
+    /// It was settled by opening the export, and its bytes were free for another one.
+    #[test]
+    fn a_resize_that_lands_after_a_restart_stays_counted_and_its_end_lowered_until_then() {
+        let restart = [(FAULT, CRASHES), (PROBE, 0)];
+        let grow = [(GROW, 8), (FAULT, NEVER), (GROW, 24)];
+        let after = [(PROBE, 0), (ANOTHER_EXPORT, 30), (LANDS, 0), (PROBE, 0), (GROW, 40)];
+        play([0, EXPLICIT, 8], &[&grow[..], &restart, &after].concat());
+        let shrink = [(GROW, 32), (FAULT, NEVER), (SHRINK_OR_GROW | 0xf0, 8)];
+        play([0, EXPLICIT, 8], &[&shrink[..], &restart, &after].concat());
     }
 
     /// A size read before a grow and told after it passed for lost bytes.

@@ -292,6 +292,11 @@ impl Core {
         self.target.lanes().is_some_and(|lanes| lanes.late().has_resize())
     }
 
+    /// What an earlier opening left with the server may be a RESIZE to `size`.
+    pub(crate) fn suspect_resize(&self, size: u64) {
+        self.with_lanes(|lanes| lanes.late().suspect_resize(size));
+    }
+
     /// That RESIZE was carried out.
     pub(crate) fn resize_confirmed(&self) {
         self.with_lanes(|lanes| lanes.late().resize_confirmed());

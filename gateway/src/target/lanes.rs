@@ -34,6 +34,8 @@ pub(crate) struct Lanes {
     /// Where the export leaves its backend when it is closed, if no FLUSH has covered all answered writes.
     pub(super) undurable: Arc<Mutex<HashSet<String>>>,
     pub(super) late: Arc<LateWrites>,
+    /// When it was opened, the server could still carry out requests of an earlier opening or process.
+    pub(super) had_late_writes: bool,
     /// The task that ends the wait for late writes.
     pub(super) keeper: JoinHandle<()>,
     /// The marks of exports that changed data, and the backend's name there.
@@ -96,6 +98,11 @@ impl Lanes {
     /// Requests of lost connections that may still be carried out.
     pub(super) fn late(&self) -> &LateWrites {
         &self.late
+    }
+
+    /// Whether the server could carry out requests of an earlier opening or process after the opening's handshake.
+    pub(crate) const fn had_late_writes(&self) -> bool {
+        self.had_late_writes
     }
 
     /// A task of the gateway gave up waiting for a request in `range`: overlapping requests are held until it is answered.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nbd_gateway_config::{self as config, OnBackendLoss, Resolved};
 use nbd_gateway_metrics::{ExportMetrics, LossReason, Metrics};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::embedded::Embedded;
 use super::facts::usable_size;
@@ -139,6 +140,7 @@ struct Connections {
     facts: Facts,
     fence: Option<Fence>,
     late: Arc<LateWrites>,
+    had_late_writes: bool,
     /// The backend's name in the marks.
     identity: String,
 }
@@ -155,26 +157,27 @@ impl Connections {
         let tls = BackendTls::of(uri, Some(Arc::clone(&parts.metrics)))?.map(Arc::new);
         let export = uri.export().as_str().to_owned();
         let dialer = Dialer { address: Address::of(uri), export, tls, limit: config.dial_timeout, plain: false };
+        let begun = Instant::now();
         let (mut first, mut dialer) = dialer.open().await?;
         let identity = format!("{} {}", dialer.address, dialer.export);
         let fence = Fence::of(config, driver, order(config, &dialer, &Facts::of(&first.negotiated, config)));
         let late = LateWrites::new(config.late_write_guard, fence.is_some());
-        if let Some((lost, server)) = parts.marks.left(&config.name, &identity) {
+        let left = parts.marks.left(&config.name, &identity);
+        // By the time before the handshake: what was carried out after it is not in the size that it told.
+        if let Some((lost, server)) = left.filter(|(lost, _)| *lost + config.late_write_guard > begun) {
             late.suspect(lost, server);
             late.connected(&first.link);
-            late.expire();
         }
         if let Some(fence) = fence.as_ref().filter(|_| late.wants_fence()) {
             first.goodbye().await;
             fence::use_fence(&late, fence, &dialer, &config.name).await;
             (first, dialer) = Dialer { plain: false, ..dialer }.open().await?;
         }
-        if late.any() {
+        let had_late_writes = late.any();
+        if had_late_writes {
             tracing::info!(export = name, guard = ?config.late_write_guard, "an earlier gateway, or an earlier opening, did not end in order; writes wait until the server is over what was in flight");
         }
-        if !config.read_only {
-            late.marks(first.link.server.clone());
-        }
+        late.marks(first.link.server.clone());
         let facts = Facts::of(&first.negotiated, config);
         let tail = first.negotiated.size - facts.size;
         if tail > 0 {
@@ -201,7 +204,7 @@ impl Connections {
         for connected in &all {
             late.connected(&connected.link);
         }
-        Ok(Self { all, dialer, facts, fence, late, identity })
+        Ok(Self { all, dialer, facts, fence, late, had_late_writes, identity })
     }
 
     /// Starts a lane on each, and the task that watches their late writes.
@@ -214,7 +217,7 @@ impl Connections {
         metrics: &ExportMetrics,
         observer: &Arc<dyn ObserveSize>,
     ) -> Lanes {
-        let Self { all, dialer, facts, fence, late, identity } = self;
+        let Self { all, dialer, facts, fence, late, had_late_writes, identity } = self;
         let name = config.name.as_str().to_owned();
         metrics.lane_up.set(1);
         let policy = on_loss(config.on_backend_loss);
@@ -264,6 +267,7 @@ impl Connections {
             durability,
             undurable: Arc::clone(&parts.undurable),
             late,
+            had_late_writes,
             keeper: tokio::spawn(keeper.run()),
             marks: Arc::clone(&parts.marks),
             identity,

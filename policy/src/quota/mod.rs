@@ -115,6 +115,12 @@ impl Ledger {
         self.exports.get(export).map(|entry| entry.record.size)
     }
 
+    /// The size up to which quota is held for a grow of unknown outcome; none: there is no such grow.
+    #[must_use]
+    pub fn unsettled(&self, export: &ExportName) -> Option<Size> {
+        self.exports.get(export)?.record.hold.filter(|hold| hold.unsettled).map(|hold| hold.to)
+    }
+
     /// Whether an export is this tenant's, counts this much, and nothing of it is held or unknown.
     #[must_use]
     pub fn is_settled_at(&self, export: &ExportName, tenant: &TenantId, size: Size) -> bool {

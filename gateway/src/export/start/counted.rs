@@ -42,12 +42,12 @@ pub(super) struct Counted<'a> {
 
 impl<'a> Counted<'a> {
     pub(super) async fn of(measured: Measured<'a>) -> Self {
-        let Measured { opening, settings, disk, window, smaller, older, size, count, unzeroed } = measured;
+        let Measured { opening, settings, disk, window, smaller, older, size, count, unsettled, unzeroed } = measured;
         let Opening { config, shared, target, view, driver, resizer, acts } = opening;
         let (export, tenant, timeout) = (config.name.clone(), config.tenant.clone(), config.resize.timeout);
         let (notes, policy) = (&shared.notes, settings.policy.clone());
-        let lowered = notes.lowered(&export).is_some();
-        let news = shared.book.open(&export, &tenant, count);
+        let lowered = notes.lowered(&export);
+        let news = shared.book.open(&export, &tenant, count, unsettled.is_some());
         // What was held back is shown now, and not to be held back again.
         let let_go = window.is_none() && policy.publish != Publish::Manual && notes.shown(&export).is_some();
         let facts = target.facts();
@@ -58,6 +58,13 @@ impl<'a> Counted<'a> {
             None => false,
         };
         let core = Core::new(config, target, view);
+        if let Some(asked) = unsettled {
+            core.suspect_resize(asked.bytes());
+            if let Some(end) = lowered.filter(|end| *end < size) {
+                // Carried out late, the shrink would cut off what is written past it.
+                core.lower_end(end.bytes());
+            }
+        }
         let unrecorded = match window {
             Some(window) => !window.is_settled(&core, notes, &tenant, disk, timeout).await,
             None => false,
@@ -73,8 +80,8 @@ impl<'a> Counted<'a> {
         };
         let (book, cache) = (Arc::clone(&shared.book), Arc::clone(notes));
         let mut account = Account::new(book, cache, export.clone(), tenant.clone(), shows);
-        if (news || let_go || lowered) && !older {
-            account.open(count, first).await;
+        if (news || let_go || lowered.is_some()) && !older {
+            account.open(count, first, unsettled.is_some()).await;
         }
         let start = Start {
             export,
@@ -86,6 +93,7 @@ impl<'a> Counted<'a> {
             disk: smaller.filter(|smaller| smaller.awaited).map_or(disk, |smaller| smaller.recorded),
             backend: core.facts().style,
             zeroed_by_backend: config.backend.is_embedded() || zeroed_beside || zeroed,
+            unsettled,
             unzeroed,
             timeout,
             older,
@@ -98,7 +106,7 @@ impl<'a> Counted<'a> {
         let Self { shared, settings, core, driver, resizer, acts, account, start, smaller, told } = self;
         let (config, tells) = (&settings.config, start.backend.tells);
         let history = History::new(Arc::clone(&shared.notes), start.export.clone(), start.tenant.clone());
-        let effects = LiveEffects::new(Arc::clone(&core), driver, history, start.timeout);
+        let effects = LiveEffects::new(Arc::clone(&core), driver, history, start.timeout, start.unsettled.is_some());
         let coordinator = Coordinator::new(
             start,
             effects,

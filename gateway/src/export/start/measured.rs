@@ -8,6 +8,7 @@ use super::super::unpublished;
 use super::{Opening, StartError};
 use crate::accounting::meanwhile::Smaller;
 use crate::resize::window::Opened;
+use crate::target::Lanes;
 
 /// The stage with sizes; the view has the published one.
 pub(super) struct Measured<'a> {
@@ -23,6 +24,8 @@ pub(super) struct Measured<'a> {
     pub(super) size: Size,
     /// The size that counts against the quota.
     pub(super) count: Size,
+    /// The size that an earlier opening asked for, where the server may still carry that out.
+    pub(super) unsettled: Option<Size>,
     /// Ranges from before that must be zeroed before a client can read them.
     pub(super) unzeroed: Vec<ByteRange>,
 }
@@ -57,6 +60,12 @@ impl<'a> Measured<'a> {
                 resizer.openers.relying() > 0,
             ),
         };
+        // Measured is not settled: it may be carried out after the measuring. A window asks its server for nothing.
+        let unsettled = shared
+            .book
+            .unsettled(export)
+            .or_else(|| shared.notes.lowered(export))
+            .filter(|_| window.is_none() && !older && target.lanes().is_some_and(Lanes::had_late_writes));
         let kept = smaller.filter(|smaller| smaller.awaited);
         let end = window.map_or(kept.map_or(shown(disk), |smaller| smaller.shown), |window| window.size);
         let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
@@ -74,6 +83,6 @@ impl<'a> Measured<'a> {
         } else {
             kept.map_or(there, |smaller| smaller.recorded)
         };
-        Ok(Self { opening, settings, disk, window, smaller, older, size, count, unzeroed })
+        Ok(Self { opening, settings, disk, window, smaller, older, size, count, unsettled, unzeroed })
     }
 }

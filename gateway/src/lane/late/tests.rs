@@ -91,6 +91,21 @@ async fn a_resize_that_was_lost_holds_back_what_it_would_cut_off() {
     assert!(!late.any());
 }
 
+/// It ended what else had been left, though its server may carry that out.
+#[tokio::test(start_paused = true)]
+async fn a_resize_that_is_confirmed_ends_nothing_but_itself() {
+    let late = LateWrites::new(GUARD, false);
+    late.suspect(Instant::now(), None);
+    late.suspect_resize(512);
+    assert!(late.has_resize());
+    late.resize_confirmed();
+    assert!(!late.has_resize() && !late.admits(&request(Cmd::WRITE, 512, 1), 0));
+    advance(GUARD).await;
+    late.expire();
+    late.suspect_resize(512);
+    assert!(!late.has_resize() && !late.any(), "nothing was left any more");
+}
+
 #[tokio::test(start_paused = true)]
 async fn however_many_fail_there_are_few_and_all_are_covered() {
     let late = LateWrites::new(GUARD, false);

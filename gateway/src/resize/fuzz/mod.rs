@@ -31,7 +31,7 @@ use crate::accounting::cache::LedgerCache;
 use crate::accounting::tenants::Book;
 use crate::ledger::{Ledger, Mailbox, Snapshot};
 use crate::target::Shown;
-use world::{Fake, Fault, LARGEST, Rows, State};
+use world::{Fake, Fault, LARGEST, Late, Rows, State};
 
 /// What the tenant may have, in bytes.
 const QUOTA: u64 = 48;
@@ -134,8 +134,8 @@ impl Play {
         let window = grows == Grows::Window;
         let zeroed = choice & 8 != 0 && !window;
         let book = book(&tenant);
-        book.open(&export, &tenant, size);
-        book.open(&other, &tenant, Size::ZERO);
+        book.open(&export, &tenant, size, false);
+        book.open(&other, &tenant, Size::ZERO, false);
         let state =
             Arc::new(Mutex::new(State::new(Arc::clone(&book), tenant.clone(), size.bytes(), zeroed, choice & 4 != 0)));
         let disk = if window {
@@ -154,6 +154,7 @@ impl Play {
             disk,
             backend: BackendStyle { grows, tells: Tells::Query },
             zeroed_by_backend: zeroed,
+            unsettled: None,
             unzeroed: Vec::new(),
             timeout: Duration::from_secs(1),
             older: false,
@@ -163,7 +164,7 @@ impl Play {
         let cache = Arc::new(LedgerCache::of(ledger, &Snapshot::default(), None));
         let shows = if window { Shows::Window { recorded: true } } else { Shows::All };
         let mut account = Account::new(Arc::clone(&book), cache, export, tenant.clone(), shows);
-        served(&mut mailbox, &state, account.open(size, Shown { size: size.bytes(), generation: 0 }))?;
+        served(&mut mailbox, &state, account.open(size, Shown { size: size.bytes(), generation: 0 }, false))?;
         let openers = Arc::new(Openers::new(Duration::ZERO));
         let told = Told(Metrics::new("0").ok()?.resize("e", None, "t", ResizeDriver::Wire));
         let coordinator = Coordinator::new(start, effects, account, Arc::clone(&jobs), Arc::clone(&openers), told);
@@ -326,11 +327,25 @@ impl Play {
         let (export, tenant) = (self.coordinator.at.export.clone(), self.tenant.clone());
         let book = book(&tenant);
         book.restore(&export, &tenant, size_of(state.rows.size), state.rows.pending.map(size_of));
-        book.open(&self.other, &tenant, others);
+        book.open(&self.other, &tenant, others, false);
         let early = now(book.reserve(&export, &tenant, size_of(LARGEST), Bytes(LARGEST)));
         assert!(early.is_some_and(|early| early.is_err()), "it grows before it has been measured");
-        let size = size_of(state.restart(self.wishes & 1 == 0));
-        book.open(&export, &tenant, size_of(state.real()));
+        let late = match self.wishes % 3 {
+            0 => Late::Lands,
+            // A window asks its backend for nothing.
+            _ if state.window => Late::Never,
+            1 => Late::Never,
+            _ => Late::InDoubt,
+        };
+        let size = size_of(state.restart(late));
+        let asked = book.unsettled(&export).or_else(|| cache.lowered(&export));
+        let unsettled = asked.filter(|_| state.in_doubt.is_some());
+        if unsettled.is_some()
+            && let Some(end) = cache.lowered(&export)
+        {
+            state.end = state.end.min(end.bytes());
+        }
+        book.open(&export, &tenant, size_of(state.real()), unsettled.is_some());
         let sum = state.real().saturating_add(others.bytes());
         assert!(state.outside || sum <= QUOTA, "{sum} bytes there after a crash");
         state.now_in(Arc::clone(&book));
@@ -359,6 +374,7 @@ impl Play {
             disk,
             backend: *backend,
             zeroed_by_backend: *zeroed_by_backend,
+            unsettled,
             unzeroed,
             timeout: *timeout,
             older: false,
@@ -366,7 +382,7 @@ impl Play {
         let shows = if self.state.lock().window { Shows::Window { recorded: true } } else { Shows::All };
         let mut account = Account::new(Arc::clone(&book), cache, start.export.clone(), start.tenant.clone(), shows);
         let real = size_of(self.state.lock().real());
-        served(&mut self.mailbox, &self.state, account.open(real, first));
+        served(&mut self.mailbox, &self.state, account.open(real, first, unsettled.is_some()));
         self.book = book;
         self.jobs = Arc::default();
         let (jobs, openers) = (Arc::clone(&self.jobs), Arc::clone(&self.openers));

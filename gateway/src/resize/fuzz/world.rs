@@ -133,6 +133,14 @@ pub(super) struct State {
     pub(super) faults: VecDeque<Fault>,
 }
 
+/// What has become of an ask without an answer when the process comes back.
+pub(super) enum Late {
+    Lands,
+    Never,
+    /// It may still be carried out.
+    InDoubt,
+}
+
 impl State {
     pub(super) fn new(book: Arc<Book>, tenant: TenantId, size: u64, zeroed: bool, exclusive: bool) -> Self {
         Self {
@@ -292,12 +300,13 @@ impl State {
     }
 
     /// After a crash: what was being asked for is done or not, and the size to show is what can be told. The size shown.
-    pub(super) fn restart(&mut self, lands: bool) -> u64 {
+    pub(super) fn restart(&mut self, late: Late) -> u64 {
         self.crashed = false;
-        if lands {
-            self.land();
+        match late {
+            Late::Lands => self.land(),
+            Late::Never => self.in_doubt = None,
+            Late::InDoubt => {}
         }
-        self.in_doubt = None;
         if self.window && self.disk < self.rows.size {
             self.outside(self.rows.size);
         }
@@ -315,7 +324,7 @@ impl State {
         self.dirty.iter_mut().zip(self.rows.noted).for_each(|(dirty, noted)| *dirty &= noted);
         (self.shown_before, self.shown, self.end) = (self.shown, size, size);
         (self.read, self.known) = (self.disk, self.disk);
-        (self.shrinking, self.aside) = (false, false);
+        (self.shrinking, self.aside) = (self.in_doubt.is_some_and(|to| to < size), false);
         size
     }
 
@@ -461,7 +470,7 @@ impl Effects for Fake {
         state.in_doubt = None;
     }
 
-    fn size_from_handshake(&self) -> Option<u64> {
+    async fn size_from_handshake(&mut self) -> Option<u64> {
         None
     }
 
