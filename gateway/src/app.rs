@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_gateway_config::{Config, Tenant};
+use nbd_gateway_ledger::LedgerError;
 use nbd_gateway_metrics::Metrics;
+use nbd_gateway_net::tls::BackendTls;
+use nbd_gateway_net::{Pool, check_backlog};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -18,10 +21,8 @@ use tokio::task::JoinSet;
 use crate::accounting::cache::LedgerCache;
 use crate::admin::{Admin, AdminContext, Phase};
 use crate::export::{Registry, aliases, tight};
-use crate::ledger::LedgerError;
 use crate::listener::Inherited;
 use crate::log::ORDERED;
-use crate::net::{Pool, check_backlog};
 use crate::reload::{
     Ask, Embedded, ListenerContext, ListenerError, Listeners, PlannedListener, Reload, Reloader, Source,
     check_backend_certificates,
@@ -29,7 +30,6 @@ use crate::reload::{
 use crate::service::{Glance, Service};
 use crate::session::SessionTable;
 use crate::shards::{Shard, Shards};
-use crate::tls::BackendTls;
 use crate::token::TokenFile;
 
 /// How long backends and the admin interface have, after `drain-timeout`, to be let go.

@@ -6,10 +6,9 @@
 
 use std::borrow::Cow;
 
+use nbd_gateway_ledger::LedgerError;
+use nbd_gateway_proto::Errno;
 use tracing::Level;
-
-use crate::ledger::LedgerError;
-use crate::proto::Errno;
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

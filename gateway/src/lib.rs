@@ -106,7 +106,7 @@
 //!
 //! What counts takes four steps, each of which knows only the next: a coordinator makes one call for each step of a resize to
 //! its export's account (`accounting/account.rs`), which moves the tenants' sums (`accounting/tenants.rs`, over policy's
-//! `quota`) and sends one change to the [`ledger`], whose thread writes it to the database. The mailbox of that thread is the
+//! `quota`) and sends one change to the [ledger](nbd_gateway_ledger), whose thread writes it to the database. The mailbox of that thread is the
 //! seam for another store: changes and questions are data. What the ledger has of an export that is not open is in
 //! `accounting/cache.rs`.
 //!
@@ -119,7 +119,7 @@
 //!
 //! None of this is on the way of an ordinary request. That looks at the view's end, one atomic load, and passes the gate.
 //!
-//! What is on the wire is in [`proto::resize`].
+//! What is on the wire is in [`nbd_gateway_proto::resize`].
 //!
 //! # How another configuration comes into force
 //!
@@ -225,11 +225,11 @@
 //! - A handshake holds one option, and 16 KiB of the answer to a LIST at a time.
 //! - Receive buffers, outside the permits: one of 128 KiB for each client's or backend's socket with an incomplete
 //!   message. One that is idle holds none.
-//! - The [pool](net::Pool) keeps up to 128 buffers (16 MiB) for the next reader.
+//! - The [pool](nbd_gateway_net::Pool) keeps up to 128 buffers (16 MiB) for the next reader.
 //! - A payload in flight keeps alive the buffers it lies in. What nobody keeps takes no room beside it: bytes that are
 //!   thrown away give way to what comes next, and a payload shorter than what was decoded before it is copied out
-//!   ([`proto::Inbox`]). A payload that waits for a slow client and fills less than half of its buffer is copied out
-//!   ([`net::Outbox`]). As soon as more than 128 full buffers (16 MiB, in the whole process) are pointed into, payloads of
+//!   ([`Inbox`](nbd_gateway_proto::Inbox)). A payload that waits for a slow client and fills less than half of its buffer is copied out
+//!   ([`Outbox`](nbd_gateway_net::Outbox)). As soon as more than 128 full buffers (16 MiB, in the whole process) are pointed into, payloads of
 //!   less than 32 KiB are copied out when they come. So beyond those 16 MiB, payloads hold at most four times their length.
 //! - With TLS, each connection holds up to 128 KiB that are encrypted and wait for its socket, after the permits for them
 //!   are back, and 64 KiB while it receives; rustls' own buffers beside that hold one record of 16 KiB each way.
@@ -315,7 +315,7 @@
 //! | **A session can go on elsewhere**: taken apart at any byte of its conversation and put together again, its client gets the same answers, and nothing is done twice. In tests only, so far. | `session/pack.rs`, `session/pack/unpack.rs`, `target/held.rs`, `handover/state` | `session/tests/moved.rs` |
 //! | **A lane can go on elsewhere**: taken apart at any byte and put together again, it has the outcomes of one that was not. | `lane/pack.rs`, `handover/state` | `lane/pack/tests.rs` |
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `target/bridge.rs` | `interop`, `translation` |
-//! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `net/negotiation.rs`, [`tls`] | `tls`, `net/tls/tests.rs`, `proto/handshake` |
+//! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `net/negotiation.rs`, [`nbd_gateway_net::tls`] | `tls`, `net/tls/tests.rs`, `proto/handshake` |
 //! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`nbd_gateway_client::agent`] | `kernel`, `client/src/agent/` |
 //! | **Silent connections keep nobody out**: handshakes have places apart from sessions, one address has half of them at most, and the oldest gives way. A tenant whose server does not answer opens 64 exports at a time; the last descriptors are kept for the ledger, operators and servers. A TCP peer whose host has vanished is closed; one that does not read is not. | `limits/places.rs`, `descriptors.rs`, `export/evict.rs`, `net/keepalive.rs` | there, `arrivals` |
 //! | **Accepting never ends** because of an error; one bad client, backend or export never takes the process down. | [`listener`] | `bad_client`, `bad_backend` |
@@ -345,10 +345,6 @@
 
 // The page is for readers of the source, who document private items too.
 #![allow(rustdoc::private_intra_doc_links)]
-
-use nbd_gateway_ledger as ledger;
-use nbd_gateway_net::{self as net, tls};
-use nbd_gateway_proto as proto;
 
 mod accounting;
 mod admin;

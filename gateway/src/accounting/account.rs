@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use nbd_gateway_ledger::{Commit, Known, LedgerError, RecordSize, ReservationId, Reserve, Zeroing};
 use nbd_gateway_policy::export::Publish;
 use nbd_gateway_policy::quota::{Headroom, Reservation};
 use nbd_gateway_policy::refusal::Reason;
@@ -14,7 +15,6 @@ use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
 
 use super::cache::{LedgerCache, measured, now};
 use super::tenants::Book;
-use crate::ledger::{Commit, Known, LedgerError, RecordSize, ReservationId, Reserve, Zeroing};
 use crate::target::Shown;
 
 /// What clients see of an export, and who knows.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use nbd_gateway_config::Tenant;
+use nbd_gateway_ledger::{LedgerError, NewEvent, QuotaOrder, Quotas};
 use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::types::{Bytes, Size, TenantId};
 use parking_lot::Mutex;
@@ -15,7 +16,6 @@ use parking_lot::Mutex;
 use super::cache::{LedgerCache, now};
 use super::history::Kind;
 use super::tenants::Book;
-use crate::ledger::{LedgerError, NewEvent, QuotaOrder, Quotas};
 
 /// What an operator wants changed; None: it stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -297,9 +297,9 @@ fn event(tenant: &TenantId, from: Quotas, to: Quotas, why: &str) -> NewEvent {
 #[cfg(test)]
 mod tests {
     use nbd_gateway_config::Config;
+    use nbd_gateway_ledger::EventFilter;
 
     use super::*;
-    use crate::ledger::EventFilter;
 
     fn tenants(keys: &str) -> Vec<Tenant> {
         let text = format!(

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_ledger::NewEvent;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::types::{ExportName, Size, TenantId};
 use tokio::time::Instant;
 
 use super::cache::{LedgerCache, now};
-use crate::ledger::NewEvent;
 
 /// The least time between two refusals of one export that are told.
 const REFUSALS: Duration = Duration::from_secs(1);
@@ -138,8 +138,9 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use nbd_gateway_ledger::EventFilter;
+
     use super::*;
-    use crate::ledger::EventFilter;
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_refusals_leaves_the_rest_of_the_history_alone() {

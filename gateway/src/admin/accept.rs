@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nbd_gateway_net::{Listening, Peer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,7 +24,6 @@ use tower::ServiceExt;
 use super::patience::Patience;
 use crate::descriptors::{self, Use};
 use crate::limits::{Handshake, Places};
-use crate::net::{Listening, Peer};
 
 /// The most connections at a time; one address has at most half of them.
 const CONNECTIONS: u32 = 256;

@@ -7,6 +7,8 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use nbd_gateway_config::Moment;
+use nbd_gateway_ledger::{EventFilter, UnixMillis};
+use nbd_gateway_net::Peer;
 use nbd_gateway_policy::types::{ExportName, TenantId};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,8 +19,6 @@ use super::stream::stream;
 use super::view::EventView;
 use crate::accounting::history::Kind;
 use crate::fault::Fault;
-use crate::ledger::{EventFilter, UnixMillis};
-use crate::net::Peer;
 
 /// The header in which a stream's reader that comes back says what it has seen.
 pub(super) const LAST_SEEN: &str = "Last-Event-ID";

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use nbd_gateway_config::{AdminAddress, Config, ListenAddress};
 use nbd_gateway_metrics::Metrics;
+use nbd_gateway_net::Listening;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -37,7 +38,6 @@ pub(crate) use self::name::in_a_path;
 use self::stream::Streams;
 use crate::export::Registry;
 use crate::listener::{BindError, SocketFile, clear_way};
-use crate::net::Listening;
 use crate::reload::Reload;
 use crate::session::SessionTable;
 use crate::token::TokenFile;

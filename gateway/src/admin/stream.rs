@@ -18,14 +18,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::Frame;
+use nbd_gateway_ledger::{EventFilter, Ledger, LedgerError};
+use nbd_gateway_net::Peer;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::answer::refuse;
 use super::view::EventView;
-use crate::ledger::{EventFilter, Ledger, LedgerError};
 use crate::limits::Source;
-use crate::net::Peer;
 
 /// The most streams at a time; one address has at most half of them.
 const STREAMS: usize = 64;
@@ -184,8 +184,9 @@ impl hyper::body::Body for Frames {
 
 #[cfg(test)]
 mod tests {
+    use nbd_gateway_ledger::NewEvent;
+
     use super::*;
-    use crate::ledger::NewEvent;
 
     async fn tell(ledger: &Ledger, kind: &'static str) -> u64 {
         ledger.event(NewEvent { kind, detail: "a\nb".to_owned(), ..NewEvent::default() }).await.unwrap()

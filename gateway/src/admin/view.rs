@@ -10,12 +10,12 @@ use nbd_gateway_policy::plan::Standing;
 use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::style::{ClientStyle, Grows, Tells};
 use nbd_gateway_policy::types::{Bytes, Size, TenantId};
+use nbd_gateway_proto::Framing;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::accounting::allowance::Allowed;
 use crate::export::{Export, Unopened};
-use crate::proto::Framing;
 use crate::resize::jobs::Job;
 use crate::session::SessionInfo;
 

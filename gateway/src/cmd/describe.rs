@@ -7,12 +7,12 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use nbd_gateway_config::{self as config, Config};
+use nbd_gateway_net::tls::ListenerTls;
 
 use super::{DONE, USAGE, failed};
 use crate::cmd::cli::Cli;
 use crate::export::{aliases, tight};
 use crate::log;
-use crate::tls::ListenerTls;
 
 /// Reads a configuration as `serve` would, and prints every problem at once.
 pub fn check(path: &Path) -> ExitCode {

@@ -33,7 +33,7 @@ pub fn run(asked: &Explain) -> ExitCode {
     let answer = explain(&config, &identity, &asked.export, asked.verb);
     if asked.json {
         match serde_json::to_string_pretty(&answer) {
-            Ok(text) => println!("{}", crate::net::escaped(&text)),
+            Ok(text) => println!("{}", nbd_gateway_net::escaped(&text)),
             Err(error) => return failed(&error),
         }
     } else {

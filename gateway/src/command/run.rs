@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use nbd_gateway_net::clean;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open, waitid,
@@ -18,7 +19,6 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::{Call, CommandError, Complaint, GRACE, KEPT_COMPLAINT, Left, MOST_OUTPUT, occasion};
-use crate::net::clean;
 
 /// What systemd says to the gateway, and to no one else.
 const SYSTEMD: &[&str] =

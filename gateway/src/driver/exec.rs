@@ -4,12 +4,12 @@
 //! code other than 0 says that it did not do it.
 
 use nbd_gateway_policy::types::Bytes;
+use nbd_gateway_proto::Errno;
 use std::time::Duration;
 
 use super::Order;
 use crate::command::{self, Call, Left};
 use crate::fault::Fault;
-use crate::proto::Errno;
 
 /// A program and its arguments.
 #[derive(Clone, Debug)]

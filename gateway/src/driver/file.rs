@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nbd_gateway_proto::Errno;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno as Os;
@@ -19,7 +20,6 @@ use rustix::io::Errno as Os;
 use super::Order;
 use crate::embedded::lengthen;
 use crate::fault::Fault;
-use crate::proto::Errno;
 
 /// Servers round a file's length to whole blocks, and no block is larger (proto.md, "Size constraints").
 const LARGEST_BLOCK: u64 = 64 * 1024;

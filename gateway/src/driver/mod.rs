@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use nbd_gateway_config as config;
 use nbd_gateway_policy::types::{ExportName, TenantId};
+use nbd_gateway_proto::ExportFlags;
 
 use crate::command::Occasion;
 use crate::fault::Fault;
-use crate::proto::ExportFlags;
 
 pub(crate) use exec::Exec;
 pub(crate) use file::File;

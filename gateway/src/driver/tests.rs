@@ -1,10 +1,10 @@
 //! What the tests of the drivers share.
 
 use nbd_gateway_policy::types::{ExportName, TenantId};
+use nbd_gateway_proto::ExportFlags;
 
 use super::{BackendSnapshot, Order};
 pub(super) use crate::command::place::Place;
-use crate::proto::ExportFlags;
 
 /// An order for a disk that has `from` bytes.
 pub(super) fn order(from: u64, to: u64) -> Order {

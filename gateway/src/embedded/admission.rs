@@ -8,10 +8,10 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nbd_gateway_policy::types::ByteRange;
+use nbd_gateway_proto::Cookie;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::proto::Cookie;
 use crate::request::{Job, SessionId};
 
 /// Set once no more jobs are taken; the bits below count those inside.

@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
+use nbd_gateway_proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
 use parking_lot::RwLock;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Advice, FlockOperation, MemfdFlags};
@@ -20,7 +21,6 @@ use super::runs::Runs;
 use super::store::{Performed, Store};
 use super::transfer::wide;
 use super::{Admission, DiskError, Facts, MAXIMUM_PAYLOAD, PREFERRED_BLOCK, Place, Task, durable::Durable};
-use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
 use crate::request::{Failure, Finished, Found, Outcome, Request, Status};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

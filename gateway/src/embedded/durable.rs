@@ -11,12 +11,12 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use nbd_gateway_proto::Errno;
 use parking_lot::Mutex;
 use rustix::io::Errno as Os;
 
 use super::Task;
 use super::error::failure;
-use crate::proto::Errno;
 use crate::request::{Failure, Finished, Outcome};
 
 /// The durability of one open file.

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
+use nbd_gateway_proto::Errno;
 use rustix::io::Errno as Os;
 
 use crate::fault::Fault;
-use crate::proto::Errno;
 use crate::request::Failure;
 
 /// Why a disk could not be opened, resized or closed.

@@ -5,13 +5,13 @@
 
 use std::sync::atomic::Ordering;
 
+use nbd_gateway_proto::Cmd;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno as Os;
 
 use super::disk::Disk;
 use super::open::measure;
 use super::store::Store;
-use crate::proto::Cmd;
 use crate::request::{Extent, Failure, Found, Piece, Request};
 
 /// Flags of base:allocation for data. proto.md, "`base:allocation` metadata context".

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use nbd_gateway_policy::types::ByteRange;
+use nbd_gateway_proto::{Cookie, Errno, ExportFlags};
 
-use crate::proto::{Cookie, Errno, ExportFlags};
 use crate::request::{Failure, Finished, Job, SessionId};
 
 mod admission;

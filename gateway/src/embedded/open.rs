@@ -1,12 +1,12 @@
 //! Opening a file or block device: makes what is missing, locks it, and finds out what it is.
 
+use nbd_gateway_proto::MAX_SIZE;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, FlockOperation, OFlags, SeekFrom};
 use rustix::io::Errno as Os;
 
 use super::disk::Kind;
 use super::{DiskError, Place};
-use crate::proto::MAX_SIZE;
 
 /// An open and locked file.
 #[derive(Debug)]

@@ -5,8 +5,9 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use nbd_gateway_proto::{Cmd, CmdFlags};
+
 use super::{Admission, DiskError, Facts};
-use crate::proto::{Cmd, CmdFlags};
 use crate::request::{Finished, Job, Outcome, Request};
 
 /// How a request went, as far as the store can tell at once.

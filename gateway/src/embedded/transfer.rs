@@ -4,13 +4,13 @@ use std::io::IoSlice;
 use std::io::IoSliceMut;
 use std::sync::atomic::Ordering;
 
+use nbd_gateway_proto::{Errno, Payload};
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno as Os, ReadWriteFlags};
 
 use super::disk::Disk;
 use super::map::HOLES_FROM;
 use super::{MAXIMUM_PAYLOAD, error::failure};
-use crate::proto::{Errno, Payload};
 use crate::request::Failure;
 
 /// Segments per call; payloads have at most a few.

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nbd_gateway_proto::{CmdFlags, Errno};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno as Os;
 
 use super::disk::{Disk, Kind};
-use crate::proto::{CmdFlags, Errno};
 use crate::request::Failure;
 
 impl Disk {

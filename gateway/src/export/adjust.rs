@@ -69,13 +69,13 @@ mod tests {
 
     use nbd_gateway_config::Config;
     use nbd_gateway_metrics::Metrics;
+    use nbd_gateway_net::Pool;
     use nbd_gateway_policy::plan::Wish;
     use nbd_gateway_policy::refusal::Reason;
     use nbd_gateway_policy::types::{Bytes, Size};
 
     use super::*;
     use crate::accounting::cache::LedgerCache;
-    use crate::net::Pool;
     use crate::shards::Shards;
 
     const MIB: u64 = 1 << 20;

@@ -65,10 +65,10 @@ impl Registry {
 mod tests {
     use nbd_gateway_config::Config;
     use nbd_gateway_metrics::Metrics;
+    use nbd_gateway_net::Pool;
 
     use super::*;
     use crate::accounting::cache::LedgerCache;
-    use crate::net::Pool;
     use crate::shards::Shards;
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The transmission flags that a client is told: what can be kept, from one function.
 
-use crate::proto::{ExportFlags, Framing};
+use nbd_gateway_proto::{ExportFlags, Framing};
 
 /// What decides a client's transmission flags.
 #[derive(Clone, Copy, Debug)]
@@ -60,9 +60,9 @@ pub(super) fn for_client(basis: Basis, contexts: bool) -> ExportFlags {
 #[cfg(test)]
 mod tests {
     use nbd_gateway_policy::offer::Features as Offered;
+    use nbd_gateway_proto::Features;
 
     use super::*;
-    use crate::proto::Features;
 
     /// Every backend flag alone and all together, every framing of both sides, every other bit: the table of the doc
     /// comment, written a second time as one rule per flag.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use nbd_gateway_config::Driver;
+use nbd_gateway_ledger::LedgerError;
 use nbd_gateway_policy::types::ExportName;
 use tokio::time::Instant;
 
 use super::{Registry, Teardown};
-use crate::ledger::LedgerError;
 
 /// Why nothing was settled.
 #[derive(Debug, thiserror::Error)]

@@ -7,13 +7,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use nbd_gateway_ledger::{ExportRow, LedgerError, Snapshot, State};
 use nbd_gateway_policy::types::{Bytes, Size};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Registry;
 use crate::fault::Fault;
-use crate::ledger::{ExportRow, LedgerError, Snapshot, State};
 
 /// How many exports are opened or measured at a time.
 const AT_A_TIME: usize = 8;

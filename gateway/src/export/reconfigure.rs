@@ -242,11 +242,11 @@ mod tests {
     use std::path::Path;
 
     use nbd_gateway_metrics::Metrics;
+    use nbd_gateway_net::Pool;
     use nbd_gateway_policy::types::TenantId;
 
     use super::*;
     use crate::accounting::cache::LedgerCache;
-    use crate::net::Pool;
     use crate::shards::Shards;
 
     const MIB: u64 = 1 << 20;

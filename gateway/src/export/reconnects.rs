@@ -10,12 +10,12 @@
 
 use std::time::Duration;
 
+use nbd_gateway_net::Peer;
 use nbd_gateway_policy::types::ByteRange;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::net::Peer;
 use crate::request::Request;
 
 /// How long a client has to connect again and to send again what was lost.
@@ -122,10 +122,10 @@ impl Reconnects {
 
 #[cfg(test)]
 mod tests {
+    use nbd_gateway_proto::{Cmd, CmdFlags};
     use tokio::time::advance;
 
     use super::*;
-    use crate::proto::{Cmd, CmdFlags};
 
     const ONE: Peer = Peer::Unix { pid: Some(1), uid: 0, gid: 0 };
     const OTHER: Peer = Peer::Unix { pid: Some(2), uid: 0, gid: 0 };

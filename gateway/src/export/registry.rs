@@ -12,7 +12,9 @@ use std::time::SystemTime;
 
 use dashmap::DashMap;
 use nbd_gateway_config::{Backend, Config, NoExport, Resolved};
+use nbd_gateway_ledger::{Ledger, ReservationRow, Snapshot};
 use nbd_gateway_metrics::Metrics;
+use nbd_gateway_net::Pool;
 use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::types::TenantId;
 use parking_lot::RwLock;
@@ -30,9 +32,7 @@ use crate::accounting::allowance::Allowances;
 use crate::accounting::cache::LedgerCache;
 use crate::accounting::tenants::Book;
 use crate::hooks::Disconnect;
-use crate::ledger::{Ledger, ReservationRow, Snapshot};
 use crate::limits::TenantBudget;
-use crate::net::Pool;
 use crate::shards::Shards;
 use crate::target::TargetParts;
 

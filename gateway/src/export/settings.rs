@@ -9,8 +9,8 @@ use std::fmt;
 use nbd_gateway_config::{Backend, Driver, Resolved};
 use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy};
 use nbd_gateway_policy::types::{Granularity, Size};
+use nbd_gateway_proto::ExportFlags;
 
-use crate::proto::ExportFlags;
 use crate::target::Facts;
 
 /// How an export is configured, and what that comes to.

@@ -14,12 +14,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nbd_gateway_ledger::{Ledger, Mark};
 use nbd_gateway_policy::types::ExportName;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::lane::Server;
-use crate::ledger::{Ledger, Mark};
 
 /// How long the first change waits for the ledger.
 const LIMIT: Duration = Duration::from_secs(5);

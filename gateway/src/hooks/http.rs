@@ -4,12 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nbd_gateway_net::clean;
 use tokio::time::{Instant, timeout_at};
 
 use crate::command::Occasion;
 use crate::fault::Fault;
 use crate::http::{Method, Request, Target, open};
-use crate::net::clean;
 
 /// What is read of an answer, in bytes: only the start of an error is shown.
 const MOST_ANSWER: usize = 1024 * 1024;

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use nbd_gateway_config::{Hook, Resolved, Way};
 use nbd_gateway_metrics::{HookMetrics, HookResult, HookWay, Metrics, Open};
+use nbd_gateway_net::Peer;
 use nbd_gateway_policy::backoff::Backoff;
 use nbd_gateway_policy::style::ClientStyle;
 use nbd_gateway_policy::types::{ExportName, TenantId};
@@ -28,7 +29,6 @@ use tokio::sync::watch;
 
 use crate::command::Occasion;
 use crate::fault::Fault;
-use crate::net::Peer;
 use crate::request::SessionId;
 use crate::target::{Core, Shown};
 

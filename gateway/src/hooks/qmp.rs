@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_net::Peer;
 use nbd_gateway_policy::style::ClientStyle;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -22,7 +23,6 @@ use tokio::time::sleep;
 use super::{ConnectedClient, Disconnect};
 use crate::command::Occasion;
 use crate::fault::Fault;
-use crate::net::Peer;
 use crate::qmp::{Qemu, SOON};
 use crate::request::SessionId;
 

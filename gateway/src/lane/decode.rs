@@ -3,10 +3,11 @@
 //!
 //! Owns the reader's state on one connection; never touches a socket, and tells nobody: who calls it finishes the jobs.
 
+use nbd_gateway_proto::reply::{BadReply, Body, Event, ReplyReader};
+use nbd_gateway_proto::{Cmd, CmdFlags, Errno, Framing, Inbox};
+
 use super::Lane;
 use super::gather::{Gather, at_once, most_chunks};
-use crate::proto::reply::{BadReply, Body, Event, ReplyReader};
-use crate::proto::{Cmd, CmdFlags, Errno, Framing, Inbox};
 use crate::request::{Failure, Job, Outcome};
 
 /// Decodes the replies of one connection.

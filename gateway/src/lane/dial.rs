@@ -5,15 +5,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_net::tls::BackendTls;
+use nbd_gateway_net::{Address, Negotiation, NegotiationError, Stream};
 use nbd_gateway_policy::types::Span;
+use nbd_gateway_proto::handshake::client::{Contexts, Goal, HandshakeError, Negotiated, Wishes};
+use nbd_gateway_proto::{Info, Rep};
 use tokio::time::Instant;
 
 use super::{Connected, Link, Server};
 use crate::fault::Fault;
-use crate::net::{Address, Negotiation, NegotiationError, Stream};
-use crate::proto::handshake::client::{Contexts, Goal, HandshakeError, Negotiated, Wishes};
-use crate::proto::{Info, Rep};
-use crate::tls::BackendTls;
 
 /// Why a backend could not be reached.
 #[derive(Debug)]

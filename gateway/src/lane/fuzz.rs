@@ -9,10 +9,10 @@ use bytes::Bytes;
 use super::decode::Decoder;
 use super::table::cookie;
 use super::{Durability, Lane};
-use crate::proto::reply::{BadReply, Body, Event, Expected, MAX_EXTENTS, ReplyReader, put_chunk, put_simple};
-use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, Inbox, MAX_STRING, Payload};
 use crate::request::{Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
 use nbd_gateway_proto::fuzz::{framing, receive};
+use nbd_gateway_proto::reply::{BadReply, Body, Event, Expected, MAX_EXTENTS, ReplyReader, put_chunk, put_simple};
+use nbd_gateway_proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, Inbox, MAX_STRING, Payload};
 
 /// Metadata contexts of the export, by their numbers on this connection.
 pub(super) const CONTEXTS: [u32; 2] = [7, 9];

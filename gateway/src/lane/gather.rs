@@ -6,8 +6,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::proto::reply::Body;
-use crate::proto::{Cmd, Errno};
+use nbd_gateway_proto::reply::Body;
+use nbd_gateway_proto::{Cmd, Errno};
+
 use crate::request::{Extent, Failure, Found, Outcome, Piece, Request, Status};
 
 /// The smallest piece of a READ that counts as useful, in bytes. Each piece costs some hundred bytes here, outside the byte
@@ -140,8 +141,9 @@ impl Gather {
 mod pack;
 #[cfg(test)]
 mod tests {
+    use nbd_gateway_proto::CmdFlags;
+
     use super::*;
-    use crate::proto::CmdFlags;
 
     fn read(offset: u64, length: u64) -> Request {
         Request::new(Cmd::READ, CmdFlags::NONE, offset, length)

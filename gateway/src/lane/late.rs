@@ -25,12 +25,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nbd_gateway_policy::types::ByteRange;
+use nbd_gateway_proto::{Cmd, CmdFlags};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Lane, Server};
-use crate::proto::{Cmd, CmdFlags};
 use crate::request::Request;
 
 /// There are late writes.

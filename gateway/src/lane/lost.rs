@@ -17,11 +17,11 @@
 use std::time::Duration;
 
 use nbd_gateway_policy::types::ByteRange;
+use nbd_gateway_proto::{Cmd, Cookie, Errno};
 
 use super::Lane;
 use super::late::Link;
 use super::table::Slot;
-use crate::proto::{Cmd, Cookie, Errno};
 use crate::request::{Failure, Finished};
 
 /// What an export does when its backend's connection is lost.

@@ -24,7 +24,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 
+use nbd_gateway_net::{Outbox, Written};
 use nbd_gateway_policy::types::ByteRange;
+use nbd_gateway_proto::{Cookie, Errno};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -38,8 +40,6 @@ pub(crate) use lost::OnLoss;
 pub(crate) use run::{Connected, Life, Owner, run};
 pub(crate) use server::Server;
 
-use crate::net::{Outbox, Written};
-use crate::proto::{Cookie, Errno};
 use crate::request::{Failure, Finished, Job, SessionId};
 
 pub(crate) use crate::request::Heard;

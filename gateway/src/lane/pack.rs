@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
+use nbd_gateway_net::{Stream, WriteHalf};
+use nbd_gateway_proto::reply::ReplyReader;
+use nbd_gateway_proto::{Framing, Inbox, Payload};
 use parking_lot::Mutex;
 
 use super::decode::Decoder;
@@ -17,9 +20,6 @@ use super::run::{Away, Leaving, Reading, go_on};
 use super::table::{Clients, Table};
 use super::{Durability, Lane, LateWrites, Life, Link};
 use crate::handover::state::{Age, Beside, DurabilityState, LaneState, LinkState, StateError, TaskState};
-use crate::net::{Stream, WriteHalf};
-use crate::proto::reply::ReplyReader;
-use crate::proto::{Framing, Inbox, Payload};
 
 #[cfg(test)]
 mod tests;

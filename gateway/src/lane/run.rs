@@ -10,6 +10,11 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use nbd_gateway_net::{Pool, ReadHalf, Stream};
+use nbd_gateway_proto::handshake::client::Negotiated;
+use nbd_gateway_proto::reply::BadReply;
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::{Buffers, Cmd, CmdFlags, Cookie, Errno, ExportFlags, Framing, Inbox};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep};
 
@@ -18,11 +23,6 @@ use super::dial::Dialer;
 use super::lost::{EndedBy, OnLoss};
 use super::{Lane, Link, OVER};
 use crate::fault::Fault;
-use crate::net::{Pool, ReadHalf, Stream};
-use crate::proto::handshake::client::Negotiated;
-use crate::proto::reply::BadReply;
-use crate::proto::request::RequestHeader;
-use crate::proto::{Buffers, Cmd, CmdFlags, Cookie, Errno, ExportFlags, Framing, Inbox};
 use crate::request::{Failure, Finished, Job, Request};
 
 /// A connection in transmission.

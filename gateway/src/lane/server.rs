@@ -11,10 +11,9 @@ use std::fs;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use nbd_gateway_net::{Peer, Stream};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
-
-use crate::net::{Peer, Stream};
 
 /// The process behind a Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]

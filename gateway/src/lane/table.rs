@@ -3,16 +3,16 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
+use nbd_gateway_net::Batch;
 use nbd_gateway_policy::types::ByteRange;
+use nbd_gateway_proto::reply::Expected;
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Framing};
 use slab::Slab;
 use tokio::time::Instant;
 
 use super::gather::Gather;
 use super::late::{LateWrites, reach};
-use crate::net::Batch;
-use crate::proto::reply::Expected;
-use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Cookie, Framing};
 use crate::request::{Job, Request, SessionId};
 
 #[cfg(test)]

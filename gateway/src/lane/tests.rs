@@ -5,15 +5,15 @@ mod late;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_net::{Address, Pool, Stream};
+use nbd_gateway_proto::handshake::client::Negotiated;
+use nbd_gateway_proto::{BUFFER, Buffers, Cmd, CmdFlags, ExportFlags, Framing, Inbox};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::*;
 use crate::fault::Fault;
-use crate::net::{Address, Pool, Stream};
-use crate::proto::handshake::client::Negotiated;
-use crate::proto::{BUFFER, Buffers, Cmd, CmdFlags, ExportFlags, Framing, Inbox};
 use crate::request::{Outcome, Request};
 
 struct Nobody;

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 use nbd_gateway_config::IoRates;
+use nbd_gateway_net::Released;
 use parking_lot::Mutex;
 
 use super::{IoLimits, SharedLimiter};
-use crate::net::Released;
 use crate::request::SessionId;
 
 /// Bytes that every request takes beside its payload: the headers of its reply, the gateway's notes about it, and an

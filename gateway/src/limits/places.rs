@@ -13,12 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nbd_gateway_metrics::{ListenerMetrics, Open, RefusedConnection};
+use nbd_gateway_net::Peer;
 use nbd_gateway_policy::types::TenantId;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
-
-use crate::net::Peer;
 
 /// How long a handshake is safe from those that come later.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);

@@ -17,10 +17,9 @@ use std::time::Duration;
 use nbd_gateway_config::IoRates;
 use nbd_gateway_policy::rate::{Limiter, adjust};
 use nbd_gateway_policy::types::Moment;
+use nbd_gateway_proto::Cmd;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-
-use crate::proto::Cmd;
 
 /// The longest that a request waits before it asks again: a change of the rate may have made its turn come sooner.
 const ASK_AGAIN: Duration = Duration::from_secs(1);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_gateway_metrics::{ListenerMetrics, Open};
+use nbd_gateway_net::{Listening, Stream};
 use nbd_gateway_policy::backoff::Backoff;
 use tokio::time::{Instant, sleep};
 
 use crate::descriptors::{self, Use};
 use crate::limits::Places;
-use crate::net::{Listening, Stream};
 use crate::session::{Front, serve};
 
 /// After the first failure to accept; doubled with each that follows.

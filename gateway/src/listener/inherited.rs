@@ -7,11 +7,11 @@ use std::io;
 use std::os::fd::AsFd;
 
 use listenfd::ListenFd;
+use nbd_gateway_net::Listening;
 use rustix::net::sockopt::socket_acceptconn;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::BindError;
-use crate::net::Listening;
 
 /// The first of the descriptors that are handed over.
 const FIRST: usize = 3;

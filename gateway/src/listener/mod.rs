@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use nbd_gateway_config::{ExportName, ListenAddress, NbdUri};
 use nbd_gateway_metrics::ListenerMetrics;
+use nbd_gateway_net::Listening;
 use tokio::sync::watch;
 
 use accepting::Accepting;
 pub(crate) use inherited::Inherited;
 pub(crate) use socket_file::{SocketFile, clear_way};
 
-use crate::net::Listening;
 use crate::session::Front;
 
 /// Why a listener can't be had.

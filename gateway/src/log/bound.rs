@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_gateway_metrics::IntCounter;
+use nbd_gateway_net::escaped;
 use nbd_gateway_policy::rate::{Limiter, Oversize, Rate, RateError};
 use nbd_gateway_policy::types::Moment;
 use parking_lot::Mutex;
@@ -29,8 +30,6 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
-
-use crate::net::escaped;
 
 /// The target of lines that only an operator can cause.
 pub(crate) const ORDERED: &str = "nbd_gateway::ordered";

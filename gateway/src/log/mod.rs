@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use nbd_gateway_config::{Log, LogFormat, LogLevel};
 use nbd_gateway_metrics::Metrics;
+use nbd_gateway_net::is_harmful;
 use tracing::Subscriber;
 use tracing::field::Field;
 use tracing_subscriber::field::MakeExt;
@@ -30,7 +31,6 @@ use self::bound::{Bound, Bounded, Causes};
 #[cfg(feature = "otel")]
 use self::otlp::Spans;
 use self::writer::Lines;
-use crate::net::is_harmful;
 
 pub(crate) use self::bound::ORDERED;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nbd_gateway_config::{Config, Limits, Resolved};
 use nbd_gateway_metrics::Metrics;
+use nbd_gateway_net::tls::BackendTls;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -16,7 +17,6 @@ use super::{Ask, ListenerContext, Listeners, Outcome, ReloadError, Source, check
 use crate::export::{Lease, Opened, Registry, aliases};
 use crate::log::ORDERED;
 use crate::service::Service;
-use crate::tls::BackendTls;
 use crate::token::{TokenFile, read_token_file, token_in};
 
 /// Everything that goes by the configuration.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use nbd_gateway_config::{Config, UriTls};
 use nbd_gateway_metrics::Metrics;
-
-use crate::tls::BackendTls;
+use nbd_gateway_net::tls::BackendTls;
 
 /// Tells now what would keep backends from being reached, and has the metrics of their certificates from the start, for as
 /// long as what this answers is there. They may still become right: nothing ends for it. Of those of `before` it was told.

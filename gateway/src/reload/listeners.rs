@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use nbd_gateway_config::{Config, Limits, Listener, ListenerTls as Asked};
 use nbd_gateway_metrics::Metrics;
+use nbd_gateway_net::Pool;
+use nbd_gateway_net::tls::{CertificateError, ListenerTls};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::export::Registry;
 use crate::listener::{BindError, Bound, Inherited};
-use crate::net::Pool;
 use crate::session::{Front, SessionTable};
-use crate::tls::{CertificateError, ListenerTls};
 
 /// What the connections of all listeners share.
 pub(crate) struct ListenerContext {

@@ -53,8 +53,9 @@ impl Drop for Finished {
 mod tests {
     use std::time::Duration;
 
+    use nbd_gateway_proto::{Cmd, CmdFlags};
+
     use super::*;
-    use crate::proto::{Cmd, CmdFlags};
 
     #[tokio::test(start_paused = true)]
     async fn what_is_finished_after_a_wait_is_not_said_to_be_from_before() {

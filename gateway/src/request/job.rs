@@ -1,12 +1,12 @@
 //! A request on its way, and who waits for its outcome: a client, by a [`Ticket`], or a task of the gateway's own.
 
+use nbd_gateway_proto::reply::MAX_EXTENTS;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::{Failure, Finished, Outcome, Request, Ticket};
-use crate::proto::reply::MAX_EXTENTS;
 #[cfg(test)]
-use crate::proto::{Cmd, CmdFlags};
+use nbd_gateway_proto::{Cmd, CmdFlags};
 
 /// Who waits for the outcome.
 #[derive(Debug)]

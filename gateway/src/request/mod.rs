@@ -17,8 +17,7 @@ pub(crate) use outcome::{Extent, Failure, Found, Outcome, Piece, Status};
 pub(crate) use ticket::{Client, Counts, PendingReply, Ticket};
 
 use nbd_gateway_policy::types::ByteRange;
-
-use crate::proto::{Cmd, CmdFlags, Payload};
+use nbd_gateway_proto::{Cmd, CmdFlags, Payload};
 
 /// One admitted request. `offset` and `length` are inside the export; lengths are 64-bit whatever the client's framing.
 #[derive(Clone, Debug)]

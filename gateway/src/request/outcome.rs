@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
+use nbd_gateway_proto::{Errno, Payload};
+
 use crate::fault::Fault;
-use crate::proto::{Errno, Payload};
 
 /// One piece of what a READ found.
 #[derive(Clone, Debug)]

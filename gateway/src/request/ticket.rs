@@ -3,11 +3,11 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use nbd_gateway_net::Released;
+use nbd_gateway_proto::Cookie;
 use tokio::time::Instant;
 
 use super::{Finished, Outcome, Request, SessionId};
-use crate::net::Released;
-use crate::proto::Cookie;
 
 /// What a request that is served needs of the client that sent it. One call for each request (`reply` or `forget`), and
 /// one for each batch (`flush`); the others are rare, or for requests that change data.

@@ -11,13 +11,13 @@ use nbd_gateway_metrics::ResizeMetrics;
 use nbd_gateway_policy::rate::{Limiter, Rate, adjust};
 use nbd_gateway_policy::style::Tells;
 use nbd_gateway_policy::types::Moment;
+use nbd_gateway_proto::{Cmd, CmdFlags};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Resizer;
 use crate::fault::Fault;
 use crate::lane::Heard;
-use crate::proto::{Cmd, CmdFlags};
 use crate::request::{Outcome, Request};
 use crate::target::{Core, Purpose};
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, Size};
+use nbd_gateway_proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
 
 use super::effects::{Answered, Effects};
 use super::rules::Rules;
@@ -13,7 +14,6 @@ use crate::accounting::history::{Happened, History};
 use crate::command;
 use crate::driver::{Driver, Order};
 use crate::fault::Fault;
-use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
 use crate::request::{Outcome, Request};
 use crate::target::{Core, Purpose, Shown, zeroing};
 

@@ -5,9 +5,9 @@
 
 use nbd_gateway_policy::access::{Verb, Verbs};
 use nbd_gateway_policy::types::Bytes;
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::{Cmd, CmdFlags, Errno, ExportFlags, Framing};
 
-use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Errno, ExportFlags, Framing};
 use crate::request::Failure;
 
 /// What decides about one client's requests.
@@ -210,8 +210,9 @@ fn flags_of(command: Cmd, rules: &Rules) -> CmdFlags {
 
 #[cfg(test)]
 mod tests {
+    use nbd_gateway_proto::Cookie;
+
     use super::*;
-    use crate::proto::Cookie;
 
     const ALL: ExportFlags = ExportFlags(0x1fff & !0x2);
 

@@ -8,12 +8,12 @@
 use std::task::Context;
 use std::time::Duration;
 
+use nbd_gateway_proto::{Buffers, Inbox};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Session;
 use super::status::SessionStatus;
 use super::transmission::{End, Step, Transmission};
-use crate::proto::{Buffers, Inbox};
 
 /// How long a client whose session the gateway closes may leave its replies unread.
 const PATIENCE: Duration = Duration::from_secs(10);

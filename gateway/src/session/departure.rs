@@ -8,10 +8,10 @@ use std::pin::Pin;
 use std::task::Context;
 use std::time::Duration;
 
+use nbd_gateway_net::FarEnd;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::transmission::{End, Step, Transmission};
-use crate::net::FarEnd;
 
 /// How often a session that does not read looks. A client that has ended its sending side is gone when none of its requests
 /// was answered between two looks.

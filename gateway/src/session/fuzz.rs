@@ -6,10 +6,10 @@
 use super::admit::{Rules, Verdict, admit, narrow};
 use nbd_gateway_policy::access::{Verb, Verbs};
 
-use crate::proto::request::{BadRequestMagic, COMPACT_REQUEST, EXTENDED_REQUEST, RequestHeader};
-use crate::proto::{Cmd, CmdFlags, Cookie, ExportFlags, Framing, Inbox};
 use crate::request::Failure;
 use nbd_gateway_proto::fuzz::{framing, receive};
+use nbd_gateway_proto::request::{BadRequestMagic, COMPACT_REQUEST, EXTENDED_REQUEST, RequestHeader};
+use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, ExportFlags, Framing, Inbox};
 
 /// Size of the export in bytes.
 const END: u64 = 1 << 20;

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use nbd_gateway_policy::offer::PastEnd;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Asked, Reason, Refusal};
+use nbd_gateway_proto::Errno;
 use tracing::Instrument;
 
 use super::Session;
 use crate::export::Export;
-use crate::proto::Errno;
 use crate::request::{Failure, Finished, Job, Outcome};
 
 /// How often a write may find the end lowered again under it.

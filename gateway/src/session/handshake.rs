@@ -5,20 +5,20 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_net::tls::{PeerCertificate, TlsError};
+use nbd_gateway_net::{FarEnd, Stream, TlsStream};
 use nbd_gateway_policy::access::{Certificate, Decision, Verb, Verbs};
 use nbd_gateway_policy::offer::{self as policy, Negotiated};
+use nbd_gateway_proto::handshake::server::{BadClient, match_contexts};
+use nbd_gateway_proto::handshake::{Ask, Offer, Progress, Server, Tls};
+use nbd_gateway_proto::resize::{Context, ResizeInfo};
+use nbd_gateway_proto::{Features, Framing, Inbox, Info, Rep};
 use tokio::time::Instant;
 
 use crate::export::{Export, Lease, OpenError};
 use crate::limits::{Handshake, Place};
-use crate::net::{FarEnd, Stream, TlsStream};
-use crate::proto::handshake::server::{BadClient, match_contexts};
-use crate::proto::handshake::{Ask, Offer, Progress, Server, Tls};
-use crate::proto::resize::{Context, ResizeInfo};
-use crate::proto::{Features, Framing, Inbox, Info, Rep};
 use crate::resize::openers::OpenGuard;
 use crate::target::style::replies;
-use crate::tls::{PeerCertificate, TlsError};
 
 use super::visitor::Visitor;
 use super::{Agreement, Front};

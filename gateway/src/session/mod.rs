@@ -33,10 +33,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::SystemTime;
 
+use nbd_gateway_net::tls::PeerCertificate;
+use nbd_gateway_net::{Outbox, Peer, Released};
 use nbd_gateway_policy::access::{Decision, Verbs};
 use nbd_gateway_policy::offer::{Offer, PastEnd};
 use nbd_gateway_policy::style::ClientStyle;
 use nbd_gateway_policy::types::Size;
+use nbd_gateway_proto::resize::Context;
+use nbd_gateway_proto::{Cmd, ExportFlags, Framing};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -48,11 +52,7 @@ pub(crate) use table::{SessionInfo, SessionTable};
 
 use crate::export::Export;
 use crate::limits::{NoticeLimiter, Permits, Share};
-use crate::net::{Outbox, Peer, Released};
-use crate::proto::resize::Context;
-use crate::proto::{Cmd, ExportFlags, Framing};
 use crate::request::SessionId;
-use crate::tls::PeerCertificate;
 use status::{Progress, SessionStatus};
 
 /// What was agreed on with one client when it entered transmission.

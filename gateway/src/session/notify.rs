@@ -8,10 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use nbd_gateway_net::Released;
 #[cfg(test)]
 use nbd_gateway_policy::notice::PackedNotice;
 use nbd_gateway_policy::notice::{End, FinalChunk, Notice, Poll};
 use nbd_gateway_policy::types::{Moment, Size, Span};
+use nbd_gateway_proto::reply::put_chunk;
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::resize::put_resize;
+use nbd_gateway_proto::{Chunk, ChunkFlags, Errno};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -19,11 +24,6 @@ use tokio::time::Instant;
 use super::Session;
 use super::resize::ONE;
 use crate::limits::RetryAfter;
-use crate::net::Released;
-use crate::proto::reply::put_chunk;
-use crate::proto::request::RequestHeader;
-use crate::proto::resize::put_resize;
-use crate::proto::{Chunk, ChunkFlags, Errno};
 use crate::request::{Client, Failure};
 
 /// The longest that a notice waits before it asks again: a rate may have been raised meanwhile.

@@ -12,6 +12,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_net::{Released, SocketKind, Stream};
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::{Cmd, Framing, Payload};
 use parking_lot::MutexGuard;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -26,9 +29,6 @@ use crate::handover::state::{
     Age, AgreementState, Beside, CertificateState, FailureState, GateState, HeaderState, HeldState, NotifyState,
     ReleaseState, RequestState, SessionState, StepState, TicketState,
 };
-use crate::net::{Released, SocketKind, Stream};
-use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, Framing, Payload};
 use crate::request::{Client, Counts, Failure, Finished, Job, Outcome, PendingReply, Request, Ticket};
 
 /// A session on its way.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use nbd_gateway_net::{Batch, Written};
+use nbd_gateway_proto::reply::{put_chunk, put_simple};
+use nbd_gateway_proto::resize::Context;
+use nbd_gateway_proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Errno, Framing, MAX_STRING, Payload};
 use tokio::time::Instant;
 
 use super::Session;
-use crate::net::{Batch, Written};
-use crate::proto::reply::{put_chunk, put_simple};
-use crate::proto::resize::Context;
-use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Errno, Framing, MAX_STRING, Payload};
 use crate::request::{
     Client, Extent, Failure, Finished, Found, Outcome, PendingReply, Piece, Request, SessionId, Status,
 };

@@ -7,11 +7,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use nbd_gateway_net::Released;
 use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::plan;
 use nbd_gateway_policy::refusal::{Asked, Refusal};
 use nbd_gateway_policy::style::Success;
 use nbd_gateway_policy::types::Size;
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::resize::{Context, ResizeRequest, Wish};
+use nbd_gateway_proto::{CmdFlags, Errno, ExportFlags, Features, Framing};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -20,10 +24,6 @@ use super::shutdown::Shutdown;
 use super::status::SessionStatus;
 use super::transmission::{Step, Transmission};
 use crate::limits::{ANSWER, CONTEXT};
-use crate::net::Released;
-use crate::proto::request::RequestHeader;
-use crate::proto::resize::{Context, ResizeRequest, Wish};
-use crate::proto::{CmdFlags, Errno, ExportFlags, Features, Framing};
 use crate::request::{Counts, Failure, Finished, Job, Outcome, PendingReply, Request, Ticket};
 use crate::target::Held;
 

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nbd_gateway_config::{Arrivals, Config};
+use nbd_gateway_net::tls::ListenerTls;
+use nbd_gateway_net::{Peer, Pool, Stream};
+use nbd_gateway_proto::Inbox;
 use tokio::sync::watch;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
@@ -16,11 +19,8 @@ use super::visitor::Visitor;
 use super::{Known, Session, SessionFacts, SessionTable, table};
 use crate::export::{Lease, Registry};
 use crate::limits::{Handshake, Place, RateGate};
-use crate::net::{Peer, Pool, Stream};
-use crate::proto::Inbox;
 use crate::request::SessionId;
 use crate::resize::openers::OpenGuard;
-use crate::tls::ListenerTls;
 
 /// What all sessions of a listener share.
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use nbd_gateway_policy::offer::PastEnd;
 use nbd_gateway_policy::types::Bytes;
+use nbd_gateway_proto::{Cmd, Errno};
 
 use super::{Session, grow};
-use crate::proto::{Cmd, Errno};
 use crate::request::{Client, Failure, Finished, Job, Origin, Request};
 
 impl Session {

@@ -8,16 +8,16 @@ use std::time::SystemTime;
 
 use dashmap::DashMap;
 use nbd_gateway_config::Config;
+use nbd_gateway_net::Peer;
 use nbd_gateway_policy::access::Verbs;
 use nbd_gateway_policy::style::ClientStyle;
 use nbd_gateway_policy::types::Bytes;
+use nbd_gateway_proto::Framing;
 use tokio::sync::Notify;
 
 use super::Session;
 use crate::export::Teardown;
 use crate::hooks::{ConnectedClient, Disconnect};
-use crate::net::Peer;
-use crate::proto::Framing;
 use crate::request::SessionId;
 
 /// Every session in transmission, by its id. No guard of the map is held across an await.

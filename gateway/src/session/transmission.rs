@@ -9,9 +9,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use nbd_gateway_net::{FarEnd, Pool, ReadHalf, Released};
 use nbd_gateway_policy::access::Verbs;
 use nbd_gateway_policy::notice;
 use nbd_gateway_policy::offer::PastEnd;
+use nbd_gateway_proto::request::{BadRequestMagic, EXTENDED_REQUEST, RequestHeader};
+use nbd_gateway_proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
 use tokio::time::{Instant, Sleep};
 
 use super::Session;
@@ -20,9 +23,6 @@ use super::departure::Looks;
 use super::shutdown::{Order, Shutdown};
 use super::status::SessionStatus;
 use crate::limits::{ACTIVE, ANSWER, CONTEXT, EXTENT, RateGate};
-use crate::net::{FarEnd, Pool, ReadHalf, Released};
-use crate::proto::request::{BadRequestMagic, EXTENDED_REQUEST, RequestHeader};
-use crate::proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
 use crate::request::{Client, Counts, Failure, Finished, Found, Job, Outcome, PendingReply, Request, Ticket};
 use crate::stamp::Stamp;
 

@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use nbd_gateway_config::{Config, NoExport};
+use nbd_gateway_net::Peer;
+use nbd_gateway_net::tls::PeerCertificate;
 use nbd_gateway_policy::access::{Admission, Certificate, Decision, Identity, Verb};
 use tokio::sync::watch;
 
 use super::Session;
 use crate::export::{Lease, OpenError, Registry};
 use crate::fault::Whose;
-use crate::net::Peer;
-use crate::tls::PeerCertificate;
 
 /// One client during its handshake.
 #[derive(Debug)]

@@ -18,12 +18,12 @@
 //! counts as left behind, and holds the exclusive range: overlapping requests of others wait for one piece, not for all.
 
 use nbd_gateway_policy::types::{ByteRange, Bytes};
+use nbd_gateway_proto::{Cmd, CmdFlags, Errno, Payload};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::ranges::Exclusive;
 use super::{Core, Held, lost};
-use crate::proto::{Cmd, CmdFlags, Errno, Payload};
 use crate::request::{Extent, Failure, Finished, Found, Job, Origin, Outcome, Piece, Request, SessionId, Status};
 
 /// The most ranges that one BLOCK_STATUS asks the backend about. Its answer may always cover less than was asked.

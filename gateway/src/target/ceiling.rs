@@ -12,8 +12,9 @@
 
 use std::sync::Arc;
 
+use nbd_gateway_proto::Cmd;
+
 use super::{Core, lost};
-use crate::proto::Cmd;
 use crate::request::{Extent, Finished, Found, Job, Outcome, Piece, Request, SessionId, Status};
 
 /// `base:allocation`: NBD_STATE_HOLE and NBD_STATE_ZERO.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nbd_gateway_config::Resolved;
 use nbd_gateway_policy::plan;
 use nbd_gateway_policy::types::{ByteRange, ExportName, TenantId};
+use nbd_gateway_proto::{Cmd, CmdFlags, Cookie};
 use parking_lot::RwLockReadGuard;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -21,7 +22,6 @@ use crate::embedded::DiskError;
 use crate::fault::Fault;
 use crate::lane::Look;
 use crate::limits::Turns;
-use crate::proto::{Cmd, CmdFlags, Cookie};
 use crate::request::{Finished, Heard, Job, Origin, Outcome, Request, SessionId};
 use crate::shards::Shard;
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use nbd_gateway_config::Driver;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Tells};
 use nbd_gateway_policy::types::{ByteRange, ExportName};
+use nbd_gateway_proto::handshake::BlockSizes;
+use nbd_gateway_proto::{Cookie, Framing};
 
 use super::{Facts, Pending, Purpose, Target};
 use crate::embedded::{DiskError, EmbeddedDisk};
 use crate::fault::Fault;
-use crate::proto::handshake::BlockSizes;
-use crate::proto::{Cookie, Framing};
 use crate::request::{Finished, Job, Origin, SessionId};
 
 /// A disk of this process.

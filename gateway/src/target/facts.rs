@@ -3,14 +3,14 @@
 use nbd_gateway_config::Resolved;
 use nbd_gateway_policy::style::BackendStyle;
 use nbd_gateway_policy::types::Bytes;
+use nbd_gateway_proto::handshake::BlockSizes;
+use nbd_gateway_proto::handshake::client::Negotiated;
+use nbd_gateway_proto::resize::ResizeInfo;
+use nbd_gateway_proto::{ExportFlags, Framing};
 
 use super::style;
 use crate::driver::BackendSnapshot;
 use crate::fault::Fault;
-use crate::proto::handshake::BlockSizes;
-use crate::proto::handshake::client::Negotiated;
-use crate::proto::resize::ResizeInfo;
-use crate::proto::{ExportFlags, Framing};
 
 /// A backend's properties.
 #[derive(Clone, Debug)]

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nbd_gateway_policy::types::ByteRange;
+use nbd_gateway_proto::Cookie;
 use parking_lot::Mutex;
 
 use super::Core;
-use crate::proto::Cookie;
 #[cfg(test)]
 use crate::request::Origin;
 use crate::request::{Finished, Job, Outcome, Request, SessionId};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nbd_gateway_policy::backoff::Backoff;
 use nbd_gateway_policy::plan;
 use nbd_gateway_policy::types::{ByteRange, ExportName};
+use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, ExportFlags, Features, Framing};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -19,7 +20,6 @@ use crate::fence::Marks;
 use crate::lane::{Dialer, Durability, Lane, LateWrites, Look};
 use crate::limits::Turns;
 use crate::ordered_watch::OrderedWatch;
-use crate::proto::{Cmd, CmdFlags, Cookie, ExportFlags, Features, Framing};
 use crate::request::{Finished, Job, Origin, Outcome, Request, SessionId};
 use crate::shards::Shard;
 

@@ -29,6 +29,7 @@ use std::fmt::Debug;
 use std::pin::Pin;
 
 use nbd_gateway_policy::types::{ByteRange, ExportName};
+use nbd_gateway_proto::Cookie;
 
 pub(crate) use self::core::Core;
 pub(crate) use facts::Facts;
@@ -40,7 +41,6 @@ pub(crate) use view::{Shown, View};
 
 use crate::embedded::DiskError;
 use crate::fault::Fault;
-use crate::proto::Cookie;
 use crate::request::{Failure, Finished, Job, Origin, Outcome, SessionId};
 
 /// A future of a target's.

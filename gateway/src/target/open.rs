@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use nbd_gateway_config::{self as config, OnBackendLoss, Resolved};
 use nbd_gateway_metrics::{ExportMetrics, LossReason, Metrics};
+use nbd_gateway_net::tls::{BackendTls, CertificateError};
+use nbd_gateway_net::{Address, Pool};
+use nbd_gateway_proto::ExportFlags;
+use nbd_gateway_proto::handshake::client::Negotiated;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -19,12 +23,8 @@ use crate::embedded::{DiskError, EmbeddedDisk, Place};
 use crate::fault::Fault;
 use crate::fence::{self, Fence, Keeper, Marks};
 use crate::lane::{self, Connected, DialError, Dialer, Durability, Lane, LateWrites, OnLoss};
-use crate::net::{Address, Pool};
 use crate::ordered_watch::OrderedWatch;
-use crate::proto::ExportFlags;
-use crate::proto::handshake::client::Negotiated;
 use crate::shards::Shards;
-use crate::tls::{BackendTls, CertificateError};
 
 /// What targets are made from.
 #[derive(Debug)]

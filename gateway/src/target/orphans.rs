@@ -6,10 +6,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nbd_gateway_policy::types::ByteRange;
+use nbd_gateway_proto::Cookie;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::proto::Cookie;
 use crate::request::{Origin, SessionId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

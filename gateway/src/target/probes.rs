@@ -7,10 +7,10 @@
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
+use nbd_gateway_net::Negotiation;
 use tokio::sync::Mutex;
 
 use crate::lane::{DialError, Dialer};
-use crate::net::Negotiation;
 
 /// The servers whose sizes are polled.
 #[derive(Debug, Default)]
@@ -133,12 +133,12 @@ mod tests {
     use std::time::Duration;
 
     use bytes::{Buf, BufMut, BytesMut};
+    use nbd_gateway_net::Address;
+    use nbd_gateway_proto::{NBD_MAGIC, OPT_MAGIC, Opt, Rep};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{UnixListener, UnixStream};
 
     use super::*;
-    use crate::net::Address;
-    use crate::proto::{NBD_MAGIC, OPT_MAGIC, Opt, Rep};
 
     /// A server that answers NBD_OPT_INFO so many times on a connection, and NBD_OPT_GO always.
     struct Scripted {

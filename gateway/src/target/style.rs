@@ -2,9 +2,8 @@
 
 use nbd_gateway_config::Driver;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Proof, Replies, Tells};
-
-use crate::proto::handshake::client::Negotiated;
-use crate::proto::{ExportFlags, Features, Framing};
+use nbd_gateway_proto::handshake::client::Negotiated;
+use nbd_gateway_proto::{ExportFlags, Features, Framing};
 
 /// A framing, in the policy's words.
 pub(crate) fn replies(framing: Framing) -> Replies {

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nbd_gateway_config::{Config, Driver};
+use nbd_gateway_proto::{Cmd, CmdFlags, Payload};
 use parking_lot::Mutex;
 
 use super::embedded::Embedded;
 use super::*;
 use crate::embedded::EmbeddedDisk;
 use crate::fault::Fault;
-use crate::proto::{Cmd, CmdFlags, Payload};
 use crate::request::Request;
 
 /// Writes down what passes, and passes it on.

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::ByteRange;
+use nbd_gateway_proto::{Cmd, CmdFlags, ExportFlags, Framing, Payload};
 
 use super::Core;
 use crate::fault::Fault;
-use crate::proto::{Cmd, CmdFlags, ExportFlags, Framing, Payload};
 use crate::request::{Found, Outcome, Piece, Request};
 
 /// The context, proto.md "base:allocation", and its flags.

@@ -1,12 +1,12 @@
 //! What the interface says of the ledger: its history, and how it compares with what there is. As with all views, fields may be added; none is ever renamed.
 
+use nbd_gateway_ledger::Event;
 use nbd_gateway_policy::types::{ExportName, Size, TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::accounting::history::Kind;
 use crate::export::reconcile::{Audited, Found};
-use crate::ledger::Event;
 
 /// Something that happened to a size.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

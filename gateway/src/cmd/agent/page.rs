@@ -10,10 +10,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use nbd_gateway_metrics::AgentMetrics;
+use nbd_gateway_net::Listening;
 use tokio::sync::watch;
 
 use crate::admin::accept;
-use crate::net::Listening;
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: u32 = 128;

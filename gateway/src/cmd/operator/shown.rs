@@ -2,10 +2,9 @@
 
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
+use nbd_gateway_net::is_harmful;
 use nbd_gateway_policy::types::Bytes;
 use unicode_width::UnicodeWidthChar;
-
-use crate::net::is_harmful;
 
 /// A size, rounded down.
 pub(super) fn brief(bytes: u64) -> String {

@@ -8,10 +8,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use nbd_gateway_proto::Errno;
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
-use crate::proto::Errno;
 
 /// Where it is noted for one export of the gateway's.
 #[derive(Clone, Debug)]

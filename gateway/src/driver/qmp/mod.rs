@@ -19,13 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nbd_gateway_config as config;
+use nbd_gateway_proto::Errno;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, sleep};
 
 use super::Order;
 use crate::fault::Fault;
-use crate::proto::Errno;
 use crate::qmp::{Qemu, QmpError, SOON};
 use memo::Memo;
 use restore::Export;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nbd_gateway_config as config;
 use nbd_gateway_policy::backoff::Backoff;
+use nbd_gateway_proto::ExportFlags;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -13,7 +14,6 @@ use super::super::BackendSnapshot;
 use super::ids;
 use super::memo::Memo;
 use crate::fault::Fault;
-use crate::proto::ExportFlags;
 use crate::qmp::{Qemu, QmpError, SOON};
 
 /// How long it is tried to put an export back before a person is called.

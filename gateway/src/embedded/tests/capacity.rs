@@ -2,9 +2,10 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use nbd_gateway_proto::MAX_SIZE;
+
 use super::*;
 use crate::embedded::disk::Kind;
-use crate::proto::MAX_SIZE;
 
 const MIB: u64 = 0x10_0000;
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nbd_gateway_proto::{Cmd, CmdFlags, Payload};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::proto::{Cmd, CmdFlags, Payload};
 use crate::request::{Extent, Found, Outcome, Piece, Request};
 
 mod capacity;

@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use nbd_gateway_proto::MAX_SIZE;
+
 use super::*;
-use crate::proto::MAX_SIZE;
 
 const MIB: u64 = 0x10_0000;
 

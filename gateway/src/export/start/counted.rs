@@ -5,6 +5,7 @@ use std::sync::Arc;
 use nbd_gateway_config::Backend;
 use nbd_gateway_metrics::ExportMetrics;
 use nbd_gateway_policy::export::Publish;
+use nbd_gateway_proto::Features;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
@@ -18,7 +19,6 @@ use crate::accounting::meanwhile::Smaller;
 use crate::driver::Driver;
 use crate::hooks::Hooks;
 use crate::limits::TenantBudget;
-use crate::proto::Features;
 use crate::resize::Resizer;
 use crate::resize::coordinator::{Act, Coordinator, Start};
 use crate::resize::follow::{Patience, follow};

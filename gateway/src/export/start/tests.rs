@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nbd_gateway_config::Config;
 use nbd_gateway_metrics::Metrics;
+use nbd_gateway_net::Pool;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Tells};
 use nbd_gateway_policy::types::{ByteRange, ExportName};
+use nbd_gateway_proto::{Cookie, ExportFlags, Framing};
 
 use super::super::Registry;
 use super::*;
 use crate::accounting::cache::LedgerCache;
 use crate::fault::Fault;
-use crate::net::Pool;
-use crate::proto::{Cookie, ExportFlags, Framing};
 use crate::request::{Finished, Job, Origin, SessionId};
 use crate::shards::Shards;
 use crate::target::{Facts, Pending, Purpose};

@@ -1,10 +1,10 @@
 //! The bytes beside a document.
 
 use bytes::{Bytes, BytesMut};
+use nbd_gateway_proto::Payload;
 use serde::{Deserialize, Serialize};
 
 use super::StateError;
-use crate::proto::Payload;
 
 /// Payloads, one after the other.
 #[derive(Clone, Debug, Default)]

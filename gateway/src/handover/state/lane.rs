@@ -1,9 +1,9 @@
 //! A lane: its requests in flight, what came and was not acted on, what is not sent.
 
+use nbd_gateway_proto::Framing;
 use serde::{Deserialize, Serialize};
 
 use super::{Age, LinkState, Span, TicketState};
-use crate::proto::Framing;
 
 /// What the lanes of one export share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use nbd_gateway_net::Released;
+use nbd_gateway_proto::Cookie;
 use serde::{Deserialize, Serialize};
 
 use super::Age;
-use crate::net::Released;
-use crate::proto::Cookie;
 use crate::request::{Client, Counts, PendingReply, SessionId, Ticket};
 
 /// A [`Ticket`]: whose request it is, and what the answer needs. The contexts are by their places in the export's list.

@@ -1,8 +1,9 @@
 //! A reply in pieces, suspended: what was found is left out, for who asks finds it again.
 
+use nbd_gateway_proto::Errno;
+
 use super::Gather;
 use crate::handover::state::{FailureState, ReplyState};
-use crate::proto::Errno;
 use crate::request::Failure;
 
 impl Gather {

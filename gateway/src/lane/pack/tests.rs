@@ -8,15 +8,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::*;
+use nbd_gateway_net::{Pool, Released};
 use nbd_gateway_proto::fuzz::receive;
+use nbd_gateway_proto::reply::{Body, Event};
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Errno};
 
 use crate::handover::state::carried;
 use crate::lane::fuzz::{CONTEXTS, Told, put_event, tell};
 use crate::lane::tests::{connected, life};
-use crate::net::{Pool, Released};
-use crate::proto::reply::{Body, Event};
-use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Cookie, Errno};
 use crate::request::{Client, Counts, Finished, Heard, Job, Outcome, PendingReply, Request, SessionId, Ticket};
 
 /// A session that writes down what it is told, by its own cookies.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use nbd_gateway_policy::types::ByteRange;
+use nbd_gateway_proto::{Cmd, CmdFlags, Framing, Payload};
 
 use super::{Answered, Gather, Phase, Slot, Table, reach};
 use crate::handover::state::{AnsweredState, Beside, RequestState, SlotState, StateError, TableState, TicketState};
 use crate::lane::{LateWrites, Link};
-use crate::proto::{Cmd, CmdFlags, Framing, Payload};
 use crate::request::{Client, Job, Request, SessionId};
 
 /// Finds who waits for an answer, by the number of its session.

@@ -11,8 +11,8 @@ use super::super::decode::Decoder;
 use super::super::lost::EndedBy;
 use super::super::run::give_up;
 use super::*;
-use crate::proto::reply::put_simple;
 use nbd_gateway_proto::fuzz::receive;
+use nbd_gateway_proto::reply::put_simple;
 
 const BLOCK: u64 = 512;
 const GUARD: Duration = Duration::from_secs(10);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use nbd_gateway_ledger::{Ledger, Mailbox, Snapshot};
 use nbd_gateway_metrics::{Metrics, ResizeDriver};
 use nbd_gateway_policy::export::{ExportPolicy, External, OverQuota};
 use nbd_gateway_policy::plan::{Standing, Wish};
@@ -29,7 +30,6 @@ use super::watchers::Told;
 use crate::accounting::account::{Account, Shows};
 use crate::accounting::cache::LedgerCache;
 use crate::accounting::tenants::Book;
-use crate::ledger::{Ledger, Mailbox, Snapshot};
 use crate::target::Shown;
 use world::{Fake, Fault, LARGEST, Late, Rows, State};
 

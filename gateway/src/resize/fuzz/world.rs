@@ -5,15 +5,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_ledger::{Change, Fate, Snapshot};
 use nbd_gateway_policy::plan::{Ask, Lanes};
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
+use nbd_gateway_proto::MAX_SIZE;
 use parking_lot::Mutex;
 
 use crate::accounting::history::Happened;
 use crate::accounting::tenants::Book;
 use crate::fault;
-use crate::ledger::{Change, Fate, Snapshot};
-use crate::proto::MAX_SIZE;
 use crate::resize::effects::{Answered, Effects};
 use crate::resize::rules::Rules;
 use crate::target::Shown;

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use nbd_gateway_net::tls::PeerCertificate;
+use nbd_gateway_net::{Released, Stream, Unsent};
 use nbd_gateway_policy::access::Verbs;
 use nbd_gateway_policy::notice::PackedNotice;
 use nbd_gateway_policy::offer::{Contexts, Features, Offer};
 use nbd_gateway_policy::types::{Granularity, Size};
+use nbd_gateway_proto::resize::Context;
+use nbd_gateway_proto::{Cmd, CmdFlags, ExportFlags, Inbox};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -18,15 +22,11 @@ use crate::handover::state::{
     AgreementState, Beside, GateState, HeldState, NotifyState, ReleaseState, StateError, StepState,
 };
 use crate::limits::{Place, RateGate};
-use crate::net::{Released, Stream, Unsent};
-use crate::proto::resize::Context;
-use crate::proto::{Cmd, CmdFlags, ExportFlags, Inbox};
 use crate::request::{Finished, Job, Outcome, Request};
 use crate::session::serve::{Front, Membership, run};
 use crate::session::shutdown::Shutdown;
 use crate::session::transmission::{Step, Transmission};
 use crate::session::{Agreement, Known, Session, SessionFacts};
-use crate::tls::PeerCertificate;
 
 /// Why a session can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +116,7 @@ fn agreement(
     export: &Export,
     front: &Front,
     state: &AgreementState,
-    peer: crate::net::Peer,
+    peer: nbd_gateway_net::Peer,
     listener: &str,
     certificate: Option<&PeerCertificate>,
 ) -> Result<Agreement, StateError> {

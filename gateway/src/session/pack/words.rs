@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
+use nbd_gateway_net::Peer;
 use nbd_gateway_policy::offer::PastEnd;
 use nbd_gateway_policy::style::ClientStyle;
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Errno, Framing};
 
 use crate::handover::state::{
     ClosingState, FailureState, FramingState, HeaderState, PastEndState, PeerState, StatusState, StyleState,
 };
-use crate::net::Peer;
-use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Cookie, Errno, Framing};
 use crate::request::Failure;
 use crate::session::status::SessionStatus;
 use crate::session::transmission::End;

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use nbd_gateway_config::{Arrivals, Config};
 use nbd_gateway_metrics::Metrics;
+use nbd_gateway_net::{Pool, Stream};
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Framing};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -18,9 +21,6 @@ use super::{Front, SessionTable, serve};
 use crate::accounting::cache::LedgerCache;
 use crate::export::Registry;
 use crate::limits::Places;
-use crate::net::{Pool, Stream};
-use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Cookie, Framing};
 use crate::shards::Shards;
 
 /// A gateway without listeners.

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::resize::{ResizeRequest, Wish};
+use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, ExportFlags, Features, Framing};
 use tokio::time::Instant;
 
 use super::super::checker::Change;
 use super::super::disk::{SECTOR, bytes_of};
 use super::{Asked, Conversation, Flow, LONGEST};
-use crate::proto::request::RequestHeader;
-use crate::proto::resize::{ResizeRequest, Wish};
-use crate::proto::{Cmd, CmdFlags, Cookie, ExportFlags, Features, Framing};
 
 impl Conversation {
     /// Takes a random action.

@@ -6,16 +6,16 @@ mod replies;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nbd_gateway_proto::handshake::client::{Client as Handshake, Contexts, Goal, Negotiated, Progress, Wishes};
+use nbd_gateway_proto::reply::ReplyReader;
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::{Cmd, CmdFlags, Framing, Heap, Inbox, Info};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::checker::{End, Knowledge};
 use super::random::Random;
 use super::scene::{Phase, Scene};
-use crate::proto::handshake::client::{Client as Handshake, Contexts, Goal, Negotiated, Progress, Wishes};
-use crate::proto::reply::ReplyReader;
-use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Framing, Heap, Inbox, Info};
 
 /// Most requests in flight.
 const DEPTH: usize = 16;

@@ -1,10 +1,11 @@
 //! What a client makes of replies, and what it has the checks compare them with.
 
+use nbd_gateway_proto::reply::{Body, Event, Expected};
+use nbd_gateway_proto::{Cmd, Cookie};
+
 use super::super::checker::End;
 use super::super::disk::{SECTOR, writer_of};
 use super::{Asked, Conversation, Flow};
-use crate::proto::reply::{Body, Event, Expected};
-use crate::proto::{Cmd, Cookie};
 
 impl Conversation {
     /// Takes all complete replies.

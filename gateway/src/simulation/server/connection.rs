@@ -2,6 +2,11 @@
 
 use std::sync::Arc;
 
+use nbd_gateway_proto::handshake::server::match_contexts;
+use nbd_gateway_proto::handshake::{Ask, BlockSizes, Offer, Progress, Server as Handshake, Tls};
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::resize::ResizeInfo;
+use nbd_gateway_proto::{Cmd, Framing, Heap, Inbox, Opt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -10,11 +15,6 @@ use super::super::random::Random;
 use super::super::scene::Shared;
 use super::Connection;
 use super::request::{Received, is_cut};
-use crate::proto::handshake::server::match_contexts;
-use crate::proto::handshake::{Ask, BlockSizes, Offer, Progress, Server as Handshake, Tls};
-use crate::proto::request::RequestHeader;
-use crate::proto::resize::ResizeInfo;
-use crate::proto::{Cmd, Framing, Heap, Inbox, Opt};
 
 /// An option number that no server knows.
 const NO_OPTION: u32 = 99;

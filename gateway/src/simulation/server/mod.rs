@@ -8,6 +8,7 @@ mod request;
 
 use std::sync::Arc;
 
+use nbd_gateway_proto::{ExportFlags, Features, Framing};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, watch};
 
@@ -15,7 +16,6 @@ use super::disk::GARBAGE;
 use super::random::Random;
 use super::scene::{FalseClaim, Shared, World};
 use crate::ordered_watch::OrderedWatch;
-use crate::proto::{ExportFlags, Features, Framing};
 use connection::serve;
 
 /// Properties of the server, for one simulation.

@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_proto::reply::{put_chunk, put_simple};
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::resize::{ResizeRequest, Wish, put_resize};
+use nbd_gateway_proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Errno, Framing, Payload};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -10,10 +14,6 @@ use super::super::disk::{SECTOR, bytes_of, writer_of};
 use super::super::random::Random;
 use super::super::scene::{Shared, World};
 use super::Connection;
-use crate::proto::reply::{put_chunk, put_simple};
-use crate::proto::request::RequestHeader;
-use crate::proto::resize::{ResizeRequest, Wish, put_resize};
-use crate::proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Errno, Framing, Payload};
 
 /// Milliseconds after the end of a connection within which its requests are executed: less than the guard.
 const LATEST: u64 = 9_000;

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use nbd_gateway_net::Peer;
+use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Framing};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::super::Scene;
 use super::Dice;
 use crate::handover::state::carried;
-use crate::net::Peer;
-use crate::proto::request::RequestHeader;
-use crate::proto::{Cmd, CmdFlags, Cookie, Framing};
 use crate::session::pack::unpack;
 
 const HALF: u64 = 512 << 10;
