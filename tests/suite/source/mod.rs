@@ -1,6 +1,8 @@
-//! Rules about the source that a program can hold: which room may use which, and words that this project avoids.
+//! Rules about the source that a program can check: which room may use which, words that this project avoids, and that files
+//! named in the documentation exist.
 
 mod arrows;
+mod names;
 mod words;
 
 use std::fs;
@@ -10,7 +12,7 @@ fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// All files below `folder` with one of the extensions, relative to `folder`, in order, with their text.
+/// All files below `folder` with one of the extensions, or of all if none is given, relative to `folder`, in order, with their text.
 fn files(folder: &Path, extensions: &[&str]) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -22,8 +24,10 @@ fn files(folder: &Path, extensions: &[&str]) -> Vec<(PathBuf, String)> {
                 if !path.join("CACHEDIR.TAG").exists() {
                     folders.push(path);
                 }
-            } else if extension.is_some_and(|extension| extensions.contains(&extension.as_str())) {
-                let text = fs::read_to_string(&path).unwrap();
+            } else if extensions.is_empty()
+                || extension.is_some_and(|extension| extensions.contains(&extension.as_str()))
+            {
+                let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
                 found.push((path.strip_prefix(folder).unwrap().to_owned(), text));
             }
         }

@@ -58,7 +58,7 @@ export function span(millis) {
   return count(Math.floor(seconds / 86400), 'day');
 }
 
-/** A moment as a date; what is later than a browser's dates go is the last of them. */
+/** A moment as a date, or the last date that a browser knows. */
 export function date(millis) {
   return new Date(Math.min(millis, 8.64e15));
 }
