@@ -11,7 +11,7 @@ use nbd_gateway_config::NbdUri;
 use nbd_gateway_net::tls::{CertificateError, TlsError};
 use nbd_gateway_net::{NegotiationError, Reached};
 use nbd_gateway_proto::handshake::client::HandshakeError;
-use nbd_gateway_proto::reply::BadReply;
+use nbd_gateway_proto::reply::ReplyError;
 use nbd_gateway_proto::resize::Wish;
 use nbd_gateway_proto::{Cmd, Errno, Rep};
 
@@ -61,7 +61,7 @@ pub enum ClientError {
     },
     /// The server broke the protocol.
     #[error("the server broke the protocol: {0}")]
-    BadReply(#[from] BadReply),
+    ReplyError(#[from] ReplyError),
     /// The server answered a READ with pieces that are not what was asked for.
     #[error("the server broke the protocol: its data for the {} at offset {offset} {what}", Bytes(*.length))]
     BadData {

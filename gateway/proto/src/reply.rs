@@ -86,7 +86,7 @@ pub struct Event {
 
 /// The backend broke the protocol; the connection can't go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadReply {
+pub enum ReplyError {
     /// No reply starts here.
     #[error("reply magic is {0:#010x}, which starts no reply in the negotiated framing ({1:?})")]
     Magic(u32, Framing),
@@ -188,7 +188,7 @@ impl ReplyReader {
         &mut self,
         inbox: &mut Inbox,
         mut expected: impl FnMut(Cookie) -> Option<Expected>,
-    ) -> Result<Option<Event>, BadReply> {
+    ) -> Result<Option<Event>, ReplyError> {
         loop {
             match self.state {
                 State::Header => {
@@ -200,7 +200,7 @@ impl ReplyReader {
                         }
                         (STRUCTURED_REPLY_MAGIC, Framing::Structured) => self.structured(inbox, &mut expected)?,
                         (EXTENDED_REPLY_MAGIC, Framing::Extended) => self.extended(inbox, &mut expected)?,
-                        (other, framing) => return Err(BadReply::Magic(other, framing)),
+                        (other, framing) => return Err(ReplyError::Magic(other, framing)),
                     };
                     match event {
                         Step::More => return Ok(None),
@@ -251,15 +251,15 @@ impl ReplyReader {
         &mut self,
         inbox: &mut Inbox,
         expected: &mut impl FnMut(Cookie) -> Option<Expected>,
-    ) -> Result<Step, BadReply> {
+    ) -> Result<Step, ReplyError> {
         let Some(head) = inbox.peek::<SIMPLE_REPLY>() else { return Ok(Step::More) };
         let mut fields = Fields(head);
         let (_, errno, cookie) = (fields.u32(), fields.u32(), Cookie(fields.u64()));
-        let waits = expected(cookie).ok_or(BadReply::Cookie(cookie))?;
+        let waits = expected(cookie).ok_or(ReplyError::Cookie(cookie))?;
         inbox.advance(SIMPLE_REPLY);
         let body = match (errno, waits.read) {
             (0, None) => Body::Nothing,
-            (0, Some(_)) if self.framing != Framing::Simple => return Err(BadReply::SimpleRead(self.framing)),
+            (0, Some(_)) if self.framing != Framing::Simple => return Err(ReplyError::SimpleRead(self.framing)),
             (0, Some(length)) => {
                 self.state = State::Whole { cookie, length: usize::try_from(length).unwrap_or(usize::MAX) };
                 return Ok(Step::Go);
@@ -273,7 +273,7 @@ impl ReplyReader {
         &mut self,
         inbox: &mut Inbox,
         expected: &mut impl FnMut(Cookie) -> Option<Expected>,
-    ) -> Result<Step, BadReply> {
+    ) -> Result<Step, ReplyError> {
         let Some(head) = inbox.peek::<STRUCTURED_REPLY>() else { return Ok(Step::More) };
         let mut fields = Fields(head);
         let _ = fields.u32();
@@ -286,7 +286,7 @@ impl ReplyReader {
         &mut self,
         inbox: &mut Inbox,
         expected: &mut impl FnMut(Cookie) -> Option<Expected>,
-    ) -> Result<Step, BadReply> {
+    ) -> Result<Step, ReplyError> {
         let Some(head) = inbox.peek::<EXTENDED_REPLY>() else { return Ok(Step::More) };
         let mut fields = Fields(head);
         let _ = fields.u32();
@@ -307,16 +307,16 @@ impl ReplyReader {
         cookie: Cookie,
         length: u64,
         expected: &mut impl FnMut(Cookie) -> Option<Expected>,
-    ) -> Result<Step, BadReply> {
-        let waits = expected(cookie).ok_or(BadReply::Cookie(cookie))?;
-        let bad = |allowed| BadReply::Length { kind, length, allowed };
+    ) -> Result<Step, ReplyError> {
+        let waits = expected(cookie).ok_or(ReplyError::Cookie(cookie))?;
+        let bad = |allowed| ReplyError::Length { kind, length, allowed };
         let most = u64::try_from(MAX_EXTENTS).unwrap_or(u64::MAX);
         match kind {
             Chunk::NONE if length != 0 => return Err(bad("0")),
             Chunk::NONE if !flags.has(ChunkFlags::DONE) => return Err(bad("0, with the DONE flag")),
-            Chunk::OFFSET_DATA | Chunk::OFFSET_HOLE if waits.read.is_none() => return Err(BadReply::Kind(kind)),
+            Chunk::OFFSET_DATA | Chunk::OFFSET_HOLE if waits.read.is_none() => return Err(ReplyError::Kind(kind)),
             Chunk::BLOCK_STATUS | Chunk::BLOCK_STATUS_EXT | Chunk::RESIZE if waits.read.is_some() => {
-                return Err(BadReply::Kind(kind));
+                return Err(ReplyError::Kind(kind));
             }
             Chunk::OFFSET_DATA if length <= 8 || length > waits.read.unwrap_or(0).saturating_add(8) => {
                 return Err(bad("9 to 8 more than the READ asks for"));
@@ -333,7 +333,7 @@ impl ReplyReader {
                 return Err(bad("6 to 4110"));
             }
             error if error.is_error() => {}
-            other => return Err(BadReply::Kind(other)),
+            other => return Err(ReplyError::Kind(other)),
         }
         inbox.advance(header);
         let done = flags.has(ChunkFlags::DONE);
@@ -380,14 +380,14 @@ impl Fields<'_> {
     }
 }
 
-fn control(kind: Chunk, payload: &[u8], surplus: u64) -> Result<Body, BadReply> {
+fn control(kind: Chunk, payload: &[u8], surplus: u64) -> Result<Body, ReplyError> {
     let mut fields = Fields(payload);
     Ok(match kind {
         Chunk::OFFSET_HOLE => {
             let offset = fields.u64();
             let length = u64::from(fields.u32());
             if length == 0 {
-                return Err(BadReply::Inner(kind));
+                return Err(ReplyError::Inner(kind));
             }
             Body::Hole { offset, length }
         }
@@ -404,7 +404,7 @@ fn control(kind: Chunk, payload: &[u8], surplus: u64) -> Result<Body, BadReply> 
             // The count is advisory in the specification's words; one that disagrees is still a bug worth ending for.
             let told = u64::try_from(fields.0.len()).unwrap_or(u64::MAX).saturating_add(surplus) / 16;
             if count != 0 && u64::from(count) != told {
-                return Err(BadReply::Inner(kind));
+                return Err(ReplyError::Inner(kind));
             }
             let extents: Vec<(u64, u64)> = fields
                 .0
@@ -420,16 +420,16 @@ fn control(kind: Chunk, payload: &[u8], surplus: u64) -> Result<Body, BadReply> 
         error => {
             let (errno, length) = (fields.u32(), usize::from(fields.u16()));
             if errno == 0 {
-                return Err(BadReply::NoError);
+                return Err(ReplyError::NoError);
             }
-            let (message, rest) = fields.0.split_at_checked(length).ok_or(BadReply::Inner(error))?;
+            let (message, rest) = fields.0.split_at_checked(length).ok_or(ReplyError::Inner(error))?;
             let mut rest = Fields(rest);
             let offset = (error == Chunk::ERROR_OFFSET).then(|| {
                 let whole = rest.0.len() == 8;
                 (whole, rest.u64())
             });
             let offset = match offset {
-                Some((false, _)) => return Err(BadReply::Inner(error)),
+                Some((false, _)) => return Err(ReplyError::Inner(error)),
                 Some((true, offset)) => Some(offset),
                 None => None,
             };
@@ -438,9 +438,9 @@ fn control(kind: Chunk, payload: &[u8], surplus: u64) -> Result<Body, BadReply> 
     })
 }
 
-fn status(context: u32, extents: Vec<(u64, u64)>) -> Result<Body, BadReply> {
+fn status(context: u32, extents: Vec<(u64, u64)>) -> Result<Body, ReplyError> {
     if extents.iter().any(|(length, _)| *length == 0) {
-        return Err(BadReply::EmptyExtent);
+        return Err(ReplyError::EmptyExtent);
     }
     Ok(Body::Status { context, extents })
 }

@@ -20,7 +20,7 @@ pub struct RequestHeader {
 /// The stream does not hold a request where one should be. The connection can't go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("request magic is {found:#010x}, not {expected:#010x}")]
-pub struct BadRequestMagic {
+pub struct RequestMagicError {
     /// What the stream holds.
     pub found: u32,
     /// What it should hold with the headers that were negotiated.
@@ -44,13 +44,13 @@ fn u64_at(b: &[u8], at: usize) -> u64 {
 
 impl RequestHeader {
     /// Takes one header off the inbox; `None` until it is whole.
-    pub fn take(inbox: &mut Inbox, framing: Framing) -> Result<Option<Self>, BadRequestMagic> {
+    pub fn take(inbox: &mut Inbox, framing: Framing) -> Result<Option<Self>, RequestMagicError> {
         let expected = if framing == Framing::Extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC };
         // The magic is checked as soon as it is there: rubbish should not have to be longer than that.
         if let Some(magic) = inbox.peek::<4>() {
             let found = u32::from_be_bytes(*magic);
             if found != expected {
-                return Err(BadRequestMagic { found, expected });
+                return Err(RequestMagicError { found, expected });
             }
         }
         let header = match framing {

@@ -44,7 +44,7 @@ pub struct ResizeInfo {
 
 /// Why the bytes of an NBD_INFO_RESIZE are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum BadResizeInfo {
+pub enum ResizeInfoError {
     /// Not 28 bytes.
     #[error("it is {length} bytes long and must be {RESIZE_INFO}")]
     Length {
@@ -94,9 +94,9 @@ impl ResizeInfo {
     /// Reads a whole NBD_INFO_RESIZE, its type included. Features without a name are kept as they are.
     ///
     /// Neither bound must be a multiple of the granularity: each may be the size now, which need not be one.
-    pub fn parse(whole: &[u8]) -> Result<Self, BadResizeInfo> {
+    pub fn parse(whole: &[u8]) -> Result<Self, ResizeInfoError> {
         let length = whole.len();
-        let bad = BadResizeInfo::Length { length };
+        let bad = ResizeInfoError::Length { length };
         let bytes: &[u8; RESIZE_INFO] = whole.try_into().map_err(|_| bad)?;
         let (kind, rest) = bytes.split_first_chunk().ok_or(bad)?;
         let (features, rest) = rest.split_first_chunk().ok_or(bad)?;
@@ -105,7 +105,7 @@ impl ResizeInfo {
         let (granularity, _) = rest.split_first_chunk().ok_or(bad)?;
         let kind = Info(u16::from_be_bytes(*kind));
         if kind != Info::RESIZE {
-            return Err(BadResizeInfo::Kind { kind });
+            return Err(ResizeInfoError::Kind { kind });
         }
         let info = Self {
             features: Features(u16::from_be_bytes(*features)),
@@ -116,16 +116,16 @@ impl ResizeInfo {
         info.check().map(|()| info)
     }
 
-    fn check(&self) -> Result<(), BadResizeInfo> {
+    fn check(&self) -> Result<(), ResizeInfoError> {
         let Self { minimum, maximum, granularity, .. } = *self;
         if !granularity.is_power_of_two() || granularity > MAX_GRANULARITY {
-            return Err(BadResizeInfo::Granularity { granularity });
+            return Err(ResizeInfoError::Granularity { granularity });
         }
         if maximum > MAX_SIZE {
-            return Err(BadResizeInfo::Maximum { maximum });
+            return Err(ResizeInfoError::Maximum { maximum });
         }
         if minimum > maximum {
-            return Err(BadResizeInfo::Bounds { minimum, maximum });
+            return Err(ResizeInfoError::Bounds { minimum, maximum });
         }
         Ok(())
     }
@@ -171,7 +171,7 @@ pub enum Wish {
 
 /// Why an NBD_CMD_RESIZE is malformed. What a client is told: `EINVAL` and this sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum BadResize {
+pub enum ResizeError {
     /// QUERY and NOTIFY in one request.
     #[error("NBD_CMD_RESIZE with QUERY and NOTIFY together: send them one at a time")]
     Both,
@@ -207,7 +207,7 @@ pub enum BadResize {
     },
 }
 
-impl BadResize {
+impl ResizeError {
     /// What a client is told.
     pub const ERRNO: Errno = Errno::EINVAL;
 }
@@ -215,26 +215,26 @@ impl BadResize {
 impl ResizeRequest {
     /// Reads a request whose command is RESIZE; `fua` is whether SEND_FUA was offered. Whether what it asks for was
     /// offered ([`Wish::needs`]) and is allowed is not looked at. A payload (PAYLOAD_LEN) is the caller's to consume.
-    pub fn parse(header: &RequestHeader, fua: bool) -> Result<Self, BadResize> {
+    pub fn parse(header: &RequestHeader, fua: bool) -> Result<Self, ResizeError> {
         let RequestHeader { flags, offset, length, .. } = *header;
         let known = CmdFlags::QUERY.with(CmdFlags::NOTIFY).with_if(CmdFlags::FUA, fua);
         let extra = flags.without(known);
         if extra != CmdFlags::NONE {
-            return Err(BadResize::Flags { flags: extra });
+            return Err(ResizeError::Flags { flags: extra });
         }
         let (query, notify) = (flags.has(CmdFlags::QUERY), flags.has(CmdFlags::NOTIFY));
         if query && notify {
-            return Err(BadResize::Both);
+            return Err(ResizeError::Both);
         }
         if length != 0 && !notify {
-            return Err(BadResize::Length { length });
+            return Err(ResizeError::Length { length });
         }
         let wish = match (query, notify) {
-            (true, _) if offset != 0 => return Err(BadResize::Offset { offset }),
+            (true, _) if offset != 0 => return Err(ResizeError::Offset { offset }),
             (true, _) => Wish::Query,
-            (_, true) if offset > MAX_INTERVAL => return Err(BadResize::Interval { millis: offset }),
+            (_, true) if offset > MAX_INTERVAL => return Err(ResizeError::Interval { millis: offset }),
             (_, true) => Wish::Notify { interval: Duration::from_millis(offset), most: length },
-            _ if offset == 0 || offset > MAX_SIZE => return Err(BadResize::Size { size: offset }),
+            _ if offset == 0 || offset > MAX_SIZE => return Err(ResizeError::Size { size: offset }),
             _ => Wish::Size { size: offset },
         };
         Ok(Self { wish, durable: flags.has(CmdFlags::FUA) })

@@ -3,7 +3,7 @@
 //!
 //! Owns the reader's state on one connection; never touches a socket, and tells nobody: who calls it finishes the jobs.
 
-use nbd_gateway_proto::reply::{BadReply, Body, Event, ReplyReader};
+use nbd_gateway_proto::reply::{Body, Event, ReplyError, ReplyReader};
 use nbd_gateway_proto::{Cmd, CmdFlags, Errno, Framing, Inbox};
 
 use super::Lane;
@@ -38,14 +38,14 @@ impl Decoder {
     }
 
     /// Everything whole in the inbox; under one lock, finishing nothing yet.
-    pub(super) fn decode(&mut self, inbox: &mut Inbox, lane: &Lane) -> Result<(), BadReply> {
+    pub(super) fn decode(&mut self, inbox: &mut Inbox, lane: &Lane) -> Result<(), ReplyError> {
         if inbox.is_empty() {
             return Ok(());
         }
         let mut table = lane.table.lock();
         let now = lane.durability.tick();
         while let Some(Event { cookie, done, body }) = self.replies.next(inbox, |c| table.expected(c))? {
-            let Some(slot) = table.slot(cookie) else { return Err(BadReply::Cookie(cookie)) };
+            let Some(slot) = table.slot(cookie) else { return Err(ReplyError::Cookie(cookie)) };
             if let (false, Body::Resize { size }) = (done, &body)
                 && slot.job.hear(*size)
             {
@@ -66,7 +66,7 @@ impl Decoder {
                             let why = format!("the backend's reply did not end within {most} chunks");
                             self.done.push((slot.job, Outcome::Failed(Failure::new(Errno::EIO, why))));
                         }
-                        return Err(BadReply::Chunks(most));
+                        return Err(ReplyError::Chunks(most));
                     }
                     if !done {
                         continue;
@@ -86,7 +86,7 @@ impl Decoder {
                 continue;
             }
             self.answered = true;
-            let Some(slot) = table.answer(cookie, now) else { return Err(BadReply::Cookie(cookie)) };
+            let Some(slot) = table.answer(cookie, now) else { return Err(ReplyError::Cookie(cookie)) };
             if slot.late != 0 {
                 lane.late.answered(slot.late, !matches!(outcome, Outcome::Failed(_)));
             }

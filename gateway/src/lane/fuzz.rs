@@ -11,7 +11,7 @@ use super::table::cookie;
 use super::{Durability, Lane};
 use crate::request::{Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
 use nbd_gateway_proto::fuzz::{framing, receive};
-use nbd_gateway_proto::reply::{BadReply, Body, Event, Expected, MAX_EXTENTS, ReplyReader, put_chunk, put_simple};
+use nbd_gateway_proto::reply::{Body, Event, Expected, MAX_EXTENTS, ReplyError, ReplyReader, put_chunk, put_simple};
 use nbd_gateway_proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, Inbox, MAX_STRING, Payload};
 
 /// Metadata contexts of the export, by their numbers on this connection.
@@ -44,7 +44,7 @@ pub(super) enum Told {
 /// All that can be seen of a connection from outside.
 #[derive(Debug, PartialEq, Eq)]
 struct Played {
-    end: Option<BadReply>,
+    end: Option<ReplyError>,
     told: Vec<(Cmd, u64, u64, Told)>,
     in_flight: usize,
 }

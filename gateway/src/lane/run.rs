@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nbd_gateway_net::{Pool, ReadHalf, Stream};
 use nbd_gateway_proto::handshake::client::Negotiated;
-use nbd_gateway_proto::reply::BadReply;
+use nbd_gateway_proto::reply::ReplyError;
 use nbd_gateway_proto::request::RequestHeader;
 use nbd_gateway_proto::{Buffers, Cmd, CmdFlags, Cookie, Errno, ExportFlags, Framing, Inbox};
 use tokio::sync::{Notify, watch};
@@ -99,7 +99,7 @@ enum Lost {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("the backend broke the protocol: {0}")]
-    Protocol(#[from] BadReply),
+    Protocol(#[from] ReplyError),
     #[error("the backend is shutting down: it answered ESHUTDOWN")]
     ShutDown,
     #[error("the backend is shutting down: it answered ESHUTDOWN, and other requests not at all")]

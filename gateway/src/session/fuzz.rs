@@ -8,7 +8,7 @@ use nbd_gateway_policy::access::{Verb, Verbs};
 
 use crate::request::Failure;
 use nbd_gateway_proto::fuzz::{framing, receive};
-use nbd_gateway_proto::request::{BadRequestMagic, COMPACT_REQUEST, EXTENDED_REQUEST, RequestHeader};
+use nbd_gateway_proto::request::{COMPACT_REQUEST, EXTENDED_REQUEST, RequestHeader, RequestMagicError};
 use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, ExportFlags, Framing, Inbox};
 
 /// Size of the export in bytes.
@@ -24,7 +24,7 @@ enum Told {
     Refused(RequestHeader, Failure),
     Disconnected,
     Ended(&'static str),
-    Bad(BadRequestMagic),
+    Bad(RequestMagicError),
 }
 
 /// What is awaited.

@@ -9,7 +9,7 @@ use nbd_gateway_net::tls::{PeerCertificate, TlsError};
 use nbd_gateway_net::{FarEnd, Stream, TlsStream};
 use nbd_gateway_policy::access::{Certificate, Decision, Verb, Verbs};
 use nbd_gateway_policy::offer::{self as policy, Negotiated};
-use nbd_gateway_proto::handshake::server::{BadClient, match_contexts};
+use nbd_gateway_proto::handshake::server::{ServerHandshakeError, match_contexts};
 use nbd_gateway_proto::handshake::{Ask, Offer, Progress, Server, Tls};
 use nbd_gateway_proto::resize::{Context, ResizeInfo};
 use nbd_gateway_proto::{Features, Framing, Inbox, Info, Rep};
@@ -43,7 +43,7 @@ pub(crate) enum EnterError {
     Late,
     /// The client's stream can't be followed.
     #[error("client broke the protocol: {0}")]
-    Bad(#[from] BadClient),
+    Bad(#[from] ServerHandshakeError),
     /// There is no TLS.
     #[error("{0}")]
     Tls(#[from] TlsError),

@@ -13,7 +13,7 @@ use nbd_gateway_net::{FarEnd, Pool, ReadHalf, Released};
 use nbd_gateway_policy::access::Verbs;
 use nbd_gateway_policy::notice;
 use nbd_gateway_policy::offer::PastEnd;
-use nbd_gateway_proto::request::{BadRequestMagic, EXTENDED_REQUEST, RequestHeader};
+use nbd_gateway_proto::request::{EXTENDED_REQUEST, RequestHeader, RequestMagicError};
 use nbd_gateway_proto::{Buffers, Cmd, CmdFlags, Errno, Inbox, Payload};
 use tokio::time::{Instant, Sleep};
 
@@ -55,7 +55,7 @@ pub(crate) enum End {
     Torn,
     /// The client's stream can't be followed.
     #[error("client broke the protocol: {0}")]
-    Magic(#[from] BadRequestMagic),
+    Magic(#[from] RequestMagicError),
     /// The client's stream can't be followed.
     #[error("client broke the protocol: {0}")]
     Protocol(&'static str),

@@ -8,7 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use super::BlockSizes;
-use crate::resize::BadResizeInfo;
+use crate::resize::ResizeInfoError;
 use crate::text::{cut, length_u32, longest, printable};
 use crate::{ExportFlags, Info, MAX_STRING, Opt, REP_MAGIC, Rep};
 
@@ -66,7 +66,7 @@ pub enum Malformed {
     BlockSizes(BlockSizes),
     /// An NBD_INFO_RESIZE that is none.
     #[error("in NBD_INFO_RESIZE, {0}")]
-    Resize(#[from] BadResizeInfo),
+    Resize(#[from] ResizeInfoError),
 }
 
 /// The head of an option reply, without its magic.

@@ -84,7 +84,7 @@ pub enum Progress {
 
 /// The client broke the protocol in a way after which the stream can't be followed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadClient {
+pub enum ServerHandshakeError {
     /// Unknown client flags.
     #[error("client flags {0:#x} hold bits that no specification names")]
     Flags(u32),
@@ -216,7 +216,7 @@ impl Server {
     }
 
     /// Takes whole messages off the input until something must be decided or nothing whole is left.
-    pub fn handle_input(&mut self, input: &mut BytesMut) -> Result<Progress, BadClient> {
+    pub fn handle_input(&mut self, input: &mut BytesMut) -> Result<Progress, ServerHandshakeError> {
         loop {
             match self.state {
                 State::Asked(_) | State::Finished => return Ok(Progress::More),
@@ -224,7 +224,7 @@ impl Server {
                     let Some(flags) = input.first_chunk::<4>() else { return Ok(Progress::More) };
                     let flags = u32::from_be_bytes(*flags);
                     if flags & !ClientFlags::FIXED_NEWSTYLE.with(ClientFlags::NO_ZEROES).0 != 0 {
-                        return Err(BadClient::Flags(flags));
+                        return Err(ServerHandshakeError::Flags(flags));
                     }
                     input.advance(4);
                     self.client = ClientFlags(flags);
@@ -254,23 +254,23 @@ impl Server {
         }
     }
 
-    fn option(&mut self, input: &mut BytesMut) -> Result<Step, BadClient> {
+    fn option(&mut self, input: &mut BytesMut) -> Result<Step, ServerHandshakeError> {
         let Some(magic) = input.first_chunk::<8>() else { return Ok(Step::More) };
         let magic = u64::from_be_bytes(*magic);
         if magic != OPT_MAGIC {
-            return Err(BadClient::Magic(magic));
+            return Err(ServerHandshakeError::Magic(magic));
         }
         let Some(head) = input.first_chunk::<16>() else { return Ok(Step::More) };
         let mut head: &[u8] = head;
         head.advance(8);
         let (option, length) = (Opt(head.get_u32()), head.get_u32());
         if !self.client.has(ClientFlags::FIXED_NEWSTYLE) && option != Opt::EXPORT_NAME {
-            return Err(BadClient::NotFixed(option));
+            return Err(ServerHandshakeError::NotFixed(option));
         }
         // An option that is longer than what has come is looked at again, and counted when it is whole.
         let most = MAX_OPTIONS.saturating_add(self.listed.1.saturating_mul(4));
         if self.options >= most {
-            return Err(BadClient::Options(most));
+            return Err(ServerHandshakeError::Options(most));
         }
         if option == Opt::SET_META_CONTEXT {
             // Whatever comes of it, malformed or too long, the selection before is forgotten.
@@ -278,10 +278,10 @@ impl Server {
         }
         if length > self.limit {
             if option == Opt::EXPORT_NAME {
-                return Err(BadClient::Name(length));
+                return Err(ServerHandshakeError::Name(length));
             }
             if length > SKIP_AT_MOST {
-                return Err(BadClient::Length(option, length));
+                return Err(ServerHandshakeError::Length(option, length));
             }
             input.advance(16);
             self.options += 1;
@@ -307,9 +307,9 @@ impl Server {
         self.reply_error(option, Rep::ERR_TLS_REQD, "this server requires TLS: send NBD_OPT_STARTTLS first");
     }
 
-    fn decide(&mut self, option: Opt, data: &[u8]) -> Result<Step, BadClient> {
+    fn decide(&mut self, option: Opt, data: &[u8]) -> Result<Step, ServerHandshakeError> {
         match option {
-            Opt::EXPORT_NAME if self.lacks_tls() => return Err(BadClient::NoTls),
+            Opt::EXPORT_NAME if self.lacks_tls() => return Err(ServerHandshakeError::NoTls),
             Opt::ABORT | Opt::STARTTLS => {}
             _ if self.lacks_tls() => {
                 self.require_tls(option);
@@ -320,7 +320,8 @@ impl Server {
         let ask = match option {
             Opt::EXPORT_NAME => {
                 let name = core::str::from_utf8(data).ok().filter(|n| fits(n.len()));
-                let name = name.ok_or_else(|| BadClient::Name(u32::try_from(data.len()).unwrap_or(u32::MAX)))?;
+                let name =
+                    name.ok_or_else(|| ServerHandshakeError::Name(u32::try_from(data.len()).unwrap_or(u32::MAX)))?;
                 Ask::ExportName { name: name.to_owned() }
             }
             Opt::ABORT => {
@@ -390,7 +391,7 @@ impl Server {
         Ok(Step::Tell(Progress::Ask(ask)))
     }
 
-    fn malformed(&mut self, option: Opt) -> Result<Step, BadClient> {
+    fn malformed(&mut self, option: Opt) -> Result<Step, ServerHandshakeError> {
         self.reply_error(
             option,
             Rep::ERR_INVALID,
@@ -417,9 +418,9 @@ impl Server {
 
     /// Closes a StartTls: it is granted, and all that was agreed on before is forgotten (proto.md, "TLS support"). `input`
     /// is what has been received behind the option: it must be nothing, and is never used.
-    pub fn answer_start_tls(&mut self, input: &BytesMut) -> Result<(), BadClient> {
+    pub fn answer_start_tls(&mut self, input: &BytesMut) -> Result<(), ServerHandshakeError> {
         if !input.is_empty() {
-            return Err(BadClient::Injected(input.len()));
+            return Err(ServerHandshakeError::Injected(input.len()));
         }
         let option = self.answered();
         self.reply(option, Rep::ACK, &[]);

@@ -12,7 +12,7 @@ fn inbox(bytes: &[u8]) -> Inbox {
 }
 
 /// What the reader makes of `bytes`, one string per event, fed in pieces of `piece`.
-fn read(framing: Framing, bytes: &[u8], piece: usize) -> Result<Vec<String>, BadReply> {
+fn read(framing: Framing, bytes: &[u8], piece: usize) -> Result<Vec<String>, ReplyError> {
     let (mut reader, mut inbox, mut events) = (ReplyReader::new(framing), Inbox::default(), Vec::new());
     let expected = |cookie: Cookie| match cookie.0 {
         1 => Some(Expected { read: Some(4), extents: MAX_EXTENTS }),
@@ -166,7 +166,7 @@ fn as_many_extents_as_stated_are_read_in_either_framing_and_no_more() {
             put_chunk(&mut bytes, framing, ChunkFlags::DONE, kind, Cookie(2), 0, head + each * extents);
             let taken = if taken { Ok(vec![]) } else { Err("at most 128 Ki extents") };
             let read = read(framing, &bytes, bytes.len()).map_err(|bad| match bad {
-                BadReply::Length { allowed, .. } => allowed,
+                ReplyError::Length { allowed, .. } => allowed,
                 other => panic!("{other}"),
             });
             assert_eq!(read, taken, "{extents} extents in {kind}");

@@ -48,10 +48,10 @@ fn an_offer_is_written_field_by_field_and_read_back() {
     assert_eq!(INFO.to_body(), whole[2..]);
     assert_eq!(ResizeInfo::parse(&whole), Ok(INFO));
     for cut in 0..whole.len() {
-        assert_eq!(ResizeInfo::parse(&whole[..cut]), Err(BadResizeInfo::Length { length: cut }));
+        assert_eq!(ResizeInfo::parse(&whole[..cut]), Err(ResizeInfoError::Length { length: cut }));
     }
     let longer = [&whole[..], &[0]].concat();
-    assert_eq!(ResizeInfo::parse(&longer), Err(BadResizeInfo::Length { length: 29 }));
+    assert_eq!(ResizeInfo::parse(&longer), Err(ResizeInfoError::Length { length: 29 }));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_malformed_request_is_refused_with_the_value_at_fault() {
     let fua = request(CmdFlags::FUA, 512, 0);
     let says = "NBD_CMD_RESIZE with flags 0x1 FUA, which are not offered for it here";
     assert_eq!(ResizeRequest::parse(&fua, false).unwrap_err().to_string(), says);
-    assert_eq!(BadResize::ERRNO, Errno::EINVAL);
+    assert_eq!(ResizeError::ERRNO, Errno::EINVAL);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Ask, BadClient, Offer, Progress, Server, Tls, match_contexts};
+use super::{Ask, Offer, Progress, Server, ServerHandshakeError, Tls, match_contexts};
 use crate::handshake::BlockSizes;
 use crate::handshake::info::{InfoItem, Listed, MAX_REPLY, MetaContext, REPLY_HEAD, ReplyHead};
 use crate::{ExportFlags, Framing, Info, MAX_STRING, OPT_MAGIC, Opt, Rep};
@@ -23,7 +23,7 @@ enum End {
     Aborted,
     Entered,
     NoSuchExport,
-    Bad(BadClient),
+    Bad(ServerHandshakeError),
 }
 
 /// All that can be seen of a handshake from outside.
@@ -150,7 +150,7 @@ fn answer(server: &mut Server, buffer: &mut BytesMut, contexts: &[String], ask: 
 /// What follows is taken as if it came through TLS. As it is, in the clear, it must not be.
 fn start_tls(server: &mut Server, buffer: &mut BytesMut) {
     if !buffer.is_empty() {
-        assert_eq!(server.answer_start_tls(buffer), Err(BadClient::Injected(buffer.len())));
+        assert_eq!(server.answer_start_tls(buffer), Err(ServerHandshakeError::Injected(buffer.len())));
     }
     let inside = core::mem::take(buffer);
     assert_eq!(server.answer_start_tls(buffer), Ok(()));

@@ -57,7 +57,7 @@ fn lines(mut out: &[u8]) -> Vec<String> {
 const EXPORT: &str = "disk";
 
 /// Plays a server with one export `disk` of 4096 bytes that has two contexts.
-fn play(input: &[u8], piece: usize) -> (Result<(), BadClient>, Vec<String>, Server) {
+fn play(input: &[u8], piece: usize) -> (Result<(), ServerHandshakeError>, Vec<String>, Server) {
     let contexts = [(0, "base:allocation"), (1, "qemu:dirty-bitmap:b0")];
     let (mut server, mut buffer) = (Server::new(8192, Tls::Off), BytesMut::new());
     server.output().clear();
@@ -179,7 +179,7 @@ fn until_there_is_tls_a_listener_that_requires_it_answers_abort_and_starttls_and
     assert_eq!(inside, ["OPT_LIST REP_ERR_UNKNOWN List"]);
     let mut server = Server::new(8192, Tls::Require);
     let mut input = BytesMut::from(&[&FIXED[..], &option(Opt::EXPORT_NAME, b"disk")].concat()[..]);
-    assert_eq!(server.handle_input(&mut input), Err(BadClient::NoTls), "it has no error reply");
+    assert_eq!(server.handle_input(&mut input), Err(ServerHandshakeError::NoTls), "it has no error reply");
     let mut server = Server::new(8192, Tls::Require);
     let mut input = BytesMut::from(&[&FIXED[..], &option(Opt::ABORT, b"")].concat()[..]);
     assert_eq!(server.handle_input(&mut input), Ok(Progress::Aborted));
@@ -208,7 +208,7 @@ fn what_came_in_the_clear_behind_starttls_ends_the_connection() {
     let behind = option(Opt::GO, &info_data(EXPORT, &[]));
     let mut input = BytesMut::from(&[&FIXED[..], &option(Opt::STARTTLS, b""), &behind].concat()[..]);
     assert_eq!(server.handle_input(&mut input), Ok(Progress::Ask(Ask::StartTls)));
-    assert_eq!(server.answer_start_tls(&input), Err(BadClient::Injected(behind.len())));
+    assert_eq!(server.answer_start_tls(&input), Err(ServerHandshakeError::Injected(behind.len())));
 }
 
 #[test]
@@ -330,10 +330,10 @@ fn a_handshake_has_so_many_options_and_more_for_each_export_that_was_listed() {
     let unknown = option(Opt(99), b"");
     let asks = |count: usize| [&FIXED[..], &unknown.repeat(count)].concat();
     assert_eq!(play(&asks(most), 9999).0, Ok(()));
-    assert_eq!(play(&asks(most + 1), 9999).0, Err(BadClient::Options(MAX_OPTIONS)));
+    assert_eq!(play(&asks(most + 1), 9999).0, Err(ServerHandshakeError::Options(MAX_OPTIONS)));
     let listing = |count: usize| [&FIXED[..], &option(Opt::LIST, b""), &unknown.repeat(count)].concat();
     assert_eq!(play(&listing(most + 3), 9999).0, Ok(()));
-    assert_eq!(play(&listing(most + 4), 9999).0, Err(BadClient::Options(MAX_OPTIONS + 4)));
+    assert_eq!(play(&listing(most + 4), 9999).0, Err(ServerHandshakeError::Options(MAX_OPTIONS + 4)));
 }
 
 proptest! {
