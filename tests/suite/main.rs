@@ -36,6 +36,7 @@ mod gateway;
 mod hooks;
 mod image;
 mod inherited;
+mod instructions;
 mod interop;
 mod kernel;
 mod kubernetes;
