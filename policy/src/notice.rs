@@ -61,7 +61,7 @@ pub enum Poll {
 
 /// Why a standing request ends before its credit does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum End {
+pub enum NoticeEnd {
     /// Another NOTIFY on the same connection takes its place, and tells the size now itself.
     Replaced,
     /// The gateway or the export drains.
@@ -145,14 +145,14 @@ impl Notice {
 
     /// Ends the request; the chunk to send, if it was not over already. What was due is not sent: a replacement tells it
     /// with its own first chunk, and after a drain or a DISC the next handshake does.
-    pub const fn end(&mut self, why: End) -> Option<FinalChunk> {
+    pub const fn end(&mut self, why: NoticeEnd) -> Option<FinalChunk> {
         if self.ended {
             return None;
         }
         self.ended = true;
         Some(match why {
-            End::Replaced | End::Disconnected => FinalChunk::Empty,
-            End::Drained => FinalChunk::Shutdown,
+            NoticeEnd::Replaced | NoticeEnd::Disconnected => FinalChunk::Empty,
+            NoticeEnd::Drained => FinalChunk::Shutdown,
         })
     }
 
@@ -272,15 +272,15 @@ mod tests {
         assert_eq!(notice.poll(at(0)), send(10, true));
         notice.offer(size(20));
         assert_eq!(notice.poll(at(9)), Poll::Ended);
-        assert_eq!(notice.end(End::Disconnected), None, "it has ended with DONE already");
+        assert_eq!(notice.end(NoticeEnd::Disconnected), None, "it has ended with DONE already");
     }
 
     #[test]
     fn it_ends_as_the_reason_says() {
         let ends = [
-            (End::Replaced, FinalChunk::Empty),
-            (End::Drained, FinalChunk::Shutdown),
-            (End::Disconnected, FinalChunk::Empty),
+            (NoticeEnd::Replaced, FinalChunk::Empty),
+            (NoticeEnd::Drained, FinalChunk::Shutdown),
+            (NoticeEnd::Disconnected, FinalChunk::Empty),
         ];
         for (why, chunk) in ends {
             let mut notice = notice(7, 0, 0);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nbd_gateway_config::{Resolved, Tenant};
 
-use super::settings::{NeedsReopening, Settings};
+use super::settings::{AdjustError, Settings};
 use super::{Export, Registry};
 use crate::resize::follow::Patience;
 use crate::resize::rules::Rules;
@@ -30,7 +30,7 @@ impl Export {
     ///
     /// # Errors
     /// The keys that can't change under its clients.
-    pub(crate) fn may_adjust(&self, config: &Resolved) -> Result<(), NeedsReopening> {
+    pub(crate) fn may_adjust(&self, config: &Resolved) -> Result<(), AdjustError> {
         self.settings().may_become(&Settings::of(config, self.core.facts()))
     }
 
@@ -40,7 +40,7 @@ impl Export {
     ///
     /// # Errors
     /// The keys that can't change under its clients; then nothing has changed.
-    pub(crate) fn adjust(&self, config: &Resolved) -> Result<(), NeedsReopening> {
+    pub(crate) fn adjust(&self, config: &Resolved) -> Result<(), AdjustError> {
         let next = Settings::of(config, self.core.facts());
         {
             let mut settings = self.settings.write();
@@ -104,7 +104,7 @@ mod tests {
         done.map(Size::bytes).map_err(|refusal| refusal.reason)
     }
 
-    fn adjusted(export: &Export, keys: &str) -> Result<(), NeedsReopening> {
+    fn adjusted(export: &Export, keys: &str) -> Result<(), AdjustError> {
         export.adjust(&config("", keys).export_for("e").unwrap())
     }
 

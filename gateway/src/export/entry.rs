@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::tenant_slots::Slot;
-use super::{Export, NeedsReopening, OpenError};
+use super::{AdjustError, Export, OpenError};
 use crate::target::Verdict;
 
 /// One name that is open, or is being opened or closed.
@@ -86,7 +86,7 @@ impl Entry {
     }
 
     /// What is open goes by these settings from now on.
-    pub(super) fn adjust(&self, export: &Export, next: Resolved) -> Result<(), NeedsReopening> {
+    pub(super) fn adjust(&self, export: &Export, next: Resolved) -> Result<(), AdjustError> {
         export.adjust(&next)?;
         *self.config.write() = Arc::new(next);
         Ok(())

@@ -56,7 +56,7 @@ pub(crate) use older::SettleError;
 pub(crate) use open_error::OpenError;
 pub(crate) use reconfigure::Opened;
 pub(crate) use registry::Registry;
-pub(crate) use settings::{NeedsReopening, Settings};
+pub(crate) use settings::{AdjustError, Settings};
 pub(crate) use teardown::Teardown;
 pub(crate) use unopened::Unopened;
 

@@ -5,7 +5,7 @@ use nbd_gateway_policy::access::{Rule, Verb};
 use nbd_gateway_policy::refusal::Refusal;
 
 use crate::fault::Whose;
-use crate::limits::TooMany;
+use crate::limits::PlaceError;
 
 /// Why an export can't be opened.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -60,7 +60,7 @@ pub(crate) enum OpenError {
     Full {
         export: String,
         /// How many there may be.
-        why: TooMany,
+        why: PlaceError,
     },
     /// Its backend can't be reached or opened.
     #[error("export {export:?} can't be opened: {why}")]

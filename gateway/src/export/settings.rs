@@ -23,12 +23,12 @@ pub(crate) struct Settings {
 
 /// Why an export can't be changed as it is: it has to be closed and opened again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) struct NeedsReopening {
+pub(crate) struct AdjustError {
     /// The keys of `[[export]]` that can't change under its clients; not empty.
     pub keys: Vec<&'static str>,
 }
 
-impl fmt::Display for NeedsReopening {
+impl fmt::Display for AdjustError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} can't change while it is open", self.keys.join(", "))
     }
@@ -52,7 +52,7 @@ impl Settings {
     }
 
     /// Whether an open export can go from these to `next`.
-    pub(super) fn may_become(&self, next: &Self) -> Result<(), NeedsReopening> {
+    pub(super) fn may_become(&self, next: &Self) -> Result<(), AdjustError> {
         let (was, is) = (&self.config, &next.config);
         let (ours, theirs) = (&self.policy, &next.policy);
         let embedded = is.backend.is_embedded();
@@ -76,7 +76,7 @@ impl Settings {
             ("resize.offer", ours.offer.without(theirs.offer) != nbd_gateway_policy::offer::Features::NONE),
         ];
         let keys: Vec<_> = changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect();
-        if keys.is_empty() { Ok(()) } else { Err(NeedsReopening { keys }) }
+        if keys.is_empty() { Ok(()) } else { Err(AdjustError { keys }) }
     }
 }
 

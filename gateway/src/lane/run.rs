@@ -93,7 +93,7 @@ impl Life {
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum Lost {
+enum ConnectionEnd {
     #[error("closed by the backend")]
     Closed,
     #[error("{0}")]
@@ -113,16 +113,20 @@ enum Lost {
     Suspended,
 }
 
-impl Lost {
+impl ConnectionEnd {
     fn by(&self) -> EndedBy {
         match self {
-            Lost::Closed | Lost::ShutDown => EndedBy::Backend,
-            Lost::Io(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            ConnectionEnd::Closed | ConnectionEnd::ShutDown => EndedBy::Backend,
+            ConnectionEnd::Io(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
                 EndedBy::Backend
             }
-            Lost::Io(_) | Lost::Protocol(_) | Lost::Stuck | Lost::Ended | Lost::Replaced => EndedBy::Gateway,
+            ConnectionEnd::Io(_)
+            | ConnectionEnd::Protocol(_)
+            | ConnectionEnd::Stuck
+            | ConnectionEnd::Ended
+            | ConnectionEnd::Replaced => EndedBy::Gateway,
             #[cfg(test)]
-            Lost::Suspended => EndedBy::Gateway,
+            ConnectionEnd::Suspended => EndedBy::Gateway,
         }
     }
 }
@@ -179,13 +183,13 @@ pub(super) async fn go_on(lane: Arc<Lane>, reading: io::Result<Reading>, mut lif
             Err(error) => error.into(),
         };
         #[cfg(test)]
-        if let Lost::Suspended = lost {
+        if let ConnectionEnd::Suspended = lost {
             return;
         }
-        if let Lost::Ended = lost {
+        if let ConnectionEnd::Ended = lost {
             break;
         }
-        let connected = if let Lost::Replaced = lost {
+        let connected = if let ConnectionEnd::Replaced = lost {
             lane.note_away(None);
             lane.out.disconnect();
             lane.table.lock().away();
@@ -396,7 +400,13 @@ fn begin(lane: &Lane, connected: Connected, life: &Life, away: &mut Away) -> io:
     })
 }
 
-async fn converse(lane: &Lane, mut reading: Reading, life: &Life, away: &mut Away, finished: &mut Finished) -> Lost {
+async fn converse(
+    lane: &Lane,
+    mut reading: Reading,
+    life: &Life,
+    away: &mut Away,
+    finished: &mut Finished,
+) -> ConnectionEnd {
     let begun = Instant::now();
     let mut end = life.end.clone();
     let mut ending = false;
@@ -408,7 +418,7 @@ async fn converse(lane: &Lane, mut reading: Reading, life: &Life, away: &mut Awa
                 #[cfg(test)]
                 if lane.is_packing() {
                     lane.pack_in_task(reading, away);
-                    return Lost::Suspended;
+                    return ConnectionEnd::Suspended;
                 }
                 ending = true;
                 lane.wake();
@@ -420,13 +430,13 @@ async fn converse(lane: &Lane, mut reading: Reading, life: &Life, away: &mut Awa
     };
     *lane.task.lock() = None;
     let leaving = reading.leaving.as_ref().map(|leaving| leaving.since);
-    let answered = reading.decoder.answered || matches!(lost, Lost::Replaced);
+    let answered = reading.decoder.answered || matches!(lost, ConnectionEnd::Replaced);
     away.since = if answered { leaving } else { away.since.or(leaving) };
     // Answers alone do not count: a backend that answers once and closes would be dialled hundreds of times a second.
     if begun.elapsed() > LIVED {
         away.wait_no_longer();
     }
-    if let Lost::Ended | Lost::Replaced | Lost::ShutDown | Lost::Stuck = lost {
+    if let ConnectionEnd::Ended | ConnectionEnd::Replaced | ConnectionEnd::ShutDown | ConnectionEnd::Stuck = lost {
         // Says goodbye; the backend then closes without complaint.
         let disc = RequestHeader { flags: CmdFlags::NONE, command: Cmd::DISC, cookie: Cookie(0), offset: 0, length: 0 };
         lane.out.append(|batch| batch.head(|out| disc.put(reading.framing, out)));
@@ -472,7 +482,13 @@ pub(super) enum Renewing {
 }
 
 impl Reading {
-    fn poll(&mut self, lane: &Lane, ending: bool, finished: &mut Finished, cx: &mut Context<'_>) -> Poll<Lost> {
+    fn poll(
+        &mut self,
+        lane: &Lane,
+        ending: bool,
+        finished: &mut Finished,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionEnd> {
         {
             let mut task = lane.task.lock();
             if !task.as_ref().is_some_and(|t| t.will_wake(cx.waker())) {
@@ -496,10 +512,10 @@ impl Reading {
                 return Poll::Ready(bad.into());
             }
             if ending && !lane.table.lock().is_waiting() {
-                return Poll::Ready(Lost::Ended);
+                return Poll::Ready(ConnectionEnd::Ended);
             }
             if !self.decoder.refused && lane.renew.load(Ordering::Acquire) && self.renew(lane, finished) {
-                return Poll::Ready(Lost::Replaced);
+                return Poll::Ready(ConnectionEnd::Replaced);
             }
             if self.decoder.refused && self.leaving.is_none() {
                 if self.hold.is_zero() {
@@ -509,15 +525,15 @@ impl Reading {
             }
             if let Some(leaving) = &mut self.leaving {
                 if !lane.table.lock().is_waiting() {
-                    return Poll::Ready(Lost::ShutDown);
+                    return Poll::Ready(ConnectionEnd::ShutDown);
                 }
                 if leaving.limit.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Lost::Stuck);
+                    return Poll::Ready(ConnectionEnd::Stuck);
                 }
             }
             let room = self.inbox.room(self.pool.as_ref());
             match self.read.poll_fill(cx, room) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Lost::Closed),
+                Poll::Ready(Ok(0)) => return Poll::Ready(ConnectionEnd::Closed),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
                 Poll::Pending => {

@@ -13,6 +13,6 @@ mod turns;
 pub(crate) use notices::{NoticeLimiter, RetryAfter, pass};
 pub(crate) use pacer::{ACTIVE, Pacer};
 pub(crate) use permits::{ANSWER, CONTEXT, EXTENT, Permits, TenantBudget};
-pub(crate) use places::{Handshake, Place, Places, Source, TooMany};
+pub(crate) use places::{Handshake, Place, PlaceError, Places, Source};
 pub(crate) use throttle::{IoLimits, RateGate, SharedLimiter};
 pub(crate) use turns::{Share, Turns};

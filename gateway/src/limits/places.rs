@@ -223,7 +223,7 @@ impl Handshake {
     ///
     /// # Errors
     /// How many there may be, and are.
-    pub(crate) fn session(&self, tenant: &TenantId, others: bool) -> Result<Place, TooMany> {
+    pub(crate) fn session(&self, tenant: &TenantId, others: bool) -> Result<Place, PlaceError> {
         let mut state = self.places.state.lock();
         let most = state.most_sessions;
         let share = if others { most.saturating_sub(most / 8) } else { most };
@@ -231,7 +231,7 @@ impl Handshake {
         let all = state.sessions.values().sum::<usize>();
         if all >= most || own >= share {
             self.places.refused(RefusedConnection::Sessions);
-            return Err(if all >= most { TooMany::Sessions(most) } else { TooMany::OfTenant(share) });
+            return Err(if all >= most { PlaceError::Sessions(most) } else { PlaceError::OfTenant(share) });
         }
         state.sessions.insert(tenant.clone(), own.saturating_add(1));
         Ok(Place { places: Arc::clone(&self.places), tenant: tenant.clone() })
@@ -240,7 +240,7 @@ impl Handshake {
 
 /// Why a listener has no place for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TooMany {
+pub(crate) enum PlaceError {
     /// All are taken.
     #[error("the listener is at sessions-per-listener ({0}); try again when a session has ended")]
     Sessions(usize),
@@ -345,10 +345,10 @@ mod tests {
         let handshake = places.begin(from("192.0.2.1")).unwrap();
         let session = || handshake.session(&TenantId::default(), false);
         let mut held: Vec<_> = (0..3).map(|_| session().unwrap()).collect();
-        assert_eq!(session().unwrap_err(), TooMany::Sessions(3));
+        assert_eq!(session().unwrap_err(), PlaceError::Sessions(3));
         places.change(8, 1);
         held.truncate(1);
-        assert_eq!(session().unwrap_err(), TooMany::Sessions(1), "one is there, and one may be");
+        assert_eq!(session().unwrap_err(), PlaceError::Sessions(1), "one is there, and one may be");
         places.change(8, 2);
         held.push(session().unwrap());
         drop(handshake);
@@ -363,9 +363,9 @@ mod tests {
         let handshake = places.begin(from("192.0.2.1")).unwrap();
         let [blue, green] = ["blue", "green"].map(|name| TenantId::new(name).unwrap());
         let mut held: Vec<_> = (0..14).map(|_| handshake.session(&blue, true).unwrap()).collect();
-        assert_eq!(handshake.session(&blue, true).unwrap_err(), TooMany::OfTenant(14));
+        assert_eq!(handshake.session(&blue, true).unwrap_err(), PlaceError::OfTenant(14));
         held.extend((0..2).map(|_| handshake.session(&green, true).unwrap()));
-        assert_eq!(handshake.session(&green, true).unwrap_err(), TooMany::Sessions(16));
+        assert_eq!(handshake.session(&green, true).unwrap_err(), PlaceError::Sessions(16));
         held.remove(0);
         handshake.session(&blue, true).unwrap();
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Session;
 use super::status::SessionStatus;
-use super::transmission::{End, Step, Transmission};
+use super::transmission::{Step, Transmission, TransmissionEnd};
 
 /// How long a client whose session the gateway closes may leave its replies unread.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ impl Transmission {
     pub(super) fn close(&mut self, cx: &mut Context<'_>) -> bool {
         if !matches!(self.step, Step::Closing(_)) {
             self.give_up_payload();
-            self.step = Step::Closing(End::ByGateway);
+            self.step = Step::Closing(TransmissionEnd::ByGateway);
             if let Some(buffer) = self.inbox.forget() {
                 self.pool.retire(buffer);
             }

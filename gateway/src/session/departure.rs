@@ -11,7 +11,7 @@ use std::time::Duration;
 use nbd_gateway_net::FarEnd;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::transmission::{End, Step, Transmission};
+use super::transmission::{Step, Transmission, TransmissionEnd};
 
 /// How often a session that does not read looks. A client that has ended its sending side is gone when none of its requests
 /// was answered between two looks.
@@ -43,11 +43,11 @@ impl Transmission {
     }
 
     /// How a session ends whose client is gone.
-    pub(super) fn deserted(&mut self) -> End {
+    pub(super) fn deserted(&mut self) -> TransmissionEnd {
         self.give_up_payload();
         match core::mem::replace(&mut self.step, Step::Header) {
             Step::Closing(end) => end,
-            _ => End::Closed,
+            _ => TransmissionEnd::Closed,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nbd_gateway_net::Released;
 #[cfg(test)]
 use nbd_gateway_policy::notice::PackedNotice;
-use nbd_gateway_policy::notice::{End, FinalChunk, Notice, Poll};
+use nbd_gateway_policy::notice::{FinalChunk, Notice, NoticeEnd, Poll};
 use nbd_gateway_policy::types::{Moment, Size, Span};
 use nbd_gateway_proto::reply::put_chunk;
 use nbd_gateway_proto::request::RequestHeader;
@@ -79,13 +79,13 @@ impl Session {
         let standing = Arc::new(Standing { header, start, state: Mutex::new(Some(state)), ended: Notify::new() });
         let before = self.notify.lock().replace(Arc::clone(&standing));
         if let Some(before) = before {
-            before.end(self, End::Replaced);
+            before.end(self, NoticeEnd::Replaced);
         }
         tokio::spawn(stand(Arc::clone(self), standing));
     }
 
     /// Ends the standing one, if there is one.
-    pub(super) fn end_notify(&self, why: End) {
+    pub(super) fn end_notify(&self, why: NoticeEnd) {
         let standing = self.notify.lock().take();
         if let Some(standing) = standing {
             standing.end(self, why);
@@ -139,7 +139,7 @@ enum Wait {
 
 impl Standing {
     /// Ends it at once, with its last chunk.
-    fn end(&self, session: &Session, why: End) {
+    fn end(&self, session: &Session, why: NoticeEnd) {
         if let Some(mut state) = self.state.lock().take() {
             match state.notice.end(why) {
                 Some(last) => session.send_final(&self.header, last),

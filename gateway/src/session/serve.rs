@@ -14,7 +14,7 @@ use tracing::{Instrument, Span};
 use super::handshake::{EnterError, Entered, negotiate};
 use super::shutdown::Shutdown;
 use super::status::SessionStatus;
-use super::transmission::{End, Transmission};
+use super::transmission::{Transmission, TransmissionEnd};
 use super::visitor::Visitor;
 use super::{Known, Session, SessionFacts, SessionTable, table};
 use crate::export::{Lease, Registry};
@@ -174,12 +174,12 @@ pub(super) async fn run(mut transmission: Transmission, membership: Membership) 
     let session = Arc::clone(&transmission.session);
     let end = transmission.run().await;
     #[cfg(test)]
-    if matches!(end, End::Packed) {
+    if matches!(end, TransmissionEnd::Packed) {
         return transmission.pack(membership);
     }
     let Membership { place, lease, entered, guard } = membership;
-    guard.leave(matches!(end, End::Disconnected | End::Drained));
-    session.end_notify(nbd_gateway_policy::notice::End::Disconnected);
+    guard.leave(matches!(end, TransmissionEnd::Disconnected | TransmissionEnd::Drained));
+    session.end_notify(nbd_gateway_policy::notice::NoticeEnd::Disconnected);
     // From here on replies go nowhere; requests that change data and are still out must not be overtaken.
     session.export.core().adopt_orphans(session.id);
     session.release(session.out.disconnect());
@@ -188,12 +188,15 @@ pub(super) async fn run(mut transmission: Transmission, membership: Membership) 
     // What was answered in between went into the queue all the same.
     session.release(session.out.disconnect());
     session.span.in_scope(|| match end {
-        End::Disconnected | End::Closed | End::Drained | End::ByGateway => {
+        TransmissionEnd::Disconnected
+        | TransmissionEnd::Closed
+        | TransmissionEnd::Drained
+        | TransmissionEnd::ByGateway => {
             tracing::info!(why = %end, "session closed");
         }
         #[cfg(test)]
-        End::Packed => {}
-        End::Torn | End::Magic(_) | End::Protocol(_) | End::Io(_) => {
+        TransmissionEnd::Packed => {}
+        TransmissionEnd::Torn | TransmissionEnd::Magic(_) | TransmissionEnd::Protocol(_) | TransmissionEnd::Io(_) => {
             tracing::info!(why = %end, "session ended by a fault of the client or its network");
         }
     });

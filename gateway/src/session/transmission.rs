@@ -33,7 +33,7 @@ const MOST_EXTENTS: u64 = 128 * 1024;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum End {
+pub(crate) enum TransmissionEnd {
     /// The client said DISC.
     #[error("client disconnected")]
     Disconnected,
@@ -81,7 +81,7 @@ pub(super) enum Step {
     /// Refused; its payload is thrown away.
     Skip(RequestHeader, Failure, u64),
     /// Nothing more is read.
-    Closing(End),
+    Closing(TransmissionEnd),
 }
 
 /// What stopped the decoding.
@@ -145,7 +145,7 @@ impl Transmission {
 
     /// Runs to the session's end. Afterwards every request that was admitted is answered, or the client is gone.
     /// Cancel-safe: no; dropped midway, requests in flight still finish, towards nobody.
-    pub(super) async fn run(&mut self) -> End {
+    pub(super) async fn run(&mut self) -> TransmissionEnd {
         let mut shutdown = self.shutdown.clone();
         let end = loop {
             tokio::select! {
@@ -164,10 +164,10 @@ impl Transmission {
             }
         };
         #[cfg(test)]
-        if matches!(end, End::Packed) {
+        if matches!(end, TransmissionEnd::Packed) {
             return end;
         }
-        if matches!(end, End::ByGateway) {
+        if matches!(end, TransmissionEnd::ByGateway) {
             self.linger().await;
         }
         if let Some(buffer) = self.inbox.forget() {
@@ -179,11 +179,11 @@ impl Transmission {
         end
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TransmissionEnd> {
         self.arm(cx);
         #[cfg(test)]
         if self.session.is_to_be_packed() {
-            return Poll::Ready(End::Packed);
+            return Poll::Ready(TransmissionEnd::Packed);
         }
         loop {
             if self.session.out.is_blocked() {
@@ -195,10 +195,10 @@ impl Transmission {
                 }
             }
             if self.session.out.is_broken() {
-                return Poll::Ready(End::Closed);
+                return Poll::Ready(TransmissionEnd::Closed);
             }
             if self.session.is_closing() && self.close(cx) {
-                return Poll::Ready(End::ByGateway);
+                return Poll::Ready(TransmissionEnd::ByGateway);
             }
             let pause = self.decode();
             if !self.jobs.is_empty() {
@@ -211,8 +211,11 @@ impl Transmission {
             }
             let ending = self.draining || matches!(pause, Pause::Closing);
             if ending {
-                let why =
-                    if matches!(pause, Pause::Closing) { notice::End::Disconnected } else { notice::End::Drained };
+                let why = if matches!(pause, Pause::Closing) {
+                    notice::NoticeEnd::Disconnected
+                } else {
+                    notice::NoticeEnd::Drained
+                };
                 self.session.end_notify(why);
             }
             // What TLS keeps back has no permits any more, and is owed all the same.
@@ -240,11 +243,13 @@ impl Transmission {
                 }
                 Pause::Closing if done => {
                     let end = core::mem::replace(&mut self.step, Step::Header);
-                    return Poll::Ready(if let Step::Closing(end) = end { end } else { End::Closed });
+                    return Poll::Ready(if let Step::Closing(end) = end { end } else { TransmissionEnd::Closed });
                 }
                 Pause::Closing => return Poll::Pending,
                 Pause::Resizes => return Poll::Pending,
-                Pause::Input if self.draining && done && self.inbox.is_empty() => return Poll::Ready(End::Drained),
+                Pause::Input if self.draining && done && self.inbox.is_empty() => {
+                    return Poll::Ready(TransmissionEnd::Drained);
+                }
                 Pause::Input => {}
             }
             let room = self.inbox.room(self.pool.as_ref());
@@ -252,7 +257,7 @@ impl Transmission {
                 Poll::Ready(Ok(0)) => {
                     let between = self.inbox.is_empty() && matches!(self.step, Step::Header);
                     self.give_up_payload();
-                    self.step = Step::Closing(if between { End::Closed } else { End::Torn });
+                    self.step = Step::Closing(if between { TransmissionEnd::Closed } else { TransmissionEnd::Torn });
                     if self.read.far_end() == FarEnd::Gone {
                         return Poll::Ready(self.deserted());
                     }
@@ -418,8 +423,8 @@ impl Transmission {
             Verdict::Nothing => self.step = Step::Answer(header, Outcome::Done),
             Verdict::Contexts(length) => self.step = Step::Contexts(header, length),
             Verdict::Refuse(failure, skip) => self.step = Step::Skip(header, failure, skip),
-            Verdict::Disconnect => self.step = Step::Closing(End::Disconnected),
-            Verdict::End(why) => self.step = Step::Closing(End::Protocol(why)),
+            Verdict::Disconnect => self.step = Step::Closing(TransmissionEnd::Disconnected),
+            Verdict::End(why) => self.step = Step::Closing(TransmissionEnd::Protocol(why)),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::handover::state::{
 };
 use crate::request::Failure;
 use crate::session::status::SessionStatus;
-use crate::session::transmission::End;
+use crate::session::transmission::TransmissionEnd;
 
 /// Two functions, one each way, from one list of pairs.
 macro_rules! words {
@@ -50,23 +50,23 @@ pub(super) fn to_status(status: StatusState) -> SessionStatus {
     }
 }
 
-pub(super) fn closing(end: &End) -> ClosingState {
+pub(super) fn closing(end: &TransmissionEnd) -> ClosingState {
     match end {
-        End::Disconnected | End::Drained => ClosingState::Disconnected,
-        End::Closed | End::Packed => ClosingState::Closed,
-        End::Torn => ClosingState::Torn,
-        End::ByGateway => ClosingState::ByGateway,
-        End::Magic(_) | End::Protocol(_) | End::Io(_) => ClosingState::Broken,
+        TransmissionEnd::Disconnected | TransmissionEnd::Drained => ClosingState::Disconnected,
+        TransmissionEnd::Closed | TransmissionEnd::Packed => ClosingState::Closed,
+        TransmissionEnd::Torn => ClosingState::Torn,
+        TransmissionEnd::ByGateway => ClosingState::ByGateway,
+        TransmissionEnd::Magic(_) | TransmissionEnd::Protocol(_) | TransmissionEnd::Io(_) => ClosingState::Broken,
     }
 }
 
-pub(super) fn end(closing: ClosingState) -> End {
+pub(super) fn end(closing: ClosingState) -> TransmissionEnd {
     match closing {
-        ClosingState::Disconnected => End::Disconnected,
-        ClosingState::Closed => End::Closed,
-        ClosingState::Torn => End::Torn,
-        ClosingState::ByGateway => End::ByGateway,
-        ClosingState::Broken => End::Protocol("before this process went on with it"),
+        ClosingState::Disconnected => TransmissionEnd::Disconnected,
+        ClosingState::Closed => TransmissionEnd::Closed,
+        ClosingState::Torn => TransmissionEnd::Torn,
+        ClosingState::ByGateway => TransmissionEnd::ByGateway,
+        ClosingState::Broken => TransmissionEnd::Protocol("before this process went on with it"),
     }
 }
 
