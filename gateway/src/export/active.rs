@@ -12,7 +12,7 @@ use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::TenantId;
 
 use super::tenant_slots::TenantSlots;
-use crate::resize::watchers;
+use crate::resize::counters;
 
 /// A configuration, as it is applied.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct ActiveConfig {
 pub(super) fn show(export: &Resolved, metrics: &Metrics) {
     let (name, tenant) = (export.name.as_str(), export.tenant.as_str());
     drop(metrics.export(name, None));
-    drop(metrics.resize(name, None, tenant, watchers::label(&export.resize.driver)));
+    drop(metrics.resize(name, None, tenant, counters::label(&export.resize.driver)));
     if !export.notify.is_empty() {
         drop(metrics.hooks(name, None));
     }

@@ -18,13 +18,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
+use super::counters::{ResizeCounters, is_unsettled};
 use super::effects::{Answered, Effects};
 use super::glance::{Glance, Seen};
 use super::jobs::{JobState, Jobs};
 use super::openers::{Asking, Openers};
 use super::rules::Latest;
 use super::settle::{Exposed, Read};
-use super::watchers::{Told, is_unsettled};
 use crate::accounting::account::Account;
 use crate::accounting::history::{Happened, Kind};
 use crate::fault::Fault;
@@ -107,7 +107,7 @@ pub(crate) struct Coordinator<H> {
     openers: Arc<Openers>,
     glance: Arc<Glance>,
     rules: Arc<Latest>,
-    pub(super) told: Told,
+    pub(super) counters: ResizeCounters,
     /// What the backend or its driver said to the wish at hand, for operators.
     pub(super) said: Option<String>,
     /// The backend could not be looked at beside its lanes, for the wish at hand.
@@ -125,7 +125,7 @@ impl<H: Effects> Coordinator<H> {
         account: Account,
         jobs: Arc<Jobs>,
         openers: Arc<Openers>,
-        told: Told,
+        counters: ResizeCounters,
     ) -> Self {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
         let standing = at.unsettled.map_or(Standing::Ready, |asked| Standing::Unsettled { asked });
@@ -140,7 +140,7 @@ impl<H: Effects> Coordinator<H> {
             openers,
             glance,
             rules,
-            told,
+            counters,
             said: None,
             alone: false,
             disproved: None,
@@ -172,7 +172,7 @@ impl<H: Effects> Coordinator<H> {
     fn show(&self) {
         let Start { size, disk, backend, .. } = self.at;
         self.glance.show(Seen { disk, standing: self.standing, backend });
-        self.told.stands(self.standing, size, disk, backend.grows == Grows::Window);
+        self.counters.stands(self.standing, size, disk, backend.grows == Grows::Window);
     }
 
     /// Runs until told to end, or until nobody is left to tell it anything.
@@ -263,7 +263,7 @@ impl<H: Effects> Coordinator<H> {
         let unknown = matches!(self.standing, Standing::Unsettled { .. });
         let happened = Happened::to_wish(wish, from, self.at.size, answer.as_ref().err(), unknown);
         happened.into_iter().for_each(|happened| self.effects.log_event(happened));
-        self.told.ended(wish, &answer, self.at.size, self.standing, since.elapsed());
+        self.counters.ended(wish, &answer, self.at.size, self.standing, since.elapsed());
         // Before the answer: who asks next finds what came of it.
         self.show();
         answer
@@ -448,7 +448,7 @@ impl<H: Effects> Coordinator<H> {
         if lost {
             self.disbelief = self.disbelief.saturating_mul(2).clamp(DISBELIEF.0, DISBELIEF.1);
             self.disproved = Some((claimed, Instant::now() + self.disbelief));
-            self.told.claim_lost();
+            self.counters.claim_lost();
             tracing::warn!(
                 export = self.at.export.as_str(),
                 why,
@@ -474,7 +474,7 @@ impl<H: Effects> Coordinator<H> {
         }
         (self.at.size, self.at.generation) = (size, generation);
         self.effects.publish(self.shown());
-        self.told.size(size, generation);
+        self.counters.size(size, generation);
     }
 
     /// Lets requests in again up to what is shown.
@@ -487,6 +487,6 @@ impl<H: Effects> Coordinator<H> {
         self.standing = Standing::Quarantined { found: why.found() };
         let size = self.at.size;
         self.effects.log_event(Happened { kind: Kind::Quarantined, from: size, to: size, detail: why.to_string() });
-        self.told.quarantined();
+        self.counters.quarantined();
     }
 }

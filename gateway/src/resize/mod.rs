@@ -5,6 +5,7 @@
 //! is on the way of an ordinary request.
 
 pub(crate) mod coordinator;
+pub(crate) mod counters;
 mod counting;
 pub(crate) mod effects;
 pub(crate) mod follow;
@@ -18,7 +19,6 @@ pub(crate) mod openers;
 pub(crate) mod rules;
 mod settle;
 mod shrink;
-pub(crate) mod watchers;
 pub(crate) mod window;
 
 #[cfg(test)]
@@ -39,11 +39,11 @@ use crate::accounting::tenants::Book;
 use crate::fault::Fault;
 use crate::target::ObserveSize;
 use coordinator::{Act, Answer};
+use counters::ResizeCounters;
 use glance::Glance;
 use jobs::Jobs;
 use openers::Openers;
 use rules::{Latest, Rules};
-use watchers::Told;
 
 /// How many wishes may wait for one export; more are refused.
 const WAITING: usize = 1024;
@@ -66,7 +66,7 @@ pub(crate) struct Resizer {
     tenant: TenantId,
     book: Arc<Book>,
     /// Who counts what is turned away, once the export is open.
-    told: Arc<OnceLock<Told>>,
+    counters: Arc<OnceLock<ResizeCounters>>,
     /// When one was turned away last and its event was asked for.
     away: Arc<Mutex<Option<Instant>>>,
 }
@@ -90,7 +90,7 @@ impl Resizer {
                 export,
                 tenant,
                 book,
-                told: Arc::default(),
+                counters: Arc::default(),
                 away: Arc::default(),
             },
             rx,
@@ -98,9 +98,9 @@ impl Resizer {
     }
 
     /// The export is open: what is turned away is counted there. Not before, for a name that does not open has no series.
-    pub(crate) fn counted_by(&self, told: Told) {
+    pub(crate) fn counted_by(&self, counters: ResizeCounters) {
         // It is opened once.
-        let _ = self.told.set(told);
+        let _ = self.counters.set(counters);
     }
 
     /// Carries a wish out. Cancel-safe: yes; dropped, the wish is still carried out or refused, never half.
@@ -153,13 +153,13 @@ impl Resizer {
     /// queue in which wishes wait.
     fn turn_away(&self, wish: &Wish, reason: Reason) -> Refusal {
         let refusal = self.refusal(reason);
-        if let Some(told) = self.told.get() {
-            told.turned_away(wish, &refusal);
+        if let Some(counters) = self.counters.get() {
+            counters.turned_away(wish, &refusal);
         }
         tracing::info!(
             export = self.export.as_str(),
             tenant = self.tenant.as_str(),
-            style = watchers::style(wish).as_str(),
+            style = counters::style(wish).as_str(),
             why = %refusal,
             "resize refused"
         );

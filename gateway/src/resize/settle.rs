@@ -169,7 +169,7 @@ impl<H: Effects> Coordinator<H> {
         let kind = match was {
             Standing::Unsettled { .. } if self.standing == Standing::Ready => Kind::Settled,
             _ if self.at.size != from => {
-                self.told.adopted();
+                self.counters.adopted();
                 Kind::Outside
             }
             _ => return,

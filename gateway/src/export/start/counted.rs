@@ -21,9 +21,9 @@ use crate::hooks::Hooks;
 use crate::limits::TenantBudget;
 use crate::resize::Resizer;
 use crate::resize::coordinator::{Act, Coordinator, Start};
+use crate::resize::counters::{self, ResizeCounters};
 use crate::resize::follow::{Patience, follow};
 use crate::resize::live_effects::LiveEffects;
-use crate::resize::watchers::{self, Told};
 use crate::target::Core;
 
 /// The stage that is counted and recorded.
@@ -37,7 +37,7 @@ pub(super) struct Counted<'a> {
     account: Account,
     start: Start,
     smaller: Option<Smaller>,
-    told: Told,
+    counters: ResizeCounters,
 }
 
 impl<'a> Counted<'a> {
@@ -69,11 +69,13 @@ impl<'a> Counted<'a> {
             Some(window) => !window.is_settled(&core, notes, &tenant, disk, timeout).await,
             None => false,
         };
-        let driven = watchers::label(&config.resize.driver);
-        let told = Told(shared.metrics.resize(export.as_str(), config.template.as_deref(), tenant.as_str(), driven));
+        let driven = counters::label(&config.resize.driver);
+        let counters = ResizeCounters {
+            metrics: shared.metrics.resize(export.as_str(), config.template.as_deref(), tenant.as_str(), driven),
+        };
         let first = core.view().shown();
-        told.size(size, first.generation);
-        resizer.counted_by(told.clone());
+        counters.size(size, first.generation);
+        resizer.counted_by(counters.clone());
         let shows = match window {
             Some(_) => Shows::Window { recorded: !unrecorded },
             None => Shows::of(policy.publish),
@@ -98,12 +100,12 @@ impl<'a> Counted<'a> {
             timeout,
             older,
         };
-        Self { shared, settings, core, driver, resizer, acts, account, start, smaller, told }
+        Self { shared, settings, core, driver, resizer, acts, account, start, smaller, counters }
     }
 
     /// Starts the export's tasks. Needs a runtime.
     pub(super) fn run(self, budget: Arc<TenantBudget>, metrics: ExportMetrics) -> Export {
-        let Self { shared, settings, core, driver, resizer, acts, account, start, smaller, told } = self;
+        let Self { shared, settings, core, driver, resizer, acts, account, start, smaller, counters } = self;
         let (config, tells) = (&settings.config, start.backend.tells);
         let history = History::new(Arc::clone(&shared.notes), start.export.clone(), start.tenant.clone());
         let effects = LiveEffects::new(Arc::clone(&core), driver, history, start.timeout, start.unsettled.is_some());
@@ -113,7 +115,7 @@ impl<'a> Counted<'a> {
             account,
             Arc::clone(&resizer.jobs),
             Arc::clone(&resizer.openers),
-            told.clone(),
+            counters.clone(),
         )
         .ruled_by(Arc::clone(&resizer.rules))
         .seen_in(Arc::clone(&resizer.glance));
@@ -129,18 +131,18 @@ impl<'a> Counted<'a> {
             Some(smaller) if smaller.awaited => resizer.seen(core.facts().size),
             Some(smaller) => {
                 smaller.tell(&shared.notes, &config.name, &config.tenant);
-                told.adopted();
+                counters.adopted();
             }
             None => {}
         }
         if matches!(config.backend, Backend::Memory { .. }) {
             // Nobody else can resize it.
-            told.0.looked_at.set(1);
+            counters.metrics.looked_at.set(1);
         } else {
-            tokio::spawn(follow(Arc::clone(&core), resizer.clone(), tells, patient, told.0.clone(), ending));
+            tokio::spawn(follow(Arc::clone(&core), resizer.clone(), tells, patient, counters.metrics.clone(), ending));
         }
         let book = Arc::clone(&shared.book);
-        let resize_metrics = told.0;
+        let resize_metrics = counters.metrics;
         Export::new(Parts { settings, core, resizer, book, budget, metrics, resize_metrics, hooks, patience, end })
     }
 }

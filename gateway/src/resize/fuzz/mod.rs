@@ -23,10 +23,10 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::coordinator::{Act, Answer, Coordinator, Start};
+use super::counters::ResizeCounters;
 use super::jobs::{Job, Jobs};
 use super::openers::Openers;
 use super::rules::{Latest, Rules};
-use super::watchers::Told;
 use crate::accounting::account::{Account, Shows};
 use crate::accounting::cache::LedgerCache;
 use crate::accounting::tenants::Book;
@@ -166,7 +166,7 @@ impl Play {
         let mut account = Account::new(Arc::clone(&book), cache, export, tenant.clone(), shows);
         served(&mut mailbox, &state, account.open(size, Shown { size: size.bytes(), generation: 0 }, false))?;
         let openers = Arc::new(Openers::new(Duration::ZERO));
-        let told = Told(Metrics::new("0").ok()?.resize("e", None, "t", ResizeDriver::Wire));
+        let told = ResizeCounters { metrics: Metrics::new("0").ok()?.resize("e", None, "t", ResizeDriver::Wire) };
         let coordinator = Coordinator::new(start, effects, account, Arc::clone(&jobs), Arc::clone(&openers), told);
         let rules = Arc::<Latest>::default();
         let coordinator = coordinator.ruled_by(Arc::clone(&rules));
@@ -386,7 +386,7 @@ impl Play {
         self.book = book;
         self.jobs = Arc::default();
         let (jobs, openers) = (Arc::clone(&self.jobs), Arc::clone(&self.openers));
-        let told = self.coordinator.told.clone();
+        let told = self.coordinator.counters.clone();
         let coordinator = Coordinator::new(start, effects, account, jobs, openers, told);
         self.coordinator = coordinator.ruled_by(Arc::clone(&self.rules));
         true

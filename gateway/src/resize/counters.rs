@@ -1,4 +1,4 @@
-//! Who counts resizes: the metrics of one export, told by its coordinator.
+//! Who counts resizes: the metrics of one export, counted by its coordinator.
 
 use std::time::Duration;
 
@@ -11,28 +11,30 @@ use nbd_gateway_policy::types::Size;
 
 use super::coordinator::Answer;
 
-/// Where a coordinator tells what came of things.
+/// The metrics of one export's resizes.
 #[derive(Clone, Debug)]
-pub(crate) struct Told(pub ResizeMetrics);
+pub(crate) struct ResizeCounters {
+    pub metrics: ResizeMetrics,
+}
 
-impl Told {
+impl ResizeCounters {
     /// What is shown, and how often that has changed.
     pub(crate) fn size(&self, size: Size, generation: u64) {
-        self.0.size.set(i64::try_from(size.bytes()).unwrap_or(i64::MAX));
-        self.0.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.metrics.size.set(i64::try_from(size.bytes()).unwrap_or(i64::MAX));
+        self.metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
     }
 
     /// Another hand resized the backend, and clients see it.
     pub(crate) fn adopted(&self) {
-        self.0.ended(ResizeStyle::Backend, ResizeResult::Ok);
+        self.metrics.ended(ResizeStyle::Backend, ResizeResult::Ok);
     }
 
     pub(super) fn quarantined(&self) {
-        self.0.ended(ResizeStyle::Backend, ResizeResult::Quarantined);
+        self.metrics.ended(ResizeStyle::Backend, ResizeResult::Quarantined);
     }
 
     pub(super) fn claim_lost(&self) {
-        self.0.claims_lost.inc();
+        self.metrics.claims_lost.inc();
     }
 
     /// What stands now. A grow or shrink of unknown outcome stays unknown when the export is closed.
@@ -45,10 +47,10 @@ impl Told {
             _ if is_window => (i128::from(disk.bytes()) - shown).min(0),
             Standing::Ready | Standing::Unmeasured | Standing::Unsettled { .. } => i128::from(disk.bytes()) - shown,
         };
-        self.0.drift.set(i64::try_from(drift).unwrap_or(i64::MAX));
-        self.0.quarantined.set(i64::from(matches!(standing, Standing::Quarantined { .. })));
+        self.metrics.drift.set(i64::try_from(drift).unwrap_or(i64::MAX));
+        self.metrics.quarantined.set(i64::from(matches!(standing, Standing::Quarantined { .. })));
         if standing != Standing::Draining {
-            self.0.unsettled.set(i64::from(matches!(standing, Standing::Unsettled { .. })));
+            self.metrics.unsettled.set(i64::from(matches!(standing, Standing::Unsettled { .. })));
         }
     }
 
@@ -60,18 +62,18 @@ impl Told {
             Err(refusal) if is_unsettled(&refusal.reason, standing) => ResizeResult::Unsettled,
             Err(_) => ResizeResult::Refused,
         };
-        self.0.ended(style, result);
-        self.0.took(result, took.as_secs_f64());
+        self.metrics.ended(style, result);
+        self.metrics.took(result, took.as_secs_f64());
         if let Err(refusal) = answer {
-            self.0.denied(refusal.reason.label());
+            self.metrics.denied(refusal.reason.label());
             tracing::info!(style = style.as_str(), size = size.bytes(), why = %refusal, "resize refused");
         }
     }
 
     /// A wish is refused whose turn never came.
     pub(super) fn turned_away(&self, wish: &Wish, refusal: &Refusal) {
-        self.0.ended(style(wish), ResizeResult::Refused);
-        self.0.denied(refusal.reason.label());
+        self.metrics.ended(style(wish), ResizeResult::Refused);
+        self.metrics.denied(refusal.reason.label());
     }
 }
 
