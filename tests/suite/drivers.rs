@@ -7,10 +7,11 @@ use std::path::Path;
 
 use crate::gateway::{Gateway, export};
 use crate::image::Image;
+use crate::own_disk::SmallDisk;
 use crate::peer::nbdkit::{nbdkit_for_one, nbdkit_on};
 use crate::peer::qemu;
 use crate::place::Place;
-use crate::process::Call;
+use crate::process::{Call, Running, installed};
 use crate::trouble::{Trouble, ensure, eventually};
 
 const MIB: u64 = 1 << 20;
@@ -66,6 +67,50 @@ fn a_file_shrinks_and_no_connection_from_before_grows_it_back() -> Result<(), Tr
     gateway.order_size(NAME, 8 * MIB)?;
     let zeroes = Call::new("qemu-io").args(["-f", "raw", "-c", "read -P 0 4M 4M"]).arg(gateway.uri(NAME)).run()?;
     ensure(!zeroes.success()?.stdout.contains("failed"), || "old bytes shine through".to_owned())?;
+    gateway.end()
+}
+
+#[test]
+fn a_full_file_system_is_told_to_who_resizes_and_the_disk_stays_as_it_was() -> Result<(), Trouble> {
+    let Some(disk) = SmallDisk::mount()? else { return Ok(()) };
+    let (file, filler) = (disk.at.join("disk.raw"), disk.at.join("filler"));
+    fs::File::create(&file)?.set_len(MIB)?;
+    let nbdkit = nbdkit_on(&file)?;
+    let gateway = Gateway::start(&export(NAME, &nbdkit.uri(), &by_file(&file)))?.expecting_warnings();
+    fs::write(&filler, vec![1; 4 << 20]).expect_err("it is full");
+    let why = refused(&gateway, 8 * MIB)?;
+    ensure(why.contains("No space left on device") && why.contains("make room in its file system"), || why)?;
+    assert_eq!(fs::metadata(&file)?.len(), MIB);
+    fs::remove_file(&filler)?;
+    gateway.order_size(NAME, 8 * MIB)?;
+    uses(&gateway, 7 * MIB, 0x14)?;
+    gateway.end()
+}
+
+/// The lock that keeps a shrink away, in another process.
+#[test]
+fn a_shrink_is_refused_with_the_process_that_has_locked_the_file() -> Result<(), Trouble> {
+    let place = Place::fresh()?;
+    let file = place.path("disk.raw");
+    fs::File::create(&file)?.set_len(8 * MIB)?;
+    let nbdkit = nbdkit_on(&file)?;
+    let gateway = Gateway::start(&export(NAME, &nbdkit.uri(), &by_file(&file)))?.expecting_warnings();
+    // It has the lock once the program that it runs does, and until that ends.
+    let (words, ready) = (place.path("words"), place.path("ready"));
+    Call::new("mkfifo").arg(&words).run()?.success()?;
+    let waits = format!("touch '{}'; read word <'{}'", ready.display(), words.display());
+    let locked = ["--no-fork", &file.display().to_string(), "bash", "-c", &waits].map(str::to_owned);
+    let mut locking = Running::start(&installed("flock")?, &locked, place.path("flock.log"))?;
+    eventually("the lock is taken", || ready.exists())?;
+    let why = refused(&gateway, 4 * MIB)?;
+    ensure(
+        why.contains(&format!("is locked by another process (process {}, \"bash\")", locking.child().id())),
+        || why,
+    )?;
+    gateway.order_size(NAME, 9 * MIB)?;
+    fs::write(&words, "go\n")?;
+    locking.await_end(crate::process::DEADLINE)?;
+    gateway.order_size(NAME, 4 * MIB)?;
     gateway.end()
 }
 

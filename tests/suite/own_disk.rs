@@ -12,14 +12,14 @@ use crate::scripted::{Ask, Framing, RawClient};
 use crate::trouble::{Trouble, ensure};
 
 /// A file system of a few MiB, while this lives.
-struct SmallDisk {
-    at: PathBuf,
+pub(crate) struct SmallDisk {
+    pub(crate) at: PathBuf,
     _place: Place,
 }
 
 impl SmallDisk {
     /// None where the machine lets us mount nothing.
-    fn mount() -> Result<Option<Self>, Trouble> {
+    pub(crate) fn mount() -> Result<Option<Self>, Trouble> {
         let place = Place::fresh()?;
         let at = place.path("full");
         std::fs::create_dir(&at)?;
@@ -110,7 +110,8 @@ fn a_file_that_another_gateway_serves_is_refused_until_that_one_ends() -> Result
     Image::sparse(3).write_to(&file)?;
     let tables = |place: &Place| listener(place) + &export("vm", &format!("file:{}", file.display()), "");
     let place = Place::fresh()?;
-    let first = Gateway::start_in(Place::fresh()?, &tables(&place))?;
+    let mut first = Gateway::start_in(Place::fresh()?, &tables(&place))?;
+    let holder = format!("(process {}, \"nbd-gateway\")", first.id());
     let (mut client, _) = RawClient::open(&place.path("g"), "vm", Framing::Structured)?;
 
     let other = Place::fresh()?;
@@ -119,8 +120,8 @@ fn a_file_that_another_gateway_serves_is_refused_until_that_one_ends() -> Result
         |config: &Path| Call::new(&binary()?.display().to_string()).args(["serve", "--config"]).arg(config).run();
     let second = serve(&config)?;
     let last = second.stderr.lines().last().unwrap_or_default();
-    ensure(second.status.code() == Some(1) && last.contains("disk.img") && last.contains("lock"), || {
-        second.trouble("should have said that the file is locked").to_string()
+    ensure(second.status.code() == Some(1) && last.contains("disk.img") && last.contains(&holder), || {
+        second.trouble("should have said who has locked the file").to_string()
     })?;
     client.read(0, 512)?;
     client.leave()?;

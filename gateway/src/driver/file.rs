@@ -18,7 +18,7 @@ use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno as Os;
 
 use super::Order;
-use crate::embedded::lengthen;
+use crate::embedded::{holder, lengthen};
 use crate::fault::Fault;
 
 /// Servers round a file's length to whole blocks, and no block is larger (proto.md, "Size constraints").
@@ -137,8 +137,9 @@ fn shorten(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Fault>
         Ok(()) => {}
         Err(Os::WOULDBLOCK) => {
             let message = format!(
-                "`{shown}` is locked by another process, which may be changing it: it is not shortened to {}; stop \
+                "`{shown}` is locked by another process{}, which may be changing it: it is not shortened to {}; stop \
                  that process, or try again later",
+                holder(file),
                 Bytes(to)
             );
             return Err(Fault::host(message));

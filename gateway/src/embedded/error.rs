@@ -40,8 +40,15 @@ pub(crate) enum DiskError {
     #[error("`{}` is neither a regular file nor a block device; name one of these", path.display())]
     NotADisk { path: PathBuf },
     /// Another process, or another export of this one, serves it.
-    #[error("`{}` is locked: another process or export serves it; stop that one, or serve it read-only in both", path.display())]
-    Locked { path: PathBuf },
+    #[error(
+        "`{}` is locked: another process or export serves it{holder}; stop that one, or serve it read-only in both",
+        path.display()
+    )]
+    Locked {
+        path: PathBuf,
+        /// As [`super::holder`] has it.
+        holder: String,
+    },
     /// A size that no export can have.
     #[error("a size of {} is more than an export can have, 2^63-1 bytes; choose a smaller size", Bytes(*.size))]
     TooLarge {

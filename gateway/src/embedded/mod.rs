@@ -16,6 +16,7 @@ mod admission;
 mod disk;
 mod durable;
 mod error;
+mod holder;
 mod length;
 mod map;
 mod open;
@@ -29,6 +30,7 @@ mod transfer;
 mod zero;
 
 pub(crate) use error::DiskError;
+pub(crate) use holder::holder;
 pub(crate) use length::lengthen;
 pub(crate) use place::Place;
 

@@ -6,7 +6,7 @@ use rustix::fs::{FileType, FlockOperation, OFlags, SeekFrom};
 use rustix::io::Errno as Os;
 
 use super::disk::Kind;
-use super::{DiskError, Place};
+use super::{DiskError, Place, holder};
 
 /// An open and locked file.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(super) fn open(place: &Place, first_size: Option<u64>, read_only: bool) -> R
     let lock = if read_only { FlockOperation::NonBlockingLockShared } else { FlockOperation::NonBlockingLockExclusive };
     match rustix::fs::flock(&file, lock) {
         Ok(()) => {}
-        Err(Os::WOULDBLOCK) => return Err(DiskError::Locked { path: path.into() }),
+        Err(Os::WOULDBLOCK) => return Err(DiskError::Locked { path: path.into(), holder: holder(&file) }),
         Err(os) => return Err(refused("lock", os)),
     }
     // Only under the lock: its last owner may have resized it until then.
