@@ -242,6 +242,10 @@ impl Exports {
         exact.chain(self.templates.iter().map(|(template, entry)| (template.as_str(), entry)))
     }
 
+    pub(super) fn is_exact_name(&self, name: &str) -> bool {
+        self.exact.contains_key(name)
+    }
+
     /// The exact names, in the order of the file.
     pub(super) fn exact_names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(ExportName::as_str)

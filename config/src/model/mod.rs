@@ -202,6 +202,17 @@ impl Config {
         self.exports.exact_names()
     }
 
+    /// Whether an export has an entry of its own, so that [`listable`](Self::listable) has it.
+    pub fn is_listable(&self, name: &str) -> bool {
+        self.exports.is_exact_name(name)
+    }
+
+    /// The exports among them whose disks are embedded; they are open from the start.
+    pub fn embedded(&self) -> impl Iterator<Item = Resolved> {
+        let named = self.listable().filter_map(|name| self.export_for(name).ok());
+        named.filter(|export| export.backend.is_embedded())
+    }
+
     /// What LIST tells: each name of [`listable`](Self::listable), with its description if it has one.
     pub fn listing(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         self.exports.described()

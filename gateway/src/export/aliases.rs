@@ -4,7 +4,7 @@
 //! refuses nothing, for whoever uses each at its time may mean it so. The names of a template are not looked at: nobody
 //! knows them beforehand.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -76,14 +76,31 @@ pub(crate) fn warn(config: &Config, before: &[Aliases]) {
     }
 }
 
-/// Whether two backends are one file, by whatever paths. Blocks.
-pub(super) fn is_same_file(one: &Backend, other: &Backend) -> bool {
-    match (one, other) {
-        // Equal paths can name a file that does not exist yet.
-        (Backend::File { path, .. }, Backend::File { path: same, .. }) => {
-            path == same || disk(one).is_some_and(|file| Some(file) == disk(other))
+/// The files of some backends, by whatever paths.
+#[derive(Default)]
+pub(super) struct Files {
+    /// A path can name a file that does not exist yet.
+    paths: HashSet<PathBuf>,
+    disks: HashSet<Disk>,
+}
+
+impl Files {
+    /// Blocks.
+    pub(super) fn of(backends: impl IntoIterator<Item = Backend>) -> Self {
+        let mut files = Self::default();
+        for backend in backends {
+            if let Backend::File { path, .. } = &backend {
+                files.disks.extend(disk(&backend));
+                files.paths.insert(path.clone());
+            }
         }
-        _ => false,
+        files
+    }
+
+    /// Whether a backend is one of them. Blocks.
+    pub(super) fn have(&self, backend: &Backend) -> bool {
+        matches!(backend, Backend::File { path, .. } if self.paths.contains(path))
+            || !self.disks.is_empty() && disk(backend).is_some_and(|file| self.disks.contains(&file))
     }
 }
 

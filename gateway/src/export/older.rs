@@ -36,7 +36,7 @@ impl Registry {
         notes.settle_older(&export, zero, window).await?;
         tracing::info!(export = name, zero, "an operator has said what an export has whose ledger is an older copy");
         let entry = self.index.get(&name);
-        if let Some(entry) = entry.filter(|entry| entry.closes()) {
+        if let Some(entry) = entry.filter(|entry| self.index.leaves(entry)) {
             if let Some(open) = entry.now_open() {
                 open.end_sessions(Teardown::Parted);
             }

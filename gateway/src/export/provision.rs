@@ -19,7 +19,7 @@ impl Registry {
     pub(super) async fn provision(&self, config: &Resolved, opener: Opener) -> Result<bool, Refusal> {
         let (export, tenant) = (&config.name, &config.tenant);
         let (book, notes) = (&self.shared.book, &self.shared.notes);
-        if self.config().listable().any(|name| name == export.as_str()) {
+        if self.config().is_listable(export.as_str()) {
             return Ok(false);
         }
         let size = match (&config.backend, &config.resize.driver) {
@@ -49,7 +49,7 @@ impl Registry {
     pub(crate) async fn is_unmade(&self, name: &str) -> bool {
         let Ok(config) = self.config().export_for(name) else { return false };
         match &config.backend {
-            Backend::File { path, size: Some(_), .. } if !self.config().listable().any(|listed| listed == name) => {
+            Backend::File { path, size: Some(_), .. } if !self.config().is_listable(name) => {
                 !self.index.contains(name) && is_missing(path).await
             }
             _ => false,

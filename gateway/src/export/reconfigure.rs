@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::active::{ActiveConfig, show};
-use super::aliases::is_same_file;
+use super::aliases::Files;
 use super::entry::Entry;
 use super::{Export, Lease, OpenError, Registry, Teardown};
 
@@ -93,16 +93,20 @@ impl Registry {
         objections
     }
 
-    /// Whether an export is to be opened before `config` is in force: it is the gateway's own disk, nobody has it open, and
-    /// nobody who leaves has its file. Blocks.
-    pub(crate) fn is_free(&self, next: &Resolved, config: &Config) -> bool {
-        next.backend.is_embedded()
-            && self.config().export_for(next.name.as_str()).is_err()
-            && self.index.all().iter().all(|entry| {
-                let open = entry.config();
-                let leaves = || entry.is_leaving() || matches!(Fate::of(entry, config), Fate::Ends | Fate::Reopens(_));
-                open.name != next.name && !(leaves() && is_same_file(&open.backend, &next.backend))
-            })
+    /// The embedded disks that `next` adds, to be opened before it is in force, except those whose name or file an export
+    /// still has that is open or leaves. Blocks.
+    pub(crate) fn new_disks(&self, next: &Config) -> Vec<Resolved> {
+        let now = self.config();
+        let leaves =
+            |entry: &Arc<Entry>| entry.is_leaving() || matches!(Fate::of(entry, next), Fate::Ends | Fate::Reopens(_));
+        let all = self.index.all();
+        let files = all.iter().filter(|entry| matches!(entry.config().backend, Backend::File { .. }) && leaves(entry));
+        let files = Files::of(files.map(|entry| entry.config().backend.clone()));
+        let added = next.embedded().filter(|export| {
+            let name = export.name.as_str();
+            now.export_for(name).is_err() && !self.index.contains(name) && !files.have(&export.backend)
+        });
+        added.collect()
     }
 
     /// Opens an export that the configuration in force does not have.
@@ -154,7 +158,7 @@ impl Registry {
                     Fate::Ends => Teardown::Drained,
                     Fate::Reopens(why) => parted(why),
                 };
-                if entry.closes() {
+                if self.index.leaves(&entry) {
                     // At once, so that its sessions are judged no more. One that is being opened is told when it is open.
                     if let Some(export) = entry.now_open() {
                         export.end_sessions(how);
@@ -230,7 +234,7 @@ impl Registry {
         }
         self.shared.metrics.forget_export(config.name.as_str());
         if let Ok(next) = next
-            && active.config.listable().any(|name| name == config.name.as_str())
+            && active.config.is_listable(config.name.as_str())
         {
             show(&next, &self.shared.metrics);
         }

@@ -22,12 +22,13 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::active::ActiveConfig;
+use super::aliases::Files;
 use super::entry::{Entry, Fitness, State};
 use super::index::Index;
 use super::known_openers::KnownOpeners;
 use super::start::StartError;
 use super::tenant_slots::{Slot, TenantSlots};
-use super::{Export, Lease, OpenError, aliases, start, unpublished};
+use super::{Export, Lease, OpenError, start, unpublished};
 use crate::accounting::allowance::Allowances;
 use crate::accounting::cache::LedgerCache;
 use crate::accounting::tenants::Book;
@@ -368,7 +369,7 @@ impl Registry {
         let failed = |error: StartError| {
             let (export, why) = (config.name.as_str().to_owned(), error.to_string());
             // Of what the configuration names, the operator was wrong.
-            match error.is_unknown_name() && !self.config().listable().any(|name| name == export) {
+            match error.is_unknown_name() && !self.config().is_listable(&export) {
                 true => OpenError::Missing { export, why },
                 false => OpenError::Backend { export, why },
             }
@@ -478,7 +479,8 @@ impl Registry {
 async fn have_left(mut leaving: Vec<Arc<Entry>>, file: &Backend, until: Instant) -> bool {
     let file = file.clone();
     let look = tokio::task::spawn_blocking(move || {
-        leaving.retain(|entry| aliases::is_same_file(&entry.config().backend, &file));
+        let file = Files::of([file]);
+        leaving.retain(|entry| file.have(&entry.config().backend));
         leaving
     });
     let Ok(Ok(leaving)) = timeout_at(until, look).await else { return false };

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nbd_gateway_config::{Config, Limits, Resolved};
+use nbd_gateway_config::{Config, Limits};
 use nbd_gateway_metrics::Metrics;
 use nbd_gateway_net::tls::BackendTls;
 use parking_lot::Mutex;
@@ -156,8 +156,7 @@ impl Reloader {
     async fn open_disks(&self, config: &Config) -> Result<Vec<Opened>, Vec<String>> {
         let (mut opened, mut errors) = (Vec::new(), Vec::new());
         let (registry, next) = (Arc::clone(&self.registry), config.clone());
-        let free = move || named_embedded(&next).filter(|export| registry.is_free(export, &next)).collect::<Vec<_>>();
-        for export in look(free).await.map_err(|hangs| vec![hangs])? {
+        for export in look(move || registry.new_disks(&next)).await.map_err(|hangs| vec![hangs])? {
             match self.registry.open_beforehand(export).await {
                 Ok(export) => opened.push(export),
                 Err(error) => errors.push(error.to_string()),
@@ -192,7 +191,7 @@ impl Reloader {
         }
         self.listeners.open(listeners, &config.limits, &self.context);
         let mut embedded = self.embedded.lock();
-        let named: HashSet<String> = named_embedded(&config).map(|export| export.name.as_str().to_owned()).collect();
+        let named: HashSet<String> = config.embedded().map(|export| export.name.as_str().to_owned()).collect();
         // One whose name only fits a template now stays open as long as somebody uses it.
         let left = embedded.extract_if(|name, lease| lease.is_leaving() || !named.contains(name));
         let left: Vec<Lease> = left.map(|(_, lease)| lease).collect();
@@ -219,7 +218,7 @@ impl Reloader {
                 Ok(lease) => {
                     let mut embedded = embedded.lock();
                     // Another reload can have come between.
-                    let is_named = registry.config().listable().any(|listed| listed == name);
+                    let is_named = registry.config().is_listable(&name);
                     if is_named && !lease.is_leaving() {
                         embedded.insert(name, lease);
                     }
@@ -230,12 +229,6 @@ impl Reloader {
             }
         });
     }
-}
-
-/// The gateway's own disks that are open from the start.
-fn named_embedded(config: &Config) -> impl Iterator<Item = Resolved> {
-    let named = config.listable().filter_map(|name| config.export_for(name).ok());
-    named.filter(|export| export.backend.is_embedded())
 }
 
 /// What is wrong with a token's file.
