@@ -12,7 +12,8 @@ fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// All files below `folder` with one of the extensions, or of all if none is given, relative to `folder`, in order, with their text.
+/// All files below `folder` with one of the extensions, or with any if none is given, relative to `folder`, in order, with their
+/// text.
 fn files(folder: &Path, extensions: &[&str]) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -20,8 +21,8 @@ fn files(folder: &Path, extensions: &[&str]) -> Vec<(PathBuf, String)> {
         for path in fs::read_dir(&next).unwrap().map(|entry| entry.unwrap().path()) {
             let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
             if path.is_dir() {
-                // What cargo writes is not source.
-                if !path.join("CACHEDIR.TAG").exists() {
+                // What cargo and git write is not source.
+                if !path.join("CACHEDIR.TAG").exists() && !path.ends_with(".git") {
                     folders.push(path);
                 }
             } else if extensions.is_empty()
