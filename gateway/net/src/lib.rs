@@ -25,6 +25,6 @@ pub use outbox::{Batch, Outbox, Released, Unsent, Written};
 pub use peer::Peer;
 pub use pool::Pool;
 pub use reached::Reached;
-pub use stream::{Address, ReadHalf, SocketKind, Stream, WriteHalf};
+pub use stream::{Address, FarEndCloses, ReadHalf, SocketKind, Stream, WriteHalf};
 pub use text::{clean, escaped, is_harmful};
 pub use tls_stream::{TlsRead, TlsStream, TlsWrite};

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::WriteHalf;
+use super::{FarEndCloses, WriteHalf};
 use nbd_gateway_proto::{BUFFER, Payload};
 
 /// The most slices given to one vectored write.
@@ -290,6 +290,11 @@ impl Outbox {
             self.blocked.store(false, Ordering::Release);
         }
         ready
+    }
+
+    /// Waits until the other side of the socket sends nothing more, read or not; none: there is no socket.
+    pub fn far_end_closes(&self) -> Option<FarEndCloses> {
+        self.writer.lock().sink.as_ref().map(WriteHalf::far_end_closes)
     }
 
     /// Ends the direction of the socket that this queue writes to.

@@ -4,13 +4,14 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use nbd_gateway_config::{Endpoint, Host, NbdUri};
 use nbd_gateway_policy::backoff::Backoff;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream, tcp, unix};
 use tokio::time::Instant;
 
@@ -240,11 +241,11 @@ impl Stream {
         match self {
             Stream::Tcp(s) => {
                 let (r, w) = s.into_split();
-                (ReadHalf::Tcp(r), WriteHalf::Tcp(w))
+                (ReadHalf::Tcp(r), WriteHalf::Tcp(Arc::new(w)))
             }
             Stream::Unix(s) => {
                 let (r, w) = s.into_split();
-                (ReadHalf::Unix(r), WriteHalf::Unix(w))
+                (ReadHalf::Unix(r), WriteHalf::Unix(Arc::new(w)))
             }
             Stream::Tls(s) => {
                 let (r, w) = s.split();
@@ -257,8 +258,14 @@ impl Stream {
     pub fn join(read: ReadHalf, write: WriteHalf) -> io::Result<Self> {
         let other = || io::Error::other("halves of different sockets");
         match (read, write) {
-            (ReadHalf::Tcp(r), WriteHalf::Tcp(w)) => r.reunite(w).map(Stream::Tcp).map_err(|_| other()),
-            (ReadHalf::Unix(r), WriteHalf::Unix(w)) => r.reunite(w).map(Stream::Unix).map_err(|_| other()),
+            (ReadHalf::Tcp(r), WriteHalf::Tcp(w)) => {
+                let w = Arc::into_inner(w).ok_or_else(other)?;
+                r.reunite(w).map(Stream::Tcp).map_err(|_| other())
+            }
+            (ReadHalf::Unix(r), WriteHalf::Unix(w)) => {
+                let w = Arc::into_inner(w).ok_or_else(other)?;
+                r.reunite(w).map(Stream::Unix).map_err(|_| other())
+            }
             _ => Err(other()),
         }
     }
@@ -337,13 +344,16 @@ impl ReadHalf {
     }
 }
 
+/// Ends when the other side of a socket sends nothing more.
+pub type FarEndCloses = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The writing half.
 #[derive(Debug)]
 pub enum WriteHalf {
     /// TCP.
-    Tcp(tcp::OwnedWriteHalf),
+    Tcp(Arc<tcp::OwnedWriteHalf>),
     /// Unix.
-    Unix(unix::OwnedWriteHalf),
+    Unix(Arc<unix::OwnedWriteHalf>),
     /// TLS.
     Tls(TlsWrite),
 }
@@ -369,9 +379,26 @@ impl WriteHalf {
     /// Waits until something may fit. One task at a time may wait.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            WriteHalf::Tcp(w) => w.as_ref().poll_write_ready(cx),
-            WriteHalf::Unix(w) => w.as_ref().poll_write_ready(cx),
+            WriteHalf::Tcp(w) => (**w).as_ref().poll_write_ready(cx),
+            WriteHalf::Unix(w) => (**w).as_ref().poll_write_ready(cx),
             WriteHalf::Tls(w) => w.poll_writable(cx),
+        }
+    }
+
+    /// Waits until the other side sends nothing more, whether what it has sent was read or not. Keeps the socket until it is
+    /// dropped. Cancel-safe: yes.
+    pub fn far_end_closes(&self) -> FarEndCloses {
+        // Priority is of no interest: this is how tokio tells of the end without telling of data.
+        match self {
+            WriteHalf::Tcp(w) => {
+                let w = Arc::clone(w);
+                Box::pin(async move { _ = w.ready(Interest::PRIORITY).await })
+            }
+            WriteHalf::Unix(w) => {
+                let w = Arc::clone(w);
+                Box::pin(async move { _ = w.ready(Interest::PRIORITY).await })
+            }
+            WriteHalf::Tls(w) => w.far_end_closes(),
         }
     }
 
@@ -387,7 +414,7 @@ impl WriteHalf {
         match self {
             // Fails only on a socket that is gone, and with it what it held.
             WriteHalf::Tcp(w) => {
-                let _ = rustix::net::sockopt::set_socket_linger(w.as_ref().as_fd(), Some(Duration::ZERO));
+                let _ = rustix::net::sockopt::set_socket_linger((**w).as_ref().as_fd(), Some(Duration::ZERO));
             }
             WriteHalf::Unix(_) => {}
             WriteHalf::Tls(w) => w.forget_unsent(),
@@ -407,8 +434,8 @@ impl WriteHalf {
     pub(super) fn shut(&self, how: rustix::net::Shutdown, polite: bool) {
         // Fails only if the other side was faster.
         let _ = match self {
-            WriteHalf::Tcp(w) => rustix::net::shutdown(w.as_ref().as_fd(), how),
-            WriteHalf::Unix(w) => rustix::net::shutdown(w.as_ref().as_fd(), how),
+            WriteHalf::Tcp(w) => rustix::net::shutdown((**w).as_ref().as_fd(), how),
+            WriteHalf::Unix(w) => rustix::net::shutdown((**w).as_ref().as_fd(), how),
             WriteHalf::Tls(w) => return w.shut(how, polite),
         };
     }

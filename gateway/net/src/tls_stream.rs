@@ -16,7 +16,7 @@ use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use rustls::{ClientConnection, Connection, ServerConnection};
 
-use super::{FarEnd, ReadHalf, Stream, WriteHalf};
+use super::{FarEnd, FarEndCloses, ReadHalf, Stream, WriteHalf};
 use crate::tls::{BackendTls, ListenerTls, PeerCertificate, Side, TlsError};
 
 /// The most bytes that wait, encrypted, for room in the socket.
@@ -336,11 +336,15 @@ impl TlsWrite {
         self.0.plain.poll_writable(cx)
     }
 
-    /// Ends a direction or both; if `polite`, after saying that nothing follows.
+    pub(super) fn far_end_closes(&self) -> FarEndCloses {
+        self.0.plain.far_end_closes()
+    }
+
     pub(super) fn forget_unsent(&self) {
         self.0.plain.forget_unsent();
     }
 
+    /// Ends a direction or both; if `polite`, after saying that nothing follows.
     pub(super) fn shut(&self, how: rustix::net::Shutdown, polite: bool) {
         if polite {
             let mut connection = self.0.connection.lock();

@@ -44,7 +44,7 @@ impl Session {
         !self.is_closing() || self.out.is_empty()
     }
 
-    /// Nothing more is read: who waits for something of its client need not wait any more. What it has in flight is answered,
+    /// Its client sends nothing more: who waits for something of its client need not wait any more. What it has in flight is answered,
     /// if anybody is there to hear it; its client may be gone already, or back on another connection, and must not be
     /// overtaken there (promise 14).
     pub(super) fn stops_reading(&self) {

@@ -213,6 +213,7 @@ impl Transmission {
         session.status.rise(SessionStatus::Gone);
         session.share.leaves();
         let sink = sink.ok_or(io::ErrorKind::NotConnected)?;
+        drop(self.departure);
         let (socket, kind) = Stream::join(self.read, sink)?.take()?;
         Ok(PackedSession { socket, kind, state, beside, before: session, in_flight })
     }

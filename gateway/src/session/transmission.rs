@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::Session;
 use super::admit::{Rules, Verdict, admit, narrow, too_long};
-use super::departure::Looks;
+use super::departure::Departure;
 use super::shutdown::{Order, Shutdown};
 use super::status::SessionStatus;
 use crate::limits::{ACTIVE, ANSWER, CONTEXT, EXTENT, RateGate};
@@ -110,7 +110,7 @@ pub(super) struct Transmission {
     pub(super) patience: Option<Pin<Box<Sleep>>>,
     pub(super) throttle: RateGate,
     /// While it does not read: whether its client is still there.
-    pub(super) looks: Looks,
+    pub(super) departure: Departure,
     /// Ends when the request that waits for its rate may ask again.
     turn: Option<Pin<Box<Sleep>>>,
 }
@@ -128,7 +128,7 @@ impl Transmission {
         Self {
             throttle,
             turn: None,
-            looks: Looks::default(),
+            departure: Departure::default(),
             session,
             read,
             inbox,
@@ -203,6 +203,7 @@ impl Transmission {
             let pause = self.decode();
             if !self.jobs.is_empty() {
                 self.session.submit(&mut self.jobs, &mut self.finished);
+                self.submitted();
             }
             self.finished.flush();
             self.session.share.rests();

@@ -133,3 +133,18 @@ fn only(scene: &Scene) -> Arc<crate::session::Session> {
     assert_eq!(open.len(), 1);
     open[0].clone()
 }
+
+/// It looked for its client every 250 ms: another client's write could get ahead of what was in flight.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_does_not_read_ends_as_soon_as_its_client_has_left() {
+    let scene = Scene::new("1MiB", "", "[export.limits]\nsession-io = { iops = \"1/s\" }");
+    let mut client = scene.client(Framing::Simple).await;
+    for cookie in 0..8 {
+        client.ask(Cmd::READ, cookie, 0, 512, &[]).await;
+    }
+    assert_eq!(client.reply(Cmd::READ, 0, 512).await.error, 0);
+    let begun = tokio::time::Instant::now();
+    drop(client);
+    scene.front.table.emptied().await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}

@@ -22,9 +22,8 @@ const DEPTH: usize = 16;
 /// Most sectors of one request.
 const LONGEST: u64 = 8;
 
-/// How long the gateway may take to notice a closed connection: a session that is out of permits does not read, and looks
-/// for its client every 250 ms.
-const NOTICED: Duration = Duration::from_millis(251);
+/// How long the gateway may take to notice a closed connection: time for the kernel to tell.
+const NOTICED: Duration = Duration::from_millis(1);
 
 /// A request without its reply.
 #[derive(Debug)]
