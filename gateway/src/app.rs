@@ -27,7 +27,7 @@ use crate::reload::{
     Ask, Embedded, ListenerContext, ListenerError, Listeners, PlannedListener, Reload, Reloader, Source,
     check_backend_certificates,
 };
-use crate::service::{Glance, Service};
+use crate::service::{Service, ServiceStatus};
 use crate::session::SessionTable;
 use crate::shards::{Shard, Shards};
 use crate::token::TokenFile;
@@ -203,7 +203,7 @@ impl App {
             reload,
             drain: Arc::new(order),
         };
-        let glance = glance(phases.clone(), Arc::clone(&self.registry), Arc::clone(&self.table));
+        let status = status(phases.clone(), Arc::clone(&self.registry), Arc::clone(&self.table));
         let mut running = Reloader {
             source,
             listeners: self.listeners,
@@ -220,7 +220,7 @@ impl App {
         let admin = self.admin.map(|(admin, apart)| apart.spawn(admin.run(admin_context, control, phases, ending)));
         phase.send_replace(Phase::Ready);
         service.ready().await;
-        let tending = tokio::spawn(service.clone().tend(self.registry.shards().clone(), glance));
+        let tending = tokio::spawn(service.clone().tend(self.registry.shards().clone(), status));
 
         tokio::select! {
             // Orders to stop first: reloads may be asked for again and again.
@@ -266,10 +266,14 @@ impl App {
 }
 
 /// How the gateway is, for the service manager.
-fn glance(phase: watch::Receiver<Phase>, registry: Arc<Registry>, sessions: Arc<SessionTable>) -> impl Fn() -> Glance {
+fn status(
+    phase: watch::Receiver<Phase>,
+    registry: Arc<Registry>,
+    sessions: Arc<SessionTable>,
+) -> impl Fn() -> ServiceStatus {
     move || {
         let over_quota = |tenant: &&Tenant| registry.usage(&tenant.id).is_some_and(|usage| usage.over_quota);
-        Glance {
+        ServiceStatus {
             draining: *phase.borrow() == Phase::Draining,
             exports: registry.open_exports(),
             sessions: sessions.len(),

@@ -157,7 +157,7 @@
 //!  `events --follow`, the page
 //!
 //!  the registry, the session table, the books, the metrics
-//!    ^  admin/look.rs, admin/state.rs      as they are now, each time that somebody asks
+//!    ^  admin/overview.rs, admin/state.rs  as they are now, each time that somebody asks
 //!  the page, Prometheus, `exports`, `tenants`, `sessions`
 //!
 //!  service/status.rs, service/pulse.rs --> systemd: how it is, in a sentence; a sign of life if every shard has one

@@ -18,7 +18,7 @@ use super::view::{
     Draining, EventView, ExportView, QuotaOrder, Reconcile, Reconciled, Reloaded, Resize, Resized, SessionView, Settle,
     Settled, TenantView, UnopenedView,
 };
-use super::{Reach, Shared, events, host, look, openapi, order, page, state};
+use super::{Reach, Shared, events, host, openapi, order, overview, page, state};
 use crate::token::TokenFile;
 
 /// The longest body taken, in bytes.
@@ -124,24 +124,24 @@ pub(super) fn table() -> Vec<Route> {
             fails: not_ready,
             ..seen("/metrics", "the metrics, in Prometheus' text format", Shape::Text, get(state::metrics))
         },
-        seen("/api/v1/exports", "the exports that are open", json::<Vec<ExportView>>(), get(look::exports)),
+        seen("/api/v1/exports", "the exports that are open", json::<Vec<ExportView>>(), get(overview::exports)),
         Route {
             fails: missing,
-            ..seen("/api/v1/exports/{name}", "one of them", json::<ExportView>(), get(look::export))
+            ..seen("/api/v1/exports/{name}", "one of them", json::<ExportView>(), get(overview::export))
         },
         seen(
             "/api/v1/unopened",
             "the exports that could not be opened at the last attempt: why, and since when",
             json::<Vec<UnopenedView>>(),
-            get(look::unopened_exports),
+            get(overview::unopened_exports),
         ),
         seen(
             "/api/v1/tenants",
             "the tenants, what they may use, and what they do use",
             json::<Vec<TenantView>>(),
-            get(look::tenants),
+            get(overview::tenants),
         ),
-        seen("/api/v1/sessions", "the clients that are connected", json::<Vec<SessionView>>(), get(look::sessions)),
+        seen("/api/v1/sessions", "the clients that are connected", json::<Vec<SessionView>>(), get(overview::sessions)),
         Route {
             filters: Some(events::Which::json_schema),
             fails: not_ready,

@@ -62,7 +62,7 @@ pub(crate) use unopened::Unopened;
 
 use crate::accounting::tenants::Book;
 use crate::hooks::Hooks;
-use crate::lane::Look;
+use crate::lane::LaneStatus;
 use crate::limits::{IoLimits, NoticeLimiter, RetryAfter, SharedLimiter, TenantBudget};
 use crate::request::{Failure, Outcome, Request};
 use crate::resize::Resizer;
@@ -344,7 +344,7 @@ impl Export {
     }
 
     /// How its connections to the backend are, by number; none: it is embedded.
-    pub(crate) fn lanes(&self) -> Vec<Look> {
+    pub(crate) fn lanes(&self) -> Vec<LaneStatus> {
         self.core.lanes()
     }
 

@@ -14,7 +14,7 @@ pub(super) fn remember(notes: &LedgerCache, export: &Export) {
     let older = notes.is_older(export.resizer().export_name());
     notes.know_last(export.resizer().export_name(), export.core.view().shown());
     if export.policy().publish == Publish::Manual && !window && !older {
-        let disk = export.resizer().glance.now().map(|seen| seen.disk);
+        let disk = export.resizer().status.now().map(|seen| seen.disk);
         let shown = Size::new(export.size()).ok().filter(|shown| disk.is_some_and(|disk| disk > *shown));
         notes.know_shown(export.resizer().export_name(), shown);
     }

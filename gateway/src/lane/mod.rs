@@ -10,12 +10,12 @@ mod dial;
 mod fuzz;
 mod gather;
 mod late;
-mod look;
 mod lost;
 #[cfg(test)]
 mod pack;
 mod run;
 mod server;
+mod status;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -35,10 +35,10 @@ pub(crate) use dial::{DialError, Dialer};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use fuzz::{fuzz_replies, fuzz_seeds};
 pub(crate) use late::{LateWrites, Link};
-pub(crate) use look::Look;
 pub(crate) use lost::OnLoss;
 pub(crate) use run::{Connected, Life, Owner, run};
 pub(crate) use server::Server;
+pub(crate) use status::LaneStatus;
 
 use crate::request::{Failure, Finished, Job, SessionId};
 
@@ -134,7 +134,7 @@ pub(crate) struct Lane {
     /// The present connection, or the last one.
     link: Mutex<Option<Link>>,
     task: Mutex<Option<Waker>>,
-    diary: Mutex<look::Diary>,
+    history: Mutex<status::ConnectionHistory>,
     /// Set to have the connection replaced by a new one.
     renew: AtomicBool,
     /// How many connections there have been.
@@ -157,7 +157,7 @@ impl Lane {
             late,
             link: Mutex::default(),
             task: Mutex::new(None),
-            diary: Mutex::default(),
+            history: Mutex::default(),
             renew: AtomicBool::new(false),
             ups: watch::channel(0).0,
             aside: watch::channel(false).0,

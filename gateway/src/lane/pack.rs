@@ -15,8 +15,8 @@ use nbd_gateway_proto::{Framing, Inbox, Payload};
 use parking_lot::Mutex;
 
 use super::decode::Decoder;
-use super::look::Diary;
 use super::run::{Away, Leaving, Reading, go_on};
+use super::status::ConnectionHistory;
 use super::table::{Clients, Table};
 use super::{Durability, Lane, LateWrites, Life, Link};
 use crate::handover::state::{Age, Beside, DurabilityState, LaneState, LinkState, StateError, TaskState};
@@ -125,7 +125,7 @@ impl Lane {
         let (oldest, mut beside) = (self.packing.oldest.lock().unwrap_or(0), Beside::default());
         let link = self.link.lock().as_ref().map(LinkState::of);
         let (lane, write) = self.pack(oldest, &mut reading.decoder, &mut reading.inbox, &mut beside);
-        let diary = self.diary.lock();
+        let history = self.history.lock();
         let task = TaskState {
             link,
             flushes: reading.flushes,
@@ -133,9 +133,9 @@ impl Lane {
             leaving: reading.leaving.map(|leaving| Age::of(leaving.since)),
             away: away.since.map(Age::of),
             pause: nanos(away.pause),
-            up: nanos(diary.since.elapsed().unwrap_or_default()),
-            connections: diary.connections,
-            trouble: diary.trouble.clone(),
+            up: nanos(history.since.elapsed().unwrap_or_default()),
+            connections: history.connections,
+            trouble: history.trouble.clone(),
         };
         let stream = write.and_then(|write| Stream::join(reading.read, write).ok());
         *self.packing.packed.lock() = stream.map(|stream| Packed { lane, task, beside, stream });
@@ -178,7 +178,8 @@ impl Packed {
         *lane.link.lock() = task.link.map(LinkState::link).transpose().map_err(io::Error::other)?;
         lane.renew.store(task.renews, Ordering::Release);
         let since = SystemTime::now() - Duration::from_nanos(task.up);
-        *lane.diary.lock() = Diary { up: true, since, connections: task.connections, trouble: task.trouble };
+        *lane.history.lock() =
+            ConnectionHistory { up: true, since, connections: task.connections, trouble: task.trouble };
         let reading = Reading {
             read,
             inbox,

@@ -20,11 +20,11 @@ use tracing::{Instrument, Span};
 
 use super::counters::{ResizeCounters, is_unsettled};
 use super::effects::{Answered, Effects};
-use super::glance::{Glance, Seen};
 use super::jobs::{JobState, Jobs};
 use super::openers::{Asking, Openers};
 use super::rules::Latest;
 use super::settle::{Exposed, Read};
+use super::status::{ResizeStatus, StatusCell};
 use crate::accounting::account::Account;
 use crate::accounting::history::{Happened, Kind};
 use crate::fault::Fault;
@@ -105,7 +105,7 @@ pub(crate) struct Coordinator<H> {
     pub(super) account: Account,
     pub(super) jobs: Arc<Jobs>,
     openers: Arc<Openers>,
-    glance: Arc<Glance>,
+    status: Arc<StatusCell>,
     rules: Arc<Latest>,
     pub(super) counters: ResizeCounters,
     /// What the backend or its driver said to the wish at hand, for operators.
@@ -129,7 +129,7 @@ impl<H: Effects> Coordinator<H> {
     ) -> Self {
         let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
         let standing = at.unsettled.map_or(Standing::Ready, |asked| Standing::Unsettled { asked });
-        let (glance, rules) = (Arc::default(), Arc::default());
+        let (status, rules) = (Arc::default(), Arc::default());
         Self {
             at,
             standing,
@@ -138,7 +138,7 @@ impl<H: Effects> Coordinator<H> {
             account,
             jobs,
             openers,
-            glance,
+            status,
             rules,
             counters,
             said: None,
@@ -149,8 +149,8 @@ impl<H: Effects> Coordinator<H> {
     }
 
     /// Shows what it knows there too.
-    pub(crate) fn seen_in(mut self, glance: Arc<Glance>) -> Self {
-        self.glance = glance;
+    pub(crate) fn shown_in(mut self, status: Arc<StatusCell>) -> Self {
+        self.status = status;
         self.show();
         self
     }
@@ -171,7 +171,7 @@ impl<H: Effects> Coordinator<H> {
 
     fn show(&self) {
         let Start { size, disk, backend, .. } = self.at;
-        self.glance.show(Seen { disk, standing: self.standing, backend });
+        self.status.show(ResizeStatus { disk, standing: self.standing, backend });
         self.counters.stands(self.standing, size, disk, backend.grows == Grows::Window);
     }
 

@@ -11,7 +11,6 @@ pub(crate) mod effects;
 pub(crate) mod follow;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
-pub(crate) mod glance;
 mod grow;
 pub(crate) mod jobs;
 pub(crate) mod live_effects;
@@ -19,6 +18,7 @@ pub(crate) mod openers;
 pub(crate) mod rules;
 mod settle;
 mod shrink;
+pub(crate) mod status;
 pub(crate) mod window;
 
 #[cfg(test)]
@@ -40,10 +40,10 @@ use crate::fault::Fault;
 use crate::target::ObserveSize;
 use coordinator::{Act, Answer};
 use counters::ResizeCounters;
-use glance::Glance;
 use jobs::Jobs;
 use openers::Openers;
 use rules::{Latest, Rules};
+use status::StatusCell;
 
 /// How many wishes may wait for one export; more are refused.
 const WAITING: usize = 1024;
@@ -59,7 +59,7 @@ pub(crate) struct Resizer {
     /// Its resizes.
     pub jobs: Arc<Jobs>,
     /// What else there is to see.
-    pub glance: Arc<Glance>,
+    pub status: Arc<StatusCell>,
     /// What the coordinator is to go by from now on.
     pub rules: Arc<Latest>,
     export: ExportName,
@@ -85,7 +85,7 @@ impl Resizer {
                 acts,
                 openers,
                 jobs: Arc::default(),
-                glance: Arc::default(),
+                status: Arc::default(),
                 rules: Arc::default(),
                 export,
                 tenant,

@@ -29,7 +29,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::shards::Shards;
 
 pub(crate) use pulse::silent_threads;
-pub(crate) use status::Glance;
+pub(crate) use status::ServiceStatus;
 
 /// How often the sentence is looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -120,14 +120,14 @@ impl Service {
     }
 
     /// Tells how the gateway is, as `look` sees it, and gives signs of life. Never completes. Cancel-safe: yes.
-    pub(crate) async fn tend(self, shards: Shards, look: impl Fn() -> Glance) {
+    pub(crate) async fn tend(self, shards: Shards, look: impl Fn() -> ServiceStatus) {
         let Some(manager) = self.0 else { return std::future::pending().await };
         tokio::join!(manager.tell_status(look), manager.beat(&shards));
     }
 }
 
 impl Manager {
-    async fn tell_status(&self, look: impl Fn() -> Glance) {
+    async fn tell_status(&self, look: impl Fn() -> ServiceStatus) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -137,7 +137,7 @@ impl Manager {
     }
 
     /// Tells the sentence of now, if it is another than the last one.
-    async fn tell_sentence(&self, look: &impl Fn() -> Glance) {
+    async fn tell_sentence(&self, look: &impl Fn() -> ServiceStatus) {
         let mut sentence =
             if self.reloading.load(Ordering::Relaxed) { status::RELOADING.to_owned() } else { look().to_string() };
         let silent = self.silent.lock().clone();

@@ -8,7 +8,7 @@ pub(super) const RELOADING: &str = "reading the configuration anew";
 
 /// What there is to say of the gateway now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Glance {
+pub(crate) struct ServiceStatus {
     /// No new clients are taken any more.
     pub draining: bool,
     /// Exports that are open.
@@ -19,7 +19,7 @@ pub(crate) struct Glance {
     pub over_quota: usize,
 }
 
-impl fmt::Display for Glance {
+impl fmt::Display for ServiceStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sessions = Count::of(self.sessions, "session");
         if self.draining {
@@ -39,10 +39,10 @@ mod tests {
 
     #[test]
     fn the_sentence_tells_what_is_open_and_who_has_too_much() {
-        let glance = Glance { draining: false, exports: 1, sessions: 0, over_quota: 0 };
-        assert_eq!(glance.to_string(), "taking clients; 1 export open, 0 sessions");
-        let glance = Glance { exports: 3, sessions: 1, over_quota: 2, ..glance };
-        assert_eq!(glance.to_string(), "taking clients; 3 exports open, 1 session, 2 tenants over quota");
-        assert_eq!(Glance { draining: true, sessions: 4, ..glance }.to_string(), "draining, 4 sessions left");
+        let status = ServiceStatus { draining: false, exports: 1, sessions: 0, over_quota: 0 };
+        assert_eq!(status.to_string(), "taking clients; 1 export open, 0 sessions");
+        let status = ServiceStatus { exports: 3, sessions: 1, over_quota: 2, ..status };
+        assert_eq!(status.to_string(), "taking clients; 3 exports open, 1 session, 2 tenants over quota");
+        assert_eq!(ServiceStatus { draining: true, sessions: 4, ..status }.to_string(), "draining, 4 sessions left");
     }
 }

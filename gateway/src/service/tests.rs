@@ -47,8 +47,8 @@ fn hang(shards: &Shards, number: usize) -> mpsc::Sender<()> {
     release
 }
 
-fn quiet() -> Glance {
-    Glance { draining: false, exports: 1, sessions: 0, over_quota: 0 }
+fn quiet() -> ServiceStatus {
+    ServiceStatus { draining: false, exports: 1, sessions: 0, over_quota: 0 }
 }
 
 #[test]
@@ -106,7 +106,7 @@ async fn the_sentence_is_told_when_it_is_another() {
     let look = move || {
         let looks = seen.fetch_add(1, Ordering::Relaxed);
         // Four looks each see the same.
-        Glance { sessions: looks / 4, ..quiet() }
+        ServiceStatus { sessions: looks / 4, ..quiet() }
     };
     let tending = tokio::spawn(service.clone().tend(Shards::here(), look));
     for expected in ["0 sessions", "1 session", "2 sessions"] {

@@ -20,7 +20,7 @@ use super::{Facts, Held, Lanes, Presence, Purpose, Target, bridge, ceiling, lost
 use crate::driver::BackendSnapshot;
 use crate::embedded::DiskError;
 use crate::fault::Fault;
-use crate::lane::Look;
+use crate::lane::LaneStatus;
 use crate::limits::Turns;
 use crate::request::{Finished, Heard, Job, Origin, Outcome, Request, SessionId};
 use crate::shards::Shard;
@@ -205,8 +205,8 @@ impl Core {
     }
 
     /// How its connections to the backend are, by number; none: it is embedded.
-    pub(crate) fn lanes(&self) -> Vec<Look> {
-        self.target.lanes().map(Lanes::look).unwrap_or_default()
+    pub(crate) fn lanes(&self) -> Vec<LaneStatus> {
+        self.target.lanes().map(Lanes::status).unwrap_or_default()
     }
 
     /// The shard on which a session is to live, if it matters.

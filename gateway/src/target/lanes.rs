@@ -17,7 +17,7 @@ use super::second::Second;
 use super::{Facts, Pending, Presence, Purpose, Target, lost};
 use crate::fault::Fault;
 use crate::fence::Marks;
-use crate::lane::{Dialer, Durability, Lane, LateWrites, Look};
+use crate::lane::{Dialer, Durability, Lane, LaneStatus, LateWrites};
 use crate::limits::Turns;
 use crate::ordered_watch::OrderedWatch;
 use crate::request::{Finished, Job, Origin, Outcome, Request, SessionId};
@@ -91,8 +91,8 @@ impl Lanes {
     }
 
     /// The state of each connection.
-    pub(super) fn look(&self) -> Vec<Look> {
-        self.lanes.iter().map(|(lane, _)| lane.look()).collect()
+    pub(super) fn status(&self) -> Vec<LaneStatus> {
+        self.lanes.iter().map(|(lane, _)| lane.status()).collect()
     }
 
     /// Requests of lost connections that may still be carried out.

@@ -7,7 +7,7 @@ use nbd_gateway_policy::types::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::lane::Look;
+use crate::lane::LaneStatus;
 
 /// A connection to an export's backend, that is or is to be.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -46,7 +46,7 @@ pub(crate) struct HealthView {
 const SLOW: Duration = Duration::from_secs(10);
 
 /// How long the oldest request of these has waited for its answer; zero if there is none.
-pub(crate) fn oldest(lanes: &[Look]) -> Duration {
+pub(crate) fn oldest(lanes: &[LaneStatus]) -> Duration {
     let waited = lanes.iter().filter_map(|lane| lane.oldest).min().map(|since| since.elapsed()).unwrap_or_default();
     Duration::from_secs(waited.as_secs())
 }
@@ -58,16 +58,16 @@ pub(super) fn seconds(at: SystemTime) -> u64 {
 
 impl LaneView {
     /// The lanes of an export, by number.
-    pub(super) fn all(lanes: &[Look], backend: &str) -> Vec<Self> {
-        let view = |(number, look): (u64, &Look)| Self {
+    pub(super) fn all(lanes: &[LaneStatus], backend: &str) -> Vec<Self> {
+        let view = |(number, status): (u64, &LaneStatus)| Self {
             number,
-            up: look.up,
+            up: status.up,
             backend: backend.to_owned(),
-            since: seconds(look.since),
-            reconnects: look.reconnects,
-            in_flight: u64::try_from(look.in_flight).unwrap_or(u64::MAX),
-            oldest_request_seconds: oldest(std::slice::from_ref(look)).as_secs(),
-            last_error: look.last_error.clone(),
+            since: seconds(status.since),
+            reconnects: status.reconnects,
+            in_flight: u64::try_from(status.in_flight).unwrap_or(u64::MAX),
+            oldest_request_seconds: oldest(std::slice::from_ref(status)).as_secs(),
+            last_error: status.last_error.clone(),
         };
         (0..).zip(lanes).map(view).collect()
     }
@@ -75,7 +75,7 @@ impl LaneView {
 
 impl HealthView {
     /// Of an export with these lanes; none: it is embedded.
-    pub(super) fn of(lanes: &[Look]) -> Self {
+    pub(super) fn of(lanes: &[LaneStatus]) -> Self {
         let health = |state: &str, says: String| Self { state: state.to_owned(), says };
         let (all, up) = (lanes.len(), lanes.iter().filter(|lane| lane.up).count());
         let trouble = || {
@@ -109,8 +109,8 @@ impl HealthView {
 mod tests {
     use super::*;
 
-    fn look(up: bool, failing: bool, aside: bool) -> Look {
-        Look {
+    fn status(up: bool, failing: bool, aside: bool) -> LaneStatus {
+        LaneStatus {
             up,
             since: UNIX_EPOCH,
             reconnects: 0,
@@ -124,8 +124,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_hangs_is_not_up() {
-        let waits = Look { in_flight: 1, oldest: Some(tokio::time::Instant::now()), ..look(true, false, false) };
-        let lanes = [look(true, false, false), waits];
+        let waits =
+            LaneStatus { in_flight: 1, oldest: Some(tokio::time::Instant::now()), ..status(true, false, false) };
+        let lanes = [status(true, false, false), waits];
         tokio::time::advance(SLOW - Duration::from_millis(1)).await;
         assert_eq!(HealthView::of(&lanes).state, "up");
         tokio::time::advance(Duration::from_secs(35)).await;
@@ -139,8 +140,12 @@ mod tests {
 
     #[test]
     fn health_is_a_word_and_a_sentence() {
-        let (up, away, failing, aside) =
-            (look(true, false, false), look(false, false, false), look(false, true, false), look(false, false, true));
+        let (up, away, failing, aside) = (
+            status(true, false, false),
+            status(false, false, false),
+            status(false, true, false),
+            status(false, false, true),
+        );
         for (lanes, state, says) in [
             (vec![], "embedded", "the gateway has the data itself"),
             (vec![up.clone()], "up", "its connection is up"),

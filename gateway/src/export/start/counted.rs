@@ -118,7 +118,7 @@ impl<'a> Counted<'a> {
             counters.clone(),
         )
         .ruled_by(Arc::clone(&resizer.rules))
-        .seen_in(Arc::clone(&resizer.glance));
+        .shown_in(Arc::clone(&resizer.status));
         let (end, ending) = watch::channel(false);
         // Before anybody can change the size.
         let hooks = Hooks::start(config, &core, &shared.metrics, &shared.clients);

@@ -296,7 +296,7 @@ async fn a_task_goes_on_where_the_one_before_stopped_in_the_middle_of_a_reply_on
     let (end, ending) = tokio::sync::watch::channel(false);
     let found = |_| -> Option<Arc<dyn Client>> { Some(Arc::<Recorder>::clone(&client)) };
     let (lane, task) = packed.unpack(life(&pool, ending), (Arc::default(), Arc::default()), &found).unwrap();
-    assert_eq!((lane.in_flight(), lane.look().up, lane.look().reconnects), (1, true, 0));
+    assert_eq!((lane.in_flight(), lane.status().up, lane.status().reconnects), (1, true, 0));
     let task = tokio::spawn(task);
     lane.submit(&mut vec![of_client(&client, 6, request(Cmd::TRIM, 512))], &mut Finished::default());
     backend.read_exact(&mut header).await.unwrap();

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 /// What an operator sees of an export's resizing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct ResizeStatus {
     /// The backend's size as last read and believed.
     pub disk: Size,
     /// Whether it can be resized now.
@@ -18,15 +18,15 @@ pub(crate) struct Seen {
 
 /// Where it is looked up; nothing before the coordinator runs.
 #[derive(Debug, Default)]
-pub(crate) struct Glance(Mutex<Option<Seen>>);
+pub(crate) struct StatusCell(Mutex<Option<ResizeStatus>>);
 
-impl Glance {
+impl StatusCell {
     /// What was seen last.
-    pub(crate) fn now(&self) -> Option<Seen> {
+    pub(crate) fn now(&self) -> Option<ResizeStatus> {
         *self.0.lock()
     }
 
-    pub(super) fn show(&self, seen: Seen) {
+    pub(super) fn show(&self, seen: ResizeStatus) {
         *self.0.lock() = Some(seen);
     }
 }

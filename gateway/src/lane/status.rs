@@ -7,7 +7,7 @@ use super::Lane;
 
 /// What a lane's task knows of its connections.
 #[derive(Debug)]
-pub(super) struct Diary {
+pub(super) struct ConnectionHistory {
     pub(super) up: bool,
     /// When that began.
     pub(super) since: SystemTime,
@@ -17,7 +17,7 @@ pub(super) struct Diary {
     pub(super) trouble: Option<String>,
 }
 
-impl Default for Diary {
+impl Default for ConnectionHistory {
     fn default() -> Self {
         Self { up: false, since: SystemTime::now(), connections: 0, trouble: None }
     }
@@ -25,7 +25,7 @@ impl Default for Diary {
 
 /// A lane as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Look {
+pub(crate) struct LaneStatus {
     /// Whether it is connected.
     pub up: bool,
     /// When it was connected, or when it no longer was.
@@ -45,43 +45,43 @@ pub(crate) struct Look {
 }
 
 impl Lane {
-    pub(crate) fn look(&self) -> Look {
+    pub(crate) fn status(&self) -> LaneStatus {
         let (in_flight, oldest, failing) = {
             let table = self.table.lock();
             (table.len(), table.oldest(), table.down().map(String::from))
         };
         let aside = *self.resting.borrow();
-        let diary = self.diary.lock();
-        Look {
-            up: diary.up,
-            since: diary.since,
-            reconnects: diary.connections.saturating_sub(1),
+        let history = self.history.lock();
+        LaneStatus {
+            up: history.up,
+            since: history.since,
+            reconnects: history.connections.saturating_sub(1),
             in_flight,
             oldest,
-            last_error: diary.trouble.clone(),
+            last_error: history.trouble.clone(),
             failing,
             aside,
         }
     }
 
     pub(super) fn note_up(&self) {
-        let mut diary = self.diary.lock();
-        (diary.up, diary.since) = (true, SystemTime::now());
-        diary.connections = diary.connections.saturating_add(1);
+        let mut history = self.history.lock();
+        (history.up, history.since) = (true, SystemTime::now());
+        history.connections = history.connections.saturating_add(1);
     }
 
     /// It is not, any more; `None`: on purpose.
     pub(super) fn note_away(&self, why: Option<&str>) {
-        let mut diary = self.diary.lock();
-        (diary.up, diary.since) = (false, SystemTime::now());
+        let mut history = self.history.lock();
+        (history.up, history.since) = (false, SystemTime::now());
         if let Some(why) = why {
-            diary.trouble = Some(why.to_owned());
+            history.trouble = Some(why.to_owned());
         }
     }
 
     /// Something else is wrong.
     pub(super) fn note_trouble(&self, why: &str) {
-        let trouble = &mut self.diary.lock().trouble;
+        let trouble = &mut self.history.lock().trouble;
         if trouble.as_deref() != Some(why) {
             *trouble = Some(why.to_owned());
         }
