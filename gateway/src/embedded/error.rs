@@ -46,7 +46,7 @@ pub(crate) enum DiskError {
     )]
     Locked {
         path: PathBuf,
-        /// As [`super::holder`] has it.
+        /// As [`holder()`](super::holder()) has it.
         holder: String,
     },
     /// A size that no export can have.
