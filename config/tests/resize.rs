@@ -496,7 +496,6 @@ fn a_tenants_bounds_and_rates_arrive() {
         soft_quota: Some(Bytes(1 << 40)),
         enforce: false,
         largest_export: Some(size(500)),
-        ..TenantLimits::NONE
     };
     let rate = |amount, seconds, oversize| Rate::new(amount, Duration::from_secs(seconds), amount, oversize).ok();
     assert_eq!((blue.id.as_str(), blue.allowance), ("blue", allowance));

@@ -114,7 +114,7 @@ fn allowance(raw: &RawTenant, section: &mut Section<'_>) -> TenantLimits {
         section.note("soft-quota", what);
     }
     let largest_export = section.size_in("largest-export", raw.largest_export.as_ref(), 1..=Size::MAX.bytes());
-    TenantLimits { quota, soft_quota, largest_export, enforce: raw.enforce.unwrap_or(true), ..TenantLimits::NONE }
+    TenantLimits { quota, soft_quota, largest_export, enforce: raw.enforce.unwrap_or(true) }
 }
 
 fn crowd(raw: &RawTenant, section: &mut Section<'_>) -> Crowd {

@@ -157,13 +157,8 @@ impl Book {
             } else {
                 quota.settle(export, measured);
             }
-        } else if let Ok(Some(reason)) | Err(reason) = quota.add(export, tenant, measured) {
-            tracing::warn!(
-                export = export.as_str(),
-                tenant = tenant.as_str(),
-                why = reason.label(),
-                "the export takes its tenant over a limit; it is counted, and nothing of the tenant's grows"
-            );
+        } else {
+            quota.add(export, tenant, measured);
         }
         !known
     }
@@ -176,7 +171,7 @@ impl Book {
         let mut quota = self.quota.lock();
         let known = quota.give(export, tenant);
         if !known {
-            quota.add(export, tenant, Size::ZERO)?;
+            quota.add(export, tenant, Size::ZERO);
         }
         match quota.reserve(export, size) {
             Ok(grant) => {

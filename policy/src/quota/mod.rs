@@ -136,16 +136,10 @@ impl Ledger {
 
     /// Adds an export whose size has just been measured. One that is there already is measured again, and stays with
     /// its tenant.
-    ///
-    /// # Errors
-    /// [`Reason::TooManyExports`]; nothing has been added then.
-    pub fn add(&mut self, export: &ExportName, tenant: &TenantId, measured: Size) -> Result<Option<Reason>, Reason> {
-        if self.measure(export, measured).is_some() {
-            return Ok(None);
+    pub fn add(&mut self, export: &ExportName, tenant: &TenantId, measured: Size) {
+        if self.measure(export, measured).is_none() {
+            self.insert(export, tenant, ExportRecord { size: measured, hold: None }, true);
         }
-        let unenforced = self.tenants.entry(tenant.clone()).or_default().may_add()?;
-        self.insert(export, tenant, ExportRecord { size: measured, hold: None }, true);
-        Ok(unenforced)
     }
 
     /// The exports that are counted for a tenant, in no order.

@@ -18,8 +18,6 @@ pub struct TenantLimits {
     pub quota: Option<Bytes>,
     /// A sum beyond which an event is raised; none: no such event.
     pub soft_quota: Option<Bytes>,
-    /// The most exports at once.
-    pub max_exports: Option<u32>,
     /// The largest that one export may become.
     pub largest_export: Option<Size>,
     /// False: count and report, refuse nothing.
@@ -28,8 +26,7 @@ pub struct TenantLimits {
 
 impl TenantLimits {
     /// None at all.
-    pub const NONE: Self =
-        Self { quota: None, soft_quota: None, max_exports: None, largest_export: None, enforce: true };
+    pub const NONE: Self = Self { quota: None, soft_quota: None, largest_export: None, enforce: true };
 }
 
 impl Default for TenantLimits {
@@ -156,15 +153,6 @@ impl TenantRecord {
     pub fn remove(&mut self, export: &ExportRecord) {
         self.exports = self.exports.saturating_sub(1);
         self.change(export.counts(), Counts::default());
-    }
-
-    /// Why there may not be one more export, or, where nothing is enforced, a remark.
-    ///
-    /// # Errors
-    /// [`Reason::TooManyExports`].
-    pub fn may_add(&self) -> Result<Option<Reason>, Reason> {
-        let full = self.limits.max_exports.filter(|most| self.exports >= *most);
-        self.enforce(full.map(|most| Reason::TooManyExports { most }))
     }
 
     /// Holds quota for a grow to `to`, before the backend is asked. A size that is not larger holds nothing.

@@ -137,7 +137,7 @@ pub(super) fn listener(listener: &Listener) -> Facts {
 
 pub(super) fn tenant(tenant: &Tenant, clients: Option<&[Arc<access::Entry>]>) -> Facts {
     let Tenant { id: _, limits, allowance, rates, crowd } = tenant;
-    let TenantLimits { quota, soft_quota, max_exports: _, largest_export, enforce } = allowance;
+    let TenantLimits { quota, soft_quota, largest_export, enforce } = allowance;
     let Rates { resize, growth, notice } = rates;
     // `enforce` is one key for both.
     let Crowd { exports, sessions, session_rate, enforce: _ } = crowd;
