@@ -85,7 +85,7 @@ pub(crate) struct App {
     /// The admin interface and its thread.
     admin: Option<(Admin, Shard)>,
     registry: Arc<Registry>,
-    notes: Arc<LedgerCache>,
+    cache: Arc<LedgerCache>,
     table: Arc<SessionTable>,
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
@@ -124,15 +124,15 @@ impl App {
             None => None,
         };
         let pool = Arc::new(Pool::new(BUFFERS_KEPT));
-        let (notes, snapshot) = LedgerCache::open(&config.state).map_err(Box::new)?;
-        let notes = Arc::new(notes);
+        let (cache, snapshot) = LedgerCache::open(&config.state).map_err(Box::new)?;
+        let cache = Arc::new(cache);
         let table = Arc::<SessionTable>::default();
         let registry = Registry::new(
             Arc::clone(&config),
             Arc::clone(&pool),
             shards,
             Arc::clone(&metrics),
-            Arc::clone(&notes),
+            Arc::clone(&cache),
             Arc::<SessionTable>::clone(&table),
         );
         let measure = registry.remember(&snapshot);
@@ -144,7 +144,7 @@ impl App {
         registry.expect_looks();
         let mut looking = JoinSet::new();
         looking.spawn(Arc::clone(&registry).measure_all(measure));
-        let sweeps = Arc::clone(&notes);
+        let sweeps = Arc::clone(&cache);
         looking.spawn(async move { sweeps.marks().sweep().await });
         looking.spawn(Arc::clone(&registry).look_before_growth());
         let reload = Reload::new();
@@ -154,7 +154,7 @@ impl App {
             planned,
             admin,
             registry,
-            notes,
+            cache,
             table,
             pool,
             metrics,
@@ -253,7 +253,7 @@ impl App {
         if tokio::time::timeout_at(over + LET_GO, self.registry.close_all()).await.is_err() {
             tracing::warn!(limit = ?limits.drain_timeout + LET_GO, "a backend did not answer what was in flight; it is left");
         }
-        self.notes.close().await;
+        self.cache.close().await;
         end.send_replace(true);
         if let Some(admin) = admin {
             // A scrape that hangs must not hold the end up.

@@ -12,14 +12,14 @@
 //!
 //!  RESIZE | write past the end | operator | backend changed          a Wish
 //!    rate::take_all(now, 1), then (now, bytes)                       or Full: when there is room -> Refusal, EPERM
-//!    Ledger::headroom ───> Situation { size, disk, policy, styles, other sessions, standing }
+//!    Accounts::headroom ───> Situation { size, disk, policy, styles, other sessions, standing }
 //!    plan(situation, wish) -> Plan                                   data; whoever executes it decides nothing
 //!       Nothing | Refuse(Refusal: errno, label, sentence) | Adopt | Quarantine
 //!       Grow, steps:   reserve (and note zeroes), re-read, ask, read back, renew lanes, zero, commit, publish
 //!       Shrink, steps: lower the end, drain, re-read, ask, read back, renew lanes, publish, free quota
-//!    Ledger::reserve(export, to) -> Reservation                      before the backend is asked; it may still refuse
+//!    Accounts::reserve(export, to) -> Reservation                      before the backend is asked; it may still refuse
 //!    Grow::settle(situation, size read back) -> Grown                what to show, count, zero and answer
-//!    Ledger::commit | rollback | unsettle (then settle)              freed by evidence only
+//!    Accounts::commit | rollback | unsettle (then settle)              freed by evidence only
 //!    BackendStyle::after(trial)                                      a claim becomes proof, or is given up
 //!
 //!  published size ─> Notice::offer(size), Notice::poll(now)          per subscriber: latest wins, the last is never lost

@@ -14,7 +14,7 @@ use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
 
 use super::cache::{LedgerCache, measured, now};
-use super::tenants::Book;
+use super::tenants::TenantAccounts;
 use crate::target::Shown;
 
 /// What clients see of an export, and who knows.
@@ -49,7 +49,7 @@ struct Held {
 /// The account of one export.
 #[derive(Debug)]
 pub(crate) struct Account {
-    tenants: Arc<Book>,
+    tenants: Arc<TenantAccounts>,
     cache: Arc<LedgerCache>,
     export: ExportName,
     tenant: TenantId,
@@ -66,7 +66,7 @@ pub(crate) struct Account {
 impl Account {
     /// For an export that is being opened.
     pub(crate) fn new(
-        tenants: Arc<Book>,
+        tenants: Arc<TenantAccounts>,
         cache: Arc<LedgerCache>,
         export: ExportName,
         tenant: TenantId,
@@ -77,7 +77,7 @@ impl Account {
     }
 
     /// The sums of all tenants.
-    pub(crate) fn tenants(&self) -> &Book {
+    pub(crate) fn tenants(&self) -> &TenantAccounts {
         &self.tenants
     }
 

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::cache::{LedgerCache, now};
 use super::history::Kind;
-use super::tenants::Book;
+use super::tenants::TenantAccounts;
 
 /// What an operator wants changed; None: it stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,8 +105,8 @@ impl Allowance {
 /// All tenants' allowances.
 #[derive(Debug)]
 pub(crate) struct Allowances {
-    book: Arc<Book>,
-    notes: Arc<LedgerCache>,
+    accounts: Arc<TenantAccounts>,
+    cache: Arc<LedgerCache>,
     tenants: Mutex<HashMap<TenantId, Allowance>>,
     /// One change at a time, so that the ledger and the books take them in the same order; held while the ledger writes.
     turn: tokio::sync::Mutex<()>,
@@ -114,11 +114,11 @@ pub(crate) struct Allowances {
 
 impl Allowances {
     /// As configured.
-    pub(crate) fn new(book: Arc<Book>, notes: Arc<LedgerCache>, tenants: &[Tenant]) -> Self {
+    pub(crate) fn new(accounts: Arc<TenantAccounts>, cache: Arc<LedgerCache>, tenants: &[Tenant]) -> Self {
         let of = |tenant: &Tenant| (tenant.id.clone(), Allowance { limits: tenant.allowance, ordered: None });
-        tenants.iter().for_each(|tenant| book.allow(&tenant.id, tenant.allowance));
+        tenants.iter().for_each(|tenant| accounts.allow(&tenant.id, tenant.allowance));
         let tenants = Mutex::new(tenants.iter().map(of).collect());
-        Self { book, notes, tenants, turn: tokio::sync::Mutex::default() }
+        Self { accounts, cache, tenants, turn: tokio::sync::Mutex::default() }
     }
 
     /// What a tenant may have, and by whom; None: there is none of that name.
@@ -171,14 +171,14 @@ impl Allowances {
             if before.configured != quotas(&limits) {
                 allowance.ordered = None;
             }
-            self.book.allow(tenant, allowance.effective());
+            self.accounts.allow(tenant, allowance.effective());
             (before, allowance.allowed())
         };
         match before.ordered {
             Some(ordered) if after.ordered.is_none() => self.void(tenant, ordered, Some(after.configured)).await,
             Some(_) | None if before.effective() != after.effective() => {
                 let event = event(tenant, before.effective(), after.effective(), "the configuration was changed");
-                if let Err(error) = self.notes.ledger().event(event).await {
+                if let Err(error) = self.cache.ledger().event(event).await {
                     tracing::debug!(%error, "an event was not written");
                 }
             }
@@ -205,7 +205,7 @@ impl Allowances {
         if ordered == now_is {
             return Ok(before);
         }
-        let (ledger, event) = (self.notes.ledger(), event(tenant, now_is, ordered, "an operator ordered it"));
+        let (ledger, event) = (self.cache.ledger(), event(tenant, now_is, ordered, "an operator ordered it"));
         let stands = (ordered != before.configured).then_some(ordered);
         match stands {
             Some(ordered) => {
@@ -228,7 +228,7 @@ impl Allowances {
         let mut tenants = self.tenants.lock();
         let allowance = tenants.get_mut(tenant)?;
         allowance.ordered = ordered;
-        self.book.allow(tenant, allowance.effective());
+        self.accounts.allow(tenant, allowance.effective());
         Some(allowance.allowed())
     }
 
@@ -261,7 +261,7 @@ impl Allowances {
         let event = changed.map(|is| {
             event(tenant, ordered, is, "the configuration says another quota than when an operator ordered this")
         });
-        if let Err(error) = self.notes.ledger().drop_quota_order(tenant, event).await {
+        if let Err(error) = self.cache.ledger().drop_quota_order(tenant, event).await {
             tracing::warn!(tenant = name, %error, "an order about a quota that is void stays in the ledger");
         }
     }
@@ -318,19 +318,19 @@ mod tests {
     }
 
     /// A process of a gateway, with this configuration.
-    async fn life(notes: &Arc<LedgerCache>, keys: &str) -> (Allowances, Arc<Book>) {
-        let book = Arc::new(Book::default());
-        let allowances = Allowances::new(Arc::clone(&book), Arc::clone(notes), &tenants(keys));
-        allowances.restore(&notes.ledger().snapshot().await.unwrap().orders).await;
-        (allowances, book)
+    async fn life(cache: &Arc<LedgerCache>, keys: &str) -> (Allowances, Arc<TenantAccounts>) {
+        let accounts = Arc::new(TenantAccounts::default());
+        let allowances = Allowances::new(Arc::clone(&accounts), Arc::clone(cache), &tenants(keys));
+        allowances.restore(&cache.ledger().snapshot().await.unwrap().orders).await;
+        (allowances, accounts)
     }
 
-    fn quota(book: &Book) -> Option<u64> {
-        book.usage(&t()).unwrap().quota.map(|quota| quota.0)
+    fn quota(accounts: &TenantAccounts) -> Option<u64> {
+        accounts.usage(&t()).unwrap().quota.map(|quota| quota.0)
     }
 
-    async fn events(notes: &LedgerCache) -> Vec<(String, Option<u64>, Option<u64>)> {
-        let told = notes.ledger().events(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
+    async fn events(cache: &LedgerCache) -> Vec<(String, Option<u64>, Option<u64>)> {
+        let told = cache.ledger().events(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
         assert!(told.iter().all(|event| event.kind == "quota-changed" && event.tenant == Some(t())));
         let of = |size: Option<Size>| size.map(Size::bytes);
         told.into_iter().map(|event| (event.detail, of(event.old_size), of(event.new_size))).collect()
@@ -338,8 +338,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_order_holds_over_restarts_until_the_configuration_says_something_else() {
-        let notes = Arc::new(LedgerCache::in_memory().unwrap());
-        let (allowances, book) = life(&notes, "quota = 100").await;
+        let cache = Arc::new(LedgerCache::in_memory().unwrap());
+        let (allowances, accounts) = life(&cache, "quota = 100").await;
         let wanted = Wanted { quota: Some(size(200)), soft: Some(size(150)) };
         let allowed = allowances.order(&t(), wanted).await.unwrap();
         assert_eq!(allowed.ordered, Some(Quotas { quota: size(200), soft: size(150) }));
@@ -348,18 +348,18 @@ mod tests {
             "an operator ordered this quota, and it holds as long as the configuration says what it says now \
              (quota = \"100\"); to keep it, write quota = \"200\" and write soft-quota = \"150\" in the [[tenant]] there"
         );
-        assert_eq!((quota(&book), book.usage(&t()).unwrap().soft_quota), (Some(200), Some(Bytes(150))));
+        assert_eq!((quota(&accounts), accounts.usage(&t()).unwrap().soft_quota), (Some(200), Some(Bytes(150))));
         // Whatever else changes there.
         allowances.configure(&t(), tenants("quota = 100\nenforce = false")[0].allowance).await;
-        assert_eq!(quota(&book), Some(200));
-        let (allowances, book) = life(&notes, "quota = 100").await;
-        assert_eq!((quota(&book), allowances.allowed(&t()).unwrap().ordered.is_some()), (Some(200), true));
-        let (allowances, book) = life(&notes, "quota = 120").await;
-        assert_eq!((quota(&book), allowances.allowed(&t()).unwrap().note()), (Some(120), None));
+        assert_eq!(quota(&accounts), Some(200));
+        let (allowances, accounts) = life(&cache, "quota = 100").await;
+        assert_eq!((quota(&accounts), allowances.allowed(&t()).unwrap().ordered.is_some()), (Some(200), true));
+        let (allowances, accounts) = life(&cache, "quota = 120").await;
+        assert_eq!((quota(&accounts), allowances.allowed(&t()).unwrap().note()), (Some(120), None));
         // For good.
-        let (_, book) = life(&notes, "quota = 100").await;
-        assert_eq!(quota(&book), Some(100));
-        let told = events(&notes).await;
+        let (_, accounts) = life(&cache, "quota = 100").await;
+        assert_eq!(quota(&accounts), Some(100));
+        let told = events(&cache).await;
         assert_eq!(told.len(), 2, "{told:?}");
         assert_eq!(told[0].0, "an operator ordered it: quota 100 -> 200, soft-quota none -> 150");
         assert_eq!((told[0].1, told[0].2, told[1].1, told[1].2), (Some(100), Some(200), Some(200), Some(120)));
@@ -367,61 +367,61 @@ mod tests {
 
     #[tokio::test]
     async fn a_configuration_that_is_changed_while_the_gateway_runs_wins_too() {
-        let notes = Arc::new(LedgerCache::in_memory().unwrap());
-        let (allowances, book) = life(&notes, "quota = 100").await;
+        let cache = Arc::new(LedgerCache::in_memory().unwrap());
+        let (allowances, accounts) = life(&cache, "quota = 100").await;
         allowances.order(&t(), Wanted { quota: Some(None), soft: None }).await.unwrap();
-        assert_eq!(quota(&book), None);
+        assert_eq!(quota(&accounts), None);
         // What was ordered is what it says: nothing changes, and there is nothing left to tell.
         allowances.configure(&t(), tenants("")[0].allowance).await;
-        assert_eq!((quota(&book), allowances.allowed(&t()).unwrap().ordered), (None, None));
+        assert_eq!((quota(&accounts), allowances.allowed(&t()).unwrap().ordered), (None, None));
         allowances.configure(&t(), tenants("quota = 50")[0].allowance).await;
-        assert_eq!(quota(&book), Some(50));
-        assert_eq!(notes.ledger().snapshot().await.unwrap().orders, []);
-        let told: Vec<_> = events(&notes).await.into_iter().map(|(_, from, to)| (from, to)).collect();
+        assert_eq!(quota(&accounts), Some(50));
+        assert_eq!(cache.ledger().snapshot().await.unwrap().orders, []);
+        let told: Vec<_> = events(&cache).await.into_iter().map(|(_, from, to)| (from, to)).collect();
         assert_eq!(told, [(Some(100), None), (None, Some(50))]);
     }
 
     #[tokio::test]
     async fn to_order_what_the_configuration_says_ends_the_order() {
-        let notes = Arc::new(LedgerCache::in_memory().unwrap());
-        let (allowances, book) = life(&notes, "quota = 100\nsoft-quota = 90").await;
+        let cache = Arc::new(LedgerCache::in_memory().unwrap());
+        let (allowances, accounts) = life(&cache, "quota = 100\nsoft-quota = 90").await;
         let order = async |quota, soft| allowances.order(&t(), Wanted { quota, soft }).await;
         let above = order(Some(size(80)), None).await.unwrap_err();
         assert_eq!(
             above.to_string(),
             "soft-quota (90) is more than quota (80): give both, the soft one at most as large"
         );
-        assert_eq!(quota(&book), Some(100));
+        assert_eq!(quota(&accounts), Some(100));
         assert!(order(Some(size(80)), Some(None)).await.unwrap().note().unwrap().ends_with(
             "(quota = \"100\", soft-quota = \"90\"); to keep it, write quota = \"80\" and leave soft-quota out in the \
              [[tenant]] there"
         ));
         assert_eq!(order(Some(size(100)), Some(size(90))).await.unwrap().ordered, None);
-        assert_eq!((quota(&book), notes.ledger().snapshot().await.unwrap().orders.len()), (Some(100), 0));
+        assert_eq!((quota(&accounts), cache.ledger().snapshot().await.unwrap().orders.len()), (Some(100), 0));
         // Nothing is changed by that, so nothing is told.
         order(Some(size(100)), None).await.unwrap();
-        assert_eq!(events(&notes).await.len(), 2);
+        assert_eq!(events(&cache).await.len(), 2);
         let nobody = allowances.order(&TenantId::new("nobody").unwrap(), Wanted::default()).await.unwrap_err();
         assert_eq!(nobody.to_string(), "there is no tenant \"nobody\"; see `nbd-gateway tenants`");
     }
 
     #[tokio::test]
     async fn an_order_that_can_not_be_kept_does_not_hold() {
-        let notes = Arc::new(LedgerCache::in_memory().unwrap());
-        let (allowances, book) = life(&notes, "quota = 100").await;
-        notes.close().await;
+        let cache = Arc::new(LedgerCache::in_memory().unwrap());
+        let (allowances, accounts) = life(&cache, "quota = 100").await;
+        cache.close().await;
         let refused = allowances.order(&t(), Wanted { quota: Some(size(200)), soft: None }).await.unwrap_err();
         assert!(matches!(refused, QuotaOrderError::Ledger(LedgerError::Closed { .. })), "{refused}");
-        assert_eq!((quota(&book), allowances.allowed(&t()).unwrap().ordered), (Some(100), None));
+        assert_eq!((quota(&accounts), allowances.allowed(&t()).unwrap().ordered), (Some(100), None));
     }
 
     #[tokio::test]
     async fn an_order_for_a_tenant_that_is_gone_is_dropped() {
-        let notes = Arc::new(LedgerCache::in_memory().unwrap());
-        let (allowances, _) = life(&notes, "quota = 100").await;
+        let cache = Arc::new(LedgerCache::in_memory().unwrap());
+        let (allowances, _) = life(&cache, "quota = 100").await;
         allowances.order(&t(), Wanted { quota: Some(size(200)), soft: None }).await.unwrap();
-        let other = Allowances::new(Arc::default(), Arc::clone(&notes), &[]);
-        other.restore(&notes.ledger().snapshot().await.unwrap().orders).await;
-        assert_eq!(notes.ledger().snapshot().await.unwrap().orders, []);
+        let other = Allowances::new(Arc::default(), Arc::clone(&cache), &[]);
+        other.restore(&cache.ledger().snapshot().await.unwrap().orders).await;
+        assert_eq!(cache.ledger().snapshot().await.unwrap().orders, []);
     }
 }

@@ -100,15 +100,15 @@ impl Happened {
 /// Tells what happens to one export.
 #[derive(Debug)]
 pub(crate) struct History {
-    notes: Arc<LedgerCache>,
+    cache: Arc<LedgerCache>,
     export: ExportName,
     tenant: TenantId,
     refused: Option<Instant>,
 }
 
 impl History {
-    pub(crate) const fn new(notes: Arc<LedgerCache>, export: ExportName, tenant: TenantId) -> Self {
-        Self { notes, export, tenant, refused: None }
+    pub(crate) const fn new(cache: Arc<LedgerCache>, export: ExportName, tenant: TenantId) -> Self {
+        Self { cache, export, tenant, refused: None }
     }
 
     pub(crate) fn tell(&mut self, happened: Happened) {
@@ -127,9 +127,9 @@ impl History {
             old_size: Some(happened.from),
             new_size: Some(happened.to),
         };
-        let notes = Arc::clone(&self.notes);
+        let cache = Arc::clone(&self.cache);
         tokio::spawn(async move {
-            if let Err(error) = notes.ledger().event(event).await {
+            if let Err(error) = cache.ledger().event(event).await {
                 tracing::debug!(%error, "an event was not written");
             }
         });
@@ -144,8 +144,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_refusals_leaves_the_rest_of_the_history_alone() {
-        let notes = Arc::new(LedgerCache::in_memory().unwrap());
-        let mut history = History::new(Arc::clone(&notes), ExportName::new("e").unwrap(), TenantId::default());
+        let cache = Arc::new(LedgerCache::in_memory().unwrap());
+        let mut history = History::new(Arc::clone(&cache), ExportName::new("e").unwrap(), TenantId::default());
         let size = |bytes| Size::new(bytes).unwrap();
         let happened = |kind| Happened { kind, from: size(1), to: size(2), detail: "a client".to_owned() };
         history.tell(happened(Kind::Resized));
@@ -154,7 +154,7 @@ mod tests {
         history.tell(happened(Kind::Refused));
         history.tell(happened(Kind::Quarantined));
         tokio::task::yield_now().await;
-        let told = notes.ledger().events(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
+        let told = cache.ledger().events(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
         let kinds: Vec<_> = told.iter().map(|event| event.kind.as_str()).collect();
         assert_eq!(kinds, ["resized", "refused", "refused", "quarantined"]);
         assert_eq!((told[0].old_size, told[0].new_size), (Some(size(1)), Some(size(2))));

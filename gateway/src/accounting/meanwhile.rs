@@ -39,7 +39,7 @@ impl Smaller {
     }
 
     /// Tells that it is taken for what it is.
-    pub(crate) fn tell(self, notes: &Arc<LedgerCache>, export: &ExportName, tenant: &TenantId) {
+    pub(crate) fn tell(self, cache: &Arc<LedgerCache>, export: &ExportName, tenant: &TenantId) {
         let (was, now) = (self.recorded, self.found);
         tracing::warn!(
             export = export.as_str(),
@@ -49,7 +49,7 @@ impl Smaller {
         );
         let detail = format!("the backend has {} bytes, and had {} when it was open last", now.bytes(), was.bytes());
         let happened = Happened { kind: Kind::Outside, from: was, to: now, detail };
-        History::new(Arc::clone(notes), export.clone(), tenant.clone()).tell(happened);
+        History::new(Arc::clone(cache), export.clone(), tenant.clone()).tell(happened);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The tenants' books, shared by all coordinators: what is used, reserved and unsettled.
+//! The tenants' accounts, shared by all coordinators: what is used, reserved and unsettled.
 //!
 //! The arithmetic is `policy`'s; this adds the lock. It is filled from the ledger at the start, and each coordinator writes its
 //! changes there. A check is O(1) however many exports a tenant has.
@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use nbd_gateway_config::Rates;
-use nbd_gateway_policy::quota::{Headroom, Ledger, Reservation, TenantLimits, Usage};
+use nbd_gateway_policy::quota::{Accounts, Headroom, Reservation, TenantLimits, Usage};
 use nbd_gateway_policy::rate::{Full, Limiter, Rate, adjust};
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::{Bytes, ExportName, Moment, Size, TenantId};
@@ -26,10 +26,10 @@ struct Limiters {
     notice: Option<Limiter>,
 }
 
-/// All tenants' books.
+/// The accounts of all tenants.
 #[derive(Debug)]
-pub(crate) struct Book {
-    quota: Mutex<Ledger>,
+pub(crate) struct TenantAccounts {
+    quota: Mutex<Accounts>,
     limiters: Mutex<HashMap<TenantId, Limiters>>,
     /// What counts nothing before it was looked at.
     pub(crate) initial_measurement: InitialMeasurement,
@@ -39,7 +39,7 @@ pub(crate) struct Book {
     start: Instant,
 }
 
-impl Default for Book {
+impl Default for TenantAccounts {
     fn default() -> Self {
         Self {
             quota: Mutex::default(),
@@ -51,7 +51,7 @@ impl Default for Book {
     }
 }
 
-impl Book {
+impl TenantAccounts {
     /// What a tenant may have from now on. Less than it has is legal: nothing shrinks, and nothing grows.
     pub(crate) fn allow(&self, tenant: &TenantId, allowance: TenantLimits) {
         self.quota.lock().set_limits(tenant, allowance);
@@ -134,7 +134,7 @@ impl Book {
         self.quota.lock().size(export)
     }
 
-    /// Counts an export as the ledger last knew it, and the grow that nobody knows the outcome of: see [`Ledger::restore`].
+    /// Counts an export as the ledger last knew it, and the grow that nobody knows the outcome of: see [`Accounts::restore`].
     pub(crate) fn restore(&self, export: &ExportName, tenant: &TenantId, last: Size, pending: Option<Size>) {
         self.quota.lock().restore(export, tenant, last, pending);
     }

@@ -21,7 +21,7 @@ impl Registry {
         if let Some(budget) = self.budgets.get(tenant.id.as_str()).map(|budget| Arc::clone(&budget)) {
             budget.adjust(tenant.limits.tenant_bytes, tenant.limits.tenant_io);
         }
-        self.shared.book.pace_tenant(&tenant.id, tenant.rates);
+        self.shared.accounts.pace_tenant(&tenant.id, tenant.rates);
     }
 }
 
@@ -55,7 +55,7 @@ impl Export {
             let before = std::mem::replace(patience, Patience::of(&config));
             *patience != before
         });
-        self.book.adjust_notices(&self.notices, config.limits.export_notices);
+        self.accounts.adjust_notices(&self.notices, config.limits.export_notices);
         self.session_io.set(config.limits.session_io);
         self.io.set(config.limits.export_io);
         self.hooks.adjust(&config.notify);

@@ -60,7 +60,7 @@ impl Looked {
 impl Registry {
     /// Looks whenever something is about to grow, for ever. Cancel-safe: yes.
     pub(crate) async fn look_before_growth(self: Arc<Self>) {
-        let Some(mut wanted) = self.shared.book.looks.take() else { return };
+        let Some(mut wanted) = self.shared.accounts.looks.take() else { return };
         let mut tenants: HashMap<TenantId, Arc<Mutex<Looked>>> = HashMap::new();
         let mut looking = JoinSet::new();
         while let Some(wanted) = wanted.recv().await {
@@ -81,7 +81,7 @@ impl Registry {
 
     async fn look_at_closed(self: &Arc<Self>, tenant: &TenantId, looked: &mut Looked) {
         let begun = Instant::now();
-        let closed = self.shared.book.exports_of(tenant).into_iter().map(|export| export.as_str().to_owned());
+        let closed = self.shared.accounts.exports_of(tenant).into_iter().map(|export| export.as_str().to_owned());
         // What is open is followed; what is being opened is measured by that.
         let closed = closed.filter(|name| !self.index.contains(name)).collect();
         let turns = Arc::new(Semaphore::new(AT_A_TIME));
@@ -119,7 +119,7 @@ impl Registry {
                     tracing::info!(export = name, "the file of an export is gone; the export is counted no more");
                     return true;
                 }
-                let counted = self.shared.book.size(&config.name).map(|size| size.bytes());
+                let counted = self.shared.accounts.size(&config.name).map(|size| size.bytes());
                 if tokio::fs::metadata(path).await.is_ok_and(|found| found.is_file() && Some(found.len()) == counted) {
                     return true;
                 }
@@ -141,9 +141,9 @@ impl Registry {
 
     /// Counts one no more that a template's server does not have any more. Whether that is so now.
     async fn forget_missing(&self, export: &ExportName, tenant: &TenantId) -> bool {
-        let last = self.shared.book.size(export).unwrap_or_default();
-        let forgotten = self.shared.notes.forget(export, tenant, last).await.is_ok();
-        if forgotten && self.shared.book.forget(export).is_ok() {
+        let last = self.shared.accounts.size(export).unwrap_or_default();
+        let forgotten = self.shared.ledger_cache.forget(export, tenant, last).await.is_ok();
+        if forgotten && self.shared.accounts.forget(export).is_ok() {
             let export = export.as_str();
             tracing::info!(export, "an export is gone from its template's server; it is counted no more");
         }

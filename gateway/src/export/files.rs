@@ -28,14 +28,14 @@ impl Registry {
         }
         tracing::warn!(files = found.len(), "files of templates are there that are not on record; they are counted");
         for (export, tenant, size) in &found {
-            self.shared.book.restore(export, tenant, *size, None);
+            self.shared.accounts.restore(export, tenant, *size, None);
         }
         // Before any of them is opened: what is written then is newer.
         let mut writing = JoinSet::new();
         for (export, tenant, size) in found {
-            let notes = Arc::clone(&self.shared.notes);
+            let cache = Arc::clone(&self.shared.ledger_cache);
             writing.spawn(async move {
-                if let Err(error) = notes.count(&export, &tenant, size).await {
+                if let Err(error) = cache.count(&export, &tenant, size).await {
                     tracing::debug!(export = export.as_str(), %error, "a file that was found is not on record yet");
                 }
             });
@@ -51,7 +51,7 @@ impl Registry {
             let (Ok(export), Some(tenant)) = (ExportName::new(&name), config.owner_of(&name)) else { continue };
             let bounded =
                 || self.allowances().allowed(tenant).is_some_and(|allowed| allowed.effective().quota.is_some());
-            if self.shared.book.size(&export).is_some() || !bounded() {
+            if self.shared.accounts.size(&export).is_some() || !bounded() {
                 continue;
             }
             let size = entry.metadata().ok().filter(|file| file.is_file()).and_then(|file| Size::new(file.len()).ok());
@@ -85,14 +85,14 @@ mod tests {
             place.join("d").display()
         );
         let config = Config::parse(&text, std::path::Path::new("config.toml")).unwrap();
-        let notes = Arc::new(LedgerCache::in_memory().unwrap());
+        let cache = Arc::new(LedgerCache::in_memory().unwrap());
         let metrics = Arc::new(Metrics::new("0").unwrap());
         let registry =
-            Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()));
+            Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, cache, Arc::new(()));
         registry.count_files().await;
         let tenant = TenantId::new("t").unwrap();
         assert_eq!(registry.usage(&tenant).unwrap().used.0, 3 << 20);
-        let size = |name: &str| registry.shared.book.size(&ExportName::new(name).unwrap()).map(Size::bytes);
+        let size = |name: &str| registry.shared.accounts.size(&ExportName::new(name).unwrap()).map(Size::bytes);
         assert_eq!((size("t/a"), size("t/ b")), (Some(1 << 20), Some(2 << 20)));
         // Once: what is on record is left as it is.
         registry.count_files().await;

@@ -60,7 +60,7 @@ pub(crate) use settings::{AdjustError, Settings};
 pub(crate) use teardown::Teardown;
 pub(crate) use unopened::Unopened;
 
-use crate::accounting::tenants::Book;
+use crate::accounting::tenants::TenantAccounts;
 use crate::hooks::Hooks;
 use crate::lane::LaneStatus;
 use crate::limits::{IoLimits, NoticeLimiter, RetryAfter, SharedLimiter, TenantBudget};
@@ -87,7 +87,7 @@ pub(crate) struct Export {
     settings: RwLock<Arc<Settings>>,
     pub(crate) core: Arc<Core>,
     resizer: Resizer,
-    book: Arc<Book>,
+    accounts: Arc<TenantAccounts>,
     budget: Arc<TenantBudget>,
     /// How fast its sessions together are sent notices.
     notices: NoticeLimiter,
@@ -116,7 +116,7 @@ pub(crate) struct Parts {
     pub(crate) settings: Settings,
     pub(crate) core: Arc<Core>,
     pub(crate) resizer: Resizer,
-    pub(crate) book: Arc<Book>,
+    pub(crate) accounts: Arc<TenantAccounts>,
     pub(crate) budget: Arc<TenantBudget>,
     pub(crate) metrics: ExportMetrics,
     pub(crate) resize_metrics: ResizeMetrics,
@@ -127,18 +127,18 @@ pub(crate) struct Parts {
 
 impl Export {
     fn new(parts: Parts) -> Self {
-        let Parts { settings, core, resizer, book, budget, metrics, resize_metrics, hooks, patience, end } = parts;
+        let Parts { settings, core, resizer, accounts, budget, metrics, resize_metrics, hooks, patience, end } = parts;
         let limits = settings.config.limits;
         let (session_io, io) = (IoLimits::new(limits.session_io), IoLimits::new(limits.export_io));
         let limiter = SharedLimiter::new(Arc::clone(&io));
         let _open = Open::new(&metrics.open);
-        let notices = book.notice_limiter(limits.export_notices);
+        let notices = accounts.notice_limiter(limits.export_notices);
         let reconnects = Reconnects::default();
         Self {
             settings: RwLock::new(Arc::new(settings)),
             core,
             resizer,
-            book,
+            accounts,
             budget,
             notices,
             session_io,
@@ -221,13 +221,13 @@ impl Export {
 
     /// How fast a new session is sent notices.
     pub(crate) fn session_notices(&self) -> NoticeLimiter {
-        self.book.notice_limiter(self.settings.read().config.limits.session_notices)
+        self.accounts.notice_limiter(self.settings.read().config.limits.session_notices)
     }
 
     /// Takes one notice out of a session's rate, the export's and the tenant's; an error says how long to wait.
     pub(crate) fn take_notice(&self, session: &NoticeLimiter) -> Result<(), RetryAfter> {
-        self.book.adjust_notices(session, self.settings.read().config.limits.session_notices);
-        self.book.take_notice(self.core.tenant(), session, &self.notices)
+        self.accounts.adjust_notices(session, self.settings.read().config.limits.session_notices);
+        self.accounts.take_notice(self.core.tenant(), session, &self.notices)
     }
 
     /// What a client with these verbs is offered about its size.
@@ -238,7 +238,7 @@ impl Export {
             Grows::Window => Size::new(self.core.disk()).unwrap_or(size),
             _ => size,
         };
-        let now = Now { size, disk, headroom: self.book.headroom(self.resizer.export_name()) };
+        let now = Now { size, disk, headroom: self.accounts.headroom(self.resizer.export_name()) };
         let facts = self.core.facts();
         let mut offer = offer(facts.style, &self.policy().for_verbs(verbs), &now, client);
         // What the server said of itself when it was opened bounds what clients can get of it.

@@ -27,13 +27,13 @@ impl Registry {
     /// # Errors
     /// It is not in doubt, or the ledger can't be written.
     pub(crate) async fn settle_older(self: Arc<Self>, name: String, zero: bool) -> Result<(), SettleError> {
-        let notes = &self.shared.notes;
-        let Some(export) = ExportName::new(&name).ok().filter(|export| notes.is_older(export)) else {
+        let cache = &self.shared.ledger_cache;
+        let Some(export) = ExportName::new(&name).ok().filter(|export| cache.is_older(export)) else {
             return Err(SettleError::NotInDoubt(name));
         };
         let window =
             self.config().export_for(&name).is_ok_and(|own| matches!(own.resize.driver, Driver::Window { .. }));
-        notes.settle_older(&export, zero, window).await?;
+        cache.settle_older(&export, zero, window).await?;
         tracing::info!(export = name, zero, "an operator has said what an export has whose ledger is an older copy");
         let entry = self.index.get(&name);
         if let Some(entry) = entry.filter(|entry| self.index.leaves(entry)) {

@@ -18,27 +18,27 @@ impl Registry {
     /// it is measured.
     pub(super) async fn provision(&self, config: &Resolved, opener: Opener) -> Result<bool, Refusal> {
         let (export, tenant) = (&config.name, &config.tenant);
-        let (book, notes) = (&self.shared.book, &self.shared.notes);
+        let (accounts, cache) = (&self.shared.accounts, &self.shared.ledger_cache);
         if self.config().is_listable(export.as_str()) {
             return Ok(false);
         }
         let size = match (&config.backend, &config.resize.driver) {
             (Backend::File { path, size: Some(size), .. }, _) if is_missing(path).await => {
                 // Whatever it was counted at is gone.
-                book.settle(export, Size::ZERO);
+                accounts.settle(export, Size::ZERO);
                 *size
             }
-            (_, Driver::Window { size }) if notes.shown(export).is_none() && book.size(export).is_none() => *size,
+            (_, Driver::Window { size }) if cache.shown(export).is_none() && accounts.size(export).is_none() => *size,
             _ => return Ok(false),
         };
         if opener != Opener::Look {
-            book.measured(tenant).await;
+            accounts.measured(tenant).await;
         }
         let refusal = |reason| Refusal { export: export.clone(), tenant: tenant.clone(), reason };
-        book.create(export, tenant, size).map_err(refusal)?;
-        if let Err(error) = notes.count(export, tenant, size).await {
+        accounts.create(export, tenant, size).map_err(refusal)?;
+        if let Err(error) = cache.count(export, tenant, size).await {
             tracing::warn!(export = export.as_str(), %error, "the ledger does not take a new disk; it is not made");
-            let _ = book.forget(export);
+            let _ = accounts.forget(export);
             return Err(refusal(Reason::LedgerUnavailable));
         }
         Ok(true)
@@ -71,10 +71,10 @@ impl Registry {
         let config = entry.config();
         let (export, tenant) = (&config.name, &config.tenant);
         let Backend::File { path, .. } = &config.backend else { return false };
-        let last = self.shared.book.size(export).unwrap_or_default();
-        let gone = is_missing(path).await && self.shared.notes.forget(export, tenant, last).await.is_ok();
+        let last = self.shared.accounts.size(export).unwrap_or_default();
+        let gone = is_missing(path).await && self.shared.ledger_cache.forget(export, tenant, last).await.is_ok();
         if gone {
-            let _ = self.shared.book.forget(export);
+            let _ = self.shared.accounts.forget(export);
         }
         self.discard(&entry, &mut state);
         gone
@@ -90,7 +90,7 @@ impl Registry {
         }
         // In this order: what the ledger keeps is counted.
         if self.ledger().forget(export, None).await.is_ok() {
-            let _ = self.shared.book.forget(export);
+            let _ = self.shared.accounts.forget(export);
         }
     }
 }

@@ -124,10 +124,10 @@ impl Registry {
         if owed.to_zero > Bytes(0) {
             return Found::Gone { kept: Some(format!("{} of it are still to be zeroed", owed.to_zero)) };
         }
-        if let Err(error) = self.shared.notes.forget(&row.name, &row.tenant, row.known.size).await {
+        if let Err(error) = self.shared.ledger_cache.forget(&row.name, &row.tenant, row.known.size).await {
             return Found::Gone { kept: Some(error.to_string()) };
         }
-        if let Err(reason) = self.shared.book.forget(&row.name) {
+        if let Err(reason) = self.shared.accounts.forget(&row.name) {
             let why = reason.label();
             tracing::error!(export = row.name.as_str(), why, "a forgotten export is counted until the next start");
         }

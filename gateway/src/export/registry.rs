@@ -31,7 +31,7 @@ use super::tenant_slots::{Slot, TenantSlots};
 use super::{Export, Lease, OpenError, start, unpublished};
 use crate::accounting::allowance::Allowances;
 use crate::accounting::cache::LedgerCache;
-use crate::accounting::tenants::Book;
+use crate::accounting::tenants::TenantAccounts;
 use crate::hooks::Disconnect;
 use crate::limits::TenantBudget;
 use crate::shards::Shards;
@@ -98,8 +98,8 @@ pub(crate) struct Registry {
 pub(super) struct Shared {
     pub(super) parts: TargetParts,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) book: Arc<Book>,
-    pub(super) notes: Arc<LedgerCache>,
+    pub(super) accounts: Arc<TenantAccounts>,
+    pub(super) ledger_cache: Arc<LedgerCache>,
     /// Disconnects clients, for hooks.
     pub(super) clients: Arc<dyn Disconnect>,
     pub(super) known_openers: KnownOpeners,
@@ -112,21 +112,21 @@ impl Registry {
         pool: Arc<Pool>,
         shards: Shards,
         metrics: Arc<Metrics>,
-        notes: Arc<LedgerCache>,
+        ledger_cache: Arc<LedgerCache>,
         clients: Arc<dyn Disconnect>,
     ) -> Arc<Self> {
-        let book = Arc::new(Book::default());
+        let accounts = Arc::new(TenantAccounts::default());
         let active = ActiveConfig::new(config, None, &metrics);
         active.show(&metrics);
         let tenants = active.config.tenants();
-        tenants.iter().for_each(|tenant| book.pace_tenant(&tenant.id, tenant.rates));
-        let allowances = Allowances::new(Arc::clone(&book), Arc::clone(&notes), tenants);
+        tenants.iter().for_each(|tenant| accounts.pace_tenant(&tenant.id, tenant.rates));
+        let allowances = Allowances::new(Arc::clone(&accounts), Arc::clone(&ledger_cache), tenants);
         let state = active.config.state.clone();
         let shared = Shared {
-            parts: TargetParts::new(pool, shards, Arc::clone(&metrics), Arc::clone(notes.marks()), state),
+            parts: TargetParts::new(pool, shards, Arc::clone(&metrics), Arc::clone(ledger_cache.marks()), state),
             metrics,
-            book,
-            notes,
+            accounts,
+            ledger_cache,
             clients,
             known_openers: KnownOpeners::default(),
         };
@@ -153,7 +153,7 @@ impl Registry {
 
     /// The ledger: what is counted, held and told.
     pub(crate) fn ledger(&self) -> &Ledger {
-        self.shared.notes.ledger()
+        self.shared.ledger_cache.ledger()
     }
 
     /// What its tenants may have, and by whom.
@@ -177,7 +177,7 @@ impl Registry {
             let pending = pending.filter(|to| *to > row.known.size);
             let config = active.export_for(name).ok();
             let tenant = config.as_ref().map_or(&row.tenant, |config| &config.tenant);
-            self.shared.book.restore(&row.name, tenant, row.known.size, pending);
+            self.shared.accounts.restore(&row.name, tenant, row.known.size, pending);
             if *tenant != row.tenant {
                 given.push((row.name.clone(), tenant.clone()));
             }
@@ -189,7 +189,7 @@ impl Registry {
             }
         }
         if !given.is_empty() {
-            tokio::spawn(Arc::clone(&self.shared.notes).give_all(given));
+            tokio::spawn(Arc::clone(&self.shared.ledger_cache).give_all(given));
         }
         if gone > 0 {
             tracing::info!(
@@ -415,7 +415,7 @@ impl Registry {
     pub(super) async fn retire(&self, entry: &Arc<Entry>, state: &mut State) {
         if let Some(export) = state.export.take() {
             export.close().await;
-            unpublished::remember(&self.shared.notes, &export);
+            unpublished::remember(&self.shared.ledger_cache, &export);
             self.shared.known_openers.remember(export.resizer());
             drop(export);
             self.forget_series(entry);
@@ -457,7 +457,7 @@ impl Registry {
 
     /// What a tenant has.
     pub(crate) fn usage(&self, tenant: &TenantId) -> Option<Usage> {
-        self.shared.book.usage(tenant)
+        self.shared.accounts.usage(tenant)
     }
 
     /// Closes every export, whoever uses it: the end of a drain.
@@ -522,8 +522,8 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
     fn registry_of(config: &str) -> Arc<Registry> {
         let config = Config::parse(config, std::path::Path::new("config.toml")).unwrap();
         let metrics = Arc::new(Metrics::new("0").unwrap());
-        let notes = Arc::new(LedgerCache::in_memory().unwrap());
-        Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, notes, Arc::new(()))
+        let ledger_cache = Arc::new(LedgerCache::in_memory().unwrap());
+        Registry::new(Arc::new(config), Arc::new(Pool::new(1)), Shards::here(), metrics, ledger_cache, Arc::new(()))
     }
 
     /// Its entry stayed for good, one for each name that somebody makes up.
@@ -592,13 +592,14 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
             let text = format!("{CONFIG}[[export]]\nname = \"{template}/*\"\n{disks}");
             Config::parse(&text, std::path::Path::new("config.toml")).unwrap()
         };
-        let (metrics, notes) = (Arc::new(Metrics::new("0").unwrap()), Arc::new(LedgerCache::in_memory().unwrap()));
+        let (metrics, ledger_cache) =
+            (Arc::new(Metrics::new("0").unwrap()), Arc::new(LedgerCache::in_memory().unwrap()));
         let registry = Registry::new(
             Arc::new(config("t", "disks")),
             Arc::new(Pool::new(1)),
             Shards::here(),
             metrics,
-            notes,
+            ledger_cache,
             Arc::new(()),
         );
         let mut lease = registry.open("t/one").await.unwrap();

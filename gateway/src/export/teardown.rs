@@ -62,7 +62,7 @@ impl Registry {
         let (was, now) = (entry.config(), self.config());
         if let Some(owner) = now.owner_of(&name).filter(|owner| **owner != was.tenant) {
             // Its coordinator may have written the other one's name meanwhile.
-            Arc::clone(&self.shared.notes).give_all(vec![(was.name.clone(), owner.clone())]).await;
+            Arc::clone(&self.shared.ledger_cache).give_all(vec![(was.name.clone(), owner.clone())]).await;
         }
         tracing::info!(export = name, "an export is closed, for its configuration has changed");
     }

@@ -39,7 +39,7 @@ impl Registry {
         };
         let named = config.listable().filter_map(|name| Some((ExportName::new(name).ok()?, config.owner_of(name)?)));
         named
-            .filter(|(export, tenant)| bounded(tenant) && self.shared.book.size(export).is_none())
+            .filter(|(export, tenant)| bounded(tenant) && self.shared.accounts.size(export).is_none())
             .map(|(export, tenant)| (export, tenant.clone()))
             .collect()
     }
@@ -56,7 +56,7 @@ impl Registry {
 
     /// Before anybody can grow: whose growth is to wait for the first look.
     pub(crate) fn expect_looks(&self) {
-        let (unmeasured, initial_measurement) = (self.unmeasured(), &self.shared.book.initial_measurement);
+        let (unmeasured, initial_measurement) = (self.unmeasured(), &self.shared.accounts.initial_measurement);
         initial_measurement.only(&unmeasured);
         unmeasured.iter().for_each(|(export, tenant)| initial_measurement.expect(export, tenant));
     }
@@ -104,7 +104,7 @@ impl Registry {
                         }
                     };
                     if let (Ok(export), Some(tenant)) = (ExportName::new(&name), registry.config().owner_of(&name)) {
-                        registry.shared.book.initial_measurement.done(&export, tenant);
+                        registry.shared.accounts.initial_measurement.done(&export, tenant);
                     }
                     (name, looked)
                 });

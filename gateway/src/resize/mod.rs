@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::accounting::tenants::Book;
+use crate::accounting::tenants::TenantAccounts;
 use crate::fault::Fault;
 use crate::target::ObserveSize;
 use coordinator::{Act, Answer};
@@ -64,7 +64,7 @@ pub(crate) struct Resizer {
     pub rules: Arc<Latest>,
     export: ExportName,
     tenant: TenantId,
-    book: Arc<Book>,
+    accounts: Arc<TenantAccounts>,
     /// Who counts what is turned away, once the export is open.
     counters: Arc<OnceLock<ResizeCounters>>,
     /// When one was turned away last and its event was asked for.
@@ -77,7 +77,7 @@ impl Resizer {
         export: ExportName,
         tenant: TenantId,
         openers: Arc<Openers>,
-        book: Arc<Book>,
+        accounts: Arc<TenantAccounts>,
     ) -> (Self, mpsc::Receiver<Act>) {
         let (acts, rx) = mpsc::channel(WAITING);
         (
@@ -89,7 +89,7 @@ impl Resizer {
                 rules: Arc::default(),
                 export,
                 tenant,
-                book,
+                accounts,
                 counters: Arc::default(),
                 away: Arc::default(),
             },
@@ -129,7 +129,7 @@ impl Resizer {
             | Wish::Backend { .. } => None,
         };
         if asking.is_some()
-            && let Err(reason) = self.book.take_resize(&self.tenant)
+            && let Err(reason) = self.accounts.take_resize(&self.tenant)
         {
             return (Err(self.turn_away(&wish, reason)), None);
         }

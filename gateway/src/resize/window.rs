@@ -42,13 +42,13 @@ impl Opened {
     /// The backend's disk ends before the window does, or the window inside one of its blocks.
     pub(crate) fn of(
         driver: &Driver,
-        notes: &LedgerCache,
+        cache: &LedgerCache,
         export: &ExportName,
         disk: Size,
         block: u64,
     ) -> Result<Option<Self>, WindowError> {
         let Driver::Window { size } = driver else { return Ok(None) };
-        let record = notes.shown(export);
+        let record = cache.shown(export);
         let found = Self { size: record.unwrap_or(*size), recorded: record.is_some() };
         let (window, recorded) = (found.size, found.recorded);
         if window > disk {
@@ -64,7 +64,7 @@ impl Opened {
     pub(crate) async fn is_settled(
         self,
         core: &Core,
-        notes: &LedgerCache,
+        cache: &LedgerCache,
         tenant: &TenantId,
         disk: Size,
         timeout: Duration,
@@ -93,7 +93,7 @@ impl Opened {
                 return false;
             }
         }
-        if let Err(error) = notes.record_window(export, tenant, self.size).await {
+        if let Err(error) = cache.record_window(export, tenant, self.size).await {
             // It is found like this again, as long as nothing has been shown past it.
             tracing::warn!(export = export.as_str(), %error, "the ledger does not take the size of a window");
         }

@@ -3,9 +3,9 @@
 //! Owns the records; what a step makes of two of them is [`shared`]'s. A grow is counted from before the backend is asked
 //! until its size has been read back. Quota is freed only by evidence (a size that somebody measured), never by time and never
 //! by forgetting. It stores nothing durably and asks no backend: the gateway's ledger writes rows and probes, and
-//! brings the rows back with [`Ledger::restore`].
+//! brings the rows back with [`Accounts::restore`].
 //!
-//! The promise: no growth that [`Ledger::reserve`] allows takes `used + reserved + unsettled` over the quota. What comes
+//! The promise: no growth that [`Accounts::reserve`] allows takes `used + reserved + unsettled` over the quota. What comes
 //! from outside (another hand, a lowered quota, a backend that gives more) is counted at once and stops further growth.
 
 pub mod shared;
@@ -27,7 +27,7 @@ pub struct Headroom {
     pub quota: Bytes,
 }
 
-/// Quota held for one grow in flight. It must end in [`Ledger::commit`], [`Ledger::rollback`] or [`Ledger::unsettle`];
+/// Quota held for one grow in flight. It must end in [`Accounts::commit`], [`Accounts::rollback`] or [`Accounts::unsettle`];
 /// one that is dropped stays counted, until a restart makes it unsettled and a probe settles it.
 #[must_use = "a reservation that is dropped stays counted"]
 #[derive(Debug, PartialEq, Eq)]
@@ -82,13 +82,13 @@ struct Entry {
 
 /// The sums of all tenants and the sizes of all exports.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct Accounts {
     tenants: HashMap<TenantId, TenantRecord>,
     exports: HashMap<ExportName, Entry>,
     reservations: u64,
 }
 
-impl Ledger {
+impl Accounts {
     /// An empty ledger.
     #[must_use]
     pub fn new() -> Self {
@@ -219,7 +219,7 @@ impl Ledger {
         self.end(&reservation, TenantRecord::roll_back).is_some()
     }
 
-    /// Keeps counting a reservation whose outcome nobody knows, until [`Ledger::settle`]. Says whether this ledger
+    /// Keeps counting a reservation whose outcome nobody knows, until [`Accounts::settle`]. Says whether this ledger
     /// granted it.
     pub fn unsettle(&mut self, reservation: Reservation) -> bool {
         self.end(&reservation, TenantRecord::unsettle).is_some()

@@ -17,19 +17,19 @@ fn quota(bytes: u64) -> TenantLimits {
 }
 
 /// Tenant `blue` with a quota of 100 bytes and one export `a` of 40.
-fn ledger() -> Ledger {
-    let mut ledger = Ledger::new();
+fn ledger() -> Accounts {
+    let mut ledger = Accounts::new();
     let _ = ledger.set_limits(&blue(), quota(100));
     ledger.add(&export("a"), &blue(), size(40));
     ledger
 }
 
-fn sums(ledger: &Ledger) -> (u64, u64, u64) {
+fn sums(ledger: &Accounts) -> (u64, u64, u64) {
     let usage = ledger.usage(&blue()).unwrap();
     (usage.used.0, usage.reserved.0, usage.unsettled.0)
 }
 
-fn reserve(ledger: &mut Ledger, to: u64) -> Reservation {
+fn reserve(ledger: &mut Accounts, to: u64) -> Reservation {
     ledger.reserve(&export("a"), size(to)).unwrap().reservation
 }
 
@@ -118,7 +118,7 @@ fn exports_are_bounded_in_size() {
 
 #[test]
 fn what_a_restart_brings_back_is_counted_and_grows_only_after_a_measurement() {
-    let mut ledger = Ledger::new();
+    let mut ledger = Accounts::new();
     let _ = ledger.set_limits(&blue(), quota(100));
     ledger.restore(&export("a"), &blue(), size(40), Some(size(90)));
     ledger.restore(&export("b"), &blue(), size(5), None);
@@ -193,7 +193,7 @@ fn crossing_the_soft_quota_is_told_once() {
 
 #[test]
 fn sums_beyond_64_bits_stay_exact() {
-    let mut ledger = Ledger::new();
+    let mut ledger = Accounts::new();
     for name in ["a", "b", "c", "d"] {
         ledger.add(&export(name), &blue(), Size::MAX);
     }

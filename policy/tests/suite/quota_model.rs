@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nbd_gateway_policy::quota::{Ledger, Reservation, TenantLimits};
+use nbd_gateway_policy::quota::{Accounts, Reservation, TenantLimits};
 use nbd_gateway_policy::types::{Bytes, ExportName, Size, TenantId};
 use proptest::prelude::*;
 
@@ -101,7 +101,7 @@ proptest! {
 
     #[test]
     fn the_ledger_agrees_with_one_that_adds_everything_up_anew(ops in prop::collection::vec(any_op(), 0..120)) {
-        let mut ledger = Ledger::new();
+        let mut ledger = Accounts::new();
         let mut naive = Naive { rows: BTreeMap::new(), quota: [(None, true); 2] };
         let mut held: BTreeMap<u8, Reservation> = BTreeMap::new();
         for op in ops {
@@ -188,7 +188,7 @@ proptest! {
                 }
                 Op::Restart => {
                     held.clear();
-                    ledger = Ledger::new();
+                    ledger = Accounts::new();
                     for t in 0..TENANTS {
                         let (quota, enforce) = naive.quota[usize::from(t)];
                         let limits = TenantLimits { quota: quota.map(Bytes), enforce, ..TenantLimits::NONE };
@@ -242,7 +242,7 @@ proptest! {
         let mut real = [0_u64; 5];
         // The durable rows: last size, and what a grow in flight was reserved for.
         let mut rows: [(u64, Option<u64>); 5] = [(0, None); 5];
-        let mut ledger = Ledger::new();
+        let mut ledger = Accounts::new();
         let _ = ledger.set_limits(&tenant(0), limits);
         for number in 0..EXPORTS {
             ledger.add(&export(number), &tenant(0), Size::ZERO);
@@ -267,7 +267,7 @@ proptest! {
                         prop_assert!(ledger.unsettle(grant.reservation));
                     }
                     Fate::DiesBeforeAsking | Fate::DiesAfterAsking => {
-                        ledger = Ledger::new();
+                        ledger = Accounts::new();
                         let _ = ledger.set_limits(&tenant(0), limits);
                         for (number, (last, pending)) in (0..EXPORTS).zip(rows) {
                             ledger.restore(&export(number), &tenant(0), size(last), pending.map(size));

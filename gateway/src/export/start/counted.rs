@@ -45,11 +45,11 @@ impl<'a> Counted<'a> {
         let Measured { opening, settings, disk, window, smaller, older, size, count, unsettled, unzeroed } = measured;
         let Opening { config, shared, target, view, driver, resizer, acts } = opening;
         let (export, tenant, timeout) = (config.name.clone(), config.tenant.clone(), config.resize.timeout);
-        let (notes, policy) = (&shared.notes, settings.policy.clone());
-        let lowered = notes.lowered(&export);
-        let news = shared.book.open(&export, &tenant, count, unsettled.is_some());
+        let (cache, policy) = (&shared.ledger_cache, settings.policy.clone());
+        let lowered = cache.lowered(&export);
+        let news = shared.accounts.open(&export, &tenant, count, unsettled.is_some());
         // What was held back is shown now, and not to be held back again.
-        let let_go = window.is_none() && policy.publish != Publish::Manual && notes.shown(&export).is_some();
+        let let_go = window.is_none() && policy.publish != Publish::Manual && cache.shown(&export).is_some();
         let facts = target.facts();
         // A window shows what another may have written, whatever its disk promises of its own grows.
         let zeroed = window.is_none() && facts.resize.is_some_and(|info| info.features.has(Features::ZEROED));
@@ -66,7 +66,7 @@ impl<'a> Counted<'a> {
             }
         }
         let unrecorded = match window {
-            Some(window) => !window.is_settled(&core, notes, &tenant, disk, timeout).await,
+            Some(window) => !window.is_settled(&core, cache, &tenant, disk, timeout).await,
             None => false,
         };
         let driven = counters::label(&config.resize.driver);
@@ -80,8 +80,8 @@ impl<'a> Counted<'a> {
             Some(_) => Shows::Window { recorded: !unrecorded },
             None => Shows::of(policy.publish),
         };
-        let (book, cache) = (Arc::clone(&shared.book), Arc::clone(notes));
-        let mut account = Account::new(book, cache, export.clone(), tenant.clone(), shows);
+        let (accounts, cache) = (Arc::clone(&shared.accounts), Arc::clone(cache));
+        let mut account = Account::new(accounts, cache, export.clone(), tenant.clone(), shows);
         if (news || let_go || lowered.is_some()) && !older {
             account.open(count, first, unsettled.is_some()).await;
         }
@@ -107,7 +107,7 @@ impl<'a> Counted<'a> {
     pub(super) fn run(self, budget: Arc<TenantBudget>, metrics: ExportMetrics) -> Export {
         let Self { shared, settings, core, driver, resizer, acts, account, start, smaller, counters } = self;
         let (config, tells) = (&settings.config, start.backend.tells);
-        let history = History::new(Arc::clone(&shared.notes), start.export.clone(), start.tenant.clone());
+        let history = History::new(Arc::clone(&shared.ledger_cache), start.export.clone(), start.tenant.clone());
         let effects = LiveEffects::new(Arc::clone(&core), driver, history, start.timeout, start.unsettled.is_some());
         let coordinator = Coordinator::new(
             start,
@@ -130,7 +130,7 @@ impl<'a> Counted<'a> {
         match smaller {
             Some(smaller) if smaller.awaited => resizer.seen(core.facts().size),
             Some(smaller) => {
-                smaller.tell(&shared.notes, &config.name, &config.tenant);
+                smaller.tell(&shared.ledger_cache, &config.name, &config.tenant);
                 counters.adopted();
             }
             None => {}
@@ -141,8 +141,8 @@ impl<'a> Counted<'a> {
         } else {
             tokio::spawn(follow(Arc::clone(&core), resizer.clone(), tells, patient, counters.metrics.clone(), ending));
         }
-        let book = Arc::clone(&shared.book);
+        let accounts = Arc::clone(&shared.accounts);
         let resize_metrics = counters.metrics;
-        Export::new(Parts { settings, core, resizer, book, budget, metrics, resize_metrics, hooks, patience, end })
+        Export::new(Parts { settings, core, resizer, accounts, budget, metrics, resize_metrics, hooks, patience, end })
     }
 }

@@ -37,39 +37,39 @@ impl<'a> Measured<'a> {
         let settings = Settings::of(config, facts);
         let publish = settings.policy.publish;
         let disk = Size::new(facts.size)?;
-        let window = Opened::of(&config.resize.driver, &shared.notes, export, disk, facts.minimum_block())?;
+        let window = Opened::of(&config.resize.driver, &shared.ledger_cache, export, disk, facts.minimum_block())?;
         // What an earlier life exposed and did not get to zero is not shown before it is zero.
-        let mut unzeroed = shared.notes.owed(export);
-        let older = shared.notes.is_older(export);
+        let mut unzeroed = shared.ledger_cache.owed(export);
+        let older = shared.ledger_cache.is_older(export);
         // What there is counts, also in a file that its server has not looked at again.
         let length = match driver {
             Some(driver) => driver.length().await.and_then(|length| Size::new(length).ok()),
             None => None,
         };
         let there = length.map_or(disk, |length| length.max(disk));
-        let recorded = shared.book.size(export);
-        let shown = |size| unpublished::shown(&shared.notes, export, publish, size);
+        let recorded = shared.accounts.size(export);
+        let shown = |size| unpublished::shown(&shared.ledger_cache, export, publish, size);
         let smaller = match window {
             Some(_) => None,
             // Made anew each time.
             None if matches!(config.backend, Backend::Memory { .. }) || older => None,
             None => Smaller::than_recorded(
                 (recorded, there),
-                shared.notes.lowered(export),
+                shared.ledger_cache.lowered(export),
                 shown,
                 resizer.openers.relying() > 0,
             ),
         };
         // Measured is not settled: it may be carried out after the measuring. A window asks its server for nothing.
         let unsettled = shared
-            .book
+            .accounts
             .unsettled(export)
-            .or_else(|| shared.notes.lowered(export))
+            .or_else(|| shared.ledger_cache.lowered(export))
             .filter(|_| window.is_none() && !older && target.lanes().is_some_and(Lanes::had_late_writes));
         let kept = smaller.filter(|smaller| smaller.awaited);
         let end = window.map_or(kept.map_or(shown(disk), |smaller| smaller.shown), |window| window.size);
         let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
-        view.publish(shared.notes.first_shown(export, size));
+        view.publish(shared.ledger_cache.first_shown(export, size));
         if older {
             // Clients may have written there since.
             unzeroed.clear();

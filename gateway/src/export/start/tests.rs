@@ -79,7 +79,7 @@ async fn an_opening_that_fails_after_its_target_was_opened_closes_the_target_onc
             config.name.clone(),
             config.tenant.clone(),
             shared.known_openers.of(&config.name, config.resize.shrink_grace),
-            Arc::clone(&shared.book),
+            Arc::clone(&shared.accounts),
         );
         let opening = Opening {
             config: &config,

@@ -29,7 +29,7 @@ use super::openers::Openers;
 use super::rules::{Latest, Rules};
 use crate::accounting::account::{Account, Shows};
 use crate::accounting::cache::LedgerCache;
-use crate::accounting::tenants::Book;
+use crate::accounting::tenants::TenantAccounts;
 use crate::target::Shown;
 use world::{Fake, Fault, LARGEST, Late, Rows, State};
 
@@ -41,7 +41,7 @@ struct Play {
     coordinator: Coordinator<Fake>,
     state: Arc<Mutex<State>>,
     mailbox: Mailbox,
-    book: Arc<Book>,
+    accounts: Arc<TenantAccounts>,
     jobs: Arc<Jobs>,
     openers: Arc<Openers>,
     rules: Arc<Latest>,
@@ -133,11 +133,16 @@ impl Play {
         };
         let window = grows == Grows::Window;
         let zeroed = choice & 8 != 0 && !window;
-        let book = book(&tenant);
-        book.open(&export, &tenant, size, false);
-        book.open(&other, &tenant, Size::ZERO, false);
-        let state =
-            Arc::new(Mutex::new(State::new(Arc::clone(&book), tenant.clone(), size.bytes(), zeroed, choice & 4 != 0)));
+        let accounts = accounts(&tenant);
+        accounts.open(&export, &tenant, size, false);
+        accounts.open(&other, &tenant, Size::ZERO, false);
+        let state = Arc::new(Mutex::new(State::new(
+            Arc::clone(&accounts),
+            tenant.clone(),
+            size.bytes(),
+            zeroed,
+            choice & 4 != 0,
+        )));
         let disk = if window {
             state.lock().behind_a_window(60);
             Size::new(60).ok()?
@@ -163,14 +168,14 @@ impl Play {
         let (ledger, mut mailbox) = Ledger::by_hand().ok()?;
         let cache = Arc::new(LedgerCache::of(ledger, &Snapshot::default(), None));
         let shows = if window { Shows::Window { recorded: true } } else { Shows::All };
-        let mut account = Account::new(Arc::clone(&book), cache, export, tenant.clone(), shows);
+        let mut account = Account::new(Arc::clone(&accounts), cache, export, tenant.clone(), shows);
         served(&mut mailbox, &state, account.open(size, Shown { size: size.bytes(), generation: 0 }, false))?;
         let openers = Arc::new(Openers::new(Duration::ZERO));
         let told = ResizeCounters { metrics: Metrics::new("0").ok()?.resize("e", None, "t", ResizeDriver::Wire) };
         let coordinator = Coordinator::new(start, effects, account, Arc::clone(&jobs), Arc::clone(&openers), told);
         let rules = Arc::<Latest>::default();
         let coordinator = coordinator.ruled_by(Arc::clone(&rules));
-        Some(Self { coordinator, state, mailbox, book, jobs, openers, rules, policy, tenant, other, wishes: 0 })
+        Some(Self { coordinator, state, mailbox, accounts, jobs, openers, rules, policy, tenant, other, wishes: 0 })
     }
 
     fn step(&mut self, kind: u8, value: u64) {
@@ -195,7 +200,7 @@ impl Play {
             11 => self.state.lock().in_doubt = None,
             12 => self.other_grows(size),
             13 if kind & 0x80 != 0 => self.adjust(kind >> 4, value),
-            13 => self.book.measure(&self.other, Size::ZERO),
+            13 => self.accounts.measure(&self.other, Size::ZERO),
             14 => self.seen(u64::MAX - value),
             _ => drop(self.explicit(client, shown, if value & 1 == 0 { 0 } else { u64::MAX - value })),
         }
@@ -206,7 +211,7 @@ impl Play {
         if which & 4 != 0 {
             let quota = if value & 1 == 0 { Bytes((value >> 1).min(QUOTA)) } else { Bytes(QUOTA) };
             self.state.lock().check_quota();
-            self.book.allow(&self.tenant, TenantLimits { quota: Some(quota), ..TenantLimits::NONE });
+            self.accounts.allow(&self.tenant, TenantLimits { quota: Some(quota), ..TenantLimits::NONE });
             return;
         }
         let policy = ExportPolicy {
@@ -323,12 +328,12 @@ impl Play {
         let mut state = self.state.lock();
         state.rows = Rows::of(&snapshot);
         let size_of = |bytes| Size::new(bytes).unwrap_or(Size::ZERO);
-        let others = self.book.size(&self.other).unwrap_or_default();
+        let others = self.accounts.size(&self.other).unwrap_or_default();
         let (export, tenant) = (self.coordinator.at.export.clone(), self.tenant.clone());
-        let book = book(&tenant);
-        book.restore(&export, &tenant, size_of(state.rows.size), state.rows.pending.map(size_of));
-        book.open(&self.other, &tenant, others, false);
-        let early = now(book.reserve(&export, &tenant, size_of(LARGEST), Bytes(LARGEST)));
+        let accounts = accounts(&tenant);
+        accounts.restore(&export, &tenant, size_of(state.rows.size), state.rows.pending.map(size_of));
+        accounts.open(&self.other, &tenant, others, false);
+        let early = now(accounts.reserve(&export, &tenant, size_of(LARGEST), Bytes(LARGEST)));
         assert!(early.is_some_and(|early| early.is_err()), "it grows before it has been measured");
         let late = match self.wishes % 3 {
             0 => Late::Lands,
@@ -338,17 +343,17 @@ impl Play {
             _ => Late::InDoubt,
         };
         let size = size_of(state.restart(late));
-        let asked = book.unsettled(&export).or_else(|| cache.lowered(&export));
+        let asked = accounts.unsettled(&export).or_else(|| cache.lowered(&export));
         let unsettled = asked.filter(|_| state.in_doubt.is_some());
         if unsettled.is_some()
             && let Some(end) = cache.lowered(&export)
         {
             state.end = state.end.min(end.bytes());
         }
-        book.open(&export, &tenant, size_of(state.real()), unsettled.is_some());
+        accounts.open(&export, &tenant, size_of(state.real()), unsettled.is_some());
         let sum = state.real().saturating_add(others.bytes());
         assert!(state.outside || sum <= QUOTA, "{sum} bytes there after a crash");
-        state.now_in(Arc::clone(&book));
+        state.now_in(Arc::clone(&accounts));
         let unzeroed = cache.owed(&export);
         let first = cache.first_shown(&export, size);
         if !self.coordinator.account.is_behind() {
@@ -380,10 +385,10 @@ impl Play {
             older: false,
         };
         let shows = if self.state.lock().window { Shows::Window { recorded: true } } else { Shows::All };
-        let mut account = Account::new(Arc::clone(&book), cache, start.export.clone(), start.tenant.clone(), shows);
+        let mut account = Account::new(Arc::clone(&accounts), cache, start.export.clone(), start.tenant.clone(), shows);
         let real = size_of(self.state.lock().real());
         served(&mut self.mailbox, &self.state, account.open(real, first, unsettled.is_some()));
-        self.book = book;
+        self.accounts = accounts;
         self.jobs = Arc::default();
         let (jobs, openers) = (Arc::clone(&self.jobs), Arc::clone(&self.openers));
         let told = self.coordinator.counters.clone();
@@ -395,8 +400,8 @@ impl Play {
     fn other_grows(&mut self, size: u64) {
         let to = Size::new(size).unwrap_or(Size::ZERO);
         let grown = Bytes(size);
-        if let Some(Ok((held, _))) = now(self.book.reserve(&self.other, &self.tenant, to, grown)) {
-            self.book.commit(Some(held), &self.other, to);
+        if let Some(Ok((held, _))) = now(self.accounts.reserve(&self.other, &self.tenant, to, grown)) {
+            self.accounts.commit(Some(held), &self.other, to);
         }
     }
 
@@ -409,7 +414,7 @@ impl Play {
             assert_eq!(state.end, state.shown, "ready, with a lowered end");
             assert!(state.shown <= self.coordinator.at.disk.bytes(), "more shown than was read");
         }
-        let usage = self.book.usage(&self.tenant);
+        let usage = self.accounts.usage(&self.tenant);
         assert!(usage.is_some_and(|u| u.reserved == Bytes(0)), "held after its wish was answered: {usage:?}");
     }
 
@@ -430,7 +435,7 @@ impl Play {
             self.seen(disk);
             self.check();
         }
-        let usage = self.book.usage(&self.tenant);
+        let usage = self.accounts.usage(&self.tenant);
         assert!(usage.is_some_and(|u| u.unsettled == Bytes(0)), "unsettled after a probe: {usage:?}");
         let shown = self.state.lock().shown;
         assert!(!self.state.lock().has_notes(), "a note is left, and would zero what clients write from now on");
@@ -459,11 +464,11 @@ impl Play {
     }
 }
 
-fn book(tenant: &TenantId) -> Arc<Book> {
-    let book = Arc::new(Book::default());
+fn accounts(tenant: &TenantId) -> Arc<TenantAccounts> {
+    let accounts = Arc::new(TenantAccounts::default());
     let limits = TenantLimits { quota: Some(Bytes(QUOTA)), ..TenantLimits::NONE };
-    book.allow(tenant, limits);
-    book
+    accounts.allow(tenant, limits);
+    accounts
 }
 
 fn fault(value: u64, size: u64) -> Fault {
@@ -520,8 +525,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn in_its_task_a_coordinator_settles_a_doubt_by_itself_and_ends_when_told() {
         let play = Play::new(0, 0x10, 8).unwrap();
-        let (state, book, tenant) = (play.state, play.book, play.tenant);
-        let unsettled = || book.usage(&tenant).unwrap().unsettled;
+        let (state, accounts, tenant) = (play.state, play.accounts, play.tenant);
+        let unsettled = || accounts.usage(&tenant).unwrap().unsettled;
         let (acts, rx) = mpsc::channel(8);
         let task = tokio::spawn(play.coordinator.run(rx));
         serve(play.mailbox, Arc::clone(&state));

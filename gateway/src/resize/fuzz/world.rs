@@ -12,7 +12,7 @@ use nbd_gateway_proto::MAX_SIZE;
 use parking_lot::Mutex;
 
 use crate::accounting::history::Happened;
-use crate::accounting::tenants::Book;
+use crate::accounting::tenants::TenantAccounts;
 use crate::fault;
 use crate::resize::effects::{Answered, Effects};
 use crate::resize::rules::Rules;
@@ -89,7 +89,7 @@ impl Rows {
 
 /// What there is.
 pub(super) struct State {
-    book: Arc<Book>,
+    accounts: Arc<TenantAccounts>,
     tenant: TenantId,
     /// What counted of the tenant when that was checked last.
     sum: u64,
@@ -142,9 +142,15 @@ pub(super) enum Late {
 }
 
 impl State {
-    pub(super) fn new(book: Arc<Book>, tenant: TenantId, size: u64, zeroed: bool, exclusive: bool) -> Self {
+    pub(super) fn new(
+        accounts: Arc<TenantAccounts>,
+        tenant: TenantId,
+        size: u64,
+        zeroed: bool,
+        exclusive: bool,
+    ) -> Self {
         Self {
-            book,
+            accounts,
             tenant,
             sum: 0,
             disk: size,
@@ -328,13 +334,13 @@ impl State {
         size
     }
 
-    pub(super) fn now_in(&mut self, book: Arc<Book>) {
-        self.book = book;
+    pub(super) fn now_in(&mut self, accounts: Arc<TenantAccounts>) {
+        self.accounts = accounts;
     }
 
     /// What counts may be over a quota that was lowered, and never rises there.
     pub(super) fn check_quota(&mut self) {
-        let Some(usage) = self.book.usage(&self.tenant) else { return };
+        let Some(usage) = self.accounts.usage(&self.tenant) else { return };
         let sum = usage.used.0 + usage.reserved.0 + usage.unsettled.0;
         let before = std::mem::replace(&mut self.sum, sum);
         assert!(
@@ -385,10 +391,10 @@ impl Fake {
         state.only_grows = matches!(ask, Ask::ZeroWriteLastGranule { .. });
         assert!(!state.ended, "a backend is asked after the end");
         assert!(asked <= LARGEST, "asked for {asked} bytes");
-        let counted = state.book.size(&self.export).map_or(0, Size::bytes);
+        let counted = state.accounts.size(&self.export).map_or(0, Size::bytes);
         state.check_quota();
         if asked > counted {
-            let held = state.book.usage(&state.tenant).map_or(0, |u| u.reserved.0);
+            let held = state.accounts.usage(&state.tenant).map_or(0, |u| u.reserved.0);
             assert!(counted.saturating_add(held) >= asked, "asked for {asked}, counted {counted}, held {held}");
         }
         if asked < state.shown {
