@@ -327,8 +327,8 @@
 //! | **A bounded end**: on SIGTERM what was admitted is finished, new requests get `ESHUTDOWN`, backends get DISC, and the process ends within `drain-timeout` and a second. | [`app`] | `drain.rs` |
 //! | **What was never opened counts too**: a named export of a tenant with a quota and other exports is measured at the start, before anything of that tenant's grows; one whose server is away holds nobody up, is shown, and asked until it was measured once. | `export/unmeasured.rs`, `accounting/initial_measurement.rs` | `unmeasured` |
 //! | **Found is held against recorded**: a disk smaller than on record is told or quarantined, at each opening and while it is open; nothing is granted or refused for want of room by a size that was only remembered. | `accounting/meanwhile.rs`, `export/closed.rs`, `accounting/looks.rs` | there, `meanwhile` |
-//! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `accounting/account.rs`, `accounting/tenants.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/src/tests` |
-//! | **A generation never goes back**: it goes on from the ledger, and is on record before its size is published; the same generation is the same size. Not kept: for sizes that were published while the ledger could not be written. | `accounting/cache.rs`, `accounting/account.rs` | `resize/tests.rs`, `books.rs` |
+//! | **The books outlive the process**: a grow is in the ledger before the backend is asked; after a crash each export counts at its last size, and a grow of unknown outcome until it is measured. What can't be written down does not grow, and everything else goes on. | `accounting/account.rs`, `accounting/tenants.rs`, `ledger` | `resize/tests.rs`, `books.rs`, `chaos`, `ledger/src/tests`, `simulation` |
+//! | **A generation never goes back**: it goes on from the ledger, and is on record before its size is published; the same generation is the same size. Not kept: for sizes that were published while the ledger could not be written. | `accounting/cache.rs`, `accounting/account.rs` | `resize/tests.rs`, `books.rs`, `simulation` |
 //! | **An order about a quota is kept**: it is in the ledger before it holds, holds over restarts, and ends where the configuration says something else than it did. A quota or a rate that is changed shrinks nothing, and gives nobody a burst. | `accounting/allowance.rs`, `export/adjust.rs`, policy's `rate` | there, `quota.rs` |
 //! | **Who may come back is not forgotten**: a client that broke off finds no less than it left for `shrink-grace`, also when its export was closed, or the gateway started anew, meanwhile. | `resize/openers.rs`, `export/known_openers.rs` | there, `comebacks` |
 //! | **What is held back stays so** until it is published, while the export is closed and over a restart too. | `export/unpublished.rs` | `publish.rs` |
@@ -339,7 +339,8 @@
 //! A lane has no permits of its own: what its sessions hold is its bound.
 //!
 //! `simulation/` checks many of these promises together: real sessions, lanes, coordinator and ledger between scripted
-//! clients and a scripted server, in one thread and virtual time, from a seed. So that a seed repeats exactly, every
+//! clients and a scripted server, in one thread and virtual time, from a seed. It kills the gateway too, and goes on with another
+//! one on the same ledger. So that a seed repeats exactly, every
 //! `select!` is `biased`, with the reason for its order, and a value with several followers is an `OrderedWatch`: tokio wakes
 //! the receivers of one `watch` channel in random order.
 

@@ -79,6 +79,8 @@ pub(super) struct Checker {
     operations: Vec<Operation>,
     sectors: Vec<Sector>,
     losses: Vec<u64>,
+    /// Step at which the gateway was killed last: it does not know of losses of writes from before.
+    pub(super) killed: u64,
 }
 
 impl Checker {
@@ -231,7 +233,8 @@ impl Checker {
                 let landed = operation.landed[sector - operation.from];
                 // The session was told that it may be lost, or began after the loss.
                 let told = landed < knowledge.flush_failed
-                    || self.losses.iter().any(|loss| (landed..=knowledge.opened).contains(loss));
+                    || self.losses.iter().any(|loss| (landed..=knowledge.opened).contains(loss))
+                    || operation.ended_before(self.killed) && self.losses.iter().any(|loss| *loss >= landed);
                 if !told {
                     self.is_durable(at as u64 + 1, sector, disk, "was acknowledged before a FLUSH that was")?;
                 }

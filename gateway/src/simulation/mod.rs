@@ -1,7 +1,7 @@
 //! Deterministic simulation: a gateway between scripted clients and a scripted server, in one thread and virtual time.
 //!
 //! Sessions, lanes, exports, the coordinator and the ledger are the real ones, on real sockets. A seed decides everything
-//! else: configuration, requests, delays, errors, cuts, crashes. [`checker`] compares replies with what the server executed.
+//! else: configuration, requests, delays, errors, cuts, crashes, kills of the gateway. [`checker`] compares replies with what the server executed.
 //! A seed that violates a promise is printed with the command that replays it.
 //!
 //! The same seed has the same history, because: a current-thread runtime polls tasks in the order of their wake-ups; the
@@ -15,6 +15,7 @@ mod checker;
 mod client;
 mod disk;
 mod history;
+mod killed;
 mod random;
 mod scene;
 mod server;
@@ -57,7 +58,7 @@ fn simulate(seed: u64, claim: FalseClaim, verbose: bool) -> Outcome {
     record_panics();
     let directory = Directory::new();
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let outcome = runtime.block_on(run(seed, claim, directory.0.join("socket"), verbose));
+    let outcome = runtime.block_on(run(seed, claim, directory.0.clone(), verbose));
     let panicked = PANIC.take();
     Outcome { violation: panicked.or(outcome.violation), ..outcome }
 }
@@ -73,12 +74,12 @@ fn record_panics() {
     });
 }
 
-async fn run(seed: u64, claim: FalseClaim, socket: PathBuf, verbose: bool) -> Outcome {
+async fn run(seed: u64, claim: FalseClaim, directory: PathBuf, verbose: bool) -> Outcome {
     let mut random = Random::new(seed);
-    let scene = Scene::new(&mut random, claim, &socket, verbose);
+    let scene = Scene::new(&mut random, claim, &directory, verbose);
     let world = scene.world().clone();
     let mut violation = world.lock().history.first_violation();
-    tokio::spawn(server::run(world.clone(), socket, random.split()));
+    tokio::spawn(server::run(world.clone(), directory, random.split()));
     let whole = timeout(LIMIT, act(scene.clone(), random));
     tokio::select! {
         // A violation first: it ends the simulation.
@@ -111,12 +112,12 @@ async fn act(scene: Scene, mut random: Random) {
     end(&scene, random.percent(50)).await;
 }
 
-/// Cuts connections, crashes and restarts the server, and grows its disk.
+/// Cuts connections, crashes and restarts the server, grows its disk, and kills the gateway.
 async fn inject_faults(scene: Scene, mut random: Random) {
     let world = scene.world().clone();
     for _ in 0..random.below(12) {
         sleep(Duration::from_millis(random.pick(&[1, 20, 300, 2_000, 10_000]))).await;
-        match random.below(10) {
+        match random.below(12) {
             0..5 => world.lock().cut_one(&mut random),
             5..8 => {
                 world.lock().crash(&mut random);
@@ -127,7 +128,12 @@ async fn inject_faults(scene: Scene, mut random: Random) {
                 let more = random.between(1, 4) as usize * 4;
                 world.lock().grow_outside(more);
             }
-            _ => {}
+            _ => {
+                scene.kill_gateway().await;
+                sleep(Duration::from_millis(random.pick(&[0, 0, 50, 3_000]))).await;
+                scene.begin_gateway();
+                scene.note(format_args!("gateway is up"));
+            }
         }
     }
     sleep(Duration::from_secs(random.below(20))).await;
@@ -144,10 +150,11 @@ async fn end(scene: &Scene, drains: bool) {
     if scene.sessions() > 0 {
         scene.violated(format_args!("{} sessions remain", scene.sessions()));
     }
-    if timeout(CALM, scene.registry().close_all()).await.is_err() {
+    let Some(registry) = scene.registry() else { return };
+    if timeout(CALM, registry.close_all()).await.is_err() {
         scene.violated(format_args!("an export is not closed after {CALM:?}"));
     }
-    scene.registry().ledger().close().await;
+    registry.ledger().close().await;
     scene.enter(Phase::Over);
     scene.note(format_args!("over"));
 }

@@ -1,17 +1,20 @@
 //! The gateway under test, the world around it, and the checks that hold at every moment.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use nbd_gateway_policy::quota::Usage;
 use nbd_gateway_policy::types::TenantId;
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 
 use super::checker::{Change, Checker, End, Knowledge};
 use super::disk::{Disk, SECTOR};
 use super::history::History;
+use super::killed::Ledgers;
 use super::random::Random;
 use super::server::{Profile, State};
 use crate::export::{Export, Registry};
@@ -30,7 +33,7 @@ pub(super) struct World {
     /// Whether the size was also changed from outside the gateway.
     pub(super) outside: bool,
     /// The last open export with its generation and size.
-    shown: Option<(Weak<Export>, u64, u64)>,
+    pub(super) shown: Option<(Weak<Export>, u64, u64)>,
 }
 
 pub(super) type Shared = Arc<Mutex<World>>;
@@ -62,14 +65,31 @@ pub(super) struct Scene(Arc<Inner>);
 
 struct Inner {
     world: Shared,
-    gateway: Gateway,
+    /// None while it is killed.
+    gateway: Mutex<Option<Arc<Gateway>>>,
+    /// Their tasks go on, and reach nobody.
+    killed: Mutex<Vec<Arc<Gateway>>>,
+    pub(super) ledgers: Ledgers,
+    /// The configuration, with [`SOCKET`] for where the server listens.
+    text: String,
+    directory: PathBuf,
+    /// How often the gateway was killed.
+    pub(super) kills: OrderedWatch<u32>,
     tenant: TenantId,
     conversations: AtomicU64,
     phase: OrderedWatch<Phase>,
 }
 
+/// Stands for the path of the server's socket.
+const SOCKET: &str = "SOCKET";
+
+/// Where the server listens for the gateway that comes after so many kills. No earlier one finds it there.
+pub(super) fn socket(directory: &Path, kills: u32) -> PathBuf {
+    directory.join(format!("socket-{kills}"))
+}
+
 /// The configuration of one simulation.
-fn configuration(random: &mut Random, profile: &Profile, claim: FalseClaim, socket: &Path) -> String {
+fn configuration(random: &mut Random, profile: &Profile, claim: FalseClaim) -> String {
     let granularity = u64::from(profile.minimum).max(SECTOR);
     let most = profile.most as u64 * SECTOR;
     let quota = random.pick(&["", "quota = \"40KiB\"", "quota = \"48KiB\"\nresize-rate = \"10/min\""]);
@@ -84,50 +104,85 @@ fn configuration(random: &mut Random, profile: &Profile, claim: FalseClaim, sock
     let requests = random.pick(&[2, 256]);
     format!(
         "[[listener]]\naddress = \"127.0.0.1:0\"\n[[tenant]]\nname = \"t\"\n{quota}\n\
-         [[export]]\nname = \"e\"\ntenant = \"t\"\nbackend = \"nbd+unix:///e?socket={}\"\nlanes = {lanes}\n\
+         [[export]]\nname = \"e\"\ntenant = \"t\"\nbackend = \"nbd+unix:///e?socket={SOCKET}\"\nlanes = {lanes}\n\
          max-size = {most}\nlate-write-guard = \"{guard}\"\nidle-timeout = \"{idle}\"\n\
          on-backend-loss = {{ hold = \"{hold}\", durable = {durable} }}\n[export.limits]\nsession-requests = {requests}\n\
          [export.resize]\nautomatic = \"{automatic}\"\nshrink = true\nshrink-grace = \"{grace}\"\nstep = 0\n\
          granularity = {granularity}\nover-quota = \"{over_quota}\"\ntimeout = \"10s\"\n",
-        socket.display()
     )
 }
 
 impl Scene {
-    pub(super) fn new(random: &mut Random, claim: FalseClaim, socket: &Path, verbose: bool) -> Self {
+    pub(super) fn new(random: &mut Random, claim: FalseClaim, directory: &Path, verbose: bool) -> Self {
         let profile = Profile::random(random, claim);
-        let text = configuration(random, &profile, claim, socket);
+        let text = configuration(random, &profile, claim);
         // A multiple of the largest minimum block.
         let sectors = random.between(8, 16) as usize * 4;
         let mut history = History::new(verbose);
-        let shown = text.replace(&socket.display().to_string(), "SOCKET");
-        history.note(format_args!("server: {profile:?}, {sectors} sectors\n{shown}"));
+        history.note(format_args!("server: {profile:?}, {sectors} sectors\n{text}"));
         let (disk, checker) = (Disk::new(sectors), Checker::new(sectors));
         let size = disk.size();
         let server = State::new(profile, size);
         let world = World { history, disk, checker, server, largest: size, outside: false, shown: None };
-        let gateway = Gateway::of(&text);
         let phase = OrderedWatch::new(Phase::Active);
         let tenant = TenantId::new("t").unwrap();
-        Self(Arc::new(Inner {
+        let scene = Self(Arc::new(Inner {
             world: Arc::new(Mutex::new(world)),
-            gateway,
+            gateway: Mutex::default(),
+            killed: Mutex::default(),
+            ledgers: Ledgers::default(),
+            text,
+            directory: directory.to_owned(),
+            kills: OrderedWatch::new(0),
             tenant,
             conversations: AtomicU64::new(0),
             phase,
-        }))
+        }));
+        scene.begin_gateway();
+        scene
+    }
+
+    /// A gateway that knows what is in the ledger.
+    pub(super) fn begin_gateway(&self) {
+        let kills = self.0.kills.look(|kills| *kills);
+        let text = self.0.text.replace(SOCKET, &socket(&self.0.directory, kills).display().to_string());
+        let (cache, snapshot) = self.0.ledgers.next();
+        let gateway = Gateway::with(&text, cache);
+        let registry = &gateway.front.registry;
+        let measure = registry.remember(&snapshot);
+        registry.expect_looks();
+        tokio::spawn(Arc::clone(registry).measure_all(measure));
+        *self.0.gateway.lock() = Some(Arc::new(gateway));
+    }
+
+    /// The gateway ends between two steps: nobody has its connections any more, and its ledger writes nothing.
+    pub(super) async fn kill_gateway(&self) {
+        let killed = self.0.gateway.lock().take();
+        self.0.killed.lock().extend(killed);
+        self.0.world.lock().leave_gateway();
+        self.0.kills.set(self.0.kills.look(|kills| kills + 1));
+        self.0.ledgers.stop().await;
+    }
+
+    /// Each kill from now on.
+    pub(super) fn kills(&self) -> watch::Receiver<u32> {
+        self.0.kills.follow()
     }
 
     pub(super) fn world(&self) -> &Shared {
         &self.0.world
     }
 
-    pub(super) fn registry(&self) -> &Arc<Registry> {
-        &self.0.gateway.front.registry
+    fn gateway(&self) -> Option<Arc<Gateway>> {
+        self.0.gateway.lock().clone()
+    }
+
+    pub(super) fn registry(&self) -> Option<Arc<Registry>> {
+        self.gateway().map(|gateway| Arc::clone(&gateway.front.registry))
     }
 
     pub(super) fn sessions(&self) -> usize {
-        self.0.gateway.front.table.len()
+        self.gateway().map_or(0, |gateway| gateway.front.table.len())
     }
 
     pub(super) fn enter(&self, phase: Phase) {
@@ -135,7 +190,9 @@ impl Scene {
     }
 
     pub(super) fn drain(&self) {
-        self.0.gateway.drain.send_replace(true);
+        if let Some(gateway) = self.gateway() {
+            gateway.drain.send_replace(true);
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -158,9 +215,9 @@ impl Scene {
         self.0.conversations.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The client's end of a new connection.
-    pub(super) fn connect(&self) -> UnixStream {
-        self.0.gateway.connect()
+    /// The client's end of a new connection; none: there is no gateway.
+    pub(super) fn connect(&self) -> Option<UnixStream> {
+        self.gateway().map(|gateway| gateway.connect())
     }
 
     pub(super) fn note(&self, what: fmt::Arguments<'_>) -> u64 {
@@ -215,19 +272,19 @@ impl Scene {
 
     /// The published size; none, if the export is closed.
     pub(super) fn shown(&self) -> Option<u64> {
-        self.registry().open_now().first().map(|export| export.size())
+        self.registry()?.open_now().first().map(|export| export.size())
     }
 
     /// Checks sizes, generations and quota.
     fn check(&self) {
-        let open = self.registry().open_now();
-        let Some(export) = open.first() else { return };
+        let Some(registry) = self.registry() else { return };
+        let open = registry.open_now();
+        let usage = registry.usage(&self.0.tenant);
+        let Some(export) = open.first() else { return self.check_closed(usage) };
         let (shown, end, own) = (export.view().shown(), export.view().end(), Arc::downgrade(export));
-        let usage = self.registry().usage(&self.0.tenant);
         let promise = {
             let mut world = self.0.world.lock();
-            let before =
-                world.shown.replace((own.clone(), shown.generation, shown.size)).filter(|(same, ..)| same.ptr_eq(&own));
+            let before = world.shown.replace((own, shown.generation, shown.size));
             let size = world.disk.size();
             let counted = usage.map_or(u64::MAX, |usage| usage.used.0 + usage.reserved.0 + usage.unsettled.0);
             let quota = usage.and_then(|usage| usage.quota).map_or(u64::MAX, |quota| quota.0);
@@ -243,6 +300,20 @@ impl Scene {
                 _ if counted < size => Err(format!("the disk has {size} bytes, and {counted} are counted")),
                 _ if counted > quota => Err(format!("{counted} bytes are counted, over the quota of {quota}")),
                 _ => Ok(()),
+            }
+        };
+        self.hold(promise);
+    }
+
+    /// What is closed counts as it was.
+    fn check_closed(&self, usage: Option<Usage>) {
+        let Some(usage) = usage.filter(|usage| usage.exports > 0) else { return };
+        let promise = {
+            let world = self.0.world.lock();
+            let (size, counted) = (world.disk.size(), usage.used.0 + usage.reserved.0 + usage.unsettled.0);
+            match counted >= size || world.outside {
+                true => Ok(()),
+                false => Err(format!("the disk has {size} bytes, and {counted} are counted while it is closed")),
             }
         };
         self.hold(promise);

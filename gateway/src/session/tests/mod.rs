@@ -47,9 +47,14 @@ impl Scene {
 
     /// With this configuration.
     pub(crate) fn of(text: &str) -> Self {
+        Self::with(text, LedgerCache::in_memory().unwrap())
+    }
+
+    /// The same, with a ledger.
+    pub(crate) fn with(text: &str, ledger: LedgerCache) -> Self {
         let config = Arc::new(Config::parse(text, std::path::Path::new("config.toml")).unwrap());
         let (pool, metrics) = (Arc::new(Pool::new(1)), Arc::new(Metrics::new("0").unwrap()));
-        let notes = Arc::new(LedgerCache::in_memory().unwrap());
+        let notes = Arc::new(ledger);
         let table = Arc::<SessionTable>::default();
         let clients = Arc::<SessionTable>::clone(&table);
         let registry = Registry::new(config, Arc::clone(&pool), Shards::here(), metrics, notes, clients);

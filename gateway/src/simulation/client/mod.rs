@@ -11,6 +11,7 @@ use nbd_gateway_proto::reply::ReplyReader;
 use nbd_gateway_proto::request::RequestHeader;
 use nbd_gateway_proto::{Cmd, CmdFlags, Framing, Heap, Inbox, Info};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::checker::{End, Knowledge};
@@ -57,8 +58,20 @@ pub(super) async fn run(scene: Scene, number: u64, mut actions: u64, mut random:
         actions -= some;
         let id = scene.next_conversation();
         scene.note(format_args!("client {number} connects, conversation {id}"));
-        let stream = scene.connect();
-        if let Some(mut conversation) = Conversation::begin(scene.clone(), id, stream, random.split()).await {
+        let mut kills = scene.kills();
+        let seed = random.split();
+        let Some(stream) = scene.connect() else {
+            scene.note(format_args!("conversation {id} found no gateway"));
+            actions += some;
+            continue;
+        };
+        let begun = tokio::select! {
+            // A kill first: nothing is heard after it.
+            biased;
+            _ = kills.changed() => None,
+            begun = Conversation::begin(scene.clone(), id, stream, seed) => begun,
+        };
+        if let Some(mut conversation) = begun {
             conversation.run(some).await;
             conversation.end();
         } else {
@@ -82,10 +95,12 @@ struct Conversation {
     /// The size that the client was told last, in bytes.
     size: u64,
     notified: bool,
+    kills: watch::Receiver<u32>,
 }
 
 impl Conversation {
     async fn begin(scene: Scene, id: u64, stream: UnixStream, mut random: Random) -> Option<Self> {
+        let kills = scene.kills();
         let framing = random.pick(&[Framing::Simple, Framing::Structured, Framing::Extended]);
         let resizes = random.percent(60);
         let automatic = random.percent(30).then(|| "x-resize:automatic".to_owned());
@@ -127,6 +142,7 @@ impl Conversation {
             knowledge,
             size,
             notified: false,
+            kills,
         })
     }
 
@@ -151,8 +167,10 @@ impl Conversation {
             }
             let (quiet, still) = (self.scene.later(Phase::Quiet), self.scene.later(Phase::Still));
             tokio::select! {
-                // Replies first, so that a busy client hears them. They end when all requests are answered.
+                // A kill first: nothing is heard after it. Then replies, so that a busy client hears them. They end when all
+                // requests are answered.
                 biased;
+                _ = self.kills.changed() => return self.note("is cut off"),
                 ready = self.stream.readable(), if paused.is_none() => {
                     if ready.is_err() || !self.read() {
                         return self.note("is cut off");

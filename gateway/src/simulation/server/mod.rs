@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::disk::GARBAGE;
 use super::random::Random;
-use super::scene::{FalseClaim, Shared, World};
+use super::scene::{FalseClaim, Shared, World, socket};
 use crate::ordered_watch::OrderedWatch;
 use connection::serve;
 
@@ -81,8 +81,9 @@ impl Profile {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) profile: Profile,
-    /// Whether the server listens.
-    pub(super) up: watch::Sender<bool>,
+    /// For which gateway the server listens, by the number of kills before it; none: it is down.
+    up: watch::Sender<Option<u32>>,
+    kills: u32,
     /// Number of crashes.
     life: u64,
     connections: Vec<Arc<Connection>>,
@@ -93,8 +94,8 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(profile: Profile, size: u64) -> Self {
-        let (up, sizes) = (watch::Sender::new(true), OrderedWatch::new(size));
-        Self { profile, up, life: 0, connections: Vec::new(), faultless: false, sizes }
+        let (up, sizes) = (watch::Sender::new(Some(0)), OrderedWatch::new(size));
+        Self { profile, up, kills: 0, life: 0, connections: Vec::new(), faultless: false, sizes }
     }
 }
 
@@ -129,7 +130,7 @@ impl World {
     pub(super) fn crash(&mut self, random: &mut Random) {
         let step = self.history.note(format_args!("server crashes"));
         self.server.life += 1;
-        self.server.up.send_replace(false);
+        self.server.up.send_replace(None);
         let kept = if self.server.profile.durable { 100 } else { random.pick(&[0, 50, 100]) };
         self.disk.lose(|| random.percent(kept));
         self.checker.lost(step, &self.disk);
@@ -138,7 +139,16 @@ impl World {
 
     pub(super) fn start(&mut self) {
         self.history.note(format_args!("server is up"));
-        self.server.up.send_replace(true);
+        self.server.up.send_replace(Some(self.server.kills));
+    }
+
+    /// The gateway is killed: its connections end, and no other ones of it are accepted.
+    pub(super) fn leave_gateway(&mut self) {
+        self.checker.killed = self.history.note(format_args!("gateway is killed"));
+        self.server.kills += 1;
+        let kills = self.server.kills;
+        self.server.up.send_modify(|up| *up = up.map(|_| kills));
+        self.server.connections.drain(..).for_each(|connection| connection.cut.set(true));
     }
 
     /// Grows the disk from outside the gateway.
@@ -161,18 +171,19 @@ impl World {
     }
 }
 
-/// Listens at `path` while the server is up.
-pub(super) async fn run(world: Shared, path: std::path::PathBuf, mut random: Random) {
+/// Listens in `directory` while the server is up.
+pub(super) async fn run(world: Shared, directory: std::path::PathBuf, mut random: Random) {
     let mut up = world.lock().server.up.subscribe();
     let mut number = 0;
     loop {
-        let _ = up.wait_for(|up| *up).await;
+        let Ok(kills) = up.wait_for(Option::is_some).await.map(|up| *up) else { return };
+        let path = socket(&directory, kills.unwrap_or_default());
         let listener = UnixListener::bind(&path).unwrap();
         loop {
             tokio::select! {
-                // A crash first: connections in the queue are not served after it.
+                // A crash or kill first: connections in the queue are not served after it.
                 biased;
-                _ = up.wait_for(|up| !up) => break,
+                _ = up.wait_for(|up| *up != kills) => break,
                 accepted = listener.accept() => {
                     let Ok((stream, _)) = accepted else { continue };
                     number += 1;
