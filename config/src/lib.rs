@@ -26,4 +26,4 @@ pub use problem::{Problem, Problems};
 
 pub use schema::schema;
 pub use units::{Interval, Moment, Per, Rate, SizeRate, UnitError, When, bytes};
-pub use uri::{DEFAULT_PORT, Endpoint, Host, LONGEST_SOCKET_PATH, NbdUri, UriError, UriTls};
+pub use uri::{Endpoint, Host, NbdUri, UriError, UriTls};

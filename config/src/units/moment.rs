@@ -65,7 +65,7 @@ pub enum When {
 impl When {
     /// The moment that it is, were it now so long after 1970.
     #[must_use]
-    pub fn seen_at(self, now: Duration) -> Moment {
+    pub(crate) fn seen_at(self, now: Duration) -> Moment {
         match self {
             Self::At(moment) => moment,
             Self::Ago(interval) => {

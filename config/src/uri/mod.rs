@@ -20,10 +20,10 @@ pub use tls::UriTls;
 pub(crate) use tls::{directory, hostname};
 
 /// The port that IANA assigned to NBD; an URI without a port means it.
-pub const DEFAULT_PORT: u16 = 10809;
+pub(crate) const DEFAULT_PORT: u16 = 10809;
 
 /// The longest path of a Unix socket, in bytes (`sun_path` of unix(7), less its closing NUL).
-pub const LONGEST_SOCKET_PATH: usize = 107;
+pub(crate) const LONGEST_SOCKET_PATH: usize = 107;
 
 /// A server's export: `nbd://host[:port]/export` or `nbd+unix:///export?socket=PATH`; with TLS, `nbds://` and
 /// `nbds+unix://`.

@@ -149,7 +149,7 @@ impl LedgerError {
 
     /// The disk or the database, not what was asked: nothing can be written now, and it may be tried again later.
     #[must_use]
-    pub const fn is_trouble(&self) -> bool {
+    pub(crate) const fn is_trouble(&self) -> bool {
         matches!(self, Self::Database { .. } | Self::Lost { .. })
     }
 }

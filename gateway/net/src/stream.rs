@@ -111,7 +111,7 @@ impl Stream {
 
     /// The same, again and again until `until` while all that is wrong is that there is no room for one more connection just
     /// now. Cancel-safe: yes, a half-made connection is closed.
-    pub async fn connect_until(address: &Address, until: Instant) -> io::Result<Self> {
+    pub(crate) async fn connect_until(address: &Address, until: Instant) -> io::Result<Self> {
         let (first, most) = (Duration::from_millis(10), Duration::from_millis(500));
         let mut backoff = Backoff::named(first, most, &address.to_string());
         loop {
@@ -369,7 +369,7 @@ impl WriteHalf {
     }
 
     /// Writes what was kept; `WouldBlock` if not all of it fits.
-    pub fn try_flush(&self) -> io::Result<()> {
+    pub(crate) fn try_flush(&self) -> io::Result<()> {
         match self {
             WriteHalf::Tcp(_) | WriteHalf::Unix(_) => Ok(()),
             WriteHalf::Tls(w) => w.try_flush(),
@@ -377,7 +377,7 @@ impl WriteHalf {
     }
 
     /// Waits until something may fit. One task at a time may wait.
-    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             WriteHalf::Tcp(w) => (**w).as_ref().poll_write_ready(cx),
             WriteHalf::Unix(w) => (**w).as_ref().poll_write_ready(cx),

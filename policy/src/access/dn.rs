@@ -99,18 +99,9 @@ impl Dn {
     ///
     /// # Errors
     /// [`DnFault::Kind`].
-    pub fn and(mut self, kind: &str, text: &str) -> Result<Self, DnFault> {
+    #[cfg(test)]
+    pub(crate) fn and(mut self, kind: &str, text: &str) -> Result<Self, DnFault> {
         self.0.push(Attribute { kind: kind_of(kind)?, value: Value::Text(text.to_owned()) });
-        Ok(self)
-    }
-
-    /// The same with one more attribute whose value is no text: its encoding.
-    ///
-    /// # Errors
-    /// [`DnFault::Kind`].
-    pub fn and_raw(mut self, kind: &str, encoding: &[u8]) -> Result<Self, DnFault> {
-        let hex = encoding.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.0.push(Attribute { kind: kind_of(kind)?, value: Value::Raw(hex) });
         Ok(self)
     }
 }

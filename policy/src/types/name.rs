@@ -52,7 +52,7 @@ pub struct ExportName(Arc<str>);
 
 impl ExportName {
     /// The most bytes that an export's name may have (proto.md, "Values").
-    pub const MOST_BYTES: usize = 4096;
+    pub(crate) const MOST_BYTES: usize = 4096;
 
     /// A name from text.
     ///
@@ -94,7 +94,7 @@ pub struct TenantId(Arc<str>);
 
 impl TenantId {
     /// The most bytes that a tenant's name may have.
-    pub const MOST_BYTES: usize = 255;
+    pub(crate) const MOST_BYTES: usize = 255;
 
     /// A name from text.
     ///

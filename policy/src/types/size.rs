@@ -255,7 +255,7 @@ impl Granularity {
 
     /// The smallest multiple that is not smaller; none where that would be 2^63.
     #[must_use]
-    pub const fn round_up(self, size: Size) -> Option<Size> {
+    pub(crate) const fn round_up(self, size: Size) -> Option<Size> {
         // Can't overflow: both terms are under 2^63.
         match Size::new((size.0 + (self.0 - 1)) & !(self.0 - 1)) {
             Ok(rounded) => Some(rounded),

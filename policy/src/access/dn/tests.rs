@@ -125,7 +125,6 @@ fn a_hostile_value_fakes_no_attribute() {
         assert!(!pattern("CN=blue-*").matches(&dn(&second.to_string())), "{second}");
     }
     assert_eq!(Dn::default().and("a,b", "x"), Err(DnFault::Kind("a,b".into())));
-    assert_eq!(Dn::default().and_raw("CN", &[0x0c, 0x01, 0xff]).unwrap().to_string(), "CN=#0c01ff");
 }
 
 /// Attributes of few kinds, with values full of what has to be escaped.
