@@ -26,7 +26,7 @@ pub struct Notice {
 
 /// A standing request on its way to another process: without a clock, and without the policy of where it goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PackedNotice {
+pub struct SuspendedNotice {
     /// The newest size.
     pub latest: Size,
     /// Whether it was not sent yet.
@@ -89,15 +89,15 @@ impl Notice {
 
     /// The request as data, as it is `now`.
     #[must_use]
-    pub fn pack(&self, now: Moment) -> PackedNotice {
+    pub fn suspend(&self, now: Moment) -> SuspendedNotice {
         let Self { latest, due, credit, interval, merged, .. } = *self;
-        PackedNotice { latest, due, credit, interval, sent: self.last_sent.map(|sent| now.since(sent)), merged }
+        SuspendedNotice { latest, due, credit, interval, sent: self.last_sent.map(|sent| now.since(sent)), merged }
     }
 
     /// A request that goes on as it was, under this policy. A chunk from before the clock began counts as sent at its start.
     #[must_use]
-    pub fn unpack(packed: &PackedNotice, policy: Duration, now: Moment) -> Self {
-        let PackedNotice { latest, due, credit, interval, sent, merged } = *packed;
+    pub fn resume(suspended: &SuspendedNotice, policy: Duration, now: Moment) -> Self {
+        let SuspendedNotice { latest, due, credit, interval, sent, merged } = *suspended;
         let elapsed = Duration::from_nanos(now.nanos());
         let last_sent = sent.map(|sent| Moment::from_elapsed(elapsed.saturating_sub(sent)));
         Self { latest, due, credit, interval, policy, last_sent, merged, ended: false }
@@ -249,7 +249,7 @@ mod tests {
             stays.offer(size(20));
             // Another process, whose clock began later.
             let moved_at = moved + 7;
-            let mut goes = Notice::unpack(&stays.pack(at(moved)), Duration::ZERO, at(moved_at));
+            let mut goes = Notice::resume(&stays.suspend(at(moved)), Duration::ZERO, at(moved_at));
             stays.offer(size(30));
             goes.offer(size(30));
             for passed in [0, 99, 100, 101, 200, 300] {
@@ -261,7 +261,7 @@ mod tests {
                     (here, there) => assert_eq!(here, there, "after {passed} ms, moved at {moved}"),
                 }
             }
-            assert_eq!(stays.pack(at(moved + 300)), goes.pack(at(moved_at + 300)));
+            assert_eq!(stays.suspend(at(moved + 300)), goes.suspend(at(moved_at + 300)));
         }
     }
 

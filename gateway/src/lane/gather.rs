@@ -138,7 +138,7 @@ impl Gather {
 }
 
 #[cfg(test)]
-mod pack;
+mod suspend;
 #[cfg(test)]
 mod tests {
     use nbd_gateway_proto::CmdFlags;

@@ -470,6 +470,6 @@ impl LateWrites {
 }
 
 #[cfg(test)]
-mod pack;
+mod suspend;
 #[cfg(test)]
 mod tests;

@@ -11,11 +11,11 @@ mod fuzz;
 mod gather;
 mod late;
 mod lost;
-#[cfg(test)]
-mod pack;
 mod run;
 mod server;
 mod status;
+#[cfg(test)]
+mod suspend;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -144,7 +144,7 @@ pub(crate) struct Lane {
     /// Whether it is without one because of that.
     resting: watch::Sender<bool>,
     #[cfg(test)]
-    packing: pack::Packing,
+    suspension: suspend::Suspension,
 }
 
 impl Lane {
@@ -163,7 +163,7 @@ impl Lane {
             aside: watch::channel(false).0,
             resting: watch::channel(false).0,
             #[cfg(test)]
-            packing: pack::Packing::default(),
+            suspension: suspend::Suspension::default(),
         });
         lane.late.join(&lane);
         lane
@@ -258,7 +258,7 @@ impl Lane {
     }
 
     /// Takes the lane aside: what was sent is answered, a FLUSH makes it durable, the connection is closed and no other one
-    /// made until [`resume`](Self::resume); requests wait. Cancel-safe: yes, it still goes aside.
+    /// made until [`reconnect`](Self::reconnect); requests wait. Cancel-safe: yes, it still goes aside.
     pub(crate) async fn step_aside(&self) {
         self.aside.send_replace(true);
         self.renew.store(true, Ordering::Release);
@@ -269,7 +269,7 @@ impl Lane {
     }
 
     /// Lets the lane connect again; returns once it has. Cancel-safe: yes, it still connects.
-    pub(crate) async fn resume(&self) {
+    pub(crate) async fn reconnect(&self) {
         let mut ups = self.ups.subscribe();
         ups.mark_unchanged();
         if self.aside.send_replace(false) {

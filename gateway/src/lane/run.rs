@@ -416,8 +416,8 @@ async fn converse(
             biased;
             () = ended(&mut end), if !ending => {
                 #[cfg(test)]
-                if lane.is_packing() {
-                    lane.pack_in_task(reading, away);
+                if lane.is_suspending() {
+                    lane.suspend_in_task(reading, away);
                     return ConnectionEnd::Suspended;
                 }
                 ending = true;

@@ -16,9 +16,9 @@ use super::late::{LateWrites, reach};
 use crate::request::{Job, Request, SessionId};
 
 #[cfg(test)]
-mod pack;
+mod suspend;
 #[cfg(test)]
-pub(super) use pack::Clients;
+pub(super) use suspend::Clients;
 
 /// How many answers are remembered for deciding what may be sent again.
 const REMEMBERED: usize = 1024;

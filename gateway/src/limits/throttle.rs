@@ -150,13 +150,13 @@ impl RateGate {
 
     /// How many limiters the next request has passed, and until when it waits for the last of them.
     #[cfg(test)]
-    pub(crate) fn pack(&self) -> (usize, Option<Instant>) {
+    pub(crate) fn suspend(&self) -> (usize, Option<Instant>) {
         (self.passed, self.until)
     }
 
     /// The next request has passed so many, all if there are fewer.
     #[cfg(test)]
-    pub(crate) fn unpack(&mut self, passed: usize, until: Option<Instant>) {
+    pub(crate) fn resume(&mut self, passed: usize, until: Option<Instant>) {
         (self.passed, self.until) = (passed.min(self.limiters.len()), until);
     }
 

@@ -13,14 +13,14 @@ mod fuzz;
 mod grow;
 mod handshake;
 mod notify;
-#[cfg(test)]
-mod pack;
 mod reply;
 mod resize;
 mod serve;
 mod shutdown;
 mod status;
 mod submit;
+#[cfg(test)]
+mod suspend;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -131,7 +131,7 @@ pub(crate) struct Session {
     /// The session's own task, to be woken when the socket is full or permits are back.
     task: Mutex<Option<Waker>>,
     #[cfg(test)]
-    pub(super) packing: Mutex<pack::Packing>,
+    pub(super) suspension: Mutex<suspend::Suspension>,
     /// How many losses of answered writes this session's client knows of (promise 7).
     losses: AtomicU64,
 }
@@ -164,7 +164,7 @@ impl Session {
             out: Outbox::to_client(),
             task: Mutex::new(None),
             #[cfg(test)]
-            packing: Mutex::default(),
+            suspension: Mutex::default(),
             losses: AtomicU64::new(losses),
             facts,
         })

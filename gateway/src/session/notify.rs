@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nbd_gateway_net::Released;
 #[cfg(test)]
-use nbd_gateway_policy::notice::PackedNotice;
+use nbd_gateway_policy::notice::SuspendedNotice;
 use nbd_gateway_policy::notice::{FinalChunk, Notice, NoticeEnd, Poll};
 use nbd_gateway_policy::types::{Moment, Size, Span};
 use nbd_gateway_proto::reply::put_chunk;
@@ -57,20 +57,20 @@ impl Session {
 
     /// Takes the standing NOTIFY along, if there is one; its task ends.
     #[cfg(test)]
-    pub(super) fn pack_notify(&self) -> Option<(RequestHeader, PackedNotice, bool)> {
+    pub(super) fn suspend_notify(&self) -> Option<(RequestHeader, SuspendedNotice, bool)> {
         let standing = self.notify.lock().take()?;
         let state = standing.state.lock().take()?;
         standing.ended.notify_one();
         let now = Moment::from_elapsed(standing.start.elapsed());
-        Some((standing.header, state.notice.pack(now), state.begun))
+        Some((standing.header, state.notice.suspend(now), state.begun))
     }
 
     /// Goes on with one.
     #[cfg(test)]
-    pub(super) fn unpack_notify(self: &Arc<Self>, header: RequestHeader, packed: &PackedNotice, begun: bool) {
+    pub(super) fn resume_notify(self: &Arc<Self>, header: RequestHeader, suspended: &SuspendedNotice, begun: bool) {
         let now = Instant::now();
-        let start = now.checked_sub(packed.sent.unwrap_or_default()).unwrap_or(now);
-        let notice = Notice::unpack(packed, Duration::ZERO, Moment::from_elapsed(start.elapsed()));
+        let start = now.checked_sub(suspended.sent.unwrap_or_default()).unwrap_or(now);
+        let notice = Notice::resume(suspended, Duration::ZERO, Moment::from_elapsed(start.elapsed()));
         self.begin_resize();
         self.stand(header, start, State { notice, begun });
     }

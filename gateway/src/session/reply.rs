@@ -58,7 +58,7 @@ impl Client for Session {
 
     fn flush(&self) {
         #[cfg(test)]
-        let _here = self.packing.lock();
+        let _here = self.suspension.lock();
         let (written, blocked) = self.out.flush();
         match written {
             Written::Progress(released) => self.release(released),

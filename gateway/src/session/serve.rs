@@ -174,8 +174,8 @@ pub(super) async fn run(mut transmission: Transmission, membership: Membership) 
     let session = Arc::clone(&transmission.session);
     let end = transmission.run().await;
     #[cfg(test)]
-    if matches!(end, TransmissionEnd::Packed) {
-        return transmission.pack(membership);
+    if matches!(end, TransmissionEnd::Suspended) {
+        return transmission.suspend(membership);
     }
     let Membership { place, lease, entered, guard } = membership;
     guard.leave(matches!(end, TransmissionEnd::Disconnected | TransmissionEnd::Drained));
@@ -195,7 +195,7 @@ pub(super) async fn run(mut transmission: Transmission, membership: Membership) 
             tracing::info!(why = %end, "session closed");
         }
         #[cfg(test)]
-        TransmissionEnd::Packed => {}
+        TransmissionEnd::Suspended => {}
         TransmissionEnd::Torn | TransmissionEnd::Magic(_) | TransmissionEnd::Protocol(_) | TransmissionEnd::Io(_) => {
             tracing::info!(why = %end, "session ended by a fault of the client or its network");
         }

@@ -48,8 +48,8 @@ pub(crate) enum TransmissionEnd {
     ByGateway,
     /// It goes on elsewhere.
     #[cfg(test)]
-    #[error("packed")]
-    Packed,
+    #[error("suspended")]
+    Suspended,
     /// The client closed in the middle of a message.
     #[error("client closed the connection in the middle of a message")]
     Torn,
@@ -164,7 +164,7 @@ impl Transmission {
             }
         };
         #[cfg(test)]
-        if matches!(end, TransmissionEnd::Packed) {
+        if matches!(end, TransmissionEnd::Suspended) {
             return end;
         }
         if matches!(end, TransmissionEnd::ByGateway) {
@@ -182,8 +182,8 @@ impl Transmission {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TransmissionEnd> {
         self.arm(cx);
         #[cfg(test)]
-        if self.session.is_to_be_packed() {
-            return Poll::Ready(TransmissionEnd::Packed);
+        if self.session.is_to_be_suspended() {
+            return Poll::Ready(TransmissionEnd::Suspended);
         }
         loop {
             if self.session.out.is_blocked() {

@@ -133,7 +133,7 @@ impl Lanes {
             plan::Lanes::Keep => {}
             plan::Lanes::RehandshakeOthers => together(lanes(1), Lane::renew).await,
             plan::Lanes::ReplaceAfter => together(lanes(0), Lane::renew).await,
-            plan::Lanes::DropBefore => together(lanes(0), Lane::resume).await,
+            plan::Lanes::DropBefore => together(lanes(0), Lane::reconnect).await,
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct TicketState {
 
 impl TicketState {
     /// The client is not answered.
-    pub(crate) fn pack(ticket: Ticket) -> Self {
+    pub(crate) fn suspend(ticket: Ticket) -> Self {
         let (client, PendingReply { cookie, holds, extents, counts: _, only, since }) = ticket.into_parts();
         let Released { requests, resizes, bytes, notices } = holds;
         Self {
@@ -43,7 +43,7 @@ impl TicketState {
     }
 
     /// Answers `client`. It counts as nothing where sessions take turns: that count begins anew.
-    pub(crate) fn unpack(self, client: Arc<dyn Client>) -> Ticket {
+    pub(crate) fn resume(self, client: Arc<dyn Client>) -> Ticket {
         let Self { session: _, cookie, requests, resizes, bytes, notices, extents, only, since } = self;
         let reply = PendingReply {
             cookie: Cookie(cookie),

@@ -2,8 +2,8 @@
 
 mod ceiling;
 mod closing;
-mod moved;
 mod reconnect;
+mod suspended;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -25,7 +25,7 @@ fn server(text: Option<String>) -> Result<Option<Server>, StateError> {
 
 impl LateWrites {
     /// After all lanes were suspended, which may leave some behind.
-    pub(in crate::lane) fn pack(&self) -> LateState {
+    pub(in crate::lane) fn suspend(&self) -> LateState {
         let inner = self.inner.lock();
         let write = |late: &LateWrite| LateWriteState {
             id: late.id,
@@ -51,7 +51,7 @@ impl LateWrites {
     }
 
     /// With a guard, and perhaps a fence: those are the configuration's.
-    pub(in crate::lane) fn unpack(state: LateState, guard: Duration, fence: bool) -> Result<Arc<Self>, StateError> {
+    pub(in crate::lane) fn resume(state: LateState, guard: Duration, fence: bool) -> Result<Arc<Self>, StateError> {
         let write = |late: LateWriteState| {
             let (offset, length) = (late.from, late.to.saturating_sub(late.from));
             Ok(LateWrite {

@@ -17,7 +17,7 @@ impl Gather {
         Self { error: Some(Failure::new(Errno::EIO, "asked again")), ..Self::default() }
     }
 
-    pub(in crate::lane) fn pack(self) -> ReplyState {
+    pub(in crate::lane) fn suspend(self) -> ReplyState {
         let error = self.error.map(|Failure { errno, message, offset }| FailureState {
             errno: errno.0,
             message: message.into_owned(),
@@ -26,7 +26,7 @@ impl Gather {
         ReplyState { chunks: self.chunks, error, fault: self.fault.map(String::from) }
     }
 
-    pub(in crate::lane) fn unpack(ReplyState { chunks, error, fault }: ReplyState) -> Self {
+    pub(in crate::lane) fn resume(ReplyState { chunks, error, fault }: ReplyState) -> Self {
         let error = error.map(|FailureState { errno, message, offset }| Failure {
             errno: Errno(errno),
             message: message.into(),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::super::Scene;
 use super::Dice;
 use crate::handover::state::carried;
-use crate::session::pack::unpack;
+use crate::session::suspend::resume;
 
 const HALF: u64 = 512 << 10;
 /// How long a conversation may take.
@@ -369,17 +369,17 @@ impl<'a> Talk<'a> {
     /// Takes the session apart, and puts it together again from its state.
     async fn go_on_elsewhere(&mut self) {
         let Some(session) = self.scene.front.table.all().pop() else { return };
-        let packed = session.pack();
+        let suspended = session.suspend();
         drop(session);
         // It may have ended by itself.
-        let Ok(packed) = packed.await else { return };
-        let mut packed = packed.unwrap();
-        let state = carried(&packed.state);
-        assert_eq!(state, packed.state);
-        packed.state = state;
+        let Ok(suspended) = suspended.await else { return };
+        let mut suspended = suspended.unwrap();
+        let state = carried(&suspended.state);
+        assert_eq!(state, suspended.state);
+        suspended.state = state;
         let tenant = nbd_gateway_policy::types::TenantId::new("t").unwrap();
         let place = self.scene.places.begin(Peer::Unknown).unwrap().session(&tenant, false).unwrap();
-        drop(unpack(&self.scene.front, place, packed).await.unwrap());
+        drop(resume(&self.scene.front, place, suspended).await.unwrap());
         self.moves += 1;
     }
 

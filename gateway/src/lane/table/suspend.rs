@@ -21,7 +21,7 @@ impl Table {
 
     /// What there is, from the moment `oldest` on; nobody is answered. A task of the gateway's own does not outlive this: what
     /// it has not sent is not sent, and what it has sent and changes data is late, and holds back what overlaps it.
-    pub(in crate::lane) fn pack(
+    pub(in crate::lane) fn suspend(
         mut self,
         oldest: u64,
         late: &LateWrites,
@@ -33,8 +33,8 @@ impl Table {
         for (key, mut slot) in self.slots {
             let ticket = slot.job.take_ticket();
             let reply = slot.gather.take().map(|gather| match &ticket {
-                Some(_) => gather.pack(),
-                None => Gather::of_nobody().pack(),
+                Some(_) => gather.suspend(),
+                None => Gather::of_nobody().suspend(),
             });
             let request = &slot.job.request;
             if ticket.is_none() && !slot.sent && slot.late == 0 {
@@ -46,7 +46,7 @@ impl Table {
             slots.push(SlotState {
                 key: u32::try_from(key).unwrap_or(u32::MAX),
                 tag: slot.tag,
-                ticket: ticket.map(TicketState::pack),
+                ticket: ticket.map(TicketState::suspend),
                 request: RequestState {
                     command: request.command.0,
                     flags: request.flags.0,
@@ -89,7 +89,7 @@ impl Table {
 
     /// A table as it was, with its connection: what is not sent is sent by
     /// [`send_what_may_be`](Table::send_what_may_be).
-    pub(in crate::lane) fn unpack(
+    pub(in crate::lane) fn resume(
         state: TableState,
         framing: Framing,
         beside: &Beside,
@@ -107,11 +107,11 @@ impl Table {
             let job = match ticket {
                 Some(ticket) => {
                     let client = clients(ticket.session).ok_or(StateError::NoSession(ticket.session))?;
-                    Job::for_client(request, ticket.unpack(client))
+                    Job::for_client(request, ticket.resume(client))
                 }
                 None => Job::for_nobody(request),
             };
-            let gather = reply.map(|reply| Box::new(Gather::unpack(reply)));
+            let gather = reply.map(|reply| Box::new(Gather::resume(reply)));
             slots.push((
                 usize::try_from(key).unwrap_or(usize::MAX),
                 Slot { job, tag, sent, doubtful, at, late, covers, gather },

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use nbd_gateway_net::tls::PeerCertificate;
 use nbd_gateway_net::{Released, Stream, Unsent};
 use nbd_gateway_policy::access::Verbs;
-use nbd_gateway_policy::notice::PackedNotice;
+use nbd_gateway_policy::notice::SuspendedNotice;
 use nbd_gateway_policy::offer::{Contexts, Features, Offer};
 use nbd_gateway_policy::types::{Granularity, Size};
 use nbd_gateway_proto::resize::Context;
@@ -16,7 +16,7 @@ use nbd_gateway_proto::{Cmd, CmdFlags, ExportFlags, Inbox};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{PackedSession, words};
+use super::{SuspendedSession, words};
 use crate::export::{Export, OpenError};
 use crate::handover::state::{
     AgreementState, Beside, GateState, HeldState, NotifyState, ReleaseState, StateError, StepState,
@@ -30,7 +30,7 @@ use crate::session::{Agreement, Known, Session, SessionFacts};
 
 /// Why a session can't go on.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UnpackError {
+pub(crate) enum ResumeError {
     #[error(transparent)]
     State(#[from] StateError),
     #[error(transparent)]
@@ -40,8 +40,12 @@ pub(crate) enum UnpackError {
 }
 
 /// Goes on with a session, on the caller's shard; it runs to its end by itself.
-pub(crate) async fn unpack(front: &Front, place: Place, packed: PackedSession) -> Result<JoinHandle<()>, UnpackError> {
-    let PackedSession { socket, kind, state, beside, before, in_flight } = packed;
+pub(crate) async fn resume(
+    front: &Front,
+    place: Place,
+    suspended: SuspendedSession,
+) -> Result<JoinHandle<()>, ResumeError> {
+    let SuspendedSession { socket, kind, state, beside, before, in_flight } = suspended;
     let lease = front.registry.open(&state.export).await?.for_session()?;
     let export = Arc::clone(lease.export());
     let style = words::to_style(state.agreement.style);
@@ -87,7 +91,7 @@ pub(crate) async fn unpack(front: &Front, place: Place, packed: PackedSession) -
     let shutdown = Shutdown::new(front.drain.clone(), export.leaving());
     let mut gate = RateGate::new(export.limiters());
     let GateState { passed, waits } = state.gate;
-    gate.unpack(passed, waits.map(|waits| Instant::now() + Duration::from_nanos(waits)));
+    gate.resume(passed, waits.map(|waits| Instant::now() + Duration::from_nanos(waits)));
     let pool = Arc::clone(&front.pool);
     let mut transmission =
         Transmission::new(Arc::clone(&session), read, Inbox::resume(unread.into()), pool, shutdown.clone(), gate);
@@ -195,7 +199,7 @@ impl Session {
     }
 
     fn go_on_notifying(self: &Arc<Self>, state: &NotifyState) {
-        let packed = PackedNotice {
+        let suspended = SuspendedNotice {
             latest: Size::new(state.latest).unwrap_or(Size::MAX),
             due: state.due,
             credit: state.credit.and_then(NonZeroU32::new),
@@ -203,14 +207,14 @@ impl Session {
             sent: state.sent.map(|sent| sent.ago().elapsed()),
             merged: state.merged,
         };
-        self.unpack_notify(words::to_header(&state.header), &packed, state.begun);
+        self.resume_notify(words::to_header(&state.header), &suspended, state.begun);
     }
 
     /// Requests that tasks had begin again, in their order. Of a resize nothing had begun that would count twice.
     fn submit_again(self: &Arc<Self>, held: Vec<Held>, shutdown: &Shutdown) {
         let mut finished = Finished::default();
         for Held { request, ticket } in held {
-            let job = Job::for_client(request, ticket.unpack(self.clone()));
+            let job = Job::for_client(request, ticket.resume(self.clone()));
             let request = &job.request;
             if request.command == Cmd::RESIZE {
                 self.carry_resize(job);

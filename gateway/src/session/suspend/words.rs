@@ -53,7 +53,7 @@ pub(super) fn to_status(status: StatusState) -> SessionStatus {
 pub(super) fn closing(end: &TransmissionEnd) -> ClosingState {
     match end {
         TransmissionEnd::Disconnected | TransmissionEnd::Drained => ClosingState::Disconnected,
-        TransmissionEnd::Closed | TransmissionEnd::Packed => ClosingState::Closed,
+        TransmissionEnd::Closed | TransmissionEnd::Suspended => ClosingState::Closed,
         TransmissionEnd::Torn => ClosingState::Torn,
         TransmissionEnd::ByGateway => ClosingState::ByGateway,
         TransmissionEnd::Magic(_) | TransmissionEnd::Protocol(_) | TransmissionEnd::Io(_) => ClosingState::Broken,

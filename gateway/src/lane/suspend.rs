@@ -25,7 +25,7 @@ use crate::handover::state::{Age, Beside, DurabilityState, LaneState, LinkState,
 mod tests;
 
 impl Durability {
-    fn pack(&self) -> DurabilityState {
+    fn suspend(&self) -> DurabilityState {
         let read = |number: &AtomicU64| number.load(Ordering::Acquire);
         DurabilityState {
             clock: read(&self.clock),
@@ -38,7 +38,7 @@ impl Durability {
         }
     }
 
-    fn unpack(state: DurabilityState) -> Arc<Self> {
+    fn resume(state: DurabilityState) -> Arc<Self> {
         let DurabilityState { clock, written, flushed, known, newcomers, lost_at, losses } = state;
         let [clock, written, flushed, known, lost_at, losses] =
             [clock, written, flushed, known, lost_at, losses].map(AtomicU64::new);
@@ -48,14 +48,14 @@ impl Durability {
 
 impl Lane {
     /// When the oldest request in flight was sent, by the clock; of all lanes of an export the least is for
-    /// [`pack`](Self::pack).
+    /// [`suspend`](Self::suspend).
     fn oldest_sent(&self) -> Option<u64> {
         self.table.lock().oldest_sent()
     }
 
     /// What the lane knows, and what its reader had; the lane is empty afterwards, and has answered nobody. With it the half of
     /// the socket that it wrote through.
-    fn pack(
+    fn suspend(
         &self,
         oldest: u64,
         decoder: &mut Decoder,
@@ -65,7 +65,7 @@ impl Lane {
         let link = self.link.lock().clone().unwrap_or_else(|| Link::new(None));
         let table = core::mem::take(&mut *self.table.lock());
         let framing = table.framing.unwrap_or(Framing::Simple).into();
-        let table = table.pack(oldest, &self.late, &link, beside);
+        let table = table.suspend(oldest, &self.late, &link, beside);
         let (begun, skip) = decoder.replies.suspend();
         let mut unread = Payload::from(begun);
         inbox.suspend().segments().for_each(|segment| unread.push(segment.clone()));
@@ -84,7 +84,7 @@ impl Lane {
     }
 
     /// The lane, and its reader. What was not sent is sent, if there is a socket to write through.
-    fn unpack(
+    fn resume(
         state: LaneState,
         beside: &Beside,
         shared: (Arc<Durability>, Arc<LateWrites>),
@@ -95,7 +95,7 @@ impl Lane {
         let lane = Self::new(shared.0, shared.1);
         let LaneState { framing, contexts, table, unread, skip, unsent, answered, refused } = state;
         let framing = Framing::from(framing);
-        *lane.table.lock() = Table::unpack(table, framing, beside, clients)?;
+        *lane.table.lock() = Table::resume(table, framing, beside, clients)?;
         let unsent = beside.get(unsent)?;
         let connected = write.map(|write| lane.out.connect(write)).is_some();
         lane.out.append(|batch| {
@@ -110,21 +110,21 @@ impl Lane {
         Ok((lane, decoder, Inbox::resume(BytesMut::from(beside.get(unread)?))))
     }
 
-    /// Has the lane's task pack it, when the task is told to end; `oldest` as for [`pack`](Self::pack).
-    fn pack_at_end(&self, oldest: u64) {
-        *self.packing.oldest.lock() = Some(oldest);
+    /// Has the lane's task suspend it, when the task is told to end; `oldest` as for [`suspend`](Self::suspend).
+    fn suspend_at_end(&self, oldest: u64) {
+        *self.suspension.oldest.lock() = Some(oldest);
     }
 
-    pub(super) fn is_packing(&self) -> bool {
-        self.packing.oldest.lock().is_some()
+    pub(super) fn is_suspending(&self) -> bool {
+        self.suspension.oldest.lock().is_some()
     }
 
     /// The task's part: it ends without an answer to anybody, and the socket stays open.
-    pub(super) fn pack_in_task(&self, mut reading: Reading, away: &Away) {
+    pub(super) fn suspend_in_task(&self, mut reading: Reading, away: &Away) {
         *self.task.lock() = None;
-        let (oldest, mut beside) = (self.packing.oldest.lock().unwrap_or(0), Beside::default());
+        let (oldest, mut beside) = (self.suspension.oldest.lock().unwrap_or(0), Beside::default());
         let link = self.link.lock().as_ref().map(LinkState::of);
-        let (lane, write) = self.pack(oldest, &mut reading.decoder, &mut reading.inbox, &mut beside);
+        let (lane, write) = self.suspend(oldest, &mut reading.decoder, &mut reading.inbox, &mut beside);
         let history = self.history.lock();
         let task = TaskState {
             link,
@@ -138,7 +138,7 @@ impl Lane {
             trouble: history.trouble.clone(),
         };
         let stream = write.and_then(|write| Stream::join(reading.read, write).ok());
-        *self.packing.packed.lock() = stream.map(|stream| Packed { lane, task, beside, stream });
+        *self.suspension.suspended.lock() = stream.map(|stream| Suspended { lane, task, beside, stream });
     }
 }
 
@@ -146,25 +146,25 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Whether a lane's task is to pack it, and what it has packed.
+/// Whether a lane's task is to suspend it, and what it has suspended.
 #[derive(Debug, Default)]
-pub(super) struct Packing {
+pub(super) struct Suspension {
     oldest: Mutex<Option<u64>>,
-    packed: Mutex<Option<Packed>>,
+    suspended: Mutex<Option<Suspended>>,
 }
 
 /// A lane that was connected, with its socket.
 #[derive(Debug)]
-struct Packed {
+struct Suspended {
     lane: LaneState,
     task: TaskState,
     beside: Beside,
     stream: Stream,
 }
 
-impl Packed {
+impl Suspended {
     /// The lane, and its task, which goes on where the other one stopped.
-    fn unpack(
+    fn resume(
         self,
         life: Life,
         shared: (Arc<Durability>, Arc<LateWrites>),
@@ -173,8 +173,8 @@ impl Packed {
         let Self { lane, task, beside, stream } = self;
         let framing = Framing::from(lane.framing);
         let (read, write) = stream.rehome()?.split();
-        let unpacked = Lane::unpack(lane, &beside, shared, &life.name, Some(write), clients);
-        let (lane, decoder, inbox) = unpacked.map_err(io::Error::other)?;
+        let resumed = Lane::resume(lane, &beside, shared, &life.name, Some(write), clients);
+        let (lane, decoder, inbox) = resumed.map_err(io::Error::other)?;
         *lane.link.lock() = task.link.map(LinkState::link).transpose().map_err(io::Error::other)?;
         lane.renew.store(task.renews, Ordering::Release);
         let since = SystemTime::now() - Duration::from_nanos(task.up);

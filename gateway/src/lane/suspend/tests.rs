@@ -229,15 +229,15 @@ fn play(framing: Framing, choices: &[u8], is_cut: impl Fn(usize) -> bool) -> Pla
         // Not for ever: what is asked again needs the time of a whole reply at some time.
         if at < 4 * half && is_cut(at) {
             let mut beside = Beside::default();
-            let (state, _) = lane.pack(lane.oldest_sent().unwrap_or(0), &mut decoder, &mut inbox, &mut beside);
-            let shared = (Durability::unpack(carried(&lane.durability.pack())), {
-                LateWrites::unpack(carried(&lane.late.pack()), lane.late.guard(), false).unwrap()
+            let (state, _) = lane.suspend(lane.oldest_sent().unwrap_or(0), &mut decoder, &mut inbox, &mut beside);
+            let shared = (Durability::resume(carried(&lane.durability.suspend())), {
+                LateWrites::resume(carried(&lane.late.suspend()), lane.late.guard(), false).unwrap()
             });
             let found = |id| {
                 let client: Arc<dyn Client> = Arc::<Recorder>::clone(&client);
                 (id == client.id()).then_some(client)
             };
-            (lane, decoder, inbox) = Lane::unpack(carried(&state), &beside, shared, "", None, &found).unwrap();
+            (lane, decoder, inbox) = Lane::resume(carried(&state), &beside, shared, "", None, &found).unwrap();
         }
         server.read(&lane);
         if let Some(byte) = server.stream.get(at..at + 1) {
@@ -283,19 +283,19 @@ async fn a_task_goes_on_where_the_one_before_stopped_in_the_middle_of_a_reply_on
     let read = reply(&header, &[7; 512]);
     backend.write_all(&read[..100]).await.unwrap();
     tokio::task::yield_now().await;
-    lane.pack_at_end(lane.oldest_sent().unwrap_or(0));
+    lane.suspend_at_end(lane.oldest_sent().unwrap_or(0));
     end.send_replace(true);
-    let packed = loop {
+    let suspended = loop {
         tokio::task::yield_now().await;
-        let packed = lane.packing.packed.lock().take();
-        if let Some(packed) = packed {
-            break packed;
+        let suspended = lane.suspension.suspended.lock().take();
+        if let Some(suspended) = suspended {
+            break suspended;
         }
     };
-    let packed = Packed { lane: carried(&packed.lane), task: carried(&packed.task), ..packed };
+    let suspended = Suspended { lane: carried(&suspended.lane), task: carried(&suspended.task), ..suspended };
     let (end, ending) = tokio::sync::watch::channel(false);
     let found = |_| -> Option<Arc<dyn Client>> { Some(Arc::<Recorder>::clone(&client)) };
-    let (lane, task) = packed.unpack(life(&pool, ending), (Arc::default(), Arc::default()), &found).unwrap();
+    let (lane, task) = suspended.resume(life(&pool, ending), (Arc::default(), Arc::default()), &found).unwrap();
     assert_eq!((lane.in_flight(), lane.status().up, lane.status().reconnects), (1, true, 0));
     let task = tokio::spawn(task);
     lane.submit(&mut vec![of_client(&client, 6, request(Cmd::TRIM, 512))], &mut Finished::default());

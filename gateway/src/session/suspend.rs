@@ -4,7 +4,7 @@
 //! reply bytes that are unsent. A request that a task had (over the bridge, waiting for a grow, a resize) is submitted again.
 //! What a target has stays there: its answer finds the session by the one that was taken apart.
 
-mod unpack;
+mod resume;
 mod words;
 
 use std::io;
@@ -19,7 +19,7 @@ use parking_lot::MutexGuard;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-pub(super) use unpack::unpack;
+pub(super) use resume::resume;
 
 use super::Session;
 use super::serve::Membership;
@@ -33,7 +33,7 @@ use crate::request::{Client, Counts, Failure, Finished, Job, Outcome, PendingRep
 
 /// A session on its way.
 #[derive(Debug)]
-pub(crate) struct PackedSession {
+pub(crate) struct SuspendedSession {
     pub(crate) socket: OwnedFd,
     pub(crate) kind: SocketKind,
     pub(crate) state: SessionState,
@@ -45,10 +45,10 @@ pub(crate) struct PackedSession {
 
 /// Whether a session is to be taken apart, and where its answers go from then on.
 #[derive(Debug, Default)]
-pub(crate) enum Packing {
+pub(crate) enum Suspension {
     #[default]
     Not,
-    Ordered(oneshot::Sender<io::Result<PackedSession>>),
+    Ordered(oneshot::Sender<io::Result<SuspendedSession>>),
     /// Answers that came since.
     Away(Vec<(PendingReply, Request, Outcome)>),
     To(Arc<Session>),
@@ -56,15 +56,15 @@ pub(crate) enum Packing {
 
 impl Session {
     /// Takes it apart, soon; an error from the receiver says that it ended before.
-    pub(crate) fn pack(&self) -> oneshot::Receiver<io::Result<PackedSession>> {
-        let (packed, receiver) = oneshot::channel();
-        *self.packing.lock() = Packing::Ordered(packed);
+    pub(crate) fn suspend(&self) -> oneshot::Receiver<io::Result<SuspendedSession>> {
+        let (suspended, receiver) = oneshot::channel();
+        *self.suspension.lock() = Suspension::Ordered(suspended);
         self.wake();
         receiver
     }
 
-    pub(super) fn is_to_be_packed(&self) -> bool {
-        matches!(*self.packing.lock(), Packing::Ordered(_))
+    pub(super) fn is_to_be_suspended(&self) -> bool {
+        matches!(*self.suspension.lock(), Suspension::Ordered(_))
     }
 
     /// An answer of a session that was taken apart goes to the one that goes on. Until the guard is dropped it is not taken
@@ -75,18 +75,18 @@ impl Session {
         request: &Request,
         outcome: Outcome,
         finished: &mut Finished,
-    ) -> Option<(PendingReply, Outcome, MutexGuard<'_, Packing>)> {
-        let mut packing = self.packing.lock();
-        let next = match &mut *packing {
-            Packing::Not | Packing::Ordered(_) => return Some((reply, outcome, packing)),
-            Packing::Away(late) => {
+    ) -> Option<(PendingReply, Outcome, MutexGuard<'_, Suspension>)> {
+        let mut suspension = self.suspension.lock();
+        let next = match &mut *suspension {
+            Suspension::Not | Suspension::Ordered(_) => return Some((reply, outcome, suspension)),
+            Suspension::Away(late) => {
                 self.uncount(&mut reply, request);
                 late.push((reply, request.clone(), outcome));
                 return None;
             }
-            Packing::To(next) => Arc::clone(next),
+            Suspension::To(next) => Arc::clone(next),
         };
-        drop(packing);
+        drop(suspension);
         self.uncount(&mut reply, request);
         next.reply(reply, request, outcome, finished);
         None
@@ -100,8 +100,8 @@ impl Session {
 
     /// Answers that came meanwhile, and those to come, are for `next`.
     fn goes_on_as(&self, next: &Arc<Session>) {
-        let before = core::mem::replace(&mut *self.packing.lock(), Packing::To(Arc::clone(next)));
-        if let Packing::Away(late) = before {
+        let before = core::mem::replace(&mut *self.suspension.lock(), Suspension::To(Arc::clone(next)));
+        if let Suspension::Away(late) = before {
             let mut finished = Finished::default();
             late.into_iter().for_each(|(reply, request, outcome)| {
                 Arc::clone(next).reply(reply, &request, outcome, &mut finished);
@@ -112,24 +112,24 @@ impl Session {
 
 impl Transmission {
     /// Takes the session apart, for whoever has ordered it.
-    pub(super) fn pack(self, membership: Membership) {
+    pub(super) fn suspend(self, membership: Membership) {
         let session = Arc::clone(&self.session);
         *session.task.lock() = None;
-        let ordered = core::mem::replace(&mut *session.packing.lock(), Packing::Away(Vec::new()));
-        let packed = self.into_state();
+        let ordered = core::mem::replace(&mut *session.suspension.lock(), Suspension::Away(Vec::new()));
+        let suspended = self.into_state();
         // Nobody is missed: who is there is counted anew.
         membership.guard.leave(true);
         drop((membership.place, membership.lease, membership.entered));
-        if let Packing::Ordered(receiver) = ordered {
-            let _ = receiver.send(packed);
+        if let Suspension::Ordered(receiver) = ordered {
+            let _ = receiver.send(suspended);
         }
     }
 
-    fn into_state(mut self) -> io::Result<PackedSession> {
+    fn into_state(mut self) -> io::Result<SuspendedSession> {
         let session = Arc::clone(&self.session);
         let framing = session.agreement.framing;
         let mut beside = Beside::default();
-        let notify = session.pack_notify().map(|(header, notice, begun)| NotifyState {
+        let notify = session.suspend_notify().map(|(header, notice, begun)| NotifyState {
             header: HeaderState::of(&header),
             latest: notice.latest.bytes(),
             due: notice.due,
@@ -141,7 +141,7 @@ impl Transmission {
         });
         let status = words::status(session.status.now());
         self.give_up_payload();
-        let (passed, until) = self.throttle.pack();
+        let (passed, until) = self.throttle.suspend();
         let waits = until.map(|until| until.saturating_duration_since(Instant::now()));
         let waits = waits.map(|waits: Duration| u64::try_from(waits.as_nanos()).unwrap_or(u64::MAX));
         let mut gate = GateState { passed, waits };
@@ -165,7 +165,7 @@ impl Transmission {
         };
         let mut bytes = Payload::from(unread);
         self.inbox.suspend().segments().for_each(|segment| bytes.push(segment.clone()));
-        let held = session.pack_held(&mut beside);
+        let held = session.suspend_held(&mut beside);
         let (sink, unsent) = session.out.suspend();
         unsent.releases.iter().for_each(|(_, released)| session.release(*released));
         let in_flight = session.permits.held();
@@ -215,14 +215,14 @@ impl Transmission {
         let sink = sink.ok_or(io::ErrorKind::NotConnected)?;
         drop(self.departure);
         let (socket, kind) = Stream::join(self.read, sink)?.take()?;
-        Ok(PackedSession { socket, kind, state, beside, before: session, in_flight })
+        Ok(SuspendedSession { socket, kind, state, beside, before: session, in_flight })
     }
 }
 
 impl Session {
     /// Takes the requests along that tasks have, and gives back what they hold here.
-    fn pack_held(&self, beside: &mut Beside) -> Vec<HeldState> {
-        let packed = self.export.core().take_held(self.id).into_iter().filter_map(|job: Job| {
+    fn suspend_held(&self, beside: &mut Beside) -> Vec<HeldState> {
+        let suspended = self.export.core().take_held(self.id).into_iter().filter_map(|job: Job| {
             let mut job = job;
             let (client, reply) = job.take_ticket()?.into_parts();
             let request = &job.request;
@@ -233,7 +233,7 @@ impl Session {
             let PendingReply { cookie, holds, extents, only, since, .. } = &reply;
             let (counts, only) = (Counts::Nothing, only.clone());
             let again = PendingReply { cookie: *cookie, holds: *holds, extents: *extents, counts, only, since: *since };
-            let ticket = TicketState::pack(Ticket::new(Arc::clone(&client), again));
+            let ticket = TicketState::suspend(Ticket::new(Arc::clone(&client), again));
             client.forget(reply, request);
             let Request { command, flags, offset, length, payload } = request;
             let payload = beside.put(payload);
@@ -241,7 +241,7 @@ impl Session {
                 RequestState { command: command.0, flags: flags.0, offset: *offset, length: *length, payload };
             Some(HeldState { request, ticket })
         });
-        packed.collect()
+        suspended.collect()
     }
 }
 
