@@ -186,7 +186,7 @@ impl Transmission {
                 .as_ref()
                 .map(|shown| CertificateState { subject: shown.subject.clone(), sans: shown.sans.clone() }),
             agreement: AgreementState {
-                framing: words::framing(framing),
+                framing: framing.into(),
                 flags: agreement.flags.0,
                 contexts: contexts.collect(),
                 size: agreement.size,

@@ -1,9 +1,8 @@
 //! A lane: its requests in flight, what came and was not acted on, what is not sent.
 
-use nbd_gateway_proto::Framing;
 use serde::{Deserialize, Serialize};
 
-use super::{Age, LinkState, Span, TicketState};
+use super::{Age, FramingState, LinkState, Span, TicketState};
 
 /// What the lanes of one export share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,35 +14,6 @@ pub(crate) struct DurabilityState {
     pub newcomers: bool,
     pub lost_at: u64,
     pub losses: u64,
-}
-
-/// How requests and replies are framed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum FramingState {
-    Simple,
-    Structured,
-    Extended,
-}
-
-impl From<Framing> for FramingState {
-    fn from(framing: Framing) -> Self {
-        match framing {
-            Framing::Simple => Self::Simple,
-            Framing::Structured => Self::Structured,
-            Framing::Extended => Self::Extended,
-        }
-    }
-}
-
-impl From<FramingState> for Framing {
-    fn from(framing: FramingState) -> Self {
-        match framing {
-            FramingState::Simple => Self::Simple,
-            FramingState::Structured => Self::Structured,
-            FramingState::Extended => Self::Extended,
-        }
-    }
 }
 
 /// What a lane's task knows of its connection.

@@ -6,6 +6,7 @@
 
 mod age;
 mod beside;
+mod framing;
 mod lane;
 mod late;
 mod session;
@@ -13,13 +14,14 @@ mod ticket;
 
 pub(crate) use age::Age;
 pub(crate) use beside::{Beside, Span};
+pub(crate) use framing::FramingState;
 pub(crate) use lane::{
     AnsweredState, DurabilityState, FailureState, LaneState, ReplyState, RequestState, SlotState, TableState, TaskState,
 };
 pub(crate) use late::{LateState, LateWriteState, LinkState};
 pub(crate) use session::{
-    AgreementState, CertificateState, ClosingState, FramingState, GateState, HeaderState, HeldState, NotifyState,
-    PastEndState, PeerState, ReleaseState, SessionState, StatusState, StepState, StyleState,
+    AgreementState, CertificateState, ClosingState, GateState, HeaderState, HeldState, NotifyState, PastEndState,
+    PeerState, ReleaseState, SessionState, StatusState, StepState, StyleState,
 };
 pub(crate) use ticket::TicketState;
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Age, FailureState, RequestState, Span, TicketState};
+use super::{Age, FailureState, FramingState, RequestState, Span, TicketState};
 use crate::request::SessionId;
 
 /// A session, without its socket. Permits, its places in tables and its span are not here: they are made again.
@@ -68,14 +68,6 @@ pub(crate) struct AgreementState {
     /// The `x-resize:` contexts.
     pub sizes: Vec<String>,
     pub verbs: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum FramingState {
-    Simple,
-    Structured,
-    Extended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

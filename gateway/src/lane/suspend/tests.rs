@@ -274,8 +274,7 @@ proptest! {
 async fn a_task_goes_on_where_the_one_before_stopped_in_the_middle_of_a_reply_on_the_same_socket() {
     let (pool, client) = (Arc::new(Pool::new(1)), Arc::new(Recorder::default()));
     let (lane, mut backend, end) = connected(&pool);
-    let request =
-        |command, length| Request { command, flags: CmdFlags::NONE, offset: 0, length, payload: Payload::empty() };
+    let request = |command, length| Request::new(command, CmdFlags::NONE, 0, length);
     lane.submit(&mut vec![of_client(&client, 5, request(Cmd::READ, 512))], &mut Finished::default());
     let mut header = [0; 28];
     backend.read_exact(&mut header).await.unwrap();

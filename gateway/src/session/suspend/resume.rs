@@ -138,7 +138,7 @@ fn agreement(
     let tenant = &export.settings().config.tenant;
     let decision = front.registry.config().access().decide(&identity, tenant, export.name());
     Ok(Agreement {
-        framing: words::to_framing(state.framing),
+        framing: state.framing.into(),
         flags,
         contexts: state.contexts.iter().map(|(number, _)| *number).collect(),
         size: state.size,

@@ -6,10 +6,10 @@ use nbd_gateway_net::Peer;
 use nbd_gateway_policy::offer::PastEnd;
 use nbd_gateway_policy::style::ClientStyle;
 use nbd_gateway_proto::request::RequestHeader;
-use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Errno, Framing};
+use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Errno};
 
 use crate::handover::state::{
-    ClosingState, FailureState, FramingState, HeaderState, PastEndState, PeerState, StatusState, StyleState,
+    ClosingState, FailureState, HeaderState, PastEndState, PeerState, StatusState, StyleState,
 };
 use crate::request::Failure;
 use crate::session::status::SessionStatus;
@@ -28,7 +28,6 @@ macro_rules! words {
     };
 }
 
-words!(framing, to_framing, Framing, FramingState, [Simple, Structured, Extended]);
 words!(past_end, to_past_end, PastEnd, PastEndState, [Grow, GrowAndCut, Refuse]);
 words!(style, to_style, ClientStyle, StyleState, [ExplicitSimple, ExplicitStructured, Automatic, Stock, Kernel]);
 
