@@ -40,6 +40,18 @@ impl Backoff {
         half + Duration::from_nanos(u64::try_from(share).unwrap_or(nanos))
     }
 
+    /// The longest that the next delay may be.
+    #[must_use]
+    pub const fn step(&self) -> Duration {
+        self.step
+    }
+
+    /// Goes on where another one of the same bounds was.
+    #[must_use]
+    pub fn from_step(self, step: Duration) -> Self {
+        Self { step: step.clamp(self.first, self.most), ..self }
+    }
+
     /// Begins anew after a success. The jitter goes on, so that rows differ.
     pub const fn reset(&mut self) {
         self.step = self.first;
@@ -74,6 +86,9 @@ mod tests {
                 prop_assert!(delay >= step / 2 && delay <= step, "{delay:?} of {step:?}");
                 step = (step * 2).min(most);
             }
+            let mut next = Backoff::new(first, most, seed).from_step(backoff.step());
+            prop_assert_eq!(next.step(), step);
+            prop_assert!(next.next_delay() >= step / 2);
             backoff.reset();
             prop_assert!(backoff.next_delay() <= first);
         }

@@ -97,6 +97,12 @@ impl Admission {
         }
     }
 
+    /// Whether nobody is inside.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.load(Ordering::Acquire) & !CLOSED == 0
+    }
+
     /// Closes the door and waits until nobody is inside.
     ///
     /// Cancel-safe: yes; the door stays closed, and a later call waits for the rest.

@@ -125,6 +125,12 @@ impl EmbeddedDisk {
         self.store.admission().ranges_of(session)
     }
 
+    /// Whether no job is inside: all are answered.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.store.admission().is_empty()
+    }
+
     #[cfg(test)]
     fn size(&self) -> u64 {
         self.store.size()

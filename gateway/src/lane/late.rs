@@ -423,10 +423,10 @@ impl LateWrites {
         self.inner.lock().list.len()
     }
 
-    /// Whether a RESIZE was lost that the server may still carry out.
+    /// Whether a RESIZE was lost, or left behind, that the server may still carry out.
     pub(crate) fn has_resize(&self) -> bool {
         self.state.load(Ordering::Acquire) & LATE != 0
-            && self.inner.lock().list.iter().any(|late| late.resize && !late.over)
+            && self.inner.lock().list.iter().any(|late| late.resize && (late.again || !late.over))
     }
 
     /// Such a RESIZE turned out to be done.

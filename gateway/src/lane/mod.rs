@@ -39,6 +39,10 @@ pub(crate) use lost::OnLoss;
 pub(crate) use run::{Connected, Life, Owner, run};
 pub(crate) use server::Server;
 pub(crate) use status::LaneStatus;
+#[cfg(test)]
+pub(crate) use suspend::SuspendedLane;
+#[cfg(test)]
+pub(crate) use table::Clients;
 
 use crate::request::{Failure, Finished, Job, SessionId};
 

@@ -147,7 +147,36 @@ pub(super) struct Away {
     pub(super) since: Option<Instant>,
     /// Before the next attempt: at first none.
     pub(super) pause: Duration,
-    backoff: Backoff,
+    pub(super) backoff: Backoff,
+}
+
+/// A time without a connection.
+#[derive(Debug)]
+pub(super) struct Absence {
+    /// The gateway itself has closed the connection.
+    pub(super) planned: bool,
+    /// Why there is no connection, for the log.
+    pub(super) failure: String,
+    /// Why the connection that there could be does not fit, for clients too.
+    pub(super) misfit: Option<Fault>,
+    /// Until when requests wait; none: they have not begun to.
+    pub(super) hold_over: Option<Instant>,
+    /// Requests fail.
+    pub(super) given_up: bool,
+}
+
+impl Absence {
+    pub(super) fn new(planned: bool, failure: String) -> Self {
+        Self { planned, failure, misfit: None, hold_over: None, given_up: false }
+    }
+}
+
+/// How a lane's task begins.
+#[cfg_attr(test, expect(clippy::large_enum_variant, reason = "there is one for each connection, and it is moved once"))]
+pub(super) enum Beginning {
+    Connected(io::Result<Reading>),
+    #[cfg(test)]
+    Absent(Absence),
 }
 
 impl Away {
@@ -170,54 +199,61 @@ impl Away {
 pub(crate) async fn run(lane: Arc<Lane>, first: Connected, life: Life) {
     let mut away = Away::new(&life.name);
     let reading = begin(&lane, first, &life, &mut away);
-    go_on(lane, reading, life, away).await;
+    go_on(lane, Beginning::Connected(reading), life, away).await;
 }
 
-/// Runs a lane from a connection on which it is conversing. Cancel-safe: as [`run`].
-pub(super) async fn go_on(lane: Arc<Lane>, reading: io::Result<Reading>, mut life: Life, mut away: Away) {
-    let mut reading = Some(reading);
+/// Runs a lane from there on. Cancel-safe: as [`run`].
+pub(super) async fn go_on(lane: Arc<Lane>, beginning: Beginning, mut life: Life, mut away: Away) {
+    let mut beginning = Some(beginning);
     let mut finished = Finished::default();
-    while let Some(present) = reading.take() {
-        let lost = match present {
-            Ok(present) => converse(&lane, present, &life, &mut away, &mut finished).await,
-            Err(error) => error.into(),
+    while let Some(present) = beginning.take() {
+        let mut absence = match present {
+            Beginning::Connected(reading) => {
+                let lost = match reading {
+                    Ok(reading) => converse(&lane, reading, &life, &mut away, &mut finished).await,
+                    Err(error) => error.into(),
+                };
+                match lost {
+                    #[cfg(test)]
+                    ConnectionEnd::Suspended => return lane.stop(None, away, life),
+                    ConnectionEnd::Ended => break,
+                    ConnectionEnd::Replaced => {
+                        lane.note_away(None);
+                        lane.out.disconnect();
+                        lane.table.lock().away();
+                        Absence::new(true, "replaced on purpose".to_owned())
+                    }
+                    lost => {
+                        let why = lost.to_string();
+                        tracing::warn!(export = life.name, backend = %life.dialer.address, %why, hold = ?life.policy.hold, "backend connection lost");
+                        life.owner.lost();
+                        lane.note_away(Some(&why));
+                        lane.lose(lost.by(), life.policy, &mut finished);
+                        finished.flush();
+                        Absence::new(false, why)
+                    }
+                }
+            }
+            #[cfg(test)]
+            Beginning::Absent(absence) => absence,
         };
+        let connected = come_back(&lane, &mut life, &mut away, &mut absence, &mut finished).await;
         #[cfg(test)]
-        if let ConnectionEnd::Suspended = lost {
-            return;
+        if connected.is_none() && lane.is_suspending() {
+            return lane.stop(Some(absence), away, life);
         }
-        if let ConnectionEnd::Ended = lost {
-            break;
-        }
-        let connected = if let ConnectionEnd::Replaced = lost {
-            lane.note_away(None);
-            lane.out.disconnect();
-            lane.table.lock().away();
-            come_back(&lane, &mut life, &mut away, PLANNED, &mut finished).await
-        } else {
-            let why = lost.to_string();
-            tracing::warn!(export = life.name, backend = %life.dialer.address, %why, hold = ?life.policy.hold, "backend connection lost");
-            life.owner.lost();
-            lane.note_away(Some(&why));
-            lane.lose(lost.by(), life.policy, &mut finished);
-            finished.flush();
-            come_back(&lane, &mut life, &mut away, &why, &mut finished).await
-        };
-        reading = connected.map(|connected| begin(&lane, connected, &life, &mut away));
+        beginning = connected.map(|connected| Beginning::Connected(begin(&lane, connected, &life, &mut away)));
     }
     give_up(&lane, "the export is closing".into(), &mut finished);
     lane.out.disconnect();
 }
-
-/// Why a connection is gone that the gateway itself has closed.
-const PLANNED: &str = "replaced on purpose";
 
 /// Redials until there is a connection that fits, or the lane is to end. Requests wait for `hold`, then fail.
 async fn come_back(
     lane: &Lane,
     life: &mut Life,
     away: &mut Away,
-    why: &str,
+    absence: &mut Absence,
     finished: &mut Finished,
 ) -> Option<Connected> {
     let mut aside = lane.aside.subscribe();
@@ -226,14 +262,12 @@ async fn come_back(
     }
     let mut since = *away.since.get_or_insert_with(Instant::now);
     // What the gateway does on purpose fails no request before the backend had its chance.
-    let mut hold = if why == PLANNED { life.policy.hold.max(life.dialer.limit) } else { life.policy.hold };
-    let mut hold_over = since + hold;
-    let mut given_up = hold.is_zero();
-    if given_up {
-        give_up(lane, format!("the backend's connection was lost: {why}").into(), finished);
+    let mut hold = if absence.planned { life.policy.hold.max(life.dialer.limit) } else { life.policy.hold };
+    let hold_over = absence.hold_over.get_or_insert(since + hold);
+    if hold.is_zero() && !absence.given_up {
+        absence.given_up = true;
+        give_up(lane, format!("the backend's connection was lost: {}", absence.failure).into(), finished);
     }
-    // Why there is no connection, for the log; what is wrong with the one that there could be, for clients too.
-    let (mut failure, mut misfit): (String, Option<Fault>) = (why.to_owned(), None);
     loop {
         if *aside.borrow_and_update() {
             if !rest(lane, &mut life.end).await {
@@ -243,16 +277,16 @@ async fn come_back(
             since = Instant::now();
             away.wait_no_longer();
             hold = hold.max(life.dialer.limit);
-            hold_over = since + hold;
+            *hold_over = since + hold;
         }
-        if !given_up && Instant::now() >= hold_over {
-            given_up = true;
+        if !absence.given_up && Instant::now() >= *hold_over {
+            absence.given_up = true;
             // Clients are not told addresses.
-            let told = if let Some(misfit) = &misfit {
+            let told = if let Some(misfit) = &absence.misfit {
                 tracing::warn!(export = life.name, backend = %life.dialer.address, misfit = misfit.message(), ?hold, "backend is still different; requests fail until it is as it was");
                 format!("the backend came back different: {misfit}")
             } else {
-                tracing::error!(export = life.name, backend = %life.dialer.address, failure, ?hold, "backend did not come back; requests fail until it does");
+                tracing::error!(export = life.name, backend = %life.dialer.address, failure = absence.failure, ?hold, "backend did not come back; requests fail until it does");
                 format!("the backend is away for longer than {}", Span(hold))
             };
             give_up(lane, told.into(), finished);
@@ -267,10 +301,10 @@ async fn come_back(
                 () = fenced => {}
             }
             // That time was nobody's fault.
-            hold_over += begun.elapsed();
+            *hold_over += begun.elapsed();
         }
         let next = Instant::now() + away.pause;
-        let wake = if given_up { next } else { next.min(hold_over) };
+        let wake = if absence.given_up { next } else { next.min(*hold_over) };
         let hurried = tokio::select! {
             // Orders first; then the hurry, so that it is not left over for the attempt after this one.
             biased;
@@ -290,33 +324,33 @@ async fn come_back(
             () = ended(&mut life.end) => return None,
             Ok(()) = aside.changed() => continue,
             outcome = life.dialer.dial() => Some(outcome),
-            () = tokio::time::sleep_until(hold_over), if !given_up => None,
+            () = tokio::time::sleep_until(*hold_over), if !absence.given_up => None,
         };
         match outcome {
             Some(Ok(connected)) => match life.owner.fits(&connected.negotiated) {
                 Ok(()) => {
                     life.tell_over(lane.late.connected(&connected.link), "another process has the socket");
                     let what =
-                        if why == PLANNED { "backend connection replaced" } else { "backend connection is back" };
+                        if absence.planned { "backend connection replaced" } else { "backend connection is back" };
                     tracing::info!(export = life.name, backend = %life.dialer.address, after = ?since.elapsed(), "{what}");
                     return Some(connected);
                 }
-                Err(why) if misfit.as_ref() == Some(&why) => {
+                Err(why) if absence.misfit.as_ref() == Some(&why) => {
                     tracing::debug!(export = life.name, backend = %life.dialer.address, misfit = why.message(), "the backend is still different");
                 }
                 Err(why) => {
                     lane.note_trouble(&format!("the backend came back different: {why}"));
                     tracing::error!(export = life.name, backend = %life.dialer.address, misfit = why.message(), "the backend came back different; not used");
-                    misfit = Some(why);
+                    absence.misfit = Some(why);
                 }
             },
             Some(Err(error)) => {
                 if error.is_refused() {
                     life.tell_over(lane.late.refused(), "nobody listened there any more");
                 }
-                (failure, misfit) = (error.to_string(), None);
-                life.owner.unreachable(&failure);
-                lane.note_trouble(&failure);
+                (absence.failure, absence.misfit) = (error.to_string(), None);
+                life.owner.unreachable(&absence.failure);
+                lane.note_trouble(&absence.failure);
             }
             None => {}
         }
@@ -417,7 +451,7 @@ async fn converse(
             () = ended(&mut end), if !ending => {
                 #[cfg(test)]
                 if lane.is_suspending() {
-                    lane.suspend_in_task(reading, away);
+                    lane.leave_reading(reading);
                     return ConnectionEnd::Suspended;
                 }
                 ending = true;

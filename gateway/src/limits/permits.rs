@@ -212,13 +212,6 @@ impl Permits {
         self.tenant.inherit(of_tenant);
     }
 
-    /// What is held now.
-    #[cfg(test)]
-    pub(crate) fn held(&self) -> Released {
-        let held = self.held.lock();
-        Released { requests: held.requests, bytes: held.bytes, ..Released::default() }
-    }
-
     /// Gives back; whether the session's task waits for that.
     pub(crate) fn release(&self, released: Released) -> bool {
         let (give, waiting) = {

@@ -65,6 +65,9 @@ pub(crate) enum Act {
         /// Why not, if it can't be read. Gone means that it is done all the same.
         reply: oneshot::Sender<Result<Size, Fault>>,
     },
+    /// Nothing begins until `over` ends.
+    #[cfg(test)]
+    Rest { resting: oneshot::Sender<()>, over: oneshot::Receiver<()> },
     /// No more growth: the export closes. Answered when what was running is over.
     End(oneshot::Sender<()>),
 }
@@ -200,6 +203,13 @@ impl<H: Effects> Coordinator<H> {
                 act = acts.recv() => act,
             };
             let Some(act) = act else { return };
+            #[cfg(test)]
+            if let Act::Rest { resting, over } = act {
+                if self.rest(resting, over, &mut acts).await {
+                    continue;
+                }
+                return;
+            }
             if !self.apply(act).await {
                 return;
             }
@@ -245,6 +255,8 @@ impl<H: Effects> Coordinator<H> {
                 let _ = reply.send(audited);
                 true
             }
+            #[cfg(test)]
+            Act::Rest { .. } => true,
             Act::End(done) => {
                 self.standing = Standing::Draining;
                 self.show();

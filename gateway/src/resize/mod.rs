@@ -15,6 +15,8 @@ mod grow;
 pub(crate) mod jobs;
 pub(crate) mod live_effects;
 pub(crate) mod openers;
+#[cfg(test)]
+mod rest;
 pub(crate) mod rules;
 mod settle;
 mod shrink;
@@ -105,12 +107,27 @@ impl Resizer {
 
     /// Carries a wish out. Cancel-safe: yes; dropped, the wish is still carried out or refused, never half.
     pub(crate) async fn wish(&self, wish: Wish) -> Answer {
-        self.sent(wish).await.0
+        self.sent(wish, false).await.0
+    }
+
+    /// The same for a client's explicit wish, which the tenant's rate may have paid for already.
+    pub(crate) async fn wish_of_client(&self, wish: Wish, charged: bool) -> Answer {
+        self.sent(wish, charged).await.0
+    }
+
+    /// Has the coordinator rest after what it is doing, until the sender is dropped. Wishes that come meanwhile wait; those
+    /// that have no one waiting for them then are not carried out. None: it has ended.
+    #[cfg(test)]
+    pub(crate) async fn rest(&self) -> Option<oneshot::Sender<()>> {
+        let ((resting, rests), (goes_on, over)) = (oneshot::channel(), oneshot::channel());
+        self.acts.send(Act::Rest { resting, over }).await.ok()?;
+        rests.await.ok()?;
+        Some(goes_on)
     }
 
     /// The same for an operator, who is also told what the backend or its driver said: that may name paths and programs.
     pub(crate) async fn order(&self, wish: Wish) -> Result<Size, (Refusal, String)> {
-        let (answer, job) = self.sent(wish).await;
+        let (answer, job) = self.sent(wish, false).await;
         answer.map_err(|refusal| {
             let said = self.jobs.list().into_iter().find(|known| Some(known.id) == job).and_then(|job| job.error);
             let said = said.unwrap_or_else(|| refusal.to_string());
@@ -119,7 +136,7 @@ impl Resizer {
     }
 
     /// The answer, and the job that it was.
-    async fn sent(&self, wish: Wish) -> (Answer, Option<u64>) {
+    async fn sent(&self, wish: Wish, charged: bool) -> (Answer, Option<u64>) {
         let asking = match wish {
             Wish::Explicit { client, .. } => Some(client),
             Wish::Automatic { .. }
@@ -129,6 +146,7 @@ impl Resizer {
             | Wish::Backend { .. } => None,
         };
         if asking.is_some()
+            && !charged
             && let Err(reason) = self.accounts.take_resize(&self.tenant)
         {
             return (Err(self.turn_away(&wish, reason)), None);

@@ -17,16 +17,17 @@ use tracing::Instrument;
 use super::Session;
 use crate::export::Export;
 use crate::request::{Failure, Finished, Job, Outcome};
+use crate::target::Held;
 
 /// How often a write may find the end lowered again under it.
 const TRIES: usize = 3;
 
-/// Has `job` wait in a task of its own until the export has grown.
+/// Has `job` wait in a new task until the export has grown.
 pub(super) fn spawn(session: Arc<Session>, job: Job) {
     let export = Arc::clone(&session.export);
     let held = export.core().hold(session.id, job);
     let span = session.span.clone();
-    let grows = async move {
+    let grows = move |held: Held| async move {
         let mut finished = Finished::default();
         let cuts = session.past_end() == PastEnd::GrowAndCut;
         let outcome = match cuts && !export.reconnects().may_cut(session.peer, || session.repeats()).await {
@@ -42,8 +43,6 @@ pub(super) fn spawn(session: Arc<Session>, job: Job) {
         }
         match outcome {
             Err(failure) => held.finish(Outcome::Failed(failure), &mut finished),
-            // It waits elsewhere now.
-            Ok(()) if held.is_taken() => {}
             Ok(()) if cuts => {
                 export.reconnects().cut(session.peer, &held.request, export.size());
                 tracing::info!(
@@ -59,7 +58,7 @@ pub(super) fn spawn(session: Arc<Session>, job: Job) {
             }
         }
     };
-    tokio::spawn(grows.instrument(span));
+    held.spawn(|held| grows(held).instrument(span));
 }
 
 /// Grows the export up to `end`, at least; waits for the tenant's rates as long as `growth-wait` says.

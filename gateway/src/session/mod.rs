@@ -131,7 +131,7 @@ pub(crate) struct Session {
     /// The session's own task, to be woken when the socket is full or permits are back.
     task: Mutex<Option<Waker>>,
     #[cfg(test)]
-    pub(super) suspension: Mutex<suspend::Suspension>,
+    suspension: suspend::Suspension,
     /// How many losses of answered writes this session's client knows of (promise 7).
     losses: AtomicU64,
 }
@@ -164,7 +164,7 @@ impl Session {
             out: Outbox::to_client(),
             task: Mutex::new(None),
             #[cfg(test)]
-            suspension: Mutex::default(),
+            suspension: suspend::Suspension::default(),
             losses: AtomicU64::new(losses),
             facts,
         })
@@ -228,7 +228,7 @@ impl Session {
         self.told.fetch_max(end, Ordering::AcqRel);
     }
 
-    /// It is told a size.
+    /// Its client gets this size.
     fn tell(&self, size: u64) {
         self.told.store(size, Ordering::Release);
     }

@@ -137,7 +137,7 @@ impl Transmission {
             Wish::Size { .. } => {
                 self.session.begin_resize();
                 let ticket = self.session.ticket(&header, ONE);
-                self.session.carry_resize(Job::for_client(request(&header), ticket));
+                self.session.carry_resize(Job::for_client(request(&header), ticket), false);
             }
         }
     }
@@ -185,13 +185,15 @@ impl Session {
     /// Has a BLOCK_STATUS wait for another size than its client was told.
     pub(super) fn watch(self: &Arc<Self>, shutdown: Shutdown, job: Job) {
         let held = self.export.core().hold(self.id, job);
-        tokio::spawn(watch(Arc::clone(self), shutdown, held));
+        let session = Arc::clone(self);
+        held.spawn(|held| watch(session, shutdown, held));
     }
 
-    /// Carries one explicit resize out, in a task of its own.
-    pub(super) fn carry_resize(self: &Arc<Self>, job: Job) {
+    /// Carries one explicit resize out, in a new task; `charged`: the tenant's rate has paid for it.
+    pub(super) fn carry_resize(self: &Arc<Self>, job: Job, charged: bool) {
         let held = self.export.core().hold(self.id, job);
-        tokio::spawn(carry(Arc::clone(self), held).instrument(self.span.clone()));
+        let (session, span) = (Arc::clone(self), self.span.clone());
+        held.spawn(|held| carry(session, held, charged).instrument(span));
     }
 }
 
@@ -221,7 +223,7 @@ fn failure(refusal: &Refusal) -> Failure {
 }
 
 /// Carries one explicit resize out. Its offset is the size that is asked for.
-async fn carry(session: Arc<Session>, held: Held) {
+async fn carry(session: Arc<Session>, held: Held, charged: bool) {
     let (target, durable) = (held.request.offset, held.request.flags.has(CmdFlags::FUA));
     let style = session.agreement.style;
     let told = Size::new(session.told()).unwrap_or(Size::MAX);
@@ -231,7 +233,7 @@ async fn carry(session: Arc<Session>, held: Held) {
         session.denied(held.request.command, &refusal.to_string());
         Err(refusal)
     } else {
-        session.export.resizer().wish(wish).await
+        session.export.resizer().wish_of_client(wish, charged).await
     };
     let outcome = match answer {
         Ok(size) => {

@@ -175,7 +175,7 @@ pub(super) async fn run(mut transmission: Transmission, membership: Membership) 
     let end = transmission.run().await;
     #[cfg(test)]
     if matches!(end, TransmissionEnd::Suspended) {
-        return transmission.suspend(membership);
+        return transmission.hand_over(membership);
     }
     let Membership { place, lease, entered, guard } = membership;
     guard.leave(matches!(end, TransmissionEnd::Disconnected | TransmissionEnd::Drained));

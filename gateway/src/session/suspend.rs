@@ -1,9 +1,10 @@
-//! A session taken apart at any byte of its conversation, and put together again: its client notices nothing.
+//! A session suspended at any byte of its conversation, and resumed: its client notices nothing.
 //!
 //! What is half-way goes back into the protocol's own form. A request that was not admitted becomes bytes that are unread, a
-//! reply bytes that are unsent. A request that a task had (over the bridge, waiting for a grow, a resize) is submitted again.
-//! What a target has stays there: its answer finds the session by the one that was taken apart.
+//! reply bytes that are unsent. A request that a task had (over the bridge, waiting for a grow, a resize) is submitted again (`held`).
+//! What a lane has is suspended with the lane, and finds the session by its number.
 
+mod held;
 mod resume;
 mod words;
 
@@ -14,22 +15,35 @@ use std::time::Duration;
 
 use nbd_gateway_net::{Released, SocketKind, Stream};
 use nbd_gateway_proto::request::RequestHeader;
-use nbd_gateway_proto::{Cmd, Framing, Payload};
-use parking_lot::MutexGuard;
+use nbd_gateway_proto::{Framing, Payload};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-pub(super) use resume::resume;
+pub(in crate::session) use held::suspend_held;
+pub(in crate::session) use resume::{ResumedSession, resume};
 
 use super::Session;
 use super::serve::Membership;
 use super::status::SessionStatus;
 use super::transmission::{Step, Transmission};
+use crate::handover::SpeaksTls;
 use crate::handover::state::{
-    Age, AgreementState, Beside, CertificateState, FailureState, GateState, HeaderState, HeldState, NotifyState,
-    ReleaseState, RequestState, SessionState, StepState, TicketState,
+    Age, AgreementState, Beside, CertificateState, FailureState, GateState, HeaderState, NotifyState, ReleaseState,
+    SessionState, StepState,
 };
-use crate::request::{Client, Counts, Failure, Finished, Job, Outcome, PendingReply, Request, Ticket};
+use crate::request::{Failure, Outcome};
+
+/// Why a session can't be suspended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SuspendError {
+    #[error(transparent)]
+    Tls(#[from] SpeaksTls),
+    #[error("the session has ended")]
+    Ended,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
 
 /// A session on its way.
 #[derive(Debug)]
@@ -38,90 +52,62 @@ pub(crate) struct SuspendedSession {
     pub(crate) kind: SocketKind,
     pub(crate) state: SessionState,
     pub(crate) beside: Beside,
-    /// In this process: what was taken apart, and what its requests hold that a target still has.
-    before: Arc<Session>,
-    in_flight: Released,
 }
 
-/// Whether a session is to be taken apart, and where its answers go from then on.
+/// Whether a session is to be suspended, and for whom.
 #[derive(Debug, Default)]
-pub(crate) enum Suspension {
-    #[default]
-    Not,
-    Ordered(oneshot::Sender<io::Result<SuspendedSession>>),
-    /// Answers that came since.
-    Away(Vec<(PendingReply, Request, Outcome)>),
-    To(Arc<Session>),
-}
+pub(crate) struct Suspension(Mutex<Option<oneshot::Sender<io::Result<SuspendedSession>>>>);
+
+/// How often it is looked again whether a session can be suspended.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl Session {
-    /// Takes it apart, soon; an error from the receiver says that it ended before.
-    pub(crate) fn suspend(&self) -> oneshot::Receiver<io::Result<SuspendedSession>> {
-        let (suspended, receiver) = oneshot::channel();
-        *self.suspension.lock() = Suspension::Ordered(suspended);
-        self.wake();
-        receiver
+    /// Suspends it. Its requests with a server stay where they are: they go with the lane. What an embedded disk has is
+    /// finished first, and meanwhile no further request is read.
+    ///
+    /// # Errors
+    /// See [`SuspendError`].
+    pub(crate) fn suspend(
+        self: &Arc<Self>,
+    ) -> Result<impl Future<Output = Result<SuspendedSession, SuspendError>> + use<>, SuspendError> {
+        if self.tls {
+            return Err(SpeaksTls.into());
+        }
+        let (suspended, mut receiver) = oneshot::channel();
+        *self.suspension.0.lock() = Some(suspended);
+        let session = Arc::clone(self);
+        Ok(async move {
+            loop {
+                // Without a task it is ending by itself.
+                if session.waker().is_none() && session.suspension.0.lock().take().is_some() {
+                    return Err(SuspendError::Ended);
+                }
+                session.wake();
+                if let Ok(suspended) = timeout(LOOK_AGAIN, &mut receiver).await {
+                    return Ok(suspended.map_err(|_| SuspendError::Ended)??);
+                }
+            }
+        })
     }
 
     pub(super) fn is_to_be_suspended(&self) -> bool {
-        matches!(*self.suspension.lock(), Suspension::Ordered(_))
-    }
-
-    /// An answer of a session that was taken apart goes to the one that goes on. Until the guard is dropped it is not taken
-    /// apart: another thread may be just about to queue the answer.
-    pub(super) fn pass_on(
-        &self,
-        mut reply: PendingReply,
-        request: &Request,
-        outcome: Outcome,
-        finished: &mut Finished,
-    ) -> Option<(PendingReply, Outcome, MutexGuard<'_, Suspension>)> {
-        let mut suspension = self.suspension.lock();
-        let next = match &mut *suspension {
-            Suspension::Not | Suspension::Ordered(_) => return Some((reply, outcome, suspension)),
-            Suspension::Away(late) => {
-                self.uncount(&mut reply, request);
-                late.push((reply, request.clone(), outcome));
-                return None;
-            }
-            Suspension::To(next) => Arc::clone(next),
-        };
-        drop(suspension);
-        self.uncount(&mut reply, request);
-        next.reply(reply, request, outcome, finished);
-        None
-    }
-
-    /// Where sessions take turns, it counts where it was sent.
-    fn uncount(&self, reply: &mut PendingReply, request: &Request) {
-        let counts = core::mem::replace(&mut reply.counts, Counts::Nothing);
-        self.share.answered(counts, request.payload_bytes(), reply.since.elapsed(), Instant::now());
-    }
-
-    /// Answers that came meanwhile, and those to come, are for `next`.
-    fn goes_on_as(&self, next: &Arc<Session>) {
-        let before = core::mem::replace(&mut *self.suspension.lock(), Suspension::To(Arc::clone(next)));
-        if let Suspension::Away(late) = before {
-            let mut finished = Finished::default();
-            late.into_iter().for_each(|(reply, request, outcome)| {
-                Arc::clone(next).reply(reply, &request, outcome, &mut finished);
-            });
-        }
+        self.suspension.0.lock().is_some()
     }
 }
 
 impl Transmission {
-    /// Takes the session apart, for whoever has ordered it.
-    pub(super) fn suspend(self, membership: Membership) {
+    /// Suspends the session, as ordered.
+    pub(super) fn hand_over(self, membership: Membership) {
         let session = Arc::clone(&self.session);
         *session.task.lock() = None;
-        let ordered = core::mem::replace(&mut *session.suspension.lock(), Suspension::Away(Vec::new()));
+        let ordered = session.suspension.0.lock().take();
         let suspended = self.into_state();
-        // Nobody is missed: who is there is counted anew.
+        // No client is missed: sessions are counted again.
         membership.guard.leave(true);
         drop((membership.place, membership.lease, membership.entered));
-        if let Suspension::Ordered(receiver) = ordered {
-            let _ = receiver.send(suspended);
+        if let Some(ordered) = ordered {
+            // Who ordered it is gone: then so is the session.
+            let _ = ordered.send(suspended);
         }
     }
 
@@ -134,7 +120,7 @@ impl Transmission {
             latest: notice.latest.bytes(),
             due: notice.due,
             credit: notice.credit.map(Into::into),
-            interval: u64::try_from(notice.interval.as_nanos()).unwrap_or(u64::MAX),
+            interval: nanos(notice.interval),
             sent: notice.sent.map(|sent| Age::of(Instant::now().checked_sub(sent).unwrap_or_else(Instant::now))),
             merged: notice.merged,
             begun,
@@ -143,7 +129,7 @@ impl Transmission {
         self.give_up_payload();
         let (passed, until) = self.throttle.suspend();
         let waits = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let waits = waits.map(|waits: Duration| u64::try_from(waits.as_nanos()).unwrap_or(u64::MAX));
+        let waits = waits.map(nanos);
         let mut gate = GateState { passed, waits };
         let mut unread = Vec::new();
         let step = match core::mem::replace(&mut self.step, Step::Header) {
@@ -165,11 +151,8 @@ impl Transmission {
         };
         let mut bytes = Payload::from(unread);
         self.inbox.suspend().segments().for_each(|segment| bytes.push(segment.clone()));
-        let held = session.suspend_held(&mut beside);
         let (sink, unsent) = session.out.suspend();
         unsent.releases.iter().for_each(|(_, released)| session.release(*released));
-        let in_flight = session.permits.held();
-        session.permits.release(in_flight);
         let agreement = &session.agreement;
         let names = session.export.contexts();
         let contexts = agreement.contexts.iter().filter_map(|id| Some((*id, names.get(*id)?.clone())));
@@ -202,10 +185,13 @@ impl Transmission {
             repeats: session.repeats(),
             status,
             step,
+            patience: self
+                .patience
+                .as_ref()
+                .map(|patience| nanos(patience.deadline().saturating_duration_since(Instant::now()))),
             gate,
             watching: *session.watching.lock(),
             notify,
-            held,
             unread: beside.put(&bytes),
             unsent: beside.put(&unsent.bytes),
             releases: unsent.releases.iter().map(|(after, released)| ReleaseState::of(*after, *released)).collect(),
@@ -215,33 +201,7 @@ impl Transmission {
         let sink = sink.ok_or(io::ErrorKind::NotConnected)?;
         drop(self.departure);
         let (socket, kind) = Stream::join(self.read, sink)?.take()?;
-        Ok(SuspendedSession { socket, kind, state, beside, before: session, in_flight })
-    }
-}
-
-impl Session {
-    /// Takes the requests along that tasks have, and gives back what they hold here.
-    fn suspend_held(&self, beside: &mut Beside) -> Vec<HeldState> {
-        let suspended = self.export.core().take_held(self.id).into_iter().filter_map(|job: Job| {
-            let mut job = job;
-            let (client, reply) = job.take_ticket()?.into_parts();
-            let request = &job.request;
-            if request.command == Cmd::RESIZE {
-                // Counted as in flight only to be answered.
-                self.export.admit(1);
-            }
-            let PendingReply { cookie, holds, extents, only, since, .. } = &reply;
-            let (counts, only) = (Counts::Nothing, only.clone());
-            let again = PendingReply { cookie: *cookie, holds: *holds, extents: *extents, counts, only, since: *since };
-            let ticket = TicketState::suspend(Ticket::new(Arc::clone(&client), again));
-            client.forget(reply, request);
-            let Request { command, flags, offset, length, payload } = request;
-            let payload = beside.put(payload);
-            let request =
-                RequestState { command: command.0, flags: flags.0, offset: *offset, length: *length, payload };
-            Some(HeldState { request, ticket })
-        });
-        suspended.collect()
+        Ok(SuspendedSession { socket, kind, state, beside })
     }
 }
 
@@ -258,6 +218,10 @@ fn put_back(framing: Framing, header: &RequestHeader, only: Option<&[usize]>, un
         }
     }
     StepState::Next
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl HeaderState {

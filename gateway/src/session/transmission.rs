@@ -167,6 +167,7 @@ impl Transmission {
         if matches!(end, TransmissionEnd::Suspended) {
             return end;
         }
+        *self.session.task.lock() = None;
         if matches!(end, TransmissionEnd::ByGateway) {
             self.linger().await;
         }
@@ -175,16 +176,11 @@ impl Transmission {
         }
         self.session.status.rise(SessionStatus::Left);
         self.session.share.leaves();
-        *self.session.task.lock() = None;
         end
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TransmissionEnd> {
         self.arm(cx);
-        #[cfg(test)]
-        if self.session.is_to_be_suspended() {
-            return Poll::Ready(TransmissionEnd::Suspended);
-        }
         loop {
             if self.session.out.is_blocked() {
                 match self.session.out.poll_room(cx) {
@@ -196,6 +192,14 @@ impl Transmission {
             }
             if self.session.out.is_broken() {
                 return Poll::Ready(TransmissionEnd::Closed);
+            }
+            #[cfg(test)]
+            if self.session.is_to_be_suspended() {
+                return if self.session.export.core().is_suspendable() {
+                    Poll::Ready(TransmissionEnd::Suspended)
+                } else {
+                    Poll::Pending
+                };
             }
             if self.session.is_closing() && self.close(cx) {
                 return Poll::Ready(TransmissionEnd::ByGateway);

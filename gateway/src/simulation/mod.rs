@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Builder;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use random::Random;
@@ -53,12 +53,19 @@ thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
+/// Whether the export is handed over to itself now and then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HandOvers {
+    None,
+    Many,
+}
+
 /// Runs the simulation of one seed. With `verbose`, it prints each event.
-fn simulate(seed: u64, claim: FalseClaim, verbose: bool) -> Outcome {
+fn simulate(seed: u64, claim: FalseClaim, hand_overs: HandOvers, verbose: bool) -> Outcome {
     record_panics();
     let directory = Directory::new();
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let outcome = runtime.block_on(run(seed, claim, directory.0.clone(), verbose));
+    let outcome = runtime.block_on(run(seed, claim, hand_overs, directory.0.clone(), verbose));
     let panicked = PANIC.take();
     Outcome { violation: panicked.or(outcome.violation), ..outcome }
 }
@@ -74,12 +81,15 @@ fn record_panics() {
     });
 }
 
-async fn run(seed: u64, claim: FalseClaim, directory: PathBuf, verbose: bool) -> Outcome {
+async fn run(seed: u64, claim: FalseClaim, hand_overs: HandOvers, directory: PathBuf, verbose: bool) -> Outcome {
     let mut random = Random::new(seed);
     let scene = Scene::new(&mut random, claim, &directory, verbose);
     let world = scene.world().clone();
     let mut violation = world.lock().history.first_violation();
     tokio::spawn(server::run(world.clone(), directory, random.split()));
+    if hand_overs == HandOvers::Many {
+        tokio::spawn(hand_over(scene.clone(), random.clone()));
+    }
     let whole = timeout(LIMIT, act(scene.clone(), random));
     tokio::select! {
         // A violation first: it ends the simulation.
@@ -140,6 +150,20 @@ async fn inject_faults(scene: Scene, mut random: Random) {
     world.lock().server.faultless = true;
 }
 
+/// Hands the export over to itself, at any moment of what clients and the server do.
+async fn hand_over(scene: Scene, mut random: Random) {
+    while scene.phase() < Phase::Still {
+        sleep(Duration::from_millis(random.pick(&[0, 1, 2, 5, 30, 300, 3_000]))).await;
+        for _ in 0..random.below(8) {
+            yield_now().await;
+        }
+        match scene.hand_over().await {
+            Some(sessions) => scene.note(format_args!("handed over with {sessions} sessions")),
+            None => scene.note(format_args!("not handed over")),
+        };
+    }
+}
+
 /// All clients have left: nothing may remain.
 async fn end(scene: &Scene, drains: bool) {
     if drains {
@@ -187,7 +211,7 @@ fn seeds() -> Range<u64> {
 }
 
 /// Runs seeds in parallel until one violates a promise. Returns that seed and the violation.
-fn first_violation(seeds: Range<u64>, claim: FalseClaim) -> Option<(u64, String)> {
+fn first_violation(seeds: Range<u64>, claim: FalseClaim, hand_overs: HandOvers) -> Option<(u64, String)> {
     let verbose = seeds.end - seeds.start == 1;
     let next = AtomicU64::new(seeds.start);
     let found: Mutex<BTreeMap<u64, String>> = Mutex::default();
@@ -199,7 +223,7 @@ fn first_violation(seeds: Range<u64>, claim: FalseClaim) -> Option<(u64, String)
                     if seed >= seeds.end {
                         break;
                     }
-                    if let Some(violation) = simulate(seed, claim, verbose).violation {
+                    if let Some(violation) = simulate(seed, claim, hand_overs, verbose).violation {
                         found.lock().insert(seed, violation);
                     }
                 }
@@ -211,10 +235,21 @@ fn first_violation(seeds: Range<u64>, claim: FalseClaim) -> Option<(u64, String)
 
 #[test]
 fn no_seed_violates_a_promise() {
-    if let Some((seed, violation)) = first_violation(seeds(), FalseClaim::Nothing) {
+    try_seeds(seeds(), HandOvers::None, "no_seed_violates_a_promise");
+}
+
+#[test]
+fn handing_over_at_any_moment_violates_no_promise() {
+    // Each takes as long as several without hand-overs.
+    let Range { start, end } = seeds();
+    try_seeds(start..start + (end - start).div_ceil(4), HandOvers::Many, "handing_over");
+}
+
+fn try_seeds(seeds: Range<u64>, hand_overs: HandOvers, test: &str) {
+    if let Some((seed, violation)) = first_violation(seeds, FalseClaim::Nothing, hand_overs) {
         panic!(
             "seed {seed} violates a promise: {violation}\nreplay it: NBD_GATEWAY_SEED={seed} NBD_GATEWAY_SEEDS=1 \
-             cargo test -p nbd-gateway --lib simulation::no_seed -- --nocapture"
+             cargo test -p nbd-gateway --lib simulation::{test} -- --nocapture"
         );
     }
 }
@@ -222,11 +257,10 @@ fn no_seed_violates_a_promise() {
 #[test]
 fn the_same_seed_has_the_same_history() {
     for seed in 0..20 {
-        assert_eq!(
-            simulate(seed, FalseClaim::Nothing, false),
-            simulate(seed, FalseClaim::Nothing, false),
-            "seed {seed}"
-        );
+        for hand_overs in [HandOvers::None, HandOvers::Many] {
+            let again = || simulate(seed, FalseClaim::Nothing, hand_overs, false);
+            assert_eq!(again(), again(), "seed {seed}, hand-overs: {hand_overs:?}");
+        }
     }
 }
 
@@ -237,7 +271,7 @@ fn simulations_find_the_consequences_of_a_false_statement_about_the_server() {
         (FalseClaim::Durable, &["before a FLUSH that was"]),
         (FalseClaim::Zeroed, &["unzeroed data was read"]),
     ] {
-        let found = first_violation(0..2000, claim);
+        let found = first_violation(0..2000, claim, HandOvers::None);
         let known = |violation: &str| what.iter().any(|what| violation.contains(what));
         assert!(found.as_ref().is_some_and(|(_, violation)| known(violation)), "{claim:?}: {found:?}");
     }

@@ -195,6 +195,11 @@ impl Scene {
         }
     }
 
+    /// See [`Gateway::hand_over`].
+    pub(super) async fn hand_over(&self) -> Option<usize> {
+        self.gateway()?.hand_over().await
+    }
+
     pub(super) fn phase(&self) -> Phase {
         self.0.phase.look(|phase| *phase)
     }

@@ -35,7 +35,7 @@ pub(super) fn carry(core: &Arc<Core>, session: SessionId, mut job: Job, end: u64
             let (part, outcome) = Job::for_task(near);
             core.bridge(session, part.with_extents(job.extents()));
             let (core, held) = (Arc::clone(core), core.hold(session, job));
-            tokio::spawn(async move {
+            held.spawn(move |held| async move {
                 let outcome = outcome.await.unwrap_or_else(|_| lost());
                 held.finish(joined(outcome, &request, end, &core), &mut Finished::default());
             });

@@ -334,6 +334,18 @@ impl Core {
         }
     }
 
+    /// Its lanes, to be suspended; none: it is embedded.
+    #[cfg(test)]
+    pub(crate) fn lanes_to_suspend(&self) -> Option<&Lanes> {
+        self.target.lanes()
+    }
+
+    /// Whether nothing is inside a target that can't be suspended.
+    #[cfg(test)]
+    pub(crate) fn is_suspendable(&self) -> bool {
+        self.target.lanes().is_some() || self.target.is_idle()
+    }
+
     /// Finishes requests in flight and closes the backend.
     pub(crate) async fn close(&self) {
         self.target.close(&self.export).await;

@@ -65,6 +65,11 @@ impl Target for Embedded {
         self.disk.ranges_of(session)
     }
 
+    #[cfg(test)]
+    fn is_idle(&self) -> bool {
+        self.disk.is_idle()
+    }
+
     fn read_size(&self, _purpose: Purpose) -> Pending<'_, Result<u64, Fault>> {
         let measured = self.blocking(EmbeddedDisk::measure);
         Box::pin(async { measured.await.map_err(Fault::from) })

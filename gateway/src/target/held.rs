@@ -1,7 +1,7 @@
 //! Requests that a task of the gateway's own has: over the bridge, waiting for a grow, a RESIZE.
 //!
 //! The job of each stays in one place of the target until its task finishes it. So a session that leaves finds what it leaves
-//! behind, and one that goes on elsewhere takes its requests along: their tasks find them gone, and end.
+//! behind, and one that is suspended takes its requests along: their tasks end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,15 +11,17 @@ use nbd_gateway_proto::Cookie;
 use parking_lot::Mutex;
 
 use super::Core;
-#[cfg(test)]
-use crate::request::Origin;
 use crate::request::{Finished, Job, Outcome, Request, SessionId};
+#[cfg(test)]
+pub(crate) use suspend::{Progress, TakenRequest};
 
 /// All of an export's.
 #[derive(Debug, Default)]
 pub(super) struct HeldRequests {
     /// The next number, and the requests by their numbers, oldest first.
     state: Mutex<(u64, BTreeMap<u64, Entry>)>,
+    #[cfg(test)]
+    progress: suspend::Before,
 }
 
 #[derive(Debug)]
@@ -29,9 +31,8 @@ struct Entry {
     job: Option<Job>,
     /// What may still be changed, if it changes data for a client, and the client's cookie.
     range: Option<(Cookie, ByteRange)>,
-    /// What it left behind when it was taken.
     #[cfg(test)]
-    left: Option<Cookie>,
+    way: suspend::Way,
 }
 
 impl HeldRequests {
@@ -60,6 +61,8 @@ impl Held {
     /// Holds a request of a session.
     pub(super) fn new(core: &Arc<Core>, session: SessionId, job: Job) -> Self {
         let (request, extents) = (job.request.clone(), job.extents());
+        #[cfg(test)]
+        let way = core.held.progress.way_of(session, &job);
         let ticket = job.ticket().filter(|_| request.changes_data());
         let range = ticket.and_then(|ticket| Some((ticket.cookie(), request.range()?)));
         let mut state = core.held.state.lock();
@@ -70,11 +73,23 @@ impl Held {
             job: Some(job),
             range,
             #[cfg(test)]
-            left: None,
+            way,
         };
         state.1.insert(id, entry);
         drop(state);
         Self { core: Arc::clone(core), id, request, extents }
+    }
+
+    /// Carries it out in a new task.
+    pub(crate) fn spawn<F>(self, carry: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        #[cfg(test)]
+        let (core, id) = (Arc::clone(&self.core), self.id);
+        let _task = tokio::spawn(carry(self));
+        #[cfg(test)]
+        core.held.runs_in(id, &_task);
     }
 
     /// The most extents of one context that the answer may have.
@@ -91,11 +106,6 @@ impl Held {
             })
         });
         unwanted.unwrap_or(true)
-    }
-
-    /// Whether its session goes on elsewhere, and has taken it along.
-    pub(crate) fn is_taken(&self) -> bool {
-        self.core.held.change(self.id, |entry| entry.job.as_ref().map(|_| ())).is_none()
     }
 
     /// Only this part of it may still change data, should its session go now.
@@ -129,37 +139,21 @@ impl Drop for Held {
         // A job that is still there is finished after the lock.
         let entry = self.core.held.state.lock().1.remove(&self.id);
         #[cfg(test)]
-        if let Some(left) = entry.as_ref().and_then(|entry| entry.left) {
-            self.core.orphans.settle(Origin::Gateway, left);
+        if let Some(entry) = &entry {
+            entry.way.ended(&self.core.orphans);
         }
         drop(entry);
     }
 }
 
 #[cfg(test)]
-impl Core {
-    /// Takes all requests that are held for a session, oldest first: none of them is answered from here on. What their tasks
-    /// may still change is nobody's, and counts as left behind until they have ended.
-    pub(crate) fn take_held(&self, session: SessionId) -> Vec<Job> {
-        let (mut jobs, mut left) = (Vec::new(), Vec::new());
-        let mut state = self.held.state.lock();
-        for (id, entry) in state.1.iter_mut().filter(|(_, entry)| entry.session == session) {
-            let Some(job) = entry.job.take_if(|job| job.ticket().is_some()) else { continue };
-            jobs.push(job);
-            let range = entry.range.take().map(|(_, range)| (Cookie(u64::MAX - id), range));
-            entry.left = range.map(|(cookie, _)| cookie);
-            left.extend(range);
-        }
-        drop(state);
-        self.orphans.adopt(Origin::Gateway, || left);
-        jobs
-    }
-}
+mod suspend;
 
 #[cfg(test)]
 mod tests {
     use super::super::orphans::Orphans;
     use super::*;
+    use crate::request::Origin;
 
     #[tokio::test]
     async fn what_is_held_is_an_orphan_when_its_session_leaves() {
@@ -167,7 +161,7 @@ mod tests {
         let [first, second] = [7, 8].map(SessionId::after);
         for (id, session, offset) in [(0, first, 100), (1, second, 300)] {
             let range = ByteRange::at(offset, 100).map(|range| (Cookie(1), range));
-            held.state.lock().1.insert(id, Entry { session, job: None, range, left: None });
+            held.state.lock().1.insert(id, Entry { session, job: None, range, way: suspend::Way::default() });
         }
         // In the backend's table already.
         orphans.adopt(Origin::Session(first), || {

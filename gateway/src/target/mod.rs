@@ -21,6 +21,8 @@ mod ranges;
 mod second;
 pub(crate) mod style;
 #[cfg(test)]
+mod suspend;
+#[cfg(test)]
 mod tests;
 mod view;
 pub(crate) mod zeroing;
@@ -34,6 +36,8 @@ use nbd_gateway_proto::Cookie;
 pub(crate) use self::core::Core;
 pub(crate) use facts::Facts;
 pub(crate) use held::Held;
+#[cfg(test)]
+pub(crate) use held::{Progress, TakenRequest};
 pub(crate) use lanes::Lanes;
 pub(crate) use open::{ObserveSize, OpenTargetError, TargetParts, open};
 pub(crate) use presence::{Presence, Verdict};
@@ -82,6 +86,12 @@ pub(crate) trait Target: Debug + Send + Sync {
     /// Sets the size of an embedded disk; the size that is now in force. Cancel-safe: dropped, it is still set.
     fn set_size(&self, _size: u64) -> Pending<'_, Result<u64, DiskError>> {
         Box::pin(async { Err(DiskError::Closed) })
+    }
+
+    /// Whether it has nothing in it that only it can finish.
+    #[cfg(test)]
+    fn is_idle(&self) -> bool {
+        true
     }
 
     /// Its connections to a server, if it has any.

@@ -7,39 +7,42 @@
 mod age;
 mod beside;
 mod framing;
+mod held;
 mod lane;
 mod late;
+mod request;
 mod session;
 mod ticket;
 
 pub(crate) use age::Age;
 pub(crate) use beside::{Beside, Span};
 pub(crate) use framing::FramingState;
+pub(crate) use held::HeldState;
 pub(crate) use lane::{
-    AnsweredState, DurabilityState, FailureState, LaneState, ReplyState, RequestState, SlotState, TableState, TaskState,
+    AbsenceState, AnsweredState, AwayState, DurabilityState, FailureState, LaneState, LanesState, PhaseState,
+    ReaderState, ReplyState, SlotState, TableState,
 };
 pub(crate) use late::{LateState, LateWriteState, LinkState};
+pub(crate) use request::RequestState;
 pub(crate) use session::{
-    AgreementState, CertificateState, ClosingState, GateState, HeaderState, HeldState, NotifyState, PastEndState,
-    PeerState, ReleaseState, SessionState, StatusState, StepState, StyleState,
+    AgreementState, CertificateState, ClosingState, GateState, HeaderState, NotifyState, PastEndState, PeerState,
+    ReleaseState, SessionState, StatusState, StepState, StyleState,
 };
 pub(crate) use ticket::TicketState;
-
-use crate::request::SessionId;
 
 /// Why a state can't be resumed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StateError {
     #[error("{length} bytes at {offset} are not among the bytes that came with the state")]
     Outside { offset: u64, length: u64 },
-    #[error("a request in flight is of session {0}, which did not come")]
-    NoSession(SessionId),
     #[error("two requests of one lane have the place {0}")]
     Twice(u32),
     #[error("export `{export}` has no context `{context}` with the number {number}")]
     Context { export: String, context: String, number: usize },
     #[error("cannot read the server's process `{0}`")]
     Server(String),
+    #[error("{came} lanes came, and the export has {has}")]
+    Lanes { came: usize, has: usize },
 }
 
 /// By way of JSON and back, as to another process.

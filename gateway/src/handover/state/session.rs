@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Age, FailureState, FramingState, RequestState, Span, TicketState};
+use super::{Age, FailureState, FramingState, Span};
 use crate::request::SessionId;
 
 /// A session, without its socket. Permits, its places in tables and its span are not here: they are made again.
@@ -24,12 +24,12 @@ pub(crate) struct SessionState {
     pub repeats: bool,
     pub status: StatusState,
     pub step: StepState,
+    /// For how long a client whose session the gateway closes may still leave its replies unread, in nanoseconds.
+    pub patience: Option<u64>,
     pub gate: GateState,
     pub notify: Option<NotifyState>,
-    /// The size that a BLOCK_STATUS among `held` waits to change.
+    /// The size that a BLOCK_STATUS, which a task has, waits to change.
     pub watching: Option<u64>,
-    /// Requests that tasks had; to be submitted again.
-    pub held: Vec<HeldState>,
     /// Received and not acted on, from the start of a request on.
     pub unread: Span,
     /// Owed to the client and not with the kernel.
@@ -154,13 +154,6 @@ pub(crate) struct NotifyState {
     pub sent: Option<Age>,
     pub merged: u64,
     pub begun: bool,
-}
-
-/// A request that a task had.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct HeldState {
-    pub request: RequestState,
-    pub ticket: TicketState,
 }
 
 /// What is given back after so many of the unsent bytes.

@@ -7,7 +7,7 @@ use nbd_gateway_proto::Cookie;
 use serde::{Deserialize, Serialize};
 
 use super::Age;
-use crate::request::{Client, Counts, PendingReply, SessionId, Ticket};
+use crate::request::{Client, Counts, PendingReply, Request, SessionId, Ticket};
 
 /// A [`Ticket`]: whose request it is, and what the answer needs. The contexts are by their places in the export's list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,29 +25,38 @@ pub(crate) struct TicketState {
 }
 
 impl TicketState {
-    /// The client is not answered.
-    pub(crate) fn suspend(ticket: Ticket) -> Self {
-        let (client, PendingReply { cookie, holds, extents, counts: _, only, since }) = ticket.into_parts();
-        let Released { requests, resizes, bytes, notices } = holds;
-        Self {
+    /// The client is not answered, and gets back what the request holds.
+    pub(crate) fn suspend(ticket: Ticket, request: &Request) -> Self {
+        let (client, reply) = ticket.into_parts();
+        let Released { requests, resizes, bytes, notices } = reply.holds;
+        let state = Self {
             session: client.id(),
-            cookie: cookie.0,
+            cookie: reply.cookie.0,
             requests,
             resizes,
             bytes,
             notices,
-            extents,
-            only: only.map(Vec::from),
-            since: Age::of(since),
-        }
+            extents: reply.extents,
+            only: reply.only.clone().map(Vec::from),
+            since: Age::of(reply.since),
+        };
+        client.forget(reply, request);
+        state
     }
 
-    /// Answers `client`. It counts as nothing where sessions take turns: that count begins anew.
+    /// What the request holds.
+    pub(crate) fn holds(&self) -> Released {
+        let Self { requests, resizes, bytes, notices, .. } = *self;
+        Released { requests, resizes, bytes, notices }
+    }
+
+    /// Answers `client`, which holds what the request does. It counts as nothing where sessions take turns: that count begins again.
     pub(crate) fn resume(self, client: Arc<dyn Client>) -> Ticket {
-        let Self { session: _, cookie, requests, resizes, bytes, notices, extents, only, since } = self;
+        let holds = self.holds();
+        let Self { cookie, extents, only, since, .. } = self;
         let reply = PendingReply {
             cookie: Cookie(cookie),
-            holds: Released { requests, resizes, bytes, notices },
+            holds,
             extents,
             counts: Counts::Nothing,
             only: only.map(Vec::into_boxed_slice),

@@ -1,8 +1,6 @@
 //! Late writes, suspended and resumed.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use nbd_gateway_policy::types::ByteRange;
 
@@ -25,7 +23,7 @@ fn server(text: Option<String>) -> Result<Option<Server>, StateError> {
 
 impl LateWrites {
     /// After all lanes were suspended, which may leave some behind.
-    pub(in crate::lane) fn suspend(&self) -> LateState {
+    pub(crate) fn suspend(&self) -> LateState {
         let inner = self.inner.lock();
         let write = |late: &LateWrite| LateWriteState {
             id: late.id,
@@ -50,8 +48,8 @@ impl LateWrites {
         }
     }
 
-    /// With a guard, and perhaps a fence: those are the configuration's.
-    pub(in crate::lane) fn resume(state: LateState, guard: Duration, fence: bool) -> Result<Arc<Self>, StateError> {
+    /// The guard and the fence stay: they are the configuration's.
+    pub(crate) fn resume(&self, state: LateState) -> Result<(), StateError> {
         let write = |late: LateWriteState| {
             let (offset, length) = (late.from, late.to.saturating_sub(late.from));
             Ok(LateWrite {
@@ -67,20 +65,20 @@ impl LateWrites {
         };
         let list: Vec<LateWrite> = state.writes.into_iter().map(write).collect::<Result<_, StateError>>()?;
         let flags = if list.is_empty() { 0 } else { LATE } | if state.unmarked { UNMARKED } else { 0 };
-        let late = Self::new(guard, fence);
-        *late.inner.lock() = Inner {
+        let server = server(state.server)?;
+        let inner = &mut *self.inner.lock();
+        *inner = Inner {
             list,
             last: state.last,
-            guard,
-            fence,
+            guard: inner.guard,
+            fence: inner.fence,
             fenced: state.fenced.map(Age::ago),
             marks: state.marks,
             mark_wanted: state.mark_wanted,
             has_mark: state.has_mark,
-            server: server(state.server)?,
+            server,
         };
-        late.state.store(flags, Ordering::Release);
-        late.all_lost();
-        Ok(late)
+        self.state.store(flags, Ordering::Release);
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::super::LateWrites;
 use super::*;
 use nbd_gateway_net::{Pool, Released};
 use nbd_gateway_proto::fuzz::receive;
@@ -14,12 +15,12 @@ use nbd_gateway_proto::reply::{Body, Event};
 use nbd_gateway_proto::request::RequestHeader;
 use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Errno};
 
-use crate::handover::state::carried;
+use crate::handover::state::{TicketState, carried};
 use crate::lane::fuzz::{CONTEXTS, Told, put_event, tell};
 use crate::lane::tests::{connected, life};
 use crate::request::{Client, Counts, Finished, Heard, Job, Outcome, PendingReply, Request, SessionId, Ticket};
 
-/// A session that writes down what it is told, by its own cookies.
+/// A session that writes down the outcomes, by its own cookies.
 #[derive(Debug, Default)]
 struct Recorder(Mutex<BTreeMap<u64, Told>>);
 
@@ -147,7 +148,7 @@ fn asked(framing: Framing, number: u64, choices: &mut Choices<'_>) -> Asked {
     Asked { by, request: Request { command, flags, offset, length, payload }, reply }
 }
 
-/// The server: it answers what it has read, in an order of its own.
+/// The server: it answers what it has read, in any order.
 struct Server {
     framing: Framing,
     requests: Inbox,
@@ -229,15 +230,21 @@ fn play(framing: Framing, choices: &[u8], is_cut: impl Fn(usize) -> bool) -> Pla
         // Not for ever: what is asked again needs the time of a whole reply at some time.
         if at < 4 * half && is_cut(at) {
             let mut beside = Beside::default();
-            let (state, _) = lane.suspend(lane.oldest_sent().unwrap_or(0), &mut decoder, &mut inbox, &mut beside);
-            let shared = (Durability::resume(carried(&lane.durability.suspend())), {
-                LateWrites::resume(carried(&lane.late.suspend()), lane.late.guard(), false).unwrap()
-            });
-            let found = |id| {
+            let reader = decoder.suspend(framing, &mut inbox, &mut beside);
+            let away = AwayState { since: None, pause: 0, step: 0, absence: None };
+            let (state, _) = lane.take(lane.oldest_sent().unwrap_or(0), Some(reader), away, &mut beside);
+            let next = Lane::new(Arc::default(), LateWrites::new(lane.late.guard(), false));
+            next.durability.resume(&carried(&lane.durability.suspend()));
+            next.late.resume(carried(&lane.late.suspend())).unwrap();
+            let found = |ticket: &TicketState| {
                 let client: Arc<dyn Client> = Arc::<Recorder>::clone(&client);
-                (id == client.id()).then_some(client)
+                (ticket.session == client.id()).then_some(client)
             };
-            (lane, decoder, inbox) = Lane::resume(carried(&state), &beside, shared, "", None, &found).unwrap();
+            let mut state = carried(&state);
+            let reader = state.reader.take().unwrap();
+            next.put(state, Some(&reader), &beside, None, &found).unwrap();
+            (decoder, inbox) = Decoder::resume(reader, &beside, "").unwrap();
+            lane = next;
         }
         server.read(&lane);
         if let Some(byte) = server.stream.get(at..at + 1) {
@@ -282,22 +289,21 @@ async fn a_task_goes_on_where_the_one_before_stopped_in_the_middle_of_a_reply_on
     let read = reply(&header, &[7; 512]);
     backend.write_all(&read[..100]).await.unwrap();
     tokio::task::yield_now().await;
-    lane.suspend_at_end(lane.oldest_sent().unwrap_or(0));
+    lane.order_stop();
     end.send_replace(true);
-    let suspended = loop {
+    while !lane.has_stopped() {
         tokio::task::yield_now().await;
-        let suspended = lane.suspension.suspended.lock().take();
-        if let Some(suspended) = suspended {
-            break suspended;
-        }
-    };
-    let suspended = Suspended { lane: carried(&suspended.lane), task: carried(&suspended.task), ..suspended };
-    let (end, ending) = tokio::sync::watch::channel(false);
-    let found = |_| -> Option<Arc<dyn Client>> { Some(Arc::<Recorder>::clone(&client)) };
-    let (lane, task) = suspended.resume(life(&pool, ending), (Arc::default(), Arc::default()), &found).unwrap();
-    assert_eq!((lane.in_flight(), lane.status().up, lane.status().reconnects), (1, true, 0));
-    let task = tokio::spawn(task);
+    }
     lane.submit(&mut vec![of_client(&client, 6, request(Cmd::TRIM, 512))], &mut Finished::default());
+    let suspended = lane.suspend(0).unwrap().unwrap();
+    assert_eq!(lane.in_flight(), 0);
+    let (end, ending) = tokio::sync::watch::channel(false);
+    let suspended = SuspendedLane { state: carried(&suspended.state), life: life(&pool, ending), ..suspended };
+    let found = |_: &TicketState| -> Option<Arc<dyn Client>> { Some(Arc::<Recorder>::clone(&client)) };
+    let lane = Lane::new(Arc::default(), Arc::default());
+    let task = lane.resume(suspended, &found).unwrap();
+    assert_eq!((lane.in_flight(), lane.status().up, lane.status().reconnects), (2, true, 0));
+    let task = tokio::spawn(task);
     backend.read_exact(&mut header).await.unwrap();
     assert_eq!(header[6..8], [0, 4], "a TRIM, and not the READ again");
     backend.write_all(&[&read[100..], &reply(&header, &[])].concat()).await.unwrap();

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use nbd_gateway_policy::types::ByteRange;
-use nbd_gateway_proto::{Cmd, CmdFlags, Framing, Payload};
+use nbd_gateway_proto::Framing;
 
 use super::{Answered, Gather, Phase, Slot, Table, reach};
-use crate::handover::state::{AnsweredState, Beside, RequestState, SlotState, StateError, TableState, TicketState};
+use crate::handover::state::{
+    AnsweredState, Beside, PhaseState, RequestState, SlotState, StateError, TableState, TicketState,
+};
 use crate::lane::{LateWrites, Link};
-use crate::request::{Client, Job, Request, SessionId};
+use crate::request::{Client, Job};
 
-/// Finds who waits for an answer, by the number of its session.
-pub(in crate::lane) type Clients<'a> = &'a dyn Fn(SessionId) -> Option<Arc<dyn Client>>;
+/// Finds who waits for an answer, and has it hold what the request does; none: it is gone.
+pub(crate) type Clients<'a> = &'a dyn Fn(&TicketState) -> Option<Arc<dyn Client>>;
 
 impl Table {
     /// When the oldest request was sent, by the clock: answers from before decide nothing any more.
@@ -19,15 +21,8 @@ impl Table {
         self.slots.iter().map(|(_, slot)| slot.at).min()
     }
 
-    /// What there is, from the moment `oldest` on; nobody is answered. A task of the gateway's own does not outlive this: what
-    /// it has not sent is not sent, and what it has sent and changes data is late, and holds back what overlaps it.
-    pub(in crate::lane) fn suspend(
-        mut self,
-        oldest: u64,
-        late: &LateWrites,
-        link: &Link,
-        beside: &mut Beside,
-    ) -> TableState {
+    /// The requests in flight, none answered, and the answers from the moment `oldest` on.
+    pub(in crate::lane) fn suspend(mut self, oldest: u64, beside: &mut Beside) -> TableState {
         self.ask_again();
         let mut slots = Vec::new();
         for (key, mut slot) in self.slots {
@@ -37,23 +32,11 @@ impl Table {
                 None => Gather::of_nobody().suspend(),
             });
             let request = &slot.job.request;
-            if ticket.is_none() && !slot.sent && slot.late == 0 {
-                continue;
-            }
-            if ticket.is_none() && slot.late == 0 && reach(request).is_some() {
-                slot.late = late.left_behind(request, link);
-            }
             slots.push(SlotState {
                 key: u32::try_from(key).unwrap_or(u32::MAX),
                 tag: slot.tag,
-                ticket: ticket.map(TicketState::suspend),
-                request: RequestState {
-                    command: request.command.0,
-                    flags: request.flags.0,
-                    offset: request.offset,
-                    length: request.length,
-                    payload: beside.put(&request.payload),
-                },
+                ticket: ticket.map(|ticket| TicketState::suspend(ticket, request)),
+                request: RequestState::of(request, beside),
                 sent: slot.sent,
                 doubtful: slot.doubtful,
                 at: slot.at,
@@ -68,7 +51,14 @@ impl Table {
             offset: range.start().bytes(),
             end: range.end().bytes(),
         });
-        TableState { tag: self.tag, slots, answered: answered.collect(), forgotten: self.forgotten }
+        let phase = match self.phase {
+            Phase::Away => PhaseState::Away,
+            Phase::Up => PhaseState::Up,
+            Phase::Held => PhaseState::Held,
+            Phase::Leaving => PhaseState::Leaving,
+            Phase::Down(why) => PhaseState::Down(why.into_owned()),
+        };
+        TableState { phase, tag: self.tag, slots, answered: answered.collect(), forgotten: self.forgotten }
     }
 
     /// What has found something already is asked once more, under another cookie: that is less than to carry it.
@@ -87,44 +77,55 @@ impl Table {
         }
     }
 
-    /// A table as it was, with its connection: what is not sent is sent by
-    /// [`send_what_may_be`](Table::send_what_may_be).
+    /// A table as it was; unsent requests are sent by [`send_what_may_be`](Table::send_what_may_be). A task of the gateway
+    /// does not outlive this, nor does a client that is gone: what they have not sent is not sent, and what they have sent and
+    /// changes data is late, and holds back what overlaps it.
     pub(in crate::lane) fn resume(
         state: TableState,
-        framing: Framing,
+        framing: Option<Framing>,
         beside: &Beside,
+        (late, link): (&LateWrites, &Link),
         clients: Clients<'_>,
     ) -> Result<Self, StateError> {
         let mut slots = Vec::new();
         let mut keys = std::collections::HashSet::new();
-        for SlotState { key, tag, ticket, request, sent, doubtful, at, late, covers, reply } in state.slots {
+        for SlotState { key, tag, ticket, request, sent, doubtful, at, late: own, covers, reply } in state.slots {
             if !keys.insert(key) {
                 return Err(StateError::Twice(key));
             }
-            let RequestState { command, flags, offset, length, payload } = request;
-            let payload = Payload::from(beside.get(payload)?);
-            let request = Request { command: Cmd(command), flags: CmdFlags(flags), offset, length, payload };
-            let job = match ticket {
-                Some(ticket) => {
-                    let client = clients(ticket.session).ok_or(StateError::NoSession(ticket.session))?;
-                    Job::for_client(request, ticket.resume(client))
+            let request = request.request(beside)?;
+            let mut own = own;
+            let job = match ticket.and_then(|ticket| Some((clients(&ticket)?, ticket))) {
+                Some((client, ticket)) => Job::for_client(request, ticket.resume(client)),
+                None if !sent && own == 0 => continue,
+                None => {
+                    if own == 0 && reach(&request).is_some() {
+                        own = late.left_behind(&request, link);
+                    }
+                    Job::for_nobody(request)
                 }
-                None => Job::for_nobody(request),
             };
             let gather = reply.map(|reply| Box::new(Gather::resume(reply)));
             slots.push((
                 usize::try_from(key).unwrap_or(usize::MAX),
-                Slot { job, tag, sent, doubtful, at, late, covers, gather },
+                Slot { job, tag, sent, doubtful, at, late: own, covers, gather },
             ));
         }
         let answered = state.answered.into_iter().filter_map(|AnsweredState { at, offset, end }| {
             Some(Answered { at, range: ByteRange::at(offset, end.saturating_sub(offset))? })
         });
+        let phase = match state.phase {
+            PhaseState::Away => Phase::Away,
+            PhaseState::Up => Phase::Up,
+            PhaseState::Held => Phase::Held,
+            PhaseState::Leaving => Phase::Leaving,
+            PhaseState::Down(why) => Phase::Down(why.into()),
+        };
         Ok(Self {
             slots: slots.into_iter().collect(),
             tag: state.tag,
-            phase: Phase::Up,
-            framing: Some(framing),
+            phase,
+            framing,
             answered: answered.collect(),
             forgotten: state.forgotten,
         })

@@ -12,17 +12,17 @@ use nbd_gateway_policy::notice::SuspendedNotice;
 use nbd_gateway_policy::offer::{Contexts, Features, Offer};
 use nbd_gateway_policy::types::{Granularity, Size};
 use nbd_gateway_proto::resize::Context;
-use nbd_gateway_proto::{Cmd, CmdFlags, ExportFlags, Inbox};
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use nbd_gateway_proto::{ExportFlags, Inbox};
+use tokio::time::{Instant, sleep_until};
 
+use super::held::submit_again;
 use super::{SuspendedSession, words};
 use crate::export::{Export, OpenError};
 use crate::handover::state::{
-    AgreementState, Beside, GateState, HeldState, NotifyState, ReleaseState, StateError, StepState,
+    AgreementState, Beside, GateState, HeldState, NotifyState, ReleaseState, StateError, StepState, TicketState,
 };
 use crate::limits::{Place, RateGate};
-use crate::request::{Finished, Job, Outcome, Request};
+use crate::request::{Client, Outcome, SessionId};
 use crate::session::serve::{Front, Membership, run};
 use crate::session::shutdown::Shutdown;
 use crate::session::transmission::{Step, Transmission};
@@ -39,13 +39,54 @@ pub(crate) enum ResumeError {
     Io(#[from] std::io::Error),
 }
 
-/// Goes on with a session, on the caller's shard; it runs to its end by itself.
+/// A session that is to go on, once the lanes do.
+pub(crate) struct ResumedSession {
+    transmission: Transmission,
+    membership: Membership,
+}
+
+impl ResumedSession {
+    pub(crate) fn id(&self) -> SessionId {
+        self.transmission.session.id
+    }
+
+    /// Who gets the answer to a request that a lane has: it holds what the request does.
+    pub(crate) fn client(&self, ticket: &TicketState) -> Arc<dyn Client> {
+        let session = &self.transmission.session;
+        session.hold(ticket.holds());
+        session.export.admit(1);
+        Arc::<Session>::clone(session)
+    }
+
+    pub(super) fn parts(&self) -> (&Arc<Session>, Shutdown) {
+        (&self.transmission.session, self.transmission.shutdown())
+    }
+
+    /// Goes on with all of an export, on the caller's shard; they run to their ends by themselves. Requests that tasks had begin
+    /// again before any other comes.
+    pub(crate) fn start(all: Vec<Self>, held: Vec<HeldState>, beside: &Beside) -> Result<(), StateError> {
+        for Self { transmission: Transmission { session, .. }, .. } in &all {
+            if session.is_left() {
+                // What its client has in flight must not be overtaken.
+                session.export.core().adopt_orphans(session.id);
+            }
+        }
+        submit_again(held, beside, &all)?;
+        for Self { transmission, membership } in all {
+            transmission.session.flush();
+            tokio::spawn(run(transmission, membership));
+        }
+        Ok(())
+    }
+}
+
+/// Makes a session of its state.
 pub(crate) async fn resume(
     front: &Front,
     place: Place,
     suspended: SuspendedSession,
-) -> Result<JoinHandle<()>, ResumeError> {
-    let SuspendedSession { socket, kind, state, beside, before, in_flight } = suspended;
+) -> Result<ResumedSession, ResumeError> {
+    let SuspendedSession { socket, kind, state, beside } = suspended;
     let lease = front.registry.open(&state.export).await?.for_session()?;
     let export = Arc::clone(lease.export());
     let style = words::to_style(state.agreement.style);
@@ -55,7 +96,6 @@ pub(crate) async fn resume(
         bytes: beside.get(state.unsent)?.into(),
         releases: state.releases.iter().map(|state| (state.after, state.released())).collect(),
     };
-    let held: Vec<Held> = state.held.into_iter().map(|held| Held::read(held, &beside)).collect::<Result<_, _>>()?;
     let span = tracing::error_span!("session", session = state.id.get(), peer = state.from, export = export.name());
     let (peer, certificate) = (
         words::to_peer(&state.peer),
@@ -81,8 +121,6 @@ pub(crate) async fn resume(
     let (read, write) = Stream::adopt(socket, kind)?.split();
     session.out.connect(write);
     unsent.releases.iter().for_each(|(_, released)| session.hold(*released));
-    held.iter().for_each(|held| session.hold(held.ticket_holds()));
-    session.hold(in_flight);
     session.out.append(|batch| batch.put_back(&unsent));
     let entered = front.table.enter(&session);
     if !session.is_admitted_by(&front.registry.config()) {
@@ -110,10 +148,9 @@ pub(crate) async fn resume(
     if let Some(notify) = &state.notify {
         session.go_on_notifying(notify);
     }
-    before.goes_on_as(&session);
-    session.submit_again(held, &shutdown);
-    crate::request::Client::flush(&*session);
-    Ok(tokio::spawn(run(transmission, Membership { place, lease, entered, guard })))
+    let patience = state.patience.map(|left| Instant::now() + Duration::from_nanos(left));
+    transmission.patience = patience.map(|over| Box::pin(sleep_until(over)));
+    Ok(ResumedSession { transmission, membership: Membership { place, lease, entered, guard } })
 }
 
 fn agreement(
@@ -160,27 +197,6 @@ fn agreement(
     })
 }
 
-/// A request that a task had.
-struct Held {
-    request: Request,
-    ticket: crate::handover::state::TicketState,
-}
-
-impl Held {
-    fn read(HeldState { request, ticket }: HeldState, beside: &Beside) -> Result<Self, StateError> {
-        let payload = beside.get(request.payload)?.into();
-        let (command, flags) = (Cmd(request.command), CmdFlags(request.flags));
-        let request = Request { command, flags, offset: request.offset, length: request.length, payload };
-        Ok(Self { request, ticket })
-    }
-
-    fn ticket_holds(&self) -> Released {
-        let ticket = &self.ticket;
-        let (requests, resizes) = (ticket.requests, ticket.resizes);
-        Released { requests, resizes, bytes: ticket.bytes, notices: ticket.notices }
-    }
-}
-
 impl ReleaseState {
     fn released(&self) -> Released {
         let Self { requests, resizes, bytes, notices, .. } = *self;
@@ -190,7 +206,7 @@ impl ReleaseState {
 
 impl Session {
     /// Holds what was held before.
-    fn hold(&self, released: Released) {
+    pub(super) fn hold(&self, released: Released) {
         self.permits.hold(released);
         self.resizes.fetch_add(released.resizes, Ordering::AcqRel);
         if released.notices > 0 {
@@ -208,24 +224,5 @@ impl Session {
             merged: state.merged,
         };
         self.resume_notify(words::to_header(&state.header), &suspended, state.begun);
-    }
-
-    /// Requests that tasks had begin again, in their order. Of a resize nothing had begun that would count twice.
-    fn submit_again(self: &Arc<Self>, held: Vec<Held>, shutdown: &Shutdown) {
-        let mut finished = Finished::default();
-        for Held { request, ticket } in held {
-            let job = Job::for_client(request, ticket.resume(self.clone()));
-            let request = &job.request;
-            if request.command == Cmd::RESIZE {
-                self.carry_resize(job);
-                continue;
-            }
-            self.export.admit(1);
-            if request.command == Cmd::BLOCK_STATUS && self.agreement.contexts.is_empty() {
-                self.watch(shutdown.clone(), job);
-            } else {
-                self.hand_over(&mut vec![job], &mut finished);
-            }
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod ceiling;
 mod closing;
+mod hand_over;
 mod reconnect;
 mod suspended;
 

@@ -1,6 +1,6 @@
 //! A session that goes on elsewhere, at any byte of its conversation and any number of times: its client sees no difference.
 //!
-//! Each seed is a conversation, held twice in front of a disk of its own: once as it is, and once while the session is taken
+//! Each seed is a conversation, held twice in front of a separate disk: once as it is, and once while the session is taken
 //! apart, carried through JSON and put together again between any two bytes. Both clients get the same messages for each of
 //! their requests, and the disks are the same in the end. `NBD_GATEWAY_SEED` repeats one.
 

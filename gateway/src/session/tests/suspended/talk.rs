@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nbd_gateway_net::Peer;
 use nbd_gateway_proto::request::RequestHeader;
 use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Framing};
 use tokio::net::UnixStream;
@@ -11,8 +10,6 @@ use tokio::time::Instant;
 
 use super::super::Scene;
 use super::Dice;
-use crate::handover::state::carried;
-use crate::session::suspend::resume;
 
 const HALF: u64 = 512 << 10;
 /// How long a conversation may take.
@@ -351,7 +348,7 @@ impl<'a> Talk<'a> {
         }
         tokio::task::yield_now().await;
         if self.moved && self.how.roll(3) == 0 {
-            self.go_on_elsewhere().await;
+            self.moves += self.scene.hand_over().await.unwrap_or_default();
         }
         // A client that reads seldom is owed much.
         if self.how.roll(4) == 0 {
@@ -364,23 +361,6 @@ impl<'a> Talk<'a> {
             while self.understand() {}
         }
         tokio::task::yield_now().await;
-    }
-
-    /// Takes the session apart, and puts it together again from its state.
-    async fn go_on_elsewhere(&mut self) {
-        let Some(session) = self.scene.front.table.all().pop() else { return };
-        let suspended = session.suspend();
-        drop(session);
-        // It may have ended by itself.
-        let Ok(suspended) = suspended.await else { return };
-        let mut suspended = suspended.unwrap();
-        let state = carried(&suspended.state);
-        assert_eq!(state, suspended.state);
-        suspended.state = state;
-        let tenant = nbd_gateway_policy::types::TenantId::new("t").unwrap();
-        let place = self.scene.places.begin(Peer::Unknown).unwrap().session(&tenant, false).unwrap();
-        drop(resume(&self.scene.front, place, suspended).await.unwrap());
-        self.moves += 1;
     }
 
     /// What it was told, by the cookies of its requests. Of a READ what was found: whether zeroes come as a hole is up to the
