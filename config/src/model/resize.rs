@@ -153,7 +153,7 @@ impl Resize {
         let ExportPolicy { granularity, min_size, max_size, step, max_step, .. } = self.policy;
         let (least, size) = (Bytes::from(min_size), facts.size.map(Bytes::from));
         let bound = Some(max_size).filter(|max_size| *max_size != Size::MAX).map(Bytes::from);
-        let split = |size: &Bytes| size.0 & (granularity.bytes() - 1) != 0;
+        let split = |size: &Bytes| !granularity.divides(*size);
         let grain = Bytes(granularity.bytes()).written();
         let uneven = |size: Bytes| format!("{} is not a multiple of granularity ({grain})", size.written());
         for (key, size) in [("size", size), ("max-size", bound)] {

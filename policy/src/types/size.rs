@@ -241,10 +241,10 @@ impl Granularity {
         self.0
     }
 
-    /// Whether `size` is a multiple.
+    /// Whether an amount is a multiple.
     #[must_use]
-    pub const fn divides(self, size: Size) -> bool {
-        size.0 & (self.0 - 1) == 0
+    pub fn divides(self, amount: impl Into<Bytes>) -> bool {
+        amount.into().0 & (self.0 - 1) == 0
     }
 
     /// The largest multiple that is not larger.
