@@ -1,4 +1,4 @@
-//! What is counted of each export, and how a page tells it.
+//! The numbers of each export, and how a page shows them.
 //!
 //! A series of the `prometheus` crate holds its name, help and labels for itself: about 1 KiB. An export has up to a
 //! hundred series, and a gateway may have ten thousand exports. Here a series is its number alone, an export's are looked
@@ -62,7 +62,7 @@ impl Gauge {
     }
 }
 
-/// The numbers of one export, or of a template that exports share. A part is told once somebody has asked for its handles.
+/// The numbers of one export, or of a template that exports share. A part is shown once somebody has asked for its handles.
 #[derive(Debug, Default)]
 pub(crate) struct Series {
     pub(crate) open_failures: Counter,
@@ -88,7 +88,7 @@ pub struct Traffic {
     pub(crate) late_writes: Arc<Gauge>,
 }
 
-/// What is known of its size, whoever's it is.
+/// Its size, without its tenant's name.
 #[derive(Debug, Default)]
 pub struct Growth {
     pub(crate) generation: Arc<Gauge>,
@@ -108,14 +108,14 @@ pub struct Growth {
     pub backend_notices_dropped: Counter,
 }
 
-/// What is said of its size with its tenant's name.
+/// Its size, with its tenant's name.
 #[derive(Debug, Default)]
 pub(crate) struct Sizes {
     pub(crate) resizes: [[Counter; ResizeResult::ALL.len()]; ResizeStyle::ALL.len()],
     pub(crate) size: Arc<Gauge>,
 }
 
-/// Who is told of its size beside its clients.
+/// Hooks that are told its size.
 #[derive(Debug, Default)]
 pub(crate) struct Hooks {
     pub(crate) attempts: [[Counter; HookResult::ALL.len()]; HookWay::ALL.len()],
@@ -151,7 +151,7 @@ impl Shown {
 }
 
 impl Exports {
-    /// The series of an export, of its own or its template's; and whether others may have the same.
+    /// The series of an export, its own or its template's; and whether others may have the same.
     pub(crate) fn series(&self, name: &str, template: Option<&str>) -> (Arc<Series>, bool) {
         let mut shown = self.0.lock();
         let Some(template) = template else {

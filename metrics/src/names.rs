@@ -208,7 +208,7 @@ impl Metrics {
 
     /// Takes a tenant's series away; `reasons` as in [`tenant`](Self::tenant).
     pub fn forget_tenant(&self, name: &str, reasons: &[&'static str]) {
-        // What is not there need not go.
+        // A missing file need not go.
         for reason in reasons {
             let _ = self.all.denials.remove_label_values(&[name, reason]);
         }

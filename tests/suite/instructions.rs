@@ -130,7 +130,7 @@ fn a_request_takes_no_more_instructions_than_it_did() -> Result<(), Trouble> {
         let (known, percent) = figures.get(job.name).copied().unwrap_or_default();
         let most = known + known * (percent + extra) / 100;
         let (mut client, _) = RawClient::open(counted.gateway.socket(), job.export, Framing::Structured)?;
-        // What is done once is not counted.
+        // An act that comes once is not counted.
         job.run(&mut client)?;
         let mut fewest = u64::MAX;
         for _ in 0..ROUNDS {

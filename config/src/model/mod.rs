@@ -202,7 +202,7 @@ impl Config {
         self.exports.exact_names()
     }
 
-    /// Whether an export has an entry of its own, so that [`listable`](Self::listable) has it.
+    /// Whether an export has its own entry, so that [`listable`](Self::listable) has it.
     pub fn is_listable(&self, name: &str) -> bool {
         self.exports.is_exact_name(name)
     }

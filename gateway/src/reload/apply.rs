@@ -240,7 +240,7 @@ async fn no_token(file: &Path) -> Option<String> {
     }
 }
 
-/// What is wrong with where the configuration's files are.
+/// Why the configuration's files are in the wrong place.
 async fn misplaced_files(config: &Config) -> Vec<String> {
     let config = config.clone();
     look(move || aliases::misplaced_files(&config)).await.unwrap_or_else(|hangs| vec![hangs])

@@ -41,7 +41,7 @@ pub(crate) trait Effects: Send {
     /// The size that was asked for has been read: it is done, answered or not.
     fn confirmed(&mut self);
     /// The size that a lane's handshake told since the backend was asked last, and since that ask can't be carried out any
-    /// more, in bytes. A backend that takes one connection only is connected anew for it.
+    /// more, in bytes. A backend that takes one connection only is reconnected for it.
     fn size_from_handshake(&mut self) -> impl Future<Output = Option<u64>> + Send;
     /// Makes a range read as zeroes.
     fn zero(&mut self, range: ByteRange) -> impl Future<Output = Result<(), Fault>> + Send;

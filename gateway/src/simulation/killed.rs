@@ -15,7 +15,7 @@ pub(super) struct Ledgers {
 }
 
 impl Ledgers {
-    /// The ledger of the next gateway, and what is in it.
+    /// The ledger of the next gateway, and its contents.
     pub(super) fn next(&self) -> (LedgerCache, Snapshot) {
         let (ledger, mailbox) = match self.idle.lock().take() {
             Some(mut mailbox) => (mailbox.restart().unwrap(), mailbox),

@@ -142,7 +142,7 @@ impl Scene {
         scene
     }
 
-    /// A gateway that knows what is in the ledger.
+    /// A gateway that knows the ledger's contents.
     pub(super) fn begin_gateway(&self) {
         let kills = self.0.kills.look(|kills| *kills);
         let text = self.0.text.replace(SOCKET, &socket(&self.0.directory, kills).display().to_string());
@@ -310,7 +310,7 @@ impl Scene {
         self.hold(promise);
     }
 
-    /// What is closed counts as it was.
+    /// A closed export counts as it was.
     fn check_closed(&self, usage: Option<Usage>) {
         let Some(usage) = usage.filter(|usage| usage.exports > 0) else { return };
         let promise = {

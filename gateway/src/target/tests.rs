@@ -87,7 +87,7 @@ async fn a_target_in_front_of_another_sees_every_request_the_lowered_end_and_the
     assert_eq!(*seen, ["Gateway: NBD_CMD_WRITE", "Session(SessionId(4)): NBD_CMD_READ", "end 524288", "closed"]);
 }
 
-/// Takes requests, and answers none before it is told to.
+/// Takes requests, and answers none before it is let.
 #[derive(Debug)]
 struct Parked {
     facts: Facts,
