@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, AsRawFd};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, getrlimit};
 
-/// What a descriptor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
     Client,
@@ -19,7 +18,6 @@ pub(crate) enum Use {
     Operator,
 }
 
-/// The limit of the process.
 pub(crate) fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

@@ -18,7 +18,6 @@ const LONGEST: u64 = 64 * 1024;
 pub(crate) struct TokenFile(Arc<RwLock<Option<PathBuf>>>);
 
 impl TokenFile {
-    /// It is this one.
     pub(crate) fn new(path: Option<PathBuf>) -> Self {
         Self(Arc::new(RwLock::new(path)))
     }

@@ -173,7 +173,6 @@ impl Gateway {
         self.told("listening on nbd://").parse().expect("it tells an IP address")
     }
 
-    /// The URI of one of its exports.
     pub(crate) fn uri(&self, export: &str) -> String {
         format!("nbd+unix:///{export}?socket={}", self.socket.display())
     }
@@ -215,7 +214,6 @@ impl Gateway {
         Ok(())
     }
 
-    /// All that it has logged.
     pub(crate) fn whole_log(&self) -> String {
         self.process.log()
     }

@@ -23,7 +23,6 @@ impl Route {
         }
     }
 
-    /// Opens the way to `served`.
     pub(crate) fn open(self, served: &Served) -> Result<Way, Trouble> {
         let export = served.export;
         match self {
@@ -40,7 +39,6 @@ impl Route {
     }
 }
 
-/// An open way.
 pub(crate) struct Way {
     pub(crate) target: Target,
     gateway: Option<Gateway>,

@@ -107,7 +107,6 @@ pub enum Fence {
 }
 
 impl Fence {
-    /// Reads `fence`.
     pub(super) fn read(raw: Option<&RawFence>, section: &mut Section<'_>) -> Self {
         match raw {
             None => Self::Driver,
@@ -223,7 +222,6 @@ impl Exports {
         entry.resolve(name.clone(), matched)
     }
 
-    /// Whose it is.
     pub(super) fn owner(&self, name: &str) -> Option<&TenantId> {
         self.find(name).map(|(_, entry)| &entry.tenant)
     }

@@ -20,7 +20,6 @@ pub(crate) enum Part {
     Query,
     /// A BLOCK_STATUS that is answered once the size is another.
     Watch,
-    /// A handshake.
     Handshake,
 }
 

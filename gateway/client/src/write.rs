@@ -100,7 +100,6 @@ pub(super) async fn flush(connection: &mut Connection) -> Result<bool, ClientErr
 struct Limits {
     size: u64,
     minimum: u64,
-    /// It is to grow.
     grow: bool,
     /// It can.
     grows: bool,

@@ -26,7 +26,6 @@ struct Limiters {
     notice: Option<Limiter>,
 }
 
-/// The accounts of all tenants.
 #[derive(Debug)]
 pub(crate) struct TenantAccounts {
     quota: Mutex<Accounts>,
@@ -124,7 +123,6 @@ impl TenantAccounts {
         pass(session, export, tenant, self.now())
     }
 
-    /// What a tenant has.
     pub(crate) fn usage(&self, tenant: &TenantId) -> Option<Usage> {
         self.quota.lock().usage(tenant)
     }

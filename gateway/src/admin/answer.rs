@@ -23,7 +23,6 @@ use crate::export::OpenError;
 /// The longest sentence of an extractor, in bytes.
 const LONGEST_SENTENCE: usize = 4096;
 
-/// An error with its sentence.
 pub(super) fn refuse(status: StatusCode, error: impl ToString) -> Response {
     (status, Json(Refused { error: error.to_string() })).into_response()
 }
@@ -105,7 +104,6 @@ pub(super) fn lowered(said: &str) -> String {
     first.chain(letters).collect()
 }
 
-/// A value.
 pub(super) fn tell(value: impl Serialize) -> Response {
     Json(value).into_response()
 }

@@ -83,13 +83,9 @@ struct Answers {
 /// What the interface shows and changes.
 #[derive(Debug)]
 pub(crate) struct AdminContext {
-    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The exports.
     pub registry: Arc<Registry>,
-    /// The open sessions.
     pub sessions: Arc<SessionTable>,
-    /// The token's file.
     pub token_file: TokenFile,
     /// The way to have the configuration read anew.
     pub reload: Reload,
@@ -114,7 +110,6 @@ enum Reach {
     Socket,
     /// Everybody on this host, and whatever their browsers show.
     Host,
-    /// Other hosts.
     Others,
 }
 

@@ -9,7 +9,6 @@ use super::events::LAST_SEEN;
 use super::routes::{Asks, Route, Shape};
 use super::view::Refused;
 
-/// The document.
 pub(super) fn document(table: &[Route]) -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.definitions_path = "/components/schemas".into();

@@ -24,7 +24,6 @@ use crate::token::TokenFile;
 /// The longest body taken, in bytes.
 const LONGEST_BODY: usize = 16 * 1024;
 
-/// Who may ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asks {
     /// Everybody: whether the process lives, and the page without what it shows, say nothing else.
@@ -42,7 +41,6 @@ pub(super) enum Shape {
     Json(fn(&mut SchemaGenerator) -> Schema),
     /// JSON of a list of these, or a stream of them as server-sent events.
     Listed(fn(&mut SchemaGenerator) -> Schema),
-    /// Plain text.
     Text,
     /// A file of this type.
     File(&'static str),
@@ -60,7 +58,6 @@ pub(super) struct Route {
     pub(super) any_name: bool,
     /// What may stand after a `?`: the fields of an object.
     pub(super) filters: Option<fn(&mut SchemaGenerator) -> Schema>,
-    /// The body that it takes.
     pub(super) takes: Option<Shape>,
     /// What it answers when all is well.
     pub(super) answers: (StatusCode, Shape),
@@ -94,7 +91,6 @@ fn ordered(path: &'static str, does: &'static str, shape: Shape, serves: MethodR
     Route { method: Method::POST, asks: Asks::Operator, fails: ENDS, ..seen(path, does, shape, serves) }
 }
 
-/// The table.
 pub(super) fn table() -> Vec<Route> {
     let not_ready: &[StatusCode] = &[StatusCode::SERVICE_UNAVAILABLE];
     let missing: &[StatusCode] = &[StatusCode::NOT_FOUND];

@@ -12,7 +12,6 @@ use crate::request::{Finished, Job, Outcome, Request};
 
 /// How a request went, as far as the store can tell at once.
 pub(super) enum Performed {
-    /// Finished.
     Answer(Outcome),
     /// Done, but must be durable before it is answered: hand it to [`Store::settle`].
     Unsettled,

@@ -33,7 +33,6 @@ use tokio::time::Instant;
 use super::{Lane, Server};
 use crate::request::Request;
 
-/// There are late writes.
 const LATE: u8 = 1;
 /// The next change of data is the first since the export was opened.
 const UNMARKED: u8 = 2;
@@ -418,7 +417,6 @@ impl LateWrites {
         Some((last.lost, last.link.server.clone().filter(|_| one)))
     }
 
-    /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.inner.lock().list.len()
     }

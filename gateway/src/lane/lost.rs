@@ -33,7 +33,6 @@ pub(crate) struct OnLoss {
     pub durable: bool,
 }
 
-/// Who ended the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EndedBy {
     /// The backend closed or reset it: it will not carry out anything more of it.

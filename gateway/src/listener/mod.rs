@@ -53,7 +53,6 @@ pub(crate) enum BindError {
     NotListening { name: String, descriptor: usize },
 }
 
-/// A listener that is bound.
 #[derive(Debug)]
 pub(crate) struct Bound {
     /// The address as configured: the metrics' label.

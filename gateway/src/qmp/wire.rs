@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 /// The longest line that is taken, in bytes: a description of every node of a large qemu is far below it.
 pub(crate) const LONGEST: usize = 4 << 20;
 
-/// One message from qemu.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Message {
     /// The first: qemu serves this client now.

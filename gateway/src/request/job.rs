@@ -145,7 +145,6 @@ impl Job {
         }
     }
 
-    /// Finishes with an error.
     pub(crate) fn fail(self, failure: Failure, finished: &mut Finished) {
         self.finish(Outcome::Failed(failure), finished);
     }

@@ -30,7 +30,6 @@ impl fmt::Display for SessionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Origin {
     Session(SessionId),
-    /// The gateway itself.
     Gateway,
 }
 

@@ -76,7 +76,6 @@ impl Ticket {
         (self.client, self.reply)
     }
 
-    /// Whose request it is.
     pub(crate) fn client(&self) -> &dyn Client {
         &*self.client
     }

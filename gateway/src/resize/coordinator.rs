@@ -72,7 +72,6 @@ pub(crate) enum Act {
     End(oneshot::Sender<()>),
 }
 
-/// What a coordinator starts from.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub export: ExportName,

@@ -11,9 +11,7 @@ pub(super) const RELOADING: &str = "reading the configuration anew";
 pub(crate) struct ServiceStatus {
     /// No new clients are taken any more.
     pub draining: bool,
-    /// Exports that are open.
     pub exports: usize,
-    /// Sessions that are open.
     pub sessions: usize,
     /// Tenants whose exports are larger, all together, than their quota.
     pub over_quota: usize,

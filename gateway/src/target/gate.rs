@@ -11,7 +11,6 @@ use tokio::sync::Notify;
 
 use super::Core;
 
-/// The gate of one export.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     passing: RwLock<()>,

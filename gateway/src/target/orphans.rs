@@ -29,7 +29,6 @@ pub(super) struct Orphans {
 }
 
 impl Orphans {
-    /// Whether there are any orphans.
     pub(super) fn any(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
     }

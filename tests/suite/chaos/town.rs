@@ -175,7 +175,6 @@ fn token(place: &Place) -> PathBuf {
     token
 }
 
-/// How long a file is.
 pub(super) fn length(file: &Path) -> Result<u64, Trouble> {
     Ok(fs::metadata(file)?.len())
 }

@@ -26,7 +26,6 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// A file that holds `image`.
     fn file(&self, name: &str, image: &Image) -> Result<std::path::PathBuf, Trouble> {
         let path = self.place.path(name);
         image.write_to(&path)?;

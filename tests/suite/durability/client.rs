@@ -61,7 +61,6 @@ enum Under {
     },
 }
 
-/// One connection.
 struct Session<'a> {
     client: &'a Client<'a>,
     export: &'a Export,

@@ -55,7 +55,6 @@ impl State {
     }
 }
 
-/// The model of one export.
 pub(super) struct Model(Mutex<State>);
 
 impl Model {

@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 
 use crate::trouble::Trouble;
 
-/// How a connection is cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cut {
     /// Both ends see it.

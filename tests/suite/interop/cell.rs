@@ -17,7 +17,6 @@ pub(super) const fn unable(client: Client, server: Server) -> Option<&'static st
     }
 }
 
-/// The outcome for a pair.
 pub(super) fn outcome(client: Client, server: Server) -> Result<(), Trouble> {
     const CELLS: usize = Client::ALL.len() * Server::ALL.len();
     static OUTCOMES: [OnceLock<Result<(), Trouble>>; CELLS] = [const { OnceLock::new() }; CELLS];

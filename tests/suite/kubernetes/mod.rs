@@ -45,7 +45,6 @@ impl Manifests {
         Ok(Self { all: serde_json::from_str(&read.success()?.stdout)? })
     }
 
-    /// The one of that kind and name.
     fn one(&self, kind: &str, name: &str) -> Result<&Value, Trouble> {
         let fits = |m: &&Value| m["kind"] == kind && m["metadata"]["name"] == name;
         let mut fitting = self.all.iter().map(|(_, manifest)| manifest).filter(fits);
@@ -74,7 +73,6 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A text that has to be there.
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("a text was expected, there is {value}"))
 }

@@ -56,7 +56,6 @@ impl Prometheus {
         Ok(data["result"].as_array().is_some_and(|series| series.iter().any(is_number)))
     }
 
-    /// The alert rules.
     pub(super) fn rules(&self) -> Result<Vec<Value>, Trouble> {
         let data = self.ask("/api/v1/rules", None)?;
         Ok(data["groups"]

@@ -108,7 +108,6 @@ impl Monitor {
         }
     }
 
-    /// The size of a node.
     pub(crate) fn size_of(&mut self, node: &str) -> Result<u64, Trouble> {
         let nodes = self.ask("query-named-block-nodes", json!({ "flat": true }))?;
         let found = nodes.as_array().into_iter().flatten().find(|it| it["node-name"] == node);

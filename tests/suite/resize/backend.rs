@@ -15,7 +15,6 @@ use crate::trouble::{Trouble, ensure};
 /// The export's name at every gateway of the table.
 pub(super) const NAME: &str = "disk";
 
-/// A way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Backend {
     /// The gateway's own.

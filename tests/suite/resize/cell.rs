@@ -15,7 +15,6 @@ use crate::scripted::Framing;
 use crate::scripted::numbers::errno;
 use crate::trouble::{Trouble, ensure};
 
-/// The outcome of a cell.
 pub(super) fn outcome(style: Style, backend: Backend, event: Event) -> Result<(), Trouble> {
     const CELLS: usize = Style::ALL.len() * Backend::ALL.len() * Event::ALL.len();
     static OUTCOMES: [OnceLock<Result<(), Trouble>>; CELLS] = [const { OnceLock::new() }; CELLS];

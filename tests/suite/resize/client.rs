@@ -39,7 +39,6 @@ enum Line {
     Stock(Stock),
 }
 
-/// A client.
 pub(super) struct Client {
     pub(super) style: Style,
     line: Line,
@@ -194,7 +193,6 @@ impl Client {
     }
 }
 
-/// The one size of a reply.
 fn one_size(reply: Reply) -> Result<u64, Trouble> {
     let reply = reply.success()?;
     match reply.sizes[..] {

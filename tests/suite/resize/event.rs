@@ -20,7 +20,6 @@ pub(super) const OVER_CEILING: u64 = START + (256 << 10);
 /// What a shrink that is forbidden asks for.
 pub(super) const SHRUNK: u64 = START - (64 << 10);
 
-/// An event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Event {
     Grow,

@@ -2,7 +2,6 @@
 
 use crate::scripted::Framing;
 
-/// A way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Style {
     /// NBD_CMD_RESIZE, answered by simple replies that tell no size.

@@ -35,7 +35,6 @@ fn patient(backend: &str, timeout: &str) -> String {
     export("e", backend, &format!("{resize}\ntimeout = {timeout:?}"))
 }
 
-/// A client that opted in.
 fn opted_in(gateway: &Gateway, framing: Framing) -> Result<(RawClient, Opened), Trouble> {
     let mut client = RawClient::connect(gateway.socket())?;
     client.upgrade(framing)?;

@@ -74,7 +74,6 @@ pub(crate) mod chunk {
     pub(crate) const ERROR_OFFSET: u16 = 0x8002;
 }
 
-/// Transmission flags.
 pub(crate) mod flag {
     pub(crate) const HAS_FLAGS: u16 = 1;
     pub(crate) const READ_ONLY: u16 = 1 << 1;

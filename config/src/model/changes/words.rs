@@ -20,12 +20,10 @@ pub(super) fn text(text: impl AsRef<str>) -> String {
     format!("{:?}", text.as_ref())
 }
 
-/// A size.
 pub(super) fn size(bytes: u64) -> String {
     Bytes(bytes).written()
 }
 
-/// A time.
 pub(super) fn time(time: Duration) -> String {
     Interval::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).to_string()
 }

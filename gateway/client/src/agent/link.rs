@@ -27,7 +27,6 @@ const USED: [ExportFlags; 4] =
 /// A connection in the transmission phase, as the kernel takes it.
 #[derive(Debug)]
 pub(super) struct Link {
-    /// The socket.
     pub(super) socket: OwnedFd,
     /// What the handshake said.
     pub(super) export: Negotiated,

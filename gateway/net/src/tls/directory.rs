@@ -133,7 +133,6 @@ impl Directory {
         Ok((chain, expiry))
     }
 
-    /// A private key.
     pub(super) fn key(&self, name: &str, why: &'static str) -> Result<PrivateKeyDer<'static>, CertificateError> {
         let (file, bytes) = self.read(name, why)?;
         PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| malformed(&file, "private key")(error))

@@ -43,7 +43,6 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// The document.
 pub(super) async fn document(headers: HeaderMap) -> Response {
     send(&headers, HTML, include_str!("index.html"))
 }

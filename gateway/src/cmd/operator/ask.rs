@@ -57,7 +57,6 @@ pub(super) enum AskError {
     /// The same, where it may be otherwise soon.
     #[error("{0}")]
     NotNow(String),
-    /// The runtime.
     #[error("can't start: {0}")]
     Start(std::io::Error),
     /// Nothing can be printed.
