@@ -1,9 +1,12 @@
 //! Promise: what a client asks beyond its limits waits or is refused in step, and costs nobody else anything.
 
+use std::path::PathBuf;
+
 use crate::client::run_python;
 use crate::gateway::{Gateway, export};
 use crate::image::Image;
 use crate::peer::Server;
+use crate::place::Place;
 use crate::process::Call;
 use crate::scripted::backend::{Backend, Script};
 use crate::scripted::numbers::{cmd, cmd_flag, errno};
@@ -46,17 +49,26 @@ fn a_payload_for_which_there_can_be_no_room_is_refused_and_skipped_in_step() -> 
     gateway.end()
 }
 
+/// A small largest payload, and room for so much at a time.
+fn small_payloads(room: &str) -> String {
+    format!("[limits]\nlargest-payload = \"64KiB\"\nsession-bytes = \"{room}\"\ntenant-bytes = \"{room}\"\n\n")
+}
+
+/// A file without a hole, and where it is.
+fn full_disk() -> Result<(Place, PathBuf), Trouble> {
+    let place = Place::fresh()?;
+    let source = place.path("source");
+    Image::full(4).write_to(&source)?;
+    Ok((place, source))
+}
+
 #[test]
 fn clients_that_ask_for_block_sizes_keep_to_a_small_largest_payload() -> Result<(), Trouble> {
     let served = Server::QemuNbdShared.start(&Image::sparse(4))?;
-    let tables = "[limits]\nlargest-payload = \"64KiB\"\nsession-bytes = \"64KiB\"\ntenant-bytes = \"64KiB\"\n\n"
-        .to_owned()
-        + &export("vm", &served.uri(), "");
-    let gateway = Gateway::start(&tables)?;
+    let gateway = Gateway::start(&(small_payloads("64KiB") + &export("vm", &served.uri(), "")))?;
     let uri = format!("nbd+unix:///vm?socket={}", gateway.socket().display());
-    let place = crate::place::Place::fresh()?;
-    let (source, copy) = (place.path("source"), place.path("copy"));
-    Image::full(4).write_to(&source)?;
+    let (place, source) = full_disk()?;
+    let copy = place.path("copy");
     let convert = |from: &str, to: &str| {
         Call::new("qemu-img")
             .args(["convert", "-n", "-f", "raw", "-O", "raw", "-W", "-m", "16", from, to])
@@ -76,14 +88,10 @@ fn clients_that_ask_for_block_sizes_keep_to_a_small_largest_payload() -> Result<
 #[test]
 fn nbdcopy_works_where_the_largest_payload_is_smaller_than_its_requests() -> Result<(), Trouble> {
     let served = Server::QemuNbdShared.start(&Image::sparse(4))?;
-    let tables = "[limits]\nlargest-payload = \"64KiB\"\nsession-bytes = \"1MiB\"\ntenant-bytes = \"1MiB\"\n\n"
-        .to_owned()
-        + &export("vm", &served.uri(), "");
-    let gateway = Gateway::start(&tables)?;
+    let gateway = Gateway::start(&(small_payloads("1MiB") + &export("vm", &served.uri(), "")))?;
     let uri = format!("nbd+unix:///vm?socket={}", gateway.socket().display());
-    let place = crate::place::Place::fresh()?;
-    let (source, copy) = (place.path("source"), place.path("copy"));
-    Image::full(4).write_to(&source)?;
+    let (place, source) = full_disk()?;
+    let copy = place.path("copy");
     for size in ["262144", "1048576"] {
         let nbdcopy = || Call::new("nbdcopy").arg(format!("--request-size={size}"));
         nbdcopy().arg("--allocated").arg(&source).arg(&uri).run()?.success()?;

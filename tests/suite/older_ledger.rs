@@ -57,6 +57,14 @@ fn start_with_the_copy(gateway: &mut Gateway) -> Result<(), Trouble> {
     gateway.start_again()
 }
 
+/// What the copy does not know of.
+fn grow_and_write(gateway: &Gateway) -> Result<(), Trouble> {
+    let (mut client, _) = enter(gateway)?;
+    resize(&mut client, 2 * SHOWN)?.success()?;
+    client.write(WRITTEN, &[5; 512])?.success()?;
+    flush(&mut client)
+}
+
 #[test]
 fn an_older_copy_of_a_window_shows_no_more_than_it_knows_until_an_operator_says_what_there_is() -> Result<(), Trouble> {
     for answer in ["--keep", "--zero"] {
@@ -69,11 +77,7 @@ fn an_older_copy_of_a_window_shows_no_more_than_it_knows_until_an_operator_says_
         gateway.kill()?;
         copy(&gateway)?;
         gateway.start_again()?;
-        let (mut client, _) = enter(&gateway)?;
-        resize(&mut client, 2 * SHOWN)?.success()?;
-        client.write(WRITTEN, &[5; 512])?.success()?;
-        flush(&mut client)?;
-        drop(client);
+        grow_and_write(&gateway)?;
 
         start_with_the_copy(&mut gateway)?;
         // What was found is written down: the next life does not forget it.
@@ -123,11 +127,7 @@ fn what_an_older_copy_has_noted_to_be_zeroed_is_zeroed_only_when_an_operator_say
         copy(&gateway)?;
         backend.release();
         gateway.start_again()?;
-        let (mut client, _) = enter(&gateway)?;
-        resize(&mut client, 2 * SHOWN)?.success()?;
-        client.write(WRITTEN, &[5; 512])?.success()?;
-        flush(&mut client)?;
-        drop(client);
+        grow_and_write(&gateway)?;
 
         let there = || backend.story(|story| story.disk.get(330 << 10).copied());
         let zeroed = || backend.story(|story| story.count(cmd::WRITE_ZEROES));

@@ -10,7 +10,7 @@ pub(crate) mod dice;
 mod full;
 mod rest;
 mod server;
-mod storm;
+pub(crate) mod storm;
 mod town;
 mod witness;
 

@@ -11,9 +11,24 @@ use crate::trouble::Trouble;
 
 /// What is wrong with a server.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Hurt {
+pub(crate) enum Hurt {
     Killed,
     Stopped,
+}
+
+impl Hurt {
+    /// Killed so often in a hundred times.
+    pub(crate) fn thrown(dice: &mut Dice, killed: u64) -> Self {
+        if dice.chance(killed) { Self::Killed } else { Self::Stopped }
+    }
+
+    /// For the diary, before what it happens to.
+    pub(crate) const fn how(self) -> &'static str {
+        match self {
+            Self::Killed => "kill -9 of",
+            Self::Stopped => "SIGSTOP to",
+        }
+    }
 }
 
 /// What is to be made good, and when.
@@ -77,14 +92,13 @@ impl Storm {
                 if self.servers.iter().any(|(hurt, ..)| *hurt == index) {
                     return Ok(());
                 }
-                let hurt = if dice.chance(60) { Hurt::Killed } else { Hurt::Stopped };
+                let hurt = Hurt::thrown(dice, 60);
                 let server = &mut town.servers[index];
                 match hurt {
                     Hurt::Killed => server.kill()?,
                     Hurt::Stopped => server.pause(true)?,
                 }
-                let how = if hurt == Hurt::Killed { "kill -9 of" } else { "SIGSTOP to" };
-                diary.note("storm", &format!("{how} {} {index}", server.label()));
+                diary.note("storm", &format!("{} {} {index}", hurt.how(), server.label()));
                 self.servers.push((index, hurt, Instant::now() + Duration::from_millis(dice.below(4000))));
             }
         }

@@ -10,6 +10,7 @@ use super::town::{Export, Town};
 use super::wire::Cut;
 use crate::chaos::diary::Diary;
 use crate::chaos::dice::Dice;
+use crate::chaos::storm::Hurt;
 use crate::trouble::Trouble;
 
 /// The longest time for which bytes are held back or a server is stopped, in milliseconds.
@@ -21,13 +22,6 @@ pub(super) enum Weather {
     /// Connections to servers are cut, nothing else.
     Cuts,
     Everything,
-}
-
-/// What is wrong with a server.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Hurt {
-    Killed,
-    Stopped,
 }
 
 #[derive(Default)]
@@ -119,7 +113,7 @@ impl Storm {
         if !server.can_be_hurt() || self.servers.iter().any(|(hurt, ..)| *hurt == index) {
             return Ok(());
         }
-        let hurt = if dice.chance(50) { Hurt::Killed } else { Hurt::Stopped };
+        let hurt = Hurt::thrown(dice, 50);
         match hurt {
             Hurt::Killed => {
                 server.kill()?;
@@ -127,8 +121,7 @@ impl Storm {
             }
             Hurt::Stopped => server.pause(true),
         }
-        let how = if hurt == Hurt::Killed { "kill -9 of" } else { "SIGSTOP to" };
-        diary.note("storm", &format!("{how} server {index}, {:?}", server.kind));
+        diary.note("storm", &format!("{} server {index}, {:?}", hurt.how(), server.kind));
         self.servers.push((index, hurt, Instant::now() + Duration::from_millis(dice.below(LONGEST))));
         Ok(())
     }

@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::cable::Cable;
 use super::slow::Slow;
-use super::{LONG, NEW, OLD, at, flush, open, send_write};
+use super::{LONG, NEW, OLD, flush, is_new, open, send_held, send_write, waited, wired};
 use crate::gateway::{Gateway, export};
 use crate::place::Place;
 use crate::process::{Running, installed};
@@ -30,17 +30,15 @@ fn landing(slow: &Slow, place: &Place) -> Result<PathBuf, Trouble> {
 #[test]
 fn a_program_of_the_operators_ends_the_wait() -> Result<(), Trouble> {
     let slow = Slow::start()?;
-    let (cable, place) = (Cable::to(&slow.served.socket)?, Place::fresh()?);
+    let place = Place::fresh()?;
     let more = format!("{LONG}fence = [{:?}]", landing(&slow, &place)?);
-    let gateway = Gateway::start(&export("vm", &at(&cable.near()), &more))?.expecting_warnings();
-    let mut client = open(&gateway)?;
-    send_write(&mut client, 1, &OLD)?;
-    slow.await_first()?;
+    let (cable, gateway) = wired(&slow.served.socket, &more)?;
+    let mut client = send_held(&gateway, &slow)?;
     cable.cut();
     client.reply()?.success()?;
     client.write(0, &NEW)?.success()?;
     flush(&mut client)?;
-    assert_eq!((client.read(0, 512)?, slow.disk()?), (NEW.to_vec(), NEW.to_vec()));
+    is_new(&mut client, &slow)?;
     assert_eq!(fs::read_to_string(slow.path("go"))?, "vm\n", "once, and told which export");
     gateway.end()
 }
@@ -51,28 +49,24 @@ fn after_a_crash_the_program_is_used_before_anything_is_written() -> Result<(), 
     let place = Place::fresh()?;
     let more = format!("{LONG}fence = [{:?}]", landing(&slow, &place)?);
     let mut gateway = Gateway::start(&export("vm", &slow.served.uri(), &more))?.expecting_warnings();
-    let mut client = open(&gateway)?;
-    send_write(&mut client, 1, &OLD)?;
-    slow.await_first()?;
+    let _client = send_held(&gateway, &slow)?;
     gateway.kill_and_restart()?;
     let mut client = open(&gateway)?;
     client.write(0, &NEW)?.success()?;
-    assert_eq!((client.read(0, 512)?, slow.disk()?), (NEW.to_vec(), NEW.to_vec()));
+    is_new(&mut client, &slow)?;
     gateway.end()
 }
 
 #[test]
 fn a_program_that_fails_is_told_of_and_the_guard_counts() -> Result<(), Trouble> {
     let slow = Slow::start()?;
-    let (cable, place) = (Cable::to(&slow.served.socket)?, Place::fresh()?);
+    let place = Place::fresh()?;
     let fence = program(&place, "echo 'no such machine' >&2; exit 3")?;
     let more = format!(
         "late-write-guard = \"3s\"\non-backend-loss = {{ hold = \"30s\", durable = true }}\nfence = [{fence:?}]"
     );
-    let gateway = Gateway::start(&export("vm", &at(&cable.near()), &more))?.expecting_warnings();
-    let mut client = open(&gateway)?;
-    send_write(&mut client, 1, &OLD)?;
-    slow.await_first()?;
+    let (cable, gateway) = wired(&slow.served.socket, &more)?;
+    let mut client = send_held(&gateway, &slow)?;
     let lost = Instant::now();
     cable.cut();
     client.reply()?.success()?;
@@ -80,7 +74,7 @@ fn a_program_that_fails_is_told_of_and_the_guard_counts() -> Result<(), Trouble>
     client.read(4096, 512)?;
     slow.land()?;
     client.reply()?.success()?;
-    ensure(lost.elapsed() >= Duration::from_secs(3), || "it did not wait".into())?;
+    waited(lost, 3)?;
     ensure(gateway.log().contains("no such machine"), || gateway.log())?;
     assert_eq!(slow.disk()?, NEW);
     gateway.end()
@@ -106,9 +100,7 @@ fn an_export_of_qemus_is_taken_off_and_put_back() -> Result<(), Trouble> {
     let backend = format!("nbd+unix:///disk?socket={}", cable.near().display());
     let more = format!("{LONG}[export.resize]\ndriver = \"qmp\"\nsocket = {qmp:?}\nnode = \"node\"\nexport = \"id\"\n");
     let gateway = Gateway::start(&export("vm", &backend, &more))?.expecting_warnings();
-    let mut client = open(&gateway)?;
-    send_write(&mut client, 1, &OLD)?;
-    slow.await_first()?;
+    let mut client = send_held(&gateway, &slow)?;
     cable.cut();
     eventually("it is taken off", || gateway.log().contains("taking an export off"))?;
     send_write(&mut client, 2, &NEW)?;
@@ -120,6 +112,6 @@ fn an_export_of_qemus_is_taken_off_and_put_back() -> Result<(), Trouble> {
     let ended = client.read(0, 512)?;
     ensure(ended == NEW || ended == OLD, || "neither".into())?;
     client.write(0, &NEW)?.success()?;
-    assert_eq!((client.read(0, 512)?, slow.disk()?), (NEW.to_vec(), NEW.to_vec()));
+    is_new(&mut client, &slow)?;
     gateway.end()
 }

@@ -38,6 +38,31 @@ fn send_write(client: &mut RawClient, cookie: u64, data: &[u8; 512]) -> Result<(
     client.send(Ask { command: cmd::WRITE, cookie, offset: 0, length: 512, flags: 0 }, data)
 }
 
+/// A cable to the server at `far`, and a gateway at its near end; `more` are the export's other keys.
+fn wired(far: &Path, more: &str) -> Result<(Cable, Gateway), Trouble> {
+    let cable = Cable::to(far)?;
+    let gateway = Gateway::start(&export("vm", &at(&cable.near()), more))?.expecting_warnings();
+    Ok((cable, gateway))
+}
+
+/// A client that has sent [`OLD`], which the server now has and lands only when the test says so.
+fn send_held(gateway: &Gateway, slow: &Slow) -> Result<RawClient, Trouble> {
+    let mut client = open(gateway)?;
+    send_write(&mut client, 1, &OLD)?;
+    slow.await_first()?;
+    Ok(client)
+}
+
+fn waited(since: Instant, seconds: u64) -> Result<(), Trouble> {
+    ensure(since.elapsed() >= Duration::from_secs(seconds), || "it did not wait".into())
+}
+
+/// What the client reads and what is on the disk.
+fn is_new(client: &mut RawClient, slow: &Slow) -> Result<(), Trouble> {
+    assert_eq!((client.read(0, 512)?, slow.disk()?), (NEW.to_vec(), NEW.to_vec()));
+    Ok(())
+}
+
 fn flush(client: &mut RawClient) -> Result<(), Trouble> {
     client.ask(Ask { command: cmd::FLUSH, cookie: 99, ..Ask::default() }, &[])?.success().map(drop)
 }
@@ -53,12 +78,9 @@ enum Reads {
 
 /// The client writes over its own write, which was sent again and answered; then the first copy lands.
 fn cut_before(far: &Path, slow: &Slow, reads: Reads) -> Result<(), Trouble> {
-    let cable = Cable::to(far)?;
     let more = "late-write-guard = \"3s\"\non-backend-loss = { hold = \"30s\", durable = true }";
-    let gateway = Gateway::start(&export("vm", &at(&cable.near()), more))?.expecting_warnings();
-    let mut client = open(&gateway)?;
-    send_write(&mut client, 1, &OLD)?;
-    slow.await_first()?;
+    let (cable, gateway) = wired(far, more)?;
+    let mut client = send_held(&gateway, slow)?;
     let lost = Instant::now();
     cable.cut();
     // The same bytes may be sent again at once, and read.
@@ -75,9 +97,9 @@ fn cut_before(far: &Path, slow: &Slow, reads: Reads) -> Result<(), Trouble> {
     assert_eq!(slow.disk()?, OLD);
     slow.land()?;
     assert_eq!(client.reply()?.success()?.cookie, 2);
-    ensure(lost.elapsed() >= Duration::from_secs(3), || "it did not wait".into())?;
+    waited(lost, 3)?;
     flush(&mut client)?;
-    assert_eq!((client.read(0, 512)?, slow.disk()?), (NEW.to_vec(), NEW.to_vec()));
+    is_new(&mut client, slow)?;
     gateway.end()
 }
 
@@ -103,12 +125,9 @@ fn what_qemu_nbd_lands_after_a_cut_is_written_over() -> Result<(), Trouble> {
 #[test]
 fn after_a_write_that_failed_a_read_waits_until_it_can_not_land_any_more() -> Result<(), Trouble> {
     let slow = Slow::start()?;
-    let cable = Cable::to(&slow.served.socket)?;
     let more = "late-write-guard = \"3s\"\non-backend-loss = \"error\"";
-    let gateway = Gateway::start(&export("vm", &at(&cable.near()), more))?.expecting_warnings();
-    let mut client = open(&gateway)?;
-    send_write(&mut client, 1, &OLD)?;
-    slow.await_first()?;
+    let (cable, gateway) = wired(&slow.served.socket, more)?;
+    let mut client = send_held(&gateway, &slow)?;
     let lost = Instant::now();
     cable.cut();
     assert_eq!(client.reply()?.error, errno::EIO);
@@ -116,7 +135,7 @@ fn after_a_write_that_failed_a_read_waits_until_it_can_not_land_any_more() -> Re
     client.send(Ask::read(3, 0, 512), &[])?;
     slow.land()?;
     assert_eq!(client.reply()?.success()?.data, OLD);
-    ensure(lost.elapsed() >= Duration::from_secs(3), || "it did not wait".into())?;
+    waited(lost, 3)?;
     gateway.end()
 }
 
@@ -140,12 +159,9 @@ fn a_server_that_died_is_over_its_writes_and_nobody_waits() -> Result<(), Troubl
 #[test]
 fn a_guard_of_zero_holds_nothing_back() -> Result<(), Trouble> {
     let slow = Slow::start()?;
-    let cable = Cable::to(&slow.served.socket)?;
     let more = "late-write-guard = \"0s\"\non-backend-loss = { hold = \"30s\", durable = true }";
-    let gateway = Gateway::start(&export("vm", &at(&cable.near()), more))?.expecting_warnings();
-    let mut client = open(&gateway)?;
-    send_write(&mut client, 1, &OLD)?;
-    slow.await_first()?;
+    let (cable, gateway) = wired(&slow.served.socket, more)?;
+    let mut client = send_held(&gateway, &slow)?;
     cable.cut();
     client.reply()?.success()?;
     client.write(0, &NEW)?.success()?;
@@ -162,9 +178,7 @@ fn after_a_crash_of_the_gateway_writes_wait_until_what_was_in_flight_can_not_lan
     let slow = Slow::start()?;
     let more = "late-write-guard = \"3s\"";
     let mut gateway = Gateway::start(&export("vm", &slow.served.uri(), more))?.expecting_warnings();
-    let mut client = open(&gateway)?;
-    send_write(&mut client, 1, &OLD)?;
-    slow.await_first()?;
+    let _client = send_held(&gateway, &slow)?;
     let lost = Instant::now();
     gateway.kill_and_restart()?;
     let mut client = open(&gateway)?;
@@ -173,9 +187,9 @@ fn after_a_crash_of_the_gateway_writes_wait_until_what_was_in_flight_can_not_lan
     client.read(4096, 512)?;
     slow.land()?;
     client.reply()?.success()?;
-    ensure(lost.elapsed() >= Duration::from_secs(3), || "it did not wait".into())?;
+    waited(lost, 3)?;
     flush(&mut client)?;
-    assert_eq!((client.read(0, 512)?, slow.disk()?), (NEW.to_vec(), NEW.to_vec()));
+    is_new(&mut client, &slow)?;
     gateway.end()
 }
 
@@ -213,12 +227,9 @@ fn after_a_crash_an_export_that_changed_nothing_waits_for_nothing() -> Result<()
 #[test]
 fn an_export_that_was_closed_meanwhile_remembers() -> Result<(), Trouble> {
     let slow = Slow::start()?;
-    let cable = Cable::to(&slow.served.socket)?;
     let more = "late-write-guard = \"5s\"\non-backend-loss = \"error\"\nidle-timeout = \"0s\"";
-    let gateway = Gateway::start(&export("vm", &at(&cable.near()), more))?.expecting_warnings();
-    let mut client = open(&gateway)?;
-    send_write(&mut client, 1, &OLD)?;
-    slow.await_first()?;
+    let (cable, gateway) = wired(&slow.served.socket, more)?;
+    let mut client = send_held(&gateway, &slow)?;
     let lost = Instant::now();
     cable.cut();
     assert_eq!(client.reply()?.error, errno::EIO);
@@ -229,7 +240,7 @@ fn an_export_that_was_closed_meanwhile_remembers() -> Result<(), Trouble> {
     client.read(4096, 512)?;
     slow.land()?;
     client.reply()?.success()?;
-    ensure(lost.elapsed() >= Duration::from_secs(5), || "it did not wait".into())?;
+    waited(lost, 5)?;
     assert_eq!(slow.disk()?, NEW);
     gateway.end()
 }

@@ -49,6 +49,13 @@ async fn again(listener: &ListenerTls, backend: &BackendTls) -> (TlsStream, TlsS
     (*ours, *theirs)
 }
 
+/// The listener's writing half and the client's reading half; the other two keep the connection open.
+async fn one_way() -> (TlsWrite, TlsRead, impl Sized) {
+    let (ours, theirs) = pair().await;
+    let ((keep, write), (read, open)) = (ours.split(), theirs.split());
+    (write, read, (keep, open))
+}
+
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect()
 }
@@ -87,9 +94,7 @@ async fn write_out(outbox: &Outbox, released: &mut u64) {
 
 #[tokio::test]
 async fn what_many_slices_hold_arrives_in_order_through_a_socket_that_is_often_full() {
-    let (ours, theirs) = pair().await;
-    let (_keep, write) = ours.split();
-    let (mut read, _open) = theirs.split();
+    let (write, mut read, _others) = one_way().await;
     let outbox = Outbox::default();
     outbox.connect(WriteHalf::Tls(write));
     let mut sent = Vec::new();
@@ -113,9 +118,7 @@ async fn what_many_slices_hold_arrives_in_order_through_a_socket_that_is_often_f
 
 #[tokio::test]
 async fn a_reader_that_does_not_read_stops_the_writer_within_the_bound() {
-    let (ours, theirs) = pair().await;
-    let (_keep, write) = ours.split();
-    let (mut read, _open) = theirs.split();
+    let (write, mut read, _others) = one_way().await;
     let big = pattern(8 << 20);
     let mut taken = 0;
     let full = loop {
@@ -142,9 +145,7 @@ async fn a_reader_that_does_not_read_stops_the_writer_within_the_bound() {
 
 #[tokio::test]
 async fn what_tls_keeps_back_is_written_though_nothing_is_appended() {
-    let (ours, theirs) = pair().await;
-    let (_keep, write) = ours.split();
-    let (mut read, _open) = theirs.split();
+    let (write, mut read, _others) = one_way().await;
     // All but the last bytes fill the socket; those are taken by TLS, and the outbox has nothing left.
     let outbox = Outbox::default();
     outbox.connect(WriteHalf::Tls(write));

@@ -1,7 +1,7 @@
 //! Ending sessions between two messages.
 
 use super::*;
-use crate::session::SessionInfo;
+use crate::session::Session;
 
 const MIB: u64 = 1 << 20;
 
@@ -22,7 +22,7 @@ async fn a_session_that_parts_drops_half_a_request_and_closes() {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
-        let parted = scene.front.table.close(|session: &SessionInfo| session.export == "e");
+        let parted = scene.front.table.close(|session| session.export.name() == "e");
         assert_eq!(parted.len(), 1);
         assert_eq!(client.rest().await, b"", "after {sent} bytes");
         parted[0].ended().await;
@@ -84,17 +84,9 @@ async fn a_client_that_does_not_read_its_replies_does_not_keep_its_session() {
 
 #[tokio::test]
 async fn a_session_that_parts_waits_for_a_write_that_was_admitted() {
-    let keys = "[export.resize]\nautomatic = \"always\"\nstep = 0\ngrowth-wait = \"30s\"";
-    let scene = Scene::new("1MiB", "growth-rate = \"1MiB/s\"", keys);
-    let mut client = scene.client(Framing::Simple).await;
-    let session = only(&scene);
-    // The rate has room for the first; the second waits.
-    client.ask(Cmd::WRITE, 1, MIB, MIB, &vec![1; 1 << 20]).await;
-    assert_eq!(client.simple().await, (0, 1));
+    let (_scene, mut client, session) = grown_as_far_as_the_rate_goes().await;
     client.ask(Cmd::WRITE, 2, 2 * MIB, MIB, &vec![2; 1 << 20]).await;
-    while session.export.resizer().jobs.list().len() < 2 {
-        tokio::task::yield_now().await;
-    }
+    waits_for_its_growth(&session).await;
     tokio::time::pause();
     session.close();
     assert_eq!(client.simple().await, (0, 2));
@@ -103,16 +95,9 @@ async fn a_session_that_parts_waits_for_a_write_that_was_admitted() {
 
 #[tokio::test]
 async fn a_write_that_waits_for_its_growth_does_not_land_when_its_session_is_gone() {
-    let keys = "[export.resize]\nautomatic = \"always\"\nstep = 0\ngrowth-wait = \"30s\"";
-    let scene = Scene::new("1MiB", "growth-rate = \"1MiB/s\"", keys);
-    let mut client = scene.client(Framing::Simple).await;
-    let session = only(&scene);
-    client.ask(Cmd::WRITE, 1, MIB, MIB, &vec![1; 1 << 20]).await;
-    assert_eq!(client.simple().await, (0, 1));
+    let (scene, mut client, session) = grown_as_far_as_the_rate_goes().await;
     client.ask(Cmd::WRITE, 2, 2 * MIB - 512, 1024, &[2; 1024]).await;
-    while session.export.resizer().jobs.list().len() < 2 {
-        tokio::task::yield_now().await;
-    }
+    waits_for_its_growth(&session).await;
     drop(client);
     session.ended().await;
     let mut again = scene.client(Framing::Simple).await;
@@ -127,8 +112,25 @@ async fn a_write_that_waits_for_its_growth_does_not_land_when_its_session_is_gon
     assert_eq!(again.take(512).await, [3; 512]);
 }
 
-/// The one session there is.
-fn only(scene: &Scene) -> Arc<crate::session::Session> {
+/// A client whose first write took all of the rate: the next one that grows the disk waits.
+async fn grown_as_far_as_the_rate_goes() -> (Scene, Client, Arc<Session>) {
+    let keys = "[export.resize]\nautomatic = \"always\"\nstep = 0\ngrowth-wait = \"30s\"";
+    let scene = Scene::new("1MiB", "growth-rate = \"1MiB/s\"", keys);
+    let mut client = scene.client(Framing::Simple).await;
+    let session = only(&scene);
+    client.ask(Cmd::WRITE, 1, MIB, MIB, &vec![1; 1 << 20]).await;
+    assert_eq!(client.simple().await, (0, 1));
+    (scene, client, session)
+}
+
+/// Until the second write has asked for its growth.
+async fn waits_for_its_growth(session: &Session) {
+    while session.export.resizer.jobs.list().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn only(scene: &Scene) -> Arc<Session> {
     let open: Vec<_> = scene.front.table.open.iter().filter_map(|entry| entry.value().upgrade()).collect();
     assert_eq!(open.len(), 1);
     open[0].clone()
