@@ -3,21 +3,22 @@
 use std::fmt;
 use std::time::Duration;
 
+use nbd_gateway_metrics::HookWay;
+
+use super::Tell;
 use crate::command::{self, Call, Left, Occasion};
 use crate::fault::Fault;
 
 /// A program and its arguments.
 pub(super) struct Exec {
-    words: Vec<String>,
-    limit: Duration,
+    pub(super) words: Vec<String>,
+    pub(super) limit: Duration,
 }
 
-impl Exec {
-    pub(super) const fn new(words: Vec<String>, limit: Duration) -> Self {
-        Self { words, limit }
-    }
+impl Tell for Exec {
+    const WAY: HookWay = HookWay::Exec;
 
-    pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
+    async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
         let call = Call::telling(&self.words, occasion, self.limit, Left::Killed);
         command::run(call).await.map(drop).map_err(Fault::from)
     }

@@ -4,9 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nbd_gateway_metrics::HookWay;
 use nbd_gateway_net::clean;
 use tokio::time::{Instant, timeout_at};
 
+use super::Tell;
 use crate::command::Occasion;
 use crate::fault::Fault;
 use crate::http::{Method, Request, Target, open};
@@ -18,16 +20,14 @@ const SHOWN: usize = 200;
 
 /// Where to POST to.
 pub(super) struct Http {
-    url: String,
-    limit: Duration,
+    pub(super) url: String,
+    pub(super) limit: Duration,
 }
 
-impl Http {
-    pub(super) const fn new(url: String, limit: Duration) -> Self {
-        Self { url, limit }
-    }
+impl Tell for Http {
+    const WAY: HookWay = HookWay::Http;
 
-    pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
+    async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
         let (target, path) = Target::of_url(&self.url)?;
         let request = Request {
             method: Method::POST,
@@ -85,7 +85,7 @@ mod tests {
             size: 2,
             generation: None,
         };
-        let told = Http::new(url, limit).tell(&occasion).await;
+        let told = Http { url, limit }.tell(&occasion).await;
         answers.await.unwrap();
         told
     }

@@ -105,12 +105,20 @@ impl Hooks {
         }
     }
 
-    /// Ends all of them.
     pub(crate) fn end(&self) {
         self.running.lock().clear();
     }
 
     fn begin(&self, hook: &Hook, index: usize) -> watch::Sender<()> {
+        let (limit, clients) = (hook.timeout, Arc::clone(&self.clients));
+        match hook.way.clone() {
+            Way::Exec { command: words } => self.follow(index, exec::Exec { words, limit }),
+            Way::Http { url } => self.follow(index, http::Http { url, limit }),
+            Way::Qmp { socket, node } => self.follow(index, qmp::Qmp { socket, node, limit, clients }),
+        }
+    }
+
+    fn follow(&self, index: usize, teller: impl Tell + 'static) -> watch::Sender<()> {
         let mut sizes = self.core.view().follow();
         // Taken here, not when the task first runs: a change in between is one that is told.
         let at = *sizes.borrow_and_update();
@@ -120,7 +128,7 @@ impl Hooks {
             told: at.size,
             backoff: Backoff::named(FIRST, MOST, &format!("{index} {}", self.core.name())),
             metrics: self.metrics.hooks(self.core.name(), self.core.template()),
-            teller: Teller::of(hook, &self.clients),
+            teller,
         };
         let (end, mut ending) = watch::channel(());
         tokio::spawn(async move {
@@ -138,56 +146,10 @@ impl Hooks {
 /// One way to tell one who wants to know. In a log, it shows who that is.
 trait Tell: fmt::Display + Send + Sync {
     /// What it is counted as.
-    fn way(&self) -> HookWay;
+    const WAY: HookWay;
 
     /// One attempt, in bounded time. Cancel-safe: dropped, it is ended; it may have been heard.
     fn tell(&self, occasion: &Occasion) -> impl Future<Output = Result<(), Fault>> + Send;
-}
-
-enum Teller {
-    Exec(exec::Exec),
-    Http(http::Http),
-    Qmp(qmp::Qmp),
-}
-
-impl Teller {
-    fn of(hook: &Hook, clients: &Arc<dyn Disconnect>) -> Self {
-        match &hook.way {
-            Way::Exec { command } => Self::Exec(exec::Exec::new(command.clone(), hook.timeout)),
-            Way::Http { url } => Self::Http(http::Http::new(url.clone(), hook.timeout)),
-            Way::Qmp { socket, node } => {
-                Self::Qmp(qmp::Qmp::new(socket.clone(), node.clone(), hook.timeout, Arc::clone(clients)))
-            }
-        }
-    }
-}
-
-impl Tell for Teller {
-    fn way(&self) -> HookWay {
-        match self {
-            Self::Exec(_) => HookWay::Exec,
-            Self::Http(_) => HookWay::Http,
-            Self::Qmp(_) => HookWay::Qmp,
-        }
-    }
-
-    async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
-        match self {
-            Self::Exec(exec) => exec.tell(occasion).await,
-            Self::Http(http) => http.tell(occasion).await,
-            Self::Qmp(qmp) => qmp.tell(occasion).await,
-        }
-    }
-}
-
-impl fmt::Display for Teller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exec(exec) => exec.fmt(f),
-            Self::Http(http) => http.fmt(f),
-            Self::Qmp(qmp) => qmp.fmt(f),
-        }
-    }
 }
 
 /// One hook, and what it has heard.
@@ -230,14 +192,14 @@ impl<T: Tell> Follower<T> {
             match self.teller.tell(&occasion).await {
                 Ok(()) => {
                     tracing::info!(export, %hook, size, generation, "a hook has heard of a size");
-                    self.metrics.attempted(hook.way(), HookResult::Ok);
+                    self.metrics.attempted(T::WAY, HookResult::Ok);
                     self.told = size;
                     return;
                 }
                 Err(why) => {
                     let delay = self.backoff.next_delay();
                     tracing::warn!(export, %hook, size, generation, %why, again_in = ?delay, "a hook was not told of a size");
-                    self.metrics.attempted(hook.way(), HookResult::Failed);
+                    self.metrics.attempted(T::WAY, HookResult::Failed);
                     self.wait(delay, sizes).await;
                 }
             }

@@ -15,12 +15,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_metrics::HookWay;
 use nbd_gateway_net::Peer;
 use nbd_gateway_policy::style::ClientStyle;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{ConnectedClient, Disconnect};
+use super::{ConnectedClient, Disconnect, Tell};
 use crate::command::Occasion;
 use crate::fault::Fault;
 use crate::qmp::{Qemu, SOON};
@@ -33,25 +34,25 @@ const LOOK: &str = "nbd-gateway-look";
 
 /// A node of a qemu.
 pub(super) struct Qmp {
-    socket: PathBuf,
-    node: String,
-    limit: Duration,
-    clients: Arc<dyn Disconnect>,
+    pub(super) socket: PathBuf,
+    pub(super) node: String,
+    pub(super) limit: Duration,
+    pub(super) clients: Arc<dyn Disconnect>,
 }
 
-impl Qmp {
-    pub(super) const fn new(socket: PathBuf, node: String, limit: Duration, clients: Arc<dyn Disconnect>) -> Self {
-        Self { socket, node, limit, clients }
-    }
+impl Tell for Qmp {
+    const WAY: HookWay = HookWay::Qmp;
 
-    pub(super) async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
+    async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
         let limit = self.limit;
         let adopted = tokio::time::timeout(limit, self.adopt(occasion.export.as_str(), occasion.size));
         adopted.await.unwrap_or_else(|_| {
             Err(Fault::backend(format!("qemu has not seen the size within {} (timeout)", Span(limit))))
         })
     }
+}
 
+impl Qmp {
     async fn adopt(&self, export: &str, size: u64) -> Result<(), Fault> {
         let mut qemu = Qemu::connect(&self.socket).await?;
         let sees = self.sees(&mut qemu).await?;

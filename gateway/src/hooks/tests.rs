@@ -25,9 +25,7 @@ impl fmt::Display for Listener {
 }
 
 impl Tell for Listener {
-    fn way(&self) -> HookWay {
-        HookWay::Exec
-    }
+    const WAY: HookWay = HookWay::Exec;
 
     async fn tell(&self, occasion: &Occasion) -> Result<(), Fault> {
         let fails = {
