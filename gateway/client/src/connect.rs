@@ -13,14 +13,13 @@ use tokio::time::Instant;
 
 use super::ClientError;
 use super::pieces::Range;
-use crate::pieces::Piece;
 use nbd_gateway_net::tls::BackendTls;
 use nbd_gateway_net::{Address, Negotiation, NegotiationError};
 use nbd_gateway_proto::handshake::client::{Negotiated, Wishes};
 use nbd_gateway_proto::reply::{Body, Event, Expected, MAX_EXTENTS, ReplyReader};
 use nbd_gateway_proto::request::RequestHeader;
 use nbd_gateway_proto::resize::ResizeRequest;
-use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Errno, Framing, Heap, Inbox, MAX_SIZE};
+use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Errno, Framing, Heap, Inbox, MAX_SIZE, Piece};
 
 /// How many requests are in flight, at most.
 pub(super) const WINDOW: usize = 16;
@@ -205,8 +204,7 @@ impl Connection {
             let Some(waiting) = self.waiting.get_mut(&event.cookie) else { continue };
             match event.body {
                 Body::Whole(payload) => waiting.range.whole(payload)?,
-                Body::Data { offset, payload } => waiting.range.push(Piece::Data { offset, payload })?,
-                Body::Hole { offset, length } => waiting.range.push(Piece::Hole { offset, length })?,
+                Body::Piece(piece) => waiting.range.push(piece)?,
                 Body::Error { errno, message, .. } => {
                     waiting.refused.get_or_insert(refused(waiting.header, errno, message));
                 }

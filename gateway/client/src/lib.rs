@@ -64,8 +64,10 @@ async fn execute(command: &ClientCommand) -> Result<(), ClientError> {
     match command {
         ClientCommand::Info(ask) => output.print(&info::run(ask).await?),
         ClientCommand::Size(ask) => size::run(&ask.uri, ask.json, &mut output).await,
-        ClientCommand::Resize(args) => resize::run(&args.uri, &args.into(), args.json, &mut output).await,
-        ClientCommand::Watch(args) => watch::run(&args.uri, &args.into(), args.json, &mut output).await,
+        ClientCommand::Resize(args) => resize::run(&args.uri, args.size, args.durable, args.json, &mut output).await,
+        ClientCommand::Watch(args) => {
+            watch::run(&args.uri, args.interval.duration(), args.count.unwrap_or(0), args.json, &mut output).await
+        }
         ClientCommand::Read(args) => read::run(args).await,
         ClientCommand::Write(args) => output.print(&write::run(args).await?),
     }

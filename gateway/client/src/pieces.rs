@@ -1,26 +1,7 @@
 //! What a READ brings: pieces in any order that must be the range asked for, no more and no less.
 
 use super::ClientError;
-use nbd_gateway_proto::Payload;
-
-/// A part of what a READ found.
-#[derive(Clone, Debug)]
-pub(super) enum Piece {
-    /// Data.
-    Data {
-        /// Its offset in the export, in bytes.
-        offset: u64,
-        /// At least one byte.
-        payload: Payload,
-    },
-    /// Zeroes that take no room.
-    Hole {
-        /// Its offset in the export, in bytes.
-        offset: u64,
-        /// At least 1.
-        length: u64,
-    },
-}
+use nbd_gateway_proto::{Payload, Piece};
 
 /// The range of one READ, filling up.
 #[derive(Debug)]
@@ -44,7 +25,7 @@ impl Range {
 
     /// A piece. What goes past the range is refused now, so that pieces can't pile up; the rest by [`Self::finish`].
     pub(super) fn push(&mut self, piece: Piece) -> Result<(), ClientError> {
-        let (start, length) = extent(&piece);
+        let (start, length) = piece.range();
         let inside = start >= self.offset
             && start.checked_add(length).is_some_and(|end| end <= self.offset.saturating_add(self.length));
         self.got = self.got.saturating_add(length);
@@ -60,10 +41,10 @@ impl Range {
 
     /// The pieces in order.
     pub(super) fn finish(mut self) -> Result<Vec<Piece>, ClientError> {
-        self.pieces.sort_by_key(|piece| extent(piece).0);
+        self.pieces.sort_by_key(|piece| piece.range().0);
         let mut next = self.offset;
         for piece in &self.pieces {
-            let (start, length) = extent(piece);
+            let (start, length) = piece.range();
             if start < next {
                 return Err(self.bad("overlaps"));
             }
@@ -77,14 +58,6 @@ impl Range {
 
     fn bad(&self, what: &'static str) -> ClientError {
         ClientError::BadData { offset: self.offset, length: self.length, what }
-    }
-}
-
-/// Offset and length.
-pub(super) fn extent(piece: &Piece) -> (u64, u64) {
-    match piece {
-        Piece::Data { offset, payload } => (*offset, u64::try_from(payload.len()).unwrap_or(u64::MAX)),
-        Piece::Hole { offset, length } => (*offset, *length),
     }
 }
 
@@ -131,9 +104,9 @@ mod tests {
                 .windows(2)
                 .map(|w| Piece::Hole { offset: w[0], length: w[1] - w[0] })
                 .collect();
-            pieces.sort_by_key(|piece| extent(piece).0.wrapping_mul(seed | 1));
+            pieces.sort_by_key(|piece| piece.range().0.wrapping_mul(seed | 1));
             let sorted = fill(pieces).unwrap();
-            prop_assert_eq!(sorted.iter().map(|piece| extent(piece).0).collect::<Vec<_>>(), &cuts[..cuts.len() - 1]);
+            prop_assert_eq!(sorted.iter().map(|piece| piece.range().0).collect::<Vec<_>>(), &cuts[..cuts.len() - 1]);
         }
     }
 }

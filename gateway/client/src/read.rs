@@ -6,12 +6,10 @@ use std::io;
 
 use super::ClientError;
 use super::connect::{Connection, WINDOW};
-use super::pieces::extent;
 use super::sink::{Sink, Sparse};
 use crate::cli;
-use crate::pieces::Piece;
-use nbd_gateway_proto::Cmd;
 use nbd_gateway_proto::handshake::client::Wishes;
+use nbd_gateway_proto::{Cmd, Piece};
 
 /// Reads what the arguments say to where they say.
 pub(super) async fn run(args: &cli::Read) -> Result<(), ClientError> {
@@ -73,7 +71,7 @@ pub(super) async fn copy(
         while let Some(pieces) = early.remove(&due) {
             for piece in pieces {
                 put(sink, &piece, offset, end).map_err(|cause| ClientError::local(what, cause).after(done(due)))?;
-                due = due.saturating_add(extent(&piece).1);
+                due = due.saturating_add(piece.range().1);
             }
         }
     }
@@ -82,7 +80,7 @@ pub(super) async fn copy(
 
 /// Writes the part of a piece that lies between `from` and `to`.
 fn put(sink: &mut impl Sink, piece: &Piece, from: u64, to: u64) -> io::Result<()> {
-    let (start, length) = extent(piece);
+    let (start, length) = piece.range();
     let skip = from.saturating_sub(start).min(length);
     let keep = to.saturating_sub(start).min(length).saturating_sub(skip);
     match piece {

@@ -9,22 +9,8 @@ use super::grow::by_writes;
 use super::output::shown;
 use super::parts::{Part, Parts, handshake, opted_in, query};
 use super::{ClientError, Output};
-use crate::cli;
 use nbd_gateway_proto::resize::{Context, ResizeRequest, Wish};
 use nbd_gateway_proto::{Errno, ExportFlags, Features, MAX_SIZE};
-
-/// What is asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Order {
-    pub(super) change: NewSize,
-    pub(super) durable: bool,
-}
-
-impl From<&cli::Resize> for Order {
-    fn from(args: &cli::Resize) -> Self {
-        Self { change: args.size, durable: args.durable }
-    }
-}
 
 /// In which way it was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,13 +62,14 @@ impl Done {
 /// Resizes, reads the size back, and prints it.
 pub(super) async fn run(
     connector: &impl Connector,
-    order: &Order,
+    wanted: NewSize,
+    durable: bool,
     json: bool,
     output: &mut Output<'_>,
 ) -> Result<(), ClientError> {
     let mut connection = connector.open(opted_in(connector.export(), &[Context::Automatic])).await?;
     let parts = Parts::of(connection.export());
-    let outcome = change(&mut connection, &parts, order).await;
+    let outcome = change(&mut connection, &parts, wanted, durable).await;
     let in_band = match &outcome {
         Ok(_) if parts.features.has(Features::QUERY) => Some(query(&mut connection).await),
         _ => None,
@@ -107,13 +94,18 @@ pub(super) async fn run(
     output.print(&format!("{}{asked}\n", shown(now)))
 }
 
-async fn change(connection: &mut Connection, parts: &Parts, order: &Order) -> Result<Done, ClientError> {
+async fn change(
+    connection: &mut Connection,
+    parts: &Parts,
+    wanted: NewSize,
+    durable: bool,
+) -> Result<Done, ClientError> {
     let before = connection.export().size;
     let hinted = parts.info.is_none() && parts.flag;
     if !(parts.features.has(Features::EXPLICIT) || hinted || parts.automatic) {
         return Err(ClientError::NotResizable);
     }
-    let asked = match order.change {
+    let asked = match wanted {
         NewSize::To(size) => size.0,
         NewSize::By(more) => {
             let more = more.0;
@@ -124,10 +116,10 @@ async fn change(connection: &mut Connection, parts: &Parts, order: &Order) -> Re
     let done = |way, told| Done { way, before, asked, told };
     // Where the server knows NBD_INFO_RESIZE, that decides; the flag alone is a hint.
     if parts.features.has(Features::EXPLICIT) {
-        return Ok(done(Way::Explicit, explicit(connection, asked, order.durable).await?));
+        return Ok(done(Way::Explicit, explicit(connection, asked, durable).await?));
     }
     if hinted {
-        match explicit(connection, asked, order.durable).await {
+        match explicit(connection, asked, durable).await {
             Err(ClientError::ResizeRefused { errno: Errno::EINVAL, .. }) if parts.automatic => {}
             Err(ClientError::ResizeRefused { errno: Errno::EINVAL, message, .. }) => {
                 return Err(ClientError::FlagOnly { message });
@@ -135,7 +127,7 @@ async fn change(connection: &mut Connection, parts: &Parts, order: &Order) -> Re
             told => return Ok(done(Way::Explicit, told?)),
         }
     }
-    let grown = by_writes(connection, parts, asked, order.durable).await?;
+    let grown = by_writes(connection, parts, asked, durable).await?;
     Ok(done(if grown { Way::ByWrites } else { Way::NotAtAll }, None))
 }
 

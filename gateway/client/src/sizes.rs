@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use nbd_gateway_config::NbdUri;
-
 use super::ClientError;
 use super::connect::{Connection, Connector};
 use super::parts::{Part, Parts, handshake, opted_in, query};
@@ -34,13 +32,8 @@ pub(crate) trait SizeObserver {
     fn observes(&mut self, size: u64) -> Result<bool, ClientError>;
 }
 
-/// Tells `observer` the sizes of `uri`'s export until it has enough, or the server fails.
-pub(crate) async fn follow(uri: &NbdUri, pace: &Pace, observer: &mut impl SizeObserver) -> Result<(), ClientError> {
-    listen(uri, pace, observer).await
-}
-
-/// The same, from wherever connections come.
-pub(super) async fn listen(
+/// Tells `observer` the sizes of the export until it has enough, or the server fails.
+pub(crate) async fn listen(
     connector: &impl Connector,
     pace: &Pace,
     observer: &mut impl SizeObserver,

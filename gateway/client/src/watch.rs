@@ -13,38 +13,23 @@ use super::output::shown;
 use super::parts::Part;
 use super::sizes::{Pace, SizeObserver, listen};
 use super::{ClientError, Output};
-use crate::cli;
 
-/// What is asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Order {
-    pub(super) interval: Duration,
-    /// How many lines; 0: no end.
-    pub(super) count: u32,
-}
-
-impl From<&cli::Watch> for Order {
-    fn from(args: &cli::Watch) -> Self {
-        Self { interval: args.interval.duration(), count: args.count.unwrap_or(0) }
-    }
-}
-
-/// How long to wait before the next attempt to connector a server that was lost.
+/// How long to wait before the next attempt to connect to a server that was lost.
 const PACE: Duration = Duration::from_secs(1);
 
-/// Prints sizes until there are enough of them.
+/// Prints sizes, no more than one in `interval`, until there are `count` of them; 0: no end.
 pub(super) async fn run(
     connector: &impl Connector,
-    order: &Order,
+    interval: Duration,
+    count: u32,
     json: bool,
     output: &mut Output<'_>,
 ) -> Result<(), ClientError> {
-    let mut lines = Lines { output, part: None, json, most: order.count, printed: 0, last: None, away: false };
+    let mut lines = Lines { output, part: None, json, most: count, printed: 0, last: None, away: false };
     loop {
         // A server that is back tells first what may be known.
-        let left = order.count.saturating_sub(lines.printed).saturating_add(u32::from(lines.last.is_some()));
-        let count = if order.count == 0 { 0 } else { left };
-        let pace = Pace { interval: order.interval, pause: order.interval, count };
+        let left = count.saturating_sub(lines.printed).saturating_add(u32::from(lines.last.is_some()));
+        let pace = Pace { interval, pause: interval, count: if count == 0 { 0 } else { left } };
         match listen(connector, &pace, &mut lines).await {
             Err(fault) if lines.last.is_some() && fault.may_pass() => lines.lost(&fault),
             outcome => return lines.ended(outcome),

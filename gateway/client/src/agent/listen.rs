@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::ClientError;
 use crate::parts::Part;
-use crate::sizes::{Pace, SizeObserver, follow};
+use crate::sizes::{Pace, SizeObserver, listen};
 
 /// The least time between two sizes that a server tells by itself.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -65,7 +65,7 @@ async fn run(uri: NbdUri, poll: Duration, sender: watch::Sender<Heard>, again: A
             biased;
             () = sender.closed() => return,
             () = again.notified() => None,
-            ended = follow(&uri, &pace, &mut observer) => ended.err().map(|fault| fault.to_string()),
+            ended = listen(&uri, &pace, &mut observer) => ended.err().map(|fault| fault.to_string()),
         };
         if sender.borrow().part.is_some() {
             backoff.reset();

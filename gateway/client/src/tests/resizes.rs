@@ -15,8 +15,8 @@ const GIB: u64 = 1 << 30;
 /// What a command said: on stdout, or why it failed; and besides.
 async fn resized(server: &Scripted, change: &str, durable: bool, json: bool) -> (Result<String, String>, String) {
     let (mut out, mut aside) = (Vec::new(), Vec::new());
-    let order = resize::Order { change: change.parse::<NewSize>().unwrap(), durable };
-    let outcome = resize::run(server, &order, json, &mut Output::new(&mut out, &mut aside)).await;
+    let wanted = change.parse::<NewSize>().unwrap();
+    let outcome = resize::run(server, wanted, durable, json, &mut Output::new(&mut out, &mut aside)).await;
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (outcome.map(|()| text(out)).map_err(|fault| fault.to_string()), text(aside))
 }

@@ -35,8 +35,8 @@ async fn watched_each(
         }
     });
     let (mut out, mut aside) = (Vec::new(), Vec::new());
-    let order = watch::Order { interval: Duration::from_millis(400), count };
-    let outcome = watch::run(server, &order, json, &mut Output::new(&mut out, &mut aside)).await;
+    let mut output = Output::new(&mut out, &mut aside);
+    let outcome = watch::run(server, Duration::from_millis(400), count, json, &mut output).await;
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (text(out), outcome.map_err(|fault| fault.to_string()), text(aside))
 }
@@ -146,9 +146,9 @@ async fn a_server_that_restarts_is_waited_for_and_no_size_is_told_twice() {
 async fn that_a_server_is_away_is_said_once() {
     let server = Scripted::new(Script { wrong: Wrong::TakesOneConnection, ..Script::plain() }, GIB);
     let (mut out, mut aside) = (Vec::new(), Vec::new());
-    let order = watch::Order { interval: Duration::from_secs(1), count: 0 };
     let mut output = Output::new(&mut out, &mut aside);
-    tokio::time::timeout(Duration::from_secs(60), watch::run(&server, &order, false, &mut output)).await.unwrap_err();
+    let watching = watch::run(&server, Duration::from_secs(1), 0, false, &mut output);
+    tokio::time::timeout(Duration::from_secs(60), watching).await.unwrap_err();
     assert_eq!(String::from_utf8(out).unwrap(), "1 GiB (1073741824 bytes)\n");
     let lost = "the server is lost: can't connect to x: connection refused; waiting until it is back\n";
     assert_eq!(String::from_utf8(aside).unwrap(), format!("the size: told by the handshake, every 1s\n{lost}"));
@@ -174,9 +174,9 @@ async fn a_reader_that_goes_away_is_no_fault_of_the_server() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         hand.set(2 * GIB);
     });
-    let order = watch::Order { interval: Duration::ZERO, count: 0 };
-    let mut aside = Vec::new();
-    let fault = watch::run(&server, &order, false, &mut Output::new(&mut Pipe(0), &mut aside)).await.unwrap_err();
+    let (mut pipe, mut aside) = (Pipe(0), Vec::new());
+    let mut output = Output::new(&mut pipe, &mut aside);
+    let fault = watch::run(&server, Duration::ZERO, 0, false, &mut output).await.unwrap_err();
     assert_eq!(fault.to_string(), "stdout: broken pipe");
     assert_eq!(server.asked().await, "open, NOTIFY 0ns 0, DISC");
 }
