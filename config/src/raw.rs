@@ -11,10 +11,14 @@ pub(crate) mod resize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::clients::RawClient;
+use nbd_gateway_policy::access::Verb;
+use nbd_gateway_policy::export::{AutomaticGrowth, External, OverQuota, Publish};
+
+use self::clients::{RawClient, RawVerb};
 use self::io::RawIo;
 use self::notify::RawNotify;
-use self::resize::RawResize;
+use self::resize::{RawAutomatic, RawExternal, RawOverQuota, RawPublish, RawResize};
+use crate::model::{LogFormat, LogLevel};
 
 /// The configuration of nbd-gateway. At least one listener and one export are needed; everything else has a default.
 #[derive(Deserialize, JsonSchema)]
@@ -427,4 +431,25 @@ pub(crate) struct RawRuntime {
 pub(crate) enum RawSize {
     Text(String),
     Bytes(i64),
+}
+
+/// What the file says by a word is what the model knows by the same name.
+macro_rules! same {
+    ($($raw:ty => $model:ty { $($word:ident),* };)*) => {
+        $(impl From<$raw> for $model {
+            fn from(raw: $raw) -> Self {
+                match raw { $(<$raw>::$word => Self::$word,)* }
+            }
+        })*
+    };
+}
+
+same! {
+    RawFormat => LogFormat { Human, Json };
+    RawLevel => LogLevel { Error, Warn, Info, Debug, Trace };
+    RawVerb => Verb { List, Read, Write, Trim, Resize, Shrink };
+    RawAutomatic => AutomaticGrowth { OptIn, Always, Never, Reconnect };
+    RawOverQuota => OverQuota { Reject, Clamp };
+    RawExternal => External { Adopt, Ignore, Manual };
+    RawPublish => Publish { Auto, Manual, Never };
 }

@@ -5,6 +5,7 @@
 use crate::access::{Verb, Verbs};
 use crate::offer::Features;
 use crate::types::{Bytes, Granularity, Size};
+use crate::words;
 
 /// An export's policy (`[export.resize]` in the config).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,50 +90,58 @@ impl Default for ExportPolicy {
     }
 }
 
-/// Which writes past the end grow an export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AutomaticGrowth {
-    /// Those of clients that opted in.
-    OptIn,
-    /// Everyone's, except of clients that opted out by `x-resize:no-automatic`.
-    Always,
-    /// Nobody's.
-    Never,
-    /// Those of clients that opted in; stock clients with structured replies are cut after the grow without a reply,
-    /// come back, see the size and send the write again.
-    Reconnect,
+words! {
+    /// Which writes past the end grow an export.
+    #[derive(Hash)]
+    pub enum AutomaticGrowth {
+        /// Those of clients that opted in.
+        OptIn => "opt-in",
+        /// Everyone's, except of clients that opted out by `x-resize:no-automatic`.
+        Always => "always",
+        /// Nobody's.
+        Never => "never",
+        /// Those of clients that opted in; stock clients with structured replies are cut after the grow without a reply,
+        /// come back, see the size and send the write again.
+        Reconnect => "reconnect",
+    }
 }
 
-/// What a wish gets that is over the quota or the ceiling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OverQuota {
-    /// It is refused.
-    Reject,
-    /// As much as there is, where the reply can say how much that was.
-    Clamp,
+words! {
+    /// What a wish gets that is over the quota or the ceiling.
+    #[derive(Hash)]
+    pub enum OverQuota {
+        /// It is refused.
+        Reject => "reject",
+        /// As much as there is, where the reply can say how much that was.
+        Clamp => "clamp",
+    }
 }
 
-/// What happens to a size that came from outside. It is counted at once in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum External {
-    /// It is shown to clients.
-    Adopt,
-    /// It is not shown.
-    Ignore,
-    /// It is shown when an operator says so.
-    Manual,
+words! {
+    /// What happens to a size that came from outside. It is counted at once in any case.
+    #[derive(Hash)]
+    pub enum External {
+        /// It is shown to clients.
+        Adopt => "adopt",
+        /// It is not shown.
+        Ignore => "ignore",
+        /// It is shown when an operator says so.
+        Manual => "manual",
+    }
 }
 
-/// When clients see that an export has become larger, by an operator's order or by another hand. It is counted at once in
-/// any case. A smaller size can't be kept from anybody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Publish {
-    /// As soon as it is there.
-    Auto,
-    /// When an operator says so. Clients can't grow it: the reply to a resize would confirm a size that nobody has published.
-    Manual,
-    /// When it is opened the next time. What was shown then stays, so nobody resizes it for clients meanwhile.
-    Never,
+words! {
+    /// When clients see that an export has become larger, by an operator's order or by another hand. It is counted at once in
+    /// any case. A smaller size can't be kept from anybody.
+    #[derive(Hash)]
+    pub enum Publish {
+        /// As soon as it is there.
+        Auto => "auto",
+        /// When an operator says so. Clients can't grow it: the reply to a resize would confirm a size that nobody has published.
+        Manual => "manual",
+        /// When it is opened the next time. What was shown then stays, so nobody resizes it for clients meanwhile.
+        Never => "never",
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use nbd_gateway_policy::types::{ExportName, Size};
 use crate::problem::{Report, nearest};
 use crate::raw::notify::RawNotify;
 use crate::raw::resize::RawDriver;
-use crate::raw::{RawAdmin, RawConfig, RawExport, RawFormat, RawHold, RawLevel, RawListener, RawLog, RawLoss};
+use crate::raw::{RawAdmin, RawConfig, RawExport, RawHold, RawListener, RawLog, RawLoss};
 use crate::units::Interval;
 use crate::uri::{UriError, has_tilde};
 
@@ -316,17 +316,8 @@ fn log(raw: &RawLog, section: &mut Section<'_>) -> Log {
     }
     Log {
         otlp: raw.otlp.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
-        format: match raw.format {
-            None | Some(RawFormat::Human) => LogFormat::Human,
-            Some(RawFormat::Json) => LogFormat::Json,
-        },
-        level: match raw.level {
-            Some(RawLevel::Error) => LogLevel::Error,
-            Some(RawLevel::Warn) => LogLevel::Warn,
-            None | Some(RawLevel::Info) => LogLevel::Info,
-            Some(RawLevel::Debug) => LogLevel::Debug,
-            Some(RawLevel::Trace) => LogLevel::Trace,
-        },
+        format: raw.format.map(LogFormat::from).unwrap_or_default(),
+        level: raw.level.map(LogLevel::from).unwrap_or_default(),
     }
 }
 

@@ -73,15 +73,7 @@ fn entry(raw: RawClient, listeners: &Listeners, mut section: Section<'_>) -> Ent
 }
 
 fn granted(words: &[RawVerb], section: &mut Section<'_>) -> Verbs {
-    let verb = |word: &RawVerb| match word {
-        RawVerb::List => Verb::List,
-        RawVerb::Read => Verb::Read,
-        RawVerb::Write => Verb::Write,
-        RawVerb::Trim => Verb::Trim,
-        RawVerb::Resize => Verb::Resize,
-        RawVerb::Shrink => Verb::Shrink,
-    };
-    let verbs: Verbs = words.iter().map(verb).collect();
+    let verbs: Verbs = words.iter().map(|word| Verb::from(*word)).collect();
     if let Some((useless, missing)) = verbs.useless() {
         section.note("verbs", format_args!("`{useless}` is of no use without `{missing}`: add it"));
     }

@@ -108,6 +108,20 @@ pub struct LimitOverrides {
     pub export_io: Option<IoRates>,
 }
 
+/// What every table of limits can state of each session.
+macro_rules! of_sessions {
+    ($raw:ident, $section:ident) => {
+        LimitOverrides {
+            session_requests: $section.count("session-requests", $raw.session_requests, 1..=65_536),
+            session_bytes: $section.size("session-bytes", $raw.session_bytes.as_ref()),
+            largest_payload: largest_payload($raw.largest_payload.as_ref(), $section),
+            session_io: IoRates::read($raw.session_io.as_ref(), &mut $section.inner("session-io")),
+            session_notices: count_rate("session-notice-rate", $raw.session_notice_rate.as_ref(), $section),
+            ..LimitOverrides::default()
+        }
+    };
+}
+
 impl Limits {
     /// These limits, less what `nearer` states for itself. Global, then tenant, then export:
     /// `global.with(&tenant).with(&export)`.
@@ -126,20 +140,12 @@ impl Limits {
         }
     }
 
-    /// Reads `[limits]`.
     pub(super) fn read(raw: RawLimits, section: &mut Section<'_>) -> Self {
         let default = Self::default();
         let (least, most) = (Interval::from_millis(1), Interval::from_secs(3600));
         let own = LimitOverrides {
-            session_requests: section.count("session-requests", raw.session_requests, 1..=65_536),
-            session_bytes: section.size("session-bytes", raw.session_bytes.as_ref()),
             tenant_bytes: section.size("tenant-bytes", raw.tenant_bytes.as_ref()),
-            largest_payload: largest_payload(raw.largest_payload.as_ref(), section),
-            session_io: IoRates::read(raw.session_io.as_ref(), &mut section.inner("session-io")),
-            session_notices: count_rate("session-notice-rate", raw.session_notice_rate.as_ref(), section),
-            export_notices: None,
-            tenant_io: None,
-            export_io: None,
+            ..of_sessions!(raw, section)
         };
         let limits = Self {
             handshake_timeout: section
@@ -204,30 +210,18 @@ impl LimitOverrides {
     /// Reads `[tenant.limits]`.
     pub(super) fn of_tenant(raw: &RawTenantLimits, section: &mut Section<'_>) -> Self {
         Self {
-            session_requests: section.count("session-requests", raw.session_requests, 1..=65_536),
-            session_bytes: section.size("session-bytes", raw.session_bytes.as_ref()),
             tenant_bytes: section.size("tenant-bytes", raw.tenant_bytes.as_ref()),
-            largest_payload: largest_payload(raw.largest_payload.as_ref(), section),
-            session_io: IoRates::read(raw.session_io.as_ref(), &mut section.inner("session-io")),
-            session_notices: count_rate("session-notice-rate", raw.session_notice_rate.as_ref(), section),
-            export_notices: None,
             tenant_io: IoRates::read(raw.io.as_ref(), &mut section.inner("io")),
-            export_io: None,
+            ..of_sessions!(raw, section)
         }
     }
 
     /// Reads `[export.limits]`.
     pub(super) fn of_export(raw: &RawExportLimits, section: &mut Section<'_>) -> Self {
         Self {
-            session_requests: section.count("session-requests", raw.session_requests, 1..=65_536),
-            session_bytes: section.size("session-bytes", raw.session_bytes.as_ref()),
-            tenant_bytes: None,
-            largest_payload: largest_payload(raw.largest_payload.as_ref(), section),
-            session_io: IoRates::read(raw.session_io.as_ref(), &mut section.inner("session-io")),
-            session_notices: count_rate("session-notice-rate", raw.session_notice_rate.as_ref(), section),
             export_notices: count_rate("notice-rate", raw.notice_rate.as_ref(), section),
-            tenant_io: None,
             export_io: IoRates::read(raw.io.as_ref(), &mut section.inner("io")),
+            ..of_sessions!(raw, section)
         }
     }
 }

@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use nbd_gateway_policy::access::Access;
 use nbd_gateway_policy::types::TenantId;
+use nbd_gateway_policy::words;
 
 use crate::problem::{Problems, Report};
 use crate::shape;
@@ -93,32 +94,21 @@ pub enum LogFormat {
     Json,
 }
 
-/// How severe a log line has to be to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogLevel {
-    /// A person has to act.
-    Error,
-    /// Unexpected, but the gateway went on.
-    Warn,
-    /// Changes of state.
-    #[default]
-    Info,
-    /// Steps of the protocol.
-    Debug,
-    /// Every request.
-    Trace,
-}
-
-impl LogLevel {
-    /// The word for it, in lower case.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
+words! {
+    /// How severe a log line has to be to be written.
+    #[derive(Default)]
+    pub enum LogLevel {
+        /// A person has to act.
+        Error => "error",
+        /// Unexpected, but the gateway went on.
+        Warn => "warn",
+        /// Changes of state.
+        #[default]
+        Info => "info",
+        /// Steps of the protocol.
+        Debug => "debug",
+        /// Every request.
+        Trace => "trace",
     }
 }
 

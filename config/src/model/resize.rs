@@ -10,9 +10,7 @@ use nbd_gateway_policy::offer::Features;
 use nbd_gateway_policy::rate::Rate;
 use nbd_gateway_policy::types::{Bytes, Granularity, Size};
 
-use crate::raw::resize::{
-    RawAutomatic, RawDriver, RawExternal, RawOffer, RawOverQuota, RawPresent, RawPublish, RawResize,
-};
+use crate::raw::resize::{RawAutomatic, RawDriver, RawExternal, RawOffer, RawPresent, RawPublish, RawResize};
 use crate::units::Interval;
 
 use super::backend::BackendError;
@@ -276,33 +274,12 @@ fn policy(raw: &RawResize, driver: &Driver, unsaid: &ExportPolicy, section: &mut
         let what = "a backend that grows by writes never shrinks: leave this out";
         section.note_with("shrink", what, "shrink = false");
     }
-    let automatic = match raw.automatic {
-        Some(RawAutomatic::OptIn) => AutomaticGrowth::OptIn,
-        Some(RawAutomatic::Always) => AutomaticGrowth::Always,
-        Some(RawAutomatic::Never) => AutomaticGrowth::Never,
-        Some(RawAutomatic::Reconnect) => AutomaticGrowth::Reconnect,
-        None => unsaid.automatic,
-    };
     ExportPolicy {
-        automatic,
+        automatic: raw.automatic.map_or(unsaid.automatic, AutomaticGrowth::from),
         shrink: raw.shrink.unwrap_or(unsaid.shrink),
-        over_quota: match raw.over_quota {
-            Some(RawOverQuota::Reject) => OverQuota::Reject,
-            Some(RawOverQuota::Clamp) => OverQuota::Clamp,
-            None => unsaid.over_quota,
-        },
-        external: match raw.external {
-            Some(RawExternal::Adopt) => External::Adopt,
-            Some(RawExternal::Ignore) => External::Ignore,
-            Some(RawExternal::Manual) => External::Manual,
-            None => unsaid.external,
-        },
-        publish: match raw.publish {
-            Some(RawPublish::Auto) => Publish::Auto,
-            Some(RawPublish::Manual) => Publish::Manual,
-            Some(RawPublish::Never) => Publish::Never,
-            None => unsaid.publish,
-        },
+        over_quota: raw.over_quota.map_or(unsaid.over_quota, OverQuota::from),
+        external: raw.external.map_or(unsaid.external, External::from),
+        publish: raw.publish.map_or(unsaid.publish, Publish::from),
         min_size: min_size.unwrap_or(unsaid.min_size),
         granularity,
         step: step.unwrap_or(fitting),

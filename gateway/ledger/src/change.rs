@@ -50,62 +50,73 @@ pub struct RecordSize {
 /// Everything that can be written.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// See [`Ledger::reserve`](crate::Ledger::reserve).
+    /// Puts a grow or a shrink on record, with what it will expose, before the backend is asked. An export that is new to
+    /// the ledger is added with the size `from`.
+    /// If it fails, nothing is held.
     Reserve(Reserve),
-    /// See [`Ledger::commit`](crate::Ledger::commit).
+    /// Ends a grow with the size that was read back, and clears what reads as zeroes. The export stays with its tenant.
+    /// Fails with [`LedgerError::NoReservation`](crate::LedgerError::NoReservation) if it is over.
     Commit(Commit),
-    /// See [`Ledger::roll_back`](crate::Ledger::roll_back).
+    /// Ends a grow that did not happen, or a shrink: the backend was not asked, or its answer is known by now. What was noted
+    /// for zeroing and is not exposed is cleared with it.
+    /// Fails with [`LedgerError::NoReservation`](crate::LedgerError::NoReservation) if it is over.
     RollBack {
         /// The reservation, which ends.
         id: ReservationId,
         /// What was noted for it and is not exposed.
         unexposed: Vec<ByteRange>,
     },
-    /// See [`Ledger::unsettle`](crate::Ledger::unsettle).
+    /// Keeps a reservation whose outcome nobody knows, until [`Settle`](Self::Settle).
+    /// Fails with [`LedgerError::NoReservation`](crate::LedgerError::NoReservation) if it is over.
     Unsettle(ReservationId),
-    /// See [`Ledger::settle`](crate::Ledger::settle).
+    /// Records a size that was measured when every request to resize the export was over: its reservations end. What is
+    /// noted for zeroing stays.
     Settle(RecordSize),
-    /// See [`Ledger::record_size`](crate::Ledger::record_size).
+    /// Records a measured size, or one that a shrink has freed. Reservations stay.
     RecordSize(RecordSize),
-    /// See [`Ledger::record_zeroing`](crate::Ledger::record_zeroing).
+    /// Notes bytes to zero before anyone sees them, until they are cleared. An export that is new to the ledger is added for
+    /// `tenant`.
     RecordZeroing(Zeroing, TenantId),
-    /// See [`Ledger::clear_zeroing`](crate::Ledger::clear_zeroing).
+    /// Takes a range out of all notes of an export: it reads as zeroes, durably.
     ClearZeroing(Zeroing),
-    /// See [`Ledger::trust`](crate::Ledger::trust).
+    /// An operator has said what an export has, although the ledger is an older copy.
     Trust {
         /// The export.
         export: ExportName,
         /// Tells it.
         event: NewEvent,
     },
-    /// See [`Ledger::event`](crate::Ledger::event).
+    /// Writes an event, and answers its id. The newest 100 000 are kept.
     Event(NewEvent),
-    /// See [`Ledger::give`](crate::Ledger::give).
+    /// Notes whose exports are from now on. Those that are not known are fine.
     Give(Vec<(ExportName, TenantId)>),
-    /// See [`Ledger::forget`](crate::Ledger::forget).
+    /// Removes an export that is no longer this gateway's to count. One that is not known is fine.
+    /// Fails with [`LedgerError::Unfinished`](crate::LedgerError::Unfinished) while a grow of it is not over or bytes of it are to be zeroed.
     Forget {
         /// The export.
         export: ExportName,
         /// Tells it.
         event: Option<NewEvent>,
     },
-    /// See [`Ledger::order_quota`](crate::Ledger::order_quota).
+    /// Keeps an order about a tenant's quota; the one before it goes.
+    /// If it fails, the one before it stands.
     OrderQuota {
         /// The order.
         order: QuotaOrder,
         /// Tells it.
         event: NewEvent,
     },
-    /// See [`Ledger::drop_quota_order`](crate::Ledger::drop_quota_order).
+    /// Drops the order about a tenant's quota. None is fine.
     DropQuotaOrder {
         /// Whose.
         tenant: TenantId,
         /// Tells it.
         event: Option<NewEvent>,
     },
-    /// See [`Ledger::mark`](crate::Ledger::mark).
+    /// Marks that an export has changed data since it was opened.
     Mark(Mark),
-    /// See [`Ledger::unmark`](crate::Ledger::unmark).
+    /// Takes marks off. Those that are not there are fine.
+    /// If it fails, they stay, and requests wait for nothing after the next start.
     Unmark(Vec<ExportName>),
 }
 

@@ -32,7 +32,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nbd_gateway_policy::types::{ByteRange, ExportName, TenantId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::by_hand::{Fate, Mailbox};
@@ -100,74 +99,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Database`]; then nothing is held.
     pub async fn reserve(&self, reserve: Reserve) -> Result<ReservationId, LedgerError> {
-        self.write(Change::Reserve(reserve)).await.map(ReservationId)
-    }
-
-    /// Ends a grow with the size that was read back, and clears what reads as zeroes. The export stays with its tenant.
-    ///
-    /// # Errors
-    /// [`LedgerError::NoReservation`], [`LedgerError::Database`].
-    pub async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
-        self.write(Change::Commit(commit)).await.map(drop)
-    }
-
-    /// Ends a grow that did not happen, or a shrink: the backend was not asked, or its answer is known by now. What was noted
-    /// for zeroing and is not exposed is cleared with it.
-    ///
-    /// # Errors
-    /// [`LedgerError::NoReservation`], [`LedgerError::Database`].
-    pub async fn roll_back(&self, id: ReservationId, unexposed: Vec<ByteRange>) -> Result<(), LedgerError> {
-        self.write(Change::RollBack { id, unexposed }).await.map(drop)
-    }
-
-    /// Keeps a reservation whose outcome nobody knows, until [`Ledger::settle`].
-    ///
-    /// # Errors
-    /// [`LedgerError::NoReservation`], [`LedgerError::Database`].
-    pub async fn unsettle(&self, id: ReservationId) -> Result<(), LedgerError> {
-        self.write(Change::Unsettle(id)).await.map(drop)
-    }
-
-    /// Records a size that was measured when every request to resize the export was over: its reservations end. What is
-    /// noted for zeroing stays.
-    ///
-    /// # Errors
-    /// [`LedgerError::Database`].
-    pub async fn settle(&self, record: RecordSize) -> Result<(), LedgerError> {
-        self.write(Change::Settle(record)).await.map(drop)
-    }
-
-    /// Records a measured size, or one that a shrink has freed. Reservations stay.
-    ///
-    /// # Errors
-    /// [`LedgerError::Database`].
-    pub async fn record_size(&self, record: RecordSize) -> Result<(), LedgerError> {
-        self.write(Change::RecordSize(record)).await.map(drop)
-    }
-
-    /// Notes bytes to zero before anyone sees them, until they are cleared. An export that is new to the ledger is added for
-    /// `tenant`.
-    ///
-    /// # Errors
-    /// [`LedgerError::Database`].
-    pub async fn record_zeroing(&self, zeroing: Zeroing, tenant: TenantId) -> Result<(), LedgerError> {
-        self.write(Change::RecordZeroing(zeroing, tenant)).await.map(drop)
-    }
-
-    /// Takes a range out of all notes of an export: it reads as zeroes, durably.
-    ///
-    /// # Errors
-    /// [`LedgerError::Database`].
-    pub async fn clear_zeroing(&self, zeroing: Zeroing) -> Result<(), LedgerError> {
-        self.write(Change::ClearZeroing(zeroing)).await.map(drop)
-    }
-
-    /// An operator has said what an export has, although the ledger is an older copy.
-    ///
-    /// # Errors
-    /// [`LedgerError::Database`].
-    pub async fn trust(&self, export: ExportName, event: NewEvent) -> Result<(), LedgerError> {
-        self.write(Change::Trust { export, event }).await.map(drop)
+        self.write_for(Change::Reserve(reserve)).await.map(ReservationId)
     }
 
     /// Writes an event, and answers its id. The newest 100 000 are kept.
@@ -175,55 +107,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Database`].
     pub async fn event(&self, event: NewEvent) -> Result<u64, LedgerError> {
-        self.write(Change::Event(event)).await.map(i64::unsigned_abs)
-    }
-
-    /// Keeps an order about a tenant's quota; the one before it goes.
-    ///
-    /// # Errors
-    /// [`LedgerError::Database`]; then the one before it stands.
-    pub async fn order_quota(&self, order: QuotaOrder, event: NewEvent) -> Result<(), LedgerError> {
-        self.write(Change::OrderQuota { order, event }).await.map(drop)
-    }
-
-    /// Drops the order about a tenant's quota. None is fine.
-    ///
-    /// # Errors
-    /// [`LedgerError::Database`].
-    pub async fn drop_quota_order(&self, tenant: &TenantId, event: Option<NewEvent>) -> Result<(), LedgerError> {
-        self.write(Change::DropQuotaOrder { tenant: tenant.clone(), event }).await.map(drop)
-    }
-
-    /// Notes whose exports are from now on. Those that are not known are fine.
-    ///
-    /// # Errors
-    /// [`LedgerError::Database`].
-    pub async fn give(&self, given: Vec<(ExportName, TenantId)>) -> Result<(), LedgerError> {
-        self.write(Change::Give(given)).await.map(drop)
-    }
-
-    /// Marks that an export has changed data since it was opened.
-    ///
-    /// # Errors
-    /// [`LedgerError::Database`].
-    pub async fn mark(&self, mark: Mark) -> Result<(), LedgerError> {
-        self.write(Change::Mark(mark)).await.map(drop)
-    }
-
-    /// Takes marks off. Those that are not there are fine.
-    ///
-    /// # Errors
-    /// [`LedgerError::Database`]; then they stay, and requests wait for nothing after the next start.
-    pub async fn unmark(&self, exports: Vec<ExportName>) -> Result<(), LedgerError> {
-        self.write(Change::Unmark(exports)).await.map(drop)
-    }
-
-    /// Removes an export that is no longer this gateway's to count. One that is not known is fine.
-    ///
-    /// # Errors
-    /// [`LedgerError::Unfinished`] while a grow of it is not over or bytes of it are to be zeroed, [`LedgerError::Database`].
-    pub async fn forget(&self, export: &ExportName, event: Option<NewEvent>) -> Result<(), LedgerError> {
-        self.write(Change::Forget { export: export.clone(), event }).await.map(drop)
+        self.write_for(Change::Event(event)).await.map(i64::unsigned_abs)
     }
 
     /// Events in the order of their ids, each write that was asked for before included.
@@ -265,7 +149,16 @@ impl Ledger {
         }
     }
 
-    async fn write(&self, change: Change) -> Result<i64, LedgerError> {
+    /// Writes a change; durable when it returns.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`], and what [`Change`] says.
+    pub async fn write(&self, change: Change) -> Result<(), LedgerError> {
+        self.write_for(change).await.map(drop)
+    }
+
+    /// Answers the number of the row that was added.
+    async fn write_for(&self, change: Change) -> Result<i64, LedgerError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Write { change, reply }, answer).await
     }

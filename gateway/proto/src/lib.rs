@@ -21,5 +21,5 @@ mod text;
 
 pub use inbox::{BUFFER, Buffers, Heap, Inbox};
 pub use numbers::*;
-pub use payload::Payload;
+pub use payload::{Payload, Piece};
 pub use text::printable;

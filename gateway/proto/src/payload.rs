@@ -88,6 +88,35 @@ impl FromIterator<Bytes> for Payload {
     }
 }
 
+/// One piece of what a READ found.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    /// Bytes at an absolute offset.
+    Data {
+        /// Offset in the export.
+        offset: u64,
+        /// At least one byte.
+        payload: Payload,
+    },
+    /// Zeroes at an absolute offset.
+    Hole {
+        /// Offset in the export.
+        offset: u64,
+        /// At least 1.
+        length: u64,
+    },
+}
+
+impl Piece {
+    /// Its offset in the export, and its length in bytes.
+    pub fn range(&self) -> (u64, u64) {
+        match self {
+            Self::Data { offset, payload } => (*offset, u64::try_from(payload.len()).unwrap_or(u64::MAX)),
+            Self::Hole { offset, length } => (*offset, *length),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

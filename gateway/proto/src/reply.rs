@@ -7,8 +7,8 @@
 pub use crate::chunk::{put_chunk, put_simple};
 use crate::text::printable;
 use crate::{
-    Chunk, ChunkFlags, Cookie, EXTENDED_REPLY_MAGIC, Errno, Framing, Inbox, MAX_STRING, Payload, SIMPLE_REPLY_MAGIC,
-    STRUCTURED_REPLY_MAGIC,
+    Chunk, ChunkFlags, Cookie, EXTENDED_REPLY_MAGIC, Errno, Framing, Inbox, MAX_STRING, Payload, Piece,
+    SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC,
 };
 
 /// Length of a simple reply header.
@@ -36,20 +36,8 @@ pub enum Body {
     Nothing,
     /// A simple reply to a READ: all its data.
     Whole(Payload),
-    /// Data at an absolute offset.
-    Data {
-        /// Offset in the export.
-        offset: u64,
-        /// At least one byte.
-        payload: Payload,
-    },
-    /// Zeroes at an absolute offset.
-    Hole {
-        /// Offset in the export.
-        offset: u64,
-        /// At least 1.
-        length: u64,
-    },
+    /// A part of the answer to a READ.
+    Piece(Piece),
     /// Extents of one context, lengths and flags widened.
     Status {
         /// The context's id on this connection.
@@ -216,7 +204,7 @@ impl ReplyReader {
                 State::Data { cookie, done, offset, length } => {
                     let Some(payload) = inbox.payload(length) else { return Ok(None) };
                     self.state = State::Header;
-                    return Ok(Some(Event { cookie, done, body: Body::Data { offset, payload } }));
+                    return Ok(Some(Event { cookie, done, body: Body::Piece(Piece::Data { offset, payload }) }));
                 }
                 State::Skip(left) => {
                     let left = left - inbox.skip(left);
@@ -389,7 +377,7 @@ fn control(kind: Chunk, payload: &[u8], surplus: u64) -> Result<Body, ReplyError
             if length == 0 {
                 return Err(ReplyError::Inner(kind));
             }
-            Body::Hole { offset, length }
+            Body::Piece(Piece::Hole { offset, length })
         }
         Chunk::BLOCK_STATUS => {
             let context = fields.u32();

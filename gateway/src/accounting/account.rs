@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use nbd_gateway_ledger::{Commit, Known, LedgerError, RecordSize, ReservationId, Reserve, Zeroing};
+use nbd_gateway_ledger::{Change, Commit, Known, LedgerError, RecordSize, ReservationId, Reserve, Zeroing};
 use nbd_gateway_policy::export::Publish;
 use nbd_gateway_policy::quota::{Headroom, Reservation};
 use nbd_gateway_policy::refusal::Reason;
@@ -46,7 +46,6 @@ struct Held {
     quota: Option<Reservation>,
 }
 
-/// The account of one export.
 #[derive(Debug)]
 pub(crate) struct Account {
     tenants: Arc<TenantAccounts>,
@@ -168,13 +167,13 @@ impl Account {
         let (quota, committed) = match self.held.take() {
             Some(Held { row, quota }) => {
                 let commit = Commit { id: row, known, zeroed: zeroed.clone() };
-                let committed = self.cache.ledger().commit(commit).await;
+                let committed = self.cache.ledger().write(Change::Commit(commit)).await;
                 if committed.is_err() {
                     self.over.push(row);
                 }
                 (quota, committed)
             }
-            None => (None, self.cache.ledger().record_size(self.record(known)).await),
+            None => (None, self.cache.ledger().write(Change::RecordSize(self.record(known))).await),
         };
         let taken = self.took(committed);
         if taken {
@@ -196,7 +195,7 @@ impl Account {
     pub(crate) async fn roll_back(&mut self, unexposed: Vec<ByteRange>) -> bool {
         let Some(Held { row, quota }) = self.held.take() else { return unexposed.is_empty() };
         self.tenants.roll_back(quota);
-        let rolled_back = self.cache.ledger().roll_back(row, unexposed.clone()).await;
+        let rolled_back = self.cache.ledger().write(Change::RollBack { id: row, unexposed: unexposed.clone() }).await;
         if rolled_back.is_ok() {
             self.cache.cleared(&self.export, &unexposed);
             self.ended();
@@ -212,7 +211,7 @@ impl Account {
         self.tenants.unsettle(quota);
         // Whatever comes of this: after a restart it is unsettled.
         self.unsettled = true;
-        let unsettled = self.cache.ledger().unsettle(row).await;
+        let unsettled = self.cache.ledger().write(Change::Unsettle(row)).await;
         self.noted(unsettled);
     }
 
@@ -248,7 +247,7 @@ impl Account {
 
     /// More is about to be shown of what was held back. Whether the ledger has it.
     pub(crate) async fn show_more(&mut self, count: Size, shown: Shown) -> bool {
-        let recorded = self.cache.ledger().record_size(self.record(self.known(count, shown))).await;
+        let recorded = self.cache.ledger().write(Change::RecordSize(self.record(self.known(count, shown)))).await;
         self.noted(recorded)
     }
 
@@ -296,7 +295,7 @@ impl Account {
     /// The ledger's; the range may be noted all the same.
     pub(crate) async fn note(&self, range: ByteRange) -> Result<(), LedgerError> {
         let zeroing = Zeroing { export: self.export.clone(), range };
-        self.cache.ledger().record_zeroing(zeroing, self.tenant.clone()).await?;
+        self.cache.ledger().write(Change::RecordZeroing(zeroing, self.tenant.clone())).await?;
         self.cache.owes(&self.export, range);
         Ok(())
     }
@@ -327,7 +326,7 @@ impl Account {
     }
 
     async fn settle_record(&mut self, count: Size, shown: Shown) -> Result<(), LedgerError> {
-        self.cache.ledger().settle(self.record(self.known(count, shown))).await?;
+        self.cache.ledger().write(Change::Settle(self.record(self.known(count, shown)))).await?;
         (self.held, self.over, self.unsettled) = (None, Vec::new(), false);
         self.has(count);
         self.ended();
@@ -335,7 +334,7 @@ impl Account {
     }
 
     async fn record_and_end(&mut self, count: Size, shown: Shown) -> Result<(), LedgerError> {
-        self.cache.ledger().record_size(self.record(self.known(count, shown))).await?;
+        self.cache.ledger().write(Change::RecordSize(self.record(self.known(count, shown)))).await?;
         self.has(count);
         self.end().await
     }
@@ -343,7 +342,7 @@ impl Account {
     /// Takes what is over off the ledger.
     async fn end(&mut self) -> Result<(), LedgerError> {
         while let Some(row) = self.over.last().copied() {
-            match self.cache.ledger().roll_back(row, Vec::new()).await {
+            match self.cache.ledger().write(Change::RollBack { id: row, unexposed: Vec::new() }).await {
                 Ok(()) | Err(LedgerError::NoReservation { .. }) => self.over.pop(),
                 Err(error) => return Err(error),
             };

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use nbd_gateway_config::Tenant;
-use nbd_gateway_ledger::{LedgerError, NewEvent, QuotaOrder, Quotas};
+use nbd_gateway_ledger::{Change, LedgerError, NewEvent, QuotaOrder, Quotas};
 use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::types::{Bytes, Size, TenantId};
 use parking_lot::Mutex;
 
 use super::cache::{LedgerCache, now};
-use super::history::Kind;
+use super::history::{self, Kind};
 use super::tenants::TenantAccounts;
 
 /// What an operator wants changed; None: it stays.
@@ -102,7 +102,6 @@ impl Allowance {
     }
 }
 
-/// All tenants' allowances.
 #[derive(Debug)]
 pub(crate) struct Allowances {
     accounts: Arc<TenantAccounts>,
@@ -178,9 +177,7 @@ impl Allowances {
             Some(ordered) if after.ordered.is_none() => self.void(tenant, ordered, Some(after.configured)).await,
             Some(_) | None if before.effective() != after.effective() => {
                 let event = event(tenant, before.effective(), after.effective(), "the configuration was changed");
-                if let Err(error) = self.cache.ledger().event(event).await {
-                    tracing::debug!(%error, "an event was not written");
-                }
+                self.cache.log_event(event).await;
             }
             Some(_) | None => {}
         }
@@ -210,9 +207,11 @@ impl Allowances {
         match stands {
             Some(ordered) => {
                 let (tenant, configured) = (tenant.clone(), before.configured);
-                ledger.order_quota(QuotaOrder { tenant, ordered, configured, at: now() }, event).await?;
+                ledger
+                    .write(Change::OrderQuota { order: QuotaOrder { tenant, ordered, configured, at: now() }, event })
+                    .await?;
             }
-            None => ledger.drop_quota_order(tenant, Some(event)).await?,
+            None => ledger.write(Change::DropQuotaOrder { tenant: tenant.clone(), event: Some(event) }).await?,
         }
         tracing::info!(
             tenant = tenant.as_str(),
@@ -261,7 +260,7 @@ impl Allowances {
         let event = changed.map(|is| {
             event(tenant, ordered, is, "the configuration says another quota than when an operator ordered this")
         });
-        if let Err(error) = self.cache.ledger().drop_quota_order(tenant, event).await {
+        if let Err(error) = self.cache.ledger().write(Change::DropQuotaOrder { tenant: tenant.clone(), event }).await {
             tracing::warn!(tenant = name, %error, "an order about a quota that is void stays in the ledger");
         }
     }
@@ -283,15 +282,7 @@ fn event(tenant: &TenantId, from: Quotas, to: Quotas, why: &str) -> NewEvent {
     if from.soft != to.soft {
         detail.push_str(&format!(", soft-quota {} -> {}", told(from.soft), told(to.soft)));
     }
-    NewEvent {
-        at: now(),
-        kind: Kind::QuotaChanged.word(),
-        tenant: Some(tenant.clone()),
-        export: None,
-        detail,
-        old_size: from.quota,
-        new_size: to.quota,
-    }
+    history::event(Kind::QuotaChanged, Some(tenant), None, detail, (from.quota, to.quota))
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use nbd_gateway_ledger::{Known, Ledger, LedgerError, NewEvent, RecordSize, Snapshot, UnixMillis, Zeroing};
+use nbd_gateway_ledger::{Change, Known, Ledger, LedgerError, NewEvent, RecordSize, Snapshot, UnixMillis, Zeroing};
 use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
 use parking_lot::Mutex;
 
-use super::history::Kind;
+use super::history::{Kind, event};
 use crate::fence::Marks;
 use crate::target::Shown;
 
@@ -115,7 +115,6 @@ impl LedgerCache {
         self.learn(export, |remembered| remembered.owed.push(range));
     }
 
-    /// The ledger has cleared ranges.
     pub(super) fn cleared(&self, export: &ExportName, ranges: &[ByteRange]) {
         self.learn(export, |remembered| {
             for cleared in ranges {
@@ -135,7 +134,7 @@ impl LedgerCache {
     /// What [`Ledger::record_size`] says; it may be counted all the same.
     pub(crate) async fn count(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), LedgerError> {
         let generation = self.about(export, |remembered| remembered.last).flatten().map_or(0, |last| last.generation);
-        self.ledger.record_size(record(export, tenant, measured(size, generation))).await
+        self.ledger.write(Change::RecordSize(record(export, tenant, measured(size, generation)))).await
     }
 
     /// Clears a range; durable when it returns.
@@ -143,7 +142,7 @@ impl LedgerCache {
     /// # Errors
     /// What [`Ledger::clear_zeroing`] says.
     pub(crate) async fn clear(&self, export: &ExportName, range: ByteRange) -> Result<(), LedgerError> {
-        self.ledger.clear_zeroing(Zeroing { export: export.clone(), range }).await?;
+        self.ledger.write(Change::ClearZeroing(Zeroing { export: export.clone(), range })).await?;
         self.cleared(export, &[range]);
         Ok(())
     }
@@ -184,21 +183,15 @@ impl LedgerCache {
             }
             if let Some(row) = snapshot.exports.iter().find(|row| window && row.name == *export) {
                 let known = Known { shown: None, at: now(), ..row.known };
-                self.ledger.record_size(record(export, &row.tenant, known)).await?;
+                self.ledger.write(Change::RecordSize(record(export, &row.tenant, known))).await?;
                 self.know_shown(export, None);
             }
         }
-        let tenant = snapshot.exports.iter().find(|row| row.name == *export).map(|row| row.tenant.clone());
-        let event = NewEvent {
-            at: now(),
-            kind: Kind::Settled.word(),
-            tenant,
-            export: Some(export.clone()),
-            detail: format!("an operator says of the older copy of the ledger: {}", if zero { "zero" } else { "keep" }),
-            old_size: None,
-            new_size: None,
-        };
-        self.ledger.trust(export.clone(), event).await?;
+        let tenant = snapshot.exports.iter().find(|row| row.name == *export).map(|row| &row.tenant);
+        let detail =
+            format!("an operator says of the older copy of the ledger: {}", if zero { "zero" } else { "keep" });
+        let event = event(Kind::Settled, tenant, Some(export), detail, (None, None));
+        self.ledger.write(Change::Trust { export: export.clone(), event }).await?;
         self.learn(export, |remembered| remembered.older = false);
         Ok(())
     }
@@ -229,9 +222,16 @@ impl LedgerCache {
         size: Size,
     ) -> Result<(), LedgerError> {
         let known = Known { shown: Some(size), ..measured(size, 0) };
-        self.ledger.record_size(record(export, tenant, known)).await?;
+        self.ledger.write(Change::RecordSize(record(export, tenant, known))).await?;
         self.know_shown(export, Some(size));
         Ok(())
+    }
+
+    /// Writes an event that nothing depends on.
+    pub(super) async fn log_event(&self, event: NewEvent) {
+        if let Err(error) = self.ledger.event(event).await {
+            tracing::debug!(%error, "an event was not written");
+        }
     }
 
     /// Lets go of an export that has left the configuration, or is gone itself, whoever's it was, and tells so.
@@ -239,23 +239,16 @@ impl LedgerCache {
     /// # Errors
     /// What [`Ledger::forget`] says.
     pub(crate) async fn forget(&self, export: &ExportName, tenant: &TenantId, last: Size) -> Result<(), LedgerError> {
-        let event = NewEvent {
-            at: now(),
-            kind: Kind::Forgotten.word(),
-            tenant: Some(tenant.clone()),
-            export: Some(export.clone()),
-            detail: "there is no such export any more".to_owned(),
-            old_size: Some(last),
-            new_size: None,
-        };
-        self.ledger.forget(export, Some(event)).await?;
+        let detail = "there is no such export any more".to_owned();
+        let event = event(Kind::Forgotten, Some(tenant), Some(export), detail, (Some(last), None));
+        self.ledger.write(Change::Forget { export: export.clone(), event: Some(event) }).await?;
         self.exports.lock().remove(export);
         Ok(())
     }
 
     /// Has the ledger know whose these exports are now, for when the configuration does not say it any more. Cancel-safe: no.
     pub(crate) async fn give_all(self: Arc<Self>, given: Vec<(ExportName, TenantId)>) {
-        if let Err(error) = self.ledger.give(given).await {
+        if let Err(error) = self.ledger.write(Change::Give(given)).await {
             tracing::warn!(%error, "the ledger does not take whose exports are now");
         }
     }
@@ -296,7 +289,7 @@ mod tests {
 
     async fn note(cache: &LedgerCache, export: &ExportName, range: ByteRange) {
         let zeroing = Zeroing { export: export.clone(), range };
-        cache.ledger().record_zeroing(zeroing, TenantId::default()).await.unwrap();
+        cache.ledger().write(Change::RecordZeroing(zeroing, TenantId::default())).await.unwrap();
         cache.owes(export, range);
     }
 

@@ -10,6 +10,7 @@ use nbd_gateway_ledger::NewEvent;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::types::{ExportName, Size, TenantId};
+use nbd_gateway_policy::words;
 use tokio::time::Instant;
 
 use super::cache::{LedgerCache, now};
@@ -17,56 +18,43 @@ use super::cache::{LedgerCache, now};
 /// The least time between two refusals of one export that are told.
 const REFUSALS: Duration = Duration::from_secs(1);
 
-/// A kind of event; a person filters by its word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A size was changed as wished.
-    Resized,
-    Refused,
-    Unsettled,
-    Settled,
-    /// An operator said what an export has.
-    Adopted,
-    /// Another hand changed the backend, and that is shown.
-    Outside,
-    /// The backend says a size that can't be.
-    Quarantined,
-    /// The tenant is over its soft quota from now on.
-    SoftQuota,
-    /// It has left the configuration and an operator had it forgotten, or its file is gone that a client's name had made.
-    Forgotten,
-    /// A tenant has another quota, by order or by the configuration.
-    QuotaChanged,
+words! {
+    /// A kind of event; a person filters by its word.
+    pub(crate) enum Kind {
+        /// A size was changed as wished.
+        Resized => "resized",
+        Refused => "refused",
+        Unsettled => "unsettled",
+        Settled => "settled",
+        /// An operator said what an export has.
+        Adopted => "adopted",
+        /// Another hand changed the backend, and that is shown.
+        Outside => "outside",
+        /// The backend says a size that can't be.
+        Quarantined => "quarantined",
+        /// The tenant is over its soft quota from now on.
+        SoftQuota => "soft-quota",
+        /// It has left the configuration and an operator had it forgotten, or its file is gone that a client's name had made.
+        Forgotten => "forgotten",
+        /// A tenant has another quota, by order or by the configuration.
+        QuotaChanged => "quota-changed",
+    }
 }
 
-impl Kind {
-    pub(crate) const ALL: [Self; 10] = [
-        Self::Resized,
-        Self::Refused,
-        Self::Unsettled,
-        Self::Settled,
-        Self::Adopted,
-        Self::Outside,
-        Self::Quarantined,
-        Self::SoftQuota,
-        Self::Forgotten,
-        Self::QuotaChanged,
-    ];
+pub(crate) fn kinds() -> Vec<&'static str> {
+    Kind::ALL.iter().map(|kind| kind.as_str()).collect()
+}
 
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::Resized => "resized",
-            Self::Refused => "refused",
-            Self::Unsettled => "unsettled",
-            Self::Settled => "settled",
-            Self::Adopted => "adopted",
-            Self::Outside => "outside",
-            Self::Quarantined => "quarantined",
-            Self::SoftQuota => "soft-quota",
-            Self::Forgotten => "forgotten",
-            Self::QuotaChanged => "quota-changed",
-        }
-    }
+/// An event, now, with the size before and the size after.
+pub(super) fn event(
+    kind: Kind,
+    tenant: Option<&TenantId>,
+    export: Option<&ExportName>,
+    detail: String,
+    (old_size, new_size): (Option<Size>, Option<Size>),
+) -> NewEvent {
+    let (tenant, export) = (tenant.cloned(), export.cloned());
+    NewEvent { at: now(), kind: kind.as_str(), tenant, export, detail, old_size, new_size }
 }
 
 /// Something that happened to an export.
@@ -118,21 +106,10 @@ impl History {
             }
             self.refused = Some(Instant::now());
         }
-        let event = NewEvent {
-            at: now(),
-            kind: happened.kind.word(),
-            tenant: Some(self.tenant.clone()),
-            export: Some(self.export.clone()),
-            detail: happened.detail,
-            old_size: Some(happened.from),
-            new_size: Some(happened.to),
-        };
+        let Happened { kind, from, to, detail } = happened;
+        let event = event(kind, Some(&self.tenant), Some(&self.export), detail, (Some(from), Some(to)));
         let cache = Arc::clone(&self.cache);
-        tokio::spawn(async move {
-            if let Err(error) = cache.ledger().event(event).await {
-                tracing::debug!(%error, "an event was not written");
-            }
-        });
+        tokio::spawn(async move { cache.log_event(event).await });
     }
 }
 

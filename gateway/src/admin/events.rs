@@ -17,7 +17,7 @@ use super::Shared;
 use super::answer::{refuse, tell};
 use super::stream::stream;
 use super::view::EventView;
-use crate::accounting::history::Kind;
+use crate::accounting::history::kinds;
 use crate::fault::Fault;
 
 /// The header in which a stream's reader that comes back says what it has seen.
@@ -34,7 +34,7 @@ pub(super) struct Which {
     /// Only those of this export.
     export: Option<String>,
     /// Only those of this kind.
-    #[schemars(extend("enum" = Kind::ALL.map(Kind::word)))]
+    #[schemars(extend("enum" = kinds()))]
     kind: Option<String>,
     /// Only those of this time and later: RFC 3339 (`2026-11-23T14:30:00Z`; without a zone it is UTC, without a time it is
     /// midnight), or seconds since 1970, to the millisecond.
@@ -59,12 +59,9 @@ impl Which {
             .map(|name| ExportName::new(&name).map_err(|why| Fault::client(format!("export: {why}"))))
             .transpose()?;
         if let Some(kind) = &self.kind
-            && !Kind::ALL.iter().any(|known| known.word() == kind)
+            && !kinds().contains(&kind.as_str())
         {
-            return Err(Fault::client(format!(
-                "there are no events of kind {kind:?}; ask for {}",
-                Kind::ALL.map(Kind::word).join(", ")
-            )));
+            return Err(Fault::client(format!("there are no events of kind {kind:?}; ask for {}", kinds().join(", "))));
         }
         let moment = |name: &str, text: Option<String>| {
             let read = text.map(|text| text.parse::<Moment>()).transpose();

@@ -65,9 +65,9 @@ async fn wish(shared: &Shared, name: &str, wish: impl FnOnce(u64) -> Wish) -> Re
     };
     let export = lease.export();
     // What is there and not shown counts: who adds to it does not mean what clients see.
-    let held = export.resizer().status.now().filter(|_| export.policy().publish != Publish::Auto);
+    let held = export.resizer.status.now().filter(|_| export.policy().publish != Publish::Auto);
     let now = held.map_or(0, |seen| seen.disk.bytes()).max(export.size());
-    match export.resizer().order(wish(now)).await {
+    match export.resizer.order(wish(now)).await {
         Ok(size) => tell(Resized::of(export, size)),
         Err((refusal, said)) => refused(&refusal, said),
     }
@@ -80,7 +80,7 @@ pub(super) async fn cancel(State(shared): State<Shared>, Path((Name(name), job))
     };
     match open_now(&shared, &name) {
         Err(answer) => *answer,
-        Ok(export) if export.resizer().jobs.cancel(job) => tell(one(&shared, &export)),
+        Ok(export) if export.resizer.jobs.cancel(job) => tell(one(&shared, &export)),
         Ok(_) => refuse(StatusCode::CONFLICT, format!("resize {job} of export {name:?} is not waiting any more")),
     }
 }

@@ -23,8 +23,8 @@ use crate::fault::Fault;
 pub(super) async fn exports(State(shared): State<Shared>) -> Response {
     list(&shared, &shared.answers.exports, |shared| {
         let mut sessions: HashMap<String, u64> = HashMap::new();
-        for session in shared.sessions.list() {
-            let count = sessions.entry(session.export).or_default();
+        for session in shared.sessions.all() {
+            let count = sessions.entry(session.export.name().to_owned()).or_default();
             *count = count.saturating_add(1);
         }
         let view = |export: &Arc<Export>| ExportView::of(export, sessions.get(export.name()).copied().unwrap_or(0));
@@ -46,7 +46,6 @@ pub(super) async fn unopened_exports(State(shared): State<Shared>) -> Response {
     .await
 }
 
-/// One of them.
 pub(super) async fn export(State(shared): State<Shared>, Path(Name(name)): Path<Name>) -> Response {
     match open_now(&shared, &name) {
         Ok(export) => tell(one(&shared, &export)),
@@ -78,7 +77,7 @@ fn view(shared: &Shared, id: &TenantId, unmeasured: u32) -> TenantView {
 /// The clients that are connected.
 pub(super) async fn sessions(State(shared): State<Shared>) -> Response {
     list(&shared, &shared.answers.sessions, |shared| {
-        shared.sessions.list().into_iter().map(SessionView::from).collect::<Vec<_>>()
+        shared.sessions.all().iter().map(|session| SessionView::from(&**session)).collect::<Vec<_>>()
     })
     .await
 }
@@ -101,7 +100,7 @@ async fn list<T: Serialize + 'static>(
 
 /// An export as it is now.
 pub(super) fn one(shared: &Shared, export: &Export) -> ExportView {
-    let sessions = shared.sessions.list().iter().filter(|session| session.export == export.name()).count();
+    let sessions = shared.sessions.all().iter().filter(|session| session.export.name() == export.name()).count();
     ExportView::of(export, u64::try_from(sessions).unwrap_or(u64::MAX))
 }
 

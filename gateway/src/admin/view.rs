@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::accounting::allowance::Allowed;
 use crate::export::{Export, Unopened};
 use crate::resize::jobs::Job;
-use crate::session::SessionInfo;
+use crate::session::Session;
+use crate::target::Lanes;
 
 pub(crate) use self::lanes::{HealthView, LaneView};
 pub(crate) use self::ledger::{AccountView, EventView, Reconcile, Reconciled, Settle, Settled};
@@ -66,9 +67,9 @@ pub(crate) struct ExportView {
 impl ExportView {
     /// What there is to see of an export now.
     pub(super) fn of(export: &Export, sessions: u64) -> Self {
-        let (shown, settings) = (export.view().shown(), export.settings());
+        let (shown, settings) = (export.core.view().shown(), export.settings());
         let (config, policy) = (&settings.config, &settings.policy);
-        let seen = export.resizer().status.now();
+        let seen = export.resizer.status.now();
         let standing = seen.map_or(Standing::Unmeasured, |seen| seen.standing);
         let disk = match (standing, seen) {
             (Standing::Quarantined { found }, _) => found,
@@ -76,7 +77,7 @@ impl ExportView {
             (_, None) => shown.size,
         };
         let style = seen.map(|seen| seen.backend);
-        let lanes = export.lanes();
+        let lanes = export.core.lanes().map(Lanes::status).unwrap_or_default();
         let window = style.is_some_and(|style| style.grows == Grows::Window);
         Self {
             name: export.name().to_owned(),
@@ -95,7 +96,7 @@ impl ExportView {
             health: HealthView::of(&lanes),
             lanes: LaneView::all(&lanes, &config.backend.to_string()),
             sessions,
-            jobs: export.resizer().jobs.list(),
+            jobs: export.resizer.jobs.list(),
         }
     }
 }
@@ -214,31 +215,32 @@ pub(crate) struct SessionView {
     pub since: u64,
 }
 
-impl From<SessionInfo> for SessionView {
-    fn from(info: SessionInfo) -> Self {
-        let framing = match info.framing {
+impl From<&Session> for SessionView {
+    fn from(session: &Session) -> Self {
+        let agreement = &session.agreement;
+        let framing = match agreement.framing {
             Framing::Simple => "simple",
             Framing::Structured => "structured",
             Framing::Extended => "extended",
         };
-        let style = match info.style {
+        let style = match agreement.style {
             ClientStyle::ExplicitSimple | ClientStyle::ExplicitStructured => "explicit",
             ClientStyle::Automatic => "automatic",
             ClientStyle::Stock | ClientStyle::Kernel => "stock",
         };
         Self {
-            id: info.id.get(),
-            export: info.export,
-            tenant: info.tenant,
-            verbs: info.verbs.iter().map(|verb| verb.as_str().to_owned()).collect(),
-            rule: info.rule,
-            peer: info.from,
+            id: session.id().get(),
+            export: session.export.name().to_owned(),
+            tenant: session.export.tenant().to_owned(),
+            verbs: session.verbs().iter().map(|verb| verb.as_str().to_owned()).collect(),
+            rule: agreement.decision.rule.to_string(),
+            peer: session.from.clone(),
             framing: framing.to_owned(),
             style: style.to_owned(),
-            size: info.told,
-            listener: info.listener,
-            tls: info.tls,
-            since: lanes::seconds(info.since),
+            size: session.told(),
+            listener: session.listener.to_string(),
+            tls: session.tls,
+            since: lanes::seconds(session.since),
         }
     }
 }
@@ -280,7 +282,7 @@ pub(crate) struct Resized {
 impl Resized {
     /// What came of an order that was carried out.
     pub(super) fn of(export: &Export, size: Size) -> Self {
-        let seen = export.resizer().status.now().filter(|seen| seen.backend.grows != Grows::Window);
+        let seen = export.resizer.status.now().filter(|seen| seen.backend.grows != Grows::Window);
         let unpublished = seen.map(|seen| seen.disk).filter(|disk| *disk > size);
         Self { size: size.bytes(), unpublished: unpublished.map(Size::bytes) }
     }

@@ -19,8 +19,7 @@ pub fn check(path: &Path) -> ExitCode {
     match Config::load(path) {
         Ok(config) => {
             if let Err(error) = log::can(&config.log) {
-                super::complain(&format_args!("{}: {error}", path.display()));
-                return ExitCode::from(USAGE);
+                return super::misused(&format_args!("{}: {error}", path.display()));
             }
             let misplaced = aliases::misplaced_files(&config);
             if !misplaced.is_empty() {
@@ -50,10 +49,7 @@ pub fn check(path: &Path) -> ExitCode {
             );
             ExitCode::from(DONE)
         }
-        Err(problems) => {
-            super::complain(&problems);
-            ExitCode::from(USAGE)
-        }
+        Err(problems) => super::misused(&problems),
     }
 }
 

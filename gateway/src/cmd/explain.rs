@@ -7,7 +7,7 @@ use nbd_gateway_config::Config;
 use nbd_gateway_policy::access::{Certificate, Decision, Entry, Identity, Rule, Verb, Verbs};
 use serde::Serialize;
 
-use super::{DONE, FAILED, USAGE, failed};
+use super::{DONE, FAILED, failed};
 use crate::cmd::cli::{Explain, Known};
 
 /// Prints whether it is allowed, and what decides; the exit code says it too.
@@ -18,17 +18,11 @@ pub fn run(asked: &Explain) -> ExitCode {
     };
     let config = match config {
         Ok(config) => config,
-        Err(problems) => {
-            super::complain(&problems);
-            return ExitCode::from(USAGE);
-        }
+        Err(problems) => return super::misused(&problems),
     };
     let identity = match identity(&config, &asked.client) {
         Ok(identity) => identity,
-        Err(why) => {
-            super::complain(&format_args!("nbd-gateway: {why}"));
-            return ExitCode::from(USAGE);
-        }
+        Err(why) => return super::misused(&format_args!("nbd-gateway: {why}")),
     };
     let answer = explain(&config, &identity, &asked.export, asked.verb);
     if asked.json {
@@ -83,7 +77,6 @@ fn identity(config: &Config, known: &[Known]) -> Result<Identity, IdentityError>
     Ok(identity)
 }
 
-/// What is told.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Answer {
     allowed: bool,

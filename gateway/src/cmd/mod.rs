@@ -9,5 +9,14 @@ pub mod operator;
 pub mod serve;
 mod token;
 
+use std::fmt::Display;
+use std::process::ExitCode;
+
 use nbd_gateway_client::exit::complain;
 pub use nbd_gateway_client::exit::{DONE, FAILED, USAGE, failed};
+
+/// Says what is wrong with the command line, or with what it names.
+fn misused(what: &dyn Display) -> ExitCode {
+    complain(what);
+    ExitCode::from(USAGE)
+}

@@ -10,7 +10,7 @@ use nbd_gateway_config::Config;
 use nbd_gateway_metrics::Metrics;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{DONE, FAILED, USAGE, failed, token};
+use super::{DONE, FAILED, failed, token};
 use crate::app::{App, StartError};
 use crate::log;
 use crate::reload::{Reload, ReloadError, Source};
@@ -28,10 +28,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     };
     let config = match config {
         Ok(config) => config,
-        Err(problems) => {
-            super::complain(&problems);
-            return ExitCode::from(USAGE);
-        }
+        Err(problems) => return super::misused(&problems),
     };
     let metrics = match Metrics::new(env!("CARGO_PKG_VERSION")) {
         Ok(metrics) => Arc::new(metrics),
@@ -40,10 +37,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     // Dropped after everything else has ended: it writes lines and posts spans that wait then.
     let mut log = match log::start(&config.log, &metrics) {
         Ok(log) => log,
-        Err(error) => {
-            super::complain(&format_args!("nbd-gateway: {error}"));
-            return ExitCode::from(USAGE);
-        }
+        Err(error) => return super::misused(&format_args!("nbd-gateway: {error}")),
     };
     let source = Source { file: path.map(Path::to_owned), level: log.set_level.take() };
     let threads = config.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);

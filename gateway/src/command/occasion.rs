@@ -1,33 +1,31 @@
 //! What a program or a URL of the operator's is told: which export, and which sizes.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 
 use nbd_gateway_policy::types::{ExportName, TenantId};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// A size that is wanted, or that there is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Occasion {
     /// Whose size it is.
+    #[serde(serialize_with = "text")]
     pub export: ExportName,
+    #[serde(serialize_with = "text")]
     pub tenant: TenantId,
     /// The size before, in bytes.
     pub old_size: u64,
     /// The size wanted or reached, in bytes.
     pub size: u64,
     /// Rises with each change of size, over openings and restarts too; None where nothing has changed yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
 }
 
-/// The same, as JSON.
-#[derive(Serialize)]
-struct Told<'a> {
-    export: &'a str,
-    tenant: &'a str,
-    old_size: u64,
-    size: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    generation: Option<u64>,
+/// A name is its text.
+fn text<S: Serializer>(name: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(name)
 }
 
 impl Occasion {
@@ -45,15 +43,7 @@ impl Occasion {
 
     /// One JSON object, with the keys `export`, `tenant`, `old_size`, `size` and, if there is one, `generation`.
     pub(crate) fn json(&self) -> Vec<u8> {
-        let told = Told {
-            export: self.export.as_str(),
-            tenant: self.tenant.as_str(),
-            old_size: self.old_size,
-            size: self.size,
-            generation: self.generation,
-        };
-        // Texts and numbers: nothing of it can fail.
-        serde_json::to_vec(&told).unwrap_or_default()
+        serde_json::to_vec(self).unwrap_or_default()
     }
 }
 

@@ -5,7 +5,6 @@
 
 use nbd_gateway_policy::types::Bytes;
 use nbd_gateway_proto::Errno;
-use std::time::Duration;
 
 use super::Order;
 use crate::command::{self, Call, Left};
@@ -13,26 +12,14 @@ use crate::fault::Fault;
 
 /// A program and its arguments.
 #[derive(Clone, Debug)]
-pub(crate) struct Exec {
-    words: Vec<String>,
-    limit: Duration,
-}
+pub(crate) struct Exec(pub(super) Vec<String>);
 
 impl Exec {
-    /// `limit` is how long it may take.
-    pub(crate) const fn new(words: Vec<String>, limit: Duration) -> Self {
-        Self { words, limit }
-    }
-
-    pub(super) fn within(self, limit: Duration) -> Self {
-        Self { limit, ..self }
-    }
-
     /// Carries an order out. Cancel-safe: dropped, the program is ended.
     pub(super) async fn resize(&self, order: &Order) -> Result<(), Fault> {
-        let call = Call::telling(&self.words, &order.occasion(), self.limit, Left::Killed);
+        let call = Call::telling(&self.0, &order.occasion(), order.limit, Left::Killed);
         let output = command::run(call).await?;
-        judge(self.words.first().map_or("", String::as_str), &output, order)
+        judge(self.0.first().map_or("", String::as_str), &output, order)
     }
 }
 
@@ -78,7 +65,7 @@ mod tests {
 
     async fn resized(script: &str, from: u64, to: u64) -> Result<(), Fault> {
         let place = Place::fresh();
-        Exec::new(place.script(script), Duration::from_secs(600)).resize(&order(from, to)).await
+        Exec(place.script(script)).resize(&order(from, to)).await
     }
 
     #[tokio::test]
@@ -88,7 +75,7 @@ mod tests {
             "[ $# = 1 ] || exit 1; cat >\"$1/input\"; env | grep -E '^NBD_GATEWAY_([A-Z]+_SIZE|[EGT][A-Z]+)=' | sort >\"$1/environment\"; \
              echo \"$NBD_GATEWAY_NEW_SIZE\"",
         );
-        assert_eq!(Exec::new(words, Duration::from_secs(600)).resize(&order(100, 200)).await, Ok(()));
+        assert_eq!(Exec(words).resize(&order(100, 200)).await, Ok(()));
         let read = |name: &str| fs::read_to_string(place.path(name)).unwrap();
         assert_eq!(read("input"), r#"{"export":"vm 1","tenant":"blue","old_size":100,"size":200}"#);
         assert_eq!(

@@ -26,41 +26,29 @@ const LARGEST_BLOCK: u64 = 64 * 1024;
 
 /// A file or block device that this host sees.
 #[derive(Clone, Debug)]
-pub(crate) struct File {
-    path: PathBuf,
-    limit: Duration,
-}
+pub(crate) struct File(pub(super) PathBuf);
 
 impl File {
-    /// `limit` is how long the file system may take.
-    pub(crate) const fn new(path: PathBuf, limit: Duration) -> Self {
-        Self { path, limit }
-    }
-
-    pub(super) fn within(self, limit: Duration) -> Self {
-        Self { limit, ..self }
-    }
-
     /// Whether what a grow exposes reads as zeroes by itself: that of a file is a hole, that of a device is what was there.
     pub(super) async fn exposes_zeroes(&self) -> bool {
-        tokio::fs::metadata(&self.path).await.is_ok_and(|found| found.is_file())
+        tokio::fs::metadata(&self.0).await.is_ok_and(|found| found.is_file())
     }
 
     /// How long it is, in bytes, if it is a file: a device is not made longer here.
-    pub(super) async fn length(&self) -> Option<u64> {
-        let found = tokio::time::timeout(self.limit, tokio::fs::metadata(&self.path)).await.ok()?.ok()?;
+    pub(super) async fn length(&self, limit: Duration) -> Option<u64> {
+        let found = tokio::time::timeout(limit, tokio::fs::metadata(&self.0)).await.ok()?.ok()?;
         found.is_file().then_some(found.len())
     }
 
     /// Carries an order out. Cancel-safe: dropped, or over its limit, a change that hangs in the file system may still come.
     pub(super) async fn resize(&self, order: &Order) -> Result<(), Fault> {
-        let (path, from, to) = (self.path.clone(), order.from, order.to);
+        let (path, from, to) = (self.0.clone(), order.from, order.to);
         let set = tokio::task::spawn_blocking(move || set(&path, from, to));
-        match tokio::time::timeout(self.limit, set).await {
+        match tokio::time::timeout(order.limit, set).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(Fault::us("the gateway ends").or_done()),
             Err(_) => {
-                let (path, limit) = (self.path.display(), Span(self.limit));
+                let (path, limit) = (self.0.display(), Span(order.limit));
                 Err(Fault::host(format!("`{path}` could not be resized within {limit}; see its file system")).or_done())
             }
         }
@@ -69,7 +57,7 @@ impl File {
 
 impl fmt::Display for File {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`", self.path.display())
+        write!(f, "`{}`", self.0.display())
     }
 }
 
@@ -224,10 +212,8 @@ mod tests {
     use super::*;
     use crate::driver::tests::{Place, order};
 
-    const LONG: Duration = Duration::from_secs(600);
-
     async fn resized(path: &Path, from: u64, to: u64) -> Result<u64, Fault> {
-        File::new(path.into(), LONG).resize(&order(from, to)).await?;
+        File(path.into()).resize(&order(from, to)).await?;
         Ok(fs::metadata(path).unwrap().len())
     }
 

@@ -26,7 +26,6 @@ pub(crate) use file::File;
 pub(crate) use qmp::{Healed, Qmp};
 pub(crate) use restart::Restart;
 
-/// What is to be done.
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
     /// Whose backend it is.
@@ -38,6 +37,8 @@ pub(crate) struct Order {
     pub to: u64,
     /// What the backend was when its export was opened: what a driver puts back has to be the same.
     pub was: BackendSnapshot,
+    /// How long all of it may take; a QMP driver has other limits.
+    pub limit: Duration,
 }
 
 impl Order {
@@ -70,16 +71,15 @@ pub(crate) enum Driver {
 }
 
 impl Driver {
-    /// The way that the configuration names, if it is one beside the wire; `limit` is how long an order may take, `state`
-    /// the state directory, `export` the gateway's name of it.
-    pub(crate) fn of(config: &config::Driver, limit: Duration, state: &Path, export: &str) -> Option<Self> {
+    /// The way that the configuration names, if it is one beside the wire; `state` is the state directory, `export` the
+    /// gateway's name of it.
+    pub(crate) fn of(config: &config::Driver, state: &Path, export: &str) -> Option<Self> {
         match config {
-            config::Driver::File { path } => Some(Self::File(File::new(path.clone(), limit))),
+            config::Driver::File { path } => Some(Self::File(File(path.clone()))),
             config::Driver::Restart { path, command } => {
-                let file = path.clone().map(|path| File::new(path, limit));
-                Some(Self::Restart(Restart::new(file, command.clone(), limit)))
+                Some(Self::Restart(Restart { file: path.clone().map(File), words: command.clone() }))
             }
-            config::Driver::Exec { command } => Some(Self::Exec(Exec::new(command.clone(), limit))),
+            config::Driver::Exec { command } => Some(Self::Exec(Exec(command.clone()))),
             config::Driver::Qmp(at) => Some(Self::Qmp(Qmp::new(at, state, export))),
             config::Driver::Origin
             | config::Driver::Wire
@@ -89,34 +89,26 @@ impl Driver {
         }
     }
 
-    #[must_use]
-    pub(crate) fn within(self, limit: Duration) -> Self {
-        match self {
-            Self::File(file) => Self::File(file.within(limit)),
-            Self::Restart(restart) => Self::Restart(restart.within(limit)),
-            Self::Exec(exec) => Self::Exec(exec.within(limit)),
-            // It has limits of its own.
-            Self::Qmp(qmp) => Self::Qmp(qmp),
-        }
-    }
-
     /// Whether what a grow exposes reads as zeroes by itself, as that of a file does.
     pub(crate) async fn exposes_zeroes(&self) -> bool {
-        match self {
-            Self::File(file) => file.exposes_zeroes().await,
-            Self::Restart(restart) => restart.exposes_zeroes().await,
-            Self::Qmp(qmp) => qmp.exposes_zeroes().await,
+        match (self, self.file()) {
+            (Self::Qmp(qmp), _) => qmp.exposes_zeroes().await,
+            (_, Some(file)) => file.exposes_zeroes().await,
             // A volume may show what it held before.
-            Self::Exec(_) => false,
+            (_, None) => false,
         }
     }
 
-    /// How long the file is that it resizes, in bytes: more than the server shows, if that has not looked at it again.
-    pub(crate) async fn length(&self) -> Option<u64> {
+    /// How long the file is that it resizes, in bytes: more than the server shows, if that has not looked at it again. `None`
+    /// also if the file system does not say it within `limit`.
+    pub(crate) async fn length(&self, limit: Duration) -> Option<u64> {
+        self.file()?.length(limit).await
+    }
+
+    const fn file(&self) -> Option<&File> {
         match self {
-            Self::File(file) => file.length().await,
-            Self::Restart(restart) => restart.length().await,
-            Self::Exec(_) | Self::Qmp(_) => None,
+            Self::File(file) | Self::Restart(Restart { file: Some(file), .. }) => Some(file),
+            Self::Restart(_) | Self::Exec(_) | Self::Qmp(_) => None,
         }
     }
 

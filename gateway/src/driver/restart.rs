@@ -4,8 +4,6 @@
 //! fails, nobody knows what became of it: the file has its new length, and a server that a supervisor starts again in a
 //! while shows that. What the program leaves running is left alone: it is to start a server.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::Order;
@@ -16,40 +14,14 @@ use crate::fault::Fault;
 /// A file, and what restarts its server.
 #[derive(Clone, Debug)]
 pub(crate) struct Restart {
-    file: Option<File>,
-    words: Vec<String>,
-    limit: Duration,
+    pub(crate) file: Option<File>,
+    pub(crate) words: Vec<String>,
 }
 
 impl Restart {
-    /// `limit` is how long all of it may take.
-    pub(crate) const fn new(file: Option<File>, words: Vec<String>, limit: Duration) -> Self {
-        Self { file, words, limit }
-    }
-
-    pub(super) fn within(self, limit: Duration) -> Self {
-        Self { file: self.file.map(|file| file.within(limit)), limit, ..self }
-    }
-
-    /// Whether what a grow exposes reads as zeroes by itself.
-    pub(super) async fn exposes_zeroes(&self) -> bool {
-        match &self.file {
-            Some(file) => file.exposes_zeroes().await,
-            None => false,
-        }
-    }
-
-    /// How long its file is, in bytes.
-    pub(super) async fn length(&self) -> Option<u64> {
-        match &self.file {
-            Some(file) => file.length().await,
-            None => None,
-        }
-    }
-
     /// Restarts the server, and leaves the file alone. Cancel-safe: dropped, the program is ended; its server may be down then.
     pub(super) async fn fence(&self, order: &Order) -> Result<(), Fault> {
-        let call = Call::telling(&self.words, &order.occasion(), self.limit, Left::Alone);
+        let call = Call::telling(&self.words, &order.occasion(), order.limit, Left::Alone);
         command::run(call).await.map(drop).map_err(Fault::from)
     }
 
@@ -59,7 +31,7 @@ impl Restart {
         if let Some(file) = &self.file {
             file.resize(order).await?;
         }
-        let left = self.limit.saturating_sub(since.elapsed());
+        let left = order.limit.saturating_sub(since.elapsed());
         match command::run(Call::telling(&self.words, &order.occasion(), left, Left::Alone)).await {
             Ok(_) => Ok(()),
             // Nothing was touched.
@@ -81,8 +53,6 @@ mod tests {
     use super::*;
     use crate::driver::tests::{Place, order};
 
-    const LONG: Duration = Duration::from_secs(600);
-
     fn disk(place: &Place) -> std::path::PathBuf {
         let path = place.path("disk");
         fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
@@ -90,7 +60,7 @@ mod tests {
     }
 
     fn restart(path: Option<&Path>, words: Vec<String>) -> Restart {
-        Restart::new(path.map(|path| File::new(path.into(), LONG)), words, LONG)
+        Restart { file: path.map(|path| File(path.into())), words }
     }
 
     #[tokio::test]

@@ -24,11 +24,7 @@ pub(crate) enum DiskError {
         path.display(),
         directory.display()
     )]
-    NoDirectory {
-        path: PathBuf,
-        /// The directory above it.
-        directory: PathBuf,
-    },
+    NoDirectory { path: PathBuf, directory: PathBuf },
     /// A symbolic link where there can be none.
     #[error(
         "can't open `{}`: it is or leads over a symbolic link, which is not followed for a template's file nor to make a \
@@ -85,7 +81,6 @@ pub(crate) enum DiskError {
     /// An earlier fsync failed.
     #[error("`{}` failed to become durable earlier and may have lost writes; check its disk, then open it again", path.display())]
     NotDurable { path: PathBuf },
-    /// It is closed, or closing.
     #[error("the origin is closed; open it again")]
     Closed,
     /// The operating system refused.

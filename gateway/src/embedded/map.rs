@@ -5,14 +5,14 @@
 
 use std::sync::atomic::Ordering;
 
-use nbd_gateway_proto::Cmd;
+use nbd_gateway_proto::{Cmd, Piece};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno as Os;
 
 use super::disk::Disk;
 use super::open::measure;
 use super::store::Store;
-use crate::request::{Extent, Failure, Found, Piece, Request};
+use crate::request::{Extent, Failure, Found, Request};
 
 /// Flags of base:allocation for data. proto.md, "`base:allocation` metadata context".
 pub(super) const DATA: u64 = 0;

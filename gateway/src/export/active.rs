@@ -38,7 +38,7 @@ impl ActiveConfig {
             let known = before.and_then(|before| before.all_slots.get(&tenant.id));
             let slots = match known {
                 Some(known) => Arc::clone(known),
-                None => TenantSlots::new(tenant, metrics.tenant(tenant.id.as_str(), Reason::LABELS.as_slice())),
+                None => TenantSlots::new(tenant, metrics.tenant(tenant.id.as_str(), Reason::LABELS)),
             };
             (tenant.id.clone(), slots)
         };

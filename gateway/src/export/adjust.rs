@@ -48,7 +48,9 @@ impl Export {
             *settings = Arc::new(next.clone());
         }
         let Settings { config, policy } = next;
-        self.core.set_late_write_guard(config.late_write_guard);
+        if let Some(lanes) = self.core.lanes() {
+            lanes.late.set_guard(config.late_write_guard);
+        }
         self.resizer.openers.adjust(config.resize.shrink_grace);
         self.resizer.adjust(Rules { policy, timeout: config.resize.timeout });
         self.patience.send_if_modified(|patience| {
@@ -100,7 +102,7 @@ mod tests {
     }
 
     async fn grow(export: &Export, mib: u64) -> Result<u64, Reason> {
-        let done = export.resizer().wish(Wish::Operator { target: mib * MIB }).await;
+        let done = export.resizer.wish(Wish::Operator { target: mib * MIB }).await;
         done.map(Size::bytes).map_err(|refusal| refusal.reason)
     }
 
@@ -137,7 +139,7 @@ mod tests {
         assert!(matches!(grow(lease.export(), 4).await, Err(Reason::RateLimited { limit: "growth-rate", .. })));
         tokio::time::advance(std::time::Duration::from_secs(450)).await;
         assert_eq!(grow(lease.export(), 4).await, Ok(4 * MIB));
-        assert_eq!(lease.export().budget().limit(), 64 * MIB);
+        assert_eq!(lease.export().budget.limit(), 64 * MIB);
     }
 
     #[tokio::test(start_paused = true)]
@@ -173,7 +175,7 @@ mod tests {
         let export = lease.export();
         assert_eq!((grow(export, 2).await, export.size()), (Ok(MIB), MIB));
         adjusted(export, "").unwrap();
-        let mut sizes = export.view().follow();
+        let mut sizes = export.core.view().follow();
         sizes.wait_for(|shown| shown.size == 2 * MIB).await.unwrap();
     }
 }

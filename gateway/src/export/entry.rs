@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::tenant_slots::Slot;
 use super::{AdjustError, Export, OpenError};
-use crate::target::Verdict;
+use crate::target::{Presence, Verdict};
 
 /// One name that is open, or is being opened or closed.
 #[derive(Debug)]
@@ -46,15 +46,9 @@ pub(super) enum Fitness {
     /// Nobody knows what its server is by now, and nobody relies on what it was: it is to be opened anew.
     Stale,
     /// The server was lost, and may be back by then.
-    Expected(Instant),
-    /// The server is away; why the last attempt failed.
-    Away(String),
-    /// The server came back different.
-    Different {
-        how: String,
-        /// How many rely on what it was.
-        clients: usize,
-    },
+    Expected(Arc<Presence>, Instant),
+    /// The server is away, or came back different, unless another attempt says otherwise.
+    Unfit(Arc<Presence>, OpenError),
 }
 
 impl State {
@@ -115,15 +109,17 @@ impl Entry {
     /// Whether `export`, which this entry has open, is what its server is. Called with the entry's lock held: nobody joins
     /// meanwhile.
     pub(super) fn fitness(&self, export: &Export) -> Fitness {
-        let Some(presence) = export.presence() else { return Fitness::Good };
-        let (verdict, relying) = (presence.verdict(), self.users().max(export.relying()));
+        let Some(presence) = export.core.lanes().map(|lanes| &lanes.presence) else { return Fitness::Good };
+        let (verdict, relying) = (presence.verdict(), self.users().max(export.resizer.openers.relying()));
+        let unfit = |error: OpenError| Fitness::Unfit(Arc::clone(presence), error);
+        let export_name = || export.name().to_owned();
         match verdict {
-            Verdict::Expected(until) => Fitness::Expected(until),
+            Verdict::Expected(until) => Fitness::Expected(Arc::clone(presence), until),
             // Whatever it came back as: a request that may still land keeps others waiting only as long as it is known here.
-            _ if presence.was_lost() && relying == 0 && !export.has_orphans() => Fitness::Stale,
+            _ if presence.was_lost() && relying == 0 && !export.core.has_orphans() => Fitness::Stale,
             Verdict::There => Fitness::Good,
-            Verdict::Away(why) => Fitness::Away(why),
-            Verdict::Different(how) => Fitness::Different { how, clients: relying },
+            Verdict::Away(why) => unfit(OpenError::Backend { export: export_name(), why }),
+            Verdict::Different(how) => unfit(OpenError::Changed { export: export_name(), how, clients: relying }),
         }
     }
 

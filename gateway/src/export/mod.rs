@@ -49,7 +49,6 @@ use nbd_gateway_proto::handshake::BlockSizes;
 use nbd_gateway_proto::{Cmd, CmdFlags, Errno, ExportFlags, Framing};
 use parking_lot::RwLock;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 pub(crate) use lease::Lease;
 pub(crate) use older::SettleError;
@@ -62,33 +61,25 @@ pub(crate) use unopened::Unopened;
 
 use crate::accounting::tenants::TenantAccounts;
 use crate::hooks::Hooks;
-use crate::lane::LaneStatus;
 use crate::limits::{IoLimits, NoticeLimiter, RetryAfter, SharedLimiter, TenantBudget};
 use crate::request::{Failure, Outcome, Request};
 use crate::resize::Resizer;
 use crate::resize::follow::Patience;
-use crate::target::{Core, Presence, View};
+use crate::target::{Core, Lanes};
 use flags::{Basis, for_client};
 use reconnects::Reconnects;
-
-/// The bounds of one session of an export.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub requests: u32,
-    /// Payload bytes in flight.
-    pub bytes: u64,
-    /// The largest payload of one request, in bytes.
-    pub largest: u64,
-}
 
 #[derive(Debug)]
 pub(crate) struct Export {
     /// Swapped whole; nothing on the way of an ordinary request reads them.
     settings: RwLock<Arc<Settings>>,
+    /// Its target, and the requests on their way there.
     pub(crate) core: Arc<Core>,
-    resizer: Resizer,
+    /// The way to change its size.
+    pub(crate) resizer: Resizer,
     accounts: Arc<TenantAccounts>,
-    budget: Arc<TenantBudget>,
+    /// What its tenant's sessions share.
+    pub(crate) budget: Arc<TenantBudget>,
     /// How fast its sessions together are sent notices.
     notices: NoticeLimiter,
     /// How fast each of its sessions may go.
@@ -100,9 +91,10 @@ pub(crate) struct Export {
     /// What is borne of its backend's notices, and how often it is asked.
     patience: watch::Sender<Patience>,
     metrics: ExportMetrics,
-    resize_metrics: ResizeMetrics,
+    /// Where resizes and notices are counted.
+    pub(crate) resize_metrics: ResizeMetrics,
     /// Clients that were cut for a grow.
-    reconnects: Reconnects,
+    pub(crate) reconnects: Reconnects,
     /// Ends what runs beside: the follower of the backend's size.
     end: watch::Sender<bool>,
     /// How its sessions are to end.
@@ -111,50 +103,7 @@ pub(crate) struct Export {
     _open: Open<Arc<Gauge>>,
 }
 
-/// What an export is made of.
-pub(crate) struct Parts {
-    pub(crate) settings: Settings,
-    pub(crate) core: Arc<Core>,
-    pub(crate) resizer: Resizer,
-    pub(crate) accounts: Arc<TenantAccounts>,
-    pub(crate) budget: Arc<TenantBudget>,
-    pub(crate) metrics: ExportMetrics,
-    pub(crate) resize_metrics: ResizeMetrics,
-    pub(crate) hooks: Hooks,
-    pub(crate) patience: watch::Sender<Patience>,
-    pub(crate) end: watch::Sender<bool>,
-}
-
 impl Export {
-    fn new(parts: Parts) -> Self {
-        let Parts { settings, core, resizer, accounts, budget, metrics, resize_metrics, hooks, patience, end } = parts;
-        let limits = settings.config.limits;
-        let (session_io, io) = (IoLimits::new(limits.session_io), IoLimits::new(limits.export_io));
-        let limiter = SharedLimiter::new(Arc::clone(&io));
-        let _open = Open::new(&metrics.open);
-        let notices = accounts.notice_limiter(limits.export_notices);
-        let reconnects = Reconnects::default();
-        Self {
-            settings: RwLock::new(Arc::new(settings)),
-            core,
-            resizer,
-            accounts,
-            budget,
-            notices,
-            session_io,
-            io,
-            limiter,
-            hooks,
-            patience,
-            metrics,
-            resize_metrics,
-            reconnects,
-            end,
-            leaving: watch::Sender::default(),
-            _open,
-        }
-    }
-
     /// Its name, as clients say it.
     pub(crate) fn name(&self) -> &str {
         self.core.name()
@@ -191,32 +140,7 @@ impl Export {
             let ceiling = self.settings().ceiling();
             return self.size().max(ceiling.bytes());
         }
-        self.size().min(self.view().end())
-    }
-
-    /// What it looks like now.
-    pub(crate) fn view(&self) -> &View {
-        self.core.view()
-    }
-
-    /// Its target, and the requests on their way there.
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-
-    /// Its clients that were cut for a grow.
-    pub(crate) fn reconnects(&self) -> &Reconnects {
-        &self.reconnects
-    }
-
-    /// The way to change its size.
-    pub(crate) fn resizer(&self) -> &Resizer {
-        &self.resizer
-    }
-
-    /// Where resizes and notices are counted.
-    pub(crate) fn resize_metrics(&self) -> &ResizeMetrics {
-        &self.resize_metrics
+        self.size().min(self.core.view().end())
     }
 
     /// How fast a new session is sent notices.
@@ -260,25 +184,10 @@ impl Export {
         self.leaving.subscribe()
     }
 
-    /// The bounds of a session that begins now.
-    pub(crate) fn limits(&self) -> Limits {
-        let limits = self.settings.read().config.limits;
-        Limits {
-            requests: limits.session_requests,
-            bytes: limits.session_bytes,
-            largest: u64::from(limits.largest_payload),
-        }
-    }
-
     /// The bounds that a new session's requests pass: its own, the export's, the tenant's.
     pub(crate) fn limiters(&self) -> impl Iterator<Item = Arc<SharedLimiter>> {
         let own = SharedLimiter::new(Arc::clone(&self.session_io));
         [own, Arc::clone(&self.limiter), Arc::clone(self.budget.limiter())].into_iter()
-    }
-
-    /// What its tenant's sessions share.
-    pub(crate) fn budget(&self) -> &Arc<TenantBudget> {
-        &self.budget
     }
 
     /// The transmission flags for a client with these verbs and this framing.
@@ -291,7 +200,7 @@ impl Export {
                 || self.core.facts().flags.has(ExportFlags::READ_ONLY)
                 || !verbs.has(Verb::Write),
             trim: verbs.has(Verb::Trim),
-            flush_covers_all: self.core.flush_covers_all(),
+            flush_covers_all: self.core.lanes().is_none_or(Lanes::flush_covers_all),
             resize,
         };
         for_client(basis, !self.core.facts().contexts.is_empty())
@@ -301,7 +210,7 @@ impl Export {
     /// the backend says nothing and the gateway takes what every client assumes (32 MiB).
     pub(crate) fn block_sizes(&self) -> Option<BlockSizes> {
         const ASSUMED: u32 = 32 << 20;
-        let largest = u32::try_from(self.limits().largest).unwrap_or(u32::MAX);
+        let largest = self.settings.read().config.limits.largest_payload;
         match self.core.facts().block_sizes {
             Some(sizes) => {
                 let maximum = sizes.maximum.min(largest) / sizes.minimum.max(1) * sizes.minimum.max(1);
@@ -314,43 +223,10 @@ impl Export {
         }
     }
 
-    /// Whether its server is there; none: it has none.
-    fn presence(&self) -> Option<&Arc<Presence>> {
-        self.core.presence()
-    }
-
-    /// Waits until a server that was lost is back, or is awaited no longer. Cancel-safe: yes.
-    async fn decided(&self, until: Instant) {
-        if let Some(presence) = self.presence() {
-            presence.decided(until).await;
-        }
-    }
-
-    /// Has its lanes try now to reach a server that is away, and waits for what comes of it. Cancel-safe: yes.
-    async fn tried(&self) {
-        if let Some(presence) = self.presence() {
-            presence.tried().await;
-        }
-    }
-
-    /// How many clients rely on what they were told of it: those that are connected, and those that may come back.
-    fn relying(&self) -> usize {
-        self.resizer.openers.relying()
-    }
-
-    /// Whether requests of sessions that are gone may still change data.
-    fn has_orphans(&self) -> bool {
-        self.core.has_orphans()
-    }
-
-    /// How its connections to the backend are, by number; none: it is embedded.
-    pub(crate) fn lanes(&self) -> Vec<LaneStatus> {
-        self.core.lanes()
-    }
-
     /// Shows in the metrics how long its oldest request has waited for an answer.
     pub(crate) fn tell_wait(&self) {
-        let oldest = self.lanes().iter().filter_map(|lane| lane.oldest).min();
+        let lanes = self.core.lanes().map(Lanes::status).unwrap_or_default();
+        let oldest = lanes.iter().filter_map(|lane| lane.oldest).min();
         let waited = oldest.map_or(0, |since| since.elapsed().as_secs());
         self.metrics.oldest.set(i64::try_from(waited).unwrap_or(i64::MAX));
     }

@@ -6,6 +6,7 @@ use nbd_gateway_policy::refusal::Refusal;
 
 use crate::fault::Whose;
 use crate::limits::PlaceError;
+use crate::request::SHUTTING_DOWN;
 
 /// Why an export can't be opened.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub(crate) enum OpenError {
     #[error("the client may not {verb} export {export:?}: {rule}")]
     Forbidden { export: String, verb: Verb, rule: Rule },
     /// The gateway is going away.
-    #[error("the gateway is shutting down")]
+    #[error("{SHUTTING_DOWN}")]
     Draining,
     /// Its tenant has as much open as it may have.
     #[error("{0}")]
@@ -75,54 +76,31 @@ impl OpenError {
     /// Whose fault it is.
     pub(crate) const fn whose(&self) -> Whose {
         match self {
-            OpenError::Unknown { .. }
-            | OpenError::Hidden { .. }
-            | OpenError::Forbidden { .. }
-            | OpenError::Missing { .. } => Whose::Client,
-            OpenError::Crowded(_) | OpenError::Full { .. } => Whose::Tenant,
-            OpenError::Changed { .. } | OpenError::Backend { .. } => Whose::Backend,
-            OpenError::Busy { .. } => Whose::Host,
-            OpenError::Draining => Whose::Us,
-        }
-    }
-
-    /// The export that was asked for.
-    pub(crate) fn export(&self) -> &str {
-        match self {
-            OpenError::Unknown { export, .. }
-            | OpenError::Hidden { export, .. }
-            | OpenError::Forbidden { export, .. }
-            | OpenError::Missing { export, .. }
-            | OpenError::Changed { export, .. }
-            | OpenError::Full { export, .. }
-            | OpenError::Busy { export, .. }
-            | OpenError::Backend { export, .. } => export,
-            OpenError::Crowded(refusal) => refusal.export.as_str(),
-            OpenError::Draining => "",
+            Self::Unknown { .. } | Self::Hidden { .. } | Self::Forbidden { .. } | Self::Missing { .. } => Whose::Client,
+            Self::Crowded(_) | Self::Full { .. } => Whose::Tenant,
+            Self::Changed { .. } | Self::Backend { .. } => Whose::Backend,
+            Self::Busy { .. } => Whose::Host,
+            Self::Draining => Whose::Us,
         }
     }
 
     /// The sentence for a client: without addresses and other names of the inside.
     pub(crate) fn for_client(&self) -> String {
         match self {
-            OpenError::Unknown { export, .. }
-            | OpenError::Hidden { export, .. }
-            | OpenError::Missing { export, .. } => {
+            Self::Unknown { export, .. } | Self::Hidden { export, .. } | Self::Missing { export, .. } => {
                 format!("there is no export {export:?}")
             }
-            OpenError::Forbidden { export, verb, .. } => {
+            Self::Forbidden { export, verb, .. } => {
                 format!("you may not {verb} export {export:?}; ask the operator for the verb `{verb}`")
             }
-            OpenError::Changed { export, .. } => {
+            Self::Changed { export, .. } => {
                 format!(
                     "export {export:?} can't be opened now: its server came back different, and clients that rely on what it \
                      was are connected or may come back; try again when they have left"
                 )
             }
-            OpenError::Draining | OpenError::Crowded(_) | OpenError::Full { .. } | OpenError::Busy { .. } => {
-                self.to_string()
-            }
-            OpenError::Backend { export, .. } => {
+            Self::Draining | Self::Crowded(_) | Self::Full { .. } | Self::Busy { .. } => self.to_string(),
+            Self::Backend { export, .. } => {
                 format!(
                     "export {export:?} can't be opened now: its backend does not answer as it should; the gateway's log says why"
                 )

@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 
 use nbd_gateway_config::{Backend, Driver, Resolved};
+use nbd_gateway_ledger::Change;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::types::Size;
 
@@ -89,7 +90,7 @@ impl Registry {
             return;
         }
         // In this order: what the ledger keeps is counted.
-        if self.ledger().forget(export, None).await.is_ok() {
+        if self.ledger().write(Change::Forget { export: export.clone(), event: None }).await.is_ok() {
             let _ = self.shared.accounts.forget(export);
         }
     }

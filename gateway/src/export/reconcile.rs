@@ -110,7 +110,7 @@ impl Registry {
             return Err(Fault::host("its file is not there; a client that opens it makes it anew"));
         }
         let lease = self.look(name).await.map_err(|error| Fault::new(error.whose(), error.to_string()))?;
-        lease.export().resizer().audit(apply).await
+        lease.export().resizer.audit(apply).await
     }
 
     async fn let_go(&self, row: &ExportRow, before: &Snapshot, apply: bool) -> Found {

@@ -214,7 +214,7 @@ impl Registry {
             // Their exports are gone: nothing counts for them any more.
             let active = registry.active.read();
             for tenant in before.tenants().iter().filter(|t| active.config.tenant(t.id.as_str()).is_none()) {
-                registry.shared.metrics.forget_tenant(tenant.id.as_str(), Reason::LABELS.as_slice());
+                registry.shared.metrics.forget_tenant(tenant.id.as_str(), Reason::LABELS);
             }
             let stays = |template: &str| active.config.templates().any(|now| now == template);
             for template in before.templates().filter(|template| !stays(template)) {

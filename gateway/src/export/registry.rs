@@ -4,7 +4,6 @@
 //! idle time. No guard of the map is held across an await; each entry has its own lock for opening and closing.
 
 use super::unopened::{List, Unopened};
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -47,7 +46,6 @@ pub(super) enum Opener {
     Client,
     /// An operator, or the gateway for one: the same, whatever became of the server since the export was opened.
     Operator,
-    /// The gateway, for a look.
     Look,
 }
 
@@ -56,20 +54,6 @@ struct Attempt<'a> {
     registry: &'a Registry,
     entry: &'a Arc<Entry>,
     state: tokio::sync::MutexGuard<'a, State>,
-}
-
-impl Deref for Attempt<'_> {
-    type Target = State;
-
-    fn deref(&self) -> &State {
-        &self.state
-    }
-}
-
-impl DerefMut for Attempt<'_> {
-    fn deref_mut(&mut self) -> &mut State {
-        &mut self.state
-    }
 }
 
 impl Drop for Attempt<'_> {
@@ -93,7 +77,6 @@ pub(crate) struct Registry {
     pub(super) shared: Shared,
 }
 
-/// What all exports share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) parts: TargetParts,
@@ -211,7 +194,6 @@ impl Registry {
         self.unopened.known(|name| config.export_for(name).is_ok())
     }
 
-    /// How many exports are open.
     pub(crate) fn open_exports(&self) -> usize {
         self.index.len()
     }
@@ -251,32 +233,29 @@ impl Registry {
             if state.retired {
                 continue;
             }
-            let mut state = Attempt { registry: self, entry: &entry, state };
+            let mut attempt = Attempt { registry: self, entry: &entry, state };
+            let state = &mut attempt.state;
             if let Some(export) = state.export.clone() {
                 if opener == Opener::Client {
                     match entry.fitness(&export) {
                         Fitness::Good => {}
                         Fitness::Stale => {
-                            self.retire(&entry, &mut state).await;
+                            self.retire(&entry, state).await;
                             continue;
                         }
-                        Fitness::Expected(until) => {
-                            drop(state);
-                            export.decided(until).await;
+                        Fitness::Expected(presence, until) => {
+                            drop(attempt);
+                            presence.decided(until).await;
                             continue;
                         }
-                        Fitness::Away(_) | Fitness::Different { .. } if !tried => {
-                            drop(state);
-                            export.tried().await;
+                        Fitness::Unfit(presence, error) => {
+                            if tried {
+                                return Err(self.not_opened(name, error));
+                            }
+                            drop(attempt);
+                            presence.tried().await;
                             tried = true;
                             continue;
-                        }
-                        Fitness::Away(why) => {
-                            return Err(self.not_opened(OpenError::Backend { export: name.to_owned(), why }));
-                        }
-                        Fitness::Different { how, clients } => {
-                            let changed = OpenError::Changed { export: name.to_owned(), how, clients };
-                            return Err(self.not_opened(changed));
                         }
                     }
                 }
@@ -299,7 +278,7 @@ impl Registry {
                     return Ok(Lease::new(self, &entry, &export));
                 }
                 Err(error) => {
-                    let error = if opener == Opener::Look { error } else { self.not_opened(error) };
+                    let error = if opener == Opener::Look { error } else { self.not_opened(name, error) };
                     state.failed = Some((Instant::now(), error.clone()));
                     // Waiters hold the entry and read the failure from it; the next to come starts afresh.
                     self.index.remove(&entry);
@@ -311,9 +290,8 @@ impl Registry {
 
     /// Tells the log, and counts it. What a tenant has no room for, and a name that a template's server does not have, is
     /// told with the refusal of its client.
-    fn not_opened(&self, error: OpenError) -> OpenError {
+    fn not_opened(&self, export: &str, error: OpenError) -> OpenError {
         if error.whose().is_for_operators() {
-            let export = error.export();
             tracing::warn!(export, %error, "export can't be opened");
             let template = self.config().export_for(export).ok().and_then(|config| config.template);
             self.shared.metrics.open_failed(export, template.as_deref());
@@ -416,7 +394,7 @@ impl Registry {
         if let Some(export) = state.export.take() {
             export.close().await;
             unpublished::remember(&self.shared.ledger_cache, &export);
-            self.shared.known_openers.remember(export.resizer());
+            self.shared.known_openers.remember(&export.resizer);
             drop(export);
             self.forget_series(entry);
         }
@@ -455,7 +433,6 @@ impl Registry {
         self.open_now().iter().for_each(|export| export.tell_wait());
     }
 
-    /// What a tenant has.
     pub(crate) fn usage(&self, tenant: &TenantId) -> Option<Usage> {
         self.shared.accounts.usage(tenant)
     }

@@ -165,7 +165,7 @@ mod tests {
 
     fn slots(keys: &str) -> Arc<TenantSlots> {
         let metrics = nbd_gateway_metrics::Metrics::new("0").unwrap();
-        TenantSlots::new(&tenant(keys), metrics.tenant("t", Reason::LABELS.as_slice()))
+        TenantSlots::new(&tenant(keys), metrics.tenant("t", Reason::LABELS))
     }
 
     fn export() -> ExportName {

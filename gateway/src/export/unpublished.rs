@@ -11,12 +11,12 @@ use crate::accounting::cache::LedgerCache;
 /// Remembers what an export shows that closes, whatever the ledger took of it.
 pub(super) fn remember(cache: &LedgerCache, export: &Export) {
     let window = matches!(export.settings().config.resize.driver, Driver::Window { .. });
-    let older = cache.is_older(export.resizer().export_name());
-    cache.know_last(export.resizer().export_name(), export.core.view().shown());
+    let older = cache.is_older(export.resizer.export_name());
+    cache.know_last(export.resizer.export_name(), export.core.view().shown());
     if export.policy().publish == Publish::Manual && !window && !older {
-        let disk = export.resizer().status.now().map(|seen| seen.disk);
+        let disk = export.resizer.status.now().map(|seen| seen.disk);
         let shown = Size::new(export.size()).ok().filter(|shown| disk.is_some_and(|disk| disk > *shown));
-        cache.know_shown(export.resizer().export_name(), shown);
+        cache.know_shown(export.resizer.export_name(), shown);
     }
 }
 

@@ -11,7 +11,7 @@ use nbd_gateway_policy::types::ExportName;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Fence, Marks};
-use crate::lane::{Dialer, LateWrites, OVER};
+use crate::lane::{Dialer, LateWrites, tell_over};
 
 /// How long after a fence has failed it is used again: from, to.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -22,11 +22,9 @@ pub(crate) struct Keeper {
     pub export: ExportName,
     /// Where its backend listens, and the export's name there.
     pub backend: String,
-    /// The fence, if there is one.
     pub fence: Option<Fence>,
     /// How to see whether anybody listens there still.
     pub dialer: Dialer,
-    /// Where marks are kept.
     pub marks: Arc<Marks>,
     /// Where late writes are counted.
     pub counted: Part,
@@ -39,7 +37,7 @@ impl Keeper {
         let (mut again, mut backoff) = (Instant::now(), Backoff::named(AGAIN.0, AGAIN.1, self.export.as_str()));
         loop {
             let (over, guard) = self.late.expire();
-            tell_over(&self.export, over, "late-write-guard has passed");
+            tell_over(self.export.as_str(), over, "late-write-guard has passed");
             self.late.send_what_may_be();
             self.counted.set(i64::try_from(self.late.count()).unwrap_or(i64::MAX));
             if let Some(server) = self.late.mark_wanted() {
@@ -89,8 +87,10 @@ impl Keeper {
 pub(crate) async fn use_fence(late: &LateWrites, fence: &Fence, dialer: &Dialer, export: &ExportName) -> bool {
     let begun = Instant::now();
     match dialer.knock().await {
-        Some(Ok(link)) => tell_over(export, late.connected(&link), "another process has the socket"),
-        Some(Err(refused)) if refused.is_refused() => tell_over(export, late.refused(), "nobody listens there"),
+        Some(Ok(link)) => tell_over(export.as_str(), late.connected(&link), "another process has the socket"),
+        Some(Err(refused)) if refused.is_refused() => {
+            tell_over(export.as_str(), late.refused(), "nobody listens there")
+        }
         Some(Err(_)) | None => {}
     }
     if !late.wants_fence() {
@@ -98,18 +98,12 @@ pub(crate) async fn use_fence(late: &LateWrites, fence: &Fence, dialer: &Dialer,
     }
     match fence.cut().await {
         Ok(()) => {
-            tell_over(export, late.fenced(begun), "the fence was used");
+            tell_over(export.as_str(), late.fenced(begun), "the fence was used");
             true
         }
         Err(why) => {
             tracing::warn!(export = export.as_str(), why = why.message(), guard = ?late.guard(), "cannot fence the server off from its lost connections; writes that overlap theirs wait for late-write-guard");
             false
         }
-    }
-}
-
-fn tell_over(export: &ExportName, count: usize, proof: &str) {
-    if count > 0 {
-        tracing::info!(export = export.as_str(), count, proof, "{}", OVER);
     }
 }

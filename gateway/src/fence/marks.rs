@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nbd_gateway_ledger::{Ledger, Mark};
+use nbd_gateway_ledger::{Change, Ledger, Mark};
 use nbd_gateway_policy::types::ExportName;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
@@ -39,7 +39,6 @@ struct Left {
     renewed: bool,
 }
 
-/// All exports' marks.
 #[derive(Debug)]
 pub(crate) struct Marks {
     ledger: Ledger,
@@ -85,7 +84,7 @@ impl Marks {
     /// Marks an export before its first change; durable when it returns, or as good as can be.
     pub(crate) async fn mark(&self, export: &ExportName, backend: &str, server: Option<&Server>) {
         let mark = Mark { export: export.clone(), backend: backend.to_owned(), server: server.map(Server::to_string) };
-        let error = match timeout(LIMIT, self.ledger.mark(mark)).await {
+        let error = match timeout(LIMIT, self.ledger.write(Change::Mark(mark))).await {
             Ok(Ok(())) => {
                 if let Some(left) = self.left.lock().get_mut(export) {
                     left.renewed = true;
@@ -119,7 +118,7 @@ impl Marks {
     /// An export is closed, and every request was answered.
     pub(crate) async fn unmark(&self, export: &ExportName) {
         self.left.lock().remove(export);
-        if let Err(error) = self.ledger.unmark(vec![export.clone()]).await {
+        if let Err(error) = self.ledger.write(Change::Unmark(vec![export.clone()])).await {
             tracing::debug!(export = export.as_str(), %error, "the mark stays; the next start holds writes back for nothing");
         }
     }
@@ -141,7 +140,7 @@ impl Marks {
             old
         };
         // What stays in the ledger is swept after the next start.
-        let _ = if old.is_empty() { Ok(()) } else { self.ledger.unmark(old).await };
+        let _ = if old.is_empty() { Ok(()) } else { self.ledger.write(Change::Unmark(old)).await };
     }
 
     /// The end of the process: all exports are closed in order, or left.
@@ -189,7 +188,7 @@ mod tests {
         let ledger = Ledger::in_memory().unwrap();
         let old = ["gone", "opened"].map(|name| Mark { export: export(name), backend: String::new(), server: None });
         for mark in &old {
-            ledger.mark(mark.clone()).await.unwrap();
+            ledger.write(Change::Mark(mark.clone())).await.unwrap();
         }
         let marks = Marks::new(ledger.clone(), &old, None);
         marks.mark(&export("opened"), "host:1 x", None).await;

@@ -13,51 +13,37 @@
 mod keeper;
 mod marks;
 
-use std::time::Duration;
-
 use nbd_gateway_config as config;
 use nbd_gateway_config::Resolved;
 
 pub(crate) use keeper::{Keeper, use_fence};
 pub(crate) use marks::Marks;
 
-use crate::command::{self, Call, Left};
-use crate::driver::{Driver, Order};
+use crate::driver::{Driver, Order, Restart};
 use crate::fault::Fault;
 
 /// An act after which a server carries out nothing that it received over an earlier connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Fence {
-    way: Way,
+    driver: Driver,
     order: Order,
-}
-
-#[derive(Clone, Debug)]
-enum Way {
-    Driver(Driver),
-    Command { words: Vec<String>, limit: Duration },
 }
 
 impl Fence {
     /// The export's, if it has one; `order` tells which export it is, and what it was when it was opened.
     pub(crate) fn of(config: &Resolved, driver: Option<&Driver>, order: Order) -> Option<Self> {
-        let way = match &config.fence {
+        let driver = match &config.fence {
             config::Fence::Off => return None,
-            config::Fence::Command(words) => Way::Command { words: words.clone(), limit: config.resize.timeout },
-            config::Fence::Driver => Way::Driver(driver.filter(|driver| driver.can_fence())?.clone()),
+            // As the program that restarts a server; it is never asked to resize.
+            config::Fence::Command(words) => Driver::Restart(Restart { file: None, words: words.clone() }),
+            config::Fence::Driver => driver.filter(|driver| driver.can_fence())?.clone(),
         };
-        Some(Self { way, order })
+        Some(Self { driver, order })
     }
 
     /// Uses it. An error says why it is not sure that the server is over anything. Cancel-safe: dropped, a program is ended,
     /// and an export that was taken off is put back.
     async fn cut(&self) -> Result<(), Fault> {
-        match &self.way {
-            Way::Driver(driver) => driver.fence(&self.order).await,
-            Way::Command { words, limit } => {
-                let call = Call::telling(words, &self.order.occasion(), *limit, Left::Alone);
-                command::run(call).await.map(drop).map_err(Fault::from)
-            }
-        }
+        self.driver.fence(&self.order).await
     }
 }

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use super::decode::Decoder;
 use super::table::cookie;
 use super::{Durability, Lane};
-use crate::request::{Failure, Finished, Found, Job, Outcome, Piece, Request, Status};
+use crate::request::{Failure, Finished, Found, Job, Outcome, Request, Status};
 use nbd_gateway_proto::fuzz::{framing, receive};
 use nbd_gateway_proto::reply::{Body, Event, Expected, MAX_EXTENTS, ReplyError, ReplyReader, put_chunk, put_simple};
-use nbd_gateway_proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, Inbox, MAX_STRING, Payload};
+use nbd_gateway_proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Cookie, Errno, Framing, Inbox, MAX_STRING, Payload, Piece};
 
 /// Metadata contexts of the export, by their numbers on this connection.
 pub(super) const CONTEXTS: [u32; 2] = [7, 9];
@@ -212,7 +212,7 @@ fn echo(framing: Framing, mut stream: &[u8]) {
 fn seen(Event { cookie, done, body }: Event) -> (Cookie, bool, String) {
     let body = match body {
         Body::Whole(payload) => format!("whole {:?}", payload.to_contiguous()),
-        Body::Data { offset, payload } => format!("data {offset} {:?}", payload.to_contiguous()),
+        Body::Piece(Piece::Data { offset, payload }) => format!("data {offset} {:?}", payload.to_contiguous()),
         other => format!("{other:?}"),
     };
     (cookie, done, body)
@@ -230,12 +230,12 @@ pub(super) fn put_event(framing: Framing, event: &Event, out: &mut Vec<u8>) {
             return payload.segments().for_each(|s| out.extend_from_slice(s));
         }
         Body::Nothing => Chunk::NONE,
-        Body::Data { offset, payload: data } => {
+        Body::Piece(Piece::Data { offset, payload: data }) => {
             control.extend_from_slice(&offset.to_be_bytes());
             payload = data;
             Chunk::OFFSET_DATA
         }
-        Body::Hole { offset, length } => {
+        Body::Piece(Piece::Hole { offset, length }) => {
             control.extend_from_slice(&offset.to_be_bytes());
             control.extend_from_slice(&u32::try_from(*length).unwrap_or(u32::MAX).to_be_bytes());
             Chunk::OFFSET_HOLE
@@ -280,13 +280,13 @@ pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
         let mut conversation = vec![choice, 50];
         for (at, (command, flags, offset, length)) in REQUESTS.iter().enumerate().filter(|(at, _)| *at != 2) {
             let bytes = |n: u64| Payload::from(vec![0x77; usize::try_from(n).unwrap_or_default()]);
-            let data = |offset: u64, n: u64| Body::Data { offset, payload: bytes(n) };
+            let data = |offset: u64, n: u64| Body::Piece(Piece::Data { offset, payload: bytes(n) });
             let well = match (*command, framing) {
                 (Cmd::READ, Framing::Simple) => vec![Body::Whole(bytes(*length))],
                 (Cmd::READ, _) if *flags == CmdFlags::DF => vec![data(*offset, *length)],
                 (Cmd::READ, _) => vec![
                     data(offset.saturating_add(length / 2), length / 2),
-                    Body::Hole { offset: *offset, length: length / 2 },
+                    Body::Piece(Piece::Hole { offset: *offset, length: length / 2 }),
                 ],
                 (Cmd::BLOCK_STATUS, Framing::Structured | Framing::Extended) => CONTEXTS
                     .iter()

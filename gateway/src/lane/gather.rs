@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use nbd_gateway_proto::reply::Body;
-use nbd_gateway_proto::{Cmd, Errno};
+use nbd_gateway_proto::{Cmd, Errno, Piece};
 
-use crate::request::{Extent, Failure, Found, Outcome, Piece, Request, Status};
+use crate::request::{Extent, Failure, Found, Outcome, Request, Status};
 
 /// The smallest piece of a READ that counts as useful, in bytes. Each piece costs some hundred bytes here, outside the byte
 /// permits; with this bound that is at most a quarter of the READ's length.
@@ -41,7 +41,7 @@ pub(super) struct Gather {
 pub(super) fn at_once(request: &Request, body: Body) -> Result<Outcome, Body> {
     match body {
         Body::Whole(payload) => Ok(Outcome::Found(Found::Whole(payload))),
-        Body::Data { offset, payload }
+        Body::Piece(Piece::Data { offset, payload })
             if offset == request.offset && u64::try_from(payload.len()) == Ok(request.length) =>
         {
             Ok(Outcome::Found(Found::Whole(payload)))
@@ -66,8 +66,7 @@ impl Gather {
         match body {
             Body::Nothing => {}
             Body::Whole(payload) => self.piece(request, Piece::Data { offset: request.offset, payload }),
-            Body::Data { offset, payload } => self.piece(request, Piece::Data { offset, payload }),
-            Body::Hole { offset, length } => self.piece(request, Piece::Hole { offset, length }),
+            Body::Piece(piece) => self.piece(request, piece),
             Body::Status { context, extents } => self.status(request, context, extents, contexts),
             Body::Resize { .. } => self.fault("a RESIZE chunk in reply to another command"),
             Body::Error { errno, message, offset } => {
@@ -82,10 +81,7 @@ impl Gather {
     }
 
     fn piece(&mut self, request: &Request, piece: Piece) {
-        let (start, length) = match &piece {
-            Piece::Data { offset, payload } => (*offset, u64::try_from(payload.len()).unwrap_or(u64::MAX)),
-            Piece::Hole { offset, length } => (*offset, *length),
-        };
+        let (start, length) = piece.range();
         let Some(end) = start.checked_add(length).filter(|end| start >= request.offset && *end <= request.end()) else {
             return self.fault("a chunk outside its request");
         };
@@ -150,7 +146,7 @@ mod tests {
     }
 
     fn data(offset: u64, length: usize) -> Body {
-        Body::Data { offset, payload: vec![1; length].into() }
+        Body::Piece(Piece::Data { offset, payload: vec![1; length].into() })
     }
 
     fn faults(bodies: Vec<Body>) -> Option<Cow<'static, str>> {
@@ -162,14 +158,14 @@ mod tests {
 
     #[test]
     fn a_read_may_come_in_any_order_and_must_come_whole() {
-        assert_eq!(faults(vec![data(120, 30), Body::Hole { offset: 100, length: 20 }]), None);
+        assert_eq!(faults(vec![data(120, 30), Body::Piece(Piece::Hole { offset: 100, length: 20 })]), None);
         assert_eq!(faults(vec![data(100, 20), data(119, 31)]), Some("overlapping chunks".into()));
         assert_eq!(faults(vec![data(119, 31), data(100, 20)]), Some("overlapping chunks".into()));
         assert_eq!(faults(vec![data(100, 50), data(100, 50)]), Some("overlapping chunks".into()));
         assert_eq!(faults(vec![data(90, 20)]), Some("a chunk outside its request".into()));
         assert_eq!(faults(vec![data(140, 20)]), Some("a chunk outside its request".into()));
         assert_eq!(
-            faults(vec![Body::Hole { offset: u64::MAX, length: 9 }]),
+            faults(vec![Body::Piece(Piece::Hole { offset: u64::MAX, length: 9 })]),
             Some("a chunk outside its request".into())
         );
         assert_eq!(faults(vec![data(100, 20), data(121, 29)]), Some("chunks that leave out part of the READ".into()));
@@ -189,7 +185,7 @@ mod tests {
         for (command, most) in [(Cmd::READ, 17), (Cmd::BLOCK_STATUS, 128), (Cmd::WRITE, 128)] {
             let request = Request { command, ..read(0, 512) };
             for endless in [
-                Body::Hole { offset: 0, length: 512 },
+                Body::Piece(Piece::Hole { offset: 0, length: 512 }),
                 Body::Error { errno: Errno::EIO, message: String::new(), offset: None },
                 Body::Status { context: 99, extents: vec![(512, 0)] },
             ] {

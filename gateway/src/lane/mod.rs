@@ -49,8 +49,12 @@ use crate::request::{Failure, Finished, Job, SessionId};
 pub(crate) use crate::request::Heard;
 use table::Table;
 
-/// The message of the log when the server is known to be over late writes.
-pub(crate) const OVER: &str = "the server is over the writes of lost connections";
+/// The server is known to be over so many late writes.
+pub(crate) fn tell_over(export: &str, count: usize, proof: &str) {
+    if count > 0 {
+        tracing::info!(export, count, proof, "the server is over the writes of lost connections");
+    }
+}
 
 /// What the lanes of one export share: a clock of events, and what is answered but not yet known durable.
 #[derive(Debug, Default)]

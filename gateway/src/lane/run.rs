@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 use super::decode::Decoder;
 use super::dial::Dialer;
 use super::lost::{EndedBy, OnLoss};
-use super::{Lane, Link, OVER};
+use super::{Lane, Link, tell_over};
 use crate::fault::Fault;
 use crate::request::{Failure, Finished, Job, Request};
 
@@ -80,15 +80,6 @@ pub(crate) struct Life {
     pub hurry: Arc<Notify>,
     /// The export's name, for logs.
     pub name: String,
-}
-
-impl Life {
-    /// The server is over so many late writes.
-    fn tell_over(&self, count: usize, proof: &str) {
-        if count > 0 {
-            tracing::info!(export = self.name, count, proof, "{}", OVER);
-        }
-    }
 }
 
 /// Why a connection ended.
@@ -329,7 +320,7 @@ async fn come_back(
         match outcome {
             Some(Ok(connected)) => match life.owner.fits(&connected.negotiated) {
                 Ok(()) => {
-                    life.tell_over(lane.late.connected(&connected.link), "another process has the socket");
+                    tell_over(&life.name, lane.late.connected(&connected.link), "another process has the socket");
                     let what =
                         if absence.planned { "backend connection replaced" } else { "backend connection is back" };
                     tracing::info!(export = life.name, backend = %life.dialer.address, after = ?since.elapsed(), "{what}");
@@ -346,7 +337,7 @@ async fn come_back(
             },
             Some(Err(error)) => {
                 if error.is_refused() {
-                    life.tell_over(lane.late.refused(), "nobody listened there any more");
+                    tell_over(&life.name, lane.late.refused(), "nobody listened there any more");
                 }
                 (absence.failure, absence.misfit) = (error.to_string(), None);
                 life.owner.unreachable(&absence.failure);

@@ -13,7 +13,7 @@ mod ticket;
 pub(crate) use finished::Finished;
 pub(crate) use job::{Heard, Job};
 pub(crate) use origin::{Origin, SessionId};
-pub(crate) use outcome::{Extent, Failure, Found, Outcome, Piece, Status};
+pub(crate) use outcome::{Extent, Failure, Found, Outcome, SHUTTING_DOWN, Status};
 pub(crate) use ticket::{Client, Counts, PendingReply, Ticket};
 
 use nbd_gateway_policy::types::ByteRange;

@@ -2,27 +2,9 @@
 
 use std::borrow::Cow;
 
-use nbd_gateway_proto::{Errno, Payload};
+use nbd_gateway_proto::{Errno, Payload, Piece};
 
 use crate::fault::Fault;
-
-/// One piece of what a READ found.
-#[derive(Clone, Debug)]
-pub(crate) enum Piece {
-    /// Bytes at an absolute offset.
-    Data {
-        /// Offset in the export.
-        offset: u64,
-        payload: Payload,
-    },
-    /// Zeroes at an absolute offset.
-    Hole {
-        /// Offset in the export.
-        offset: u64,
-        /// Number of bytes.
-        length: u64,
-    },
-}
 
 /// What a READ found: pieces that don't overlap and together are the range asked for.
 #[derive(Clone, Debug)]
@@ -40,6 +22,17 @@ pub(crate) struct Extent {
     pub length: u64,
     /// The context's own flags.
     pub flags: u64,
+}
+
+impl Extent {
+    /// Ends `extents` so many bytes after the first begins.
+    pub(crate) fn clip(extents: &mut Vec<Self>, mut room: u64) {
+        extents.retain_mut(|extent| {
+            extent.length = extent.length.min(room);
+            room -= extent.length;
+            extent.length > 0
+        });
+    }
 }
 
 /// The extents of one metadata context, from the request's offset on.
@@ -62,6 +55,9 @@ pub(crate) struct Failure {
     pub offset: Option<u64>,
 }
 
+/// The text of a refusal while the gateway drains.
+pub(crate) const SHUTTING_DOWN: &str = "the gateway is shutting down";
+
 /// What a backend answered.
 impl From<Failure> for Fault {
     fn from(failure: Failure) -> Self {
@@ -77,7 +73,7 @@ impl Failure {
 
     /// The gateway drains, and takes no new requests.
     pub(crate) fn shutting_down() -> Self {
-        Self::new(Errno::ESHUTDOWN, "the gateway is shutting down")
+        Self::new(Errno::ESHUTDOWN, SHUTTING_DOWN)
     }
 
     /// Nobody will answer the request: a fault of the gateway.

@@ -4,7 +4,7 @@ use nbd_gateway_policy::types::{Bytes, Span};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nbd_gateway_policy::plan::{Ask, Lanes};
+use nbd_gateway_policy::plan::{self, Ask};
 use nbd_gateway_policy::types::{ByteRange, Size};
 use nbd_gateway_proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
 
@@ -15,7 +15,7 @@ use crate::command;
 use crate::driver::{Driver, Order};
 use crate::fault::Fault;
 use crate::request::{Outcome, Request};
-use crate::target::{Core, Purpose, Shown, zeroing};
+use crate::target::{Core, Lanes, Purpose, Shown, zeroing};
 
 #[derive(Debug)]
 pub(crate) struct LiveEffects {
@@ -56,12 +56,13 @@ impl LiveEffects {
             from: self.core.disk(),
             to: to.bytes(),
             was: self.core.snapshot(),
+            limit: self.timeout,
         };
         let begun = tokio::time::Instant::now();
         match tokio::time::timeout(timeout, driver.resize(&order)).await {
             Ok(Ok(())) => {
-                if driver.can_fence() {
-                    self.core.fenced(begun);
+                if let Some(lanes) = self.core.lanes().filter(|_| driver.can_fence()) {
+                    lanes.late.fenced(begun);
                 }
                 Answered::Yes
             }
@@ -104,13 +105,15 @@ impl Effects for LiveEffects {
 
     async fn size_on_host(&mut self) -> Option<u64> {
         match &self.driver {
-            Some(driver) => driver.length().await,
+            Some(driver) => driver.length(self.timeout).await,
             None => None,
         }
     }
 
     async fn ask(&mut self, ask: Ask) -> Answered {
-        self.core.forget_handshake_size();
+        if let Some(lanes) = self.core.lanes() {
+            lanes.forget_handshake_size();
+        }
         let outcome = match ask {
             Ask::Nothing => return Answered::Yes,
             Ask::ResizeEmbedded(size) => {
@@ -153,9 +156,10 @@ impl Effects for LiveEffects {
 
     fn in_doubt(&mut self) -> bool {
         self.given_up.take_if(|call| call.is_finished());
-        let in_doubt = self.given_up.is_some() || self.core.resize_in_doubt();
+        let lanes = self.core.lanes();
+        let in_doubt = self.given_up.is_some() || lanes.is_some_and(|lanes| lanes.late.has_resize());
         if std::mem::replace(&mut self.doubted, in_doubt) && !in_doubt {
-            self.core.forget_handshake_size();
+            lanes.inspect(|lanes| lanes.forget_handshake_size());
         }
         in_doubt
     }
@@ -163,15 +167,17 @@ impl Effects for LiveEffects {
     fn confirmed(&mut self) {
         // The task goes on until it is answered; nobody waits for it.
         self.given_up = None;
-        self.core.resize_confirmed();
+        if let Some(lanes) = self.core.lanes() {
+            lanes.late.resize_confirmed();
+        }
     }
 
     async fn size_from_handshake(&mut self) -> Option<u64> {
         // Not before: it would wait for the ask, and what comes meanwhile for it.
-        if !self.doubted && self.core.size_from_handshake().is_none() && self.core.single_connection() {
-            self.renew(Lanes::ReplaceAfter).await;
+        if !self.doubted && self.single_connection() && self.core.lanes()?.size_from_handshake().is_none() {
+            self.renew(plan::Lanes::ReplaceAfter).await;
         }
-        self.core.size_from_handshake()
+        self.core.lanes()?.size_from_handshake()
     }
 
     async fn zero(&mut self, range: ByteRange) -> Result<(), Fault> {
@@ -179,11 +185,12 @@ impl Effects for LiveEffects {
     }
 
     fn single_connection(&self) -> bool {
-        self.core.single_connection()
+        self.core.lanes().is_some_and(Lanes::single_connection)
     }
 
     async fn drop_lanes(&mut self) -> bool {
-        let gone = tokio::time::timeout(self.timeout, self.core.drop_lanes()).await.is_ok();
+        let Some(lanes) = self.core.lanes() else { return true };
+        let gone = tokio::time::timeout(self.timeout, lanes.step_aside()).await.is_ok();
         if !gone {
             let timeout = self.timeout;
             tracing::warn!(
@@ -191,14 +198,15 @@ impl Effects for LiveEffects {
                 ?timeout,
                 "the backend did not answer what was in flight in time; its connections stay"
             );
-            self.renew(Lanes::DropBefore).await;
+            self.renew(plan::Lanes::DropBefore).await;
         }
         gone
     }
 
-    async fn renew(&mut self, lanes: Lanes) {
+    async fn renew(&mut self, lanes: plan::Lanes) {
         // A lane that is not through yet sends nothing before it is: what needs the new size waits for it.
-        if tokio::time::timeout(self.timeout, self.core.renew_lanes(lanes)).await.is_err() {
+        let Some(all) = self.core.lanes() else { return };
+        if tokio::time::timeout(self.timeout, all.renew(lanes)).await.is_err() {
             tracing::warn!(export = self.core.name(), timeout = ?self.timeout, "the backend's connections are not back yet");
         }
     }
@@ -217,7 +225,6 @@ impl Effects for LiveEffects {
 
     fn apply_rules(&mut self, rules: &Rules) {
         self.timeout = rules.timeout;
-        self.driver = self.driver.take().map(|driver| driver.within(rules.timeout));
     }
 
     fn log_event(&mut self, happened: Happened) {

@@ -9,7 +9,7 @@ use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::style::Grows;
 use nbd_gateway_policy::types::{ByteRange, Size};
 
-use super::coordinator::Coordinator;
+use super::coordinator::{Answer, Coordinator};
 use super::effects::{Answered, Effects};
 use crate::accounting::history::{Happened, Kind};
 use crate::fault::Fault;
@@ -110,10 +110,17 @@ impl<H: Effects> Coordinator<H> {
         }
     }
 
-    /// The backend's size can't be read beside its lanes. Whether there is another plan: without them.
-    pub(super) fn can_look_alone(&mut self) -> bool {
+    /// Before a backend is asked, its size is not the one that was planned with, or can't be read. Nothing is asked of it;
+    /// `None`: there is another plan now.
+    pub(super) async fn misread(&mut self, read: Result<u64, Fault>) -> Option<Answer> {
         let beside = matches!(self.at.backend.grows, Grows::Driver { aside: false });
-        beside && !std::mem::replace(&mut self.alone, true)
+        match read {
+            Ok(size) => self.judge(size).await,
+            // Without its lanes it may tell.
+            Err(_) if beside && !std::mem::replace(&mut self.alone, true) => {}
+            Err(why) => return Some(Err(self.unread(why.message()))),
+        }
+        None
     }
 
     /// The backend's size can't be read, so nothing is asked of it.

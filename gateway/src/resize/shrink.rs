@@ -41,21 +41,16 @@ impl<H: Effects> Coordinator<H> {
                     }
                     dropped = true;
                 }
-                Step::Reread => match self.effects.read_size().await {
-                    Ok(size) if size == self.at.disk.bytes() => {}
-                    other => {
+                Step::Reread => {
+                    let read = self.effects.read_size().await;
+                    if !matches!(read, Ok(size) if size == self.at.disk.bytes()) {
                         if dropped {
                             self.effects.renew(Lanes::DropBefore).await;
                         }
                         self.restore();
-                        match other {
-                            Ok(size) => self.judge(size).await,
-                            Err(_) if self.can_look_alone() => {}
-                            Err(why) => return Some(Err(self.unread(why.message()))),
-                        }
-                        return None;
+                        return self.misread(read).await;
                     }
-                },
+                }
                 Step::Ask(ask) => {
                     self.jobs.enter(job, JobState::AskingBackend);
                     answered = self.effects.ask(ask).await;

@@ -51,7 +51,7 @@ impl Session {
         // A client that the gateway closes comes back when everything is answered. The status comes first: whoever answers
         // one of the requests that are found sees it.
         if self.status.leave() {
-            self.export.core().adopt_orphans(self.id);
+            self.export.core.adopt_orphans(self.id);
         }
     }
 }

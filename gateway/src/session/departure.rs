@@ -64,7 +64,7 @@ impl Transmission {
     /// What was just handed over came from a client that may be back on another connection.
     pub(super) fn submitted(&self) {
         if let Departure::Ended { .. } = self.departure {
-            self.session.export.core().adopt_orphans(self.session.id);
+            self.session.export.core.adopt_orphans(self.session.id);
         }
     }
 

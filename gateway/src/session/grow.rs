@@ -25,12 +25,12 @@ const TRIES: usize = 3;
 /// Has `job` wait in a new task until the export has grown.
 pub(super) fn spawn(session: Arc<Session>, job: Job) {
     let export = Arc::clone(&session.export);
-    let held = export.core().hold(session.id, job);
+    let held = export.core.hold(session.id, job);
     let span = session.span.clone();
     let grows = move |held: Held| async move {
         let mut finished = Finished::default();
         let cuts = session.past_end() == PastEnd::GrowAndCut;
-        let outcome = match cuts && !export.reconnects().may_cut(session.peer, || session.repeats()).await {
+        let outcome = match cuts && !export.reconnects.may_cut(session.peer, || session.repeats()).await {
             true => Err(Failure::new(
                 Errno::ENOSPC,
                 "the export can't grow under this client: when its connection was closed so that it sees the new size, it did not send its write again",
@@ -44,7 +44,7 @@ pub(super) fn spawn(session: Arc<Session>, job: Job) {
         match outcome {
             Err(failure) => held.finish(Outcome::Failed(failure), &mut finished),
             Ok(()) if cuts => {
-                export.reconnects().cut(session.peer, &held.request, export.size());
+                export.reconnects.cut(session.peer, &held.request, export.size());
                 tracing::info!(
                     size = export.size(),
                     "the export has grown for a write past its end; the client is cut, so that it sees the new size"
@@ -67,8 +67,8 @@ async fn grown(export: &Export, end: u64) -> Result<(), Failure> {
     let mut tries = 0;
     while tries < TRIES {
         tries += 1;
-        match export.resizer().wish(Wish::Automatic { end }).await {
-            Ok(_) if export.view().end() >= end => return Ok(()),
+        match export.resizer.wish(Wish::Automatic { end }).await {
+            Ok(_) if export.core.view().end() >= end => return Ok(()),
             Ok(_) => {}
             Err(Refusal { reason: Reason::RateLimited { again_after: Some(wait), .. }, .. })
                 if tokio::time::Instant::now() + wait <= patience =>

@@ -179,7 +179,10 @@ pub(crate) async fn negotiate(
                         is_as_told(told.as_ref().filter(|_| !server.selected(&name).is_empty()), &name, &lease)?;
                         seated(front, lease, handshake).map(|(lease, place)| (lease, decision, place))
                     })
-                    .map_err(EnterError::NoReply)?;
+                    .map_err(|error| {
+                        visitor.refused(&name, &error);
+                        EnterError::NoReply(error)
+                    })?;
                 let (export, selected) = (lease.export(), server.selected(&name));
                 let (agreement, guard) = agreement(export, decision, &server, selected, false, true);
                 server.answer_export_name(agreement.size, agreement.flags);
@@ -288,7 +291,7 @@ fn agreement(
         watches: has(Context::Watch),
     };
     // Seated first: a shrink that does not see it has lowered the end by now, and that is the size that it is told.
-    let guard = enters.then(|| export.resizer().openers.enter(negotiated.style()));
+    let guard = enters.then(|| export.resizer.openers.enter(negotiated.style()));
     let offer = export.offer(decision.verbs, &negotiated);
     let size = export.size_for(&offer);
     let flags = export.flags_for(decision.verbs, framing, offer.flag);

@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::SystemTime;
 
+use nbd_gateway_config::Limits;
 use nbd_gateway_net::tls::PeerCertificate;
 use nbd_gateway_net::{Outbox, Peer, Released};
 use nbd_gateway_policy::access::{Decision, Verbs};
@@ -48,7 +49,7 @@ use tokio::sync::Notify;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use fuzz::{fuzz_requests, fuzz_seeds};
 pub(crate) use serve::{Front, serve};
-pub(crate) use table::{SessionInfo, SessionTable};
+pub(crate) use table::SessionTable;
 
 use crate::export::Export;
 use crate::limits::{NoticeLimiter, Permits, Share};
@@ -82,16 +83,17 @@ pub(crate) struct SessionFacts {
     /// Unique in this process; also chooses the lane.
     id: SessionId,
     peer: Peer,
-    /// Where the client comes from, for people.
-    from: String,
+    /// Where the client comes from, for people: with its port.
+    pub(crate) from: String,
     /// The listener that the client came by, as the configuration calls it.
-    listener: Arc<str>,
-    tls: bool,
-    since: SystemTime,
+    pub(crate) listener: Arc<str>,
+    pub(crate) tls: bool,
+    /// When it entered transmission.
+    pub(crate) since: SystemTime,
     /// The span of the session's log lines. Never entered for a request that goes its ordinary way.
     span: tracing::Span,
-    export: Arc<Export>,
-    agreement: Agreement,
+    pub(crate) export: Arc<Export>,
+    pub(crate) agreement: Agreement,
     /// The client's certificate, if it has shown one.
     certificate: Option<PeerCertificate>,
 }
@@ -148,7 +150,9 @@ impl Session {
     /// A session that reads from its client, once its queue has the socket.
     fn new(facts: SessionFacts, known: Known) -> Arc<Self> {
         let Known { told, repeats, losses, notices } = known;
-        let (limits, budget) = (facts.export.limits(), Arc::clone(facts.export.budget()));
+        let Limits { session_requests: requests, session_bytes: bytes, largest_payload: largest, .. } =
+            facts.export.settings().config.limits;
+        let budget = Arc::clone(&facts.export.budget);
         Arc::new(Self {
             told: AtomicU64::new(told),
             notify: Mutex::new(None),
@@ -159,8 +163,8 @@ impl Session {
             watching: Mutex::new(None),
             status: Progress::default(),
             repeats: AtomicBool::new(repeats),
-            permits: Permits::new(facts.id, limits.requests, limits.bytes, limits.largest, budget),
-            share: Share::new(facts.id, facts.export.core().turns(facts.id)),
+            permits: Permits::new(facts.id, requests, bytes, largest.into(), budget),
+            share: Share::new(facts.id, facts.export.core.lanes().and_then(|lanes| lanes.turns(facts.id))),
             out: Outbox::to_client(),
             task: Mutex::new(None),
             #[cfg(test)]
@@ -184,7 +188,8 @@ impl Session {
 
     /// The end up to which its requests go to the backend as they are.
     pub(crate) fn reach(&self) -> u64 {
-        let [end, told] = [self.export.view().end(), self.told()].map(|bytes| Size::new(bytes).unwrap_or(Size::MAX));
+        let [end, told] =
+            [self.export.core.view().end(), self.told()].map(|bytes| Size::new(bytes).unwrap_or(Size::MAX));
         self.agreement.style.admitted_end(end, told).bytes()
     }
 

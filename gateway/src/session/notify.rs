@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Session;
+use super::reply::error_control;
 use super::resize::ONE;
 use crate::limits::RetryAfter;
 use crate::request::{Client, Failure};
@@ -112,9 +113,7 @@ impl Session {
     }
 
     fn send_error(&self, header: &RequestHeader, failure: &Failure) {
-        let length = u16::try_from(failure.message.len()).unwrap_or(0);
-        let control = [&failure.errno.0.to_be_bytes()[..], &length.to_be_bytes(), failure.message.as_bytes()].concat();
-        self.send_last(header, Chunk::ERROR, &control);
+        self.send_last(header, Chunk::ERROR, &error_control(failure.errno, &failure.message));
     }
 
     fn send_last(&self, header: &RequestHeader, kind: Chunk, control: &[u8]) {
@@ -153,7 +152,7 @@ impl Standing {
     fn advance(&self, session: &Session, shown: u64) -> Option<Wait> {
         let mut held = self.state.lock();
         let state = held.as_mut()?;
-        let metrics = session.export.resize_metrics();
+        let metrics = &session.export.resize_metrics;
         let merged = state.notice.merged();
         state.notice.offer(size(shown));
         metrics.notices_merged.inc_by(state.notice.merged().saturating_sub(merged));
@@ -190,7 +189,7 @@ impl Standing {
 }
 
 async fn stand(session: Arc<Session>, standing: Arc<Standing>) {
-    let mut shown = session.export.view().follow();
+    let mut shown = session.export.core.view().follow();
     loop {
         let mut taken = std::pin::pin!(session.read.notified());
         // Before it is looked at whether the client has taken the chunk before.

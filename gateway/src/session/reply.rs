@@ -7,13 +7,11 @@ use std::time::Duration;
 use nbd_gateway_net::{Batch, Written};
 use nbd_gateway_proto::reply::{put_chunk, put_simple};
 use nbd_gateway_proto::resize::Context;
-use nbd_gateway_proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Errno, Framing, MAX_STRING, Payload};
+use nbd_gateway_proto::{Chunk, ChunkFlags, Cmd, CmdFlags, Errno, Framing, MAX_STRING, Payload, Piece};
 use tokio::time::Instant;
 
 use super::Session;
-use crate::request::{
-    Client, Extent, Failure, Finished, Found, Outcome, PendingReply, Piece, Request, SessionId, Status,
-};
+use crate::request::{Client, Extent, Failure, Finished, Found, Outcome, PendingReply, Request, SessionId, Status};
 
 /// What a chunk of a READ's reply takes in memory beside its data: its header, and its place in the outgoing queue.
 const PIECE: usize = 160;
@@ -81,7 +79,7 @@ impl Session {
     fn is_answered(&self, reply: &PendingReply, request: &Request, took: Duration, now: Instant) {
         self.share.answered(reply.counts, request.payload_bytes(), took, now);
         if self.is_left() {
-            self.export.core().settle_orphan(self.id, reply.cookie);
+            self.export.core.settle_orphan(self.id, reply.cookie);
         }
     }
 }
@@ -142,7 +140,7 @@ impl Framed<'_> {
         let room = self.session.told().max(request.end()).saturating_sub(request.offset);
         for status in &mut statuses {
             status.extents.truncate(self.reply.extents);
-            clip(&mut status.extents, room);
+            Extent::clip(&mut status.extents, room);
             if request.flags.has(CmdFlags::REQ_ONE) {
                 status.extents.truncate(1);
                 if let Some(one) = status.extents.first_mut() {
@@ -189,15 +187,8 @@ impl Framed<'_> {
         match outcome {
             Outcome::Found(Found::Whole(payload)) => batch.body(payload),
             Outcome::Found(Found::Pieces(pieces)) => {
-                let mut order: Vec<&Piece> = pieces.iter().collect();
-                order.sort_by_key(|p| offset_of(p));
-                debug_assert_eq!(order.iter().map(|p| length_of(p)).sum::<u64>(), self.request.length);
-                for piece in order {
-                    match piece {
-                        Piece::Data { payload, .. } => batch.body(payload),
-                        Piece::Hole { length, .. } => batch.zeroes(*length),
-                    }
-                }
+                debug_assert_eq!(pieces.iter().map(|piece| piece.range().1).sum::<u64>(), self.request.length);
+                put_in_order(batch, pieces);
             }
             Outcome::Done | Outcome::Status(_) | Outcome::Resized(_) | Outcome::Failed(_) => {}
         }
@@ -225,14 +216,7 @@ impl Framed<'_> {
                 // One chunk: holes become zeroes.
                 let length = usize::try_from(request.length).unwrap_or(usize::MAX);
                 chunk(batch, true, Chunk::OFFSET_DATA, &request.offset.to_be_bytes(), length);
-                let mut order: Vec<&Piece> = pieces.iter().collect();
-                order.sort_by_key(|p| offset_of(p));
-                for piece in order {
-                    match piece {
-                        Piece::Data { payload, .. } => batch.body(payload),
-                        Piece::Hole { length, .. } => batch.zeroes(*length),
-                    }
-                }
+                put_in_order(batch, pieces);
             }
             Outcome::Found(Found::Pieces(pieces)) => {
                 let last = pieces.len().saturating_sub(1);
@@ -270,10 +254,7 @@ impl Framed<'_> {
                 };
                 let most = usize::try_from(held.min(u64::from(MAX_STRING))).unwrap_or(usize::MAX);
                 let message = failure.message.get(..failure.message.floor_char_boundary(most)).unwrap_or_default();
-                let length = u16::try_from(message.len()).unwrap_or(0);
-                let mut control = failure.errno.0.to_be_bytes().to_vec();
-                control.extend_from_slice(&length.to_be_bytes());
-                control.extend_from_slice(message.as_bytes());
+                let mut control = error_control(failure.errno, message);
                 let inside = failure.offset.filter(|o| (request.offset..request.end()).contains(o));
                 let kind = if let Some(offset) = inside {
                     control.extend_from_slice(&offset.to_be_bytes());
@@ -287,13 +268,22 @@ impl Framed<'_> {
     }
 }
 
-/// Ends the extents `room` bytes after the first begins.
-fn clip(extents: &mut Vec<Extent>, mut room: u64) {
-    extents.retain_mut(|extent| {
-        extent.length = extent.length.min(room);
-        room -= extent.length;
-        extent.length > 0
-    });
+/// Appends what was found as plain bytes.
+fn put_in_order(batch: &mut Batch, pieces: &[Piece]) {
+    let mut order: Vec<&Piece> = pieces.iter().collect();
+    order.sort_by_key(|piece| piece.range());
+    for piece in order {
+        match piece {
+            Piece::Data { payload, .. } => batch.body(payload),
+            Piece::Hole { length, .. } => batch.zeroes(*length),
+        }
+    }
+}
+
+/// The payload of an error chunk, without an offset.
+pub(super) fn error_control(errno: Errno, message: &str) -> Vec<u8> {
+    let length = u16::try_from(message.len()).unwrap_or(0);
+    [&errno.0.to_be_bytes()[..], &length.to_be_bytes(), message.as_bytes()].concat()
 }
 
 /// The error number that may stand in a reply to this request: those of the protocol, ENOTSUP only with FAST_ZERO,
@@ -308,19 +298,6 @@ fn fit_errno(request: &Request, errno: Errno) -> Errno {
     }
 }
 
-fn offset_of(piece: &Piece) -> u64 {
-    match piece {
-        Piece::Data { offset, .. } | Piece::Hole { offset, .. } => *offset,
-    }
-}
-
-fn length_of(piece: &Piece) -> u64 {
-    match piece {
-        Piece::Data { payload, .. } => u64::try_from(payload.len()).unwrap_or(u64::MAX),
-        Piece::Hole { length, .. } => *length,
-    }
-}
-
 /// Makes extents fit 32-bit lengths and flags: long ones are cut into pieces whose sum fits 32 bits too, as clients of
 /// compact headers expect; what follows one whose flags do not fit is left out (an answer may be short).
 fn compact(extents: &mut Vec<Extent>) {
@@ -328,17 +305,7 @@ fn compact(extents: &mut Vec<Extent>) {
     extents.truncate(fits);
     // A multiple of every block size there is.
     const MOST: u64 = 0xffff_0000;
-    let mut room = MOST;
-    let mut keep = 0;
-    for extent in extents.iter_mut() {
-        if room == 0 {
-            break;
-        }
-        extent.length = extent.length.min(room);
-        room -= extent.length;
-        keep += 1;
-    }
-    extents.truncate(keep);
+    Extent::clip(extents, MOST);
 }
 
 fn extents(framing: Framing, status: &Status) -> (Chunk, Vec<u8>) {

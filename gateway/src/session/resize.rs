@@ -56,8 +56,8 @@ impl Session {
 
     /// The refusal of a resize that its client has no verb for, counted.
     fn not_authorised(&self, verb: Verb) -> Refusal {
-        let refusal = self.export.resizer().not_authorised(verb);
-        self.export.resize_metrics().denied(refusal.reason.label());
+        let refusal = self.export.resizer.not_authorised(verb);
+        self.export.resize_metrics.denied(refusal.reason.label());
         refusal
     }
 
@@ -82,64 +82,57 @@ impl Transmission {
         } else {
             0
         };
-        let refuse = |why: String| Step::Skip(header, Failure::new(Errno::EINVAL, why), payload);
-        let may_resize = self.session.verbs().has(Verb::Resize);
-        if self.is_draining() {
-            self.step = Step::Skip(header, Failure::shutting_down(), payload);
-            return;
-        }
-        let asked = match ResizeRequest::parse(&header, agreement.flags.has(ExportFlags::SEND_FUA)) {
-            Ok(asked) => asked,
-            Err(bad) => {
-                self.step = refuse(bad.to_string());
-                return;
-            }
+        self.step = match self.allowed(&header) {
+            Ok(wish) if !self.session.has_too_many_resizes() => return self.begin_wish(&header, wish),
+            Ok(_) => Step::Resize(header),
+            Err(failure) => Step::Skip(header, failure, payload),
         };
-        if matches!(asked.wish, Wish::Size { .. }) && !may_resize {
-            self.step = Step::Skip(header, failure(&self.session.not_authorised(Verb::Resize)), payload);
-            return;
-        }
-        let features = Features(agreement.offer.features.wire());
-        let offered = match asked.wish {
-            Wish::Size { .. } => agreement.flags.has(ExportFlags::SEND_RESIZE),
-            Wish::Query => features.has(Features::QUERY),
-            Wish::Notify { .. } => features.has(Features::NOTIFY),
-        };
-        if !offered {
-            self.step = refuse(match asked.wish {
-                Wish::Size { .. } => "this export is not resized by NBD_CMD_RESIZE".to_owned(),
-                Wish::Query => {
-                    "QUERY was not offered: ask for NBD_INFO_RESIZE after agreeing on structured replies".to_owned()
-                }
-                Wish::Notify { .. } => {
-                    "NOTIFY was not offered: ask for NBD_INFO_RESIZE after agreeing on structured replies".to_owned()
-                }
-            });
-            return;
-        }
-        if self.session.has_too_many_resizes() {
-            self.step = Step::Resize(header);
-            return;
-        }
-        match asked.wish {
+    }
+
+    fn begin_wish(&mut self, header: &RequestHeader, wish: Wish) {
+        self.session.begin_resize();
+        match wish {
             Wish::Query => {
                 let size = self.session.export.size();
                 self.session.tell(size);
                 self.session.export.admit(1);
-                self.session.begin_resize();
-                let ticket = self.session.ticket(&header, ONE);
-                ticket.reply(&request(&header), Outcome::Resized(size), self.finished());
+                let ticket = self.session.ticket(header, ONE);
+                ticket.reply(&request(header), Outcome::Resized(size), self.finished());
             }
-            Wish::Notify { interval, most } => {
-                self.session.begin_resize();
-                self.session.start_notify(&header, interval, most);
-            }
+            Wish::Notify { interval, most } => self.session.start_notify(header, interval, most),
             Wish::Size { .. } => {
-                self.session.begin_resize();
-                let ticket = self.session.ticket(&header, ONE);
-                self.session.carry_resize(Job::for_client(request(&header), ticket), false);
+                let ticket = self.session.ticket(header, ONE);
+                self.session.carry_resize(Job::for_client(request(header), ticket), false);
             }
         }
+    }
+
+    /// What a RESIZE asks for, if the session may.
+    fn allowed(&self, header: &RequestHeader) -> Result<Wish, Failure> {
+        let agreement = &self.session.agreement;
+        if self.is_draining() {
+            return Err(Failure::shutting_down());
+        }
+        let parsed = ResizeRequest::parse(header, agreement.flags.has(ExportFlags::SEND_FUA));
+        let wish = parsed.map_err(|bad| Failure::new(Errno::EINVAL, bad.to_string()))?.wish;
+        if matches!(wish, Wish::Size { .. }) && !self.session.verbs().has(Verb::Resize) {
+            return Err(failure(&self.session.not_authorised(Verb::Resize)));
+        }
+        let features = Features(agreement.offer.features.wire());
+        let (offered, otherwise) = match wish {
+            Wish::Size { .. } => {
+                (agreement.flags.has(ExportFlags::SEND_RESIZE), "this export is not resized by NBD_CMD_RESIZE")
+            }
+            Wish::Query => (
+                features.has(Features::QUERY),
+                "QUERY was not offered: ask for NBD_INFO_RESIZE after agreeing on structured replies",
+            ),
+            Wish::Notify { .. } => (
+                features.has(Features::NOTIFY),
+                "NOTIFY was not offered: ask for NBD_INFO_RESIZE after agreeing on structured replies",
+            ),
+        };
+        if offered { Ok(wish) } else { Err(Failure::new(Errno::EINVAL, otherwise)) }
     }
 
     /// Whether a BLOCK_STATUS asks for `x-resize:` contexts and no others: then the size has no say in its range.
@@ -184,14 +177,14 @@ impl Transmission {
 impl Session {
     /// Has a BLOCK_STATUS wait for another size than its client was told.
     pub(super) fn watch(self: &Arc<Self>, shutdown: Shutdown, job: Job) {
-        let held = self.export.core().hold(self.id, job);
+        let held = self.export.core.hold(self.id, job);
         let session = Arc::clone(self);
         held.spawn(|held| watch(session, shutdown, held));
     }
 
     /// Carries one explicit resize out, in a new task; `charged`: the tenant's rate has paid for it.
     pub(super) fn carry_resize(self: &Arc<Self>, job: Job, charged: bool) {
-        let held = self.export.core().hold(self.id, job);
+        let held = self.export.core.hold(self.id, job);
         let (session, span) = (Arc::clone(self), self.span.clone());
         held.spawn(|held| carry(session, held, charged).instrument(span));
     }
@@ -204,7 +197,7 @@ fn sizes_alone() -> Outcome {
 
 /// The long poll: waits for another size, for the order to finish, or until nothing more is read from its client.
 async fn watch(session: Arc<Session>, mut shutdown: Shutdown, held: Held) {
-    let mut shown = session.export.view().follow();
+    let mut shown = session.export.core.view().follow();
     let told = session.watching.lock().unwrap_or_else(|| session.told());
     tokio::select! {
         // In any order: each ends the wait, and the answer is the same.
@@ -233,7 +226,7 @@ async fn carry(session: Arc<Session>, held: Held, charged: bool) {
         session.denied(held.request.command, &refusal.to_string());
         Err(refusal)
     } else {
-        session.export.resizer().wish_of_client(wish, charged).await
+        session.export.resizer.wish_of_client(wish, charged).await
     };
     let outcome = match answer {
         Ok(size) => {

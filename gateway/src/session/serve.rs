@@ -69,7 +69,8 @@ pub(crate) async fn serve(front: Arc<Front>, stream: Stream, mut handshake: Hand
     let export = opened.entered.lease.export();
     span.record("export", export.name()).record("tenant", export.tenant());
     // From here on the session lives where its lane does.
-    let shard = export.core().shard(id).unwrap_or_else(|| front.registry.shards().next());
+    let shard = export.core.lanes().and_then(|lanes| lanes.shard(id));
+    let shard = shard.unwrap_or_else(|| front.registry.shards().next());
     let session = shard.spawn(transmit(front, opened, span));
     // A session's task does not panic; if it did, its connection is closed and its requests are finished.
     if let Err(error) = session.await {
@@ -91,7 +92,7 @@ async fn enter(front: &Front, id: SessionId, stream: Stream, handshake: &Handsha
         Err(EnterError::Left) => tracing::debug!("client left after asking"),
         Err(EnterError::Io(error)) => tracing::debug!(%error, "client left during the handshake"),
         Err(EnterError::Late) => tracing::info!(?limit, "handshake took longer than handshake-timeout; closed"),
-        Err(EnterError::NoReply(error)) => visitor.refused(error.export(), &error),
+        Err(EnterError::NoReply(_)) => {}
         Err(error) => tracing::info!(%error, "handshake failed"),
     }
     None
@@ -119,8 +120,8 @@ async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
     let export = Arc::clone(lease.export());
     let known = Known {
         told: agreement.size,
-        repeats: export.reconnects().awaits(identity, agreement.size),
-        losses: export.core().losses_before(),
+        repeats: export.reconnects.awaits(identity, agreement.size),
+        losses: export.core.lanes().map_or(0, |lanes| lanes.durability.newcomer()),
         notices: export.session_notices(),
     };
     let facts = SessionFacts {
@@ -181,7 +182,7 @@ pub(super) async fn run(mut transmission: Transmission, membership: Membership) 
     guard.leave(matches!(end, TransmissionEnd::Disconnected | TransmissionEnd::Drained));
     session.end_notify(nbd_gateway_policy::notice::NoticeEnd::Disconnected);
     // From here on replies go nowhere; requests that change data and are still out must not be overtaken.
-    session.export.core().adopt_orphans(session.id);
+    session.export.core.adopt_orphans(session.id);
     session.release(session.out.disconnect());
     session.permits.abandon();
     session.status.rise(SessionStatus::Gone);

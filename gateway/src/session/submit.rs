@@ -14,7 +14,7 @@ impl Session {
     pub(super) fn submit(self: &Arc<Self>, jobs: &mut Vec<Job>, finished: &mut Finished) {
         self.export.admit(jobs.len());
         if self.repeats() {
-            let again = |job: &Job| self.export.reconnects().recognise(self.peer, &job.request);
+            let again = |job: &Job| self.export.reconnects.recognise(self.peer, &job.request);
             if jobs.iter().any(again) {
                 self.has_repeated();
             }
@@ -24,14 +24,15 @@ impl Session {
 
     /// Hands requests over that are counted already. What the target can take goes to it as one batch.
     pub(super) fn hand_over(self: &Arc<Self>, jobs: &mut Vec<Job>, finished: &mut Finished) {
-        let core = self.export.core();
+        let core = &self.export.core;
         let pass = core.pass();
         let (orphans, end) = (core.has_orphans(), self.reach());
+        let losses = || core.lanes().map_or(0, |lanes| lanes.durability.losses());
         let special = |request: &Request| {
             orphans
                 || (request.length > 0 && request.end() > end)
                 || core.needs_bridge(request)
-                || (request.command == Cmd::FLUSH && self.owes(core.losses()))
+                || (request.command == Cmd::FLUSH && self.owes(losses()))
         };
         if jobs.iter().any(|job| special(&job.request)) {
             let (rare, plain): (Vec<Job>, Vec<Job>) = jobs.drain(..).partition(|job| special(&job.request));
@@ -46,8 +47,9 @@ impl Session {
 
     /// A request that can't go to the target as it is, or not now.
     fn submit_special(self: &Arc<Self>, job: Job, end: u64, finished: &mut Finished) {
-        let core = self.export.core();
-        let (request, losses) = (&job.request, core.losses());
+        let core = &self.export.core;
+        let losses = core.lanes().map_or(0, |lanes| lanes.durability.losses());
+        let request = &job.request;
         if request.command == Cmd::FLUSH && self.owes(losses) {
             self.settle_losses(losses);
             let why =

@@ -4,15 +4,10 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
 
 use dashmap::DashMap;
 use nbd_gateway_config::Config;
-use nbd_gateway_net::Peer;
-use nbd_gateway_policy::access::Verbs;
-use nbd_gateway_policy::style::ClientStyle;
 use nbd_gateway_policy::types::Bytes;
-use nbd_gateway_proto::Framing;
 use tokio::sync::Notify;
 
 use super::Session;
@@ -26,33 +21,6 @@ pub(crate) struct SessionTable {
     next: AtomicU64,
     pub(super) open: DashMap<SessionId, Weak<Session>>,
     left: Notify,
-}
-
-/// One open session, as it is shown and chosen by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SessionInfo {
-    pub id: SessionId,
-    /// The export it uses.
-    pub export: String,
-    pub tenant: String,
-    /// What its client may do.
-    pub verbs: Verbs,
-    pub rule: String,
-    /// What its client knows of resize.
-    pub style: ClientStyle,
-    pub peer: Peer,
-    /// Where that comes from, for people: with its port.
-    pub from: String,
-    /// How its replies are framed.
-    pub framing: Framing,
-    /// The size that it was last told, in bytes.
-    pub told: u64,
-    /// The listener that it came to, as the configuration calls it.
-    pub listener: String,
-    /// Whether it speaks TLS.
-    pub tls: bool,
-    /// When it entered transmission.
-    pub since: SystemTime,
 }
 
 impl SessionTable {
@@ -88,20 +56,23 @@ impl SessionTable {
         }
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Session>> {
-        self.open.iter().filter_map(|entry| entry.value().upgrade()).collect()
+    /// All of them, oldest first.
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+        let mut all: Vec<_> = self.open.iter().filter_map(|entry| entry.value().upgrade()).collect();
+        all.sort_by_key(|session| session.id);
+        all
     }
 
     /// Cuts every connection.
     pub(crate) fn cut_all(&self) {
-        self.open.iter().filter_map(|entry| entry.value().upgrade()).for_each(|session| session.cut());
+        self.all().iter().for_each(|session| session.cut());
     }
 
     /// Ends those that `which` says, each between two messages; gives them, to wait until they have
     /// [ended](Session::ended).
-    pub(crate) fn close(&self, which: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<Session>> {
-        let open = self.open.iter().filter_map(|entry| entry.value().upgrade());
-        let chosen: Vec<Arc<Session>> = open.filter(|session| which(&session.info())).collect();
+    pub(crate) fn close(&self, which: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
+        let mut chosen = self.all();
+        chosen.retain(|session| which(session));
         chosen.iter().for_each(|session| session.close());
         chosen
     }
@@ -147,22 +118,17 @@ impl SessionTable {
     fn staying(&self) -> impl Iterator<Item = Arc<Session>> {
         self.all().into_iter().filter(|session| *session.export.leaving().borrow() == Teardown::Not)
     }
-
-    /// All of them, oldest first.
-    pub(crate) fn list(&self) -> Vec<SessionInfo> {
-        let mut all: Vec<SessionInfo> =
-            self.open.iter().filter_map(|entry| entry.value().upgrade()).map(|s| s.info()).collect();
-        all.sort_by_key(|s| s.id);
-        all
-    }
 }
 
 impl Disconnect for SessionTable {
     fn clients_of(&self, export: &str) -> Vec<ConnectedClient> {
-        let of_export = self.list().into_iter().filter(|session| session.export == export);
-        of_export
-            .map(|SessionInfo { id, peer, style, told, .. }| ConnectedClient { session: id, peer, style, told })
-            .collect()
+        let client = |session: Arc<Session>| ConnectedClient {
+            session: session.id,
+            peer: session.peer,
+            style: session.agreement.style,
+            told: session.told(),
+        };
+        self.all().into_iter().filter(|session| session.export.name() == export).map(client).collect()
     }
 
     fn disconnect<'a>(&'a self, sessions: &'a [SessionId]) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
@@ -180,25 +146,6 @@ impl Session {
     pub(super) fn is_admitted_by(&self, config: &Config) -> bool {
         let tenant = &self.export.settings().config.tenant;
         config.access().decide(&self.identity(), tenant, self.export.name()).verbs == self.verbs()
-    }
-
-    /// What the table tells about it.
-    pub(crate) fn info(&self) -> SessionInfo {
-        SessionInfo {
-            id: self.id,
-            export: self.export.name().to_owned(),
-            tenant: self.export.tenant().to_owned(),
-            verbs: self.verbs(),
-            rule: self.agreement.decision.rule.to_string(),
-            style: self.agreement.style,
-            peer: self.peer,
-            from: self.from.clone(),
-            framing: self.agreement.framing,
-            told: self.told(),
-            listener: self.listener.as_ref().to_owned(),
-            tls: self.tls,
-            since: self.since,
-        }
     }
 }
 

@@ -195,7 +195,7 @@ impl Transmission {
             }
             #[cfg(test)]
             if self.session.is_to_be_suspended() {
-                return if self.session.export.core().is_suspendable() {
+                return if self.session.export.core.is_suspendable() {
                     Poll::Ready(TransmissionEnd::Suspended)
                 } else {
                     Poll::Pending

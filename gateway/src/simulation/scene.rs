@@ -286,7 +286,7 @@ impl Scene {
         let open = registry.open_now();
         let usage = registry.usage(&self.0.tenant);
         let Some(export) = open.first() else { return self.check_closed(usage) };
-        let (shown, end, own) = (export.view().shown(), export.view().end(), Arc::downgrade(export));
+        let (shown, end, own) = (export.core.view().shown(), export.core.view().end(), Arc::downgrade(export));
         let promise = {
             let mut world = self.0.world.lock();
             let before = world.shown.replace((own, shown.generation, shown.size));

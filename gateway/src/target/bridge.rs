@@ -18,7 +18,7 @@
 //! counts as left behind, and holds the exclusive range: overlapping requests of others wait for one piece, not for all.
 
 use nbd_gateway_policy::types::{ByteRange, Bytes};
-use nbd_gateway_proto::{Cmd, CmdFlags, Errno, Payload};
+use nbd_gateway_proto::{Cmd, CmdFlags, Errno, Payload, Piece};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use super::orphans::Ahead;
 use super::ranges::Exclusive;
 use super::{Core, Held, lost};
-use crate::request::{Extent, Failure, Finished, Found, Job, Origin, Outcome, Piece, Request, SessionId, Status};
+use crate::request::{Extent, Failure, Finished, Found, Job, Origin, Outcome, Request, SessionId, Status};
 
 /// The most ranges that one BLOCK_STATUS asks the backend about. Its answer may always cover less than was asked.
 const ROUNDS: u32 = 8;
@@ -349,7 +349,7 @@ impl Bridge<'_> {
 
 /// Appends extents that start `at` bytes after the first of `extents`; what is already told (an extent may reach beyond
 /// what was asked) is not told twice, and equal neighbours become one.
-fn append(extents: &mut Vec<Extent>, mut more: Vec<Extent>, at: u64) {
+pub(super) fn append(extents: &mut Vec<Extent>, mut more: Vec<Extent>, at: u64) {
     let told: u64 = extents.iter().map(|e| e.length).fold(0, u64::saturating_add);
     if told < at {
         return;
@@ -388,9 +388,7 @@ fn flat(found: Found) -> Payload {
     match found {
         Found::Whole(payload) => payload,
         Found::Pieces(mut pieces) => {
-            pieces.sort_by_key(|p| match p {
-                Piece::Data { offset, .. } | Piece::Hole { offset, .. } => *offset,
-            });
+            pieces.sort_by_key(Piece::range);
             let mut flat = Payload::empty();
             for piece in pieces {
                 match piece {

@@ -12,10 +12,11 @@
 
 use std::sync::Arc;
 
-use nbd_gateway_proto::Cmd;
+use nbd_gateway_proto::{Cmd, Piece};
 
+use super::bridge::append;
 use super::{Core, lost};
-use crate::request::{Extent, Finished, Found, Job, Outcome, Piece, Request, SessionId, Status};
+use crate::request::{Extent, Finished, Found, Job, Outcome, Request, SessionId, Status};
 
 /// `base:allocation`: NBD_STATE_HOLE and NBD_STATE_ZERO.
 const HOLE_AND_ZERO: u64 = 3;
@@ -82,19 +83,8 @@ fn joined(near: Outcome, request: &Request, end: u64, core: &Core) -> Outcome {
 /// Adds `tail` after what the extents say about the first `near` bytes, if they say something about all of them: an answer
 /// may be short.
 fn extend(extents: &mut Vec<Extent>, near: u64, tail: Extent) {
-    let mut room = near;
-    extents.retain_mut(|extent| {
-        extent.length = extent.length.min(room);
-        room -= extent.length;
-        extent.length > 0
-    });
-    if room > 0 {
-        return;
-    }
-    match extents.last_mut() {
-        Some(last) if last.flags == tail.flags => last.length = last.length.saturating_add(tail.length),
-        _ => extents.push(tail),
-    }
+    Extent::clip(extents, near);
+    append(extents, vec![tail], near);
 }
 
 #[cfg(test)]

@@ -4,26 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nbd_gateway_config::Resolved;
-use nbd_gateway_policy::plan;
 use nbd_gateway_policy::types::{ByteRange, ExportName, TenantId};
 use nbd_gateway_proto::{Cmd, CmdFlags, Cookie};
 use parking_lot::RwLockReadGuard;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::gate::Gate;
 use super::held::HeldRequests;
 use super::orphans::Orphans;
 use super::ranges::Ranges;
 use super::view::View;
-use super::{Facts, Held, Lanes, Presence, Purpose, Target, bridge, ceiling, lost};
+use super::{Facts, Held, Lanes, Purpose, Target, bridge, ceiling, lost};
 use crate::driver::BackendSnapshot;
 use crate::embedded::DiskError;
 use crate::fault::Fault;
-use crate::lane::LaneStatus;
-use crate::limits::Turns;
 use crate::request::{Finished, Heard, Job, Origin, Outcome, Request, SessionId};
-use crate::shards::Shard;
 
 /// The inside of one open export.
 #[derive(Debug)]
@@ -199,116 +194,21 @@ impl Core {
         self.target.set_size(size).await
     }
 
+    /// Its connections to the backend; none: it is embedded.
+    pub(crate) fn lanes(&self) -> Option<&Lanes> {
+        self.target.lanes()
+    }
+
     /// As a driver needs it to put the backend's export back.
     pub(crate) fn snapshot(&self) -> BackendSnapshot {
         self.facts.snapshot(self.target.lanes().map_or("", Lanes::export))
     }
 
-    /// How its connections to the backend are, by number; none: it is embedded.
-    pub(crate) fn lanes(&self) -> Vec<LaneStatus> {
-        self.target.lanes().map(Lanes::status).unwrap_or_default()
-    }
-
-    /// The shard on which a session is to live, if it matters.
-    pub(crate) fn shard(&self, session: SessionId) -> Option<Shard> {
-        self.target.lanes()?.shard(session)
-    }
-
-    /// In which order a session comes to its lane, where that matters.
-    pub(crate) fn turns(&self, session: SessionId) -> Option<Arc<Turns>> {
-        self.target.lanes()?.turns(session)
-    }
-
-    /// Whether a FLUSH of one session covers the answered writes of all.
-    pub(crate) fn flush_covers_all(&self) -> bool {
-        self.target.lanes().is_none_or(Lanes::flush_covers_all)
-    }
-
-    /// How many times answered, unflushed writes may have been lost.
-    pub(crate) fn losses(&self) -> u64 {
-        self.target.lanes().map_or(0, Lanes::losses)
-    }
-
-    /// The number of losses before a session that begins now, which its client is not told of.
-    pub(crate) fn losses_before(&self) -> u64 {
-        self.target.lanes().map_or(0, |lanes| lanes.durability.newcomer())
-    }
-
-    /// Whether its server is there; none: it has none.
-    pub(crate) fn presence(&self) -> Option<&Arc<Presence>> {
-        self.target.lanes().map(Lanes::presence)
-    }
-
-    /// Whether the backend takes one connection only, as far as is known.
-    pub(crate) fn single_connection(&self) -> bool {
-        self.target.lanes().is_some_and(Lanes::single_connection)
-    }
-
-    /// The size from a lane's handshake since the backend was asked for another size, in bytes.
-    pub(crate) fn size_from_handshake(&self) -> Option<u64> {
-        self.target.lanes()?.size_from_handshake()
-    }
-
-    /// Discards the size from handshakes: the backend is about to be asked for another one.
-    pub(crate) fn forget_handshake_size(&self) {
-        self.with_lanes(Lanes::forget_handshake_size);
-    }
-
-    /// Disconnects all lanes, after their requests in flight are answered and durable, until
-    /// [`renew_lanes`](Self::renew_lanes). Cancel-safe: dropped, they still disconnect.
-    pub(crate) async fn drop_lanes(&self) {
-        if let Some(lanes) = self.target.lanes() {
-            lanes.step_aside().await;
-        }
-    }
-
-    /// Reconnects lanes, so that they see a new size.
-    pub(crate) async fn renew_lanes(&self, which: plan::Lanes) {
-        if let Some(lanes) = self.target.lanes() {
-            lanes.renew(which).await;
-        }
-    }
-
-    /// A caller gave up waiting for a request that changes data in `range`: overlapping requests are held until it is
-    /// answered.
-    pub(crate) fn left_behind(&self, range: ByteRange) {
-        self.with_lanes(|lanes| lanes.left_behind(range));
-    }
-
     /// Waits until no late write can still change `range`. Cancel-safe: yes.
     pub(crate) async fn clear_of_late_writes(&self, range: ByteRange) {
         if let Some(lanes) = self.target.lanes() {
-            lanes.late().clear_of(range).await;
+            lanes.late.clear_of(range).await;
         }
-    }
-
-    /// Changes how long late writes are waited for.
-    pub(crate) fn set_late_write_guard(&self, guard: std::time::Duration) {
-        self.with_lanes(|lanes| lanes.late().set_guard(guard));
-    }
-
-    /// Whether a RESIZE was in flight on a lost connection, and may still be carried out.
-    pub(crate) fn resize_in_doubt(&self) -> bool {
-        self.target.lanes().is_some_and(|lanes| lanes.late().has_resize())
-    }
-
-    /// What an earlier opening left with the server may be a RESIZE to `size`.
-    pub(crate) fn suspect_resize(&self, size: u64) {
-        self.with_lanes(|lanes| lanes.late().suspect_resize(size));
-    }
-
-    /// That RESIZE was carried out.
-    pub(crate) fn resize_confirmed(&self) {
-        self.with_lanes(|lanes| lanes.late().resize_confirmed());
-    }
-
-    /// A driver ended the server or its connections, at `begun` at the earliest: earlier requests change nothing any more.
-    pub(crate) fn fenced(&self, begun: Instant) {
-        self.with_lanes(|lanes| lanes.late().fenced(begun));
-    }
-
-    fn with_lanes<T>(&self, act: impl FnOnce(&Lanes) -> T) {
-        self.target.lanes().map(act);
     }
 
     /// No request past `end` is admitted from now on.

@@ -30,12 +30,12 @@ pub(crate) struct Lanes {
     pub(super) lanes: Vec<(Arc<Lane>, Shard)>,
     /// In which order sessions come to each lane, where that matters.
     pub(super) turns: Vec<Arc<Turns>>,
-    pub(super) durability: Arc<Durability>,
+    pub(crate) durability: Arc<Durability>,
     /// Where the export leaves its backend when it is closed, if no FLUSH has covered all answered writes.
     pub(super) undurable: Arc<Mutex<HashSet<String>>>,
-    pub(super) late: Arc<LateWrites>,
+    pub(crate) late: Arc<LateWrites>,
     /// When it was opened, the server could still carry out requests of an earlier opening or process.
-    pub(super) had_late_writes: bool,
+    pub(crate) had_late_writes: bool,
     /// The task that ends the wait for late writes.
     pub(super) keeper: JoinHandle<()>,
     /// The marks of exports that changed data, and the backend's name there.
@@ -43,7 +43,7 @@ pub(crate) struct Lanes {
     pub(super) identity: String,
     pub(super) end: OrderedWatch<bool>,
     pub(super) dialer: Dialer,
-    pub(super) presence: Arc<Presence>,
+    pub(crate) presence: Arc<Presence>,
     /// Polls sizes.
     pub(super) server: Arc<Server>,
     /// Whether the server can have a connection that stays in its negotiation.
@@ -66,67 +66,47 @@ impl Lanes {
     }
 
     /// The shard on which a session is to live: its lane's.
-    pub(super) fn shard(&self, session: SessionId) -> Option<Shard> {
+    pub(crate) fn shard(&self, session: SessionId) -> Option<Shard> {
         self.of(Origin::Session(session)).map(|(_, shard)| shard.clone())
     }
 
     /// In which order a session comes to its lane.
-    pub(super) fn turns(&self, session: SessionId) -> Option<Arc<Turns>> {
+    pub(crate) fn turns(&self, session: SessionId) -> Option<Arc<Turns>> {
         self.turns.get(self.number_of(Origin::Session(session))).cloned()
     }
 
     /// Whether a FLUSH of one session covers the answered writes of all.
-    pub(super) fn flush_covers_all(&self) -> bool {
+    pub(crate) fn flush_covers_all(&self) -> bool {
         self.lanes.len() == 1 || self.facts.flags.has(ExportFlags::CAN_MULTI_CONN)
     }
 
-    /// How many times answered, unflushed writes may have been lost.
-    pub(super) fn losses(&self) -> u64 {
-        self.durability.losses()
-    }
-
-    /// Whether the server is there.
-    pub(super) fn presence(&self) -> &Arc<Presence> {
-        &self.presence
-    }
-
     /// The state of each connection.
-    pub(super) fn status(&self) -> Vec<LaneStatus> {
+    pub(crate) fn status(&self) -> Vec<LaneStatus> {
         self.lanes.iter().map(|(lane, _)| lane.status()).collect()
     }
 
-    /// Requests of lost connections that may still be carried out.
-    pub(super) fn late(&self) -> &LateWrites {
-        &self.late
-    }
-
-    /// Whether the server could carry out requests of an earlier opening or process after the opening's handshake.
-    pub(crate) const fn had_late_writes(&self) -> bool {
-        self.had_late_writes
-    }
-
     /// A task of the gateway gave up waiting for a request in `range`: overlapping requests are held until it is answered.
-    pub(super) fn left_behind(&self, range: ByteRange) {
+    pub(crate) fn left_behind(&self, range: ByteRange) {
         self.lanes.iter().for_each(|(lane, _)| lane.left_behind(range));
     }
 
     /// Whether the backend takes one connection only, as far as is known.
-    pub(super) fn single_connection(&self) -> bool {
+    pub(crate) fn single_connection(&self) -> bool {
         self.second.is_refused()
     }
 
     /// The size from a lane's handshake since [`forget_handshake_size`](Self::forget_handshake_size), in bytes.
-    pub(super) fn size_from_handshake(&self) -> Option<u64> {
+    pub(crate) fn size_from_handshake(&self) -> Option<u64> {
         *self.told.lock()
     }
 
     /// Discards the size from handshakes so far.
-    pub(super) fn forget_handshake_size(&self) {
+    pub(crate) fn forget_handshake_size(&self) {
         *self.told.lock() = None;
     }
 
     /// Replaces connections, all or all but the first, or reconnects lanes that were disconnected on purpose.
-    pub(super) async fn renew(&self, which: plan::Lanes) {
+    pub(crate) async fn renew(&self, which: plan::Lanes) {
         self.aside.store(false, Ordering::Release);
         let lanes = |first| self.lanes.iter().skip(first).map(|(lane, _)| lane);
         match which {
@@ -138,7 +118,7 @@ impl Lanes {
     }
 
     /// Closes all connections; requests wait until the lanes are [renewed](Self::renew).
-    pub(super) async fn step_aside(&self) {
+    pub(crate) async fn step_aside(&self) {
         self.aside.store(true, Ordering::Release);
         together(self.lanes.iter().map(|(lane, _)| lane), Lane::step_aside).await;
     }

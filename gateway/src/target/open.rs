@@ -290,7 +290,7 @@ impl Connections {
 /// The order that a fence gets: no change of size.
 fn order(config: &Resolved, dialer: &Dialer, facts: &Facts) -> Order {
     let (export, tenant, was) = (config.name.clone(), config.tenant.clone(), facts.snapshot(&dialer.export));
-    Order { export, tenant, from: facts.size, to: facts.size, was }
+    Order { export, tenant, from: facts.size, to: facts.size, was, limit: config.resize.timeout }
 }
 
 fn on_loss(policy: OnBackendLoss) -> OnLoss {

@@ -4,16 +4,15 @@
 //! a window over a large sparse disk costs what it has used. Without that context everything is zeroed, for nobody can
 //! tell. Requests are the gateway's own, one after the other, and never past the range.
 
-use nbd_gateway_policy::types::Span;
+use nbd_gateway_policy::types::{ByteRange, Span};
 use std::time::Duration;
 
 use nbd_gateway_policy::style::Grows;
-use nbd_gateway_policy::types::ByteRange;
-use nbd_gateway_proto::{Cmd, CmdFlags, ExportFlags, Framing, Payload};
+use nbd_gateway_proto::{Cmd, CmdFlags, ExportFlags, Framing, Payload, Piece};
 
 use super::Core;
 use crate::fault::Fault;
-use crate::request::{Found, Outcome, Piece, Request};
+use crate::request::{Found, Outcome, Request};
 
 /// The context, proto.md "base:allocation", and its flags.
 const ALLOCATION: &str = "base:allocation";
@@ -131,9 +130,9 @@ impl Backend<'_> {
         let (command, timeout) = (request.command, self.timeout);
         let changes = request.range().filter(|_| request.changes_data());
         let answer = tokio::time::timeout(timeout, self.core.call(request)).await;
-        if let (Some(range), Err(_)) = (changes, &answer) {
+        if let (Some(range), Err(_), Some(lanes)) = (changes, &answer, self.core.lanes()) {
             // Zeroes that land after a client has written there would undo that.
-            self.core.left_behind(range);
+            lanes.left_behind(range);
         }
         answer.map_err(|_| Fault::backend(format!("no answer to {command} within {}", Span(timeout))).or_done())
     }

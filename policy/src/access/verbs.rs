@@ -3,40 +3,28 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// One thing that a client can do with an export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Verb {
-    /// See that it is there: in a listing, and by its name.
-    List,
-    /// Open it, and read.
-    Read,
-    /// Change its content.
-    Write,
-    /// Give up what a range holds (NBD_CMD_TRIM).
-    Trim,
-    /// Make it larger.
-    Resize,
-    /// Make it smaller.
-    Shrink,
+use crate::words;
+
+words! {
+    /// One thing that a client can do with an export, each after what it needs.
+    #[derive(PartialOrd, Ord, Hash)]
+    pub enum Verb {
+        /// See that it is there: in a listing, and by its name.
+        List => "list",
+        /// Open it, and read.
+        Read => "read",
+        /// Change its content.
+        Write => "write",
+        /// Give up what a range holds (NBD_CMD_TRIM).
+        Trim => "trim",
+        /// Make it larger.
+        Resize => "resize",
+        /// Make it smaller.
+        Shrink => "shrink",
+    }
 }
 
 impl Verb {
-    /// All of them, each after what it needs.
-    pub const ALL: [Self; 6] = [Self::List, Self::Read, Self::Write, Self::Trim, Self::Resize, Self::Shrink];
-
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::List => "list",
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Trim => "trim",
-            Self::Resize => "resize",
-            Self::Shrink => "shrink",
-        }
-    }
-
     /// The verb without which this one is of no use.
     #[must_use]
     pub const fn needs(self) -> Option<Self> {
@@ -84,7 +72,7 @@ impl FromStr for Verb {
     type Err = NoVerb;
 
     fn from_str(word: &str) -> Result<Self, NoVerb> {
-        Self::ALL.into_iter().find(|verb| verb.as_str() == word).ok_or_else(|| NoVerb(word.to_owned()))
+        Self::ALL.iter().copied().find(|verb| verb.as_str() == word).ok_or_else(|| NoVerb(word.to_owned()))
     }
 }
 
@@ -118,7 +106,7 @@ impl Verbs {
 
     /// Those in it, in the order of [`Verb::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Verb> {
-        Verb::ALL.into_iter().filter(move |verb| self.has(*verb))
+        Verb::ALL.iter().copied().filter(move |verb| self.has(*verb))
     }
 
     /// The first that is of no use in it, and what is missing for that.
@@ -153,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_verb_is_read_from_its_word_and_no_other() {
-        for verb in Verb::ALL {
+        for verb in Verb::ALL.iter().copied() {
             assert_eq!(verb.to_string().parse(), Ok(verb));
         }
         for word in ["", "Read", "all", "delete"] {
@@ -169,13 +157,13 @@ mod tests {
     fn a_set_holds_what_was_put_in() {
         for bits in 0..=0x3f_u8 {
             let wanted = |verb: &Verb| bits & verb.bit() != 0;
-            let set: Verbs = Verb::ALL.into_iter().filter(wanted).collect();
-            for verb in Verb::ALL {
+            let set: Verbs = Verb::ALL.iter().copied().filter(wanted).collect();
+            for verb in Verb::ALL.iter().copied() {
                 assert_eq!(set.has(verb), wanted(&verb));
                 assert!(set.with(verb).has(verb) && !set.without(verb).has(verb));
             }
         }
-        assert_eq!(Verb::ALL.into_iter().collect::<Verbs>(), Verbs::ALL);
+        assert_eq!(Verb::ALL.iter().copied().collect::<Verbs>(), Verbs::ALL);
         assert_eq!(Verbs::ALL.to_string(), "list read write trim resize shrink");
         assert_eq!(Verbs::NONE.to_string(), "nothing");
     }

@@ -8,6 +8,7 @@ mod moment;
 mod name;
 mod shown;
 mod size;
+mod words;
 
 pub use moment::Moment;
 pub use name::{ExportName, NameError, TenantId};

@@ -86,10 +86,15 @@ fn every_kind_of_identity_has_each_verb_that_its_entry_grants_and_no_other() {
     let blue = tenant("blue");
     for (condition, fits, others) in kinds() {
         for bits in 0..1_u32 << Verb::ALL.len() {
-            let granted: Verbs =
-                Verb::ALL.into_iter().enumerate().filter(|(i, _)| bits & 1 << i != 0).map(|(_, verb)| verb).collect();
+            let granted: Verbs = Verb::ALL
+                .iter()
+                .copied()
+                .enumerate()
+                .filter(|(i, _)| bits & 1 << i != 0)
+                .map(|(_, verb)| verb)
+                .collect();
             let access = of_blue(vec![entry(0, vec![condition.clone()], granted)]);
-            for verb in Verb::ALL {
+            for verb in Verb::ALL.iter().copied() {
                 for identity in &fits {
                     let decision = access.decide(identity, &blue, "vm1");
                     assert_eq!(decision.may(verb), granted.has(verb), "{condition}: {identity} {verb}");
@@ -218,7 +223,7 @@ fn condition() -> impl Strategy<Value = Condition> {
 fn any_entry() -> impl Strategy<Value = Entry> {
     let exports = prop_oneof![Just(None), proptest::collection::vec("[ab*]{0,2}", 0..3).prop_map(Some)];
     (proptest::collection::vec(condition(), 0..3), exports, 0..1_u32 << 6).prop_map(|(conditions, exports, bits)| {
-        let verbs = Verb::ALL.into_iter().enumerate().filter(|(i, _)| bits & 1 << i != 0).map(|(_, verb)| verb);
+        let verbs = Verb::ALL.iter().copied().enumerate().filter(|(i, _)| bits & 1 << i != 0).map(|(_, verb)| verb);
         let exports = exports.map(|names| names.iter().map(|name| Glob::new(name)).collect());
         Entry { exports, ..entry(0, conditions, verbs.collect()) }
     })

@@ -1,7 +1,7 @@
 //! Each thing of a configuration as keys and values. A field that is added to the model does not compile until it is here.
 
 use nbd_gateway_policy::access;
-use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, External, OverQuota, Publish};
+use nbd_gateway_policy::export::ExportPolicy;
 use nbd_gateway_policy::quota::TenantLimits;
 use nbd_gateway_policy::types;
 
@@ -16,6 +16,7 @@ use super::super::{
 use super::words::{client, offer, rate, size, size_rate, text, time};
 
 /// Keys in the order of the file, each once.
+#[derive(Default)]
 pub(super) struct Facts(pub(super) Vec<Fact>);
 
 /// One key; of a value that is absent there may be none, or one without value.
@@ -26,10 +27,6 @@ pub(super) struct Fact {
 }
 
 impl Facts {
-    fn new() -> Self {
-        Self(Vec::new())
-    }
-
     fn say(&mut self, key: impl Into<String>, value: impl Into<Option<String>>) {
         self.0.push(Fact { key: key.into(), value: value.into(), secret: false });
     }
@@ -40,37 +37,28 @@ impl Facts {
     }
 }
 
-pub(super) fn state(config: &Config) -> Facts {
-    let mut facts = Facts::new();
+pub(super) fn state(config: &Config, facts: &mut Facts) {
     facts.say("state", text(config.state.to_string_lossy()));
-    facts
 }
 
-pub(super) fn admin(config: &Config) -> Facts {
-    let mut facts = Facts::new();
+pub(super) fn admin(config: &Config, facts: &mut Facts) {
     facts.say("address", config.admin.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string));
     facts.say("token-file", config.token_file.as_ref().map(|path| text(path.to_string_lossy())));
-    facts
 }
 
-pub(super) fn log(log: &Log) -> Facts {
+pub(super) fn log(log: &Log, facts: &mut Facts) {
     let Log { format, level, otlp } = log;
-    let mut facts = Facts::new();
     facts.say("format", if *format == LogFormat::Json { "json" } else { "human" }.to_owned());
     facts.say("level", level.as_str().to_owned());
     facts.say("otlp", otlp.as_deref().map(text));
-    facts
 }
 
-pub(super) fn runtime(config: &Config) -> Facts {
-    let mut facts = Facts::new();
+pub(super) fn runtime(config: &Config, facts: &mut Facts) {
     facts.say("threads", config.threads.map(|threads| threads.to_string()));
-    facts
 }
 
 /// The bounds of the process, and those that tenants and exports take from it.
-pub(super) fn global(limits: &Limits) -> Facts {
-    let mut facts = Facts::new();
+pub(super) fn global(limits: &Limits, facts: &mut Facts) {
     facts.say("handshake-timeout", time(limits.handshake_timeout));
     facts.say("option-length", size(limits.option_length.into()));
     facts.say("sessions-per-listener", limits.sessions_per_listener.to_string());
@@ -78,10 +66,9 @@ pub(super) fn global(limits: &Limits) -> Facts {
     facts.say("handshakes-per-listener", handshakes.to_string());
     facts.say("listen-backlog", backlog.to_string());
     facts.say("tcp-keepalive", time(keepalive));
-    bounds(limits, "", &mut facts);
+    bounds(limits, "", facts);
     facts.say("tenant-bytes", size(limits.tenant_bytes));
     facts.say("drain-timeout", time(limits.drain_timeout));
-    facts
 }
 
 /// What each level can state.
@@ -121,9 +108,8 @@ fn io(rates: &IoRates, prefix: &str, facts: &mut Facts) {
     }
 }
 
-pub(super) fn listener(listener: &Listener) -> Facts {
+pub(super) fn listener(listener: &Listener, facts: &mut Facts) {
     let Listener { address: _, tls } = listener;
-    let mut facts = Facts::new();
     match tls {
         ListenerTls::Off => facts.say("tls", "off".to_owned()),
         ListenerTls::On { require, certificates, verify_peer } => {
@@ -132,16 +118,14 @@ pub(super) fn listener(listener: &Listener) -> Facts {
             facts.say("tls-verify-peer", verify_peer.to_string());
         }
     }
-    facts
 }
 
-pub(super) fn tenant(tenant: &Tenant, clients: Option<&[Arc<access::Entry>]>) -> Facts {
+pub(super) fn tenant(tenant: &Tenant, clients: Option<&[Arc<access::Entry>]>, facts: &mut Facts) {
     let Tenant { id: _, limits, allowance, rates, crowd } = tenant;
     let TenantLimits { quota, soft_quota, largest_export, enforce } = allowance;
     let Rates { resize, growth, notice } = rates;
     // `enforce` is one key for both.
     let Crowd { exports, sessions, session_rate, enforce: _ } = crowd;
-    let mut facts = Facts::new();
     facts.say("quota", quota.map(|bytes| size(bytes.0)));
     facts.say("soft-quota", soft_quota.map(|bytes| size(bytes.0)));
     facts.say("largest-export", largest_export.map(|most| size(most.bytes())));
@@ -157,13 +141,12 @@ pub(super) fn tenant(tenant: &Tenant, clients: Option<&[Arc<access::Entry>]>) ->
     for (at, entry) in clients.unwrap_or_default().iter().enumerate() {
         facts.say(format!("clients[{at}]"), client(entry));
     }
-    bounds(limits, "limits.", &mut facts);
+    bounds(limits, "limits.", facts);
     facts.say("limits.tenant-bytes", size(limits.tenant_bytes));
-    io(&limits.tenant_io, "limits.io", &mut facts);
-    facts
+    io(&limits.tenant_io, "limits.io", facts);
 }
 
-pub(super) fn export(entry: &Entry) -> Facts {
+pub(super) fn export(entry: &Entry, facts: &mut Facts) {
     let Entry {
         name: _,
         tenant,
@@ -180,9 +163,8 @@ pub(super) fn export(entry: &Entry) -> Facts {
         notify,
         limits,
     } = entry;
-    let mut facts = Facts::new();
     facts.say("tenant", tenant.to_string());
-    backend(target, &mut facts);
+    backend(target, facts);
     facts.say("description", description.as_ref().map(text));
     facts.say("read-only", read_only.to_string());
     facts.say("lanes", lanes.to_string());
@@ -201,14 +183,13 @@ pub(super) fn export(entry: &Entry) -> Facts {
     }
     facts.say("dial-timeout", time(*dial_timeout));
     facts.say("idle-timeout", time(*idle_timeout));
-    sizes(resize, &mut facts);
+    sizes(resize, facts);
     for (at, hook) in notify.iter().enumerate() {
-        told(hook, &format!("notify[{at}]"), &mut facts);
+        told(hook, &format!("notify[{at}]"), facts);
     }
-    bounds(limits, "limits.", &mut facts);
+    bounds(limits, "limits.", facts);
     facts.say("limits.notice-rate", limits.export_notices.map(rate));
-    io(&limits.export_io, "limits.io", &mut facts);
-    facts
+    io(&limits.export_io, "limits.io", facts);
 }
 
 fn backend(target: &Target, facts: &mut Facts) {
@@ -248,13 +229,7 @@ fn sizes(resize: &Resize, facts: &mut Facts) {
     } = policy;
     facts.say("max-size", (*max_size < types::Size::MAX).then(|| size(max_size.bytes())));
     how(driver, facts);
-    let automatic = match automatic {
-        AutomaticGrowth::OptIn => "opt-in",
-        AutomaticGrowth::Always => "always",
-        AutomaticGrowth::Never => "never",
-        AutomaticGrowth::Reconnect => "reconnect",
-    };
-    facts.say("resize.automatic", automatic.to_owned());
+    facts.say("resize.automatic", automatic.as_str().to_owned());
     facts.say("resize.present", if *ceiling { "ceiling" } else { "actual" }.to_owned());
     facts.say("resize.step", size(step.0));
     facts.say("resize.max-step", max_step.map(|most| size(most.0)));
@@ -262,26 +237,12 @@ fn sizes(resize: &Resize, facts: &mut Facts) {
     facts.say("resize.min-size", size(min_size.bytes()));
     facts.say("resize.shrink", shrink.to_string());
     facts.say("resize.shrink-grace", time(*shrink_grace));
-    let over_quota = match over_quota {
-        OverQuota::Reject => "reject",
-        OverQuota::Clamp => "clamp",
-    };
-    facts.say("resize.over-quota", over_quota.to_owned());
+    facts.say("resize.over-quota", over_quota.as_str().to_owned());
     facts.say("resize.poll", poll.map_or_else(|| "off".to_owned(), time));
     facts.say("resize.timeout", time(*timeout));
     facts.say("resize.growth-wait", time(*growth_wait));
-    let external = match external {
-        External::Adopt => "adopt",
-        External::Ignore => "ignore",
-        External::Manual => "manual",
-    };
-    facts.say("resize.external", external.to_owned());
-    let publish = match publish {
-        Publish::Auto => "auto",
-        Publish::Manual => "manual",
-        Publish::Never => "never",
-    };
-    facts.say("resize.publish", publish.to_owned());
+    facts.say("resize.external", external.as_str().to_owned());
+    facts.say("resize.publish", publish.as_str().to_owned());
     facts.say("resize.backend-notice-rate", backend_notice_rate.map(rate));
     facts.say("resize.backend-notice-rest", time(*backend_notice_rest));
     facts.say("resize.exclusive", exclusive.to_string());

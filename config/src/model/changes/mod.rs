@@ -162,13 +162,13 @@ impl Config {
     /// What would differ if `new` took this one's place.
     pub fn changes_to(&self, new: &Self) -> Changes {
         let mut list = Vec::new();
-        let limits = differing(facts::global(&self.limits), facts::global(&new.limits));
+        let limits = differing(facts::global, &self.limits, &new.limits);
         for (what, keys) in [
-            (Thing::State, differing(facts::state(self), facts::state(new))),
-            (Thing::Admin, differing(facts::admin(self), facts::admin(new))),
+            (Thing::State, differing(facts::state, self, new)),
+            (Thing::Admin, differing(facts::admin, self, new)),
             (Thing::Limits, limits.clone()),
-            (Thing::Log, differing(facts::log(&self.log), facts::log(&new.log))),
-            (Thing::Runtime, differing(facts::runtime(self), facts::runtime(new))),
+            (Thing::Log, differing(facts::log, &self.log, &new.log)),
+            (Thing::Runtime, differing(facts::runtime, self, new)),
         ] {
             list.extend(changed(what, keys));
         }
@@ -192,7 +192,7 @@ fn listeners(old: &Config, new: &Config, list: &mut Vec<Change>) {
             None => list.push(Change { what, how: How::Added }),
             Some(at) => {
                 let known = left.remove(at);
-                list.extend(changed(what, differing(facts::listener(known), facts::listener(listener))));
+                list.extend(changed(what, differing(facts::listener, known, listener)));
             }
         }
     }
@@ -214,8 +214,10 @@ fn tenants<'a>(
             list.push(Change { what, how: How::Added });
             continue;
         };
-        let of = |config: &Config, tenant| facts::tenant(tenant, config.access().of(&known.id));
-        let mut keys = differing(of(old, known), of(new, tenant));
+        let of = |(config, tenant): &(&Config, &super::Tenant), facts: &mut Facts| {
+            facts::tenant(tenant, config.access().of(&known.id), facts);
+        };
+        let mut keys = differing(of, &(old, known), &(new, tenant));
         bounds.insert(&tenant.id, keys.iter().filter(|key| key.key.starts_with("limits.")).cloned().collect());
         keys.retain(|key| !is_from_above(key, "limits.", above));
         list.extend(changed(what, keys));
@@ -231,11 +233,11 @@ fn exports(old: &Config, new: &Config, above: &HashMap<&TenantId, Vec<KeyChange>
     for (name, entry) in new.exports.entries() {
         there.insert(name);
         let what = Thing::Export(name.to_owned());
-        let Some(before) = known.get(name) else {
+        let Some(&before) = known.get(name) else {
             list.push(Change { what, how: How::Added });
             continue;
         };
-        let mut keys = differing(facts::export(before), facts::export(entry));
+        let mut keys = differing(facts::export, before, entry);
         if before.tenant == entry.tenant {
             let above = above.get(&entry.tenant).map_or(&[][..], Vec::as_slice);
             // An export's own `io` is about another thing than its tenant's.
@@ -254,7 +256,12 @@ fn is_from_above(key: &KeyChange, prefix: &str, above: &[KeyChange]) -> bool {
 }
 
 /// The keys whose values are not the same, in the order of the new ones.
-fn differing(Facts(mut old): Facts, Facts(new): Facts) -> Vec<KeyChange> {
+fn differing<T>(say: impl Fn(&T, &mut Facts), old: &T, new: &T) -> Vec<KeyChange> {
+    let [Facts(mut old), Facts(new)] = [old, new].map(|told| {
+        let mut facts = Facts::default();
+        say(told, &mut facts);
+        facts
+    });
     let mut keys = Vec::new();
     for Fact { key, value, secret } in new {
         let known = old.iter().position(|fact| fact.key == key).map(|at| old.remove(at));

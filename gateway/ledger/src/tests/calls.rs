@@ -29,7 +29,7 @@ async fn a_commit_is_on_the_disk_when_it_returns() {
 async fn a_grow_is_held_then_counted_and_all_of_it_outlives_the_process() {
     let scratch = Scratch::new();
     let (ledger, _) = Ledger::open(&scratch.0).unwrap();
-    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("vm1", 10))).await.unwrap();
     let id = ledger.reserve(grow("vm1", 10, 30)).await.unwrap();
     let held = ledger.snapshot().await.unwrap();
     let reservation = ReservationRow {
@@ -45,7 +45,7 @@ async fn a_grow_is_held_then_counted_and_all_of_it_outlives_the_process() {
     assert_eq!(held.reservations, [reservation]);
     assert_eq!(owed(&held), [("vm1", 10, 30)]);
 
-    ledger.commit(grown(id, 30)).await.unwrap();
+    ledger.write(Change::Commit(grown(id, 30))).await.unwrap();
     let event = NewEvent {
         at: UnixMillis(7),
         kind: "grew",
@@ -82,7 +82,7 @@ async fn what_was_reserved_before_a_restart_is_unsettled_and_a_measurement_ends_
     assert_eq!(snapshot.reservations[0].state, State::Unsettled);
     let new = ledger.reserve(grow("vm2", 30, 40)).await.unwrap();
     assert!(new > old);
-    ledger.settle(measured("vm1", 25)).await.unwrap();
+    ledger.write(Change::Settle(measured("vm1", 25))).await.unwrap();
     let settled = ledger.snapshot().await.unwrap();
     assert_eq!(settled.reservations.iter().map(|row| row.id).collect::<Vec<_>>(), [new], "another export's stays");
     assert_eq!(owed(&settled), [("vm1", 10, 30), ("vm2", 30, 40)], "what was noted stays until it is cleared");
@@ -96,7 +96,7 @@ async fn a_grow_that_zeroes_takes_two_commits() {
     let before = group::commits(&scratch.0);
     let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
     assert_eq!(owed(&ledger.snapshot().await.unwrap()), [("vm1", 10, 20)], "noted with the reservation");
-    ledger.commit(grown(id, 20)).await.unwrap();
+    ledger.write(Change::Commit(grown(id, 20))).await.unwrap();
     let after = ledger.snapshot().await.unwrap();
     assert_eq!((owed(&after), after.exports[0].known.size), (vec![], size(20)), "cleared with the commit");
     assert_eq!(group::commits(&scratch.0) - before, 2);
@@ -108,19 +108,19 @@ async fn notes_stay_until_they_are_cleared_with_the_end_of_a_grow_or_later() {
     let notes = async || ledger.snapshot().await.unwrap();
 
     let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
-    ledger.record_zeroing(note("vm1", range(20, 24)), blue()).await.unwrap();
+    ledger.write(Change::RecordZeroing(note("vm1", range(20, 24)), blue())).await.unwrap();
     assert_eq!(owed(&notes().await), [("vm1", 10, 24)]);
-    ledger.roll_back(id, vec![range(10, 20), range(20, 24)]).await.unwrap();
+    ledger.write(Change::RollBack { id, unexposed: vec![range(10, 20), range(20, 24)] }).await.unwrap();
     assert_eq!(owed(&notes().await), [], "a grow that was not asked for exposes nothing");
 
     let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
-    ledger.record_size(measured("vm1", 10)).await.unwrap();
-    ledger.unsettle(id).await.unwrap();
-    ledger.settle(measured("vm1", 18)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("vm1", 10))).await.unwrap();
+    ledger.write(Change::Unsettle(id)).await.unwrap();
+    ledger.write(Change::Settle(measured("vm1", 18))).await.unwrap();
     assert_eq!(owed(&notes().await), [("vm1", 10, 20)], "no size clears what was noted");
-    ledger.clear_zeroing(note("vm1", range(12, 14))).await.unwrap();
+    ledger.write(Change::ClearZeroing(note("vm1", range(12, 14)))).await.unwrap();
     assert_eq!(owed(&notes().await), [("vm1", 10, 12), ("vm1", 14, 20)]);
-    ledger.clear_zeroing(note("vm1", range(0, 99))).await.unwrap();
+    ledger.write(Change::ClearZeroing(note("vm1", range(0, 99)))).await.unwrap();
     assert_eq!(owed(&notes().await), []);
 }
 
@@ -129,19 +129,19 @@ async fn the_same_bytes_noted_twice_are_zeroed_once() {
     let ledger = Ledger::in_memory().unwrap();
     for _ in 0..2 {
         let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
-        ledger.roll_back(id, Vec::new()).await.unwrap();
+        ledger.write(Change::RollBack { id, unexposed: Vec::new() }).await.unwrap();
     }
     assert_eq!(owed(&ledger.snapshot().await.unwrap()), [("vm1", 10, 20)]);
-    ledger.clear_zeroing(note("vm1", range(10, 20))).await.unwrap();
+    ledger.write(Change::ClearZeroing(note("vm1", range(10, 20)))).await.unwrap();
     assert_eq!(owed(&ledger.snapshot().await.unwrap()), []);
 }
 
 #[tokio::test]
 async fn an_export_may_change_its_tenant() {
     let ledger = Ledger::in_memory().unwrap();
-    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("vm1", 10))).await.unwrap();
     let red = TenantId::new("red").unwrap();
-    ledger.record_size(RecordSize { tenant: red.clone(), ..measured("vm1", 11) }).await.unwrap();
+    ledger.write(Change::RecordSize(RecordSize { tenant: red.clone(), ..measured("vm1", 11) })).await.unwrap();
     assert_eq!(ledger.snapshot().await.unwrap().exports[0].tenant, red);
 }
 
@@ -151,22 +151,22 @@ async fn a_change_that_can_not_be_is_refused_and_neither_written_nor_told() {
     let vm1 = export("vm1");
     let id = ledger.reserve(grow("vm1", 10, 20)).await.unwrap();
     let told = || Some(NewEvent { kind: "never", ..NewEvent::default() });
-    let unfinished = ledger.forget(&vm1, told()).await.unwrap_err();
+    let unfinished = ledger.write(Change::Forget { export: vm1.clone(), event: told() }).await.unwrap_err();
     assert!(matches!(unfinished, LedgerError::Unfinished { .. }), "{unfinished}");
-    ledger.roll_back(id, vec![range(10, 20)]).await.unwrap();
+    ledger.write(Change::RollBack { id, unexposed: vec![range(10, 20)] }).await.unwrap();
 
     for gone in [
-        ledger.roll_back(id, Vec::new()).await.unwrap_err(),
-        ledger.unsettle(id).await.unwrap_err(),
-        ledger.commit(grown(id, 20)).await.unwrap_err(),
+        ledger.write(Change::RollBack { id, unexposed: Vec::new() }).await.unwrap_err(),
+        ledger.write(Change::Unsettle(id)).await.unwrap_err(),
+        ledger.write(Change::Commit(grown(id, 20))).await.unwrap_err(),
     ] {
         assert_eq!(gone.to_string(), "the ledger has no reservation 1; it is over");
     }
     assert_eq!(ledger.events(EventFilter { limit: 9, ..EventFilter::default() }).await.unwrap(), []);
     assert_eq!(ledger.snapshot().await.unwrap().exports[0].known.size, size(10));
     assert!(ledger.is_up(), "none of it is the disk's fault");
-    ledger.forget(&vm1, None).await.unwrap();
-    ledger.forget(&vm1, None).await.unwrap();
+    ledger.write(Change::Forget { export: vm1.clone(), event: None }).await.unwrap();
+    ledger.write(Change::Forget { export: vm1.clone(), event: None }).await.unwrap();
     assert_eq!(ledger.snapshot().await.unwrap(), Snapshot::default());
 }
 
@@ -224,9 +224,9 @@ async fn it_is_told_how_far_the_history_goes_until_the_end() {
     ledger.event(NewEvent::default()).await.unwrap();
     // Told before who recorded it knows: what is told is on the disk, and nothing later is missed.
     assert_eq!((told.has_changed().unwrap(), *told.borrow_and_update()), (true, 1));
-    ledger.record_size(measured("a", 1)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("a", 1))).await.unwrap();
     assert!(!told.has_changed().unwrap(), "no event");
-    ledger.forget(&export("a"), Some(NewEvent::default())).await.unwrap();
+    ledger.write(Change::Forget { export: export("a"), event: Some(NewEvent::default()) }).await.unwrap();
     assert_eq!((told.has_changed().unwrap(), *told.borrow_and_update()), (true, 2));
     ledger.close().await;
     assert!(told.changed().await.is_err());
@@ -254,10 +254,10 @@ async fn the_largest_numbers_and_the_longest_names_come_back() {
     let ledger = Ledger::in_memory().unwrap();
     let name = "é".repeat(2048);
     let known = Known { size: Size::MAX, shown: Some(Size::ZERO), generation: u64::MAX, at: UnixMillis(u64::MAX) };
-    ledger.record_size(RecordSize { known, ..measured(&name, 0) }).await.unwrap();
-    ledger.record_size(measured("", 0)).await.unwrap();
+    ledger.write(Change::RecordSize(RecordSize { known, ..measured(&name, 0) })).await.unwrap();
+    ledger.write(Change::RecordSize(measured("", 0))).await.unwrap();
     let all = ByteRange::new(Size::ZERO, Size::MAX).unwrap();
-    ledger.record_zeroing(note(&name, all), blue()).await.unwrap();
+    ledger.write(Change::RecordZeroing(note(&name, all), blue())).await.unwrap();
     let snapshot = ledger.snapshot().await.unwrap();
     assert_eq!(snapshot.exports[0].name, export(""));
     assert_eq!(snapshot.exports[1].name, export(&name));
@@ -270,9 +270,9 @@ async fn the_largest_numbers_and_the_longest_names_come_back() {
 async fn an_export_is_given_to_another_tenant_and_one_that_is_not_known_is_not_made() {
     let scratch = Scratch::new();
     let (ledger, _) = Ledger::open(&scratch.0).unwrap();
-    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("vm1", 10))).await.unwrap();
     let red = TenantId::new("red").unwrap();
-    ledger.give(vec![(export("vm1"), red.clone()), (export("vm2"), red.clone())]).await.unwrap();
+    ledger.write(Change::Give(vec![(export("vm1"), red.clone()), (export("vm2"), red.clone())])).await.unwrap();
     let rows = ledger.snapshot().await.unwrap().exports;
     assert_eq!(rows.iter().map(|row| (row.name.as_str(), &row.tenant)).collect::<Vec<_>>(), [("vm1", &red)]);
 }

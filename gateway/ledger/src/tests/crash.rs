@@ -29,7 +29,7 @@ async fn grow_forever(ledger: &Ledger, number: usize) {
     for from in 0.. {
         let id = ledger.reserve(grow(&name, from, from + 1)).await.unwrap();
         tell("reserved", from + 1);
-        ledger.commit(grown(id, from + 1)).await.unwrap();
+        ledger.write(Change::Commit(grown(id, from + 1))).await.unwrap();
         tell("committed", from + 1);
     }
 }

@@ -50,7 +50,7 @@ async fn requests_that_wait_together_share_one_commit() {
         reserved.unwrap().unwrap();
     }
     assert_eq!(commits(&scratch.0) - before, 1);
-    ledger.record_size(measured("vm1", 1)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("vm1", 1))).await.unwrap();
     assert_eq!(commits(&scratch.0) - before, 2);
     assert_eq!(ledger.snapshot().await.unwrap().reservations.len(), 100);
 }
@@ -68,9 +68,9 @@ async fn each_start_writes_so_that_what_it_read_is_on_the_disk() {
 async fn one_that_can_not_be_fails_alone_among_those_that_share_its_commit() {
     let (ledger, _) = Ledger::start(Store::in_memory().unwrap(), writer::start).unwrap();
     let gate = gate(&ledger).await;
-    let good = ledger.record_size(measured("vm1", 1));
-    let bad = ledger.roll_back(ReservationId(77), Vec::new());
-    let late = ledger.record_size(measured("vm2", 2));
+    let good = ledger.write(Change::RecordSize(measured("vm1", 1)));
+    let bad = ledger.write(Change::RollBack { id: ReservationId(77), unexposed: Vec::new() });
+    let late = ledger.write(Change::RecordSize(measured("vm2", 2)));
     let open = async { drop(gate) };
     let (good, bad, late, ()) = tokio::join!(good, bad, late, open);
     assert!(matches!(bad, Err(LedgerError::NoReservation { .. })));

@@ -182,37 +182,48 @@ impl Model {
 async fn ask(ledger: &Ledger, model: &Model, step: &Step) -> Result<(), LedgerError> {
     match step.clone() {
         Step::Commit { which, known, zeroed } => {
-            ledger.commit(Commit { id: model.which(which), known, zeroed: zeroed.into_iter().collect() }).await
+            ledger
+                .write(Change::Commit(Commit { id: model.which(which), known, zeroed: zeroed.into_iter().collect() }))
+                .await
         }
         Step::RollBack { which, unexposed } => {
-            ledger.roll_back(model.which(which), unexposed.into_iter().collect()).await
+            ledger.write(Change::RollBack { id: model.which(which), unexposed: unexposed.into_iter().collect() }).await
         }
-        Step::Unsettle { which } => ledger.unsettle(model.which(which)).await,
+        Step::Unsettle { which } => ledger.write(Change::Unsettle(model.which(which))).await,
         Step::Settle { export, tenant: whose, known } => {
-            ledger.settle(RecordSize { export: name(export), tenant: tenant(whose), known }).await
+            ledger.write(Change::Settle(RecordSize { export: name(export), tenant: tenant(whose), known })).await
         }
         Step::RecordSize { export, tenant: whose, known } => {
-            ledger.record_size(RecordSize { export: name(export), tenant: tenant(whose), known }).await
+            ledger.write(Change::RecordSize(RecordSize { export: name(export), tenant: tenant(whose), known })).await
         }
         Step::RecordZeroing { export, tenant: whose, range } => {
-            ledger.record_zeroing(Zeroing { export: name(export), range }, tenant(whose)).await
+            ledger.write(Change::RecordZeroing(Zeroing { export: name(export), range }, tenant(whose))).await
         }
-        Step::ClearZeroing { export, range } => ledger.clear_zeroing(Zeroing { export: name(export), range }).await,
+        Step::ClearZeroing { export, range } => {
+            ledger.write(Change::ClearZeroing(Zeroing { export: name(export), range })).await
+        }
         Step::Trust { export, at } => {
             let event = NewEvent { at: UnixMillis(at), kind: "trusted", ..NewEvent::default() };
-            ledger.trust(name(export), event).await
+            ledger.write(Change::Trust { export: name(export), event }).await
         }
         Step::Event { export } => {
             let event = NewEvent { export: Some(name(export)), kind: "event", ..NewEvent::default() };
             ledger.event(event).await.map(drop)
         }
-        Step::Forget { export } => ledger.forget(&name(export), told("forgot")).await,
+        Step::Forget { export } => ledger.write(Change::Forget { export: name(export), event: told("forgot") }).await,
         Step::OrderQuota { tenant: whose, quota } => {
-            ledger.order_quota(order(tenant(whose).as_str(), quota, None), told("ordered").unwrap()).await
+            ledger
+                .write(Change::OrderQuota {
+                    order: order(tenant(whose).as_str(), quota, None),
+                    event: told("ordered").unwrap(),
+                })
+                .await
         }
-        Step::DropQuotaOrder { tenant: whose } => ledger.drop_quota_order(&tenant(whose), told("dropped")).await,
-        Step::Mark { export, server } => ledger.mark(mark(export, server)).await,
-        Step::Unmark { exports } => ledger.unmark(exports.into_iter().map(name).collect()).await,
+        Step::DropQuotaOrder { tenant: whose } => {
+            ledger.write(Change::DropQuotaOrder { tenant: tenant(whose), event: told("dropped") }).await
+        }
+        Step::Mark { export, server } => ledger.write(Change::Mark(mark(export, server))).await,
+        Step::Unmark { exports } => ledger.write(Change::Unmark(exports.into_iter().map(name).collect())).await,
         Step::Reserve { .. } | Step::Close | Step::Crash => unreachable!("the runner does them"),
     }
 }

@@ -43,9 +43,9 @@ async fn a_full_disk_fails_growth_with_the_reason_and_nothing_else_until_there_i
     assert_eq!(snapshot.reservations.len(), reserved, "what failed left nothing, what succeeded is there");
     assert!(ledger.reserve(grow(&"x".repeat(1000), 0, 8)).await.is_err());
     assert_eq!(ledger.snapshot().await.unwrap(), snapshot);
-    ledger.forget(&export("unknown"), None).await.unwrap();
+    ledger.write(Change::Forget { export: export("unknown"), event: None }).await.unwrap();
     assert!(!ledger.is_up(), "what changes nothing proves nothing");
-    ledger.roll_back(kept, Vec::new()).await.unwrap();
+    ledger.write(Change::RollBack { id: kept, unexposed: Vec::new() }).await.unwrap();
     assert!(ledger.is_up(), "what needs no room is written");
 
     while ledger.reserve(grow(&"x".repeat(1000), 0, 8)).await.is_ok() {}
@@ -76,7 +76,7 @@ async fn a_ledger_that_can_not_be_written_at_the_start_is_read_and_tried_again()
     assert_eq!(ledger.snapshot().await.unwrap(), snapshot);
 
     look(&ledger, |store| store.connection.pragma_update(None, "query_only", false).unwrap()).await;
-    ledger.settle(measured("vm1", 20)).await.unwrap();
+    ledger.write(Change::Settle(measured("vm1", 20))).await.unwrap();
     assert!(ledger.is_up());
     assert_eq!(ledger.snapshot().await.unwrap().reservations, []);
 }
@@ -85,13 +85,13 @@ async fn a_ledger_that_can_not_be_written_at_the_start_is_read_and_tried_again()
 async fn without_room_for_the_index_of_the_log_the_ledger_works_alone() {
     let scratch = Scratch::new();
     let (ledger, _) = Ledger::open(&scratch.0).unwrap();
-    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("vm1", 10))).await.unwrap();
     ledger.close().await;
     // Whatever keeps that file from being made: a full disk can't be had everywhere.
     std::os::unix::fs::symlink("ledger.sqlite-shm", scratch.0.join("ledger.sqlite-shm")).unwrap();
     let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
     assert_eq!(snapshot.exports[0].known, known(10));
-    ledger.record_size(measured("vm1", 11)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("vm1", 11))).await.unwrap();
     assert!(ledger.is_up());
     let crashed = Scratch::of_a_crash(&scratch.0);
     assert_eq!(Ledger::open(&crashed.0).unwrap().1.exports[0].known, known(11));
@@ -118,20 +118,20 @@ async fn one_process_has_the_ledger_and_the_next_is_told_which() {
 async fn a_person_reads_and_even_writes_while_the_gateway_runs() {
     let scratch = Scratch::new();
     let (ledger, _) = Ledger::open(&scratch.0).unwrap();
-    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("vm1", 10))).await.unwrap();
     let person = Connection::open(scratch.0.join("ledger.sqlite")).unwrap();
     let read = |sql: &str| person.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(read("SELECT size FROM export WHERE name = 'vm1'"), 10);
     person.execute_batch("BEGIN").unwrap();
     assert_eq!(read("SELECT size FROM export WHERE name = 'vm1'"), 10);
-    ledger.record_size(measured("vm1", 11)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("vm1", 11))).await.unwrap();
     person.execute_batch("COMMIT; BEGIN IMMEDIATE; UPDATE export SET size = size + 1").unwrap();
     look(&ledger, |store| store.connection.busy_timeout(Duration::ZERO).unwrap()).await;
-    let error = ledger.record_size(measured("vm2", 1)).await.unwrap_err().to_string();
+    let error = ledger.write(Change::RecordSize(measured("vm2", 1))).await.unwrap_err().to_string();
     assert!(error.contains("end the program that holds a lock on it"), "{error}");
     assert!(!ledger.is_up());
     person.execute_batch("COMMIT").unwrap();
-    ledger.record_size(measured("vm2", 1)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("vm2", 1))).await.unwrap();
     assert!(ledger.is_up());
     assert_eq!(ledger.snapshot().await.unwrap().exports[0].known.size, size(12));
 }
@@ -190,13 +190,13 @@ fn make_older(scratch: &Scratch) {
 async fn a_ledger_of_an_older_program_is_brought_up_and_keeps_what_it_has() {
     let scratch = Scratch::new();
     let (ledger, _) = Ledger::open(&scratch.0).unwrap();
-    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("vm1", 10))).await.unwrap();
     ledger.close().await;
     make_older(&scratch);
     let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
     assert_eq!((snapshot.exports[0].known, snapshot.orders.len()), (known(10), 0));
     let order = order("blue", Some(20), None);
-    ledger.order_quota(order.clone(), NewEvent::default()).await.unwrap();
+    ledger.write(Change::OrderQuota { order: order.clone(), event: NewEvent::default() }).await.unwrap();
     ledger.close().await;
     let version: i64 = Connection::open(scratch.0.join("ledger.sqlite"))
         .unwrap()
@@ -221,7 +221,7 @@ async fn a_ledger_of_version_3_keeps_its_sizes_its_reservations_and_what_is_to_b
     assert_eq!(ledger.events(EventFilter { limit: 9, ..EventFilter::default() }).await.unwrap().len(), 2);
     let written = ledger.reserve(grow("w", 8192, 16384)).await.unwrap();
     assert!(written > snapshot.reservations[0].id);
-    ledger.clear_zeroing(note("w", range(4096, 16384))).await.unwrap();
+    ledger.write(Change::ClearZeroing(note("w", range(4096, 16384)))).await.unwrap();
     ledger.close().await;
     let person = Connection::open(&file).unwrap();
     let tables = "SELECT group_concat(name) FROM sqlite_schema WHERE type = 'table' AND name LIKE 'zeroing%'";
@@ -237,7 +237,7 @@ async fn a_ledger_of_version_3_keeps_its_sizes_its_reservations_and_what_is_to_b
 async fn a_ledger_of_an_older_program_on_a_disk_that_is_full_is_read_all_the_same() {
     let scratch = Scratch::new();
     let (ledger, _) = Ledger::open(&scratch.0).unwrap();
-    ledger.record_size(measured("vm1", 10)).await.unwrap();
+    ledger.write(Change::RecordSize(measured("vm1", 10))).await.unwrap();
     ledger.close().await;
     make_older(&scratch);
     let mut store = Store::open(&scratch.0).unwrap();
@@ -322,7 +322,7 @@ async fn a_closed_ledger_says_so() {
     ledger.close().await;
     ledger.close().await;
     assert!(!clone.is_up());
-    let error = clone.record_size(measured("vm1", 1)).await.unwrap_err();
+    let error = clone.write(Change::RecordSize(measured("vm1", 1))).await.unwrap_err();
     assert_eq!(error.to_string(), "the ledger (in memory) is closed");
     assert!(matches!(clone.snapshot().await, Err(LedgerError::Closed { .. })));
 }
@@ -370,17 +370,17 @@ async fn a_file_that_was_moved_away_or_replaced_takes_no_more_until_it_is_back()
             tenant: TenantId::default(),
             known: Known { size: size(bytes), ..Known::default() },
         };
-        ledger.record_size(record(1)).await.unwrap();
+        ledger.write(Change::RecordSize(record(1))).await.unwrap();
         let (path, aside) = (scratch.0.join(file), scratch.0.join("aside"));
         fs::rename(&path, &aside).unwrap();
         assert!(!ledger.is_up(), "{file}");
-        let error = ledger.record_size(record(2)).await.unwrap_err();
+        let error = ledger.write(Change::RecordSize(record(2))).await.unwrap_err();
         assert!(error.is_trouble() && error.to_string().contains(file), "{error}");
         fs::copy(&aside, &path).unwrap();
-        ledger.record_size(record(2)).await.unwrap_err();
+        ledger.write(Change::RecordSize(record(2))).await.unwrap_err();
         fs::rename(&aside, &path).unwrap();
         assert!(ledger.is_up());
-        ledger.record_size(record(3)).await.unwrap();
+        ledger.write(Change::RecordSize(record(3))).await.unwrap();
         ledger.close().await;
         let (_, snapshot) = Ledger::open(&scratch.0).unwrap();
         assert_eq!(snapshot.exports[0].known.size, size(3));
@@ -397,10 +397,10 @@ async fn an_older_copy_is_known_by_its_count_and_what_it_says_of_windows_and_zer
         known: Known { size: size(bytes), shown, ..Known::default() },
     };
     let (ledger, _) = Ledger::open(&scratch.0).unwrap();
-    ledger.record_size(record("plain", 8, None)).await.unwrap();
-    ledger.record_size(record("window", 4, Some(size(4)))).await.unwrap();
-    ledger.record_size(record("grown", 8, None)).await.unwrap();
-    ledger.record_zeroing(note("grown", range(4, 8)), blue()).await.unwrap();
+    ledger.write(Change::RecordSize(record("plain", 8, None))).await.unwrap();
+    ledger.write(Change::RecordSize(record("window", 4, Some(size(4))))).await.unwrap();
+    ledger.write(Change::RecordSize(record("grown", 8, None))).await.unwrap();
+    ledger.write(Change::RecordZeroing(note("grown", range(4, 8)), blue())).await.unwrap();
     ledger.close().await;
     let doubtful = |snapshot: &Snapshot| -> Vec<String> {
         let doubtful = snapshot.exports.iter().filter(|row| row.in_doubt);
@@ -410,7 +410,7 @@ async fn an_older_copy_is_known_by_its_count_and_what_it_says_of_windows_and_zer
     fs::copy(scratch.0.join("ledger.sqlite"), &copy).unwrap();
     let (ledger, snapshot) = Ledger::open(&scratch.0).unwrap();
     assert!(doubtful(&snapshot).is_empty(), "it is the one that was here last");
-    ledger.record_size(record("window", 6, Some(size(6)))).await.unwrap();
+    ledger.write(Change::RecordSize(record("window", 6, Some(size(6))))).await.unwrap();
     ledger.close().await;
     fs::copy(&copy, scratch.0.join("ledger.sqlite")).unwrap();
     for _ in 0..2 {
@@ -419,7 +419,7 @@ async fn an_older_copy_is_known_by_its_count_and_what_it_says_of_windows_and_zer
         ledger.close().await;
     }
     let (ledger, _) = Ledger::open(&scratch.0).unwrap();
-    ledger.trust(export("window"), NewEvent::default()).await.unwrap();
+    ledger.write(Change::Trust { export: export("window"), event: NewEvent::default() }).await.unwrap();
     ledger.close().await;
     // A count that is behind accuses nobody, nor does one that is gone.
     for lock in ["1\n00000000000000000000\n", "1\n", ""] {

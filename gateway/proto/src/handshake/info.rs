@@ -4,7 +4,10 @@
 //! or asked. Decoding copies at most what a bound allows, and every refusal names the length or value at fault.
 //! Source: proto.md, "Option reply types", "Size constraints".
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
+
+use bytes::{Buf, BufMut, Bytes};
 use thiserror::Error;
 
 use super::BlockSizes;
@@ -155,35 +158,6 @@ impl InfoItem {
             other => Self::Unknown(other),
         })
     }
-
-    /// Appends a whole NBD_REP_INFO in answer to `opt`.
-    pub fn encode(&self, opt: Opt, out: &mut BytesMut) {
-        let mut body = BytesMut::with_capacity(32);
-        match self {
-            Self::Export { size, flags } => {
-                body.put_u16(Info::EXPORT.0);
-                body.put_u64(*size);
-                body.put_u16(flags.0);
-            }
-            Self::Name(name) => {
-                body.put_u16(Info::NAME.0);
-                body.put_slice(name.as_bytes());
-            }
-            Self::Description(text) => {
-                body.put_u16(Info::DESCRIPTION.0);
-                body.put_slice(text.as_bytes());
-            }
-            Self::BlockSize(sizes) => {
-                body.put_u16(Info::BLOCK_SIZE.0);
-                body.put_u32(sizes.minimum);
-                body.put_u32(sizes.preferred);
-                body.put_u32(sizes.maximum);
-            }
-            Self::Resize(whole) => body.put_slice(whole),
-            Self::Unknown(kind) => body.put_u16(kind.0),
-        }
-        put_reply(out, opt, Rep::INFO, &body);
-    }
 }
 
 /// One export of an NBD_OPT_LIST.
@@ -204,16 +178,6 @@ impl Listed {
         let (name, description) = split.ok_or(Malformed::Inner { inner, outer: body.len() })?;
         Ok(Self { name: text("name", name)?, description: text("description", description)? })
     }
-
-    /// Appends a whole NBD_REP_SERVER.
-    pub fn encode(&self, out: &mut BytesMut) {
-        let mut body =
-            BytesMut::with_capacity(self.name.len().saturating_add(self.description.len()).saturating_add(4));
-        body.put_u32(length_u32(self.name.len()));
-        body.put_slice(self.name.as_bytes());
-        body.put_slice(self.description.as_bytes());
-        put_reply(out, Opt::LIST, Rep::SERVER, &body);
-    }
 }
 
 /// One metadata context of a reply to NBD_OPT_LIST_META_CONTEXT or NBD_OPT_SET_META_CONTEXT.
@@ -231,14 +195,6 @@ impl MetaContext {
         let mut rest = body;
         let id = rest.try_get_u32().map_err(|_| Malformed::Short { length: body.len() })?;
         Ok(Self { id, name: text("name", rest)? })
-    }
-
-    /// Appends a whole NBD_REP_META_CONTEXT in answer to `opt`.
-    pub fn encode(&self, opt: Opt, out: &mut BytesMut) {
-        let mut body = BytesMut::with_capacity(self.name.len().saturating_add(4));
-        body.put_u32(self.id);
-        body.put_slice(self.name.as_bytes());
-        put_reply(out, opt, Rep::META_CONTEXT, &body);
     }
 }
 
@@ -270,6 +226,7 @@ fn text(what: &'static str, bytes: &[u8]) -> Result<String, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::BytesMut;
     use proptest::prelude::*;
 
     /// The head and the body of the one reply in `out`.

@@ -330,22 +330,22 @@ impl Server {
                 return Ok(Step::Tell(Progress::Aborted));
             }
             Opt::LIST | Opt::STARTTLS | Opt::STRUCTURED_REPLY | Opt::EXTENDED_HEADERS if !data.is_empty() => {
-                self.reply_error(option, Rep::ERR_INVALID, "this option takes no data");
-                return Ok(Step::Again);
+                return Ok(self.turn_down(option, Rep::ERR_INVALID, "this option takes no data"));
             }
             Opt::LIST => Ask::List,
             Opt::STARTTLS if self.secured => {
-                self.reply_error(option, Rep::ERR_INVALID, "TLS is there already");
-                return Ok(Step::Again);
+                return Ok(self.turn_down(option, Rep::ERR_INVALID, "TLS is there already"));
             }
             Opt::STARTTLS if self.tls == Tls::Off => {
-                self.reply_error(option, Rep::ERR_POLICY, "TLS is off on this listener");
-                return Ok(Step::Again);
+                return Ok(self.turn_down(option, Rep::ERR_POLICY, "TLS is off on this listener"));
             }
             Opt::STARTTLS => Ask::StartTls,
             Opt::STRUCTURED_REPLY if self.framing == Framing::Extended => {
-                self.reply_error(option, Rep::ERR_INVALID, "extended headers are already agreed on and include it");
-                return Ok(Step::Again);
+                return Ok(self.turn_down(
+                    option,
+                    Rep::ERR_INVALID,
+                    "extended headers are already agreed on and include it",
+                ));
             }
             Opt::STRUCTURED_REPLY => {
                 self.framing = Framing::Structured;
@@ -353,8 +353,7 @@ impl Server {
                 return Ok(Step::Again);
             }
             Opt::EXTENDED_HEADERS if self.framing == Framing::Extended => {
-                self.reply_error(option, Rep::ERR_INVALID, "extended headers are already agreed on");
-                return Ok(Step::Again);
+                return Ok(self.turn_down(option, Rep::ERR_INVALID, "extended headers are already agreed on"));
             }
             Opt::EXTENDED_HEADERS => {
                 self.framing = Framing::Extended;
@@ -366,38 +365,32 @@ impl Server {
                 None => return self.malformed(option),
             },
             Opt::SET_META_CONTEXT if self.framing == Framing::Simple => {
-                self.reply_error(
+                return Ok(self.turn_down(
                     option,
                     Rep::ERR_INVALID,
                     "structured replies or extended headers must be agreed on first",
-                );
-                return Ok(Step::Again);
+                ));
             }
             Opt::LIST_META_CONTEXT | Opt::SET_META_CONTEXT => match queries(data) {
                 Some((name, queries)) => Ask::Contexts { name, set: option == Opt::SET_META_CONTEXT, queries },
                 None if has_too_many_queries(data) => {
                     let what = format!("at most {MAX_QUERIES} context queries are taken in one option");
-                    self.reply_error(option, Rep::ERR_TOO_BIG, &what);
-                    return Ok(Step::Again);
+                    return Ok(self.turn_down(option, Rep::ERR_TOO_BIG, &what));
                 }
                 None => return self.malformed(option),
             },
-            other => {
-                self.reply_error(other, Rep::ERR_UNSUP, &format!("option {other} is not known here"));
-                return Ok(Step::Again);
-            }
+            other => return Ok(self.turn_down(other, Rep::ERR_UNSUP, &format!("option {other} is not known here"))),
         };
         self.state = State::Asked(option);
         Ok(Step::Tell(Progress::Ask(ask)))
     }
 
     fn malformed(&mut self, option: Opt) -> Result<Step, ServerHandshakeError> {
-        self.reply_error(
+        Ok(self.turn_down(
             option,
             Rep::ERR_INVALID,
             "the data's inner lengths disagree with its own, or a string is too long or not UTF-8",
-        );
-        Ok(Step::Again)
+        ))
     }
 
     fn answered(&mut self) -> Opt {
@@ -497,6 +490,12 @@ impl Server {
         }
     }
 
+    /// Answers an option with an error, and goes on with the next one.
+    fn turn_down(&mut self, option: Opt, error: Rep, message: &str) -> Step {
+        self.reply_error(option, error, message);
+        Step::Again
+    }
+
     fn reply_error(&mut self, option: Opt, error: Rep, message: &str) {
         put_error(&mut self.out, option, error, message);
     }
@@ -519,37 +518,23 @@ fn fits(length: usize) -> bool {
     u32::try_from(length).is_ok_and(|l| l <= MAX_STRING)
 }
 
-/// Big-endian reads that fail instead of panicking at the end.
-struct Data<'a>(&'a [u8]);
-
-impl<'a> Data<'a> {
-    fn u16(&mut self) -> Option<u16> {
-        let (field, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(u16::from_be_bytes(*field))
-    }
-    fn u32(&mut self) -> Option<u32> {
-        let (field, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(u32::from_be_bytes(*field))
-    }
-    fn string(&mut self) -> Option<&'a str> {
-        let length = usize::try_from(self.u32()?).ok().filter(|l| fits(*l))?;
-        let (string, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        core::str::from_utf8(string).ok()
-    }
+/// The string at the front of `data`, with its length before it.
+fn string<'a>(data: &mut &'a [u8]) -> Option<&'a str> {
+    let length = usize::try_from(data.try_get_u32().ok()?).ok().filter(|l| fits(*l))?;
+    let (string, rest) = data.split_at_checked(length)?;
+    *data = rest;
+    core::str::from_utf8(string).ok()
 }
 
 fn info(data: &[u8]) -> Option<(String, Vec<Info>)> {
-    let mut data = Data(data);
-    let name = data.string()?.to_owned();
-    let count = usize::from(data.u16()?);
-    if data.0.len() != count.checked_mul(2)? {
+    let data = &mut { data };
+    let name = string(data)?.to_owned();
+    let count = usize::from(data.try_get_u16().ok()?);
+    if data.len() != count.checked_mul(2)? {
         return None;
     }
     let mut infos = Vec::new();
-    while let Some(info) = data.u16() {
+    while let Ok(info) = data.try_get_u16() {
         // Asked for twice is answered once.
         if !infos.contains(&Info(info)) && Info::NAMED.contains(&Info(info)) {
             infos.push(Info(info));
@@ -560,19 +545,19 @@ fn info(data: &[u8]) -> Option<(String, Vec<Info>)> {
 
 /// Whether it is what it is but for the number of its queries.
 fn has_too_many_queries(data: &[u8]) -> bool {
-    let mut data = Data(data);
-    data.string().is_some() && data.u32().is_some_and(|count| count > MAX_QUERIES)
+    let data = &mut { data };
+    string(data).is_some() && data.try_get_u32().is_ok_and(|count| count > MAX_QUERIES)
 }
 
 fn queries(data: &[u8]) -> Option<(String, Vec<String>)> {
-    let mut data = Data(data);
-    let name = data.string()?.to_owned();
-    let count = data.u32().filter(|c| *c <= MAX_QUERIES)?;
+    let data = &mut { data };
+    let name = string(data)?.to_owned();
+    let count = data.try_get_u32().ok().filter(|c| *c <= MAX_QUERIES)?;
     let mut queries = Vec::new();
     for _ in 0..count {
-        queries.push(data.string()?.to_owned());
+        queries.push(string(data)?.to_owned());
     }
-    data.0.is_empty().then_some((name, queries))
+    data.is_empty().then_some((name, queries))
 }
 
 #[cfg(test)]

@@ -24,7 +24,10 @@ fn read(framing: Framing, bytes: &[u8], piece: usize) -> Result<Vec<String>, Rep
         while let Some(event) = reader.next(&mut inbox, expected)? {
             let body = match event.body {
                 Body::Whole(p) => format!("whole {:?}", &p.to_contiguous()[..]),
-                Body::Data { offset, payload } => format!("data {offset} {:?}", &payload.to_contiguous()[..]),
+                Body::Piece(Piece::Data { offset, payload }) => {
+                    format!("data {offset} {:?}", &payload.to_contiguous()[..])
+                }
+                Body::Piece(hole) => format!("{hole:?}"),
                 other => format!("{other:?}"),
             };
             events.push(format!("{} {} {body}", event.cookie.0, event.done));

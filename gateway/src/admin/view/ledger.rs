@@ -5,7 +5,7 @@ use nbd_gateway_policy::types::{ExportName, Size, TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::accounting::history::Kind;
+use crate::accounting::history::kinds;
 use crate::export::reconcile::{Audited, Found};
 
 /// Something that happened to a size.
@@ -16,7 +16,7 @@ pub(crate) struct EventView {
     /// When, in milliseconds since 1970-01-01 UTC.
     pub at: u64,
     /// What: resized, refused, unsettled, settled, adopted, outside, quarantined, soft-quota, forgotten or quota-changed.
-    #[schemars(extend("enum" = Kind::ALL.map(Kind::word)))]
+    #[schemars(extend("enum" = kinds()))]
     pub kind: String,
     /// Whose export, or whose quota.
     #[serde(skip_serializing_if = "Option::is_none")]

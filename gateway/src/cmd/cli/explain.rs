@@ -1,6 +1,5 @@
 //! The command line of `explain`: whom and what it is asked about.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -47,16 +46,9 @@ pub enum Known {
 }
 
 /// Why a word says nothing of a client.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct UnknownFact(String);
-
-impl fmt::Display for UnknownFact {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UnknownFact {}
 
 impl FromStr for Known {
     type Err = UnknownFact;

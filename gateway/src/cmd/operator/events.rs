@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::ask::{Ask, AskError, escaped, runtime, unanswered};
 use super::shown::{brief, moment, plain};
 use super::stream::Stream;
-use super::table::{Cell, Column, Style, Terminal, painted, render};
+use super::table::{Cell, Style, Table, Terminal, painted};
 use crate::admin::view::EventView;
 use crate::cmd::cli::Events;
 
@@ -18,7 +18,6 @@ const PACE: Duration = Duration::from_secs(1);
 /// A stream that says nothing for so long is not there any more: the gateway says something each 15 s.
 const SILENCE: Duration = Duration::from_secs(45);
 
-/// Shows those that there are.
 pub(super) fn show(args: &Events, terminal: Terminal) -> Result<(), AskError> {
     Ask::of(&args.admin)?.look(&path(args))?.print(args.admin.json, |list: Vec<EventView>| {
         match (list.is_empty(), args.limit) {
@@ -152,27 +151,15 @@ fn path(args: &Events) -> String {
 }
 
 fn table(list: &[EventView], terminal: Terminal) -> String {
-    let columns = [
-        Column::Word("WHEN (UTC)"),
-        Column::Word("WHAT"),
-        Column::Name("EXPORT"),
-        Column::Name("TENANT"),
-        Column::Number("FROM"),
-        Column::Number("TO"),
-        Column::Name("WHY"),
-    ];
-    let row = |event: &EventView| {
-        [
-            moment(event.at).into(),
-            Cell::styled(plain(&event.kind), style(&event.kind)),
-            name(event.export.as_deref()).into(),
-            name(event.tenant.as_deref()).into(),
-            event.old_size.map_or_else(String::new, brief).into(),
-            event.new_size.map_or_else(String::new, brief).into(),
-            plain(&event.detail).into(),
-        ]
-    };
-    render(columns, &list.iter().map(row).collect::<Vec<_>>(), terminal)
+    Table::of(list)
+        .word("WHEN (UTC)", |event| moment(event.at))
+        .word("WHAT", |event| Cell::styled(plain(&event.kind), style(&event.kind)))
+        .name("EXPORT", |event| named(event.export.as_deref()))
+        .name("TENANT", |event| named(event.tenant.as_deref()))
+        .number("FROM", |event| event.old_size.map_or_else(String::new, brief))
+        .number("TO", |event| event.new_size.map_or_else(String::new, brief))
+        .name("WHY", |event| plain(&event.detail))
+        .render(terminal)
 }
 
 /// One by itself: what will come after it is not known, so nothing is lined up.
@@ -181,7 +168,7 @@ fn line(event: &EventView, terminal: Terminal) -> String {
         "{}  {}  {}",
         moment(event.at),
         painted(&plain(&event.kind), style(&event.kind), terminal.colours),
-        name(event.export.as_deref().or(event.tenant.as_deref()))
+        named(event.export.as_deref().or(event.tenant.as_deref()))
     );
     if let (Some(old), Some(new)) = (event.old_size, event.new_size) {
         line.push_str(&if old == new {
@@ -195,7 +182,7 @@ fn line(event: &EventView, terminal: Terminal) -> String {
     line
 }
 
-fn name(name: Option<&str>) -> String {
+fn named(name: Option<&str>) -> String {
     name.map_or_else(|| "-".to_owned(), plain)
 }
 

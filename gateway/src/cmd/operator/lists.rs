@@ -4,7 +4,7 @@ use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::types::Bytes;
 
 use super::shown::{bound, brief, moment, plain};
-use super::table::{Cell, Column, Style, Terminal, painted, render};
+use super::table::{Cell, Style, Table, Terminal, note_below, painted};
 use crate::admin::view::{ExportView, SessionView, TenantView};
 
 /// The exports that are open.
@@ -12,77 +12,46 @@ pub(super) fn exports(list: &[ExportView], terminal: Terminal) -> String {
     if list.is_empty() {
         return "no export is open: no client uses one\n".to_owned();
     }
-    let columns = [
-        Column::Name("EXPORT"),
-        Column::Name("TENANT"),
-        Column::Number("SIZE"),
-        Column::Number("DISK"),
-        Column::Number("MAX"),
-        Column::Word("STATE"),
-        Column::Word("BACKEND"),
-        Column::Word("GROWS"),
-        Column::Number("CLIENTS"),
-    ];
-    let row = |export: &ExportView| {
-        [
-            plain(&export.name).into(),
-            plain(&export.tenant).into(),
-            brief(export.size).into(),
-            brief(export.disk).into(),
-            bound(export.max_size).into(),
-            Cell::styled(plain(&export.standing), style(&export.standing)),
-            Cell::styled(plain(&export.health.state), health(&export.health.state)),
-            plain(&export.grows).into(),
-            export.sessions.to_string().into(),
-        ]
-    };
-    let mut text = render(columns, &list.iter().map(row).collect::<Vec<_>>(), terminal);
+    let mut text = Table::of(list)
+        .name("EXPORT", |export| plain(&export.name))
+        .name("TENANT", |export| plain(&export.tenant))
+        .number("SIZE", |export| brief(export.size))
+        .number("DISK", |export| brief(export.disk))
+        .number("MAX", |export| bound(export.max_size))
+        .word("STATE", |export| Cell::styled(plain(&export.standing), style(&export.standing)))
+        .word("BACKEND", |export| Cell::styled(plain(&export.health.state), health(&export.health.state)))
+        .word("GROWS", |export| plain(&export.grows))
+        .number("CLIENTS", |export| export.sessions.to_string())
+        .render(terminal);
     let notes = list.iter().flat_map(|export| {
         let ill = health(&export.health.state);
         let ailing = (ill != Style::Plain).then_some((&export.name, &export.health.says, ill));
         export.note.iter().map(|note| (&export.name, note, style(&export.standing))).chain(ailing)
     });
-    for (at, (name, note, style)) in notes.enumerate() {
-        if at == 0 {
-            text.push('\n');
-        }
-        text.push_str(&painted(&format!("{}: {}", plain(name), plain(note)), style, terminal.colours));
-        text.push('\n');
-    }
+    let line = |(name, note, style): (&String, &String, Style)| {
+        painted(&format!("{}: {}", plain(name), plain(note)), style, terminal.colours)
+    };
+    note_below(&mut text, notes.map(line));
     text
 }
 
-/// The tenants.
 pub(super) fn tenants(list: &[TenantView], terminal: Terminal) -> String {
-    let columns = [
-        Column::Name("TENANT"),
-        Column::Number("QUOTA"),
-        Column::Number("USED"),
-        Column::Number("RESERVED"),
-        Column::Number("UNSETTLED"),
-        Column::Number("LEFT"),
-        Column::Number("EXPORTS"),
-    ];
-    let row = |tenant: &TenantView| {
-        let held = tenant.used.saturating_add(tenant.reserved).saturating_add(tenant.unsettled);
-        let soft = tenant.soft_quota.is_some_and(|soft| held > soft);
-        let style = match (tenant.over_quota, soft) {
-            (true, _) => Style::Alert,
-            (false, true) => Style::Warning,
-            (false, false) => Style::Plain,
-        };
-        let unsettled = if tenant.unsettled > 0 { Style::Warning } else { Style::Plain };
-        [
-            plain(&tenant.name).into(),
-            bound(tenant.quota).into(),
-            Cell::styled(brief(tenant.used), style),
-            brief(tenant.reserved).into(),
-            Cell::styled(brief(tenant.unsettled), unsettled),
-            Cell::styled(bound(tenant.quota.map(|quota| quota.saturating_sub(held))), style),
-            tenant.exports.to_string().into(),
-        ]
+    let held = |tenant: &TenantView| tenant.used.saturating_add(tenant.reserved).saturating_add(tenant.unsettled);
+    let style = |tenant: &TenantView| match tenant.over_quota {
+        true => Style::Alert,
+        false if tenant.soft_quota.is_some_and(|soft| held(tenant) > soft) => Style::Warning,
+        false => Style::Plain,
     };
-    let mut text = render(columns, &list.iter().map(row).collect::<Vec<_>>(), terminal);
+    let left = |tenant: &TenantView| bound(tenant.quota.map(|quota| quota.saturating_sub(held(tenant))));
+    let mut text = Table::of(list)
+        .name("TENANT", |tenant| plain(&tenant.name))
+        .number("QUOTA", |tenant| bound(tenant.quota))
+        .number("USED", |tenant| Cell::styled(brief(tenant.used), style(tenant)))
+        .number("RESERVED", |tenant| brief(tenant.reserved))
+        .number("UNSETTLED", |tenant| unsettled(tenant.unsettled))
+        .number("LEFT", |tenant| Cell::styled(left(tenant), style(tenant)))
+        .number("EXPORTS", |tenant| tenant.exports.to_string())
+        .render(terminal);
     let unmeasured = list.iter().filter(|tenant| tenant.unmeasured_exports > 0).map(|tenant| {
         let count = tenant.unmeasured_exports;
         let line = format!(
@@ -93,13 +62,7 @@ pub(super) fn tenants(list: &[TenantView], terminal: Terminal) -> String {
     });
     let noted =
         list.iter().filter_map(|tenant| Some(format!("{}: {}", plain(&tenant.name), plain(tenant.note.as_ref()?))));
-    for (at, line) in unmeasured.chain(noted).enumerate() {
-        if at == 0 {
-            text.push('\n');
-        }
-        text.push_str(&line);
-        text.push('\n');
-    }
+    note_below(&mut text, unmeasured.chain(noted));
     text
 }
 
@@ -121,40 +84,28 @@ pub(super) fn allowance(tenant: &TenantView) -> String {
     text
 }
 
-/// The clients.
 pub(super) fn sessions(list: &[SessionView], terminal: Terminal) -> String {
     if list.is_empty() {
         return "no client is connected\n".to_owned();
     }
-    let columns = [
-        Column::Number("ID"),
-        Column::Name("EXPORT"),
-        Column::Name("TENANT"),
-        Column::Name("CLIENT"),
-        Column::Name("MAY"),
-        Column::Number("KNOWS"),
-        Column::Word("RESIZE"),
-        Column::Word("REPLIES"),
-        Column::Word("TLS"),
-        Column::Word("SINCE (UTC)"),
-        Column::Name("LISTENER"),
-    ];
-    let row = |session: &SessionView| {
-        [
-            session.id.to_string().into(),
-            plain(&session.export).into(),
-            plain(&session.tenant).into(),
-            plain(&session.peer).into(),
-            may(session).into(),
-            brief(session.size).into(),
-            plain(&session.style).into(),
-            plain(&session.framing).into(),
-            if session.tls { "yes" } else { "no" }.into(),
-            moment(session.since.saturating_mul(1000)).into(),
-            plain(&session.listener).into(),
-        ]
-    };
-    render(columns, &list.iter().map(row).collect::<Vec<_>>(), terminal)
+    Table::of(list)
+        .number("ID", |session| session.id.to_string())
+        .name("EXPORT", |session| plain(&session.export))
+        .name("TENANT", |session| plain(&session.tenant))
+        .name("CLIENT", |session| plain(&session.peer))
+        .name("MAY", may)
+        .number("KNOWS", |session| brief(session.size))
+        .word("RESIZE", |session| plain(&session.style))
+        .word("REPLIES", |session| plain(&session.framing))
+        .word("TLS", |session| if session.tls { "yes" } else { "no" })
+        .word("SINCE (UTC)", |session| moment(session.since.saturating_mul(1000)))
+        .name("LISTENER", |session| plain(&session.listener))
+        .render(terminal)
+}
+
+/// Bytes of which nobody knows whether they were got.
+pub(super) fn unsettled(bytes: u64) -> Cell {
+    Cell::styled(brief(bytes), if bytes > 0 { Style::Warning } else { Style::Plain })
 }
 
 /// What a client may do; all of it is the rule.

@@ -61,8 +61,9 @@ pub fn events(args: &Events) -> ExitCode {
 /// Another size, or what the backend is.
 pub fn resize(args: &Order) -> ExitCode {
     if args.adopt && matches!(args.size, NewSize::By(_)) {
-        super::complain(&format_args!("nbd-gateway: --adopt takes the size that the backend has, without a `+`"));
-        return ExitCode::from(super::USAGE);
+        return super::misused(&format_args!(
+            "nbd-gateway: --adopt takes the size that the backend has, without a `+`"
+        ));
     }
     let size = match args.size {
         NewSize::To(size) => Wanted::Bytes(size.0),
@@ -157,10 +158,7 @@ fn ordered<T: DeserializeOwned>(
 fn ended(done: Result<(), AskError>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::from(super::DONE),
-        Err(AskError::Usage(error)) => {
-            super::complain(&format_args!("nbd-gateway: {error}"));
-            ExitCode::from(super::USAGE)
-        }
+        Err(AskError::Usage(error)) => super::misused(&format_args!("nbd-gateway: {error}")),
         // The gateway's own sentences have names in them that its clients made up.
         Err(fault) => super::failed(&shown::plain_lines(&fault.to_string())),
     }

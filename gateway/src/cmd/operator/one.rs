@@ -6,11 +6,10 @@ use nbd_gateway_policy::types::{Bytes, Span};
 
 use super::lists::{health, style};
 use super::shown::{moment, plain};
-use super::table::{Cell, Column, Style, Terminal, painted, render};
-use crate::admin::view::{ExportView, LaneView};
+use super::table::{Cell, Style, Table, Terminal, painted};
+use crate::admin::view::ExportView;
 use crate::resize::jobs::{Job, JobState};
 
-/// An export.
 pub(super) fn export(export: &ExportView, terminal: Terminal) -> String {
     let say = |bytes: u64| Bytes(bytes).in_full();
     let style = style(&export.standing);
@@ -36,39 +35,35 @@ pub(super) fn export(export: &ExportView, terminal: Terminal) -> String {
     }
     if !export.lanes.is_empty() {
         let says = painted(&plain(&export.health.says), health(&export.health.state), terminal.colours);
-        let columns = [
-            Column::Number("LANE"),
-            Column::Word("STATE"),
-            Column::Word("SINCE (UTC)"),
-            Column::Number("RECONNECTS"),
-            Column::Number("IN FLIGHT"),
-            Column::Number("OLDEST"),
-            Column::Name("BACKEND"),
-            Column::Name("LAST ERROR"),
-        ];
-        let rows: Vec<_> = export.lanes.iter().map(lane).collect();
-        text.push_str(&format!("\n{says}\n{}", render(columns, &rows, terminal)));
+        text.push_str(&format!(
+            "\n{says}\n{}",
+            Table::of(&export.lanes)
+                .number("LANE", |lane| lane.number.to_string())
+                .word("STATE", |lane| match lane.up {
+                    true => Cell::from("up"),
+                    false => Cell::styled("away", Style::Warning),
+                })
+                .word("SINCE (UTC)", |lane| moment(lane.since.saturating_mul(1000)))
+                .number("RECONNECTS", |lane| lane.reconnects.to_string())
+                .number("IN FLIGHT", |lane| lane.in_flight.to_string())
+                .number("OLDEST", |lane| waited(lane.oldest_request_seconds))
+                .name("BACKEND", |lane| plain(&lane.backend))
+                .name("LAST ERROR", |lane| lane.last_error.as_deref().map_or_else(String::new, plain))
+                .render(terminal)
+        ));
     }
     if !export.jobs.is_empty() {
         text.push('\n');
-        let columns =
-            [Column::Number("JOB"), Column::Word("STATE"), Column::Name("WISH"), Column::Name("WHAT CAME OF IT")];
-        text.push_str(&render(columns, &export.jobs.iter().map(row).collect::<Vec<_>>(), terminal));
+        text.push_str(
+            &Table::of(&export.jobs)
+                .number("JOB", |job| job.id.to_string())
+                .word("STATE", state)
+                .name("WISH", |job| plain(&job.wish))
+                .name("WHAT CAME OF IT", outcome)
+                .render(terminal),
+        );
     }
     text
-}
-
-fn lane(lane: &LaneView) -> [Cell; 8] {
-    [
-        lane.number.to_string().into(),
-        if lane.up { Cell::styled("up", Style::Plain) } else { Cell::styled("away", Style::Warning) },
-        moment(lane.since.saturating_mul(1000)).into(),
-        lane.reconnects.to_string().into(),
-        lane.in_flight.to_string().into(),
-        waited(lane.oldest_request_seconds).into(),
-        plain(&lane.backend).into(),
-        lane.last_error.as_deref().map_or_else(String::new, plain).into(),
-    ]
 }
 
 /// How long the oldest request has waited.
@@ -76,7 +71,7 @@ fn waited(seconds: u64) -> String {
     if seconds == 0 { "-".to_owned() } else { Span(Duration::from_secs(seconds)).to_string() }
 }
 
-fn row(job: &Job) -> [Cell; 4] {
+fn state(job: &Job) -> Cell {
     let (state, style) = match job.state {
         JobState::Waiting => ("waiting", Style::Plain),
         JobState::Reserving => ("reserving", Style::Plain),
@@ -87,10 +82,13 @@ fn row(job: &Job) -> [Cell; 4] {
         JobState::Refused => ("refused", Style::Warning),
         JobState::Unsettled => ("unsettled", Style::Alert),
     };
-    let outcome = match (&job.error, job.size) {
+    Cell::styled(state, style)
+}
+
+fn outcome(job: &Job) -> String {
+    match (&job.error, job.size) {
         (Some(error), _) => plain(error),
         (None, Some(size)) => Bytes(size).to_string(),
         (None, None) => String::new(),
-    };
-    [job.id.to_string().into(), Cell::styled(state, style), plain(&job.wish).into(), outcome.into()]
+    }
 }

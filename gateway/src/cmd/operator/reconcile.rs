@@ -1,8 +1,9 @@
 //! `nbd-gateway ledger reconcile`: what the ledger has on record, beside what there is.
 
 use super::ask::{Ask, AskError};
+use super::lists::unsettled;
 use super::shown::{bound, brief, plain};
-use super::table::{Cell, Column, Style, Terminal, painted, render};
+use super::table::{Cell, Style, Table, Terminal, note_below, painted};
 use crate::admin::view::{self, AccountView, Reconciled};
 use crate::cmd::cli::Reconcile;
 
@@ -19,39 +20,22 @@ fn shown(all: &Reconciled, terminal: Terminal) -> String {
     if all.exports.is_empty() {
         return "the ledger has no exports\n".to_owned();
     }
-    let columns = [
-        Column::Name("EXPORT"),
-        Column::Name("TENANT"),
-        Column::Number("RECORD"),
-        Column::Number("NOW"),
-        Column::Number("DRIFT"),
-        Column::Number("HELD"),
-        Column::Number("UNSETTLED"),
-        Column::Word("STATE"),
-    ];
-    let row = |account: &AccountView| {
-        let unsettled = if account.unsettled > 0 { Style::Warning } else { Style::Plain };
-        [
-            plain(&account.name).into(),
-            plain(&account.tenant).into(),
-            brief(account.record).into(),
-            bound(account.measured).into(),
-            account.drift.map_or_else(|| "-".to_owned(), |drift| drift.to_string()).into(),
-            brief(account.reserved).into(),
-            Cell::styled(brief(account.unsettled), unsettled),
-            Cell::styled(plain(&account.state), style(&account.state)),
-        ]
-    };
-    let mut text = render(columns, &all.exports.iter().map(row).collect::<Vec<_>>(), terminal);
+    let mut text = Table::of(&all.exports)
+        .name("EXPORT", |account| plain(&account.name))
+        .name("TENANT", |account| plain(&account.tenant))
+        .number("RECORD", |account| brief(account.record))
+        .number("NOW", |account| bound(account.measured))
+        .number("DRIFT", |account| account.drift.map_or_else(|| "-".to_owned(), |drift| drift.to_string()))
+        .number("HELD", |account| brief(account.reserved))
+        .number("UNSETTLED", |account| unsettled(account.unsettled))
+        .word("STATE", |account| Cell::styled(plain(&account.state), style(&account.state)))
+        .render(terminal);
     let noted = all.exports.iter().filter_map(|account| Some((account, account.note.as_ref()?)));
-    for (at, (account, note)) in noted.enumerate() {
-        if at == 0 {
-            text.push('\n');
-        }
+    let line = |(account, note): (&AccountView, &String)| {
         let line = format!("{}: {}", plain(&account.name), plain(note));
-        text.push_str(&painted(&line, style(&account.state), terminal.colours));
-        text.push('\n');
-    }
+        painted(&line, style(&account.state), terminal.colours)
+    };
+    note_below(&mut text, noted.map(line));
     text
 }
 

@@ -38,7 +38,6 @@ pub(super) enum Style {
     /// Nothing.
     #[default]
     Plain,
-    /// The heading.
     Heading,
     /// It needs a look.
     Warning,
@@ -46,7 +45,6 @@ pub(super) enum Style {
     Alert,
 }
 
-/// One cell.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cell {
     text: String,
@@ -60,7 +58,6 @@ impl<T: Into<String>> From<T> for Cell {
 }
 
 impl Cell {
-    /// With a style.
     pub(super) fn styled(text: impl Into<String>, style: Style) -> Self {
         Self { text: text.into(), style }
     }
@@ -68,53 +65,93 @@ impl Cell {
 
 /// How a column lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Column {
+enum Lies {
     /// Names: to the left, cut where there is no room.
-    Name(&'static str),
+    Name,
     /// Words: to the left, never cut.
-    Word(&'static str),
+    Word,
     /// Numbers: to the right, never cut.
-    Number(&'static str),
+    Number,
 }
 
-impl Column {
-    const fn title(self) -> &'static str {
-        match self {
-            Self::Name(title) | Self::Word(title) | Self::Number(title) => title,
+struct Column<'a, T> {
+    lies: Lies,
+    title: &'static str,
+    cell: Box<dyn Fn(&T) -> Cell + 'a>,
+}
+
+/// A table with a row for each thing of a list, and columns that say what stands in them.
+pub(super) struct Table<'a, T> {
+    list: &'a [T],
+    columns: Vec<Column<'a, T>>,
+}
+
+impl<'a, T> Table<'a, T> {
+    /// Without columns yet.
+    pub(super) fn of(list: &'a [T]) -> Self {
+        Self { list, columns: Vec::new() }
+    }
+
+    /// Adds a column of names.
+    pub(super) fn name<C: Into<Cell>>(self, title: &'static str, cell: impl Fn(&T) -> C + 'a) -> Self {
+        self.with(Lies::Name, title, cell)
+    }
+
+    /// Adds a column of words.
+    pub(super) fn word<C: Into<Cell>>(self, title: &'static str, cell: impl Fn(&T) -> C + 'a) -> Self {
+        self.with(Lies::Word, title, cell)
+    }
+
+    /// Adds a column of numbers.
+    pub(super) fn number<C: Into<Cell>>(self, title: &'static str, cell: impl Fn(&T) -> C + 'a) -> Self {
+        self.with(Lies::Number, title, cell)
+    }
+
+    fn with<C: Into<Cell>>(mut self, lies: Lies, title: &'static str, cell: impl Fn(&T) -> C + 'a) -> Self {
+        self.columns.push(Column { lies, title, cell: Box::new(move |thing| cell(thing).into()) });
+        self
+    }
+
+    /// Its lines.
+    pub(super) fn render(&self, terminal: Terminal) -> String {
+        let columns = &self.columns;
+        let mut rows: Vec<Vec<Cell>> =
+            vec![columns.iter().map(|column| Cell::styled(column.title, Style::Heading)).collect()];
+        rows.extend(self.list.iter().map(|thing| columns.iter().map(|column| (column.cell)(thing)).collect()));
+        let mut widths = vec![0; columns.len()];
+        for row in &rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = length(&cell.text).max(*width);
+            }
         }
+        if let Some(most) = terminal.width {
+            narrow(columns, &mut widths, most);
+        }
+        let mut text = String::new();
+        for row in &rows {
+            // Blanks are written before what comes next, so that no line ends in them.
+            let mut owed = 0;
+            for ((column, width), cell) in columns.iter().zip(&widths).zip(row) {
+                let cut = cut(&cell.text, *width);
+                let pad = width.saturating_sub(length(&cut));
+                let (before, after) = if column.lies == Lies::Number { (pad, 0) } else { (0, pad) };
+                text.push_str(&" ".repeat(owed + before));
+                text.push_str(&painted(&cut, cell.style, terminal.colours));
+                owed = after + GAP;
+            }
+            text.push('\n');
+        }
+        text
     }
 }
 
-/// The lines of a table. Rows have a cell for each column.
-pub(super) fn render<const N: usize>(columns: [Column; N], rows: &[[Cell; N]], terminal: Terminal) -> String {
-    let titles = columns.map(|column| Cell::styled(column.title(), Style::Heading));
-    let all = || std::iter::once(&titles).chain(rows);
-    let mut widths = [0; N];
-    for row in all() {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = length(&cell.text).max(*width);
-        }
-    }
-    if let Some(most) = terminal.width {
-        narrow(&columns, &mut widths, most);
-    }
-    let mut text = String::new();
-    for row in all() {
-        let mut line = String::new();
-        // Blanks are written before what comes next, so that no line ends in them.
-        let mut owed = 0;
-        for ((column, width), cell) in columns.iter().zip(widths).zip(row) {
-            let cut = cut(&cell.text, width);
-            let pad = width.saturating_sub(length(&cut));
-            let (before, after) = if matches!(column, Column::Number(_)) { (pad, 0) } else { (0, pad) };
-            line.push_str(&" ".repeat(owed + before));
-            line.push_str(&painted(&cut, cell.style, terminal.colours));
-            owed = after + GAP;
-        }
-        text.push_str(&line);
+/// Appends what is to be said below a table, a line each.
+pub(super) fn note_below(text: &mut String, notes: impl Iterator<Item = String>) {
+    for (at, note) in notes.enumerate() {
+        text.push_str(if at == 0 { "\n" } else { "" });
+        text.push_str(&note);
         text.push('\n');
     }
-    text
 }
 
 /// A text in the colours of its style.
@@ -129,10 +166,10 @@ pub(super) fn painted(text: &str, style: Style, colours: bool) -> String {
 }
 
 /// Takes from the widest column of names until all fits, or none can give.
-fn narrow<const N: usize>(columns: &[Column; N], widths: &mut [usize; N], most: usize) {
-    let gaps = GAP * N.saturating_sub(1);
+fn narrow<T>(columns: &[Column<'_, T>], widths: &mut [usize], most: usize) {
+    let gaps = GAP * columns.len().saturating_sub(1);
     while widths.iter().sum::<usize>() + gaps > most {
-        let names = columns.iter().zip(widths.iter_mut()).filter(|(column, _)| matches!(column, Column::Name(_)));
+        let names = columns.iter().zip(widths.iter_mut()).filter(|(column, _)| column.lies == Lies::Name);
         match names.map(|(_, width)| width).max() {
             Some(widest) if *widest > NARROWEST => *widest -= 1,
             Some(_) | None => return,
@@ -164,15 +201,17 @@ mod tests {
 
     const PAPER: Terminal = Terminal { width: None, colours: false };
 
-    fn rows(names: &[&str]) -> Vec<[Cell; 3]> {
-        names.iter().map(|name| [(*name).into(), "10GiB".into(), Cell::styled("ready", Style::Plain)]).collect()
+    fn table_of(names: &[&str], terminal: Terminal) -> String {
+        Table::of(names)
+            .name("NAME", |name| *name)
+            .number("SIZE", |_| "10GiB")
+            .word("STATE", |_| "ready")
+            .render(terminal)
     }
-
-    const COLUMNS: [Column; 3] = [Column::Name("NAME"), Column::Number("SIZE"), Column::Word("STATE")];
 
     #[test]
     fn numbers_lie_to_the_right_and_no_line_ends_in_blanks() {
-        let table = render(COLUMNS, &rows(&["a", "a-longer-name"]), PAPER);
+        let table = table_of(&["a", "a-longer-name"], PAPER);
         assert_eq!(
             table,
             "NAME            SIZE  STATE\n\
@@ -184,23 +223,24 @@ mod tests {
     #[test]
     fn where_there_is_no_room_names_give_way() {
         let terminal = Terminal { width: Some(24), colours: false };
-        let table = render(COLUMNS, &rows(&["images/a-very-long-name"]), terminal);
+        let table = table_of(&["images/a-very-long-name"], terminal);
         assert_eq!(table, "NAME         SIZE  STATE\nimages/a-…  10GiB  ready\n");
         let narrow = Terminal { width: Some(3), colours: false };
-        assert!(render(COLUMNS, &rows(&["images/a-very-long-name"]), narrow).contains("images/…  10GiB"));
+        assert!(table_of(&["images/a-very-long-name"], narrow).contains("images/…  10GiB"));
     }
 
     #[test]
     fn colours_are_for_terminals_and_cost_no_width() {
-        let row = [["a".into(), "1B".into(), Cell::styled("quarantined", Style::Alert)]];
-        let table = render(COLUMNS, &row, Terminal { width: Some(80), colours: true });
+        let alert = |_: &&str| Cell::styled("quarantined", Style::Alert);
+        let columns = Table::of(&["a"]).name("NAME", |name| *name).number("SIZE", |_| "1B").word("STATE", alert);
+        let table = columns.render(Terminal { width: Some(80), colours: true });
         assert!(table.ends_with("a       1B  \x1b[31mquarantined\x1b[0m\n"), "{table:?}");
-        assert!(!render(COLUMNS, &row, PAPER).contains('\x1b'));
+        assert!(!columns.render(PAPER).contains('\x1b'));
     }
 
     #[test]
     fn what_takes_two_columns_of_a_terminal_is_counted_as_two() {
-        let table = render(COLUMNS, &rows(&["仮想ディスク", "e\u{301}te\u{301}"]), PAPER);
+        let table = table_of(&["仮想ディスク", "e\u{301}te\u{301}"], PAPER);
         assert_eq!(
             table,
             "NAME           SIZE  STATE\n\
@@ -208,17 +248,14 @@ mod tests {
              e\u{301}te\u{301}           10GiB  ready\n"
         );
         let terminal = Terminal { width: Some(24), colours: false };
-        assert_eq!(
-            render(COLUMNS, &rows(&["仮想ディスク"]), terminal),
-            "NAME         SIZE  STATE\n仮想ディ…   10GiB  ready\n"
-        );
+        assert_eq!(table_of(&["仮想ディスク"], terminal), "NAME         SIZE  STATE\n仮想ディ…   10GiB  ready\n");
     }
 
     proptest! {
         #[test]
         fn a_table_fits_wherever_its_numbers_do(names in prop::collection::vec("\\PC{0,60}", 0..5), width in 26_usize..200) {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let table = render(COLUMNS, &rows(&names), Terminal { width: Some(width), colours: false });
+            let table = table_of(&names, Terminal { width: Some(width), colours: false });
             for line in table.lines() {
                 prop_assert!(length(line) <= width, "{line}");
             }

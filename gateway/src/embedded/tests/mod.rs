@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nbd_gateway_proto::{Cmd, CmdFlags, Payload};
+use nbd_gateway_proto::{Cmd, CmdFlags, Payload, Piece};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::request::{Extent, Found, Outcome, Piece, Request};
+use crate::request::{Extent, Found, Outcome, Request};
 
 mod capacity;
 mod faults;

@@ -3,22 +3,24 @@
 use std::sync::Arc;
 
 use nbd_gateway_config::Backend;
-use nbd_gateway_metrics::ExportMetrics;
+use nbd_gateway_metrics::{ExportMetrics, Open};
 use nbd_gateway_policy::export::Publish;
 use nbd_gateway_proto::Features;
+use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
+use super::super::Export;
+use super::super::reconnects::Reconnects;
 use super::super::registry::Shared;
 use super::super::settings::Settings;
-use super::super::{Export, Parts};
 use super::{Measured, Opening};
 use crate::accounting::account::{Account, Shows};
 use crate::accounting::history::History;
 use crate::accounting::meanwhile::Smaller;
 use crate::driver::Driver;
 use crate::hooks::Hooks;
-use crate::limits::TenantBudget;
+use crate::limits::{IoLimits, SharedLimiter, TenantBudget};
 use crate::resize::Resizer;
 use crate::resize::coordinator::{Act, Coordinator, Start};
 use crate::resize::counters::{self, ResizeCounters};
@@ -59,7 +61,9 @@ impl<'a> Counted<'a> {
         };
         let core = Core::new(config, target, view);
         if let Some(asked) = unsettled {
-            core.suspect_resize(asked.bytes());
+            if let Some(lanes) = core.lanes() {
+                lanes.late.suspect_resize(asked.bytes());
+            }
             if let Some(end) = lowered.filter(|end| *end < size) {
                 // Carried out late, the shrink would cut off what is written past it.
                 core.lower_end(end.bytes());
@@ -141,8 +145,26 @@ impl<'a> Counted<'a> {
         } else {
             tokio::spawn(follow(Arc::clone(&core), resizer.clone(), tells, patient, counters.metrics.clone(), ending));
         }
-        let accounts = Arc::clone(&shared.accounts);
-        let resize_metrics = counters.metrics;
-        Export::new(Parts { settings, core, resizer, accounts, budget, metrics, resize_metrics, hooks, patience, end })
+        let limits = config.limits;
+        let io = IoLimits::new(limits.export_io);
+        Export {
+            core,
+            resizer,
+            notices: shared.accounts.notice_limiter(limits.export_notices),
+            accounts: Arc::clone(&shared.accounts),
+            budget,
+            session_io: IoLimits::new(limits.session_io),
+            limiter: SharedLimiter::new(Arc::clone(&io)),
+            io,
+            hooks,
+            patience,
+            _open: Open::new(&metrics.open),
+            metrics,
+            resize_metrics: counters.metrics,
+            reconnects: Reconnects::default(),
+            end,
+            leaving: watch::Sender::default(),
+            settings: RwLock::new(Arc::new(settings)),
+        }
     }
 }

@@ -8,7 +8,6 @@ use super::super::unpublished;
 use super::{Opening, StartError};
 use crate::accounting::meanwhile::Smaller;
 use crate::resize::window::Opened;
-use crate::target::Lanes;
 
 /// The stage with sizes; the view has the published one.
 pub(super) struct Measured<'a> {
@@ -43,7 +42,7 @@ impl<'a> Measured<'a> {
         let older = shared.ledger_cache.is_older(export);
         // What there is counts, also in a file that its server has not looked at again.
         let length = match driver {
-            Some(driver) => driver.length().await.and_then(|length| Size::new(length).ok()),
+            Some(driver) => driver.length(config.resize.timeout).await.and_then(|length| Size::new(length).ok()),
             None => None,
         };
         let there = length.map_or(disk, |length| length.max(disk));
@@ -65,7 +64,7 @@ impl<'a> Measured<'a> {
             .accounts
             .unsettled(export)
             .or_else(|| shared.ledger_cache.lowered(export))
-            .filter(|_| window.is_none() && !older && target.lanes().is_some_and(Lanes::had_late_writes));
+            .filter(|_| window.is_none() && !older && target.lanes().is_some_and(|lanes| lanes.had_late_writes));
         let kept = smaller.filter(|smaller| smaller.awaited);
         let end = window.map_or(kept.map_or(shown(disk), |smaller| smaller.shown), |window| window.size);
         let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);

@@ -89,7 +89,7 @@ impl<'a> Opening<'a> {
         let openers = shared.known_openers.of(export, resize.shrink_grace);
         let (resizer, acts) =
             Resizer::new(export.clone(), config.tenant.clone(), openers, Arc::clone(&shared.accounts));
-        let driver = Driver::of(&resize.driver, resize.timeout, &parts.state, export.as_str());
+        let driver = Driver::of(&resize.driver, &parts.state, export.as_str());
         let observer: Arc<dyn ObserveSize> = Arc::new(resizer.clone());
         let open = || target::open(config, parts, driver.as_ref(), &metrics, &observer);
         let (target, view) = match open().await {

@@ -13,7 +13,7 @@ use nbd_gateway_net::{Pool, Released};
 use nbd_gateway_proto::fuzz::receive;
 use nbd_gateway_proto::reply::{Body, Event};
 use nbd_gateway_proto::request::RequestHeader;
-use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Errno};
+use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Errno, Piece};
 
 use crate::handover::state::{TicketState, carried};
 use crate::lane::fuzz::{CONTEXTS, Told, put_event, tell};
@@ -100,7 +100,7 @@ fn asked(framing: Framing, number: u64, choices: &mut Choices<'_>) -> Asked {
     let error = Body::Error { errno: Errno::ENOSPC, message: String::new(), offset: None };
     let data = |at: u64, length: u64| {
         let bytes: Vec<u8> = (at..at + length).map(|byte| u8::try_from(byte % 251).unwrap()).collect();
-        Body::Data { offset: offset + at, payload: bytes.into() }
+        Body::Piece(Piece::Data { offset: offset + at, payload: bytes.into() })
     };
     let wrong = choices.below(8);
     let reply = match (framing, command) {
@@ -113,7 +113,9 @@ fn asked(framing: Framing, number: u64, choices: &mut Choices<'_>) -> Asked {
             let cut = choices.below(length);
             let mut pieces = match cut {
                 0 => vec![data(0, length)],
-                cut if choices.below(3) == 0 => vec![Body::Hole { offset, length: cut }, data(cut, length - cut)],
+                cut if choices.below(3) == 0 => {
+                    vec![Body::Piece(Piece::Hole { offset, length: cut }), data(cut, length - cut)]
+                }
                 cut => vec![data(0, cut), data(cut, length - cut)],
             };
             if choices.below(2) == 0 {

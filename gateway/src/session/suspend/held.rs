@@ -13,7 +13,7 @@ use nbd_gateway_proto::Cmd;
 
 /// Takes the requests along that tasks have for clients of an export, whose sessions read nothing more.
 pub(in crate::session) fn suspend_held(export: &Export, beside: &mut Beside) -> Vec<HeldState> {
-    let held = export.core().take_held().into_iter().filter_map(|taken| {
+    let held = export.core.take_held().into_iter().filter_map(|taken| {
         let TakenRequest { mut job, order, progress: Progress { begun, done } } = taken;
         let (ticket, request) = (job.take_ticket()?, &job.request);
         if request.command == Cmd::RESIZE {
@@ -55,7 +55,7 @@ impl Session {
             return self.watch(shutdown, job);
         }
         if let Some(ticket) = job.ticket().filter(|_| progress != Progress::default()) {
-            self.export.core().expect_held(self.id, ticket.cookie(), progress);
+            self.export.core.expect_held(self.id, ticket.cookie(), progress);
         }
         self.hand_over(&mut vec![job], &mut Finished::default());
     }

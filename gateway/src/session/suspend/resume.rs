@@ -68,7 +68,7 @@ impl ResumedSession {
         for Self { transmission: Transmission { session, .. }, .. } in &all {
             if session.is_left() {
                 // What its client has in flight must not be overtaken.
-                session.export.core().adopt_orphans(session.id);
+                session.export.core.adopt_orphans(session.id);
             }
         }
         submit_again(held, beside, &all)?;
@@ -90,7 +90,7 @@ pub(crate) async fn resume(
     let lease = front.registry.open(&state.export).await?.for_session()?;
     let export = Arc::clone(lease.export());
     let style = words::to_style(state.agreement.style);
-    let guard = export.resizer().openers.enter(style);
+    let guard = export.resizer.openers.enter(style);
     let unread = beside.get(state.unread)?;
     let unsent = Unsent {
         bytes: beside.get(state.unsent)?.into(),

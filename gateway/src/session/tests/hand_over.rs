@@ -26,8 +26,8 @@ impl Scene {
         // Not closed while no session has it.
         let lease = registry.open(export.name()).await.ok().filter(|lease| !lease.is_leaving())?;
         let export = lease.export();
-        let _rests = timeout(SETTLES, export.resizer().rest()).await.ok()??;
-        let lanes = export.core().lanes_to_suspend();
+        let _rests = timeout(SETTLES, export.resizer.rest()).await.ok()??;
+        let lanes = export.core.lanes_to_suspend();
         if let Some(lanes) = lanes {
             lanes.stop().await.unwrap();
         }
@@ -64,7 +64,7 @@ impl Scene {
             resumed.push(resume(&self.front, place, session).await.unwrap());
         }
         // In another process there would be none.
-        while export.core().has_taken() {
+        while export.core.has_taken() {
             yield_now().await;
         }
         let client = |ticket: &TicketState| {

@@ -1,7 +1,7 @@
 //! What a client makes of replies, and what it has the checks compare them with.
 
 use nbd_gateway_proto::reply::{Body, Event, Expected};
-use nbd_gateway_proto::{Cmd, Cookie};
+use nbd_gateway_proto::{Cmd, Cookie, Piece};
 
 use super::super::checker::End;
 use super::super::disk::{SECTOR, writer_of};
@@ -39,13 +39,13 @@ impl Conversation {
                 asked.data = payload.to_contiguous().to_vec();
                 asked.received = asked.header.length;
             }
-            Body::Data { offset, payload } => {
+            Body::Piece(Piece::Data { offset, payload }) => {
                 let bytes = payload.to_contiguous();
                 let from = at(*offset);
                 asked.data[from..from + bytes.len()].copy_from_slice(&bytes);
                 asked.received += bytes.len() as u64;
             }
-            Body::Hole { length, .. } => asked.received += length,
+            Body::Piece(Piece::Hole { length, .. }) => asked.received += length,
             Body::Resize { size } => {
                 self.scene.told(*size);
                 self.size = *size;
