@@ -51,7 +51,7 @@ impl IoRates {
         let burst = section.interval("burst", raw.burst.as_deref(), Interval::from_millis(0)..=most).unwrap_or(BURST);
         let mut requests = |key, text: Option<&String>| {
             let rate = section.accept(key, text?.parse::<units::Rate>())?;
-            section.accept(key, rate_of(rate.count(), rate.per().duration(), burst))
+            section.accept(key, rate_of(rate, burst))
         };
         let (all, reads, writes) = (
             requests("iops", raw.iops.as_ref()),
@@ -59,8 +59,8 @@ impl IoRates {
             requests("write-iops", raw.write_iops.as_ref()),
         );
         let mut bytes = |key, text: Option<&String>| {
-            let rate = section.accept(key, text?.parse::<SizeRate>())?;
-            section.accept(key, rate_of(rate.size().0, rate.per().duration(), burst))
+            let SizeRate(rate) = section.accept(key, text?.parse())?;
+            section.accept(key, rate_of(rate, burst))
         };
         Some(Self {
             requests: all,
@@ -73,8 +73,9 @@ impl IoRates {
     }
 }
 
-/// `amount` in `per`, and at once what fits in `burst`, at least one unit. A request larger than that borrows.
-fn rate_of(amount: u64, per: Duration, burst: Duration) -> Result<Rate, nbd_gateway_policy::rate::RateError> {
+/// As written, and at once what fits in `burst`, at least one unit. A request larger than that borrows.
+fn rate_of(rate: units::Rate, burst: Duration) -> Result<Rate, nbd_gateway_policy::rate::RateError> {
+    let (amount, per) = (rate.count.get(), rate.per.duration());
     let units = u128::from(amount) * burst.as_nanos() / per.as_nanos().max(1);
     let units = u64::try_from(units).unwrap_or(u64::MAX).max(1);
     Rate::new(amount, per, units, Oversize::Borrow)

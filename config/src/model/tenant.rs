@@ -127,12 +127,11 @@ fn crowd(raw: &RawTenant, section: &mut Section<'_>) -> Crowd {
 }
 
 fn rates(raw: &RawTenant, section: &mut Section<'_>) -> Rates {
-    let sized = |rate: SizeRate| rate_of(rate.size().0, rate.per(), Oversize::Borrow);
     let resize = count_rate("resize-rate", raw.resize_rate.as_ref(), section);
     let notice = count_rate("notice-rate", raw.notice_rate.as_ref(), section);
     let growth = raw.growth_rate.as_ref().and_then(|text| {
-        let rate = section.accept("growth-rate", text.parse::<SizeRate>())?;
-        section.accept("growth-rate", sized(rate))
+        let SizeRate(rate) = section.accept("growth-rate", text.parse())?;
+        section.accept("growth-rate", rate_of(rate, Oversize::Borrow))
     });
     Rates { resize, growth, notice }
 }
@@ -145,10 +144,11 @@ pub(super) fn count_rate(key: &str, text: Option<&String>, section: &mut Section
 
 /// As many as in its time at once.
 pub(super) fn counted(rate: units::Rate) -> Result<Rate, RateError> {
-    rate_of(rate.count(), rate.per(), Oversize::Refuse)
+    rate_of(rate, Oversize::Refuse)
 }
 
 /// So many per time, and as many at once.
-fn rate_of(amount: u64, per: units::Per, oversize: Oversize) -> Result<Rate, RateError> {
-    Rate::new(amount, per.duration(), amount, oversize)
+fn rate_of(rate: units::Rate, oversize: Oversize) -> Result<Rate, RateError> {
+    let amount = rate.count.get();
+    Rate::new(amount, rate.per.duration(), amount, oversize)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Number, UnitError, split};
+use super::{UnitError, split};
 
 const WHAT: &str = "a time: write a number and a unit, like 250ms, 30s, 5m or 1h";
 const KNOWN: &str = "ms, s, m or h";
@@ -48,12 +48,7 @@ impl FromStr for Interval {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let (number, unit) = split(text);
-        let number = match number {
-            Number::Some(number) => number,
-            Number::TooLarge => return Err(UnitError::TooLarge(text.to_owned())),
-            Number::None => return Err(UnitError::Number { text: text.to_owned(), what: WHAT }),
-        };
+        let (number, unit) = split(text, WHAT)?;
         if unit.is_empty() {
             return Err(UnitError::NoUnit { text: text.to_owned(), known: KNOWN });
         }

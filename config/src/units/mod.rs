@@ -86,35 +86,20 @@ impl Decimal {
     }
 }
 
-/// A number as it was written, and the unit behind it.
-enum Number {
-    /// Nothing that looks like a number.
-    None,
-    /// Digits, but more than 64 bits or nine decimal places.
-    TooLarge,
-    /// A number.
-    Some(Decimal),
-}
-
-/// Splits `1.5GiB` or `1.5 GiB` into number and unit.
-fn split(text: &str) -> (Number, &str) {
+/// Splits `1.5GiB` or `1.5 GiB` into number and unit; `what` says what should have been written.
+fn split<'a>(text: &'a str, what: &'static str) -> Result<(Decimal, &'a str), UnitError> {
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let (number, rest) = text.split_at(end);
-    (decimal(number), rest.strip_prefix(' ').unwrap_or(rest))
-}
-
-fn decimal(number: &str) -> Number {
-    let (whole, fraction) = match number.split_once('.') {
-        Some((whole, fraction)) if !fraction.is_empty() && !fraction.contains('.') => (whole, fraction),
-        Some(_) => return Number::None,
-        None => (number, "0"),
-    };
-    if whole.is_empty() {
-        return Number::None;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    if whole.is_empty() || fraction.is_empty() || fraction.contains('.') {
+        return Err(UnitError::Number { text: text.to_owned(), what });
     }
     let scale = u32::try_from(fraction.len()).ok().filter(|places| *places <= 9).map(|places| 10u64.pow(places));
     match (whole.parse(), fraction.parse(), scale) {
-        (Ok(whole), Ok(fraction), Some(scale)) => Number::Some(Decimal { whole, fraction, scale }),
-        _ => Number::TooLarge,
+        (Ok(whole), Ok(fraction), Some(scale)) => {
+            Ok((Decimal { whole, fraction, scale }, rest.strip_prefix(' ').unwrap_or(rest)))
+        }
+        // More than 64 bits, or than nine decimal places.
+        _ => Err(UnitError::TooLarge(text.to_owned())),
     }
 }

@@ -62,50 +62,15 @@ impl fmt::Display for Per {
 /// So many per time, at least one: `20/s`, `10/min`, `5/h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
-    count: NonZeroU64,
-    per: Per,
-}
-
-impl Rate {
-    /// So many per time.
-    pub const fn new(count: NonZeroU64, per: Per) -> Self {
-        Self { count, per }
-    }
-
     /// How many.
-    pub const fn count(self) -> u64 {
-        self.count.get()
-    }
-
+    pub count: NonZeroU64,
     /// In which time.
-    pub const fn per(self) -> Per {
-        self.per
-    }
+    pub per: Per,
 }
 
 /// So many bytes per time, at least one: `100MiB/s`, `50GiB/h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SizeRate {
-    bytes: NonZeroU64,
-    per: Per,
-}
-
-impl SizeRate {
-    /// So many bytes per time.
-    pub const fn new(bytes: NonZeroU64, per: Per) -> Self {
-        Self { bytes, per }
-    }
-
-    /// How much.
-    pub const fn size(self) -> Bytes {
-        Bytes(self.bytes.get())
-    }
-
-    /// In which time.
-    pub const fn per(self) -> Per {
-        self.per
-    }
-}
+pub struct SizeRate(pub Rate);
 
 impl FromStr for Rate {
     type Err = UnitError;
@@ -126,7 +91,7 @@ impl FromStr for SizeRate {
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let (size, per) = halves(text, WHAT_SIZE)?;
         let bytes = bytes(size)?.0;
-        NonZeroU64::new(bytes).map(|bytes| Self { bytes, per }).ok_or_else(|| UnitError::Never(text.to_owned()))
+        NonZeroU64::new(bytes).map(|count| Self(Rate { count, per })).ok_or_else(|| UnitError::Never(text.to_owned()))
     }
 }
 
@@ -144,7 +109,7 @@ impl fmt::Display for Rate {
 
 impl fmt::Display for SizeRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.size().written(), self.per)
+        write!(f, "{}/{}", Bytes(self.0.count.get()).written(), self.0.per)
     }
 }
 
@@ -161,9 +126,9 @@ mod tests {
     #[test]
     fn a_rate_is_a_number_per_time() {
         let rate: Rate = "10/min".parse().unwrap();
-        assert_eq!((rate.count(), rate.per().duration()), (10, Duration::from_secs(60)));
+        assert_eq!((rate.count.get(), rate.per.duration()), (10, Duration::from_secs(60)));
         let rate: SizeRate = "50GiB/h".parse().unwrap();
-        assert_eq!((rate.size(), rate.per()), (Bytes(50 << 30), Per::Hour));
+        assert_eq!((rate.0.count.get(), rate.0.per), (50 << 30, Per::Hour));
     }
 
     #[test]
@@ -187,9 +152,9 @@ mod tests {
         #[test]
         fn what_is_printed_parses_to_the_same_rate(count in 1u64.., per in per()) {
             let count = NonZeroU64::new(count).unwrap();
-            let rate = Rate::new(count, per);
+            let rate = Rate { count, per };
             prop_assert_eq!(rate.to_string().parse::<Rate>(), Ok(rate));
-            let rate = SizeRate::new(count, per);
+            let rate = SizeRate(rate);
             prop_assert_eq!(rate.to_string().parse::<SizeRate>(), Ok(rate));
         }
 

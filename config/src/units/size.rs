@@ -2,7 +2,7 @@
 
 use nbd_gateway_policy::types::{BYTE_UNITS, Bytes};
 
-use super::{Number, UnitError, split};
+use super::{UnitError, split};
 
 const WHAT: &str = "a size: write a number and a unit, like 10GiB, 512MiB or 1TB, or plain bytes";
 const KNOWN: &str =
@@ -13,12 +13,7 @@ const KNOWN: &str =
 /// # Errors
 /// What is wrong with it.
 pub fn bytes(text: &str) -> Result<Bytes, UnitError> {
-    let (number, unit) = split(text);
-    let number = match number {
-        Number::Some(number) => number,
-        Number::TooLarge => return Err(UnitError::TooLarge(text.to_owned())),
-        Number::None => return Err(UnitError::Number { text: text.to_owned(), what: WHAT }),
-    };
+    let (number, unit) = split(text, WHAT)?;
     let scale = if unit.is_empty() || unit == "B" {
         1
     } else if let Some((_, scale)) = BYTE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) {

@@ -14,28 +14,22 @@ use super::glob::Glob;
 
 /// A subject's distinguished name, the most specific attribute first, as RFC 4514 writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dn(Vec<Attribute<Value>>);
+pub struct Dn(Vec<Attribute<String>>);
 
 /// A distinguished name whose values may have stars.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DnPattern(Vec<Attribute<ValuePattern>>);
+pub struct DnPattern(Vec<Attribute<Glob>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Attribute<V> {
+struct Attribute<T> {
     kind: String,
-    value: V,
+    value: Value<T>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Value {
-    Text(String),
+enum Value<T> {
+    Text(T),
     /// What is no text, or of no known syntax: its encoding in hex.
-    Raw(String),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum ValuePattern {
-    Text(Glob),
     Raw(String),
 }
 
@@ -111,14 +105,7 @@ impl FromStr for Dn {
 
     /// Reads RFC 4514; spaces around commas, pluses and equals signs are passed over, as RFC 2253 had it.
     fn from_str(text: &str) -> Result<Self, DnFault> {
-        let taken = |Attribute { kind, value }| {
-            let value = match value {
-                Written::Text(pieces) => Value::Text(pieces.join("*")),
-                Written::Raw(hex) => Value::Raw(hex),
-            };
-            Attribute { kind, value }
-        };
-        Ok(Self(read(text)?.into_iter().map(taken).collect()))
+        read(text, |pieces| pieces.join("*")).map(Self)
     }
 }
 
@@ -126,14 +113,7 @@ impl FromStr for DnPattern {
     type Err = DnFault;
 
     fn from_str(text: &str) -> Result<Self, DnFault> {
-        let taken = |Attribute { kind, value }| {
-            let value = match value {
-                Written::Text(pieces) => ValuePattern::Text(Glob::of_pieces(pieces)),
-                Written::Raw(hex) => ValuePattern::Raw(hex),
-            };
-            Attribute { kind, value }
-        };
-        let attributes: Vec<_> = read(text)?.into_iter().map(taken).collect();
+        let attributes = read(text, Glob::of_pieces)?;
         if attributes.is_empty() { Err(DnFault::Empty) } else { Ok(Self(attributes)) }
     }
 }
@@ -151,8 +131,8 @@ impl DnPattern {
     }
 }
 
-impl ValuePattern {
-    fn matches(&self, value: &Value) -> bool {
+impl Value<Glob> {
+    fn matches(&self, value: &Value<String>) -> bool {
         match (self, value) {
             (Self::Text(glob), Value::Text(text)) => glob.matches(text),
             (Self::Raw(wanted), Value::Raw(found)) => wanted == found,
@@ -178,14 +158,7 @@ fn kind_of(kind: &str) -> Result<String, DnFault> {
     if oid || name { Ok(plain.to_owned()) } else { Err(DnFault::Kind(kind.to_owned())) }
 }
 
-/// A value as it is written.
-enum Written {
-    /// What stands between the stars that have no backslash.
-    Text(Vec<String>),
-    Raw(String),
-}
-
-fn read(text: &str) -> Result<Vec<Attribute<Written>>, DnFault> {
+fn read<T>(text: &str, taken: impl Fn(Vec<String>) -> T) -> Result<Vec<Attribute<T>>, DnFault> {
     let mut attributes = Vec::new();
     let mut rest = text;
     if rest.trim_matches(' ').is_empty() {
@@ -195,6 +168,10 @@ fn read(text: &str) -> Result<Vec<Attribute<Written>>, DnFault> {
         let (kind, after) = rest.split_once('=').ok_or_else(|| DnFault::Kind(rest.trim_matches(' ').to_owned()))?;
         let kind = kind_of(kind.trim_matches(' '))?;
         let (value, after) = value(after.trim_start_matches(' '))?;
+        let value = match value {
+            Value::Text(pieces) => Value::Text(taken(pieces)),
+            Value::Raw(hex) => Value::Raw(hex),
+        };
         attributes.push(Attribute { kind, value });
         match after {
             Some(after) => rest = after,
@@ -203,8 +180,8 @@ fn read(text: &str) -> Result<Vec<Attribute<Written>>, DnFault> {
     }
 }
 
-/// A value, and what follows the comma or plus behind it; none: nothing does.
-fn value(text: &str) -> Result<(Written, Option<&str>), DnFault> {
+/// A value, its text in pieces between stars, and what follows the comma or plus behind it; none: nothing does.
+fn value(text: &str) -> Result<(Value<Vec<String>>, Option<&str>), DnFault> {
     if let Some(hex) = text.strip_prefix('#') {
         let end = hex.find([',', '+']);
         let (digits, rest) = match end {
@@ -213,7 +190,7 @@ fn value(text: &str) -> Result<(Written, Option<&str>), DnFault> {
         };
         let digits = digits.trim_end_matches(' ');
         let whole = !digits.is_empty() && digits.len() % 2 == 0 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        return if whole { Ok((Written::Raw(digits.to_ascii_lowercase()), rest)) } else { Err(DnFault::Hex) };
+        return if whole { Ok((Value::Raw(digits.to_ascii_lowercase()), rest)) } else { Err(DnFault::Hex) };
     }
     let mut pieces: Vec<Vec<u8>> = Vec::new();
     let mut piece: Vec<u8> = Vec::new();
@@ -254,7 +231,7 @@ fn value(text: &str) -> Result<(Written, Option<&str>), DnFault> {
     piece.truncate(kept);
     pieces.push(piece);
     let texts: Result<Vec<String>, _> = pieces.into_iter().map(String::from_utf8).collect();
-    Ok((Written::Text(texts.map_err(|_| DnFault::NotUtf8)?), rest))
+    Ok((Value::Text(texts.map_err(|_| DnFault::NotUtf8)?), rest))
 }
 
 /// Writes text so that it is read back as it is: `first` and `last` say whether it begins and ends a value.
@@ -274,36 +251,37 @@ fn escape(f: &mut fmt::Formatter<'_>, text: &str, first: bool, last: bool) -> fm
     Ok(())
 }
 
+fn show<T>(
+    f: &mut fmt::Formatter<'_>,
+    attributes: &[Attribute<T>],
+    text: impl Fn(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    for (index, Attribute { kind, value }) in attributes.iter().enumerate() {
+        write!(f, "{}{kind}=", if index > 0 { "," } else { "" })?;
+        match value {
+            Value::Text(value) => text(f, value)?,
+            Value::Raw(hex) => write!(f, "#{hex}")?,
+        }
+    }
+    Ok(())
+}
+
 /// As RFC 4514 writes it. A star has its backslash, so that it can be used as a pattern for just this name.
 impl fmt::Display for Dn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Attribute { kind, value }) in self.0.iter().enumerate() {
-            write!(f, "{}{kind}=", if index > 0 { "," } else { "" })?;
-            match value {
-                Value::Text(text) => escape(f, text, true, true)?,
-                Value::Raw(hex) => write!(f, "#{hex}")?,
-            }
-        }
-        Ok(())
+        show(f, &self.0, |f, text| escape(f, text, true, true))
     }
 }
 
 impl fmt::Display for DnPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Attribute { kind, value }) in self.0.iter().enumerate() {
-            write!(f, "{}{kind}=", if index > 0 { "," } else { "" })?;
-            match value {
-                ValuePattern::Text(glob) => {
-                    let pieces = glob.pieces();
-                    for (index, piece) in pieces.iter().enumerate() {
-                        f.write_str(if index > 0 { "*" } else { "" })?;
-                        escape(f, piece, index == 0, index + 1 == pieces.len())?;
-                    }
-                }
-                ValuePattern::Raw(hex) => write!(f, "#{hex}")?,
-            }
-        }
-        Ok(())
+        show(f, &self.0, |f, glob| {
+            let pieces = glob.pieces();
+            pieces.iter().enumerate().try_for_each(|(index, piece)| {
+                f.write_str(if index > 0 { "*" } else { "" })?;
+                escape(f, piece, index == 0, index + 1 == pieces.len())
+            })
+        })
     }
 }
 

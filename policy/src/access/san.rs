@@ -12,30 +12,22 @@ use super::network::{Network, NetworkFault};
 
 /// One alternative name: `dns:vm1.example.com`, `ip:10.1.2.3`, `uri:spiffe://example/vm1`, `email:ops@example.com`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum San {
+pub enum San<T = String, A = IpAddr> {
     /// A host's name. Case means nothing in it.
-    Dns(String),
+    Dns(T),
     /// An address.
-    Ip(IpAddr),
+    Ip(A),
     /// A URI, compared as it is.
-    Uri(String),
+    Uri(T),
     /// A mail address. Case means nothing after its `@`.
-    Email(String),
+    Email(T),
 }
 
-/// What a subject's alternative name has to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SanPattern {
-    /// A host's name; a star stands for characters of one label: `*.example.com` is `a.example.com` and not
-    /// `a.b.example.com`.
-    Dns(Glob),
-    /// An address, or a network that it has to be in.
-    Ip(Network),
-    /// A URI; a star stands for characters but `/`, `?`, `#` and `@`, at the very end for all that follows.
-    Uri(Glob),
-    /// A mail address; a star stands for characters but `@`.
-    Email(Glob),
-}
+/// What a subject's alternative name has to be. In a host's name a star stands for characters of one label: `*.example.com`
+/// is `a.example.com` and not `a.b.example.com`. An address is one, or a network that it has to be in. In a URI a star
+/// stands for characters but `/`, `?`, `#` and `@`, at the very end for all that follows; in a mail address for characters
+/// but `@`.
+pub type SanPattern = San<Glob, Network>;
 
 /// Why a text is no alternative name and no pattern for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,27 +104,32 @@ fn climbs(uri: &str) -> bool {
     folded.split('/').any(dots)
 }
 
-/// The kind, in lower case, and what follows it.
-fn split(text: &str) -> Result<(String, &str), SanFault> {
+/// `KIND:` and what follows it.
+fn read<T, A>(
+    text: &str,
+    name: impl Fn(&str) -> T,
+    address: impl Fn(&str) -> Result<A, NetworkFault>,
+) -> Result<San<T, A>, SanFault> {
     let (kind, rest) = text.split_once(':').ok_or_else(|| SanFault::Kind(text.to_owned()))?;
-    if rest.is_empty() { Err(SanFault::Empty(text.to_owned())) } else { Ok((kind.to_ascii_lowercase(), rest)) }
+    if rest.is_empty() {
+        return Err(SanFault::Empty(text.to_owned()));
+    }
+    match kind.to_ascii_lowercase().as_str() {
+        "dns" => Ok(San::Dns(name(&plain(rest)))),
+        "ip" => address(rest).map(San::Ip).map_err(SanFault::Address),
+        "uri" => Ok(San::Uri(name(rest))),
+        "email" => Ok(San::Email(name(&mail(rest)))),
+        _ => Err(SanFault::Kind(text.to_owned())),
+    }
 }
 
 impl FromStr for San {
     type Err = SanFault;
 
     fn from_str(text: &str) -> Result<Self, SanFault> {
-        let (kind, rest) = split(text)?;
-        match kind.as_str() {
-            "dns" => Ok(Self::dns(rest)),
-            "ip" => {
-                let fault = || SanFault::Address(NetworkFault::Form(rest.to_owned()));
-                rest.parse().map(Self::ip).map_err(|_| fault())
-            }
-            "uri" => Ok(Self::uri(rest)),
-            "email" => Ok(Self::email(rest)),
-            _ => Err(SanFault::Kind(text.to_owned())),
-        }
+        let form = |text: &str| NetworkFault::Form(text.to_owned());
+        let address = |text: &str| text.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|_| form(text));
+        read(text, str::to_owned, address)
     }
 }
 
@@ -140,14 +137,7 @@ impl FromStr for SanPattern {
     type Err = SanFault;
 
     fn from_str(text: &str) -> Result<Self, SanFault> {
-        let (kind, rest) = split(text)?;
-        match kind.as_str() {
-            "dns" => Ok(Self::Dns(Glob::new(&plain(rest)))),
-            "ip" => rest.parse().map(Self::Ip).map_err(SanFault::Address),
-            "uri" => Ok(Self::Uri(Glob::new(rest))),
-            "email" => Ok(Self::Email(Glob::new(&mail(rest)))),
-            _ => Err(SanFault::Kind(text.to_owned())),
-        }
+        read(text, Glob::new, str::parse)
     }
 }
 
@@ -174,24 +164,13 @@ impl SanPattern {
     }
 }
 
-impl fmt::Display for San {
+impl<T: fmt::Display, A: fmt::Display> fmt::Display for San<T, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dns(name) => write!(f, "dns:{name}"),
             Self::Ip(address) => write!(f, "ip:{address}"),
             Self::Uri(uri) => write!(f, "uri:{uri}"),
             Self::Email(address) => write!(f, "email:{address}"),
-        }
-    }
-}
-
-impl fmt::Display for SanPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dns(glob) => write!(f, "dns:{glob}"),
-            Self::Ip(network) => write!(f, "ip:{network}"),
-            Self::Uri(glob) => write!(f, "uri:{glob}"),
-            Self::Email(glob) => write!(f, "email:{glob}"),
         }
     }
 }
