@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::descriptors::{self, Use};
 use crate::limits::Places;
-use crate::session::{Front, serve};
+use crate::session::{ListenerConfig, serve};
 
 /// After the first failure to accept; doubled with each that follows.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
@@ -29,7 +29,12 @@ pub(super) struct Accepting<'a> {
 }
 
 impl<'a> Accepting<'a> {
-    pub(super) fn new(label: &'a str, listening: &'a Listening, metrics: ListenerMetrics, front: &Front) -> Self {
+    pub(super) fn new(
+        label: &'a str,
+        listening: &'a Listening,
+        metrics: ListenerMetrics,
+        front: &ListenerConfig,
+    ) -> Self {
         let places = Places::new(front.arrivals.handshakes, front.most, Some(metrics.clone()));
         Self {
             label,
@@ -42,13 +47,13 @@ impl<'a> Accepting<'a> {
     }
 
     /// The bounds are those of `front` from now on.
-    pub(super) fn change(&self, front: &Front) {
+    pub(super) fn change(&self, front: &ListenerConfig) {
         self.places.change(front.arrivals.handshakes, front.most);
     }
 
     /// One step: a connection is accepted, gets its place, or a pause is over. Cancel-safe: yes, a connection that waits for
     /// its place waits on.
-    pub(super) async fn step(&mut self, front: &Arc<Front>) {
+    pub(super) async fn step(&mut self, front: &Arc<ListenerConfig>) {
         if self.waiting.is_none() {
             if descriptors::are_short(Use::Client) {
                 return self.make_room().await;

@@ -20,7 +20,7 @@ use accepting::Accepting;
 pub(crate) use inherited::Inherited;
 pub(crate) use socket_file::{SocketFile, clear_way};
 
-use crate::session::Front;
+use crate::session::ListenerConfig;
 
 /// Why a listener can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +111,7 @@ impl Bound {
     /// Each connection is served in a task of its own, by the front that is there when it comes.
     pub(crate) async fn run(
         self,
-        mut front: watch::Receiver<Arc<Front>>,
+        mut front: watch::Receiver<Arc<ListenerConfig>>,
         metrics: ListenerMetrics,
         drain: watch::Receiver<bool>,
     ) {

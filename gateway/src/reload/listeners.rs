@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::export::Registry;
 use crate::listener::{BindError, Bound, Inherited};
-use crate::session::{Front, SessionTable};
+use crate::session::{ListenerConfig, SessionTable};
 
 /// What the connections of all listeners share.
 pub(crate) struct ListenerContext {
@@ -27,8 +27,8 @@ pub(crate) struct ListenerContext {
 }
 
 impl ListenerContext {
-    fn front(&self, asked: &Listener, tls: Option<Arc<ListenerTls>>, limits: &Limits) -> Front {
-        Front {
+    fn front(&self, asked: &Listener, tls: Option<Arc<ListenerTls>>, limits: &Limits) -> ListenerConfig {
+        ListenerConfig {
             listener: asked.to_string().into(),
             registry: Arc::clone(&self.registry),
             table: Arc::clone(&self.table),
@@ -46,7 +46,7 @@ impl ListenerContext {
 /// One listener of the configuration, accepting; systemd can have handed over several sockets for it.
 struct OpenListener {
     asked: Listener,
-    front: watch::Sender<Arc<Front>>,
+    front: watch::Sender<Arc<ListenerConfig>>,
     accepting: Vec<JoinHandle<()>>,
 }
 

@@ -21,7 +21,7 @@ use crate::resize::openers::OpenGuard;
 use crate::target::style::replies;
 
 use super::visitor::Visitor;
-use super::{Agreement, Front};
+use super::{Agreement, ListenerConfig};
 
 /// How much of a LIST's answer waits for the client at a time, in bytes.
 const SLICE: usize = 16 * 1024;
@@ -71,7 +71,7 @@ pub(crate) struct Entered {
 /// part, TLS included; what the gateway takes to open an export has a deadline of its own and does not count.
 /// Cancel-safe: no; dropped midway (drain), the connection is to be closed.
 pub(crate) async fn negotiate(
-    front: &Front,
+    front: &ListenerConfig,
     visitor: &mut Visitor,
     mut stream: Stream,
     inbox: &mut Inbox,
@@ -231,7 +231,7 @@ fn is_as_told(told: Option<&Told>, name: &str, lease: &Lease) -> Result<(), Open
 }
 
 /// What a session needs beside its export: a place of its tenant's, and one of its listener's.
-fn seated(front: &Front, lease: Lease, handshake: &Handshake) -> Result<(Lease, Place), OpenError> {
+fn seated(front: &ListenerConfig, lease: Lease, handshake: &Handshake) -> Result<(Lease, Place), OpenError> {
     let lease = lease.for_session()?;
     let export = lease.export();
     let others = front.registry.config().tenants().len() > 1;

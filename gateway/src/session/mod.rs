@@ -48,7 +48,7 @@ use tokio::sync::Notify;
 #[doc(hidden)]
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use fuzz::{fuzz_requests, fuzz_seeds};
-pub(crate) use serve::{Front, serve};
+pub(crate) use serve::{ListenerConfig, serve};
 pub(crate) use table::SessionTable;
 
 use crate::export::Export;

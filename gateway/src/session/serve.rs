@@ -24,7 +24,7 @@ use crate::resize::openers::OpenGuard;
 
 /// What all sessions of a listener share.
 #[derive(Debug)]
-pub(crate) struct Front {
+pub(crate) struct ListenerConfig {
     /// The listener, as the configuration calls it.
     pub listener: Arc<str>,
     pub registry: Arc<Registry>,
@@ -46,7 +46,7 @@ pub(crate) struct Front {
 
 /// Serves one client to its end. Never fails: what went wrong is logged, and concerns this client alone.
 /// Cancel-safe: during the handshake the connection closes; later the session goes on by itself.
-pub(crate) async fn serve(front: Arc<Front>, stream: Stream, mut handshake: Handshake) {
+pub(crate) async fn serve(front: Arc<ListenerConfig>, stream: Stream, mut handshake: Handshake) {
     let id = front.table.next_id();
     let (peer, listener) = (stream.peer(), &*front.listener);
     // What is told within it says whose session it is. An error's level: a log of warnings alone is to say so too.
@@ -79,7 +79,7 @@ pub(crate) async fn serve(front: Arc<Front>, stream: Stream, mut handshake: Hand
 }
 
 /// Takes a client through its handshake; none: it asks for no export, or gets none.
-async fn enter(front: &Front, id: SessionId, stream: Stream, handshake: &Handshake) -> Option<Opened> {
+async fn enter(front: &ListenerConfig, id: SessionId, stream: Stream, handshake: &Handshake) -> Option<Opened> {
     let (peer, identity) = (stream.peer(), stream.identity());
     let mut inbox = Inbox::default();
     let limit = front.handshake;
@@ -109,7 +109,7 @@ struct Opened {
 }
 
 /// Not inside the span, which would be entered and left at each wake-up: what is told here enters it by itself.
-async fn transmit(front: Arc<Front>, opened: Opened, span: Span) {
+async fn transmit(front: Arc<ListenerConfig>, opened: Opened, span: Span) {
     let Opened { id, peer, identity, inbox, entered, judged_by } = opened;
     let Entered { stream, lease, agreement, guard, certificate, place } = entered;
     let tls = stream.is_tls();

@@ -23,7 +23,7 @@ use crate::handover::state::{
 };
 use crate::limits::{Place, RateGate};
 use crate::request::{Client, Outcome, SessionId};
-use crate::session::serve::{Front, Membership, run};
+use crate::session::serve::{ListenerConfig, Membership, run};
 use crate::session::shutdown::Shutdown;
 use crate::session::transmission::{Step, Transmission};
 use crate::session::{Agreement, Known, Session, SessionFacts};
@@ -82,7 +82,7 @@ impl ResumedSession {
 
 /// Makes a session of its state.
 pub(crate) async fn resume(
-    front: &Front,
+    front: &ListenerConfig,
     place: Place,
     suspended: SuspendedSession,
 ) -> Result<ResumedSession, ResumeError> {
@@ -155,7 +155,7 @@ pub(crate) async fn resume(
 
 fn agreement(
     export: &Export,
-    front: &Front,
+    front: &ListenerConfig,
     state: &AgreementState,
     peer: nbd_gateway_net::Peer,
     listener: &str,

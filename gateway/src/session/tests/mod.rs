@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use super::{Front, SessionTable, serve};
+use super::{ListenerConfig, SessionTable, serve};
 use crate::accounting::cache::LedgerCache;
 use crate::export::Registry;
 use crate::limits::Places;
@@ -26,7 +26,7 @@ use crate::shards::Shards;
 
 /// A gateway without listeners.
 pub(crate) struct Scene {
-    pub(crate) front: Arc<Front>,
+    pub(crate) front: Arc<ListenerConfig>,
     places: Arc<Places>,
     pub(crate) drain: watch::Sender<bool>,
 }
@@ -62,7 +62,7 @@ impl Scene {
         let places = Places::new(1024, 1024, None);
         let (drain, draining) = watch::channel(false);
         let handshake = Duration::from_secs(10);
-        let front = Front {
+        let front = ListenerConfig {
             listener: "".into(),
             registry,
             table,
