@@ -138,7 +138,7 @@
 //!    +-> export/teardown.rs   ended: its sessions drain; reopened: they part; then the backend is let go. The entry is locked
 //!    |                       until then, so that no name ever has two coordinators
 //!    +-> session/table.rs    each session judged again: one whose client may do other things now is closed
-//!    +-> reload/listeners.rs     fronts replaced, for connections that come from then on; removed listeners stop to accept
+//!    +-> reload/listeners.rs     their settings replaced, for connections that come from then on; removed listeners stop to accept
 //! ```
 //!
 //! Nothing on the way of a request reads the configuration. Whoever begins something (a handshake's option, an opening) takes

@@ -73,7 +73,7 @@ pub(crate) enum Act {
 }
 
 #[derive(Debug)]
-pub(crate) struct Start {
+pub(crate) struct ResizeState {
     pub export: ExportName,
     pub tenant: TenantId,
     pub policy: ExportPolicy,
@@ -100,7 +100,7 @@ pub(crate) struct Start {
 const DISBELIEF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
 pub(crate) struct Coordinator<H> {
-    pub(super) at: Start,
+    pub(super) state: ResizeState,
     pub(super) standing: Standing,
     pub(super) exposed: Vec<Exposed>,
     pub(super) effects: H,
@@ -122,18 +122,18 @@ pub(crate) struct Coordinator<H> {
 
 impl<H: Effects> Coordinator<H> {
     pub(crate) fn new(
-        mut at: Start,
+        mut state: ResizeState,
         effects: H,
         account: Account,
         jobs: Arc<Jobs>,
         openers: Arc<Openers>,
         counters: ResizeCounters,
     ) -> Self {
-        let exposed = at.unzeroed.drain(..).map(Exposed::earlier).collect();
-        let standing = at.unsettled.map_or(Standing::Ready, |asked| Standing::Unsettled { asked });
+        let exposed = state.unzeroed.drain(..).map(Exposed::earlier).collect();
+        let standing = state.unsettled.map_or(Standing::Ready, |asked| Standing::Unsettled { asked });
         let (status, rules) = (Arc::default(), Arc::default());
         Self {
-            at,
+            state,
             standing,
             exposed,
             effects,
@@ -167,12 +167,12 @@ impl<H: Effects> Coordinator<H> {
         if let Some(rules) = self.rules.take() {
             self.effects.apply_rules(&rules);
             self.account.published_by(rules.policy.publish);
-            (self.at.policy, self.at.timeout) = (rules.policy, rules.timeout);
+            (self.state.policy, self.state.timeout) = (rules.policy, rules.timeout);
         }
     }
 
     fn show(&self) {
-        let Start { size, disk, backend, .. } = self.at;
+        let ResizeState { size, disk, backend, .. } = self.state;
         self.status.show(ResizeStatus { disk, standing: self.standing, backend });
         self.counters.stands(self.standing, size, disk, backend.grows == Grows::Window);
     }
@@ -221,7 +221,7 @@ impl<H: Effects> Coordinator<H> {
         match act {
             Act::Wish { wish, asking, job, span, reply } => {
                 let resize = span.in_scope(|| {
-                    let (export, tenant) = (self.at.export.as_str(), self.at.tenant.as_str());
+                    let (export, tenant) = (self.state.export.as_str(), self.state.tenant.as_str());
                     tracing::debug_span!(target: TRACES, "resize", export, tenant, %wish)
                 });
                 let answer = self.answer(&wish, asking, job).instrument(resize).instrument(span).await;
@@ -230,7 +230,7 @@ impl<H: Effects> Coordinator<H> {
                 true
             }
             Act::TurnedAway { wish, refusal } => {
-                let size = self.at.size;
+                let size = self.state.size;
                 let happened = Happened::to_wish(&wish, size, size, Some(&refusal), false);
                 happened.into_iter().for_each(|happened| self.effects.log_event(happened));
                 true
@@ -241,7 +241,7 @@ impl<H: Effects> Coordinator<H> {
                 true
             }
             Act::Adjusted => {
-                if self.at.disk > self.at.size && !self.at.older {
+                if self.state.disk > self.state.size && !self.state.older {
                     // What can't be read now is looked at again.
                     let _ = self.look().await;
                     self.show();
@@ -269,12 +269,12 @@ impl<H: Effects> Coordinator<H> {
     /// Carries a wish out, and tells everybody but who wished.
     async fn answer(&mut self, wish: &Wish, asking: Option<Asking>, job: u64) -> Answer {
         let since = Instant::now();
-        let from = self.at.size;
+        let from = self.state.size;
         let answer = self.wish(wish, asking, job).await;
         let unknown = matches!(self.standing, Standing::Unsettled { .. });
-        let happened = Happened::to_wish(wish, from, self.at.size, answer.as_ref().err(), unknown);
+        let happened = Happened::to_wish(wish, from, self.state.size, answer.as_ref().err(), unknown);
         happened.into_iter().for_each(|happened| self.effects.log_event(happened));
-        self.counters.ended(wish, &answer, self.at.size, self.standing, since.elapsed());
+        self.counters.ended(wish, &answer, self.state.size, self.standing, since.elapsed());
         // Before the answer: who asks next finds what came of it.
         self.show();
         answer
@@ -282,13 +282,13 @@ impl<H: Effects> Coordinator<H> {
 
     pub(super) fn situation(&self, others: Others) -> Situation<'_> {
         Situation {
-            export: &self.at.export,
-            tenant: &self.at.tenant,
-            policy: &self.at.policy,
-            size: self.at.size,
-            disk: self.at.disk,
+            export: &self.state.export,
+            tenant: &self.state.tenant,
+            policy: &self.state.policy,
+            size: self.state.size,
+            disk: self.state.disk,
             backend: self.backend(),
-            zeroed_by_backend: self.at.zeroed_by_backend,
+            zeroed_by_backend: self.state.zeroed_by_backend,
             headroom: self.account.headroom(),
             others,
             standing: self.standing,
@@ -298,22 +298,22 @@ impl<H: Effects> Coordinator<H> {
 
     /// How the backend grows: one that takes a single connection can be looked at only while no lane has it.
     fn backend(&self) -> BackendStyle {
-        match self.at.backend.grows {
+        match self.state.backend.grows {
             Grows::Driver { aside: false } if self.alone || self.effects.single_connection() => {
-                BackendStyle { grows: Grows::Driver { aside: true }, ..self.at.backend }
+                BackendStyle { grows: Grows::Driver { aside: true }, ..self.state.backend }
             }
-            _ => self.at.backend,
+            _ => self.state.backend,
         }
     }
 
     pub(super) fn refusal(&self, reason: Reason) -> Refusal {
-        Refusal { export: self.at.export.clone(), tenant: self.at.tenant.clone(), reason }
+        Refusal { export: self.state.export.clone(), tenant: self.state.tenant.clone(), reason }
     }
 
     async fn wish(&mut self, wish: &Wish, asking: Option<Asking>, job: u64) -> Answer {
         (self.said, self.alone) = (None, false);
         let answer = self.carry(wish, asking, job).await;
-        let size = self.at.size.bytes();
+        let size = self.state.size.bytes();
         let said = self.said.take();
         let told = |refusal: &Refusal| match &said {
             Some(said) => format!("{refusal}: {said}"),
@@ -330,7 +330,7 @@ impl<H: Effects> Coordinator<H> {
     }
 
     async fn carry(&mut self, wish: &Wish, asking: Option<Asking>, job: u64) -> Answer {
-        if self.at.older {
+        if self.state.older {
             return Err(self.refusal(Reason::OlderLedger));
         }
         if self.jobs.was_cancelled(job) {
@@ -356,18 +356,18 @@ impl<H: Effects> Coordinator<H> {
             if let Plan::Refuse(Refusal { reason: Reason::OverQuota { .. }, .. }) = &planned
                 && !std::mem::replace(&mut measured, true)
             {
-                self.account.tenants().measured(&self.at.tenant).await;
+                self.account.tenants().measured(&self.state.tenant).await;
                 continue;
             }
             // Many writes wait for one resize: only the one that makes it costs anything of the rate.
             if matches!(planned, Plan::Grow(_)) && owes_resize {
-                self.account.tenants().take_resize(&self.at.tenant).map_err(|reason| self.refusal(reason))?;
+                self.account.tenants().take_resize(&self.state.tenant).map_err(|reason| self.refusal(reason))?;
                 owes_resize = false;
             }
             if matches!(planned, Plan::Grow(_) | Plan::Shrink(_)) && !self.exposed.is_empty() {
                 self.zero_exposed().await.map_err(|reason| self.refusal(reason))?;
                 // An earlier grow is finished by that: it is shown first.
-                self.judge(self.at.disk.bytes()).await;
+                self.judge(self.state.disk.bytes()).await;
                 continue;
             }
             let done = match planned {
@@ -393,7 +393,7 @@ impl<H: Effects> Coordinator<H> {
         if let Some(end) = adopt.drain {
             self.jobs.enter(job, JobState::Draining);
             self.effects.lower_end(end);
-            if !self.effects.drain(end, self.at.timeout).await {
+            if !self.effects.drain(end, self.state.timeout).await {
                 self.restore();
                 return Err(self.refusal(Reason::DrainTimedOut));
             }
@@ -401,12 +401,12 @@ impl<H: Effects> Coordinator<H> {
         self.adopt(adopt).await;
         match adopt.publish {
             // Nor is what the ledger does not take.
-            Some(size) if size != self.at.size && self.account.is_behind() => {
+            Some(size) if size != self.state.size && self.account.is_behind() => {
                 Err(self.refusal(Reason::LedgerUnavailable))
             }
             // What could not be zeroed is not shown yet.
-            Some(size) if size != self.at.size => Err(self.refusal(Reason::BackendFailed)),
-            Some(_) | None => Ok(self.at.size),
+            Some(size) if size != self.state.size => Err(self.refusal(Reason::BackendFailed)),
+            Some(_) | None => Ok(self.state.size),
         }
     }
 
@@ -415,21 +415,21 @@ impl<H: Effects> Coordinator<H> {
         match answered {
             Answered::Yes => {
                 self.broke("it answered success, and its size is what it was");
-                if matches!(self.at.backend.grows, Grows::Driver { .. }) {
+                if matches!(self.state.backend.grows, Grows::Driver { .. }) {
                     let why = "its server still shows the old size; one that never looks at its file again needs driver = \"restart\" or \"qmp\"";
                     self.said = Some(why.to_owned());
                 }
                 unchanged
             }
             Answered::No { errno, message } => {
-                tracing::info!(export = self.at.export.as_str(), errno, message, "the backend refused a resize");
+                tracing::info!(export = self.state.export.as_str(), errno, message, "the backend refused a resize");
                 self.said = Some(message.clone()).filter(|message| !message.is_empty());
                 match errno {
                     28 => Reason::BackendFull,
                     22 => {
                         // The first EINVAL says that it never meant to: a hint that was none.
                         if self.broke("it sets NBD_FLAG_SEND_RESIZE and answered EINVAL") {
-                            Reason::FixedSize { size: self.at.size }
+                            Reason::FixedSize { size: self.state.size }
                         } else {
                             Reason::BackendFailed
                         }
@@ -439,7 +439,7 @@ impl<H: Effects> Coordinator<H> {
             }
             Answered::Unknown(why) => {
                 tracing::warn!(
-                    export = self.at.export.as_str(),
+                    export = self.state.export.as_str(),
                     why,
                     "the backend did not answer a resize as it should; it is not asked again until it has been read back"
                 );
@@ -453,15 +453,15 @@ impl<H: Effects> Coordinator<H> {
     /// A resize broke. Whether that has cost the backend its credit: a mere claim is not believed again (promise 12), but
     /// after a pause. A server can be another one by then, and its answer was perhaps an accident.
     fn broke(&mut self, why: &str) -> bool {
-        let claimed = self.at.backend;
-        self.at.backend = claimed.after(Trial::Broke);
-        let lost = claimed.can_grow() && !self.at.backend.can_grow();
+        let claimed = self.state.backend;
+        self.state.backend = claimed.after(Trial::Broke);
+        let lost = claimed.can_grow() && !self.state.backend.can_grow();
         if lost {
             self.disbelief = self.disbelief.saturating_mul(2).clamp(DISBELIEF.0, DISBELIEF.1);
             self.disproved = Some((claimed, Instant::now() + self.disbelief));
             self.counters.claim_lost();
             tracing::warn!(
-                export = self.at.export.as_str(),
+                export = self.state.export.as_str(),
                 why,
                 again_in = ?self.disbelief,
                 "the backend can't be resized after all; it is taken as fixed for a while"
@@ -472,7 +472,7 @@ impl<H: Effects> Coordinator<H> {
 
     fn believe_again(&mut self) {
         if let Some((claimed, _)) = self.disproved.take() {
-            self.at.backend = claimed;
+            self.state.backend = claimed;
             self.show();
         }
     }
@@ -480,10 +480,10 @@ impl<H: Effects> Coordinator<H> {
     /// Shows a size. A window's is on record by then.
     pub(super) fn publish(&mut self, size: Size) {
         let generation = self.shown_next(size).generation;
-        if size != self.at.size {
-            tracing::info!(from = self.at.size.bytes(), to = size.bytes(), generation, "size changed");
+        if size != self.state.size {
+            tracing::info!(from = self.state.size.bytes(), to = size.bytes(), generation, "size changed");
         }
-        (self.at.size, self.at.generation) = (size, generation);
+        (self.state.size, self.state.generation) = (size, generation);
         self.effects.publish(self.shown());
         self.counters.size(size, generation);
     }
@@ -494,9 +494,9 @@ impl<H: Effects> Coordinator<H> {
     }
 
     pub(super) fn quarantine(&mut self, why: Quarantine) {
-        tracing::error!(export = self.at.export.as_str(), %why, "export quarantined: its size can't be what the backend says");
+        tracing::error!(export = self.state.export.as_str(), %why, "export quarantined: its size can't be what the backend says");
         self.standing = Standing::Quarantined { found: why.found() };
-        let size = self.at.size;
+        let size = self.state.size;
         self.effects.log_event(Happened { kind: Kind::Quarantined, from: size, to: size, detail: why.to_string() });
         self.counters.quarantined();
     }

@@ -18,13 +18,13 @@ impl<H: Effects> Coordinator<H> {
 
     /// What clients see.
     pub(super) const fn shown(&self) -> Shown {
-        Shown { size: self.at.size.bytes(), generation: self.at.generation }
+        Shown { size: self.state.size.bytes(), generation: self.state.generation }
     }
 
     /// What they see once this size is published: it is on record with its generation before that.
     pub(super) fn shown_next(&self, size: Size) -> Shown {
-        let changes = u64::from(size != self.at.size);
-        Shown { size: size.bytes(), generation: self.at.generation.wrapping_add(changes) }
+        let changes = u64::from(size != self.state.size);
+        Shown { size: size.bytes(), generation: self.state.generation.wrapping_add(changes) }
     }
 
     /// Holds quota for a grow and notes what it exposes.
@@ -32,14 +32,14 @@ impl<H: Effects> Coordinator<H> {
         if self.account.is_behind() && !self.make_good().await {
             return Err(Reason::LedgerUnavailable);
         }
-        let held = self.account.hold(self.at.size, grow.to, bytes, grow.zero).await;
+        let held = self.account.hold(self.state.size, grow.to, bytes, grow.zero).await;
         if held.is_ok() || held == Err(Reason::LedgerUnavailable) {
             // Also if the ledger has failed: the note may be there all the same.
             self.exposed.extend(grow.zero.map(Exposed::planned));
         }
         if held? {
-            let detail = format!("tenant `{}` is over its soft-quota with this", self.at.tenant);
-            self.effects.log_event(Happened { kind: Kind::SoftQuota, from: self.at.size, to: grow.to, detail });
+            let detail = format!("tenant `{}` is over its soft-quota with this", self.state.tenant);
+            self.effects.log_event(Happened { kind: Kind::SoftQuota, from: self.state.size, to: grow.to, detail });
         }
         Ok(())
     }
@@ -72,17 +72,17 @@ impl<H: Effects> Coordinator<H> {
     /// Clients are about to see more. What an operator holds back is on record first, or the next life would take it from
     /// them. False: the ledger has not taken it.
     pub(super) async fn will_show(&mut self, size: Size) -> bool {
-        if !self.account.is_held_back() || size <= self.at.size {
+        if !self.account.is_held_back() || size <= self.state.size {
             return true;
         }
-        let count = self.account.counted().unwrap_or(self.at.disk);
+        let count = self.account.counted().unwrap_or(self.state.disk);
         self.account.show_more(count, self.shown_next(size)).await
     }
 
     /// What counts now, read anew: of a window what it shows. With `apply` the sums and the ledger have it afterwards, if the
     /// ledger takes it.
     pub(super) async fn audit(&mut self, apply: bool) -> Result<Size, Fault> {
-        if self.at.older {
+        if self.state.older {
             return Err(Fault::host(self.refusal(Reason::OlderLedger).to_string()));
         }
         if apply {
@@ -93,7 +93,7 @@ impl<H: Effects> Coordinator<H> {
         }
         let read = self.effects.read_size().await?;
         let read = Size::new(read).map_err(|why| Fault::backend(why.to_string()))?;
-        let count = if self.is_window() { self.at.size } else { self.there(read).await };
+        let count = if self.is_window() { self.state.size } else { self.there(read).await };
         if apply {
             // Whatever the ledger has, or a person has written there.
             self.make_good().await;

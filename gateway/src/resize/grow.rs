@@ -31,7 +31,7 @@ impl<H: Effects> Coordinator<H> {
                 }
                 Step::Reread => {
                     let read = self.effects.read_size().await;
-                    if !matches!(read, Ok(size) if size == self.at.disk.bytes()) {
+                    if !matches!(read, Ok(size) if size == self.state.disk.bytes()) {
                         if dropped {
                             self.effects.renew(Lanes::DropBefore).await;
                         }
@@ -65,8 +65,8 @@ impl<H: Effects> Coordinator<H> {
         let read = self.outcome(grow.to, &answered).await?;
         match grow.settle(&self.situation(others), read) {
             Grown::Larger { publish, count, zero, short } => {
-                self.at.backend = self.at.backend.after(Trial::Grew);
-                self.at.disk = Size::new(read).unwrap_or(publish);
+                self.state.backend = self.state.backend.after(Trial::Grew);
+                self.state.disk = Size::new(read).unwrap_or(publish);
                 if let Some(range) = zero {
                     self.expose(range);
                 }
@@ -74,11 +74,11 @@ impl<H: Effects> Coordinator<H> {
             }
             Grown::Same { count, reason } => {
                 // A window counts what it shows, whatever its disk has.
-                self.at.disk = Size::new(read).unwrap_or(count);
+                self.state.disk = Size::new(read).unwrap_or(count);
                 let there = self.there(count).await;
                 if there > count {
                     // The file has grown, and its server shows what it was.
-                    self.commit(there, self.at.size).await;
+                    self.commit(there, self.state.size).await;
                 } else {
                     self.call_off().await;
                     self.measure(count).await;
@@ -124,7 +124,7 @@ impl<H: Effects> Coordinator<H> {
         self.publish(publish);
         match short {
             Some(reason) => Err(self.refusal(reason)),
-            None => Ok(self.at.size),
+            None => Ok(self.state.size),
         }
     }
 

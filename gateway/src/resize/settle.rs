@@ -50,7 +50,7 @@ impl Exposed {
 impl<H: Effects> Coordinator<H> {
     /// A size that the backend told somebody.
     pub(super) async fn hint(&mut self, size: u64) {
-        if self.at.older || self.standing == Standing::Ready && size == self.at.disk.bytes() {
+        if self.state.older || self.standing == Standing::Ready && size == self.state.disk.bytes() {
             return;
         }
         // What can't be read now is looked at again.
@@ -68,7 +68,7 @@ impl<H: Effects> Coordinator<H> {
             Ok(Read { size, in_doubt: false }) => self.judge(*size).await,
             Ok(Read { size, in_doubt: true }) => self.count(*size).await,
             Err(why) => {
-                tracing::debug!(export = self.at.export.as_str(), %why, "the backend's size can't be read now");
+                tracing::debug!(export = self.state.export.as_str(), %why, "the backend's size can't be read now");
             }
         }
         read
@@ -102,7 +102,7 @@ impl<H: Effects> Coordinator<H> {
                 Err(refusal)
             }
             // Nothing was asked: it has what it had.
-            Err(_) if self.is_window() => Ok(self.at.disk.bytes()),
+            Err(_) if self.is_window() => Ok(self.state.disk.bytes()),
             Err(why) => {
                 let why = self.unread_after(answered, why.message());
                 Err(self.leave_unsettled(asked, &why).await)
@@ -113,7 +113,7 @@ impl<H: Effects> Coordinator<H> {
     /// Before a backend is asked, its size is not the one that was planned with, or can't be read. Nothing is asked of it;
     /// `None`: there is another plan now.
     pub(super) async fn misread(&mut self, read: Result<u64, Fault>) -> Option<Answer> {
-        let beside = matches!(self.at.backend.grows, Grows::Driver { aside: false });
+        let beside = matches!(self.state.backend.grows, Grows::Driver { aside: false });
         match read {
             Ok(size) => self.judge(size).await,
             // Without its lanes it may tell.
@@ -126,7 +126,7 @@ impl<H: Effects> Coordinator<H> {
     /// The backend's size can't be read, so nothing is asked of it.
     pub(super) fn unread(&mut self, why: &str) -> Refusal {
         self.said = Some(format!("its size can't be read: {why}"));
-        tracing::warn!(export = self.at.export.as_str(), why, "the backend's size can't be read; it is not resized");
+        tracing::warn!(export = self.state.export.as_str(), why, "the backend's size can't be read; it is not resized");
         self.refusal(Reason::BackendFailed)
     }
 
@@ -170,22 +170,22 @@ impl<H: Effects> Coordinator<H> {
 
     /// Adopts what the backend was found to have, and tells.
     async fn take_over(&mut self, adopt: Adopt) {
-        let (from, was) = (self.at.size, self.standing);
+        let (from, was) = (self.state.size, self.standing);
         self.adopt(adopt).await;
-        let detail = format!("the backend has {}", self.at.disk);
+        let detail = format!("the backend has {}", self.state.disk);
         let kind = match was {
             Standing::Unsettled { .. } if self.standing == Standing::Ready => Kind::Settled,
-            _ if self.at.size != from => {
+            _ if self.state.size != from => {
                 self.counters.adopted();
                 Kind::Outside
             }
             _ => return,
         };
-        self.effects.log_event(Happened { kind, from, to: self.at.size, detail });
+        self.effects.log_event(Happened { kind, from, to: self.state.size, detail });
     }
 
     pub(super) async fn adopt(&mut self, adopt: Adopt) {
-        let export = self.at.export.as_str();
+        let export = self.state.export.as_str();
         if let Standing::Quarantined { .. } = self.standing {
             tracing::info!(
                 export,
@@ -193,8 +193,8 @@ impl<H: Effects> Coordinator<H> {
                 "the backend's size fits again; the export is no longer quarantined"
             );
         }
-        if adopt.publish.is_none() && adopt.disk > self.at.disk {
-            let (shown, has) = (self.at.size.bytes(), adopt.disk.bytes());
+        if adopt.publish.is_none() && adopt.disk > self.state.disk {
+            let (shown, has) = (self.state.size.bytes(), adopt.disk.bytes());
             tracing::info!(
                 export,
                 shown,
@@ -202,7 +202,7 @@ impl<H: Effects> Coordinator<H> {
                 "the backend has grown, and that is not shown; nbd-gateway publish shows it"
             );
         }
-        self.at.disk = adopt.disk;
+        self.state.disk = adopt.disk;
         match adopt.publish {
             Some(size) if self.is_window() => {
                 if !self.account.show_window(size, self.shown_next(size)).await {
@@ -211,10 +211,12 @@ impl<H: Effects> Coordinator<H> {
                 }
             }
             Some(_) | None => {
-                let count = self.there(adopt.count.or(adopt.publish).unwrap_or(self.at.size)).await;
+                let count = self.there(adopt.count.or(adopt.publish).unwrap_or(self.state.size)).await;
                 // With the generation that is to come. How much of it is shown is on record when it is about to be.
-                let shown =
-                    Shown { size: self.at.size.bytes(), ..self.shown_next(adopt.publish.unwrap_or(self.at.size)) };
+                let shown = Shown {
+                    size: self.state.size.bytes(),
+                    ..self.shown_next(adopt.publish.unwrap_or(self.state.size))
+                };
                 let written = self.account.settle(count, shown).await;
                 if !written && self.is_window() && self.standing != Standing::Ready {
                     // The record may be of less than is shown: what lies past it is not opened again.
@@ -233,7 +235,7 @@ impl<H: Effects> Coordinator<H> {
         if self.zero_exposed().await.is_err() {
             // What is not clean is not shown; what was shown is open again, as far as it is there.
             match adopt.publish {
-                Some(size) if size < self.at.size => self.publish(size),
+                Some(size) if size < self.state.size => self.publish(size),
                 Some(_) | None => self.restore(),
             }
             return;
@@ -248,7 +250,7 @@ impl<H: Effects> Coordinator<H> {
     /// Nobody knows what the backend did or will do: what was held stays counted, a lowered end stays lowered.
     pub(super) async fn leave_unsettled(&mut self, asked: Size, why: &str) -> Refusal {
         tracing::warn!(
-            export = self.at.export.as_str(),
+            export = self.state.export.as_str(),
             asked = asked.bytes(),
             why,
             "nobody knows whether the backend was resized; it counts until the size can be read"
@@ -311,16 +313,16 @@ impl<H: Effects> Coordinator<H> {
             let Some(Exposed { range, noted, asked }) = self.exposed.get(at).copied() else { break };
             if !noted {
                 if let Err(error) = self.account.note(range).await {
-                    tracing::error!(export = self.at.export.as_str(), %error, "the ledger does not take a range to be zeroed; nothing grows");
+                    tracing::error!(export = self.state.export.as_str(), %error, "the ledger does not take a range to be zeroed; nothing grows");
                     return Err(Reason::LedgerUnavailable);
                 }
                 self.exposed.iter_mut().for_each(|e| e.noted |= e.range == range);
             }
-            let there = ByteRange::new(range.start(), range.end().min(self.at.disk)).filter(|_| asked);
+            let there = ByteRange::new(range.start(), range.end().min(self.state.disk)).filter(|_| asked);
             if let Some(there) = there
                 && let Err(why) = self.effects.zero(there).await
             {
-                tracing::error!(export = self.at.export.as_str(), from = there.start().bytes(), to = there.end().bytes(), %why, "a range that a grow exposed could not be zeroed; it is not shown");
+                tracing::error!(export = self.state.export.as_str(), from = there.start().bytes(), to = there.end().bytes(), %why, "a range that a grow exposed could not be zeroed; it is not shown");
                 return Err(Reason::BackendFailed);
             }
         }
@@ -335,7 +337,7 @@ impl<H: Effects> Coordinator<H> {
         self.zero().await?;
         while let Some(Exposed { range, .. }) = self.exposed.last().copied() {
             if let Err(error) = self.account.clear(range).await {
-                tracing::error!(export = self.at.export.as_str(), %error, "the ledger does not take that a range is zero; it is not shown");
+                tracing::error!(export = self.state.export.as_str(), %error, "the ledger does not take that a range is zero; it is not shown");
                 return Err(Reason::LedgerUnavailable);
             }
             self.exposed.pop();

@@ -11,7 +11,7 @@ use super::jobs::JobState;
 impl<H: Effects> Coordinator<H> {
     /// Carries a shrink out. `None`: the size was another one than planned with; plan again.
     pub(super) async fn shrink(&mut self, shrink: Shrink, others: Others, job: u64) -> Option<Answer> {
-        if !self.is_window() && !self.account.lower(self.at.size, shrink.to).await {
+        if !self.is_window() && !self.account.lower(self.state.size, shrink.to).await {
             return Some(Err(self.refusal(Reason::LedgerUnavailable)));
         }
         let answer = self.carry_shrink(shrink, others, job).await;
@@ -29,7 +29,7 @@ impl<H: Effects> Coordinator<H> {
                 Step::LowerEnd(end) => self.effects.lower_end(end),
                 Step::Drain => {
                     self.jobs.enter(job, JobState::Draining);
-                    if !self.effects.drain(shrink.to, self.at.timeout).await {
+                    if !self.effects.drain(shrink.to, self.state.timeout).await {
                         self.restore();
                         return Some(Err(self.refusal(Reason::BackendTimedOut)));
                     }
@@ -43,7 +43,7 @@ impl<H: Effects> Coordinator<H> {
                 }
                 Step::Reread => {
                     let read = self.effects.read_size().await;
-                    if !matches!(read, Ok(size) if size == self.at.disk.bytes()) {
+                    if !matches!(read, Ok(size) if size == self.state.disk.bytes()) {
                         if dropped {
                             self.effects.renew(Lanes::DropBefore).await;
                         }
@@ -77,7 +77,7 @@ impl<H: Effects> Coordinator<H> {
         let read = self.outcome(shrink.to, &answered).await?;
         match shrink.settle(&self.situation(others), read) {
             Shrunk::Smaller { publish, count } => {
-                self.at.disk = Size::new(read).unwrap_or(count);
+                self.state.disk = Size::new(read).unwrap_or(count);
                 if self.is_window() && !self.account.give_up(count, self.shown_next(publish)).await {
                     // It may be there after a crash all the same: what was to be let go is not used before it is settled.
                     self.leave_unsettled(shrink.to, "the ledger does not take the smaller size").await;
@@ -86,10 +86,10 @@ impl<H: Effects> Coordinator<H> {
                 self.effects.renew(shrink.lanes).await;
                 self.publish(publish);
                 self.measure(count).await;
-                Ok(self.at.size)
+                Ok(self.state.size)
             }
             Shrunk::Same { count, reason } => {
-                self.at.disk = Size::new(read).unwrap_or(count);
+                self.state.disk = Size::new(read).unwrap_or(count);
                 self.measure(count).await;
                 self.restore();
                 let reason = self.blame(&answered, reason);

@@ -22,7 +22,7 @@ use crate::driver::Driver;
 use crate::hooks::Hooks;
 use crate::limits::{IoLimits, SharedLimiter, TenantBudget};
 use crate::resize::Resizer;
-use crate::resize::coordinator::{Act, Coordinator, Start};
+use crate::resize::coordinator::{Act, Coordinator, ResizeState};
 use crate::resize::counters::{self, ResizeCounters};
 use crate::resize::follow::{Patience, follow};
 use crate::resize::live_effects::LiveEffects;
@@ -37,7 +37,7 @@ pub(super) struct Counted<'a> {
     resizer: Resizer,
     acts: mpsc::Receiver<Act>,
     account: Account,
-    start: Start,
+    start: ResizeState,
     smaller: Option<Smaller>,
     counters: ResizeCounters,
 }
@@ -89,7 +89,7 @@ impl<'a> Counted<'a> {
         if (news || let_go || lowered.is_some()) && !older {
             account.open(count, first, unsettled.is_some()).await;
         }
-        let start = Start {
+        let start = ResizeState {
             export,
             tenant,
             policy,

@@ -22,7 +22,7 @@ use nbd_gateway_policy::types::{Bytes, ExportName, Granularity, Size, TenantId};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::coordinator::{Act, Answer, Coordinator, Start};
+use super::coordinator::{Act, Answer, Coordinator, ResizeState};
 use super::counters::ResizeCounters;
 use super::jobs::{Job, Jobs};
 use super::openers::Openers;
@@ -150,7 +150,7 @@ impl Play {
             size
         };
         let jobs = Arc::new(Jobs::default());
-        let start = Start {
+        let start = ResizeState {
             export: export.clone(),
             tenant: tenant.clone(),
             policy: policy.clone(),
@@ -246,7 +246,7 @@ impl Play {
         let answer = self.wish(Wish::Explicit { client, told, target }, Some(client));
         if let Ok(size) = &answer {
             let grow = target >= told.bytes();
-            let clamp = self.coordinator.at.policy.over_quota == OverQuota::Clamp && client.success().tells_size();
+            let clamp = self.coordinator.state.policy.over_quota == OverQuota::Clamp && client.success().tells_size();
             assert!(!grow || clamp || size.bytes() >= target, "asked for {target}, answered {size:?}");
         }
         answer
@@ -284,7 +284,7 @@ impl Play {
         let act = Act::Wish { wish, asking, job, span: tracing::Span::none(), reply };
         let going_on = served(&mut self.mailbox, &self.state, self.coordinator.apply(act));
         if going_on.is_none() && self.came_back() {
-            let Start { export, tenant, .. } = &self.coordinator.at;
+            let ResizeState { export, tenant, .. } = &self.coordinator.state;
             return Err(Refusal { export: export.clone(), tenant: tenant.clone(), reason: Reason::Draining });
         }
         assert_eq!(going_on, Some(true), "a wish that waits, or ends everything");
@@ -329,7 +329,7 @@ impl Play {
         state.rows = Rows::of(&snapshot);
         let size_of = |bytes| Size::new(bytes).unwrap_or(Size::ZERO);
         let others = self.accounts.size(&self.other).unwrap_or_default();
-        let (export, tenant) = (self.coordinator.at.export.clone(), self.tenant.clone());
+        let (export, tenant) = (self.coordinator.state.export.clone(), self.tenant.clone());
         let accounts = accounts(&tenant);
         accounts.restore(&export, &tenant, size_of(state.rows.size), state.rows.pending.map(size_of));
         accounts.open(&self.other, &tenant, others, false);
@@ -369,8 +369,8 @@ impl Play {
         let disk = size_of(state.disk);
         let effects = Fake { state: Arc::clone(&self.state), export: export.clone() };
         drop(state);
-        let Start { policy, backend, zeroed_by_backend, timeout, .. } = &self.coordinator.at;
-        let start = Start {
+        let ResizeState { policy, backend, zeroed_by_backend, timeout, .. } = &self.coordinator.state;
+        let start = ResizeState {
             export,
             tenant,
             policy: policy.clone(),
@@ -412,7 +412,7 @@ impl Play {
         assert!(state.end <= state.shown, "admitted up to {} of {}", state.end, state.shown);
         if self.coordinator.standing == Standing::Ready {
             assert_eq!(state.end, state.shown, "ready, with a lowered end");
-            assert!(state.shown <= self.coordinator.at.disk.bytes(), "more shown than was read");
+            assert!(state.shown <= self.coordinator.state.disk.bytes(), "more shown than was read");
         }
         let usage = self.accounts.usage(&self.tenant);
         assert!(usage.is_some_and(|u| u.reserved == Bytes(0)), "held after its wish was answered: {usage:?}");
