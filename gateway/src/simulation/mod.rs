@@ -122,12 +122,12 @@ async fn act(scene: Scene, mut random: Random) {
     end(&scene, random.percent(50)).await;
 }
 
-/// Cuts connections, crashes and restarts the server, grows its disk, and kills the gateway.
+/// Cuts connections, crashes, shuts down and restarts the server, grows its disk, and kills the gateway.
 async fn inject_faults(scene: Scene, mut random: Random) {
     let world = scene.world().clone();
     for _ in 0..random.below(12) {
         sleep(Duration::from_millis(random.pick(&[1, 20, 300, 2_000, 10_000]))).await;
-        match random.below(12) {
+        match random.below(13) {
             0..5 => world.lock().cut_one(&mut random),
             5..8 => {
                 world.lock().crash(&mut random);
@@ -137,6 +137,13 @@ async fn inject_faults(scene: Scene, mut random: Random) {
             8 => {
                 let more = random.between(1, 4) as usize * 4;
                 world.lock().grow_outside(more);
+            }
+            9 => {
+                world.lock().leave();
+                sleep(Duration::from_millis(random.pick(&[5, 500, 5_000]))).await;
+                world.lock().crash(&mut random);
+                sleep(Duration::from_millis(random.pick(&[0, 5, 5_000]))).await;
+                world.lock().start();
             }
             _ => {
                 scene.kill_gateway().await;

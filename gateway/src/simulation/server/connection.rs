@@ -56,11 +56,11 @@ async fn converse(world: &Shared, stream: &mut UnixStream, connection: &Arc<Conn
             if header.command == Cmd::DISC {
                 return;
             }
-            let (life, at) = {
+            let (life, at, refusable) = {
                 let world = world.lock();
-                (world.server.life, world.history.now())
+                (world.server.life, world.history.now(), world.server.leaving)
             };
-            let request = Received { header, payload, framing, life, at, random: random.split() };
+            let request = Received { header, payload, framing, life, at, refusable, random: random.split() };
             tokio::spawn(request.carry_out(Arc::clone(world), Arc::clone(connection)));
         }
         if left_in == 0 || left_out == 0 {

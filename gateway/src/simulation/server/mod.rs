@@ -87,6 +87,8 @@ pub(super) struct State {
     /// Number of crashes.
     life: u64,
     connections: Vec<Arc<Connection>>,
+    /// Whether the server shuts down: it answers `ESHUTDOWN` to what comes, and executes what came before.
+    leaving: bool,
     /// Whether fault injection has ended.
     pub(super) faultless: bool,
     sizes: OrderedWatch<u64>,
@@ -95,7 +97,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(profile: Profile, size: u64) -> Self {
         let (up, sizes) = (watch::Sender::new(Some(0)), OrderedWatch::new(size));
-        Self { profile, up, kills: 0, life: 0, connections: Vec::new(), faultless: false, sizes }
+        Self { profile, up, kills: 0, life: 0, connections: Vec::new(), leaving: false, faultless: false, sizes }
     }
 }
 
@@ -126,10 +128,17 @@ impl World {
         }
     }
 
+    /// The server is about to end: it refuses what comes.
+    pub(super) fn leave(&mut self) {
+        self.history.note(format_args!("server shuts down"));
+        self.server.leaving = true;
+    }
+
     /// The server ends at once.
     pub(super) fn crash(&mut self, random: &mut Random) {
         let step = self.history.note(format_args!("server crashes"));
         self.server.life += 1;
+        self.server.leaving = false;
         self.server.up.send_replace(None);
         let kept = if self.server.profile.durable { 100 } else { random.pick(&[0, 50, 100]) };
         self.disk.lose(|| random.percent(kept));

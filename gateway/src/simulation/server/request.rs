@@ -26,6 +26,8 @@ pub(super) struct Received {
     pub(super) life: u64,
     /// The step at which it was received.
     pub(super) at: u64,
+    /// Whether it came when the server was shutting down.
+    pub(super) refusable: bool,
     pub(super) random: Random,
 }
 
@@ -58,7 +60,10 @@ impl Received {
                 return;
             }
             let fails = self.random.percent(fails);
-            self.act(&mut world, fails)
+            match world.server.leaving && self.refusable {
+                true => Answer::Failed(Errno::ESHUTDOWN),
+                false => self.act(&mut world, fails),
+            }
         };
         wait(&connection, second, &mut self.random).await;
         self.reply(&connection, true, answer);
