@@ -19,6 +19,7 @@ mod killed;
 mod random;
 mod scene;
 mod server;
+mod transcripts;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -62,12 +63,17 @@ enum HandOvers {
 
 /// Runs the simulation of one seed. With `verbose`, it prints each event.
 fn simulate(seed: u64, claim: FalseClaim, hand_overs: HandOvers, verbose: bool) -> Outcome {
+    let (outcome, panicked) = in_virtual_time(async |directory| run(seed, claim, hand_overs, directory, verbose).await);
+    Outcome { violation: panicked.or(outcome.violation), ..outcome }
+}
+
+/// Runs `act` in this thread, with a directory for sockets. With its result the panic of any task.
+fn in_virtual_time<T>(act: impl AsyncFnOnce(PathBuf) -> T) -> (T, Option<String>) {
     record_panics();
     let directory = Directory::new();
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let outcome = runtime.block_on(run(seed, claim, hand_overs, directory.0.clone(), verbose));
-    let panicked = PANIC.take();
-    Outcome { violation: panicked.or(outcome.violation), ..outcome }
+    let result = runtime.block_on(act(directory.0.clone()));
+    (result, PANIC.take())
 }
 
 fn record_panics() {

@@ -1,5 +1,6 @@
 //! The gateway under test, the world around it, and the checks that hold at every moment.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,6 +78,10 @@ struct Inner {
     pub(super) kills: OrderedWatch<u32>,
     tenant: TenantId,
     conversations: AtomicU64,
+    /// The replies, by the cookies of their requests.
+    transcript: Mutex<BTreeMap<u64, String>>,
+    /// How many sessions went on after a hand-over.
+    went_on: AtomicU64,
     phase: OrderedWatch<Phase>,
 }
 
@@ -116,6 +121,19 @@ impl Scene {
     pub(super) fn new(random: &mut Random, claim: FalseClaim, directory: &Path, verbose: bool) -> Self {
         let profile = Profile::random(random, claim);
         let text = configuration(random, &profile, claim);
+        Self::with(random, profile, text, directory, verbose)
+    }
+
+    /// With a server that answers soon and without errors, and loses nothing; no limit depends on the time.
+    pub(super) fn patient(random: &mut Random, directory: &Path) -> Self {
+        let random_profile = Profile::random(random, FalseClaim::Nothing);
+        let profile = Profile { durable: true, fails: 0, cuts: 0, slow: 0, ..random_profile };
+        let text = configuration(random, &profile, FalseClaim::Nothing);
+        let text = text.replace("hold = \"2s\"", "hold = \"30s\"").replace("resize-rate = \"10/min\"", "");
+        Self::with(random, profile, text, directory, false)
+    }
+
+    fn with(random: &mut Random, profile: Profile, text: String, directory: &Path, verbose: bool) -> Self {
         // A multiple of the largest minimum block.
         let sectors = random.between(8, 16) as usize * 4;
         let mut history = History::new(verbose);
@@ -136,6 +154,8 @@ impl Scene {
             kills: OrderedWatch::new(0),
             tenant,
             conversations: AtomicU64::new(0),
+            transcript: Mutex::default(),
+            went_on: AtomicU64::new(0),
             phase,
         }));
         scene.begin_gateway();
@@ -197,7 +217,18 @@ impl Scene {
 
     /// See [`Gateway::hand_over`].
     pub(super) async fn hand_over(&self) -> Option<usize> {
-        self.gateway()?.hand_over().await
+        let sessions = self.gateway()?.hand_over().await?;
+        self.0.went_on.fetch_add(sessions as u64, Ordering::Relaxed);
+        Some(sessions)
+    }
+
+    pub(super) fn record(&self, cookie: u64, reply: String) {
+        self.0.transcript.lock().insert(cookie, reply);
+    }
+
+    /// The replies so far, and how many sessions went on after a hand-over.
+    pub(super) fn recorded(&self) -> (BTreeMap<u64, String>, u64) {
+        (self.0.transcript.lock().clone(), self.0.went_on.load(Ordering::Relaxed))
     }
 
     pub(super) fn phase(&self) -> Phase {

@@ -118,7 +118,7 @@ impl Bridge<'_> {
     }
 
     /// Asks the backend for all `parts`, [`WINDOW`] at a time, and hands their outcomes over in order. The first failure
-    /// ends it: what is not with the backend by then is not sent.
+    /// ends it: requests that the backend does not have by then are not sent.
     async fn in_pieces(
         &self,
         mut parts: impl Iterator<Item = Request>,

@@ -1,4 +1,4 @@
-//! A lane: its requests in flight, what came and was not acted on, what is not sent.
+//! A lane: its requests in flight, unread replies, unsent bytes.
 
 use serde::{Deserialize, Serialize};
 

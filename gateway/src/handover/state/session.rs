@@ -1,4 +1,4 @@
-//! A session: what it agreed on with its client, how far it is, and what is half-way, in the protocol's own form.
+//! A session: its agreement with its client, how far it is, and messages that are half-way, in the protocol's own form.
 
 use serde::{Deserialize, Serialize};
 

@@ -68,7 +68,7 @@ impl Conversation {
         Flow::Over
     }
 
-    fn change(&mut self, command: Cmd, flags: CmdFlags, from: u64, length: u64) {
+    pub(super) fn change(&mut self, command: Cmd, flags: CmdFlags, from: u64, length: u64) {
         let (first, after) = (from as usize, (from + length) as usize);
         let change = match command {
             Cmd::WRITE => Change::Write,
@@ -83,7 +83,7 @@ impl Conversation {
         self.ask(command, flags, from, length, Some(operation), &payload);
     }
 
-    fn resize(&mut self, wish: Wish) {
+    pub(super) fn resize(&mut self, wish: Wish) {
         self.cookie += 1;
         let header = ResizeRequest { wish, durable: false }.header(Cookie(self.cookie), self.agreed.framing);
         let operation = match wish {

@@ -1,6 +1,7 @@
 //! A scripted client: a number of conversations, each of which may end at any byte.
 
 mod actions;
+mod batches;
 mod replies;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::checker::{End, Knowledge};
 use super::random::Random;
 use super::scene::{Phase, Scene};
+pub(super) use batches::run_in_batches;
 
 /// Most requests in flight.
 const DEPTH: usize = 16;

@@ -51,7 +51,8 @@ impl Conversation {
                 self.size = *size;
             }
             Body::Error { .. } => asked.failed = true,
-            Body::Nothing | Body::Status { .. } => {}
+            Body::Status { extents, .. } => asked.data.extend(format!("{extents:?}").bytes()),
+            Body::Nothing => {}
         }
         if !done {
             self.asked.insert(cookie.0, asked);
@@ -65,6 +66,11 @@ impl Conversation {
             _ => "done".to_owned(),
         };
         let step = self.scene.note(format_args!("conversation {}: {} {cookie}: {what}", self.id, asked.header.command));
+        if !asked.is_notify() {
+            let told = if let Body::Error { errno, .. } = &body { errno.to_string() } else { what };
+            let data = asked.data.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+            self.scene.record(cookie.0, format!("{} {told}, data {data:#x}", asked.header.command));
+        }
         self.judge(step, &asked);
     }
 
