@@ -359,7 +359,7 @@ pub enum WriteHalf {
 }
 
 impl WriteHalf {
-    /// Writes what fits; `WouldBlock` if nothing does. TLS may keep some of it until [`try_flush`](Self::try_flush).
+    /// Writes what fits; `WouldBlock` if nothing does. TLS may keep some of it until it is flushed.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             WriteHalf::Tcp(w) => w.try_write_vectored(slices),

@@ -131,7 +131,7 @@ impl LedgerCache {
     /// Counts a disk that is about to be made; durable when it returns.
     ///
     /// # Errors
-    /// What [`Ledger::record_size`] says; it may be counted all the same.
+    /// The ledger can't be written; it may be counted all the same.
     pub(crate) async fn count(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), LedgerError> {
         let generation = self.about(export, |remembered| remembered.last).flatten().map_or(0, |last| last.generation);
         self.ledger.write(Change::RecordSize(record(export, tenant, measured(size, generation)))).await
@@ -140,7 +140,7 @@ impl LedgerCache {
     /// Clears a range; durable when it returns.
     ///
     /// # Errors
-    /// What [`Ledger::clear_zeroing`] says.
+    /// The ledger can't be written.
     pub(crate) async fn clear(&self, export: &ExportName, range: ByteRange) -> Result<(), LedgerError> {
         self.ledger.write(Change::ClearZeroing(Zeroing { export: export.clone(), range })).await?;
         self.cleared(export, &[range]);
@@ -214,7 +214,7 @@ impl LedgerCache {
     /// Puts the size of a window on record; durable when it returns.
     ///
     /// # Errors
-    /// What [`Ledger::record_size`] says.
+    /// The ledger can't be written.
     pub(crate) async fn record_window(
         &self,
         export: &ExportName,
@@ -237,7 +237,7 @@ impl LedgerCache {
     /// Lets go of an export that has left the configuration, or is gone itself, whoever's it was, and tells so.
     ///
     /// # Errors
-    /// What [`Ledger::forget`] says.
+    /// The ledger can't be written.
     pub(crate) async fn forget(&self, export: &ExportName, tenant: &TenantId, last: Size) -> Result<(), LedgerError> {
         let detail = "there is no such export any more".to_owned();
         let event = event(Kind::Forgotten, Some(tenant), Some(export), detail, (Some(last), None));

@@ -59,12 +59,15 @@ impl<'a> Measured<'a> {
                 resizer.openers.relying() > 0,
             ),
         };
-        // Measured is not settled: it may be carried out after the measuring. A window asks its server for nothing.
-        let unsettled = shared
-            .accounts
-            .unsettled(export)
-            .or_else(|| shared.ledger_cache.lowered(export))
-            .filter(|_| window.is_none() && !older && target.lanes().is_some_and(|lanes| lanes.had_late_writes));
+        // Measured is not settled: it may be carried out after the measuring, unless what was asked for is there already. A
+        // window asks its server for nothing.
+        let unsettled =
+            shared.accounts.unsettled(export).or_else(|| shared.ledger_cache.lowered(export)).filter(|asked| {
+                *asked != there
+                    && window.is_none()
+                    && !older
+                    && target.lanes().is_some_and(|lanes| lanes.had_late_writes)
+            });
         let kept = smaller.filter(|smaller| smaller.awaited);
         let end = window.map_or(kept.map_or(shown(disk), |smaller| smaller.shown), |window| window.size);
         let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);
