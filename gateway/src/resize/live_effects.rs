@@ -27,7 +27,7 @@ pub(crate) struct LiveEffects {
     timeout: Duration,
     /// An ask that was not answered in time. The task ends when it is answered, or its connection lost.
     given_up: Option<tokio::task::JoinHandle<Outcome>>,
-    /// An ask was in doubt at the last look: what handshakes told until then may be the size from before it.
+    /// An ask was made, or in doubt at the last look: what handshakes told until then may be the size from before it.
     doubted: bool,
 }
 
@@ -114,6 +114,8 @@ impl Effects for LiveEffects {
         if let Some(lanes) = self.core.lanes() {
             lanes.forget_handshake_size();
         }
+        // What a handshake tells before the answer may be the size from before it too.
+        self.doubted = true;
         let outcome = match ask {
             Ask::Nothing => return Answered::Yes,
             Ask::ResizeEmbedded(size) => {
