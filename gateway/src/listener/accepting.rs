@@ -7,7 +7,7 @@ use std::time::Duration;
 use nbd_gateway_metrics::{ListenerMetrics, Open};
 use nbd_gateway_net::{Listening, Stream};
 use nbd_gateway_policy::backoff::Backoff;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::descriptors::{self, Use};
 use crate::limits::Places;
@@ -16,6 +16,8 @@ use crate::session::{ListenerConfig, serve};
 /// After the first failure to accept; doubled with each that follows.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A crowd that comes and goes makes it fail again and again.
+const LOGGED_AGAIN: Duration = Duration::from_secs(10);
 
 /// One socket's accepting.
 pub(super) struct Accepting<'a> {
@@ -26,6 +28,7 @@ pub(super) struct Accepting<'a> {
     /// Accepted, and waiting for its place.
     waiting: Option<Stream>,
     backoff: Backoff,
+    logged: Option<Instant>,
 }
 
 impl<'a> Accepting<'a> {
@@ -43,6 +46,7 @@ impl<'a> Accepting<'a> {
             places,
             waiting: None,
             backoff: Backoff::named(SHORTEST_PAUSE, LONGEST_PAUSE, label),
+            logged: None,
         }
     }
 
@@ -90,7 +94,10 @@ impl<'a> Accepting<'a> {
     }
 
     async fn rest(&mut self, error: &io::Error) {
-        tracing::error!(listener = self.label, %error, "can't accept a connection; trying again");
+        if self.logged.is_none_or(|at| at.elapsed() > LOGGED_AGAIN) {
+            self.logged = Some(Instant::now());
+            tracing::error!(listener = self.label, %error, "can't accept a connection; trying again");
+        }
         sleep(self.backoff.next_delay()).await;
     }
 }
