@@ -338,11 +338,10 @@
 //! A lane has no permits of its own: what its sessions hold is its bound.
 //!
 //! `simulation/` checks many of these promises together: real sessions, lanes, coordinator and ledger between scripted
-//! clients and a scripted server, in one thread and virtual time, from a seed. It kills the gateway too, and goes on with another
-//! one on the same ledger. One of its tests suspends and resumes the export meanwhile, with its lanes and sessions. So that a seed
-//! repeats exactly, every
-//! `select!` is `biased`, with the reason for its order, and a value with several followers is an `OrderedWatch`: tokio wakes
-//! the receivers of one `watch` channel in random order.
+//! clients and a scripted server, in one thread and virtual time, from a seed. It kills the gateway too, and goes on with
+//! another one on the same ledger. One of its tests suspends and resumes the export meanwhile, with its lanes and sessions.
+//! So that a seed repeats exactly, every `select!` is `biased`, with the reason for its order, and a value with several
+//! followers is an `OrderedWatch`: tokio wakes the receivers of one `watch` channel in random order.
 
 // The page is for readers of the source, who document private items too.
 #![allow(rustdoc::private_intra_doc_links)]
