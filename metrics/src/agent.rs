@@ -33,14 +33,16 @@ impl AgentMetrics {
             registry.register(Box::new(vec.clone()))?;
             Ok(results.iter().map(|result| vec.with_label_values(&[device, result])).collect())
         };
-        let resizes: Vec<_> = AgentResize::ALL.iter().map(|result| result.as_str()).collect();
-        let reconnects: Vec<_> = AgentReconnect::ALL.iter().map(|result| result.as_str()).collect();
         let metrics = Self {
-            resizes: counters("resizes_total", "Sizes that the device was to get, by what came of it.", &resizes)?,
+            resizes: counters(
+                "resizes_total",
+                "Sizes that the device was to get, by what came of it.",
+                AgentResize::TEXTS,
+            )?,
             reconnects: counters(
                 "reconnects_total",
                 "Attempts to replace a dead connection of the device, by what came of it.",
-                &reconnects,
+                AgentReconnect::TEXTS,
             )?,
             size: gauge("size_bytes", "The size of the device, in bytes.")?,
             link_up: gauge("link_up", "1 while no connection of the device is known to be dead, 0 while one is.")?,

@@ -32,7 +32,7 @@ impl Catalogue {
             .iter()
             .map(|desc| {
                 let labels = desc.variable_labels.join(",");
-                format!("{}_{}{{{labels}}} {} {}", self.prefix, desc.fq_name, word(kind), desc.help)
+                describe(self.prefix, &desc.fq_name, &labels, word(kind), &desc.help)
             })
             .collect();
         self.registry.register(metric)?;
@@ -49,15 +49,25 @@ impl Catalogue {
 
     /// All series in Prometheus' text format.
     pub(crate) fn render(&self) -> Result<String, Error> {
-        let mut out = Vec::new();
-        self.render_to(&mut out)?;
-        String::from_utf8(out).map_err(|e| Error::Msg(e.to_string()))
+        text(|page| self.render_to(page))
     }
 
     /// The same, written piece by piece.
     pub(crate) fn render_to(&self, to: &mut impl Write) -> Result<(), Error> {
         TextEncoder::new().encode(&self.registry.gather(), to)
     }
+}
+
+/// A metric as `name{labels} type help`.
+pub(crate) fn describe(prefix: &str, name: &str, labels: &str, kind: &str, help: &str) -> String {
+    format!("{prefix}_{name}{{{labels}}} {kind} {help}")
+}
+
+/// What `render` writes, as one text.
+pub(crate) fn text(render: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>) -> Result<String, Error> {
+    let mut page = Vec::new();
+    render(&mut page)?;
+    String::from_utf8(page).map_err(|error| Error::Msg(error.to_string()))
 }
 
 const fn word(kind: MetricType) -> &'static str {

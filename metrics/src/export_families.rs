@@ -3,9 +3,9 @@
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 
-use crate::PREFIX;
-use crate::exports::Series;
+use crate::exports::{Counter, Series};
 use crate::labels::{Command, Direction, HookResult, HookWay, LossReason, Outcome, ResizeResult, ResizeStyle};
+use crate::{PREFIX, catalogue};
 
 /// Metrics of one name.
 pub(crate) struct Family {
@@ -30,8 +30,7 @@ pub(crate) struct Lines<'a> {
 impl Family {
     /// `name{labels} type help`.
     pub(crate) fn describe(&self) -> String {
-        let Self { name, kind, help, labels, .. } = self;
-        format!("{PREFIX}_{name}{{{}}} {kind} {help}", labels.join(","))
+        catalogue::describe(PREFIX, self.name, &self.labels.join(","), self.kind, self.help)
     }
 }
 
@@ -67,6 +66,21 @@ impl<'a> Lines<'a> {
         }
         writeln!(self.to, "}} {number}")
     }
+}
+
+/// Hands on each number of a row with its label's text.
+fn row(texts: &[&str], numbers: &[Counter], mut line: impl FnMut(&str, u64) -> io::Result<()>) -> io::Result<()> {
+    texts.iter().zip(numbers).try_for_each(|(text, number)| line(text, number.get()))
+}
+
+/// The same for a row of rows.
+fn rows<const N: usize>(
+    texts: (&[&str], &[&str]),
+    numbers: &[[Counter; N]],
+    mut line: impl FnMut(&str, &str, u64) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut rows = texts.0.iter().zip(numbers);
+    rows.try_for_each(|(first, numbers)| row(texts.1, numbers, |second, number| line(first, second, number)))
 }
 
 /// The value of a label, escaped as the text format wants it.
@@ -117,7 +131,7 @@ pub(crate) const FAMILIES: &[Family] = families! {
         "Payload bytes of successful READs and WRITEs.":
         |s, to| {
         s.traffic.get().map_or(Ok(()), |traffic| {
-            Direction::ALL.iter().zip(&traffic.bytes).try_for_each(|(d, n)| to.line(&[d.as_str()], n.get()))
+            row(Direction::TEXTS, &traffic.bytes, |direction, n| to.line(&[direction], n))
         })
     };
     gauge "export_generation" ["export"]
@@ -142,10 +156,8 @@ pub(crate) const FAMILIES: &[Family] = families! {
         "Attempts to tell a hook of a size, by way and result.":
         |s, to| {
         s.hooks.get().map_or(Ok(()), |hooks| {
-            HookWay::ALL.iter().zip(&hooks.attempts).try_for_each(|(way, results)| {
-                let mut results = HookResult::ALL.iter().zip(results);
-                results.try_for_each(|(result, n)| to.line(&[way.as_str(), result.as_str()], n.get()))
-            })
+            let texts = (HookWay::TEXTS, HookResult::TEXTS);
+            rows(texts, &hooks.attempts, |way, result, n| to.line(&[way, result], n))
         })
     };
     gauge "hooks_behind" ["export"]
@@ -158,7 +170,7 @@ pub(crate) const FAMILIES: &[Family] = families! {
         "Backend connections that had to be made anew, by reason.":
         |s, to| {
         s.traffic.get().map_or(Ok(()), |traffic| {
-            LossReason::ALL.iter().zip(&traffic.reconnects).try_for_each(|(why, n)| to.line(&[why.as_str()], n.get()))
+            row(LossReason::TEXTS, &traffic.reconnects, |reason, n| to.line(&[reason], n))
         })
     };
     gauge "lane_up" ["export"]
@@ -180,13 +192,12 @@ pub(crate) const FAMILIES: &[Family] = families! {
         "Requests answered, by command and result.":
         |s, to| {
         s.traffic.get().map_or(Ok(()), |traffic| {
-            Command::ALL.iter().zip(&traffic.requests).try_for_each(|(command, results)| {
+            Command::TEXTS.iter().zip(&traffic.requests).try_for_each(|(command, results)| {
                 // A page of what clients do, not of what they could.
                 if results.iter().all(|n| n.get() == 0) {
                     return Ok(());
                 }
-                let mut results = Outcome::ALL.iter().zip(results);
-                results.try_for_each(|(result, n)| to.line(&[command.as_str(), result.as_str()], n.get()))
+                row(Outcome::TEXTS, results, |result, n| to.line(&[command, result], n))
             })
         })
     };
@@ -194,10 +205,8 @@ pub(crate) const FAMILIES: &[Family] = families! {
         "Resizes that ended, by who wished for them and how they ended.":
         |s, to| {
         s.tenants.lock().iter().try_for_each(|(tenant, sizes)| {
-            ResizeStyle::ALL.iter().zip(&sizes.resizes).try_for_each(|(style, results)| {
-                let mut results = ResizeResult::ALL.iter().zip(results);
-                results.try_for_each(|(result, n)| to.line(&[tenant, style.as_str(), result.as_str()], n.get()))
-            })
+            let texts = (ResizeStyle::TEXTS, ResizeResult::TEXTS);
+            rows(texts, &sizes.resizes, |style, result, n| to.line(&[tenant, style, result], n))
         })
     };
     gauge "size_drift_bytes" ["export"]

@@ -8,6 +8,8 @@ macro_rules! labels {
         impl $name {
             /// Every value, in order of declaration.
             pub const ALL: &'static [$name] = &[$($name::$variant),*];
+            /// Their texts, in the same order.
+            pub const TEXTS: &'static [&'static str] = &[$($text),*];
             /// The label's text.
             pub const fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text,)* }

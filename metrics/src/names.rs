@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::PREFIX;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, text};
 use crate::export_families::{FAMILIES, Family};
 use crate::exports::{Exports, Gauge, Growth, Hooks, Sizes, Traffic};
 use crate::families::Families;
@@ -304,9 +304,7 @@ impl Metrics {
 
     /// All of it in Prometheus' text format. Looks at what has to be looked at, which may read small files.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        let mut page = Vec::new();
-        self.render_to(&mut page)?;
-        String::from_utf8(page).map_err(|error| prometheus::Error::Msg(error.to_string()))
+        text(|page| self.render_to(page))
     }
 
     /// The same, written piece by piece.
