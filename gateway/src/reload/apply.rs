@@ -106,9 +106,8 @@ impl Reloader {
     }
 
     async fn read_anew(&mut self) -> Outcome {
-        let config = self.source.load().await?;
+        let config = Arc::new(self.source.load().await?);
         let ready = self.make_ready(&config).await?;
-        let config = Arc::new(config);
         // Nobody waits for a look at files: one of them may hang.
         tokio::task::spawn_blocking({
             let (before, now) = (self.registry.config(), Arc::clone(&config));
@@ -120,7 +119,7 @@ impl Reloader {
     }
 
     /// Everything that can fail. Changes nothing; in vain, nothing of it is left.
-    async fn make_ready(&mut self, config: &Config) -> Result<Ready, ReloadError> {
+    async fn make_ready(&mut self, config: &Arc<Config>) -> Result<Ready, ReloadError> {
         let now = self.registry.config();
         let changes = now.changes_to(config);
         let fixed =
@@ -153,9 +152,9 @@ impl Reloader {
     }
 
     /// New disks of the gateway's own, or everything that keeps them from being opened.
-    async fn open_disks(&self, config: &Config) -> Result<Vec<Opened>, Vec<String>> {
+    async fn open_disks(&self, config: &Arc<Config>) -> Result<Vec<Opened>, Vec<String>> {
         let (mut opened, mut errors) = (Vec::new(), Vec::new());
-        let (registry, next) = (Arc::clone(&self.registry), config.clone());
+        let (registry, next) = (Arc::clone(&self.registry), Arc::clone(config));
         for export in look(move || registry.new_disks(&next)).await.map_err(|hangs| vec![hangs])? {
             match self.registry.open_beforehand(export).await {
                 Ok(export) => opened.push(export),
@@ -241,8 +240,8 @@ async fn no_token(file: &Path) -> Option<String> {
 }
 
 /// Why the configuration's files are in the wrong place.
-async fn misplaced_files(config: &Config) -> Vec<String> {
-    let config = config.clone();
+async fn misplaced_files(config: &Arc<Config>) -> Vec<String> {
+    let config = Arc::clone(config);
     look(move || aliases::misplaced_files(&config)).await.unwrap_or_else(|hangs| vec![hangs])
 }
 
