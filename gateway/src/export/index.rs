@@ -41,9 +41,11 @@ impl Index {
 
     /// An entry leaves: it is closed when its last session has ended. False: it leaves already.
     pub(super) fn leaves(&self, entry: &Arc<Entry>) -> bool {
+        // Before it is marked, so that none is marked and not among them.
+        let mut leaving = self.leaving.lock();
         let leaves = entry.closes();
         if leaves {
-            self.leaving.lock().push(Arc::clone(entry));
+            leaving.push(Arc::clone(entry));
         }
         leaves
     }

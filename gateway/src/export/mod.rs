@@ -2,8 +2,8 @@
 //!
 //! An [`Export`] is opened by the first client that asks for it and let go when idle (`registry`). It sends requests to
 //! its backend as they are where it can, and over the `bridge` where the backend's limits differ from the client's.
-//! Writes past the end wait in `grow` for the coordinator, which changes the [`View`](crate::target::View) that everyone reads. What lies
-//! between that end and a ceiling is `ceiling`'s.
+//! Writes past the end wait in `grow` for the coordinator, which changes the [`View`](crate::target::View) that everyone
+//! reads. What lies between that end and a ceiling is `ceiling`'s.
 //! `tenant_slots` bounds how many a tenant has open, `unpublished` keeps sizes that an operator has yet to publish,
 //! `unmeasured` the exports that count nothing until they are measured. `aliases` finds exports with one disk behind them,
 //! `tight` quotas that are too small from the start; `unopened` lists exports that could not be opened.

@@ -234,12 +234,6 @@ impl Core {
         }
     }
 
-    /// Its lanes, to be suspended; none: it is embedded.
-    #[cfg(test)]
-    pub(crate) fn lanes_to_suspend(&self) -> Option<&Lanes> {
-        self.target.lanes()
-    }
-
     /// Whether nothing is inside a target that can't be suspended.
     #[cfg(test)]
     pub(crate) fn is_suspendable(&self) -> bool {

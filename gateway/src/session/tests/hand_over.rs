@@ -27,7 +27,7 @@ impl Scene {
         let lease = registry.open(export.name()).await.ok().filter(|lease| !lease.is_leaving())?;
         let export = lease.export();
         let _rests = timeout(SETTLES, export.resizer.rest()).await.ok()??;
-        let lanes = export.core.lanes_to_suspend();
+        let lanes = export.core.lanes();
         if let Some(lanes) = lanes {
             lanes.stop().await.unwrap();
         }
