@@ -1,9 +1,9 @@
 //! Promise: a change that makes a request cost more instructions says so: the figures are in the tree, each with how much
 //! more fails, in percent.
 //!
-//! Instructions are not time (`tests/bench` measures that), but they are the same on a busy machine: to the instruction where
-//! the gateway is alone. Where it forwards, they vary with how often a thread is woken for one reply or for several, so the
-//! fewest of a few rounds count.
+//! Instructions are not time (`tests/bench` measures that). A quiet machine needs the most of them: each request finds the
+//! thread asleep. On a busy one the next request is often there before that, which at depth 1 saves up to a tenth. So the
+//! figures are those of a quiet machine (`tests/run instructions`, alone), and the fewest of a few rounds count.
 
 use std::collections::BTreeMap;
 use std::fs;
