@@ -282,11 +282,7 @@ impl Account {
         let Some(count) = self.counted() else { return true };
         let written =
             if ready { self.settle_record(count, shown).await } else { self.record_and_end(count, shown).await };
-        let taken = self.took(written);
-        if taken && ready {
-            self.tenants.settle(&self.export, count);
-        }
-        taken
+        self.took(written)
     }
 
     /// Notes a range that is to be zeroed before anyone sees it.
@@ -353,9 +349,14 @@ impl Account {
 
     /// No shrink is on record any more, if nothing is.
     fn ended(&self) {
-        if self.held.is_none() && !self.unsettled && self.over.is_empty() {
+        if self.is_settled() {
             self.cache.know_lowered(&self.export, None);
         }
+    }
+
+    /// Whether the ledger has no resize of the export that is not over.
+    const fn is_settled(&self) -> bool {
+        self.held.is_none() && !self.unsettled && self.over.is_empty()
     }
 
     fn record(&self, known: Known) -> RecordSize {
@@ -382,11 +383,17 @@ impl Account {
         }
     }
 
-    /// What counts was written, or not.
+    /// What counts was written, or not. If it was, a grow that the ledger did not take before holds no quota any more.
     fn took(&mut self, written: Result<(), LedgerError>) -> bool {
         let taken = self.noted(written);
         if taken {
             self.behind = false;
+        }
+        if taken
+            && self.is_settled()
+            && let Some(counted) = self.counted()
+        {
+            self.tenants.settle(&self.export, counted);
         }
         taken
     }

@@ -74,7 +74,9 @@ pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
     });
     let lost = vec![0, 2, 20, 5, 12, 7, 0, 0xf4, 0, 0, 16, 5, 40, 0xd4, 0, 0x85, 8, 0xf4, 8, 0xe4, 8];
     let plain = vec![0, 0, 8, 0, 12, 2, 20, 4, 30, 5, 0, 1, 9, 6, 50, 9, 0, 3, 40];
-    faults.chain([plain, lost]).collect()
+    // A window's grow that the ledger does not take, then a shrink that it takes.
+    let shrunk_window = vec![0x40, 0x12, 16, 8, 12 << 4, 0, 32, 1, 8];
+    faults.chain([plain, lost, shrunk_window]).collect()
 }
 
 fn now<T>(future: impl Future<Output = T>) -> Option<T> {
