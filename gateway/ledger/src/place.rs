@@ -31,7 +31,7 @@ pub(super) struct Place {
     /// A gateway has been here before, or something else has made the database's file.
     pub(super) used: bool,
     lock: File,
-    _directory: File,
+    directory: File,
 }
 
 impl Place {
@@ -69,7 +69,7 @@ impl Place {
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         let counted = written(&lock, 1);
-        let place = Self { database, counted, used, lock: file, _directory: directory };
+        let place = Self { database, counted, used, lock: file, directory };
         place.count(counted.unwrap_or_default());
         Ok(place)
     }
@@ -78,6 +78,14 @@ impl Place {
     /// behind finds less and accuses nobody. So a full disk is no reason to stop either.
     pub(super) fn count(&self, commits: u64) {
         let _ = self.lock.write_all_at(format!("{:<10}\n{commits:020}\n", std::process::id()).as_bytes(), 0);
+    }
+}
+
+impl Drop for Place {
+    /// A child process that is just being started has the descriptors until it executes its program, and by them the locks.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+        let _ = self.directory.unlock();
     }
 }
 
@@ -117,4 +125,20 @@ fn create(directory: &Path) -> io::Result<()> {
     }
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::Scratch;
+
+    #[test]
+    fn a_ledger_that_was_let_go_is_free_while_a_child_process_still_has_its_descriptors() {
+        let scratch = Scratch::new();
+        let place = Place::take(&scratch.0).unwrap();
+        let inherited = (place.lock.try_clone().unwrap(), place.directory.try_clone().unwrap());
+        drop(place);
+        Place::take(&scratch.0).unwrap();
+        drop(inherited);
+    }
 }

@@ -107,7 +107,10 @@ fn regular(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Fault>
     } else {
         shorten(path, file, from, to)?;
     }
-    rustix::fs::fsync(file).map_err(|os| {
+    let synced = rustix::fs::fsync(file);
+    // A child process that is just being started may have the descriptor for longer, and by it the lock.
+    let _ = rustix::fs::flock(file, FlockOperation::Unlock);
+    synced.map_err(|os| {
         Fault::host(format!(
             "`{shown}` was resized to {}, and that may not be durable: fsync: {}",
             Bytes(to),
