@@ -18,6 +18,7 @@ mod admin;
 mod arrivals;
 mod bad_backend;
 mod bad_client;
+mod bench;
 mod books;
 mod ceiling;
 mod chaos;
