@@ -26,7 +26,7 @@ impl Session {
     pub(super) fn hand_over(self: &Arc<Self>, jobs: &mut Vec<Job>, finished: &mut Finished) {
         let core = &self.export.core;
         let pass = core.pass();
-        let (orphans, end) = (core.has_orphans(), self.reach());
+        let (orphans, end) = (core.has_orphans(), self.reach_with(jobs));
         let losses = || core.lanes().map_or(0, |lanes| lanes.durability.losses());
         let special = |request: &Request| {
             orphans
@@ -43,6 +43,23 @@ impl Session {
         }
         core.submit(Origin::Session(self.id), jobs, finished);
         drop(pass);
+    }
+
+    /// How far its requests reach: a write past what its client was told, for which an earlier one has grown the export
+    /// already, extends that as its own grow would have.
+    fn reach_with(&self, jobs: &[Job]) -> u64 {
+        let (reach, there) = (self.reach(), self.export.core.view().end());
+        if reach >= there || self.past_end() != PastEnd::Grow {
+            return reach;
+        }
+        let ends = jobs
+            .iter()
+            .filter(|job| job.request.command.writes() && job.request.length > 0)
+            .map(|job| job.request.end());
+        if let Some(end) = ends.filter(|end| *end <= there).max() {
+            self.wrote_up_to(end);
+        }
+        self.reach()
     }
 
     /// A request that can't go to the target as it is, or not now.
