@@ -29,7 +29,8 @@ pub struct ExportPolicy {
     pub max_size: Size,
     /// Sizes are multiples of this.
     pub granularity: Granularity,
-    /// Automatic growth goes by at least this much, where there is room for it.
+    /// Automatic growth goes by at least this much, where there is room for it; by more while a stream of writes goes on
+    /// ([`crate::plan::Situation::stream`]); 0: by what each write needs.
     pub step: Bytes,
     /// The most that one write may grow it by; none: no bound.
     pub max_step: Option<Bytes>,

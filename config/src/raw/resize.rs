@@ -51,8 +51,9 @@ pub(crate) struct RawResize {
     #[schemars(extend("default" = "actual", "examples" = ["ceiling"]))]
     pub(crate) present: Option<RawPresent>,
     /// Growth by writes goes by at least this much where there is room for it, so that a stream of writes costs few
-    /// resizes; 0 is no more than each write needs. A multiple of `granularity`. If it is absent and the default does not
-    /// fit in with `granularity` or `max-step`, it is the nearest size that does.
+    /// resizes; 0 is no more than each write needs. While writes go on past the end within a second of each other, each
+    /// grow adds twice what the last one did, up to an eighth of the size and 1 GiB. A multiple of `granularity`. If it is
+    /// absent and the default does not fit in with `granularity` or `max-step`, it is the nearest size that does.
     #[schemars(extend("default" = "1GiB", "examples" = ["1GiB"]))]
     pub(crate) step: Option<RawSize>,
     /// The most that one write may grow the export by, so that a stray one does not eat a quota; a multiple of

@@ -13,7 +13,7 @@ use nbd_gateway_policy::export::ExportPolicy;
 use nbd_gateway_policy::plan::{Adopt, Others, Plan, Quarantine, Situation, Standing, Wish, plan};
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::style::{BackendStyle, Grows, Trial};
-use nbd_gateway_policy::types::{ByteRange, ExportName, Size, TenantId};
+use nbd_gateway_policy::types::{ByteRange, Bytes, ExportName, Size, TenantId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
@@ -32,6 +32,8 @@ use crate::log::TRACES;
 
 /// How often a size of unknown outcome is asked for until somebody knows.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
+/// How soon after a grow for a write another one is for the same stream of writes.
+const STREAM: Duration = Duration::from_secs(1);
 /// How often a plan may find that the size changed under it before it gives up.
 const REPLANS: usize = 4;
 
@@ -118,6 +120,8 @@ pub(crate) struct Coordinator<H> {
     disproved: Option<(BackendStyle, Instant)>,
     /// How long that took the last time.
     disbelief: Duration,
+    /// What the last grow for a write added, and when it was done.
+    stream: Option<(Bytes, Instant)>,
 }
 
 impl<H: Effects> Coordinator<H> {
@@ -147,6 +151,7 @@ impl<H: Effects> Coordinator<H> {
             alone: false,
             disproved: None,
             disbelief: Duration::ZERO,
+            stream: None,
         }
     }
 
@@ -293,6 +298,7 @@ impl<H: Effects> Coordinator<H> {
             others,
             standing: self.standing,
             unrecorded: self.account.is_unrecorded(),
+            stream: self.stream.filter(|(_, at)| at.elapsed() < STREAM).map_or(Bytes(0), |(added, _)| added),
         }
     }
 
@@ -373,7 +379,13 @@ impl<H: Effects> Coordinator<H> {
             let done = match planned {
                 Plan::Nothing { size } => Some(Ok(size)),
                 Plan::Refuse(refusal) => Some(Err(refusal)),
-                Plan::Grow(grow) => self.grow(grow, others, job).await,
+                Plan::Grow(grow) => {
+                    let answer = self.grow(grow, others, job).await;
+                    if let (Some(Ok(size)), Wish::Automatic { .. }) = (&answer, wish) {
+                        self.stream = Some((size.above(grow.from), Instant::now()));
+                    }
+                    answer
+                }
                 Plan::Shrink(shrink) => self.shrink(shrink, others, job).await,
                 Plan::Adopt(adopt) => Some(self.take(adopt, job).await),
                 Plan::Quarantine(why) => {

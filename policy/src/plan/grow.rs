@@ -11,6 +11,11 @@ use crate::types::{ByteRange, Bytes, Size};
 /// The most bytes that the write which grows an automatic backend has.
 const LARGEST_ZERO_WRITE: u32 = 1 << 20;
 
+/// How much of its size a stream of writes may add to an export at once, as a divisor: as much is there unused at most.
+const STREAM_SHARE: u64 = 8;
+/// The most that it may add at once, where the step is not larger.
+const STREAM_MOST: Bytes = Bytes(1 << 30);
+
 /// A client asks for `target`, which is not smaller than what it was told.
 pub(super) fn for_client(situation: &Situation<'_>, client: ClientStyle, target: Size) -> Result<Plan, Reason> {
     if target <= situation.size {
@@ -78,7 +83,7 @@ pub(super) fn for_write(situation: &Situation<'_>, end: u64) -> Result<Plan, Rea
         return Err(Reason::OverMaxStep { size, end, max_step });
     }
     let must = rounded(situation, need)?;
-    let stepped = policy.granularity.round_up(size.plus(policy.step)).unwrap_or(must);
+    let stepped = policy.granularity.round_up(size.plus(step(situation))).unwrap_or(must);
     let capped = policy.max_step.map_or(stepped, |most| stepped.min(policy.granularity.round_down(size.plus(most))));
     let want = if must <= situation.disk && !situation.is_window() {
         // There already: what a step would add is not worth asking for.
@@ -88,6 +93,17 @@ pub(super) fn for_write(situation: &Situation<'_>, end: u64) -> Result<Plan, Rea
     };
     let to = fit(situation, want, must, must)?;
     grow(situation, to, need, true)
+}
+
+/// By how much a write grows the export at least: twice what the last one added while a stream of them goes on, so that it
+/// costs few resizes however small the step is. A step of 0 stays 0.
+fn step(situation: &Situation<'_>) -> Bytes {
+    let least = situation.policy.step;
+    if least == Bytes(0) {
+        return least;
+    }
+    let share = Bytes(situation.size.bytes() / STREAM_SHARE);
+    Bytes(situation.stream.0.saturating_mul(2)).min(share).min(STREAM_MOST).max(least)
 }
 
 /// Rounds up to the granularity; up to the end of the backend, where that has the target already and is no multiple.

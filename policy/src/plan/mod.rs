@@ -53,6 +53,8 @@ pub struct Situation<'a> {
     /// It is a window, nobody has on record how far it went, and its disk has data past `size`: nobody can tell this
     /// tenant's from another's until an operator says so ([`Wish::Adopt`]).
     pub unrecorded: bool,
+    /// What the last grow for a write added, if writes go on past the end since; zero: they do not.
+    pub stream: Bytes,
 }
 
 /// Sessions on the export, but for the asking one, that a shrink looks at.

@@ -58,6 +58,7 @@ pub(crate) struct Disk {
     pub(crate) others: Others,
     pub(crate) standing: Standing,
     pub(crate) unrecorded: bool,
+    pub(crate) stream: Bytes,
 }
 
 impl Disk {
@@ -81,6 +82,7 @@ impl Disk {
             others: Others::default(),
             standing: Standing::Ready,
             unrecorded: false,
+            stream: Bytes(0),
         }
     }
 
@@ -97,6 +99,7 @@ impl Disk {
             others: self.others,
             standing: self.standing,
             unrecorded: self.unrecorded,
+            stream: self.stream,
         }
     }
 

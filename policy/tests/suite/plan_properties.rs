@@ -58,8 +58,9 @@ fn any_disk() -> impl Strategy<Value = Disk> {
     let left = prop::option::of(0..600_u64);
     let hidden = prop_oneof![2 => Just(0), 1 => 0..400_u64];
     let others = prop_oneof![2 => Just(Others::default()), 1 => others];
-    (any_policy(), prop::sample::select(styles), any_size(), hidden, left, others, standing, any::<bool>()).prop_map(
-        |(policy, backend, size, hidden, left, others, standing, zeroed_by_backend)| {
+    let last = (any::<bool>(), 0..300_u64);
+    (any_policy(), prop::sample::select(styles), any_size(), hidden, left, others, standing, last).prop_map(
+        |(policy, backend, size, hidden, left, others, standing, (zeroed_by_backend, stream))| {
             let mut disk = Disk::behind(backend);
             disk.policy = policy;
             disk.size = size;
@@ -68,6 +69,7 @@ fn any_disk() -> impl Strategy<Value = Disk> {
             disk.others = others;
             disk.standing = standing;
             disk.zeroed_by_backend = zeroed_by_backend;
+            disk.stream = Bytes(stream);
             disk
         },
     )

@@ -152,6 +152,25 @@ fn writes_grow_by_steps_cut_to_what_there_is_as_long_as_the_write_fits() {
 }
 
 #[test]
+fn a_stream_of_writes_doubles_its_step_up_to_an_eighth_of_the_size() {
+    let mut disk = origin();
+    disk.policy.step = Bytes(16);
+    (disk.size, disk.disk, disk.policy.max_size) = (size(1024), size(1024), Size::MAX);
+    assert_eq!(grow(disk.plan(write(1025))).to, size(1040));
+    disk.stream = Bytes(16);
+    assert_eq!(grow(disk.plan(write(1025))).to, size(1056));
+    disk.stream = Bytes(512);
+    assert_eq!(grow(disk.plan(write(1025))).to, size(1152), "an eighth");
+    disk.policy.max_step = Some(Bytes(64));
+    assert_eq!(grow(disk.plan(write(1025))).to, size(1088), "the largest that one write may do");
+    disk.policy.max_step = None;
+    disk.policy.step = Bytes(512);
+    assert_eq!(grow(disk.plan(write(1025))).to, size(1536), "never less than the step");
+    disk.policy.step = Bytes(0);
+    assert_eq!(grow(disk.plan(write(1025))).to, size(1040), "no step: what the write needs, rounded");
+}
+
+#[test]
 fn one_stray_write_does_not_eat_the_quota() {
     let mut disk = origin();
     disk.policy.max_step = Some(Bytes(64));

@@ -548,6 +548,15 @@ mod tests {
         task.await.unwrap();
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn writes_past_the_end_one_after_the_other_grow_by_more_each_time_until_they_pause() {
+        let mut play = Play::new(0x10, 3, 24).unwrap();
+        let mut write = |end| play.wish(Wish::Automatic { end }, None).unwrap().bytes();
+        assert_eq!([write(25), write(26), write(28)], [25, 27, 30]);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(write(31), 31);
+    }
+
     /// Each hint put it off by another second: an export with a short `poll` never came to it.
     #[tokio::test(start_paused = true)]
     async fn loose_ends_are_settled_however_often_the_backend_tells_its_size() {
