@@ -22,13 +22,13 @@ import tempfile
 
 from . import grids, plots, report, tables
 from .load import JOBS
-from .machine import Failed, Watch, describe, missing, note
+from .machine import Failed, describe, missing, note
 from .rounds import Grid, Rounds
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 FAIRNESS = "fairness"
 PATHS = ["direct", "gateway", "before", "haproxy", "haproxy-128k", "nbdkit", "qemu", "stunnel", "gateway-plain"]
-PATHS += ["gateway-memory", "gateway-file", "before-memory", "before-file", "nbdkit-memory", "nbdkit-file", "qemu-nbd"]
+PATHS += ["gateway-all", "gateway-memory", "gateway-file", "before-memory", "before-file", "nbdkit-memory", "nbdkit-file", "qemu-nbd"]
 # Which program a path needs.
 PROGRAM = {
     "haproxy": "haproxy",
@@ -53,6 +53,7 @@ PARTS = {
     "tls": Part(grids.tls, "the same with TLS", ("nbdkit", "openssl"), (*PROXIES, "stunnel")),
     "disks": Part(grids.disks, "disks in memory and in files, without a server behind", peers=("qemu-nbd",)),
     "growth": Part(grids.growth, "writes past the end of a disk that grows, and of one of full size", ()),
+    "features": Part(grids.features, "the gateway with limits, rates, quota, rules and log, and without"),
     "link": Part(grids.link, "reads in sequence over a link of 10 ms"),
     "depths": Part(grids.depths, "CPU against requests in flight", peers=PROXIES),
     "sizes": Part(grids.sizes, "CPU against the size of requests", peers=PROXIES),
@@ -169,22 +170,23 @@ def main():
     ask.descriptors = hard - 1000
     rounds, machine, results = Rounds(ask), describe(programs, ask.binary), []
     for name in ask.parts:
+        found = []
         with tempfile.TemporaryDirectory(prefix="nbd-gateway-bench-", dir=ask.dir) as scratch:
             try:
-                results += PARTS[name].measure(ask, rounds, pathlib.Path(scratch))
+                found = PARTS[name].measure(ask, rounds, pathlib.Path(scratch))
+                if not found:
+                    note(f"{name}: nothing is left to measure")
             except (Failed, OSError) as failure:
                 rounds.failed(f"{name}: {failure}")
+        results += found
+        # At once, so that a run that is ended leaves what it has.
         save(ask, machine, rounds, results)
+        show(ask, rounds, found)
     warning = rounds.warning()
     if ask.markdown:
         print(report.markdown(results, ask, machine, warning))
     else:
-        print("\n\n".join(report.plain(result, ask.busy) for result in results))
-    if ask.plots:
-        ask.plots.mkdir(parents=True, exist_ok=True)
-        for grid in results:
-            for file in plots.draw(grid, ask.plots) if isinstance(grid, Grid) and grid.x else []:
-                note(f"drew {file}")
+        print(report.conditions(ask, machine))
     for path in ask.left_out:
         note(f"left out, not installed: {path}")
     for failure in rounds.failures:
@@ -194,8 +196,20 @@ def main():
     return 1 if rounds.failures else 0
 
 
+def show(ask, rounds, results):
+    for result in results:
+        if not ask.markdown:
+            print(report.plain(result, ask.busy) + "\n", flush=True)
+        if ask.plots and isinstance(result, Grid) and result.x:
+            ask.plots.mkdir(parents=True, exist_ok=True)
+            try:
+                for file in plots.draw(result, ask.plots):
+                    note(f"drew {file}")
+            except Failed as failure:
+                rounds.failed(f"{result.name}: {failure}")
+
+
 def save(ask, machine, rounds, results):
-    """After each part, so that a run that is ended leaves what it has."""
     if ask.json:
         parts = {result.name: {"title": result.title, "samples": result.raw()} for result in results}
         whole = {"machine": machine, "rounds": ask.rounds, "seconds": ask.seconds, "parts": parts}

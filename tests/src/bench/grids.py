@@ -7,7 +7,7 @@ import subprocess
 from .load import JOBS, KI, MI, Load, Target, fill, opens
 from .machine import Failed
 from .rounds import Grid, Path, Row, through
-from .servers import gateway, haproxy, nbdkit, qemu_nbd, qemu_storage_daemon, relay, stunnel
+from .servers import free_port, gateway, haproxy, nbdkit, qemu_nbd, qemu_storage_daemon, relay, stunnel
 
 GATEWAY, BEFORE, DIRECT = "gateway", "before", "direct"
 LARGE_BUFFERS = 131072
@@ -16,14 +16,14 @@ DELAY = 5
 
 
 def jobs(ask, quick):
-    chosen = [name for name in JOBS if name in (ask.jobs or (quick if ask.quick else JOBS))]
-    return [Row(name, JOBS[name]) for name in chosen]
+    wanted = ask.jobs or (quick if ask.quick else JOBS)
+    return [Row(name, load) for name, load in JOBS.items() if name in wanted]
 
 
 def points(ask, values, quick, name, loads):
     """A row for each value and each kind of load: `loads` gives one of a value."""
-    chosen = [value for value in values if value in quick] if ask.quick else values
-    return [Row(name(value, kind), load(value), value, kind) for kind, load in loads.items() for value in chosen]
+    values = quick if ask.quick else values
+    return [Row(name(value, kind), load(value), value, kind) for kind, load in loads.items() for value in values]
 
 
 def binaries(ask):
@@ -176,7 +176,7 @@ def tls(ask, rounds, scratch):
     for name, size in buffers.items():
         make = lambda name=name, size=size: haproxy(name, scratch, back.port, bufsize=size, bind=bind)
         ways[name] = whole(make, outside)
-    ways["stunnel"] = whole(lambda: stunnel("stunnel", scratch, back.port, *pair, None), outside)
+    ways["stunnel"] = whole(lambda: stunnel("stunnel", scratch, back.port, *pair), outside)
     ways["nbdkit"] = whole(lambda: nbdkit("nbdkit", scratch, "nbd", f"uri={uri()}", options=secure), within)
     ways["gateway-plain"] = (lambda: gateway("gateway-plain", scratch, ask.binary, uri()), ())
     rows = jobs(ask, ["r4k-qd1", "r4k-qd32", "r256k-qd8", "w256k-qd8"])
@@ -208,6 +208,26 @@ def disks(ask, rounds, scratch):
     ways = chosen(ask, {name: (make, ()) for name, make in ways.items()})
     title = "Disks of the gateway's own, beside other servers of memory and files"
     return measured(ask, rounds, "disks", title, rows, ways, pairs=pairs, fio=ask.fio)
+
+
+def features(ask, rounds, scratch):
+    """All that may cost something for each request, with bounds that are never reached."""
+    back, admin = memory_server(ask, scratch), free_port()
+    uri = f"nbd://127.0.0.1:{back.port}"
+    io = 'io = { iops = "100000000/s", bandwidth = "1TiB/s" }\n'
+    all_on = (
+        '[[tenant]]\nname = "blue"\nquota = "10TiB"\nclients = [{ address = "127.0.0.0/8" }]\n'
+        f'[tenant.limits]\n{io}session-{io}'
+        f'[[export]]\nname = ""\ntenant = "blue"\nbackend = "{uri}"\nmax-size = "1TiB"\n[export.limits]\n{io}session-{io}'
+    )
+    ways = {
+        GATEWAY: lambda: gateway(GATEWAY, scratch, ask.binary, uri),
+        "gateway-all": lambda: gateway("gateway-all", scratch, ask.binary, all_on, admin=admin, level="info"),
+    }
+    ways = chosen(ask, {name: (make, ()) for name, make in ways.items()})
+    title = "The gateway with limits, rates, quota, rules, admin interface and log, and without"
+    rows = jobs(ask, ["r4k-qd1", "rw4k-16x8"])
+    return measured(ask, rounds, "features", title, rows, ways, back=[back], pairs=[("gateway-all", GATEWAY)])
 
 
 def link(ask, rounds, scratch):

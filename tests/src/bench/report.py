@@ -118,12 +118,16 @@ def compact(grid, bound):
     return f"{text}\n\n{ruled(head, rows)}"
 
 
+def conditions(ask, machine):
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    text = f"Medians of {ask.rounds} rounds of {ask.seconds:g} s on {machine['cpus']} CPUs ({machine['cpu']})"
+    return f"{text}, Linux {machine['kernel']}, {machine['date']}; {versions}."
+
+
 def markdown(results, ask, machine, warning):
     lines = [MARKERS[0]]
     for result in results:
         table = compact(result, ask.busy) if isinstance(result, Grid) else ruled(*values(result))
-        lines += [f"**{result.title}**" + "\n", table, ""]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    text = f"Medians of {ask.rounds} rounds of {ask.seconds:g} s on {machine['cpus']} CPUs ({machine['cpu']})"
-    text += f", Linux {machine['kernel']}, {machine['date']}; {versions}. Measured with `tests/bench`."
+        lines += [f"**{result.title}**", "", table, ""]
+    text = conditions(ask, machine) + " Measured with `tests/bench`."
     return "\n".join([*lines, *([warning, ""] if warning else []), text, MARKERS[1]])

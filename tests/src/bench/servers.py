@@ -25,11 +25,11 @@ def dies_with_parent():
 class Server:
     running = []
 
-    def __init__(self, name, command, port, scratch, probe=None):
+    def __init__(self, name, command, port, scratch):
         self.name, self.command, self.port = name, [str(word) for word in command], port
         self.log = scratch / f"{next(NUMBERS)}-{name.replace(' ', '-')}.log"
         # Raises while there is no whole way through it.
-        self.probe = probe or (lambda: greeting(port))
+        self.probe = lambda: greeting(port)
 
     def __enter__(self):
         with open(self.log, "wb") as log:
@@ -101,13 +101,13 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def nbdkit(name, scratch, *plugin, options=(), probe=None):
+def nbdkit(name, scratch, *plugin, options=()):
     port = free_port()
     command = ["nbdkit", "--foreground", "--ipaddr=127.0.0.1", f"--port={port}", *options, *plugin]
-    return Server(name, command, port, scratch, probe)
+    return Server(name, command, port, scratch)
 
 
-def gateway(name, scratch, binary, exports, listener="", more="", admin=None, probe=None):
+def gateway(name, scratch, binary, exports, listener="", more="", admin=None, level="warn"):
     """`exports` are sections of a configuration, or the URI of the server of a single export; `listener` more keys of that
     section, `more` more sections, `admin` the port of the admin interface."""
     port, number = free_port(), next(NUMBERS)
@@ -118,14 +118,14 @@ def gateway(name, scratch, binary, exports, listener="", more="", admin=None, pr
     interface = f'address = "127.0.0.1:{admin}"\ntoken-file = "{scratch}/token"' if admin else 'address = "off"'
     config.write_text(
         f'state = "{scratch}/{number}-state"\n[[listener]]\naddress = "127.0.0.1:{port}"\n{listener}\n'
-        f'[admin]\n{interface}\n[log]\nlevel = "warn"\n{GATEWAY_LIMITS}{more}\n{exports}'
+        f'[admin]\n{interface}\n[log]\nlevel = "{level}"\n{GATEWAY_LIMITS}{more}\n{exports}'
     )
-    server = Server(name, [binary, "serve", "--config", config], port, scratch, probe)
+    server = Server(name, [binary, "serve", "--config", config], port, scratch)
     server.config = config
     return server
 
 
-def haproxy(name, scratch, back, *, bufsize=None, bind="", probe=None):
+def haproxy(name, scratch, back, *, bufsize=None, bind=""):
     port = free_port()
     config = scratch / f"{next(NUMBERS)}.cfg"
     config.write_text(
@@ -133,17 +133,17 @@ def haproxy(name, scratch, back, *, bufsize=None, bind="", probe=None):
         " timeout connect 30s\n timeout client 1h\n timeout server 1h\n"
         f"listen nbd\n bind 127.0.0.1:{port} {bind}\n server backend 127.0.0.1:{back}\n"
     )
-    return Server(name, ["haproxy", "-db", "-f", config], port, scratch, probe)
+    return Server(name, ["haproxy", "-db", "-f", config], port, scratch)
 
 
-def stunnel(name, scratch, back, certificate, key, probe):
+def stunnel(name, scratch, back, certificate, key):
     port = free_port()
     config = scratch / f"{next(NUMBERS)}.conf"
     config.write_text(
         f"foreground = yes\npid =\nsyslog = no\nsslVersionMin = TLSv1.3\nsocket = l:TCP_NODELAY=1\nsocket = r:TCP_NODELAY=1\n"
         f"[nbd]\naccept = 127.0.0.1:{port}\nconnect = 127.0.0.1:{back}\ncert = {certificate}\nkey = {key}\n"
     )
-    return Server(name, ["stunnel", config], port, scratch, probe)
+    return Server(name, ["stunnel", config], port, scratch)
 
 
 def qemu_storage_daemon(name, scratch, back):

@@ -7,7 +7,7 @@ import urllib.request
 
 from .load import Load, NbdLoad, Target, fill
 from .machine import Failed, note
-from .rounds import Grid, Path, Row, Spread, Table, through
+from .rounds import Grid, Path, Row, Table, through
 from .servers import free_port, gateway, greeting, nbdkit
 
 # A light client is to keep its median latency within this ratio.
@@ -57,16 +57,16 @@ def exports(ask, rounds, scratch):
     """A gateway with so many exports: its start, a scrape, requests, a reload."""
     columns = [
         ("ready", "ready after s", "{:.2f}"),
-        ("ready_cpu", "CPU s", "{:.2f}"),
-        ("rss", "MiB", "{:,.0f}"),
+        ("ready_cpu", "its CPU s", "{:.2f}"),
+        ("rss", "MiB then", "{:,.0f}"),
         ("open", "clients", "{:,.0f}"),
-        ("open_rss", "MiB", "{:,.0f}"),
+        ("open_rss", "MiB with them", "{:,.0f}"),
         ("scrape", "/metrics ms", "{:,.0f}"),
-        ("scrape_cpu", "CPU ms", "{:,.0f}"),
-        ("scrape_kib", "KiB", "{:,.0f}"),
+        ("scrape_cpu", "its CPU ms", "{:,.0f}"),
+        ("scrape_kib", "its KiB", "{:,.0f}"),
         ("greeting", "longest greeting ms meanwhile", "{:,.1f}"),
         ("reload", "reload that adds one ms", "{:,.0f}"),
-        ("reload_cpu", "CPU ms", "{:,.0f}"),
+        ("reload_cpu", "its CPU ms", "{:,.0f}"),
     ]
     counts = [1, 100, 1000] if ask.quick else [1, 100, 1000, 10000]
     table = Table("exports", "Exports of one gateway (embedded disks in memory)", columns)
