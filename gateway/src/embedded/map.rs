@@ -53,7 +53,7 @@ impl Disk {
     pub(super) fn find(&self, offset: u64, length: u64, whole: bool) -> Result<Found, Failure> {
         let end = offset + length;
         if whole || length < HOLES_FROM || !self.able.sparse.load(Ordering::Relaxed) {
-            return Ok(Found::Whole(self.read(offset, length)?.into()));
+            return Ok(Found::Whole(self.read(offset, length)?));
         }
         self.look_at_blocks();
         let (mut pieces, mut at, mut unread) = (Vec::new(), offset, offset);
@@ -77,7 +77,7 @@ impl Disk {
             at = until;
         }
         if pieces.is_empty() {
-            return Ok(Found::Whole(self.read(offset, length)?.into()));
+            return Ok(Found::Whole(self.read(offset, length)?));
         }
         self.read_piece(unread, end, &mut pieces)?;
         Ok(Found::Pieces(pieces))
@@ -108,7 +108,7 @@ impl Disk {
 
     fn read_piece(&self, from: u64, to: u64, pieces: &mut Vec<Piece>) -> Result<(), Failure> {
         if from < to {
-            pieces.push(Piece::Data { offset: from, payload: self.read(from, to - from)?.into() });
+            pieces.push(Piece::Data { offset: from, payload: self.read(from, to - from)? });
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use nbd_gateway_proto::{Cookie, Errno, ExportFlags};
 use crate::request::{Failure, Finished, Job, SessionId};
 
 mod admission;
+mod buffers;
 mod disk;
 mod durable;
 mod error;

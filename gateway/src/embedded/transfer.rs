@@ -4,10 +4,12 @@ use std::io::IoSlice;
 use std::io::IoSliceMut;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use nbd_gateway_proto::{Errno, Payload};
-use rustix::buffer::spare_capacity;
+use rustix::buffer::{Buffer, spare_capacity};
 use rustix::io::{Errno as Os, ReadWriteFlags};
 
+use super::buffers::SPARE;
 use super::disk::Disk;
 use super::map::HOLES_FROM;
 use super::{MAXIMUM_PAYLOAD, error::failure};
@@ -23,31 +25,41 @@ pub(super) fn wide(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
-/// An empty buffer for `length` bytes; EINVAL if that is more than one payload, ENOMEM if there is no room for it.
-fn buffer(length: u64) -> Result<Vec<u8>, Failure> {
-    let too_long = || Failure::new(Errno::EINVAL, format!("a read of {length} bytes is over {MAXIMUM_PAYLOAD} bytes"));
-    let fits = if length > u64::from(MAXIMUM_PAYLOAD) { None } else { usize::try_from(length).ok() };
-    let length = fits.ok_or_else(too_long)?;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(length).map_err(|_| failure(Os::NOMEM, None))?;
-    Ok(bytes)
-}
-
 impl Disk {
     /// Reads exactly `length` bytes. An end of file on the way is an error: zeroes would hide that data were lost.
-    pub(super) fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, Failure> {
-        let mut bytes = buffer(length)?;
-        while wide(bytes.len()) < length {
-            let at = offset + wide(bytes.len());
-            match rustix::io::pread(&self.file, spare_capacity(&mut bytes), at) {
-                Ok(0) => return Err(self.cut_short(at)),
-                Ok(_) | Err(Os::INTR) => {}
-                Err(os) => return Err(self.failed("read", os, at)),
+    pub(super) fn read(&self, offset: u64, length: u64) -> Result<Payload, Failure> {
+        let too_long =
+            || Failure::new(Errno::EINVAL, format!("a read of {length} bytes is over {MAXIMUM_PAYLOAD} bytes"));
+        let fits = if length > u64::from(MAXIMUM_PAYLOAD) { None } else { usize::try_from(length).ok() };
+        let room = fits.ok_or_else(too_long)?;
+        let no_memory = || failure(Os::NOMEM, None);
+        if length >= HOLES_FROM {
+            let mut bytes = SPARE.take(room).ok_or_else(no_memory)?;
+            let mut done = 0;
+            while let Some(rest) = bytes.as_mut().get_mut(done..).filter(|rest| !rest.is_empty()) {
+                done += self.read_some(rest, offset + wide(done))?;
             }
+            return Ok(Bytes::from(bytes).into());
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(room).map_err(|_| no_memory())?;
+        while bytes.len() < room {
+            let at = offset + wide(bytes.len());
+            self.read_some(spare_capacity(&mut bytes), at)?;
         }
         // The allocator may have given more room than asked for, and pread fills it.
-        bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
-        Ok(bytes)
+        bytes.truncate(room);
+        Ok(bytes.into())
+    }
+
+    /// How many bytes it has read, 0 if it was interrupted.
+    fn read_some<B: Buffer<u8, Output = usize>>(&self, into: B, at: u64) -> Result<usize, Failure> {
+        match rustix::io::pread(&self.file, into, at) {
+            Ok(0) => Err(self.cut_short(at)),
+            Ok(read) => Ok(read),
+            Err(Os::INTR) => Ok(0),
+            Err(os) => Err(self.failed("read", os, at)),
+        }
     }
 
     /// Reads `length` bytes if all are in the page cache, without waiting for the disk; else nothing.
