@@ -37,6 +37,9 @@ const LET_GO: Duration = Duration::from_secs(1);
 /// Receive buffers kept for the next reader: 16 MiB.
 const BUFFERS_KEPT: usize = 128;
 
+/// How long after half of a crowd of clients has left its memory is given back.
+const CROWD_LEAVES: Duration = Duration::from_secs(1);
+
 /// Why the gateway can't start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
@@ -90,7 +93,7 @@ pub(crate) struct App {
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
     embedded: Embedded,
-    /// Looks at what is not counted as it is; until the drain.
+    /// Looks at what is not counted as it is, and gives memory back; until the drain.
     looking: JoinSet<()>,
     /// Of backends, for the metrics.
     certificates: Vec<BackendTls>,
@@ -147,6 +150,7 @@ impl App {
         let sweeps = Arc::clone(&cache);
         looking.spawn(async move { sweeps.marks().sweep().await });
         looking.spawn(Arc::clone(&registry).look_before_growth());
+        looking.spawn(give_back_after_crowds(Arc::clone(&table)));
         let reload = Reload::new();
         Ok(Self {
             config,
@@ -262,6 +266,17 @@ impl App {
         }
         tending.abort();
         tracing::info!("stopped");
+    }
+}
+
+/// Gives memory back to the host when half of a crowd of clients has left, and each time that half of the rest has.
+async fn give_back_after_crowds(table: Arc<SessionTable>) {
+    loop {
+        table.halved().await;
+        // The others leave meanwhile, perhaps.
+        tokio::time::sleep(CROWD_LEAVES).await;
+        // A thread that ends early has given back what it could.
+        let _ = tokio::task::spawn_blocking(nbd_gateway_heap::give_back).await;
     }
 }
 

@@ -159,10 +159,20 @@ impl Gateway {
 
     /// The most memory that it ever had, in KiB.
     pub(crate) fn peak_memory(&mut self) -> Result<u64, Trouble> {
+        self.memory_as("VmHWM:")
+    }
+
+    /// The memory that it has now, in KiB.
+    pub(crate) fn memory(&mut self) -> Result<u64, Trouble> {
+        self.memory_as("VmRSS:")
+    }
+
+    fn memory_as(&mut self, line: &str) -> Result<u64, Trouble> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.child().id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
-            .ok_or_else(|| Trouble::new("/proc does not tell the gateway's peak memory"))
+        let found = status.lines().find_map(|of| of.strip_prefix(line));
+        found
+            .and_then(|found| found.trim().strip_suffix(" kB")?.parse().ok())
+            .ok_or_else(|| Trouble::new(format!("/proc does not tell {line} of the gateway")))
     }
 
     pub(crate) fn socket(&self) -> &Path {

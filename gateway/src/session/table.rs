@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
@@ -21,7 +21,13 @@ pub(crate) struct SessionTable {
     next: AtomicU64,
     pub(super) open: DashMap<SessionId, Weak<Session>>,
     left: Notify,
+    /// The most that were open since they were last [fewer by half](Self::halved).
+    most: AtomicUsize,
+    halved: Notify,
 }
+
+/// So many sessions at least are a crowd: some 3 MiB.
+const CROWD: usize = 256;
 
 impl SessionTable {
     /// An id that no session of this process had before.
@@ -32,6 +38,7 @@ impl SessionTable {
     /// Adds a session; it leaves when the guard is dropped.
     pub(crate) fn enter(self: &Arc<Self>, session: &Arc<Session>) -> Entered {
         self.open.insert(session.id(), Arc::downgrade(session));
+        self.most.fetch_max(self.len(), Ordering::AcqRel);
         Entered { table: Arc::clone(self), id: session.id() }
     }
 
@@ -54,6 +61,11 @@ impl SessionTable {
             }
             left.await;
         }
+    }
+
+    /// Waits until half of a crowd has left. Cancel-safe: yes.
+    pub(crate) async fn halved(&self) {
+        self.halved.notified().await;
     }
 
     /// All of them, oldest first.
@@ -160,5 +172,10 @@ impl Drop for Entered {
     fn drop(&mut self) {
         self.table.open.remove(&self.id);
         self.table.left.notify_waiters();
+        let (most, now) = (self.table.most.load(Ordering::Acquire), self.table.len());
+        if most >= CROWD && now <= most / 2 {
+            self.table.most.store(now, Ordering::Release);
+            self.table.halved.notify_one();
+        }
     }
 }

@@ -3,11 +3,13 @@
 //! Every kind of request and answer there is, from clients that read nothing, in each framing; then the process's largest
 //! size is held against the bound that is computed from its configuration, as `gateway/src/lib.rs` tells it.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::gateway::{Gateway, export};
 use crate::scripted::backend::{Backend, Fault, Script};
 use crate::scripted::numbers::{cmd, cmd_flag, info, opt};
 use crate::scripted::{Ask, Framing, RawClient, option_bytes};
-use crate::trouble::{Trouble, ensure};
+use crate::trouble::{Trouble, ensure, eventually};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -112,6 +114,25 @@ fn unread(socket: &std::path::Path, kind: Kind, framing: Framing) -> Result<RawC
     }
     client.link().send_until_stuck(&bytes, 8 << 20)?;
     Ok(client)
+}
+
+#[test]
+fn what_a_crowd_of_clients_used_goes_back_to_the_host_when_they_have_left() -> Result<(), Trouble> {
+    let mut gateway = Gateway::start(&export("own", "memory:", "size = \"1MiB\""))?;
+    let before = gateway.memory()?;
+    let open = |_| RawClient::open(gateway.socket(), "own", Framing::Structured).map(|(client, _)| client);
+    // A socket for each, beside those of the tests that run meanwhile.
+    let sockets = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: sockets.maximum, ..sockets })?;
+    let mut crowd = (0..800).map(open).collect::<Result<Vec<_>, Trouble>>()?;
+    // One that stays, in the middle of what is given back.
+    let stays = crowd.remove(200);
+    let used = gateway.memory()? - before;
+    drop(crowd);
+    let given_back = || gateway.memory().is_ok_and(|now| now <= before + used * 2 / 3);
+    eventually("a third of the memory of 800 clients is with the host again", given_back)?;
+    stays.leave()?;
+    gateway.end()
 }
 
 #[test]
