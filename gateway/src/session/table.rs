@@ -38,7 +38,6 @@ impl SessionTable {
     /// Adds a session; it leaves when the guard is dropped.
     pub(crate) fn enter(self: &Arc<Self>, session: &Arc<Session>) -> Entered {
         self.open.insert(session.id(), Arc::downgrade(session));
-        self.most.fetch_max(self.len(), Ordering::AcqRel);
         Entered { table: Arc::clone(self), id: session.id() }
     }
 
@@ -172,7 +171,9 @@ impl Drop for Entered {
     fn drop(&mut self) {
         self.table.open.remove(&self.id);
         self.table.left.notify_waiters();
-        let (most, now) = (self.table.most.load(Ordering::Acquire), self.table.len());
+        let now = self.table.len();
+        // There was one more until now, so who enters need not count.
+        let most = self.table.most.fetch_max(now + 1, Ordering::AcqRel).max(now + 1);
         if most >= CROWD && now <= most / 2 {
             self.table.most.store(now, Ordering::Release);
             self.table.halved.notify_one();
