@@ -70,7 +70,7 @@ fn set(path: &Path, from: u64, to: u64) -> Result<(), Fault> {
     // Looked at before it is opened to write, which some devices take for a command.
     let kind = rustix::fs::stat(path).map_err(|os| refused("examine", os))?.st_mode;
     match FileType::from_raw_mode(kind) {
-        FileType::RegularFile => regular(path, &open(OFlags::RDWR).map_err(|os| refused("open", os))?, from, to),
+        FileType::RegularFile => regular(path, open(OFlags::RDWR).map_err(|os| refused("open", os))?, from, to),
         FileType::BlockDevice => {
             let size = measure(&open(OFlags::RDONLY).map_err(|os| refused("open", os))?);
             device(path, size.map_err(|os| refused("measure", os))?, from, to)
@@ -81,7 +81,14 @@ fn set(path: &Path, from: u64, to: u64) -> Result<(), Fault> {
     }
 }
 
-fn regular(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Fault> {
+fn regular(path: &Path, file: OwnedFd, from: u64, to: u64) -> Result<(), Fault> {
+    let done = change(path, &file, from, to);
+    // A child process that is just being started has the descriptor for longer, and by it the lock.
+    let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
+    done
+}
+
+fn change(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Fault> {
     let shown = path.display();
     let refused = |doing, os| refusal(path, doing, os);
     let stat = rustix::fs::fstat(file).map_err(|os| refused("examine", os))?;
@@ -107,10 +114,7 @@ fn regular(path: &Path, file: &OwnedFd, from: u64, to: u64) -> Result<(), Fault>
     } else {
         shorten(path, file, from, to)?;
     }
-    let synced = rustix::fs::fsync(file);
-    // A child process that is just being started may have the descriptor for longer, and by it the lock.
-    let _ = rustix::fs::flock(file, FlockOperation::Unlock);
-    synced.map_err(|os| {
+    rustix::fs::fsync(file).map_err(|os| {
         Fault::host(format!(
             "`{shown}` was resized to {}, and that may not be durable: fsync: {}",
             Bytes(to),
@@ -277,6 +281,21 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().len(), 8 << 20);
         drop(other);
         assert_eq!(resized(&path, 8 << 20, 2 << 20).await, Ok(2 << 20));
+    }
+
+    #[test]
+    fn a_file_is_free_after_a_shrink_and_one_that_was_refused_while_a_child_process_has_its_descriptor() {
+        let place = Place::fresh();
+        let path = file(&place, 8 << 20);
+        let open = || OwnedFd::from(fs::File::options().read(true).write(true).open(&path).unwrap());
+        for from in [8 << 20, 7 << 20] {
+            let opened = open();
+            let inherited = opened.try_clone().unwrap();
+            assert_eq!(regular(&path, opened, from, 2 << 20).is_ok(), from == 8 << 20);
+            rustix::fs::flock(open(), FlockOperation::NonBlockingLockExclusive).unwrap();
+            drop(inherited);
+            fs::File::options().write(true).open(&path).unwrap().set_len(8 << 20).unwrap();
+        }
     }
 
     #[tokio::test]

@@ -49,15 +49,19 @@ pub(super) fn open(place: &Place, first_size: Option<u64>, read_only: bool) -> R
         Err(os) => return Err(refused("lock", os)),
     }
     // Only under the lock: its last owner may have resized it until then.
-    let mut size = measure(&file).map_err(|os| refused("measure", os))?;
-    if let (Kind::Regular, 0, Some(first @ 1..), false) = (kind, size, first_size, read_only) {
-        rustix::fs::ftruncate(&file, first).map_err(|os| refused("resize", os))?;
-        rustix::fs::fsync(&file).map_err(|os| refused("sync", os))?;
-        size = first;
-    }
-    if size > MAX_SIZE {
-        return Err(DiskError::TooLarge { size });
-    }
+    let sized = || {
+        let mut size = measure(&file).map_err(|os| refused("measure", os))?;
+        if let (Kind::Regular, 0, Some(first @ 1..), false) = (kind, size, first_size, read_only) {
+            rustix::fs::ftruncate(&file, first).map_err(|os| refused("resize", os))?;
+            rustix::fs::fsync(&file).map_err(|os| refused("sync", os))?;
+            size = first;
+        }
+        if size > MAX_SIZE { Err(DiskError::TooLarge { size }) } else { Ok(size) }
+    };
+    let size = sized().inspect_err(|_| {
+        // A child process that is just being started has the descriptor for longer, and by it the lock.
+        let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
+    })?;
     let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
     Ok(Opened { file, kind, size, sparse: kind == Kind::Regular && allocated < size })
 }
