@@ -50,7 +50,7 @@
 //! ```
 //!
 //! `proto/` and `net/` are crates of their own ([`nbd_gateway_proto`], [`nbd_gateway_net`]); so is `client/`, which has the
-//! commands `client` and `agent` ([`nbd_gateway_client`]).
+//! commands `client` and `agent` ([`nbd_gateway_client`]), and `heap/`, which gives memory back ([`nbd_gateway_heap`]).
 //!
 //! On this way nothing is allocated per request but what its payload needs, no task is spawned, no channel is used, no
 //! lock is held across an await, and no payload byte is copied between the two sockets; a batch shares its looks at the
@@ -226,6 +226,8 @@
 //! - Receive buffers, outside the permits: one of 128 KiB for each client's or backend's socket with an incomplete
 //!   message. One that is idle holds none.
 //! - The [pool](nbd_gateway_net::Pool) keeps up to 128 buffers (16 MiB) for the next reader.
+//! - Embedded disks keep up to 8 MiB of the buffers of long reads (`embedded/buffers.rs`). A read that gets one of them holds
+//!   less than twice its length.
 //! - A payload in flight keeps alive the buffers it lies in. What nobody keeps takes no room beside it: bytes that are
 //!   thrown away give way to what comes next, and a payload shorter than what was decoded before it is copied out
 //!   ([`Inbox`](nbd_gateway_proto::Inbox)). A payload that waits for a slow client and fills less than half of its buffer is copied out

@@ -136,8 +136,8 @@ def idle(ask, rounds, scratch):
                     one, cpu = server.memory()["VmRSS"], server.cpu()
                     with NbdLoad(ask, Target(server.port), Load(sessions=count), 0) as all_of_them:
                         opened, cpu, many = all_of_them.opened, server.cpu() - cpu, server.memory()["VmRSS"]
-                    # It may give memory back a little later.
-                    time.sleep(ask.seconds)
+                    # It gives memory back a second after half of them have left.
+                    time.sleep(max(ask.seconds, 2))
                     left = server.memory()
             values = {"opened": count / opened, "cpu": cpu * 1e6 / count, "each": (many - one) / count / 1024}
             sizes = {"one": one, "rss": many, "left": left["VmRSS"], "peak": left["VmHWM"]}
