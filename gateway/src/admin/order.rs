@@ -65,7 +65,7 @@ async fn wish(shared: &Shared, name: &str, wish: impl FnOnce(u64) -> Wish) -> Re
     };
     let export = lease.export();
     // What is there and not shown counts: who adds to it does not mean what clients see.
-    let held = export.resizer.status.now().filter(|_| export.policy().publish != Publish::Auto);
+    let held = export.resizer.status().filter(|_| export.policy().publish != Publish::Auto);
     let now = held.map_or(0, |seen| seen.disk.bytes()).max(export.size());
     match export.resizer.order(wish(now)).await {
         Ok(size) => tell(Resized::of(export, size)),

@@ -69,7 +69,7 @@ impl ExportView {
     pub(super) fn of(export: &Export, sessions: u64) -> Self {
         let (shown, settings) = (export.core.view().shown(), export.settings());
         let (config, policy) = (&settings.config, &settings.policy);
-        let seen = export.resizer.status.now();
+        let seen = export.resizer.status();
         let standing = seen.map_or(Standing::Unmeasured, |seen| seen.standing);
         let disk = match (standing, seen) {
             (Standing::Quarantined { found }, _) => found,
@@ -282,7 +282,7 @@ pub(crate) struct Resized {
 impl Resized {
     /// What came of an order that was carried out.
     pub(super) fn of(export: &Export, size: Size) -> Self {
-        let seen = export.resizer.status.now().filter(|seen| seen.backend.grows != Grows::Window);
+        let seen = export.resizer.status().filter(|seen| seen.backend.grows != Grows::Window);
         let unpublished = seen.map(|seen| seen.disk).filter(|disk| *disk > size);
         Self { size: size.bytes(), unpublished: unpublished.map(Size::bytes) }
     }

@@ -14,7 +14,7 @@ pub(super) fn remember(cache: &LedgerCache, export: &Export) {
     let older = cache.is_older(export.resizer.export_name());
     cache.know_last(export.resizer.export_name(), export.core.view().shown());
     if export.policy().publish == Publish::Manual && !window && !older {
-        let disk = export.resizer.status.now().map(|seen| seen.disk);
+        let disk = export.resizer.status().map(|seen| seen.disk);
         let shown = Size::new(export.size()).ok().filter(|shown| disk.is_some_and(|disk| disk > *shown));
         cache.know_shown(export.resizer.export_name(), shown);
     }

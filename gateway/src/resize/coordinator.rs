@@ -20,11 +20,11 @@ use tracing::{Instrument, Span};
 
 use super::counters::{ResizeCounters, is_unsettled};
 use super::effects::{Answered, Effects};
-use super::jobs::{JobState, Jobs};
-use super::openers::{Asking, Openers};
-use super::rules::Latest;
+use super::Desk;
+use super::jobs::JobState;
+use super::openers::Asking;
 use super::settle::{Exposed, Read};
-use super::status::{ResizeStatus, StatusCell};
+use super::status::ResizeStatus;
 use crate::accounting::account::Account;
 use crate::accounting::history::{Happened, Kind};
 use crate::fault::Fault;
@@ -107,10 +107,7 @@ pub(crate) struct Coordinator<H> {
     pub(super) exposed: Vec<Exposed>,
     pub(super) effects: H,
     pub(super) account: Account,
-    pub(super) jobs: Arc<Jobs>,
-    openers: Arc<Openers>,
-    status: Arc<StatusCell>,
-    rules: Arc<Latest>,
+    pub(super) desk: Arc<Desk>,
     pub(super) counters: ResizeCounters,
     /// What the backend or its driver said to the wish at hand, for operators.
     pub(super) said: Option<String>,
@@ -129,47 +126,32 @@ impl<H: Effects> Coordinator<H> {
         mut state: ResizeState,
         effects: H,
         account: Account,
-        jobs: Arc<Jobs>,
-        openers: Arc<Openers>,
+        desk: Arc<Desk>,
         counters: ResizeCounters,
     ) -> Self {
         let exposed = state.unzeroed.drain(..).map(Exposed::earlier).collect();
         let standing = state.unsettled.map_or(Standing::Ready, |asked| Standing::Unsettled { asked });
-        let (status, rules) = (Arc::default(), Arc::default());
-        Self {
+        let coordinator = Self {
             state,
             standing,
             exposed,
             effects,
             account,
-            jobs,
-            openers,
-            status,
-            rules,
+            desk,
             counters,
             said: None,
             alone: false,
             disproved: None,
             disbelief: Duration::ZERO,
             stream: None,
-        }
-    }
-
-    /// Shows what it knows there too.
-    pub(crate) fn shown_in(mut self, status: Arc<StatusCell>) -> Self {
-        self.status = status;
-        self.show();
-        self
-    }
-
-    /// Goes by what is put there.
-    pub(crate) fn ruled_by(mut self, rules: Arc<Latest>) -> Self {
-        self.rules = rules;
-        self
+        };
+        coordinator.show();
+        coordinator
     }
 
     fn apply_rules(&mut self) {
-        if let Some(rules) = self.rules.take() {
+        let rules = self.desk.rules.lock().take();
+        if let Some(rules) = rules {
             self.effects.apply_rules(&rules);
             self.account.published_by(rules.policy.publish);
             (self.state.policy, self.state.timeout) = (rules.policy, rules.timeout);
@@ -178,7 +160,7 @@ impl<H: Effects> Coordinator<H> {
 
     fn show(&self) {
         let ResizeState { size, disk, backend, .. } = self.state;
-        self.status.show(ResizeStatus { disk, standing: self.standing, backend });
+        *self.desk.status.lock() = Some(ResizeStatus { disk, standing: self.standing, backend });
         self.counters.stands(self.standing, size, disk, backend.grows == Grows::Window);
     }
 
@@ -326,11 +308,11 @@ impl<H: Effects> Coordinator<H> {
             None => refusal.to_string(),
         };
         match &answer {
-            Ok(size) => self.jobs.end(job, JobState::Done, size.bytes(), None),
+            Ok(size) => self.desk.jobs.end(job, JobState::Done, size.bytes(), None),
             Err(refusal) if is_unsettled(&refusal.reason, self.standing) => {
-                self.jobs.end(job, JobState::Unsettled, size, Some(told(refusal)));
+                self.desk.jobs.end(job, JobState::Unsettled, size, Some(told(refusal)));
             }
-            Err(refusal) => self.jobs.end(job, JobState::Refused, size, Some(told(refusal))),
+            Err(refusal) => self.desk.jobs.end(job, JobState::Refused, size, Some(told(refusal))),
         }
         answer
     }
@@ -339,7 +321,7 @@ impl<H: Effects> Coordinator<H> {
         if self.state.older {
             return Err(self.refusal(Reason::OlderLedger));
         }
-        if self.jobs.was_cancelled(job) {
+        if self.desk.jobs.was_cancelled(job) {
             return Err(self.refusal(Reason::Cancelled));
         }
         // A person speaks of what the backend is, so that is looked at first.
@@ -356,7 +338,7 @@ impl<H: Effects> Coordinator<H> {
         let mut owes_resize = matches!(wish, Wish::Automatic { .. });
         for _ in 0..REPLANS {
             // Who is there counts now, not when the wish was queued.
-            let others = self.openers.others(asking);
+            let others = self.desk.openers.others(asking);
             let planned = plan(&self.situation(others), wish);
             // Nobody is refused for want of room by what was only remembered: some of it may be gone.
             if let Plan::Refuse(Refusal { reason: Reason::OverQuota { .. }, .. }) = &planned
@@ -403,7 +385,7 @@ impl<H: Effects> Coordinator<H> {
     /// Adopts, after nobody is past a lower end any more.
     async fn take(&mut self, adopt: Adopt, job: u64) -> Answer {
         if let Some(end) = adopt.drain {
-            self.jobs.enter(job, JobState::Draining);
+            self.desk.jobs.enter(job, JobState::Draining);
             self.effects.lower_end(end);
             if !self.effects.drain(end, self.state.timeout).await {
                 self.restore();

@@ -17,7 +17,7 @@ impl<H: Effects> Coordinator<H> {
         for step in grow.steps() {
             match step {
                 Step::Reserve(bytes) => {
-                    self.jobs.enter(job, JobState::Reserving);
+                    self.desk.jobs.enter(job, JobState::Reserving);
                     if let Err(reason) = self.hold(&grow, bytes).await {
                         return Some(Err(self.refusal(reason)));
                     }
@@ -40,7 +40,7 @@ impl<H: Effects> Coordinator<H> {
                     }
                 }
                 Step::Ask(ask) => {
-                    self.jobs.enter(job, JobState::AskingBackend);
+                    self.desk.jobs.enter(job, JobState::AskingBackend);
                     self.exposed.iter_mut().for_each(|exposed| exposed.asked = true);
                     answered = self.effects.ask(ask).await;
                 }
@@ -103,7 +103,7 @@ impl<H: Effects> Coordinator<H> {
         short: Option<Reason>,
         job: u64,
     ) -> Answer {
-        self.jobs.enter(job, JobState::Settling);
+        self.desk.jobs.enter(job, JobState::Settling);
         let count = self.there(count).await;
         if !self.is_window() {
             // What a window counts is there when it is shown; what a backend has, at once.

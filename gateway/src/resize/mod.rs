@@ -26,6 +26,7 @@ pub(crate) mod window;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -44,8 +45,8 @@ use coordinator::{Act, Answer};
 use counters::ResizeCounters;
 use jobs::Jobs;
 use openers::Openers;
-use rules::{Latest, Rules};
-use status::StatusCell;
+use rules::Rules;
+use status::ResizeStatus;
 
 /// How many wishes may wait for one export; more are refused.
 const WAITING: usize = 1024;
@@ -56,21 +57,35 @@ const TURNED_AWAY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Resizer {
     acts: mpsc::Sender<Act>,
+    pub desk: Arc<Desk>,
+}
+
+/// What the coordinator and everyone who has a way to it share.
+#[derive(Debug)]
+pub(crate) struct Desk {
     /// Who has the export open.
     pub openers: Arc<Openers>,
     /// Its resizes.
-    pub jobs: Arc<Jobs>,
-    /// What else there is to see.
-    pub status: Arc<StatusCell>,
-    /// What the coordinator is to go by from now on.
-    pub rules: Arc<Latest>,
+    pub jobs: Jobs,
+    /// What else there is to see; nothing before the coordinator runs.
+    status: Mutex<Option<ResizeStatus>>,
+    /// What the coordinator is to go by from now on, and has not seen yet.
+    rules: Mutex<Option<Rules>>,
     export: ExportName,
     tenant: TenantId,
     accounts: Arc<TenantAccounts>,
     /// Who counts what is turned away, once the export is open.
-    counters: Arc<OnceLock<ResizeCounters>>,
+    counters: OnceLock<ResizeCounters>,
     /// When one was turned away last and its event was asked for.
-    away: Arc<Mutex<Option<Instant>>>,
+    away: Mutex<Option<Instant>>,
+}
+
+impl Deref for Resizer {
+    type Target = Desk;
+
+    fn deref(&self) -> &Desk {
+        &self.desk
+    }
 }
 
 impl Resizer {
@@ -82,21 +97,23 @@ impl Resizer {
         accounts: Arc<TenantAccounts>,
     ) -> (Self, mpsc::Receiver<Act>) {
         let (acts, rx) = mpsc::channel(WAITING);
-        (
-            Self {
-                acts,
-                openers,
-                jobs: Arc::default(),
-                status: Arc::default(),
-                rules: Arc::default(),
-                export,
-                tenant,
-                accounts,
-                counters: Arc::default(),
-                away: Arc::default(),
-            },
-            rx,
-        )
+        let desk = Desk {
+            openers,
+            jobs: Jobs::default(),
+            status: Mutex::default(),
+            rules: Mutex::default(),
+            export,
+            tenant,
+            accounts,
+            counters: OnceLock::new(),
+            away: Mutex::default(),
+        };
+        (Self { acts, desk: Arc::new(desk) }, rx)
+    }
+
+    /// What was seen last.
+    pub(crate) fn status(&self) -> Option<ResizeStatus> {
+        *self.status.lock()
     }
 
     /// The export is open: what is turned away is counted there. Not before, for a name that does not open has no series.
@@ -203,7 +220,7 @@ impl Resizer {
 
     /// Other rules, from the next thing on that the coordinator does. What it is doing it does by those that it has.
     pub(crate) fn adjust(&self, rules: Rules) {
-        self.rules.put(rules);
+        *self.rules.lock() = Some(rules);
         // Lost only if a thousand wishes wait: each of them comes after the rules.
         let _ = self.acts.try_send(Act::Adjusted);
     }

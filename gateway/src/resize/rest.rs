@@ -23,7 +23,7 @@ impl<H: Effects> Coordinator<H> {
         for act in waiting {
             match act {
                 Act::Wish { job, reply, .. } if reply.is_closed() => {
-                    self.jobs.end(job, JobState::Refused, 0, Some("its client has taken it along".to_owned()));
+                    self.desk.jobs.end(job, JobState::Refused, 0, Some("its client has taken it along".to_owned()));
                 }
                 act => {
                     if !Box::pin(self.apply(act)).await {

@@ -28,7 +28,7 @@ impl<H: Effects> Coordinator<H> {
             match step {
                 Step::LowerEnd(end) => self.effects.lower_end(end),
                 Step::Drain => {
-                    self.jobs.enter(job, JobState::Draining);
+                    self.desk.jobs.enter(job, JobState::Draining);
                     if !self.effects.drain(shrink.to, self.state.timeout).await {
                         self.restore();
                         return Some(Err(self.refusal(Reason::BackendTimedOut)));
@@ -52,7 +52,7 @@ impl<H: Effects> Coordinator<H> {
                     }
                 }
                 Step::Ask(ask) => {
-                    self.jobs.enter(job, JobState::AskingBackend);
+                    self.desk.jobs.enter(job, JobState::AskingBackend);
                     answered = self.effects.ask(ask).await;
                 }
                 Step::ReadBack => {

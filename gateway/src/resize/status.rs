@@ -3,7 +3,6 @@
 use nbd_gateway_policy::plan::Standing;
 use nbd_gateway_policy::style::BackendStyle;
 use nbd_gateway_policy::types::Size;
-use parking_lot::Mutex;
 
 /// What an operator sees of an export's resizing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,19 +13,4 @@ pub(crate) struct ResizeStatus {
     pub standing: Standing,
     /// How the backend grows and tells, as far as that is known by now.
     pub backend: BackendStyle,
-}
-
-/// Where it is looked up; nothing before the coordinator runs.
-#[derive(Debug, Default)]
-pub(crate) struct StatusCell(Mutex<Option<ResizeStatus>>);
-
-impl StatusCell {
-    /// What was seen last.
-    pub(crate) fn now(&self) -> Option<ResizeStatus> {
-        *self.0.lock()
-    }
-
-    pub(super) fn show(&self, seen: ResizeStatus) {
-        *self.0.lock() = Some(seen);
-    }
 }

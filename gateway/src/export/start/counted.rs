@@ -113,16 +113,7 @@ impl<'a> Counted<'a> {
         let (config, tells) = (&settings.config, start.backend.tells);
         let history = History::new(Arc::clone(&shared.ledger_cache), start.export.clone(), start.tenant.clone());
         let effects = LiveEffects::new(Arc::clone(&core), driver, history, start.timeout, start.unsettled.is_some());
-        let coordinator = Coordinator::new(
-            start,
-            effects,
-            account,
-            Arc::clone(&resizer.jobs),
-            Arc::clone(&resizer.openers),
-            counters.clone(),
-        )
-        .ruled_by(Arc::clone(&resizer.rules))
-        .shown_in(Arc::clone(&resizer.status));
+        let coordinator = Coordinator::new(start, effects, account, Arc::clone(&resizer.desk), counters.clone());
         let (end, ending) = watch::channel(false);
         // Before anybody can change the size.
         let hooks = Hooks::start(config, &core, &shared.metrics, &shared.clients);

@@ -24,9 +24,10 @@ use tokio::sync::oneshot;
 
 use super::coordinator::{Act, Answer, Coordinator, ResizeState};
 use super::counters::ResizeCounters;
-use super::jobs::{Job, Jobs};
+use super::jobs::Job;
 use super::openers::Openers;
-use super::rules::{Latest, Rules};
+use super::rules::Rules;
+use super::{Desk, Resizer};
 use crate::accounting::account::{Account, Shows};
 use crate::accounting::cache::LedgerCache;
 use crate::accounting::tenants::TenantAccounts;
@@ -42,9 +43,7 @@ struct Play {
     state: Arc<Mutex<State>>,
     mailbox: Mailbox,
     accounts: Arc<TenantAccounts>,
-    jobs: Arc<Jobs>,
-    openers: Arc<Openers>,
-    rules: Arc<Latest>,
+    desk: Arc<Desk>,
     /// What the export began with.
     policy: ExportPolicy,
     tenant: TenantId,
@@ -151,7 +150,6 @@ impl Play {
         } else {
             size
         };
-        let jobs = Arc::new(Jobs::default());
         let start = ResizeState {
             export: export.clone(),
             tenant: tenant.clone(),
@@ -170,14 +168,13 @@ impl Play {
         let (ledger, mut mailbox) = Ledger::by_hand().ok()?;
         let cache = Arc::new(LedgerCache::of(ledger, &Snapshot::default(), None));
         let shows = if window { Shows::Window { recorded: true } } else { Shows::All };
-        let mut account = Account::new(Arc::clone(&accounts), cache, export, tenant.clone(), shows);
+        let mut account = Account::new(Arc::clone(&accounts), cache, export.clone(), tenant.clone(), shows);
         served(&mut mailbox, &state, account.open(size, Shown { size: size.bytes(), generation: 0 }, false))?;
         let openers = Arc::new(Openers::new(Duration::ZERO));
         let told = ResizeCounters { metrics: Metrics::new("0").ok()?.resize("e", None, "t", ResizeDriver::Wire) };
-        let coordinator = Coordinator::new(start, effects, account, Arc::clone(&jobs), Arc::clone(&openers), told);
-        let rules = Arc::<Latest>::default();
-        let coordinator = coordinator.ruled_by(Arc::clone(&rules));
-        Some(Self { coordinator, state, mailbox, accounts, jobs, openers, rules, policy, tenant, other, wishes: 0 })
+        let (Resizer { desk, .. }, _) = Resizer::new(export, tenant.clone(), openers, Arc::clone(&accounts));
+        let coordinator = Coordinator::new(start, effects, account, Arc::clone(&desk), told);
+        Some(Self { coordinator, state, mailbox, accounts, desk, policy, tenant, other, wishes: 0 })
     }
 
     fn step(&mut self, kind: u8, value: u64) {
@@ -233,7 +230,7 @@ impl Play {
 
     /// Other rules, and the word that there are; that is lost where too many wishes wait.
     fn go_by(&mut self, policy: ExportPolicy, told: bool) {
-        self.rules.put(Rules { policy, timeout: Duration::from_secs(1) });
+        *self.desk.rules.lock() = Some(Rules { policy, timeout: Duration::from_secs(1) });
         if told {
             let going_on = served(&mut self.mailbox, &self.state, self.coordinator.apply(Act::Adjusted));
             assert!(
@@ -281,8 +278,8 @@ impl Play {
     fn wish(&mut self, wish: Wish, asking: Option<ClientStyle>) -> Answer {
         let (reply, mut answer) = oneshot::channel();
         self.wishes += 1;
-        let job = self.jobs.begin(String::new());
-        let asking = asking.map(|style| self.openers.asking(style));
+        let job = self.desk.jobs.begin(String::new());
+        let asking = asking.map(|style| self.desk.openers.asking(style));
         let act = Act::Wish { wish, asking, job, span: tracing::Span::none(), reply };
         let going_on = served(&mut self.mailbox, &self.state, self.coordinator.apply(act));
         if going_on.is_none() && self.came_back() {
@@ -296,7 +293,7 @@ impl Play {
         if let Ok(size) = &answer {
             assert_eq!(size.bytes(), self.state.lock().shown, "answered another size than is shown");
         }
-        assert!(self.jobs.list().last().is_some_and(Job::is_over), "a job that goes on after its answer");
+        assert!(self.desk.jobs.list().last().is_some_and(Job::is_over), "a job that goes on after its answer");
         answer
     }
 
@@ -391,11 +388,8 @@ impl Play {
         let real = size_of(self.state.lock().real());
         served(&mut self.mailbox, &self.state, account.open(real, first, unsettled.is_some()));
         self.accounts = accounts;
-        self.jobs = Arc::default();
-        let (jobs, openers) = (Arc::clone(&self.jobs), Arc::clone(&self.openers));
         let told = self.coordinator.counters.clone();
-        let coordinator = Coordinator::new(start, effects, account, jobs, openers, told);
-        self.coordinator = coordinator.ruled_by(Arc::clone(&self.rules));
+        self.coordinator = Coordinator::new(start, effects, account, Arc::clone(&self.desk), told);
         true
     }
 
