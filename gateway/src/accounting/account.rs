@@ -108,12 +108,12 @@ impl Account {
 
     /// What counts of the export.
     pub(crate) fn counted(&self) -> Option<Size> {
-        self.tenants.size(&self.export)
+        self.tenants.books(|books| books.size(&self.export))
     }
 
     /// What the export's tenant may still grow.
     pub(crate) fn headroom(&self) -> Option<Headroom> {
-        self.tenants.headroom(&self.export)
+        self.tenants.books(|books| books.headroom(&self.export))
     }
 
     /// The export has been opened and measured. Nothing of an earlier life is held or unknown any more, unless it is
@@ -153,7 +153,7 @@ impl Account {
 
     /// The backend has grown, and what it exposes is being zeroed: from now on it counts at that, in memory.
     pub(crate) fn grew(&self, count: Size) {
-        self.tenants.measure(&self.export, count);
+        self.tenants.books(|books| books.measure(&self.export, count));
     }
 
     /// The grow is done, and `zeroed` reads as zeroes or was not exposed. `shown` is what clients are to see then. Whether
@@ -218,14 +218,14 @@ impl Account {
     /// Nothing is held or unknown any more. Whether the ledger has it.
     pub(crate) async fn settle(&mut self, count: Size, shown: Shown) -> bool {
         let settled = self.settle_record(count, shown).await;
-        self.tenants.settle(&self.export, count);
+        self.tenants.books(|books| books.settle(&self.export, count));
         self.took(settled)
     }
 
     /// A size was read.
     pub(crate) async fn measure(&mut self, count: Size, shown: Shown) {
         if self.counted() != Some(count) || self.behind {
-            self.tenants.measure(&self.export, count);
+            self.tenants.books(|books| books.measure(&self.export, count));
             self.give_up(count, shown).await;
         }
     }
@@ -240,7 +240,7 @@ impl Account {
     pub(crate) async fn show_window(&mut self, count: Size, shown: Shown) -> bool {
         let taken = self.commit(count, shown, Vec::new()).await;
         if taken {
-            self.tenants.settle(&self.export, count);
+            self.tenants.books(|books| books.settle(&self.export, count));
         }
         taken
     }
@@ -257,7 +257,7 @@ impl Account {
         match self.reserve(size, to, Bytes(0), None).await {
             Ok(row) => {
                 self.held = Some(Held { row, quota: None });
-                self.cache.know_lowered(&self.export, Some(to));
+                self.cache.learn(&self.export, |remembered| remembered.lowered = Some(to));
                 true
             }
             Err(_) => false,
@@ -292,7 +292,7 @@ impl Account {
     pub(crate) async fn note(&self, range: ByteRange) -> Result<(), LedgerError> {
         let zeroing = Zeroing { export: self.export.clone(), range };
         self.cache.ledger().write(Change::RecordZeroing(zeroing, self.tenant.clone())).await?;
-        self.cache.owes(&self.export, range);
+        self.cache.learn(&self.export, |remembered| remembered.owed.push(range));
         Ok(())
     }
 
@@ -317,7 +317,7 @@ impl Account {
         let (export, tenant) = (self.export.clone(), self.tenant.clone());
         let reserve = Reserve { export, tenant, bytes, from, to, zeroes, at: now() };
         let row = self.cache.ledger().reserve(reserve).await?;
-        zeroes.into_iter().for_each(|range| self.cache.owes(&self.export, range));
+        zeroes.into_iter().for_each(|range| self.cache.learn(&self.export, |remembered| remembered.owed.push(range)));
         Ok(row)
     }
 
@@ -350,7 +350,7 @@ impl Account {
     /// No shrink is on record any more, if nothing is.
     fn ended(&self) {
         if self.is_settled() {
-            self.cache.know_lowered(&self.export, None);
+            self.cache.learn(&self.export, |remembered| remembered.lowered = None);
         }
     }
 
@@ -377,8 +377,10 @@ impl Account {
     /// The ledger has it. What others than windows show is noted when they close.
     fn has(&self, count: Size) {
         match self.shows {
-            Shows::Window { recorded: true } => self.cache.know_shown(&self.export, Some(count)),
-            Shows::All => self.cache.know_shown(&self.export, None),
+            Shows::Window { recorded: true } => {
+                self.cache.learn(&self.export, |remembered| remembered.shown = Some(count))
+            }
+            Shows::All => self.cache.learn(&self.export, |remembered| remembered.shown = None),
             Shows::Window { recorded: false } | Shows::HeldBack => {}
         }
     }
@@ -393,7 +395,7 @@ impl Account {
             && self.is_settled()
             && let Some(counted) = self.counted()
         {
-            self.tenants.settle(&self.export, counted);
+            self.tenants.books(|books| books.settle(&self.export, counted));
         }
         taken
     }

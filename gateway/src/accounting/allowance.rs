@@ -115,7 +115,9 @@ impl Allowances {
     /// As configured.
     pub(crate) fn new(accounts: Arc<TenantAccounts>, cache: Arc<LedgerCache>, tenants: &[Tenant]) -> Self {
         let of = |tenant: &Tenant| (tenant.id.clone(), Allowance { limits: tenant.allowance, ordered: None });
-        tenants.iter().for_each(|tenant| accounts.allow(&tenant.id, tenant.allowance));
+        for tenant in tenants {
+            accounts.books(|books| books.set_limits(&tenant.id, tenant.allowance));
+        }
         let tenants = Mutex::new(tenants.iter().map(of).collect());
         Self { accounts, cache, tenants, turn: tokio::sync::Mutex::default() }
     }
@@ -170,7 +172,7 @@ impl Allowances {
             if before.configured != quotas(&limits) {
                 allowance.ordered = None;
             }
-            self.accounts.allow(tenant, allowance.effective());
+            self.accounts.books(|books| books.set_limits(tenant, allowance.effective()));
             (before, allowance.allowed())
         };
         match before.ordered {
@@ -227,7 +229,7 @@ impl Allowances {
         let mut tenants = self.tenants.lock();
         let allowance = tenants.get_mut(tenant)?;
         allowance.ordered = ordered;
-        self.accounts.allow(tenant, allowance.effective());
+        self.accounts.books(|books| books.set_limits(tenant, allowance.effective()));
         Some(allowance.allowed())
     }
 
@@ -317,7 +319,7 @@ mod tests {
     }
 
     fn quota(accounts: &TenantAccounts) -> Option<u64> {
-        accounts.usage(&t()).unwrap().quota.map(|quota| quota.0)
+        accounts.books(|books| books.usage(&t())).unwrap().quota.map(|quota| quota.0)
     }
 
     async fn events(cache: &LedgerCache) -> Vec<(String, Option<u64>, Option<u64>)> {
@@ -339,7 +341,10 @@ mod tests {
             "an operator ordered this quota, and it holds as long as the configuration says what it says now \
              (quota = \"100\"); to keep it, write quota = \"200\" and write soft-quota = \"150\" in the [[tenant]] there"
         );
-        assert_eq!((quota(&accounts), accounts.usage(&t()).unwrap().soft_quota), (Some(200), Some(Bytes(150))));
+        assert_eq!(
+            (quota(&accounts), accounts.books(|books| books.usage(&t())).unwrap().soft_quota),
+            (Some(200), Some(Bytes(150)))
+        );
         // Whatever else changes there.
         allowances.configure(&t(), tenants("quota = 100\nenforce = false")[0].allowance).await;
         assert_eq!(quota(&accounts), Some(200));

@@ -16,18 +16,18 @@ use crate::fence::Marks;
 use crate::target::Shown;
 
 /// What is remembered of one export.
-#[derive(Debug, Default)]
-struct Remembered {
-    /// What is still to be zeroed.
-    owed: Vec<ByteRange>,
-    /// How far a window goes. Of others what is shown, where there is more.
-    shown: Option<Size>,
-    /// The ledger is an older copy: what it says of this export is out of date.
-    older: bool,
-    /// What it was asked to shrink to, where the outcome is not on record.
-    lowered: Option<Size>,
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Remembered {
+    /// What is still to be zeroed, from an earlier life or an earlier opening.
+    pub owed: Vec<ByteRange>,
+    /// How far a window goes; none: nobody has it on record. Of others what was shown last; none: all that there was.
+    pub shown: Option<Size>,
+    /// The ledger is an older copy: what it says of this export is out of date, and nobody has said yet what it has.
+    pub older: bool,
+    /// What it was asked to shrink to, where nobody has put the outcome on record: so small it may be found.
+    pub lowered: Option<Size>,
     /// What clients saw last. None: nothing is on record.
-    last: Option<Shown>,
+    pub last: Option<Shown>,
 }
 
 /// The ledger, and what it remembers.
@@ -88,11 +88,13 @@ impl LedgerCache {
         Self { ledger, exports: Mutex::new(exports), marks }
     }
 
-    fn about<T>(&self, export: &ExportName, look: impl FnOnce(&Remembered) -> T) -> Option<T> {
-        self.exports.lock().get(export).map(look)
+    /// What is remembered of an export.
+    pub(crate) fn about(&self, export: &ExportName) -> Remembered {
+        self.exports.lock().get(export).cloned().unwrap_or_default()
     }
 
-    fn learn(&self, export: &ExportName, change: impl FnOnce(&mut Remembered)) {
+    /// That has changed: the ledger has it, or the export closes.
+    pub(crate) fn learn(&self, export: &ExportName, change: impl FnOnce(&mut Remembered)) {
         change(self.exports.lock().entry(export.clone()).or_default());
     }
 
@@ -103,16 +105,6 @@ impl LedgerCache {
 
     pub(crate) const fn ledger(&self) -> &Ledger {
         &self.ledger
-    }
-
-    /// The ranges that an export still has to be zeroed at, from an earlier life or an earlier opening.
-    pub(crate) fn owed(&self, export: &ExportName) -> Vec<ByteRange> {
-        self.about(export, |remembered| remembered.owed.clone()).unwrap_or_default()
-    }
-
-    /// The ledger has noted a range.
-    pub(super) fn owes(&self, export: &ExportName, range: ByteRange) {
-        self.learn(export, |remembered| remembered.owed.push(range));
     }
 
     pub(super) fn cleared(&self, export: &ExportName, ranges: &[ByteRange]) {
@@ -133,7 +125,7 @@ impl LedgerCache {
     /// # Errors
     /// The ledger can't be written; it may be counted all the same.
     pub(crate) async fn count(&self, export: &ExportName, tenant: &TenantId, size: Size) -> Result<(), LedgerError> {
-        let generation = self.about(export, |remembered| remembered.last).flatten().map_or(0, |last| last.generation);
+        let generation = self.about(export).last.map_or(0, |last| last.generation);
         self.ledger.write(Change::RecordSize(record(export, tenant, measured(size, generation)))).await
     }
 
@@ -147,26 +139,11 @@ impl LedgerCache {
         Ok(())
     }
 
-    /// How far a window goes; none: nobody has it on record. Of others what was shown last; none: all that there was.
-    pub(crate) fn shown(&self, export: &ExportName) -> Option<Size> {
-        self.about(export, |remembered| remembered.shown).flatten()
-    }
-
     /// What an export that opens with `size` shows: its generation is never lower than one that clients have seen.
     pub(crate) fn first_shown(&self, export: &ExportName, size: Size) -> Shown {
-        let last = self.about(export, |remembered| remembered.last).flatten();
+        let last = self.about(export).last;
         let generation = last.map_or(0, |last| last.generation.saturating_add(u64::from(last.size != size.bytes())));
         Shown { size: size.bytes(), generation }
-    }
-
-    /// An export closes that showed this.
-    pub(crate) fn know_last(&self, export: &ExportName, last: Shown) {
-        self.learn(export, |remembered| remembered.last = Some(last));
-    }
-
-    /// Whether what the ledger says of an export is out of date, and nobody has said yet what it has.
-    pub(crate) fn is_older(&self, export: &ExportName) -> bool {
-        self.about(export, |remembered| remembered.older).unwrap_or_default()
     }
 
     /// An operator says what such an export has: with `zero` what the ledger has noted is to be zeroed, and its window ends
@@ -178,13 +155,13 @@ impl LedgerCache {
     pub(crate) async fn settle_older(&self, export: &ExportName, zero: bool, window: bool) -> Result<(), LedgerError> {
         let snapshot = self.ledger.snapshot().await?;
         if !zero {
-            for range in self.owed(export) {
+            for range in self.about(export).owed {
                 self.clear(export, range).await?;
             }
             if let Some(row) = snapshot.exports.iter().find(|row| window && row.name == *export) {
                 let known = Known { shown: None, at: now(), ..row.known };
                 self.ledger.write(Change::RecordSize(record(export, &row.tenant, known))).await?;
-                self.know_shown(export, None);
+                self.learn(export, |remembered| remembered.shown = None);
             }
         }
         let tenant = snapshot.exports.iter().find(|row| row.name == *export).map(|row| &row.tenant);
@@ -194,21 +171,6 @@ impl LedgerCache {
         self.ledger.write(Change::Trust { export: export.clone(), event }).await?;
         self.learn(export, |remembered| remembered.older = false);
         Ok(())
-    }
-
-    /// What an export was asked to shrink to, if nobody has put the outcome on record: so small it may be found.
-    pub(crate) fn lowered(&self, export: &ExportName) -> Option<Size> {
-        self.about(export, |remembered| remembered.lowered).flatten()
-    }
-
-    /// It is asked to, or the outcome is on record.
-    pub(super) fn know_lowered(&self, export: &ExportName, to: Option<Size>) {
-        self.learn(export, |remembered| remembered.lowered = to);
-    }
-
-    /// That is known now.
-    pub(crate) fn know_shown(&self, export: &ExportName, size: Option<Size>) {
-        self.learn(export, |remembered| remembered.shown = size);
     }
 
     /// Puts the size of a window on record; durable when it returns.
@@ -223,7 +185,7 @@ impl LedgerCache {
     ) -> Result<(), LedgerError> {
         let known = Known { shown: Some(size), ..measured(size, 0) };
         self.ledger.write(Change::RecordSize(record(export, tenant, known))).await?;
-        self.know_shown(export, Some(size));
+        self.learn(export, |remembered| remembered.shown = Some(size));
         Ok(())
     }
 
@@ -290,7 +252,7 @@ mod tests {
     async fn note(cache: &LedgerCache, export: &ExportName, range: ByteRange) {
         let zeroing = Zeroing { export: export.clone(), range };
         cache.ledger().write(Change::RecordZeroing(zeroing, TenantId::default())).await.unwrap();
-        cache.owes(export, range);
+        cache.learn(export, |remembered| remembered.owed.push(range));
     }
 
     /// A range that was noted twice was zeroed once more by the next opening, over what clients had written.
@@ -302,14 +264,14 @@ mod tests {
         }
         cache.clear(&export, range(10, 24)).await.unwrap();
         cache.clear(&export, range(32, 34)).await.unwrap();
-        assert_eq!(cache.owed(&export), [range(30, 32), range(34, 40)]);
+        assert_eq!(cache.about(&export).owed, [range(30, 32), range(34, 40)]);
     }
 
     #[tokio::test]
     async fn a_generation_goes_on_and_is_never_another_sizes() {
         let (cache, export) = (LedgerCache::in_memory().unwrap(), ExportName::new("vm1").unwrap());
         assert_eq!(cache.first_shown(&export, size(8)), Shown { size: 8, generation: 0 });
-        cache.know_last(&export, Shown { size: 8, generation: 3 });
+        cache.learn(&export, |remembered| remembered.last = Some(Shown { size: 8, generation: 3 }));
         assert_eq!(cache.first_shown(&export, size(8)), Shown { size: 8, generation: 3 });
         assert_eq!(cache.first_shown(&export, size(9)), Shown { size: 9, generation: 4 });
     }
@@ -321,7 +283,7 @@ mod tests {
         let (export, window, tenant) =
             (ExportName::new("vm1").unwrap(), ExportName::new("w").unwrap(), TenantId::default());
         let (notes, _) = LedgerCache::open(&state).unwrap();
-        assert_eq!(notes.shown(&window), None);
+        assert_eq!(notes.about(&window).shown, None);
         for range in [range(8192, 9216), range(512, 4096), range(16384, 20480)] {
             note(&notes, &export, range).await;
         }
@@ -332,15 +294,15 @@ mod tests {
         drop(notes);
         let (again, snapshot) = LedgerCache::open(&state).unwrap();
         assert_eq!(snapshot.exports.len(), 2);
-        assert_eq!(again.owed(&export), [range(512, 4096), range(16384, 20480)]);
-        assert_eq!(again.owed(&ExportName::new("vm2").unwrap()), []);
-        assert_eq!((again.shown(&window), again.shown(&export)), (Some(size(512)), None));
+        assert_eq!(again.about(&export).owed, [range(512, 4096), range(16384, 20480)]);
+        assert_eq!(again.about(&ExportName::new("vm2").unwrap()).owed, []);
+        assert_eq!((again.about(&window).shown, again.about(&export).shown), (Some(size(512)), None));
         // A smaller window does not let go of what is owed beyond it.
         again.record_window(&window, &tenant, size(256)).await.unwrap();
         assert_eq!(again.ledger().snapshot().await.unwrap().zeroing.len(), 3);
         again.clear(&export, range(512, 4096)).await.unwrap();
         again.clear(&export, range(16384, 20480)).await.unwrap();
-        assert_eq!(again.owed(&export), []);
+        assert_eq!(again.about(&export).owed, []);
         again.close().await;
         std::fs::remove_dir_all(&state).unwrap();
     }

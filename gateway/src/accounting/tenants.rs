@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use nbd_gateway_config::Rates;
-use nbd_gateway_policy::quota::{Accounts, Headroom, Reservation, TenantLimits, Usage};
+use nbd_gateway_policy::quota::{Accounts, Reservation};
 use nbd_gateway_policy::rate::{Full, Limiter, Rate, adjust};
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::types::{Bytes, ExportName, Moment, Size, TenantId};
@@ -51,9 +51,9 @@ impl Default for TenantAccounts {
 }
 
 impl TenantAccounts {
-    /// What a tenant may have from now on. Less than it has is legal: nothing shrinks, and nothing grows.
-    pub(crate) fn allow(&self, tenant: &TenantId, allowance: TenantLimits) {
-        self.quota.lock().set_limits(tenant, allowance);
+    /// One question about what counts, or one change of it. It is locked meanwhile: `ask` locks nothing else.
+    pub(crate) fn books<T>(&self, ask: impl FnOnce(&mut Accounts) -> T) -> T {
+        ask(&mut self.quota.lock())
     }
 
     /// How fast a tenant may go from now on. What it has taken of a rate stays taken.
@@ -64,15 +64,6 @@ impl TenantAccounts {
         adjust(&mut limiters.resize, rates.resize, now);
         adjust(&mut limiters.growth, rates.growth, now);
         adjust(&mut limiters.notice, rates.notice, now);
-    }
-
-    /// What is counted of an export is from now on whose it is by `owner`, open or not; of what is nobody's it stays as it
-    /// was. Answers what was another's.
-    pub(crate) fn give_all<'a>(
-        &self,
-        owner: impl Fn(&ExportName) -> Option<&'a TenantId>,
-    ) -> Vec<(ExportName, TenantId)> {
-        self.quota.lock().give_all(owner)
     }
 
     fn now(&self) -> Moment {
@@ -123,25 +114,6 @@ impl TenantAccounts {
         pass(session, export, tenant, self.now())
     }
 
-    pub(crate) fn usage(&self, tenant: &TenantId) -> Option<Usage> {
-        self.quota.lock().usage(tenant)
-    }
-
-    /// The size that an export is counted at; none: it was never opened.
-    pub(crate) fn size(&self, export: &ExportName) -> Option<Size> {
-        self.quota.lock().size(export)
-    }
-
-    /// Counts an export as the ledger last knew it, and the grow that nobody knows the outcome of: see [`Accounts::restore`].
-    pub(crate) fn restore(&self, export: &ExportName, tenant: &TenantId, last: Size, pending: Option<Size>) {
-        self.quota.lock().restore(export, tenant, last, pending);
-    }
-
-    /// The size up to which quota is held for a grow of unknown outcome.
-    pub(crate) fn unsettled(&self, export: &ExportName) -> Option<Size> {
-        self.quota.lock().unsettled(export)
-    }
-
     /// Counts an export that has been opened, at its measured size. A resize of unknown outcome is settled by that, unless
     /// it is `in_doubt`: the server may still carry it out. Whether that is news to the ledger.
     pub(crate) fn open(&self, export: &ExportName, tenant: &TenantId, measured: Size, in_doubt: bool) -> bool {
@@ -190,27 +162,9 @@ impl TenantAccounts {
     /// Cancel-safe: yes.
     pub(crate) async fn measured(&self, tenant: &TenantId) {
         self.initial_measurement.over(tenant).await;
-        if self.usage(tenant).is_some_and(|usage| usage.quota.is_some()) {
+        if self.quota.lock().usage(tenant).is_some_and(|usage| usage.quota.is_some()) {
             self.looks.over(tenant).await;
         }
-    }
-
-    /// The exports that count for a tenant.
-    pub(crate) fn exports_of(&self, tenant: &TenantId) -> Vec<ExportName> {
-        self.quota.lock().exports_of(tenant)
-    }
-
-    /// Counts an export no more.
-    ///
-    /// # Errors
-    /// A grow of it is not over.
-    pub(crate) fn forget(&self, export: &ExportName) -> Result<(), Reason> {
-        self.quota.lock().remove(export)
-    }
-
-    /// What the export's tenant may still grow.
-    pub(crate) fn headroom(&self, export: &ExportName) -> Option<Headroom> {
-        self.quota.lock().headroom(export)
     }
 
     /// Holds quota for a grow to `to`, once its tenant's exports count what they have. Whether that takes the tenant over its
@@ -268,15 +222,5 @@ impl TenantAccounts {
         if let Some(reservation) = reservation {
             self.quota.lock().unsettle(reservation);
         }
-    }
-
-    /// Somebody knows now.
-    pub(crate) fn settle(&self, export: &ExportName, measured: Size) {
-        self.quota.lock().settle(export, measured);
-    }
-
-    /// A size that was read.
-    pub(crate) fn measure(&self, export: &ExportName, measured: Size) {
-        self.quota.lock().measure(export, measured);
     }
 }

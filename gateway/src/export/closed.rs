@@ -81,7 +81,12 @@ impl Registry {
 
     async fn look_at_closed(self: &Arc<Self>, tenant: &TenantId, looked: &mut Looked) {
         let begun = Instant::now();
-        let closed = self.shared.accounts.exports_of(tenant).into_iter().map(|export| export.as_str().to_owned());
+        let closed = self
+            .shared
+            .accounts
+            .books(|books| books.exports_of(tenant))
+            .into_iter()
+            .map(|export| export.as_str().to_owned());
         // What is open is followed; what is being opened is measured by that.
         let closed = closed.filter(|name| !self.index.contains(name)).collect();
         let turns = Arc::new(Semaphore::new(AT_A_TIME));
@@ -119,7 +124,7 @@ impl Registry {
                     tracing::info!(export = name, "the file of an export is gone; the export is counted no more");
                     return true;
                 }
-                let counted = self.shared.accounts.size(&config.name).map(|size| size.bytes());
+                let counted = self.shared.accounts.books(|books| books.size(&config.name)).map(|size| size.bytes());
                 if tokio::fs::metadata(path).await.is_ok_and(|found| found.is_file() && Some(found.len()) == counted) {
                     return true;
                 }
@@ -141,9 +146,9 @@ impl Registry {
 
     /// Counts one no more that a template's server does not have any more. Whether that is so now.
     async fn forget_missing(&self, export: &ExportName, tenant: &TenantId) -> bool {
-        let last = self.shared.accounts.size(export).unwrap_or_default();
+        let last = self.shared.accounts.books(|books| books.size(export)).unwrap_or_default();
         let forgotten = self.shared.ledger_cache.forget(export, tenant, last).await.is_ok();
-        if forgotten && self.shared.accounts.forget(export).is_ok() {
+        if forgotten && self.shared.accounts.books(|books| books.remove(export)).is_ok() {
             let export = export.as_str();
             tracing::info!(export, "an export is gone from its template's server; it is counted no more");
         }

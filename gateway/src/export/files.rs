@@ -28,7 +28,7 @@ impl Registry {
         }
         tracing::warn!(files = found.len(), "files of templates are there that are not on record; they are counted");
         for (export, tenant, size) in &found {
-            self.shared.accounts.restore(export, tenant, *size, None);
+            self.shared.accounts.books(|books| books.restore(export, tenant, *size, None));
         }
         // Before any of them is opened: what is written then is newer.
         let mut writing = JoinSet::new();
@@ -51,7 +51,7 @@ impl Registry {
             let (Ok(export), Some(tenant)) = (ExportName::new(&name), config.owner_of(&name)) else { continue };
             let bounded =
                 || self.allowances().allowed(tenant).is_some_and(|allowed| allowed.effective().quota.is_some());
-            if self.shared.accounts.size(&export).is_some() || !bounded() {
+            if self.shared.accounts.books(|books| books.size(&export)).is_some() || !bounded() {
                 continue;
             }
             let size = entry.metadata().ok().filter(|file| file.is_file()).and_then(|file| Size::new(file.len()).ok());
@@ -92,7 +92,9 @@ mod tests {
         registry.count_files().await;
         let tenant = TenantId::new("t").unwrap();
         assert_eq!(registry.usage(&tenant).unwrap().used.0, 3 << 20);
-        let size = |name: &str| registry.shared.accounts.size(&ExportName::new(name).unwrap()).map(Size::bytes);
+        let size = |name: &str| {
+            registry.shared.accounts.books(|books| books.size(&ExportName::new(name).unwrap())).map(Size::bytes)
+        };
         assert_eq!((size("t/a"), size("t/ b")), (Some(1 << 20), Some(2 << 20)));
         // Once: what is on record is left as it is.
         registry.count_files().await;

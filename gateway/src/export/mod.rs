@@ -162,7 +162,7 @@ impl Export {
             Grows::Window => Size::new(self.core.disk()).unwrap_or(size),
             _ => size,
         };
-        let now = Now { size, disk, headroom: self.accounts.headroom(self.resizer.export_name()) };
+        let now = Now { size, disk, headroom: self.accounts.books(|books| books.headroom(self.resizer.export_name())) };
         let facts = self.core.facts();
         let mut offer = offer(facts.style, &self.policy().for_verbs(verbs), &now, client);
         // What the server said of itself when it was opened bounds what clients can get of it.

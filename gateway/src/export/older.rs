@@ -28,7 +28,7 @@ impl Registry {
     /// It is not in doubt, or the ledger can't be written.
     pub(crate) async fn settle_older(self: Arc<Self>, name: String, zero: bool) -> Result<(), SettleError> {
         let cache = &self.shared.ledger_cache;
-        let Some(export) = ExportName::new(&name).ok().filter(|export| cache.is_older(export)) else {
+        let Some(export) = ExportName::new(&name).ok().filter(|export| cache.about(export).older) else {
             return Err(SettleError::NotInDoubt(name));
         };
         let window =

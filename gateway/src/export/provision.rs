@@ -26,10 +26,14 @@ impl Registry {
         let size = match (&config.backend, &config.resize.driver) {
             (Backend::File { path, size: Some(size), .. }, _) if is_missing(path).await => {
                 // Whatever it was counted at is gone.
-                accounts.settle(export, Size::ZERO);
+                accounts.books(|books| books.settle(export, Size::ZERO));
                 *size
             }
-            (_, Driver::Window { size }) if cache.shown(export).is_none() && accounts.size(export).is_none() => *size,
+            (_, Driver::Window { size })
+                if cache.about(export).shown.is_none() && accounts.books(|books| books.size(export)).is_none() =>
+            {
+                *size
+            }
             _ => return Ok(false),
         };
         if opener != Opener::Look {
@@ -39,7 +43,7 @@ impl Registry {
         accounts.create(export, tenant, size).map_err(refusal)?;
         if let Err(error) = cache.count(export, tenant, size).await {
             tracing::warn!(export = export.as_str(), %error, "the ledger does not take a new disk; it is not made");
-            let _ = accounts.forget(export);
+            let _ = accounts.books(|books| books.remove(export));
             return Err(refusal(Reason::LedgerUnavailable));
         }
         Ok(true)
@@ -72,10 +76,10 @@ impl Registry {
         let config = entry.config();
         let (export, tenant) = (&config.name, &config.tenant);
         let Backend::File { path, .. } = &config.backend else { return false };
-        let last = self.shared.accounts.size(export).unwrap_or_default();
+        let last = self.shared.accounts.books(|books| books.size(export)).unwrap_or_default();
         let gone = is_missing(path).await && self.shared.ledger_cache.forget(export, tenant, last).await.is_ok();
         if gone {
-            let _ = self.shared.accounts.forget(export);
+            let _ = self.shared.accounts.books(|books| books.remove(export));
         }
         self.discard(&entry, &mut state);
         gone
@@ -91,7 +95,7 @@ impl Registry {
         }
         // In this order: what the ledger keeps is counted.
         if self.ledger().write(Change::Forget { export: export.clone(), event: None }).await.is_ok() {
-            let _ = self.shared.accounts.forget(export);
+            let _ = self.shared.accounts.books(|books| books.remove(export));
         }
     }
 }

@@ -127,7 +127,7 @@ impl Registry {
         if let Err(error) = self.shared.ledger_cache.forget(&row.name, &row.tenant, row.known.size).await {
             return Found::Gone { kept: Some(error.to_string()) };
         }
-        if let Err(reason) = self.shared.accounts.forget(&row.name) {
+        if let Err(reason) = self.shared.accounts.books(|books| books.remove(&row.name)) {
             let why = reason.label();
             tracing::error!(export = row.name.as_str(), why, "a forgotten export is counted until the next start");
         }

@@ -111,11 +111,11 @@ impl Registry {
 
     /// Opens an export that the configuration in force does not have.
     pub(crate) async fn open_beforehand(&self, next: Resolved) -> Result<Opened, OpenError> {
-        let counted = self.shared.accounts.size(&next.name).is_some();
+        let counted = self.shared.accounts.books(|books| books.size(&next.name)).is_some();
         let opened = self.open_backend(&next).await;
         if opened.is_err() && !counted {
             // Nothing of it is held.
-            let _ = self.shared.accounts.forget(&next.name);
+            let _ = self.shared.accounts.books(|books| books.remove(&next.name));
         }
         let export = Arc::new(opened?);
         Ok(Opened { entry: Entry::new(next), export, counted })
@@ -126,11 +126,11 @@ impl Registry {
         let Opened { entry, export, counted } = opened;
         export.close().await;
         let config = entry.config();
-        if !counted && let Some(size) = self.shared.accounts.size(&config.name) {
+        if !counted && let Some(size) = self.shared.accounts.books(|books| books.size(&config.name)) {
             if let Err(error) = self.shared.ledger_cache.forget(&config.name, &config.tenant, size).await {
                 tracing::warn!(export = config.name.as_str(), %error, "the ledger goes on counting an export that was not added");
             } else {
-                let _ = self.shared.accounts.forget(&config.name);
+                let _ = self.shared.accounts.books(|books| books.remove(&config.name));
             }
         }
         self.forget_series(&entry);
@@ -197,7 +197,7 @@ impl Registry {
     fn tell_bounds(&self, now: &Config) {
         now.tenants().iter().for_each(|tenant| self.adjust_tenant(tenant));
         // At once, also of those that are open and leave: who has them now must not grow into their room.
-        let given = self.shared.accounts.give_all(|export| now.owner_of(export.as_str()));
+        let given = self.shared.accounts.books(|books| books.give_all(|export| now.owner_of(export.as_str())));
         if !given.is_empty() {
             tokio::spawn(Arc::clone(&self.shared.ledger_cache).give_all(given));
         }

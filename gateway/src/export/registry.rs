@@ -160,7 +160,7 @@ impl Registry {
             let pending = pending.filter(|to| *to > row.known.size);
             let config = active.export_for(name).ok();
             let tenant = config.as_ref().map_or(&row.tenant, |config| &config.tenant);
-            self.shared.accounts.restore(&row.name, tenant, row.known.size, pending);
+            self.shared.accounts.books(|books| books.restore(&row.name, tenant, row.known.size, pending));
             if *tenant != row.tenant {
                 given.push((row.name.clone(), tenant.clone()));
             }
@@ -434,7 +434,7 @@ impl Registry {
     }
 
     pub(crate) fn usage(&self, tenant: &TenantId) -> Option<Usage> {
-        self.shared.accounts.usage(tenant)
+        self.shared.accounts.books(|books| books.usage(tenant))
     }
 
     /// Closes every export, whoever uses it: the end of a drain.

@@ -39,7 +39,9 @@ impl Registry {
         };
         let named = config.listable().filter_map(|name| Some((ExportName::new(name).ok()?, config.owner_of(name)?)));
         named
-            .filter(|(export, tenant)| bounded(tenant) && self.shared.accounts.size(export).is_none())
+            .filter(|(export, tenant)| {
+                bounded(tenant) && self.shared.accounts.books(|books| books.size(export)).is_none()
+            })
             .map(|(export, tenant)| (export, tenant.clone()))
             .collect()
     }

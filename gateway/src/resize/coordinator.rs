@@ -18,9 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
+use super::Desk;
 use super::counters::{ResizeCounters, is_unsettled};
 use super::effects::{Answered, Effects};
-use super::Desk;
 use super::jobs::JobState;
 use super::openers::Asking;
 use super::settle::{Exposed, Read};

@@ -48,7 +48,7 @@ impl Opened {
         block: u64,
     ) -> Result<Option<Self>, WindowError> {
         let Driver::Window { size } = driver else { return Ok(None) };
-        let record = cache.shown(export);
+        let record = cache.about(export).shown;
         let found = Self { size: record.unwrap_or(*size), recorded: record.is_some() };
         let (window, recorded) = (found.size, found.recorded);
         if window > disk {

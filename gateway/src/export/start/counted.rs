@@ -16,6 +16,7 @@ use super::super::registry::Shared;
 use super::super::settings::Settings;
 use super::{Measured, Opening};
 use crate::accounting::account::{Account, Shows};
+use crate::accounting::cache::Remembered;
 use crate::accounting::history::History;
 use crate::accounting::meanwhile::Smaller;
 use crate::driver::Driver;
@@ -48,10 +49,10 @@ impl<'a> Counted<'a> {
         let Opening { config, shared, target, view, driver, resizer, acts } = opening;
         let (export, tenant, timeout) = (config.name.clone(), config.tenant.clone(), config.resize.timeout);
         let (cache, policy) = (&shared.ledger_cache, settings.policy.clone());
-        let lowered = cache.lowered(&export);
+        let Remembered { lowered, shown, .. } = cache.about(&export);
         let news = shared.accounts.open(&export, &tenant, count, unsettled.is_some());
         // What was held back is shown now, and not to be held back again.
-        let let_go = window.is_none() && policy.publish != Publish::Manual && cache.shown(&export).is_some();
+        let let_go = window.is_none() && policy.publish != Publish::Manual && shown.is_some();
         let facts = target.facts();
         // A window shows what another may have written, whatever its disk promises of its own grows.
         let zeroed = window.is_none() && facts.resize.is_some_and(|info| info.features.has(Features::ZEROED));

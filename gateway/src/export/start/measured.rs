@@ -6,6 +6,7 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 use super::super::settings::Settings;
 use super::super::unpublished;
 use super::{Opening, StartError};
+use crate::accounting::cache::Remembered;
 use crate::accounting::meanwhile::Smaller;
 use crate::resize::window::Opened;
 
@@ -38,36 +39,26 @@ impl<'a> Measured<'a> {
         let disk = Size::new(facts.size)?;
         let window = Opened::of(&config.resize.driver, &shared.ledger_cache, export, disk, facts.minimum_block())?;
         // What an earlier life exposed and did not get to zero is not shown before it is zero.
-        let mut unzeroed = shared.ledger_cache.owed(export);
-        let older = shared.ledger_cache.is_older(export);
+        let Remembered { owed: mut unzeroed, older, lowered, .. } = shared.ledger_cache.about(export);
         // What there is counts, also in a file that its server has not looked at again.
         let length = match driver {
             Some(driver) => driver.length(config.resize.timeout).await.and_then(|length| Size::new(length).ok()),
             None => None,
         };
         let there = length.map_or(disk, |length| length.max(disk));
-        let recorded = shared.accounts.size(export);
+        let recorded = shared.accounts.books(|books| books.size(export));
         let shown = |size| unpublished::shown(&shared.ledger_cache, export, publish, size);
         let smaller = match window {
             Some(_) => None,
             // Made anew each time.
             None if matches!(config.backend, Backend::Memory { .. }) || older => None,
-            None => Smaller::than_recorded(
-                (recorded, there),
-                shared.ledger_cache.lowered(export),
-                shown,
-                resizer.openers.relying() > 0,
-            ),
+            None => Smaller::than_recorded((recorded, there), lowered, shown, resizer.openers.relying() > 0),
         };
         // Measured is not settled: it may be carried out after the measuring, unless what was asked for is there already. A
         // window asks its server for nothing.
-        let unsettled =
-            shared.accounts.unsettled(export).or_else(|| shared.ledger_cache.lowered(export)).filter(|asked| {
-                *asked != there
-                    && window.is_none()
-                    && !older
-                    && target.lanes().is_some_and(|lanes| lanes.had_late_writes)
-            });
+        let unsettled = shared.accounts.books(|books| books.unsettled(export)).or(lowered).filter(|asked| {
+            *asked != there && window.is_none() && !older && target.lanes().is_some_and(|lanes| lanes.had_late_writes)
+        });
         let kept = smaller.filter(|smaller| smaller.awaited);
         let end = window.map_or(kept.map_or(shown(disk), |smaller| smaller.shown), |window| window.size);
         let size = unzeroed.iter().map(|range| range.start()).fold(end, Size::min);

@@ -199,7 +199,7 @@ impl Play {
             11 => self.state.lock().in_doubt = None,
             12 => self.other_grows(size),
             13 if kind & 0x80 != 0 => self.adjust(kind >> 4, value),
-            13 => self.accounts.measure(&self.other, Size::ZERO),
+            13 => drop(self.accounts.books(|books| books.measure(&self.other, Size::ZERO))),
             14 => self.seen(u64::MAX - value),
             _ => drop(self.explicit(client, shown, if value & 1 == 0 { 0 } else { u64::MAX - value })),
         }
@@ -210,7 +210,9 @@ impl Play {
         if which & 4 != 0 {
             let quota = if value & 1 == 0 { Bytes((value >> 1).min(QUOTA)) } else { Bytes(QUOTA) };
             self.state.lock().check_quota();
-            self.accounts.allow(&self.tenant, TenantLimits { quota: Some(quota), ..TenantLimits::NONE });
+            self.accounts.books(|books| {
+                books.set_limits(&self.tenant, TenantLimits { quota: Some(quota), ..TenantLimits::NONE })
+            });
             return;
         }
         let policy = ExportPolicy {
@@ -327,10 +329,11 @@ impl Play {
         let mut state = self.state.lock();
         state.rows = Rows::of(&snapshot);
         let size_of = |bytes| Size::new(bytes).unwrap_or(Size::ZERO);
-        let others = self.accounts.size(&self.other).unwrap_or_default();
+        let others = self.accounts.books(|books| books.size(&self.other)).unwrap_or_default();
         let (export, tenant) = (self.coordinator.state.export.clone(), self.tenant.clone());
         let accounts = accounts(&tenant);
-        accounts.restore(&export, &tenant, size_of(state.rows.size), state.rows.pending.map(size_of));
+        accounts
+            .books(|books| books.restore(&export, &tenant, size_of(state.rows.size), state.rows.pending.map(size_of)));
         accounts.open(&self.other, &tenant, others, false);
         let early = now(accounts.reserve(&export, &tenant, size_of(LARGEST), Bytes(LARGEST)));
         assert!(early.is_some_and(|early| early.is_err()), "it grows before it has been measured");
@@ -342,10 +345,10 @@ impl Play {
             _ => Late::InDoubt,
         };
         let size = size_of(state.restart(late));
-        let asked = accounts.unsettled(&export).or_else(|| cache.lowered(&export));
+        let asked = accounts.books(|books| books.unsettled(&export)).or_else(|| cache.about(&export).lowered);
         let unsettled = asked.filter(|_| state.in_doubt.is_some());
         if unsettled.is_some()
-            && let Some(end) = cache.lowered(&export)
+            && let Some(end) = cache.about(&export).lowered
         {
             state.end = state.end.min(end.bytes());
         }
@@ -353,7 +356,7 @@ impl Play {
         let sum = state.real().saturating_add(others.bytes());
         assert!(state.outside || sum <= QUOTA, "{sum} bytes there after a crash");
         state.now_in(Arc::clone(&accounts));
-        let unzeroed = cache.owed(&export);
+        let unzeroed = cache.about(&export).owed;
         let first = cache.first_shown(&export, size);
         if !self.coordinator.account.is_behind() {
             let same = first.generation == state.generation;
@@ -410,7 +413,7 @@ impl Play {
             assert_eq!(state.end, state.shown, "ready, with a lowered end");
             assert!(state.shown <= self.coordinator.state.disk.bytes(), "more shown than was read");
         }
-        let usage = self.accounts.usage(&self.tenant);
+        let usage = self.accounts.books(|books| books.usage(&self.tenant));
         assert!(usage.is_some_and(|u| u.reserved == Bytes(0)), "held after its wish was answered: {usage:?}");
     }
 
@@ -431,7 +434,7 @@ impl Play {
             self.seen(disk);
             self.check();
         }
-        let usage = self.accounts.usage(&self.tenant);
+        let usage = self.accounts.books(|books| books.usage(&self.tenant));
         assert!(usage.is_some_and(|u| u.unsettled == Bytes(0)), "unsettled after a probe: {usage:?}");
         let shown = self.state.lock().shown;
         assert!(!self.state.lock().has_notes(), "a note is left, and would zero what clients write from now on");
@@ -463,7 +466,7 @@ impl Play {
 fn accounts(tenant: &TenantId) -> Arc<TenantAccounts> {
     let accounts = Arc::new(TenantAccounts::default());
     let limits = TenantLimits { quota: Some(Bytes(QUOTA)), ..TenantLimits::NONE };
-    accounts.allow(tenant, limits);
+    accounts.books(|books| books.set_limits(tenant, limits));
     accounts
 }
 
@@ -522,7 +525,7 @@ mod tests {
     async fn in_its_task_a_coordinator_settles_a_doubt_by_itself_and_ends_when_told() {
         let play = Play::new(0, 0x10, 8).unwrap();
         let (state, accounts, tenant) = (play.state, play.accounts, play.tenant);
-        let unsettled = || accounts.usage(&tenant).unwrap().unsettled;
+        let unsettled = || accounts.books(|books| books.usage(&tenant)).unwrap().unsettled;
         let (acts, rx) = mpsc::channel(8);
         let task = tokio::spawn(play.coordinator.run(rx));
         serve(play.mailbox, Arc::clone(&state));

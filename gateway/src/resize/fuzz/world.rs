@@ -340,7 +340,7 @@ impl State {
 
     /// What counts may be over a quota that was lowered, and never rises there.
     pub(super) fn check_quota(&mut self) {
-        let Some(usage) = self.accounts.usage(&self.tenant) else { return };
+        let Some(usage) = self.accounts.books(|books| books.usage(&self.tenant)) else { return };
         let sum = usage.used.0 + usage.reserved.0 + usage.unsettled.0;
         let before = std::mem::replace(&mut self.sum, sum);
         assert!(
@@ -391,10 +391,10 @@ impl Fake {
         state.only_grows = matches!(ask, Ask::ZeroWriteLastGranule { .. });
         assert!(!state.ended, "a backend is asked after the end");
         assert!(asked <= LARGEST, "asked for {asked} bytes");
-        let counted = state.accounts.size(&self.export).map_or(0, Size::bytes);
+        let counted = state.accounts.books(|books| books.size(&self.export)).map_or(0, Size::bytes);
         state.check_quota();
         if asked > counted {
-            let held = state.accounts.usage(&state.tenant).map_or(0, |u| u.reserved.0);
+            let held = state.accounts.books(|books| books.usage(&state.tenant)).map_or(0, |u| u.reserved.0);
             assert!(counted.saturating_add(held) >= asked, "asked for {asked}, counted {counted}, held {held}");
         }
         if asked < state.shown {
