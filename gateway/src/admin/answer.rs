@@ -11,6 +11,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use nbd_gateway_ledger::LedgerError;
 use nbd_gateway_policy::refusal::{Asked, Errno, Reason, Refusal};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
@@ -23,16 +24,39 @@ use crate::export::OpenError;
 /// The longest sentence of an extractor, in bytes.
 const LONGEST_SENTENCE: usize = 4096;
 
-pub(super) fn refuse(status: StatusCode, error: impl ToString) -> Response {
-    (status, Json(Refused { error: error.to_string() })).into_response()
+/// What is answered instead.
+#[derive(Debug)]
+pub(super) struct Problem(StatusCode, Refused);
+
+pub(super) type Answer = Result<Response, Problem>;
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1)).into_response()
+    }
 }
 
-/// A body that can't be read, and one that could.
-pub(super) fn unread(error: &JsonRejection, example: &str) -> Response {
-    let says = match error {
+pub(super) fn refuse(status: StatusCode, error: impl ToString) -> Problem {
+    Problem(status, Refused { error: error.to_string() })
+}
+
+/// Whoever asks is wrong.
+pub(super) fn bad(error: impl ToString) -> Problem {
+    refuse(StatusCode::BAD_REQUEST, error)
+}
+
+pub(super) type Body<T> = Result<Json<Object<T>>, JsonRejection>;
+
+/// What a body says. One that can't be read is answered with one that could.
+pub(super) fn read<T>(body: Body<T>, example: &str) -> Result<T, Problem> {
+    let error = match body {
+        Ok(Json(Object(read))) => return Ok(read),
+        Err(error) => error,
+    };
+    let says = match &error {
         // The source says what is wrong; what axum says before it names types of this program.
         JsonRejection::JsonDataError(_) | JsonRejection::JsonSyntaxError(_) => {
-            let mut innermost: &dyn std::error::Error = error;
+            let mut innermost: &dyn std::error::Error = &error;
             while let Some(source) = innermost.source() {
                 innermost = source;
             }
@@ -41,7 +65,7 @@ pub(super) fn unread(error: &JsonRejection, example: &str) -> Response {
         other => lowered(&other.body_text()),
     };
     let status = if error.status() == StatusCode::PAYLOAD_TOO_LARGE { error.status() } else { StatusCode::BAD_REQUEST };
-    refuse(status, format!("{says}; {example}"))
+    Err(refuse(status, format!("{says}; {example}")))
 }
 
 /// A JSON object that is a `T`. An array is none: serde would take it for the fields of a struct, in their order.
@@ -85,7 +109,7 @@ pub(super) async fn explain(request: Request, next: Next) -> Response {
         }
         StatusCode::METHOD_NOT_ALLOWED => {
             let methods = methods_of(&path).join(", ");
-            let mut answer = refuse(status, format!("{path} takes no {method}; it takes {methods}"));
+            let mut answer = refuse(status, format!("{path} takes no {method}; it takes {methods}")).into_response();
             answer.headers_mut().extend(methods.parse().ok().map(|methods| (header::ALLOW, methods)));
             return answer;
         }
@@ -94,7 +118,7 @@ pub(super) async fn explain(request: Request, next: Next) -> Response {
             Ok(_) | Err(_) => lowered(status.canonical_reason().unwrap_or("the request failed")),
         },
     };
-    refuse(status, says)
+    refuse(status, says).into_response()
 }
 
 /// A sentence of somebody else's as ours begin.
@@ -108,21 +132,28 @@ pub(super) fn tell(value: impl Serialize) -> Response {
     Json(value).into_response()
 }
 
-/// An export that can't be opened.
-pub(super) fn unopened(error: &OpenError) -> Response {
-    let status = match error {
-        OpenError::Unknown { .. } | OpenError::Hidden { .. } | OpenError::Missing { .. } => StatusCode::NOT_FOUND,
-        OpenError::Forbidden { .. } => StatusCode::FORBIDDEN,
-        OpenError::Crowded(_) | OpenError::Full { .. } | OpenError::Busy { .. } | OpenError::Changed { .. } => {
-            StatusCode::CONFLICT
-        }
-        OpenError::Draining | OpenError::Backend { .. } => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    refuse(status, error)
+impl From<OpenError> for Problem {
+    fn from(error: OpenError) -> Self {
+        let status = match error {
+            OpenError::Unknown { .. } | OpenError::Hidden { .. } | OpenError::Missing { .. } => StatusCode::NOT_FOUND,
+            OpenError::Forbidden { .. } => StatusCode::FORBIDDEN,
+            OpenError::Crowded(_) | OpenError::Full { .. } | OpenError::Busy { .. } | OpenError::Changed { .. } => {
+                StatusCode::CONFLICT
+            }
+            OpenError::Draining | OpenError::Backend { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        refuse(status, error)
+    }
+}
+
+impl From<LedgerError> for Problem {
+    fn from(error: LedgerError) -> Self {
+        refuse(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
 }
 
 /// A wish that was refused, with all that is known of why.
-pub(super) fn refused(refusal: &Refusal, said: String) -> Response {
+pub(super) fn refused(refusal: &Refusal, said: String) -> Problem {
     // The backend did nothing wrong: the export is not in a state for it.
     let conflict = matches!(
         refusal.reason,

@@ -3,9 +3,8 @@
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
 use nbd_gateway_config::Moment;
 use nbd_gateway_ledger::{EventFilter, UnixMillis};
 use nbd_gateway_net::Peer;
@@ -14,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Shared;
-use super::answer::{refuse, tell};
+use super::answer::{Answer, bad, tell};
 use super::stream::stream;
 use super::view::EventView;
 use crate::accounting::history::kinds;
@@ -79,28 +78,20 @@ pub(super) async fn events(
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     which: Result<Query<Which>, QueryRejection>,
-) -> Response {
-    let filter = match which.map_err(|error| unread(&error)).and_then(|Query(which)| which.filter()) {
-        Ok(filter) => filter,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
-    };
+) -> Answer {
+    let filter = which.map_err(|error| unread(&error)).and_then(|Query(which)| which.filter()).map_err(bad)?;
     // Checked for a list too, which does not need it: what is no number is a mistake of whoever sends it.
-    let seen = match last_seen(&headers) {
-        Ok(seen) => seen,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
-    };
+    let seen = last_seen(&headers).map_err(bad)?;
     let ledger = shared.registry.ledger();
     if wants_stream(&headers) {
         if filter.before.is_some() {
-            return refuse(StatusCode::BAD_REQUEST, "a stream has no end: leave `before` out, or ask for JSON");
+            return Err(bad("a stream has no end: leave `before` out, or ask for JSON"));
         }
         let filter = EventFilter { since: seen.or(filter.since), ..filter };
         return stream(ledger, &shared.streams, peer, filter).await;
     }
-    match ledger.events(filter).await {
-        Ok(events) => tell(events.into_iter().map(EventView::from).collect::<Vec<_>>()),
-        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
-    }
+    let events = ledger.events(filter).await?;
+    Ok(tell(events.into_iter().map(EventView::from).collect::<Vec<_>>()))
 }
 
 /// What is wrong with a query, without the names of this program's types.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
 use super::answer::refuse;
 
@@ -21,7 +21,7 @@ pub(super) async fn require(request: Request, next: Next) -> Response {
             let says = format!(
                 "{name:?} is not a name of this host: ask http://127.0.0.1, the address itself, or http://localhost, or send such a Host"
             );
-            refuse(StatusCode::MISDIRECTED_REQUEST, says)
+            refuse(StatusCode::MISDIRECTED_REQUEST, says).into_response()
         }
     }
 }

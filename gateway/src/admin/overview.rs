@@ -11,7 +11,7 @@ use nbd_gateway_policy::types::TenantId;
 use serde::Serialize;
 
 use super::Shared;
-use super::answer::{refuse, tell, unopened};
+use super::answer::{Answer, Problem, refuse, tell};
 use super::name::Name;
 use super::paced::Paced;
 use super::text::{self, Encoded};
@@ -46,11 +46,8 @@ pub(super) async fn unopened_exports(State(shared): State<Shared>) -> Response {
     .await
 }
 
-pub(super) async fn export(State(shared): State<Shared>, Path(Name(name)): Path<Name>) -> Response {
-    match open_now(&shared, &name) {
-        Ok(export) => tell(one(&shared, &export)),
-        Err(answer) => *answer,
-    }
+pub(super) async fn export(State(shared): State<Shared>, Path(Name(name)): Path<Name>) -> Answer {
+    Ok(tell(one(&shared, &*open_now(&shared, &name)?)))
 }
 
 /// The tenants and what they use.
@@ -105,12 +102,10 @@ pub(super) fn one(shared: &Shared, export: &Export) -> ExportView {
 }
 
 /// An export that is open; if it is not, the answer that says why not.
-pub(super) fn open_now(shared: &Shared, name: &str) -> Result<Arc<Export>, Box<Response>> {
+pub(super) fn open_now(shared: &Shared, name: &str) -> Result<Arc<Export>, Problem> {
     let found = shared.registry.open_now().into_iter().find(|export| export.name() == name);
-    found.ok_or_else(|| {
-        Box::new(match shared.registry.knows(name) {
-            Ok(()) => refuse(StatusCode::NOT_FOUND, format!("export {name:?} is not open: no client uses it")),
-            Err(why) => unopened(&OpenError::Unknown { export: name.to_owned(), why }),
-        })
+    found.ok_or_else(|| match shared.registry.knows(name) {
+        Ok(()) => refuse(StatusCode::NOT_FOUND, format!("export {name:?} is not open: no client uses it")),
+        Err(why) => OpenError::Unknown { export: name.to_owned(), why }.into(),
     })
 }

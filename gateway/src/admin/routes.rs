@@ -270,6 +270,6 @@ async fn by_control(State(control): State<Handle>, request: Request, next: Next)
     answering.spawn_on(next.run(request), &control);
     match answering.join_next().await {
         Some(Ok(answer)) => answer,
-        Some(Err(_)) | None => refuse(StatusCode::SERVICE_UNAVAILABLE, "the gateway ends"),
+        Some(Err(_)) | None => refuse(StatusCode::SERVICE_UNAVAILABLE, "the gateway ends").into_response(),
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use hyper::body::Frame;
 use nbd_gateway_ledger::{EventFilter, Ledger, LedgerError};
@@ -23,7 +23,7 @@ use nbd_gateway_net::Peer;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use super::answer::refuse;
+use super::answer::{Answer, refuse};
 use super::view::EventView;
 use crate::limits::Source;
 
@@ -38,20 +38,16 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// What a filter selects, then each new event that it selects. Its `since` is the number of the last event that the
 /// reader has seen.
-pub(super) async fn stream(ledger: &Ledger, streams: &Streams, peer: Peer, filter: EventFilter) -> Response {
+pub(super) async fn stream(ledger: &Ledger, streams: &Streams, peer: Peer, filter: EventFilter) -> Answer {
     let Some(place) = streams.place(peer) else {
         let says = format!(
             "{STREAMS} readers follow the events already, or half as many from this address; try again later, or ask for JSON"
         );
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, says);
+        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, says));
     };
-    match begin(ledger, filter, place).await {
-        Ok(body) => {
-            let head = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
-            (head, Body::new(body)).into_response()
-        }
-        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error),
-    }
+    let body = begin(ledger, filter, place).await?;
+    let head = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    Ok((head, Body::new(body)).into_response())
 }
 
 async fn begin(ledger: &Ledger, filter: EventFilter, place: StreamPlace) -> Result<Frames, LedgerError> {
@@ -283,14 +279,15 @@ mod tests {
         let mut held = Vec::new();
         for peer in [one, other] {
             for _ in 0..STREAMS / 2 {
-                held.push(stream(&ledger, &streams, peer, newest(9)).await);
+                held.push(stream(&ledger, &streams, peer, newest(9)).await.into_response());
             }
-            let refused = stream(&ledger, &streams, peer, newest(9)).await;
+            let refused = stream(&ledger, &streams, peer, newest(9)).await.into_response();
             assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         }
         assert!(held.iter().all(|response| response.status() == StatusCode::OK));
         assert_eq!(held[0].headers()[header::CONTENT_TYPE], "text/event-stream");
-        assert_eq!(stream(&ledger, &streams, third, newest(9)).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let refused = stream(&ledger, &streams, third, newest(9)).await.into_response();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         drop(held);
         while !streams.0.lock().is_empty() {
             tokio::task::yield_now().await;

@@ -118,10 +118,10 @@ impl Kept {
 pub(super) fn answer(media: &'static str, encoded: &Encoded) -> Response {
     let text = match encoded {
         Ok(text) => text.clone(),
-        Err(error) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, error),
+        Err(error) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
     };
     let Some(left) = text.upgrade().map(|text| text.length) else {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many readers ask for this; try again");
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many readers ask for this; try again").into_response();
     };
     ([(header::CONTENT_TYPE, media)], Body::new(Reader { text, next: 0, left })).into_response()
 }

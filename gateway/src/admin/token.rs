@@ -3,23 +3,19 @@
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
 
-use super::answer::refuse;
+use super::answer::{Answer, refuse};
 use crate::token::{TokenFile, read_token_file, token_in};
 
 /// Lets a request pass that brings the token.
-pub(super) async fn require(State(token): State<TokenFile>, request: Request, next: Next) -> Response {
-    let Some(path) = token.path() else {
-        return refuse(StatusCode::FORBIDDEN, "nothing can be changed here: set admin.token-file in the configuration");
-    };
-    let text = match read_token_file(&path).await {
-        Ok(text) => text,
-        Err(error) => {
-            tracing::error!(path = %path.display(), %error, "the admin token can't be read");
-            return refuse(StatusCode::FORBIDDEN, "the token file can't be read; the gateway's log says why");
-        }
-    };
+pub(super) async fn require(State(token): State<TokenFile>, request: Request, next: Next) -> Answer {
+    let forbidden = |says: &str| refuse(StatusCode::FORBIDDEN, says);
+    let no_file = || forbidden("nothing can be changed here: set admin.token-file in the configuration");
+    let path = token.path().ok_or_else(no_file)?;
+    let text = read_token_file(&path).await.map_err(|error| {
+        tracing::error!(path = %path.display(), %error, "the admin token can't be read");
+        forbidden("the token file can't be read; the gateway's log says why")
+    })?;
     let wanted = token_in(&text);
     let brought = request
         .headers()
@@ -28,9 +24,9 @@ pub(super) async fn require(State(token): State<TokenFile>, request: Request, ne
         .and_then(bearer)
         .unwrap_or("");
     if wanted.is_empty() || !same(wanted.as_bytes(), brought.trim().as_bytes()) {
-        return refuse(StatusCode::UNAUTHORIZED, "bring the token: Authorization: Bearer TOKEN");
+        return Err(refuse(StatusCode::UNAUTHORIZED, "bring the token: Authorization: Bearer TOKEN"));
     }
-    next.run(request).await
+    Ok(next.run(request).await)
 }
 
 /// The token of a header's value. The scheme's case does not matter (RFC 9110, section 11.1).

@@ -51,7 +51,7 @@ pub(super) async fn document(headers: HeaderMap) -> Response {
 pub(super) async fn part(Path(name): Path<String>, headers: HeaderMap) -> Response {
     match PARTS.iter().find(|(part, ..)| *part == name) {
         Some((_, kind, content)) => send(&headers, kind, content),
-        None => refuse(StatusCode::NOT_FOUND, format!("the page has no part {name:?}")),
+        None => refuse(StatusCode::NOT_FOUND, format!("the page has no part {name:?}")).into_response(),
     }
 }
 
