@@ -204,6 +204,11 @@ pub(crate) struct RawExport {
     /// used. `0s`: the server carries out nothing after the end of a connection.
     #[schemars(extend("default" = "10s", "examples" = ["10s"]))]
     pub(crate) late_write_guard: Option<String>,
+    /// How much is read ahead of clients that read from the front to the back, and kept for others that read the same;
+    /// 1MiB to 1GiB of memory while the export is open. For servers that are far away. Needs `exclusive = true` in
+    /// `[export.resize]`: only this gateway changes the server's disk. If absent, nothing is read ahead.
+    #[schemars(extend("examples" = ["8MiB"]))]
+    pub(crate) read_ahead: Option<RawSize>,
     /// A program and its arguments that makes sure that the NBD server is over everything from earlier connections. It
     /// runs when writes were in flight on a lost connection; exit code 0 says that it is done, within `timeout` of
     /// `[export.resize]`. If absent, `driver = "qmp"` and `driver = "restart"` do it in their own way; `off`: not at all. In a

@@ -472,16 +472,33 @@ fn a_size_is_for_backends_that_the_gateway_serves_itself() {
 fn what_is_about_connections_does_nothing_for_a_backend_without_any() {
     let nothing = "this does nothing for a file: or memory: backend: leave it out";
     export(
-        "name = \"a\"\nbackend = \"file:a\"\nlanes = 2\non-backend-loss = \"error\"\nlate-write-guard = \"1s\"\nfence = \"off\"\ndial-timeout = \"1s\"\nidle-timeout = \"1s\"",
+        "name = \"a\"\nbackend = \"file:a\"\nlanes = 2\non-backend-loss = \"error\"\nlate-write-guard = \"1s\"\nfence = \"off\"\nread-ahead = \"1MiB\"\ndial-timeout = \"1s\"\nidle-timeout = \"1s\"",
         &[
             "export[0].lanes: a file: or memory: backend has no connections: leave this out\n  for example: lanes = 1",
             &format!("export[0].on-backend-loss: {nothing}"),
             &format!("export[0].late-write-guard: {nothing}"),
             &format!("export[0].fence: {nothing}"),
+            &format!("export[0].read-ahead: {nothing}"),
             &format!("export[0].dial-timeout: {nothing}"),
             &format!("export[0].idle-timeout: {nothing}"),
         ],
     );
+}
+
+#[test]
+fn what_is_read_ahead_needs_a_disk_that_nobody_else_changes_and_a_bound() {
+    let nbd = "name = \"a\"\nbackend = \"nbd://10.0.0.5/a\"\n";
+    export(
+        &format!("{nbd}read-ahead = \"8MiB\""),
+        &["export[0].read-ahead: what was read ahead would be old where somebody else changes the server's disk: say \
+           `exclusive = true` in [export.resize] if only this gateway does, or leave this out"],
+    );
+    for size in ["512KiB", "2GiB"] {
+        export(
+            &format!("{nbd}read-ahead = {size:?}\n[export.resize]\nexclusive = true"),
+            &[&format!("export[0].read-ahead: {size} is not from 1MiB to 1GiB\n  for example: read-ahead = \"8MiB\"")],
+        );
+    }
 }
 
 #[test]

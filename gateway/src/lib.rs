@@ -64,8 +64,8 @@
 //! each reply. So nothing below a session imports it. Clients that were cut for a grow are remembered by the export
 //! (`export/reconnects.rs`), because their sessions have ended.
 //!
-//! What is submitted to is a [`Target`](target::Target): one virtual call for each batch. What reads ahead, or moves a disk,
-//! is a target in front of another one.
+//! What is submitted to is a [`Target`](target::Target): one virtual call for each batch. What reads ahead
+//! (`target/read_ahead`) is a target in front of another one; so would be what moves a disk.
 //!
 //! An [`embedded`] disk takes the same jobs: what needs no I/O is answered in the thread that submits, the rest by
 //! a pool.
@@ -252,7 +252,7 @@
 //!
 //! 1. an export's gate, then whatever its backend takes (2 and 3) and the gate's list of held requests;
 //! 2. an export's orphans, then its lane's table or its exclusive ranges;
-//! 3. a lane's table, then the incoming half of its outbox, or the export's late writes;
+//! 3. a lane's table, then the incoming half of its outbox, the export's late writes, or what it has read ahead;
 //! 4. an outbox's writer, then its incoming half, or its stream's TLS connection; who reads takes that one alone;
 //! 5. a session's permits, then its tenant's budget, then the waker of the session that is to wait for bytes;
 //! 6. a lane's queue of turns, then the waker of the session that is to wait in it;
@@ -313,6 +313,7 @@
 //! | **A size never goes back by itself**: a backend that returns smaller, or able to do less, is not used; one that says a smaller size while it is used puts the export into quarantine. | `target/facts.rs` (`fits`), `resize/coordinator.rs` | `outage`, policy's `plan_settling.rs` |
 //! | **What was told binds while somebody holds it**: a server that came back different is used by nobody while a client is connected, or may come back, that was told otherwise; then the export is opened as it is now. A new handshake is told what is so now. | `target/presence.rs`, `export/entry.rs` (`fitness`) | `different`, `target/presence.rs` |
 //! | **No write from the past**: while a request of a client that has closed its connection may still change data, at a server or on a disk of the gateway's own, nothing that overlaps it is sent; one that still waited for a grow is given up. A request that was in flight when its connection was lost is sent again at once if at all, and nothing else that overlaps it and changes data is sent, from anybody, until the server has ended, a fence was used, or `late-write-guard` has passed; nor a READ, if it failed. A gateway that starts after an unclean end holds every change back in the same way, in exports that had changed data. Not kept: for requests of a client over TCP that its session had not read yet, as long as others of its are answered; against a server without a fence that takes longer than the guard; between exports of one server; for READs after an unclean end. | `target/orphans.rs`, `target/held.rs`, `session/grow.rs`, `session/close.rs`, `lane/late.rs`, [`fence`] | there, `lane/tests/late.rs`, `multiplex.rs`, `own_disk.rs`, `late_writes`, `simulation` |
+//! | **Read-ahead is exact**: a READ that is answered with what was read ahead finds nothing older than what had been answered when it came. What changes data, from anybody, takes what it overlaps away before it is sent, and bars it from being read ahead until it has ended; a connection that is made or lost, and a late write that is awaited, take everything away. Its memory has a bound of its own. Not kept: against other writers of the server's disk; `exclusive` says that there are none. | `target/read_ahead` | there, `read_ahead`, `simulation` |
 //! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `target/bridge.rs`, `target/ranges.rs` | `translation/limits.rs`, `target/ranges.rs` |
 //! | **An export can go on elsewhere**: its lanes and its sessions are suspended together, at any byte of their conversations, and resumed from JSON. Each client gets the answers that it would have got. Nothing counts as lost, nothing that is done is done again, and a lane without a connection goes on waiting for one. In tests only, so far. Not kept: a request in pieces is sent again from its first unanswered piece, also if an overlapping request has been answered since; inside TLS, where connections are to be relayed. | `session/suspend.rs`, `session/suspend/`, `lane/suspend.rs`, `target/suspend.rs`, `target/held/suspend.rs`, `resize/rest.rs`, `handover/state` | `session/tests/suspended.rs`, `lane/suspend/tests.rs`, `simulation` |
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `target/bridge.rs` | `interop`, `translation` |

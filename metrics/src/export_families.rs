@@ -188,6 +188,12 @@ pub(crate) const FAMILIES: &[Family] = families! {
     gauge "oldest_request_seconds" ["export"]
         "Time that the oldest unanswered request has waited for the backend, in whole seconds; 0 without one.":
         number!(traffic.oldest);
+    counter "read_ahead_fetched_bytes_total" ["export"]
+        "Bytes asked for ahead of sequential readers.":
+        number!(traffic.read_ahead_fetched);
+    counter "read_ahead_served_bytes_total" ["export"]
+        "Bytes that READs got from what was read ahead.":
+        number!(traffic.read_ahead_served);
     counter "requests_total" ["export", "command", "result"]
         "Requests answered, by command and result.":
         |s, to| {

@@ -81,6 +81,10 @@ pub struct Traffic {
     pub(crate) reconnects: [Counter; LossReason::ALL.len()],
     /// Requests admitted and not yet answered.
     pub in_flight: Gauge,
+    /// Bytes asked for ahead of sequential readers.
+    pub read_ahead_fetched: Counter,
+    /// Bytes that READs got from what was read ahead.
+    pub read_ahead_served: Counter,
     /// 1 while the export is open.
     pub open: Arc<Gauge>,
     pub(crate) oldest: Arc<Gauge>,

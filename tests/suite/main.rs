@@ -64,6 +64,7 @@ mod publish;
 mod qmp;
 mod quota;
 mod rates;
+mod read_ahead;
 mod readme;
 mod recipe;
 mod reconcile;

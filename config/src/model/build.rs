@@ -185,6 +185,7 @@ fn export(
             ("on-backend-loss", raw.on_backend_loss.is_some()),
             ("late-write-guard", raw.late_write_guard.is_some()),
             ("fence", raw.fence.is_some()),
+            ("read-ahead", raw.read_ahead.is_some()),
             ("dial-timeout", raw.dial_timeout.is_some()),
             ("idle-timeout", raw.idle_timeout.is_some()),
         ];
@@ -205,6 +206,12 @@ fn export(
     let read_only = raw.read_only.unwrap_or(false);
     let facts = Facts { embedded, read_only, size: size.filter(|_| embedded || window), max_size };
     let resize = Resize::read(&raw.resize.unwrap_or_default(), &facts, section);
+    let read_ahead = section.size_in("read-ahead", raw.read_ahead.as_ref(), 1 << 20..=1 << 30);
+    if dialled && read_ahead.is_some() && !resize.policy.exclusive {
+        let what = "what was read ahead would be old where somebody else changes the server's disk: say `exclusive = true` \
+                    in [export.resize] if only this gateway does, or leave this out";
+        section.note_with("read-ahead", what, None);
+    }
     let notify = hooks(&raw.notify.unwrap_or_default(), section);
     let own = LimitOverrides::of_export(&raw.limits.unwrap_or_default(), &mut section.inner("limits"));
     let limits = tenant.map(|tenant| tenant.limits).unwrap_or_default().with(&own);
@@ -241,6 +248,7 @@ fn export(
         on_backend_loss,
         late_write_guard: late_write_guard.unwrap_or(LATE_WRITE_GUARD),
         fence,
+        read_ahead,
         dial_timeout: dial_timeout.unwrap_or(DIAL_TIMEOUT),
         idle_timeout: idle_timeout.unwrap_or(IDLE_TIMEOUT),
         resize,

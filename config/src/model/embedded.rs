@@ -64,6 +64,7 @@ impl Config {
             on_backend_loss: OnBackendLoss::default(),
             late_write_guard: LATE_WRITE_GUARD,
             fence: Fence::default(),
+            read_ahead: None,
             dial_timeout: DIAL_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             resize: Resize::unsaid(&facts),

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nbd_gateway_policy::types::{ExportName, TenantId};
+use nbd_gateway_policy::types::{Bytes, ExportName, TenantId};
 
 use super::backend::{Backend, BackendError, Target, name_of_file};
 use super::driver::{Matched, command};
@@ -42,6 +42,8 @@ pub struct Resolved {
     pub late_write_guard: Duration,
     /// How the backend is made to be over lost connections. Means nothing for embedded ones.
     pub fence: Fence,
+    /// How much is read ahead of sequential readers, and kept. None for embedded ones.
+    pub read_ahead: Option<Bytes>,
     /// How long connecting, handshake included, may take. Means nothing for embedded ones.
     pub dial_timeout: Duration,
     /// How long after the last session lanes are let go; zero is at once. Means nothing for embedded ones.
@@ -158,6 +160,7 @@ pub(super) struct Entry {
     pub(super) on_backend_loss: OnBackendLoss,
     pub(super) late_write_guard: Duration,
     pub(super) fence: Fence,
+    pub(super) read_ahead: Option<Bytes>,
     pub(super) dial_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) resize: Resize,
@@ -181,6 +184,7 @@ impl Entry {
             on_backend_loss: self.on_backend_loss,
             late_write_guard: self.late_write_guard,
             fence: self.fence.fill(matched).map_err(refused)?,
+            read_ahead: self.read_ahead,
             dial_timeout: self.dial_timeout,
             idle_timeout: self.idle_timeout,
             resize: self.resize.fill(matched).map_err(refused)?,

@@ -106,7 +106,8 @@ pub(crate) struct RawResize {
     /// After how long an NBD server that sent too many notices is subscribed to again.
     #[schemars(extend("default" = "60s", "examples" = ["60s"]))]
     pub(crate) backend_notice_rest: Option<String>,
-    /// Whether nobody but this gateway resizes the backend. It is then not asked for its size before each resize.
+    /// Whether nobody but this gateway resizes the backend. It is then not asked for its size before each resize. With
+    /// `read-ahead`, nobody else writes to it either.
     #[schemars(extend("default" = false, "examples" = [true]))]
     pub(crate) exclusive: Option<bool>,
     /// What clients are offered, as far as the backend and the client itself allow it: `explicit` (NBD_CMD_RESIZE),

@@ -40,7 +40,7 @@ pub(super) fn refuse(status: StatusCode, error: impl ToString) -> Problem {
     Problem(status, Refused { error: error.to_string() })
 }
 
-/// Whoever asks is wrong.
+/// The request is wrong.
 pub(super) fn bad(error: impl ToString) -> Problem {
     refuse(StatusCode::BAD_REQUEST, error)
 }

@@ -63,6 +63,7 @@ impl Settings {
             ("lanes", was.lanes != is.lanes),
             ("on-backend-loss", !embedded && was.on_backend_loss != is.on_backend_loss),
             ("fence", !embedded && was.fence != is.fence),
+            ("read-ahead", was.read_ahead != is.read_ahead),
             ("dial-timeout", !embedded && was.dial_timeout != is.dial_timeout),
             ("limits.largest-payload", was.limits.largest_payload != is.limits.largest_payload),
             ("resize.driver", !same_driver(&was.resize.driver, &is.resize.driver)),
@@ -170,6 +171,9 @@ mod tests {
             assert_eq!((keys(NBD, &with), keys(&with, NBD)), (vec![key], vec![key]), "{keys_of}");
         }
         assert_eq!(keys(NBD, "backend = \"nbd://127.0.0.1/y\"\n"), ["backend"]);
+        let alone = "[export.resize]\nexclusive = true";
+        let ahead = format!("{NBD}read-ahead = \"1MiB\"\n{alone}");
+        assert_eq!(keys(&format!("{NBD}{alone}"), &ahead), ["read-ahead"]);
         assert_eq!(keys(NBD, CEILING), ["resize.present"]);
         assert_eq!(keys(CEILING, NBD), ["resize.present"]);
     }

@@ -153,7 +153,7 @@ impl Default for LateWrites {
 }
 
 /// The range that a request may change, if it does: a RESIZE may cut off everything from its size on.
-pub(super) fn reach(request: &Request) -> Option<ByteRange> {
+pub(crate) fn reach(request: &Request) -> Option<ByteRange> {
     match request.command {
         command if command.changes_data() => request.range(),
         Cmd::RESIZE if !request.flags.has(CmdFlags::QUERY) && !request.flags.has(CmdFlags::NOTIFY) => {
@@ -234,6 +234,11 @@ impl LateWrites {
     /// Whether anything may have to wait.
     pub(crate) fn any(&self) -> bool {
         self.state.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether the server may still carry out requests of lost connections.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.state.load(Ordering::Acquire) & LATE != 0
     }
 
     /// Whether a request may be sent; `own` is the late write that it is sent again for, or 0. Called under a lane's table,

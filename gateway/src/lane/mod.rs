@@ -34,7 +34,7 @@ pub(crate) use dial::{DialError, Dialer};
 #[doc(hidden)]
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use fuzz::{fuzz_replies, fuzz_seeds};
-pub(crate) use late::{LateWrites, Link};
+pub(crate) use late::{LateWrites, Link, reach};
 pub(crate) use lost::OnLoss;
 pub(crate) use run::{Connected, Life, Owner, run};
 pub(crate) use server::Server;
@@ -247,6 +247,11 @@ impl Lane {
                 slot.late = self.late.left_behind(&slot.job.request, link);
             }
         }
+    }
+
+    /// Whether a request that may change something is in flight.
+    pub(crate) fn has_changes(&self) -> bool {
+        self.table.lock().has_changes()
     }
 
     /// Whether a request past `end` is in flight.

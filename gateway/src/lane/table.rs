@@ -183,6 +183,11 @@ impl Table {
         self.slots.iter().any(|(_, slot)| slot.sent && reach(&slot.job.request).is_some())
     }
 
+    /// Whether a request that may change something is in flight, sent or not.
+    pub(super) fn has_changes(&self) -> bool {
+        self.slots.iter().any(|(_, slot)| reach(&slot.job.request).is_some())
+    }
+
     /// Whether a request with a range past `end` is in flight, sent or not.
     pub(super) fn beyond(&self, end: u64) -> bool {
         self.slots.iter().any(|(_, slot)| slot.job.request.length > 0 && slot.job.request.end() > end)

@@ -11,7 +11,7 @@ mod outcome;
 mod ticket;
 
 pub(crate) use finished::Finished;
-pub(crate) use job::{Heard, Job};
+pub(crate) use job::{Heard, Job, Watcher};
 pub(crate) use origin::{Origin, SessionId};
 pub(crate) use outcome::{Extent, Failure, Found, Outcome, SHUTTING_DOWN, Status};
 pub(crate) use ticket::{Client, Counts, PendingReply, Ticket};

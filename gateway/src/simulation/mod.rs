@@ -140,7 +140,7 @@ async fn inject_faults(scene: Scene, mut random: Random) {
                 sleep(Duration::from_millis(random.pick(&[0, 0, 5, 500, 5_000, 45_000]))).await;
                 world.lock().start();
             }
-            8 => {
+            8 if !scene.reads_ahead() => {
                 let more = random.between(1, 4) as usize * 4;
                 world.lock().grow_outside(more);
             }

@@ -88,6 +88,9 @@ struct Inner {
 /// Stands for the path of the server's socket.
 const SOCKET: &str = "SOCKET";
 
+/// The export reads ahead of its clients.
+const READ_AHEAD: &str = "read-ahead = \"1MiB\"\n";
+
 /// Where the server listens for the gateway that comes after so many kills. No earlier one finds it there.
 pub(super) fn socket(directory: &Path, kills: u32) -> PathBuf {
     directory.join(format!("socket-{kills}"))
@@ -107,13 +110,15 @@ fn configuration(random: &mut Random, profile: &Profile, claim: FalseClaim) -> S
     let over_quota = random.pick(&["reject", "clamp"]);
     let grace = random.pick(&["0s", "2s"]);
     let requests = random.pick(&[2, 256]);
+    let ahead = random.clone().percent(35);
+    let (ahead, exclusive) = if ahead { (READ_AHEAD, "exclusive = true\n") } else { ("", "") };
     format!(
         "[[listener]]\naddress = \"127.0.0.1:0\"\n[[tenant]]\nname = \"t\"\n{quota}\n\
          [[export]]\nname = \"e\"\ntenant = \"t\"\nbackend = \"nbd+unix:///e?socket={SOCKET}\"\nlanes = {lanes}\n\
          max-size = {most}\nlate-write-guard = \"{guard}\"\nidle-timeout = \"{idle}\"\n\
-         on-backend-loss = {{ hold = \"{hold}\", durable = {durable} }}\n[export.limits]\nsession-requests = {requests}\n\
+         on-backend-loss = {{ hold = \"{hold}\", durable = {durable} }}\n{ahead}[export.limits]\nsession-requests = {requests}\n\
          [export.resize]\nautomatic = \"{automatic}\"\nshrink = true\nshrink-grace = \"{grace}\"\nstep = 0\n\
-         granularity = {granularity}\nover-quota = \"{over_quota}\"\ntimeout = \"10s\"\n",
+         granularity = {granularity}\nover-quota = \"{over_quota}\"\ntimeout = \"10s\"\n{exclusive}",
     )
 }
 
@@ -129,7 +134,10 @@ impl Scene {
         let random_profile = Profile::random(random, FalseClaim::Nothing);
         let profile = Profile { durable: true, fails: 0, cuts: 0, slow: 0, ..random_profile };
         let text = configuration(random, &profile, FalseClaim::Nothing);
-        let text = text.replace("hold = \"2s\"", "hold = \"30s\"").replace("resize-rate = \"10/min\"", "");
+        let text = text
+            .replace("hold = \"2s\"", "hold = \"30s\"")
+            .replace("resize-rate = \"10/min\"", "")
+            .replace(READ_AHEAD, "");
         Self::with(random, profile, text, directory, false)
     }
 
@@ -160,6 +168,11 @@ impl Scene {
         }));
         scene.begin_gateway();
         scene
+    }
+
+    /// Whether it reads ahead: nobody else changes the server's disk then.
+    pub(super) fn reads_ahead(&self) -> bool {
+        self.0.text.contains(READ_AHEAD)
     }
 
     /// A gateway that knows the ledger's contents.

@@ -179,18 +179,7 @@ impl Bridge<'_> {
         if let Err(failure) = read.await {
             return Outcome::Failed(failure);
         }
-        let all_data = pieces.iter().all(|p| matches!(p, Piece::Data { .. }));
-        let joined = match pieces {
-            // Contiguous data is one piece again: what a client with DF or simple replies needs anyway.
-            pieces if all_data && contiguous(&pieces) => {
-                let segments = pieces
-                    .iter()
-                    .filter_map(|p| if let Piece::Data { payload, .. } = p { Some(payload) } else { None });
-                Found::Whole(segments.flat_map(Payload::segments).cloned().collect())
-            }
-            pieces => Found::Pieces(pieces),
-        };
-        Outcome::Found(cut(joined, start, request.offset, request.length))
+        Outcome::Found(cut(joined(pieces), start, request.offset, request.length))
     }
 
     async fn write(&self, request: &Request, start: u64, end: u64) -> Outcome {
@@ -373,6 +362,16 @@ fn skip(extents: &mut Vec<Extent>, mut bytes: u64) {
     });
 }
 
+/// Pieces that follow each other. Contiguous data is one piece again: what a client with DF or simple replies needs anyway.
+pub(super) fn joined(pieces: Vec<Piece>) -> Found {
+    if !contiguous(&pieces) {
+        return Found::Pieces(pieces);
+    }
+    let segments = pieces.iter().filter_map(|p| if let Piece::Data { payload, .. } = p { Some(payload) } else { None });
+    Found::Whole(segments.flat_map(Payload::segments).cloned().collect())
+}
+
+/// Whether it is data alone, without a gap.
 fn contiguous(pieces: &[Piece]) -> bool {
     let mut next = None;
     pieces.iter().all(|p| {
@@ -404,7 +403,7 @@ fn flat(found: Found) -> Payload {
 }
 
 /// The part of what was found from `offset` on, `length` bytes long.
-fn cut(found: Found, at: u64, offset: u64, length: u64) -> Found {
+pub(super) fn cut(found: Found, at: u64, offset: u64, length: u64) -> Found {
     let part = |start: u64, payload: &Payload| {
         let skip = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
         let end = offset.saturating_add(length);

@@ -136,7 +136,7 @@ impl Core {
 
     /// A request is over: a drain may continue.
     pub(crate) fn answered(&self) {
-        self.gate.tell();
+        self.view.drain.tell();
     }
 
     /// Whether requests of sessions that are gone may still change data.
@@ -219,16 +219,15 @@ impl Core {
 
     /// Waits until no request past `end` is in flight. Cancel-safe: yes.
     pub(crate) async fn drained_beyond(&self, end: u64) {
-        self.gate.draining.store(true, Ordering::Release);
+        let drain = &self.view.drain;
         loop {
             // A late write past the new end would make the disk longer again.
             self.clear_of_late_writes(ByteRange::beyond(end)).await;
-            let answered = self.gate.answered.notified();
+            let answered = drain.answered();
             tokio::pin!(answered);
             answered.as_mut().enable();
             if !self.target.is_busy_beyond(end) && !self.gate.holds_beyond(end) {
-                self.gate.draining.store(false, Ordering::Release);
-                return;
+                return drain.is_over();
             }
             answered.await;
         }
@@ -238,6 +237,18 @@ impl Core {
     #[cfg(test)]
     pub(crate) fn is_suspendable(&self) -> bool {
         self.target.lanes().is_some() || self.target.is_idle()
+    }
+
+    /// See [`Target::rest`].
+    #[cfg(test)]
+    pub(crate) fn rest(&self) {
+        self.target.rest();
+    }
+
+    /// See [`Target::go_on`].
+    #[cfg(test)]
+    pub(crate) fn go_on(&self) {
+        self.target.go_on();
     }
 
     /// Finishes requests in flight and closes the backend.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::Core;
 
@@ -17,9 +18,34 @@ pub(super) struct Gate {
     /// Ends of requests that are with a task of the gateway's own (bridge, growth).
     held: Mutex<Vec<(u64, u64)>>,
     next: AtomicU64,
-    /// Told at each answer while a drain is on.
-    pub(super) answered: Notify,
-    pub(super) draining: AtomicBool,
+}
+
+/// A shrink that waits for requests past its end.
+#[derive(Debug, Default)]
+pub(super) struct Drain {
+    /// Told at each answer while it waits.
+    answered: Notify,
+    waits: AtomicBool,
+}
+
+impl Drain {
+    /// Something was answered.
+    pub(super) fn tell(&self) {
+        if self.waits.load(Ordering::Acquire) {
+            self.answered.notify_waiters();
+        }
+    }
+
+    /// The next answer; to be enabled before the shrink looks whether it has to wait.
+    pub(super) fn answered(&self) -> Notified<'_> {
+        self.waits.store(true, Ordering::Release);
+        self.answered.notified()
+    }
+
+    /// It waits no longer.
+    pub(super) fn is_over(&self) {
+        self.waits.store(false, Ordering::Release);
+    }
 }
 
 /// A request with a task of the gateway's own.
@@ -52,19 +78,11 @@ impl Gate {
     pub(super) fn holds_beyond(&self, end: u64) -> bool {
         self.held.lock().iter().any(|(_, e)| *e > end)
     }
-
-    /// Tells a drain that something was answered.
-    pub(super) fn tell(&self) {
-        if self.draining.load(Ordering::Acquire) {
-            self.answered.notify_waiters();
-        }
-    }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let gate = &self.core.gate;
-        gate.held.lock().retain(|(id, _)| *id != self.id);
-        gate.tell();
+        self.core.gate.held.lock().retain(|(id, _)| *id != self.id);
+        self.core.answered();
     }
 }

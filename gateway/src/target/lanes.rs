@@ -80,6 +80,11 @@ impl Lanes {
         self.lanes.len() == 1 || self.facts.flags.has(ExportFlags::CAN_MULTI_CONN)
     }
 
+    /// Whether a request that may change something is in flight.
+    pub(super) fn has_changes(&self) -> bool {
+        self.lanes.iter().any(|(lane, _)| lane.has_changes())
+    }
+
     /// The state of each connection.
     pub(crate) fn status(&self) -> Vec<LaneStatus> {
         self.lanes.iter().map(|(lane, _)| lane.status()).collect()
@@ -195,7 +200,8 @@ impl Lanes {
         self.lanes.get(self.number_of(origin))
     }
 
-    fn number_of(&self, origin: Origin) -> usize {
+    /// Which lane requests from there take.
+    pub(super) fn number_of(&self, origin: Origin) -> usize {
         let Origin::Session(id) = origin else { return 0 };
         let count = u64::try_from(self.lanes.len()).unwrap_or(1).max(1);
         usize::try_from(id.get() % count).unwrap_or(0)

@@ -1,7 +1,7 @@
 //! Targets, and the core of an open export in front of one.
 //!
-//! A [`Target`] takes jobs and finishes them: [`Lanes`] to an NBD server, or an embedded disk. Read-ahead, or moving a disk,
-//! is a target that passes jobs on to another one. [`Core`] is the inside of an open export: its target, the [`View`] that
+//! A [`Target`] takes jobs and finishes them: [`Lanes`] to an NBD server, or an embedded disk. What reads ahead is a target in
+//! front of lanes (`read_ahead`); so would be what moves a disk. [`Core`] is the inside of an open export: its target, the [`View`] that
 //! everyone reads, and the bookkeeping of requests in flight. `bridge` carries requests that the target can't take as they
 //! are; `ceiling` answers requests between the end and a ceiling. This room knows no sessions, quotas or resizes.
 
@@ -18,6 +18,7 @@ mod orphans;
 mod presence;
 mod probes;
 mod ranges;
+mod read_ahead;
 mod second;
 pub(crate) mod style;
 #[cfg(test)]
@@ -93,6 +94,14 @@ pub(crate) trait Target: Debug + Send + Sync {
     fn is_idle(&self) -> bool {
         true
     }
+
+    /// Passes waiting requests to the target behind it, and every new one, until it [goes on](Self::go_on).
+    #[cfg(test)]
+    fn rest(&self) {}
+
+    /// Goes on after a rest, in which the target behind it may have got requests from elsewhere.
+    #[cfg(test)]
+    fn go_on(&self) {}
 
     /// Its connections to a server, if it has any.
     fn lanes(&self) -> Option<&Lanes> {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::embedded::Embedded;
 use super::facts::usable_size;
 use super::probes::Probes;
+use super::read_ahead::ReadAhead;
 use super::second::Second;
 use super::{Facts, Lanes, Presence, Target, View};
 use crate::driver::{Driver, Order};
@@ -100,8 +101,13 @@ pub(crate) async fn open(
             let view = Arc::new(View::new(connections.facts.size));
             // With other certificates it is another server: a negotiation holds for one pair only.
             let server = format!("{} {:?}", connections.dialer.address, uri.tls());
-            let lanes = connections.start(config, parts, server, &view, &metrics(), observer);
-            return Ok((Arc::new(lanes), view));
+            let metrics = metrics();
+            let lanes = connections.start(config, parts, server, &view, &metrics, observer);
+            let target: Arc<dyn Target> = match config.read_ahead {
+                Some(limit) => ReadAhead::new(lanes, Arc::clone(&view), limit.0, metrics),
+                None => Arc::new(lanes),
+            };
+            return Ok((target, view));
         }
         config::Backend::File { path, size, beneath } => {
             open_file(config, &parts.state, path, size.map(|size| size.bytes()), beneath.as_deref()).await?

@@ -5,7 +5,7 @@
 //! came back different. Written by the lanes' tasks when connections change, read by the registry.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -63,6 +63,8 @@ pub(crate) struct Presence {
     /// The longest that one attempt takes.
     attempt: Duration,
     links: OrderedWatch<Vec<Link>>,
+    /// How often a lane was connected or disconnected.
+    changes: AtomicU64,
     /// A connection was lost at some time since the export was opened.
     lost: AtomicBool,
     /// Has the lanes try at once, instead of after their pauses.
@@ -76,6 +78,7 @@ impl Presence {
             hold,
             attempt,
             links: OrderedWatch::new(vec![Link::Up; lanes]),
+            changes: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             hurry: (0..lanes).map(|_| Arc::default()).collect(),
         }
@@ -84,6 +87,11 @@ impl Presence {
     /// What has lane number `at` try at once.
     pub(crate) fn hurry(&self, at: usize) -> Arc<Notify> {
         self.hurry.get(at).cloned().unwrap_or_default()
+    }
+
+    /// Rises when a lane is connected or has lost its connection.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Lane number `at` is connected. Whether all are.
@@ -109,6 +117,7 @@ impl Presence {
     }
 
     fn set(&self, at: usize, next: impl FnOnce(&Link) -> Link) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
         self.links.change(|links| {
             let Some(link) = links.get_mut(at) else { return false };
             let next = next(link);

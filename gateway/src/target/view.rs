@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
+use super::gate::Drain;
 use crate::ordered_watch::OrderedWatch;
 
 /// A size as it is shown.
@@ -21,11 +22,14 @@ pub(crate) struct View {
     shown: OrderedWatch<Shown>,
     /// Below the size only while a shrink is under way, or its outcome unknown. Read on the hot path.
     end: AtomicU64,
+    /// A shrink that waits until nothing is in flight past the end.
+    pub(super) drain: Drain,
 }
 
 impl View {
     pub(crate) fn new(size: u64) -> Self {
-        Self { shown: OrderedWatch::new(Shown { size, generation: 0 }), end: AtomicU64::new(size) }
+        let shown = OrderedWatch::new(Shown { size, generation: 0 });
+        Self { shown, end: AtomicU64::new(size), drain: Drain::default() }
     }
 
     /// The size that is shown, in bytes.

@@ -157,6 +157,7 @@ pub(super) fn export(entry: &Entry, facts: &mut Facts) {
         on_backend_loss,
         late_write_guard,
         fence,
+        read_ahead,
         dial_timeout,
         idle_timeout,
         resize,
@@ -181,6 +182,7 @@ pub(super) fn export(entry: &Entry, facts: &mut Facts) {
         Fence::Off => facts.say("fence", "off".to_owned()),
         Fence::Command(command) => facts.keep("fence", format!("{command:?}")),
     }
+    facts.say("read-ahead", read_ahead.map(|bytes| bytes.to_string()));
     facts.say("dial-timeout", time(*dial_timeout));
     facts.say("idle-timeout", time(*idle_timeout));
     sizes(resize, facts);

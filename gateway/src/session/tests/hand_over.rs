@@ -27,6 +27,7 @@ impl Scene {
         let lease = registry.open(export.name()).await.ok().filter(|lease| !lease.is_leaving())?;
         let export = lease.export();
         let _rests = timeout(SETTLES, export.resizer.rest()).await.ok()??;
+        export.core.rest();
         let lanes = export.core.lanes();
         if let Some(lanes) = lanes {
             lanes.stop().await.unwrap();
@@ -76,6 +77,7 @@ impl Scene {
             suspended.state = same(&suspended.state);
             lanes.resume(suspended, &client).unwrap();
         }
+        export.core.go_on();
         let went_on = resumed.len();
         ResumedSession::start(resumed, same(&held), &beside).unwrap();
         Some(went_on)

@@ -23,7 +23,12 @@ impl Conversation {
         let can = |wish: Wish| features.is_some_and(|features| features.has(wish.needs()));
         match self.random.below(100) {
             0..36 => self.change(Cmd::WRITE, fua, from, length),
-            36..62 => self.ask(Cmd::READ, CmdFlags::NONE, from, length, None, &[]),
+            36..62 => {
+                let goes_on = self.scene.reads_ahead() && self.random.clone().percent(70);
+                let from = if goes_on && self.read_to + length <= sectors { self.read_to } else { from };
+                self.read_to = from + length;
+                self.ask(Cmd::READ, CmdFlags::NONE, from, length, None, &[]);
+            }
             62..72 if has(ExportFlags::SEND_FLUSH) => self.ask(Cmd::FLUSH, CmdFlags::NONE, 0, 0, None, &[]),
             72..76 if has(ExportFlags::SEND_WRITE_ZEROES) => self.change(Cmd::WRITE_ZEROES, fua, from, length),
             76..78 if has(ExportFlags::SEND_TRIM) => self.change(Cmd::TRIM, fua, from, length),

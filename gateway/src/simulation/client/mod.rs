@@ -97,6 +97,8 @@ struct Conversation {
     /// The size that the client was told last, in bytes.
     size: u64,
     notified: bool,
+    /// The sector after its last READ.
+    read_to: u64,
     kills: watch::Receiver<u32>,
 }
 
@@ -144,6 +146,7 @@ impl Conversation {
             knowledge,
             size,
             notified: false,
+            read_to: 0,
             kills,
         })
     }
