@@ -29,6 +29,8 @@ mod reconnects;
 mod registry;
 mod settings;
 mod start;
+#[cfg(test)]
+mod suspend;
 mod teardown;
 mod tenant_slots;
 pub(crate) mod tight;

@@ -121,11 +121,15 @@ impl Reconnects {
 }
 
 #[cfg(test)]
+mod suspend;
+
+#[cfg(test)]
 mod tests {
     use nbd_gateway_proto::{Cmd, CmdFlags};
     use tokio::time::advance;
 
     use super::*;
+    use crate::handover::state::carried;
 
     const ONE: Peer = Peer::Unix { pid: Some(1), uid: 0, gid: 0 };
     const OTHER: Peer = Peer::Unix { pid: Some(2), uid: 0, gid: 0 };
@@ -179,6 +183,36 @@ mod tests {
             assert!(reconnects.recognise(ONE, &write(1)));
         });
         assert!(may, "it did, a moment later");
+    }
+
+    /// All that is known of those that were cut, where they may come back to.
+    fn elsewhere(from: &Reconnects) -> Reconnects {
+        let (state, to) = (from.suspend(), Reconnects::default());
+        assert!(from.cut.lock().is_empty());
+        to.resume(carried(&state)).unwrap();
+        to
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_were_cut_may_come_back_elsewhere() {
+        let reconnects = Reconnects::default();
+        reconnects.cut(ONE, &write(1), 4096);
+        reconnects.cut(ONE, &write(2), 8192);
+        reconnects.cut(OTHER, &write(3), 4096);
+        let reconnects = elsewhere(&reconnects);
+        assert!(reconnects.awaits(OTHER, 4096) && !reconnects.awaits(ONE, 8191) && reconnects.awaits(ONE, 8192));
+        assert!(reconnects.may_cut(OTHER, || false).await);
+        assert!(!reconnects.recognise(OTHER, &write(2)) && reconnects.recognise(ONE, &write(2)));
+        let before = Instant::now();
+        assert!(!reconnects.may_cut(OTHER, || true).await && before.elapsed() == AGAIN_WITHIN);
+        let reconnects = elsewhere(&reconnects);
+        assert!(!reconnects.may_cut(OTHER, || false).await, "it had its chance");
+        reconnects.cut(ONE, &write(1), 4096);
+        advance(BACK_WITHIN - Duration::from_nanos(1)).await;
+        let reconnects = elsewhere(&reconnects);
+        assert!(reconnects.may_cut(ONE, || false).await);
+        advance(Duration::from_nanos(1)).await;
+        assert!(!reconnects.may_cut(ONE, || false).await, "the time on the way counts");
     }
 
     #[tokio::test(start_paused = true)]

@@ -159,7 +159,7 @@ impl Transmission {
         let state = SessionState {
             id: session.id,
             export: session.export.name().to_owned(),
-            peer: words::peer(session.peer),
+            peer: session.peer.into(),
             from: session.from.clone(),
             listener: session.listener.as_ref().to_owned(),
             tls: session.tls,

@@ -6,16 +6,20 @@
 
 mod age;
 mod beside;
+mod export;
 mod framing;
 mod held;
 mod lane;
 mod late;
+mod peer;
+mod range;
 mod request;
 mod session;
 mod ticket;
 
 pub(crate) use age::Age;
 pub(crate) use beside::{Beside, Span};
+pub(crate) use export::{ExportState, ReconnectState};
 pub(crate) use framing::FramingState;
 pub(crate) use held::HeldState;
 pub(crate) use lane::{
@@ -23,10 +27,12 @@ pub(crate) use lane::{
     ReaderState, ReplyState, SlotState, TableState,
 };
 pub(crate) use late::{LateState, LateWriteState, LinkState};
+pub(crate) use peer::PeerState;
+pub(crate) use range::RangeState;
 pub(crate) use request::RequestState;
 pub(crate) use session::{
-    AgreementState, CertificateState, ClosingState, GateState, HeaderState, NotifyState, PastEndState, PeerState,
-    ReleaseState, SessionState, StatusState, StepState, StyleState,
+    AgreementState, CertificateState, ClosingState, GateState, HeaderState, NotifyState, PastEndState, ReleaseState,
+    SessionState, StatusState, StepState, StyleState,
 };
 pub(crate) use ticket::TicketState;
 
@@ -35,6 +41,8 @@ pub(crate) use ticket::TicketState;
 pub(crate) enum StateError {
     #[error("{length} bytes at {offset} are not among the bytes that came with the state")]
     Outside { offset: u64, length: u64 },
+    #[error("no range goes from {from} to {to}")]
+    Range { from: u64, to: u64 },
     #[error("two requests of one lane have the place {0}")]
     Twice(u32),
     #[error("export `{export}` has no context `{context}` with the number {number}")]

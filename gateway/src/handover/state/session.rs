@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Age, FailureState, FramingState, Span};
+use super::{Age, FailureState, FramingState, PeerState, Span};
 use crate::request::SessionId;
 
 /// A session, without its socket. Permits, its places in tables and its span are not here: they are made again.
@@ -35,15 +35,6 @@ pub(crate) struct SessionState {
     /// Owed to the client and not with the kernel.
     pub unsent: Span,
     pub releases: Vec<ReleaseState>,
-}
-
-/// Who the kernel says the client is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum PeerState {
-    Tcp(std::net::IpAddr),
-    Unix { pid: Option<i32>, uid: u32, gid: u32 },
-    Unknown,
 }
 
 /// The certificate that the client has shown.

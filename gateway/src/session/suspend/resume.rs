@@ -98,7 +98,7 @@ pub(crate) async fn resume(
     };
     let span = tracing::error_span!("session", session = state.id.get(), peer = state.from, export = export.name());
     let (peer, certificate) = (
-        words::to_peer(&state.peer),
+        state.peer.into(),
         state.certificate.map(|shown| PeerCertificate { subject: shown.subject, sans: shown.sans }),
     );
     let agreement = agreement(&export, front, &state.agreement, peer, &state.listener, certificate.as_ref())?;

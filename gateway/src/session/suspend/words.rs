@@ -2,15 +2,12 @@
 
 use std::borrow::Cow;
 
-use nbd_gateway_net::Peer;
 use nbd_gateway_policy::offer::PastEnd;
 use nbd_gateway_policy::style::ClientStyle;
 use nbd_gateway_proto::request::RequestHeader;
 use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Errno};
 
-use crate::handover::state::{
-    ClosingState, FailureState, HeaderState, PastEndState, PeerState, StatusState, StyleState,
-};
+use crate::handover::state::{ClosingState, FailureState, HeaderState, PastEndState, StatusState, StyleState};
 use crate::request::Failure;
 use crate::session::status::SessionStatus;
 use crate::session::transmission::TransmissionEnd;
@@ -66,22 +63,6 @@ pub(super) fn end(closing: ClosingState) -> TransmissionEnd {
         ClosingState::Torn => TransmissionEnd::Torn,
         ClosingState::ByGateway => TransmissionEnd::ByGateway,
         ClosingState::Broken => TransmissionEnd::Protocol("before this process went on with it"),
-    }
-}
-
-pub(super) fn peer(peer: Peer) -> PeerState {
-    match peer {
-        Peer::Tcp(address) => PeerState::Tcp(address),
-        Peer::Unix { pid, uid, gid } => PeerState::Unix { pid, uid, gid },
-        Peer::Unknown => PeerState::Unknown,
-    }
-}
-
-pub(super) fn to_peer(peer: &PeerState) -> Peer {
-    match *peer {
-        PeerState::Tcp(address) => Peer::Tcp(address),
-        PeerState::Unix { pid, uid, gid } => Peer::Unix { pid, uid, gid },
-        PeerState::Unknown => Peer::Unknown,
     }
 }
 

@@ -57,6 +57,7 @@ impl Scene {
             }
         }
         let mut suspended_lanes = lanes.map(|lanes| lanes.suspend().unwrap());
+        export.resume(same(&export.suspend())).unwrap();
         let mut resumed: Vec<ResumedSession> = Vec::new();
         for mut session in suspended {
             session.state = same(&session.state);

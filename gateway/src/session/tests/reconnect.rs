@@ -62,6 +62,21 @@ async fn one_that_does_not_send_its_write_again_is_cut_once() {
 }
 
 #[tokio::test]
+async fn one_that_was_cut_before_its_export_was_handed_over_is_known_after_it() {
+    let scene = scene("");
+    let mut client = scene.client(Framing::Structured).await;
+    client.ask(Cmd::WRITE, 1, MIB, 512, &[7; 512]).await;
+    assert_eq!(client.rest().await, b"");
+    while !scene.front.table.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(scene.hand_over().await, Some(0));
+    let mut client = scene.client(Framing::Structured).await;
+    client.ask(Cmd::WRITE, 2, 2 * MIB, 512, &[7; 512]).await;
+    assert_eq!(client.reply(Cmd::WRITE, 2 * MIB, 512).await.error, 28, "it has not sent again what was lost");
+}
+
+#[tokio::test]
 async fn a_refused_grow_cuts_nobody() {
     let scene = scene("quota = \"1MiB\"");
     let mut client = scene.client(Framing::Structured).await;

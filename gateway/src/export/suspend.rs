@@ -1,0 +1,17 @@
+//! An export, suspended and resumed: what it knows beside its lanes, its sessions and their requests.
+
+use super::Export;
+use crate::handover::state::{ExportState, StateError};
+
+impl Export {
+    /// Takes what it knows, after its sessions and its lanes were suspended.
+    pub(crate) fn suspend(&self) -> ExportState {
+        ExportState { reconnects: self.reconnects.suspend() }
+    }
+
+    /// Goes on with that, before its sessions do.
+    pub(crate) fn resume(&self, state: ExportState) -> Result<(), StateError> {
+        let ExportState { reconnects } = state;
+        self.reconnects.resume(reconnects)
+    }
+}

@@ -1,0 +1,25 @@
+//! An export: what it knows beside its lanes, its sessions and their requests.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Age, PeerState, RangeState};
+
+/// An export.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExportState {
+    pub reconnects: Vec<ReconnectState>,
+}
+
+/// A client that was cut for a grow, and has not come back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReconnectState {
+    pub peer: PeerState,
+    /// The writes that were not answered.
+    pub lost: Vec<RangeState>,
+    /// The size that it is to see, in bytes.
+    pub size: u64,
+    /// When it was cut.
+    pub cut: Age,
+    /// It had its chance, and did not take it.
+    pub away: bool,
+}
