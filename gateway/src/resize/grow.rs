@@ -3,7 +3,7 @@
 use nbd_gateway_policy::plan::{Grow, Grown, Lanes, Others, Step};
 use nbd_gateway_policy::refusal::Reason;
 use nbd_gateway_policy::style::Trial;
-use nbd_gateway_policy::types::Size;
+use nbd_gateway_policy::types::{ByteRange, Size};
 
 use super::coordinator::{Answer, Coordinator};
 use super::effects::{Answered, Effects};
@@ -88,6 +88,10 @@ impl<H: Effects> Coordinator<H> {
             }
             Grown::Quarantine(why) => {
                 self.account.unsettle().await;
+                if let Some(range) = grow.zero.filter(|_| self.state.policy.exclusive) {
+                    // Whatever it will be found to have then is this gateway's doing.
+                    self.expose(ByteRange::beyond(range.start().bytes()));
+                }
                 self.quarantine(why);
                 Err(self.refusal(Reason::Quarantined))
             }

@@ -44,6 +44,7 @@ mod regressions {
     const LANDS: u8 = 10;
     const NEVER: u8 = 0x60;
     const READ_FAILS: u8 = 0x80;
+    const READS_HUGE: u8 = 0x90;
     const CLEAR_FAILS: u8 = 0xc0;
     const CRASHES: u8 = 248;
     const ANOTHER_EXPORT: u8 = 12;
@@ -113,6 +114,12 @@ mod regressions {
     #[test]
     fn more_than_was_noted_is_noted_and_zeroed_as_one_range() {
         play([EXCLUSIVE, EXPLICIT | 2, 0], &[(FAULT, 0x10), (ANOTHER_HAND, 33), (GROW, 1)]);
+    }
+
+    /// What it had got beyond the note was taken for somebody else's when its size was one again.
+    #[test]
+    fn what_a_backend_without_another_hand_got_of_a_grow_that_led_to_an_impossible_size_is_zeroed() {
+        play([EXCLUSIVE | 0xa0, 8, 96], &[(FAULT, 9), (FAULT, READS_HUGE), (GROW, 66)]);
     }
 
     /// What was noted is zeroed; what the backend gave beyond that is taken for another hand's.
