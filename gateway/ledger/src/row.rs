@@ -10,6 +10,20 @@ pub struct UnixMillis(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReservationId(pub(super) i64);
 
+impl ReservationId {
+    /// As a number, by which another process knows it.
+    #[must_use]
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+
+    /// Of the reservation that has this [`number`](Self::number).
+    #[must_use]
+    pub const fn numbered(number: i64) -> Self {
+        Self(number)
+    }
+}
+
 /// What is known of an export's size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {

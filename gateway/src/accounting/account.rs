@@ -17,6 +17,9 @@ use super::cache::{LedgerCache, measured, now};
 use super::tenants::TenantAccounts;
 use crate::target::Shown;
 
+#[cfg(test)]
+mod suspend;
+
 /// What clients see of an export, and who knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shows {

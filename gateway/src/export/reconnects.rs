@@ -189,7 +189,7 @@ mod tests {
     fn elsewhere(from: &Reconnects) -> Reconnects {
         let (state, to) = (from.suspend(), Reconnects::default());
         assert!(from.cut.lock().is_empty());
-        to.resume(carried(&state)).unwrap();
+        to.resume(carried(&state));
         to
     }
 

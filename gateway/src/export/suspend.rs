@@ -1,7 +1,7 @@
 //! An export, suspended and resumed: what it knows beside its lanes, its sessions and their requests.
 
 use super::Export;
-use crate::handover::state::{ExportState, StateError};
+use crate::handover::state::ExportState;
 
 impl Export {
     /// Takes what it knows, after its sessions and its lanes were suspended.
@@ -10,8 +10,8 @@ impl Export {
     }
 
     /// Goes on with that, before its sessions do.
-    pub(crate) fn resume(&self, state: ExportState) -> Result<(), StateError> {
+    pub(crate) fn resume(&self, state: ExportState) {
         let ExportState { reconnects } = state;
-        self.reconnects.resume(reconnects)
+        self.reconnects.resume(reconnects);
     }
 }

@@ -26,7 +26,7 @@ use super::status::ConnectionHistory;
 use super::table::{Clients, Table};
 use super::{Durability, Lane, Life, Link};
 use crate::handover::state::{
-    AbsenceState, Age, AwayState, Beside, DurabilityState, LaneState, LinkState, ReaderState, StateError,
+    AbsenceState, Age, AwayState, Beside, DurabilityState, LaneState, LinkState, ReaderState, StateError, nanos,
 };
 
 #[cfg(test)]
@@ -281,8 +281,4 @@ fn reading(read: ReadHalf, state: ReaderState, beside: &Beside, life: &Life) -> 
     let (decoder, inbox) = Decoder::resume(state, beside, &life.name)?;
     let pool = Arc::clone(&life.pool);
     Ok(Reading { read, inbox, decoder, framing, pool, renewing: None, flushes, hold, leaving })
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -28,7 +28,12 @@ use super::status::ResizeStatus;
 use crate::accounting::account::Account;
 use crate::accounting::history::{Happened, Kind};
 use crate::fault::Fault;
+#[cfg(test)]
+use crate::handover::state::CoordinatorState;
 use crate::log::TRACES;
+
+#[cfg(test)]
+mod suspend;
 
 /// How often a size of unknown outcome is asked for until somebody knows.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
@@ -67,9 +72,9 @@ pub(crate) enum Act {
         /// Why not, if it can't be read. Gone means that it is done all the same.
         reply: oneshot::Sender<Result<Size, Fault>>,
     },
-    /// Nothing begins until `over` ends.
+    /// Nothing begins until `over` brings back what the coordinator knows.
     #[cfg(test)]
-    Rest { resting: oneshot::Sender<()>, over: oneshot::Receiver<()> },
+    Rest { resting: oneshot::Sender<CoordinatorState>, over: oneshot::Receiver<CoordinatorState> },
     /// No more growth: the export closes. Answered when what was running is over.
     End(oneshot::Sender<()>),
 }

@@ -40,6 +40,8 @@ use tokio::time::Instant;
 
 use crate::accounting::tenants::TenantAccounts;
 use crate::fault::Fault;
+#[cfg(test)]
+use crate::handover::state::CoordinatorState;
 use crate::target::ObserveSize;
 use coordinator::{Act, Answer};
 use counters::ResizeCounters;
@@ -132,14 +134,13 @@ impl Resizer {
         self.sent(wish, charged).await.0
     }
 
-    /// Has the coordinator rest after what it is doing, until the sender is dropped. Wishes that come meanwhile wait; those
-    /// that have no one waiting for them then are not carried out. None: it has ended.
+    /// Has the coordinator rest after what it is doing: what it knows, and where it gets that back. Wishes that come meanwhile
+    /// wait; those that have no one waiting for them then are not carried out. None: it has ended.
     #[cfg(test)]
-    pub(crate) async fn rest(&self) -> Option<oneshot::Sender<()>> {
+    pub(crate) async fn rest(&self) -> Option<(CoordinatorState, oneshot::Sender<CoordinatorState>)> {
         let ((resting, rests), (goes_on, over)) = (oneshot::channel(), oneshot::channel());
         self.acts.send(Act::Rest { resting, over }).await.ok()?;
-        rests.await.ok()?;
-        Some(goes_on)
+        Some((rests.await.ok()?, goes_on))
     }
 
     /// The same for an operator, who is also told what the backend or its driver said: that may name paths and programs.

@@ -30,7 +30,7 @@ pub(super) struct Read {
 pub(super) struct Exposed {
     pub(super) range: ByteRange,
     /// The ledger has it.
-    noted: bool,
+    pub(super) noted: bool,
     /// The backend has been asked: it may be there.
     pub(super) asked: bool,
 }

@@ -30,7 +30,7 @@ use super::transmission::{Step, Transmission};
 use crate::handover::SpeaksTls;
 use crate::handover::state::{
     Age, AgreementState, Beside, CertificateState, FailureState, GateState, HeaderState, NotifyState, ReleaseState,
-    SessionState, StepState,
+    SessionState, StepState, nanos,
 };
 use crate::request::{Failure, Outcome};
 
@@ -218,10 +218,6 @@ fn put_back(framing: Framing, header: &RequestHeader, only: Option<&[usize]>, un
         }
     }
     StepState::Next
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl HeaderState {

@@ -1,9 +1,7 @@
 //! Clients that were cut, suspended and resumed.
 
-use nbd_gateway_policy::types::ByteRange;
-
 use super::{Cut, Reconnects};
-use crate::handover::state::{Age, ReconnectState, StateError};
+use crate::handover::state::{Age, ReconnectState};
 
 impl Reconnects {
     /// Takes those that were cut, in their order.
@@ -19,12 +17,14 @@ impl Reconnects {
         cut.into_iter().map(state).collect()
     }
 
-    pub(in crate::export) fn resume(&self, state: Vec<ReconnectState>) -> Result<(), StateError> {
-        let known = |ReconnectState { peer, lost, size, cut, away }| {
-            let lost = Vec::into_iter(lost).map(ByteRange::try_from).collect::<Result<_, _>>()?;
-            Ok(Cut { peer: peer.into(), lost, size, at: Age::ago(cut), away })
+    pub(in crate::export) fn resume(&self, state: Vec<ReconnectState>) {
+        let known = |ReconnectState { peer, lost, size, cut, away }| Cut {
+            peer: peer.into(),
+            lost: Vec::into_iter(lost).map(Into::into).collect(),
+            size,
+            at: Age::ago(cut),
+            away,
         };
-        *self.cut.lock() = state.into_iter().map(known).collect::<Result<_, StateError>>()?;
-        Ok(())
+        *self.cut.lock() = state.into_iter().map(known).collect();
     }
 }

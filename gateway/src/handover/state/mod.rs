@@ -6,6 +6,7 @@
 
 mod age;
 mod beside;
+mod coordinator;
 mod export;
 mod framing;
 mod held;
@@ -15,10 +16,12 @@ mod peer;
 mod range;
 mod request;
 mod session;
+mod style;
 mod ticket;
 
-pub(crate) use age::Age;
+pub(crate) use age::{Age, Wait, nanos};
 pub(crate) use beside::{Beside, Span};
+pub(crate) use coordinator::{AccountState, CoordinatorState, DisprovedState, ExposedState, StreamState};
 pub(crate) use export::{ExportState, ReconnectState};
 pub(crate) use framing::FramingState;
 pub(crate) use held::HeldState;
@@ -29,6 +32,7 @@ pub(crate) use lane::{
 pub(crate) use late::{LateState, LateWriteState, LinkState};
 pub(crate) use peer::PeerState;
 pub(crate) use range::RangeState;
+use range::size;
 pub(crate) use request::RequestState;
 pub(crate) use session::{
     AgreementState, CertificateState, ClosingState, GateState, HeaderState, NotifyState, PastEndState, ReleaseState,

@@ -1,4 +1,4 @@
-//! A range of an export.
+//! A range of an export, and a size.
 
 use nbd_gateway_policy::types::{ByteRange, Size};
 use serde::{Deserialize, Serialize};
@@ -7,19 +7,46 @@ use super::StateError;
 
 /// Where a range begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RangeState(u64, u64);
+#[serde(into = "(u64, u64)", try_from = "(u64, u64)")]
+pub(crate) struct RangeState(ByteRange);
 
 impl From<ByteRange> for RangeState {
     fn from(range: ByteRange) -> Self {
-        Self(range.start().bytes(), range.end().bytes())
+        Self(range)
     }
 }
 
-impl TryFrom<RangeState> for ByteRange {
+impl From<RangeState> for ByteRange {
+    fn from(RangeState(range): RangeState) -> Self {
+        range
+    }
+}
+
+impl From<RangeState> for (u64, u64) {
+    fn from(RangeState(range): RangeState) -> Self {
+        (range.start().bytes(), range.end().bytes())
+    }
+}
+
+impl TryFrom<(u64, u64)> for RangeState {
     type Error = StateError;
 
-    fn try_from(RangeState(from, to): RangeState) -> Result<Self, StateError> {
-        let range = || Self::new(Size::new(from).ok()?, Size::new(to).ok()?);
-        range().ok_or(StateError::Range { from, to })
+    fn try_from((from, to): (u64, u64)) -> Result<Self, StateError> {
+        let range = || ByteRange::new(Size::new(from).ok()?, Size::new(to).ok()?);
+        Ok(Self(range().ok_or(StateError::Range { from, to })?))
+    }
+}
+
+/// A size, in bytes.
+pub(super) mod size {
+    use nbd_gateway_policy::types::Size;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(size: &Size, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(size.bytes())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Size, D::Error> {
+        Size::new(u64::deserialize(from)?).map_err(de::Error::custom)
     }
 }

@@ -4,6 +4,8 @@
 //! After each step the promises are checked; at the end everything is healed, and nothing may be left: no reservation, no
 //! doubt, no note, and an export that grows again. Sizes are a few bytes, so that histories collide.
 
+#[cfg(test)]
+mod moved;
 mod world;
 
 use std::pin::pin;
@@ -505,7 +507,7 @@ mod tests {
     use super::*;
 
     /// Serves the ledger as long as somebody asks it.
-    fn serve(mut mailbox: Mailbox, state: Arc<Mutex<State>>) {
+    pub(super) fn serve(mut mailbox: Mailbox, state: Arc<Mutex<State>>) {
         tokio::spawn(async move {
             while mailbox.serve_next(|change| state.lock().judge(change)).await {
                 state.lock().rows = rows(&mailbox);
@@ -514,7 +516,7 @@ mod tests {
     }
 
     /// Why an operator's wish for 16 bytes is refused.
-    async fn grow_in_vain(acts: &mpsc::Sender<Act>) -> Reason {
+    pub(super) async fn grow_in_vain(acts: &mpsc::Sender<Act>) -> Reason {
         let (reply, answer) = oneshot::channel();
         let (wish, span) = (Wish::Operator { target: 16 }, tracing::Span::none());
         acts.send(Act::Wish { wish, asking: None, job: 0, span, reply }).await.unwrap();

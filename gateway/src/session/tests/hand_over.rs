@@ -26,7 +26,7 @@ impl Scene {
         // Not closed while no session has it.
         let lease = registry.open(export.name()).await.ok().filter(|lease| !lease.is_leaving())?;
         let export = lease.export();
-        let _rests = timeout(SETTLES, export.resizer.rest()).await.ok()??;
+        let (coordinator, goes_on) = timeout(SETTLES, export.resizer.rest()).await.ok()??;
         export.core.rest();
         let lanes = export.core.lanes();
         if let Some(lanes) = lanes {
@@ -57,7 +57,7 @@ impl Scene {
             }
         }
         let mut suspended_lanes = lanes.map(|lanes| lanes.suspend().unwrap());
-        export.resume(same(&export.suspend())).unwrap();
+        export.resume(same(&export.suspend()));
         let mut resumed: Vec<ResumedSession> = Vec::new();
         for mut session in suspended {
             session.state = same(&session.state);
@@ -81,6 +81,7 @@ impl Scene {
         export.core.go_on();
         let went_on = resumed.len();
         ResumedSession::start(resumed, same(&held), &beside).unwrap();
+        goes_on.send(same(&coordinator)).unwrap();
         Some(went_on)
     }
 }
