@@ -6,12 +6,13 @@ use crate::handover::state::ExportState;
 impl Export {
     /// Takes what it knows, after its sessions and its lanes were suspended.
     pub(crate) fn suspend(&self) -> ExportState {
-        ExportState { reconnects: self.reconnects.suspend() }
+        ExportState { reconnects: self.reconnects.suspend(), lost: self.resizer.openers.suspend() }
     }
 
     /// Goes on with that, before its sessions do.
     pub(crate) fn resume(&self, state: ExportState) {
-        let ExportState { reconnects } = state;
+        let ExportState { reconnects, lost } = state;
         self.reconnects.resume(reconnects);
+        self.resizer.openers.resume(lost);
     }
 }

@@ -129,8 +129,12 @@ impl Openers {
 }
 
 #[cfg(test)]
+mod suspend;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handover::state::carried;
 
     #[tokio::test(start_paused = true)]
     async fn one_who_asked_and_left_does_not_hide_another() {
@@ -151,6 +155,22 @@ mod tests {
         assert_eq!(openers.others(None).lost, 1);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(openers.others(None), Others::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_left_counts_elsewhere_for_the_rest_of_its_grace() {
+        let [openers, elsewhere] = [(); 2].map(|()| Arc::new(Openers::new(Duration::from_secs(2))));
+        drop(openers.enter(ClientStyle::Kernel));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        drop(openers.enter(ClientStyle::Stock));
+        let _stays = openers.enter(ClientStyle::Stock);
+        elsewhere.resume(carried(&openers.suspend()));
+        assert_eq!(openers.others(None), Others { stock: 1, ..Others::default() });
+        assert_eq!(elsewhere.others(None), Others { lost: 2, ..Others::default() });
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(elsewhere.others(None).lost, 1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(elsewhere.is_over());
     }
 
     #[tokio::test(start_paused = true)]

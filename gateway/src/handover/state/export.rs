@@ -8,6 +8,8 @@ use super::{Age, PeerState, RangeState};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ExportState {
     pub reconnects: Vec<ReconnectState>,
+    /// When those left who said no goodbye, and may come back.
+    pub lost: Vec<Age>,
 }
 
 /// A client that was cut for a grow, and has not come back.

@@ -3,6 +3,7 @@
 mod ceiling;
 mod closing;
 mod hand_over;
+mod kept;
 mod reconnect;
 mod suspended;
 
