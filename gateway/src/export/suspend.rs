@@ -6,13 +6,18 @@ use crate::handover::state::ExportState;
 impl Export {
     /// Takes what it knows, after its sessions and its lanes were suspended.
     pub(crate) fn suspend(&self) -> ExportState {
-        ExportState { reconnects: self.reconnects.suspend(), lost: self.resizer.openers.suspend() }
+        ExportState {
+            reconnects: self.reconnects.suspend(),
+            lost: self.resizer.openers.suspend(),
+            hooks: self.hooks.suspend(),
+        }
     }
 
     /// Goes on with that, before its sessions do.
     pub(crate) fn resume(&self, state: ExportState) {
-        let ExportState { reconnects, lost } = state;
+        let ExportState { reconnects, lost, hooks } = state;
         self.reconnects.resume(reconnects);
         self.resizer.openers.resume(lost);
+        self.hooks.resume(&self.settings().config.notify, hooks);
     }
 }

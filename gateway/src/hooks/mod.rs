@@ -16,6 +16,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nbd_gateway_config::{Hook, Resolved, Way};
@@ -76,8 +77,18 @@ pub(crate) struct Hooks {
     core: Arc<Core>,
     metrics: Arc<Metrics>,
     clients: Arc<dyn Disconnect>,
-    /// Each ends with its sender; an attempt under way is ended too.
-    running: Mutex<Vec<(Hook, watch::Sender<()>)>>,
+    /// In the order of the configuration.
+    running: Mutex<Vec<Running>>,
+}
+
+/// A running hook. It ends with this; an attempt under way is ended too.
+#[derive(Debug)]
+struct Running {
+    hook: Hook,
+    /// What it has heard, in bytes.
+    #[cfg(test)]
+    told: Arc<AtomicU64>,
+    _end: watch::Sender<()>,
 }
 
 impl Hooks {
@@ -100,8 +111,8 @@ impl Hooks {
         let mut running = self.running.lock();
         let mut before = std::mem::take(&mut *running);
         for (index, hook) in wanted.iter().enumerate() {
-            let kept = before.iter().position(|(known, _)| known == hook).map(|at| before.swap_remove(at));
-            running.push(kept.unwrap_or_else(|| (hook.clone(), self.begin(hook, index))));
+            let kept = before.iter().position(|running| running.hook == *hook).map(|at| before.swap_remove(at));
+            running.push(kept.unwrap_or_else(|| self.begin(hook, index, None)));
         }
     }
 
@@ -109,23 +120,28 @@ impl Hooks {
         self.running.lock().clear();
     }
 
-    fn begin(&self, hook: &Hook, index: usize) -> watch::Sender<()> {
+    /// `told`: what it has heard already, in bytes; none: the size now.
+    fn begin(&self, hook: &Hook, index: usize, told: Option<u64>) -> Running {
         let (limit, clients) = (hook.timeout, Arc::clone(&self.clients));
         match hook.way.clone() {
-            Way::Exec { command: words } => self.follow(index, exec::Exec { words, limit }),
-            Way::Http { url } => self.follow(index, http::Http { url, limit }),
-            Way::Qmp { socket, node } => self.follow(index, qmp::Qmp { socket, node, limit, clients }),
+            Way::Exec { command: words } => self.follow(hook, index, told, exec::Exec { words, limit }),
+            Way::Http { url } => self.follow(hook, index, told, http::Http { url, limit }),
+            Way::Qmp { socket, node } => self.follow(hook, index, told, qmp::Qmp { socket, node, limit, clients }),
         }
     }
 
-    fn follow(&self, index: usize, teller: impl Tell + 'static) -> watch::Sender<()> {
+    fn follow(&self, hook: &Hook, index: usize, told: Option<u64>, teller: impl Tell + 'static) -> Running {
         let mut sizes = self.core.view().follow();
         // Taken here, not when the task first runs: a change in between is one that is told.
-        let at = *sizes.borrow_and_update();
+        let at = sizes.borrow_and_update().size;
+        let told = Arc::new(AtomicU64::new(told.unwrap_or(at)));
+        if told.load(Ordering::Acquire) != at {
+            sizes.mark_changed();
+        }
         let follower = Follower {
             export: self.core.export().clone(),
             tenant: self.core.tenant().clone(),
-            told: at.size,
+            told: Arc::clone(&told),
             backoff: Backoff::named(FIRST, MOST, &format!("{index} {}", self.core.name())),
             metrics: self.metrics.hooks(self.core.name(), self.core.template()),
             teller,
@@ -139,7 +155,12 @@ impl Hooks {
                 () = follower.follow(sizes) => {}
             }
         });
-        end
+        Running {
+            hook: hook.clone(),
+            #[cfg(test)]
+            told,
+            _end: end,
+        }
     }
 }
 
@@ -158,7 +179,7 @@ struct Follower<T> {
     tenant: TenantId,
     teller: T,
     /// The size that it heard last, in bytes.
-    told: u64,
+    told: Arc<AtomicU64>,
     backoff: Backoff,
     metrics: HookMetrics,
 }
@@ -178,13 +199,14 @@ impl<T: Tell> Follower<T> {
     async fn tell(&mut self, sizes: &mut watch::Receiver<Shown>) {
         loop {
             let Shown { size, generation } = *sizes.borrow_and_update();
-            if size == self.told {
+            let told = self.told.load(Ordering::Acquire);
+            if size == told {
                 return;
             }
             let occasion = Occasion {
                 export: self.export.clone(),
                 tenant: self.tenant.clone(),
-                old_size: self.told,
+                old_size: told,
                 size,
                 generation: Some(generation),
             };
@@ -193,7 +215,7 @@ impl<T: Tell> Follower<T> {
                 Ok(()) => {
                     tracing::info!(export, %hook, size, generation, "a hook has heard of a size");
                     self.metrics.attempted(T::WAY, HookResult::Ok);
-                    self.told = size;
+                    self.told.store(size, Ordering::Release);
                     return;
                 }
                 Err(why) => {
@@ -225,5 +247,7 @@ impl<T: Tell> Follower<T> {
     }
 }
 
+#[cfg(test)]
+mod suspend;
 #[cfg(test)]
 mod tests;

@@ -58,7 +58,7 @@ impl Scene {
         let follower = Follower {
             export: ExportName::new("vm").unwrap(),
             tenant: TenantId::new("blue").unwrap(),
-            told: 100,
+            told: Arc::new(AtomicU64::new(100)),
             backoff: Backoff::new(FIRST, MOST, 7),
             metrics: metrics.hooks("vm", None),
             teller: listener.clone(),

@@ -10,6 +10,8 @@ pub(crate) struct ExportState {
     pub reconnects: Vec<ReconnectState>,
     /// When those left who said no goodbye, and may come back.
     pub lost: Vec<Age>,
+    /// What its hooks have heard, in bytes, in the order of the configuration.
+    pub hooks: Vec<u64>,
 }
 
 /// A client that was cut for a grow, and has not come back.

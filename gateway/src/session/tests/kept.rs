@@ -1,5 +1,9 @@
 //! What an export knows is known where it goes on, also if no session does.
 
+use nbd_gateway_policy::plan::Wish;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
 use super::*;
 
 /// One client has come and gone, without a goodbye.
@@ -17,4 +21,39 @@ async fn who_may_come_back_after_the_hand_over_still_counts() {
     assert_eq!(scene.hand_over().await, Some(0));
     let lease = scene.front.registry.open("e").await.unwrap();
     assert_eq!(lease.export().resizer.openers.others(None).lost, 1);
+}
+
+/// What a hook hears next, and where it answers.
+async fn told(host: &TcpListener) -> (TcpStream, String) {
+    let accepted = timeout(Duration::from_secs(10), host.accept()).await;
+    let (mut stream, _) = accepted.expect("a hook that tells nothing").unwrap();
+    let mut told = Vec::new();
+    while told.last() != Some(&b'}') {
+        told.push(stream.read_u8().await.unwrap());
+    }
+    let told = String::from_utf8(told).unwrap();
+    (stream, told.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
+
+#[tokio::test]
+async fn a_hook_is_told_after_the_hand_over_what_it_has_not_heard_and_nothing_else() {
+    let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hook = format!("[[export.notify]]\nhttp = \"http://{}/\"", host.local_addr().unwrap());
+    let scene = Scene::new("1MiB", "", &hook);
+    let lease = scene.front.registry.open("e").await.unwrap();
+    let grow = async |target| lease.export().resizer.wish(Wish::Operator { target }).await.unwrap();
+    let sizes = |old: u32, new: u32| format!(r#""old_size":{},"size":{},"#, old << 20, new << 20);
+    grow(2 << 20).await;
+    let (mut unanswered, first) = told(&host).await;
+    assert!(first.contains(&sizes(1, 2)), "{first}");
+    scene.hand_over().await.unwrap();
+    assert!(unanswered.read_u8().await.is_err(), "that attempt has ended");
+    let (mut answered, again) = told(&host).await;
+    assert_eq!(again, first);
+    answered.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    while answered.read_u8().await.is_ok() {}
+    scene.hand_over().await.unwrap();
+    grow(3 << 20).await;
+    let (_, next) = told(&host).await;
+    assert!(next.contains(&sizes(2, 3)), "{next}");
 }
