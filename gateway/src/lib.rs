@@ -177,15 +177,16 @@
 //!  crates: policy  nbd-gateway-proto  metrics  config  nbd-gateway-net  nbd-gateway-ledger  nbd-gateway-client
 //!    fault  descriptors  stamp  ordered_watch
 //!      request  command  http  qmp  token
-//!        limits  embedded  handover  log
-//!          lane  driver  shards
-//!            fence  service
-//!              target                     what serves an export's requests, by one trait
-//!                accounting  hooks
-//!                  resize
-//!                    export
-//!                      session
-//!                        listener - reload - admin - app - cmd
+//!        handover
+//!          limits  embedded  log
+//!            lane  driver  shards
+//!              fence  service
+//!                target                     what serves an export's requests, by one trait
+//!                  accounting  hooks
+//!                    resize
+//!                      export
+//!                        session
+//!                          listener - reload - admin - app - cmd
 //! ```
 //!
 //! | to add or change | open |
@@ -315,7 +316,7 @@
 //! | **No write from the past**: while a request of a client that has closed its connection may still change data, at a server or on a disk of the gateway's own, nothing that overlaps it is sent; one that still waited for a grow is given up. A request that was in flight when its connection was lost is sent again at once if at all, and nothing else that overlaps it and changes data is sent, from anybody, until the server has ended, a fence was used, or `late-write-guard` has passed; nor a READ, if it failed. A gateway that starts after an unclean end holds every change back in the same way, in exports that had changed data. Not kept: for requests of a client over TCP that its session had not read yet, as long as others of its are answered; against a server without a fence that takes longer than the guard; between exports of one server; for READs after an unclean end. | `target/orphans.rs`, `target/held.rs`, `session/grow.rs`, `session/close.rs`, `lane/late.rs`, [`fence`] | there, `lane/tests/late.rs`, `multiplex.rs`, `own_disk.rs`, `late_writes`, `simulation` |
 //! | **Read-ahead is exact**: a READ that is answered with what was read ahead finds nothing older than what had been answered when it came. What changes data, from anybody, takes what it overlaps away before it is sent, and bars it from being read ahead until it has ended; a connection that is made or lost, and a late write that is awaited, take everything away. Its memory has a bound of its own. Not kept: against other writers of the server's disk; `exclusive` says that there are none. | `target/read_ahead` | there, `read_ahead`, `simulation` |
 //! | **Blocks are bridged**: requests below the backend's minimum are read, modified and written under an exclusive range. It excludes this gateway's clients only, not other writers of the backend. | `target/bridge.rs`, `target/ranges.rs` | `translation/limits.rs`, `target/ranges.rs` |
-//! | **An export can go on elsewhere**: its lanes and its sessions are suspended together, at any byte of their conversations, and resumed from JSON. Each client gets the answers that it would have got. Nothing counts as lost, nothing that is done is done again, and a lane without a connection goes on waiting for one. A client that was cut for a grow is known where it comes back to, a coordinator knows all that it knew, who left without a goodbye still counts, and a hook is told what it has not heard. In tests only, so far. Not kept: what the export knows beside that (its rates), which stays where it was; a request in pieces is sent again from its first unanswered piece, also if an overlapping request has been answered since; inside TLS, where connections are to be relayed. | `session/suspend.rs`, `session/suspend/`, `lane/suspend.rs`, `target/suspend.rs`, `target/held/suspend.rs`, `export/suspend.rs`, `resize/rest.rs`, `resize/coordinator/suspend.rs`, `handover/state` | `session/tests/suspended.rs`, `lane/suspend/tests.rs`, `resize/fuzz/moved.rs`, `simulation` |
+//! | **An export can go on elsewhere**: its lanes and its sessions are suspended together, at any byte of their conversations, and resumed from JSON. Each client gets the answers that it would have got. Nothing counts as lost, nothing that is done is done again, and a lane without a connection goes on waiting for one. A client that was cut for a grow is known where it comes back to, a coordinator knows all that it knew, who left without a goodbye still counts, a hook hears what it has not heard yet, and notices keep to their rate. In tests only, so far. Not kept: rates of reading and writing, and for how long a backend that floods is not listened to, which stay where they were; a request in pieces is sent again from its first unanswered piece, also if an overlapping request has been answered since; inside TLS, where connections are to be relayed. | `session/suspend.rs`, `session/suspend/`, `lane/suspend.rs`, `target/suspend.rs`, `target/held/suspend.rs`, `export/suspend.rs`, `resize/rest.rs`, `resize/coordinator/suspend.rs`, `handover/state` | `session/tests/suspended.rs`, `lane/suspend/tests.rs`, `resize/fuzz/moved.rs`, `simulation` |
 //! | **Nothing in common is lost**: framings, holes, error offsets, contexts, long requests. | `session/reply.rs`, `lane/gather.rs`, `target/bridge.rs` | `interop`, `translation` |
 //! | **Nothing in the clear by mistake**: where TLS is required, nothing is told before it; what was agreed on before is forgotten, and what was sent in the clear behind STARTTLS ends the connection; a backend that refuses TLS is not used. Whose certificate a client showed is known to its session. | `proto/handshake`, `session/handshake.rs`, `net/negotiation.rs`, [`nbd_gateway_net::tls`] | `tls`, `net/tls/tests.rs`, `proto/handshake` |
 //! | **A kernel's device follows**: it is told only what was just told, never less unasked, never a size together with a connection or while one is known to be dead; what it then has is read back. | [`nbd_gateway_client::agent`] | `kernel`, `client/src/agent/` |

@@ -76,6 +76,12 @@ impl Rate {
         self.burst
     }
 
+    /// What happens to a cost larger than the burst.
+    #[must_use]
+    pub const fn oversize(&self) -> Oversize {
+        self.oversize
+    }
+
     /// What so many units owe. One unit owes `nanos`, and one nanosecond pays off `amount`: so nothing is ever divided.
     fn owed(&self, units: u64) -> u128 {
         u128::from(units) * u128::from(self.nanos)

@@ -66,7 +66,8 @@ impl TenantAccounts {
         adjust(&mut limiters.notice, rates.notice, now);
     }
 
-    fn now(&self) -> Moment {
+    /// The time by the clock of all these rates.
+    pub(crate) fn now(&self) -> Moment {
         Moment::from_elapsed(self.start.elapsed())
     }
 

@@ -10,14 +10,16 @@ impl Export {
             reconnects: self.reconnects.suspend(),
             lost: self.resizer.openers.suspend(),
             hooks: self.hooks.suspend(),
+            notices: self.notices.suspend(self.accounts.now()),
         }
     }
 
     /// Goes on with that, before its sessions do.
     pub(crate) fn resume(&self, state: ExportState) {
-        let ExportState { reconnects, lost, hooks } = state;
+        let ExportState { reconnects, lost, hooks, notices } = state;
         self.reconnects.resume(reconnects);
         self.resizer.openers.resume(lost);
         self.hooks.resume(&self.settings().config.notify, hooks);
+        self.notices.resume(notices, self.accounts.now());
     }
 }

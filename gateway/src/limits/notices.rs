@@ -70,10 +70,14 @@ pub(crate) fn pass(
 }
 
 #[cfg(test)]
+mod suspend;
+
+#[cfg(test)]
 mod tests {
     use nbd_gateway_policy::rate::Oversize;
 
     use super::*;
+    use crate::handover::state::carried;
 
     fn rate(amount: u64, seconds: u64) -> Rate {
         Rate::new(amount, Duration::from_secs(seconds), amount, Oversize::Refuse).unwrap()
@@ -102,6 +106,24 @@ mod tests {
         assert_eq!(go(&session, 4000), Ok(()), "what was refused has cost its session nothing");
         assert_eq!(go(&unbounded, 8000), early("its tenant's notice-rate", 17_000));
         assert_eq!(go(&unbounded, 25_000), Ok(()));
+    }
+
+    #[test]
+    fn what_was_taken_of_a_rate_stays_taken_elsewhere_where_that_may_have_another_rate() {
+        let other = rate(1, 10);
+        for (before, there, wait) in [
+            (Some(rate(1, 4)), Some(rate(1, 4)), 3000),
+            (Some(rate(1, 4)), Some(other), 7500),
+            (None, Some(other), 0),
+            (Some(rate(1, 4)), None, 0),
+        ] {
+            let (session, tenant) = (NoticeLimiter::default(), None::<&mut Limiter>);
+            let [here, elsewhere] = [before, there].map(|rate| NoticeLimiter::new(rate, at(0)));
+            assert_eq!(pass(&session, &here, tenant, at(1000)), Ok(()));
+            elsewhere.resume(carried(&here.suspend(at(2000))), at(50_000));
+            let waits = pass(&session, &elsewhere, None, at(50_000)).err().map_or(0, |late| late.wait.as_millis());
+            assert_eq!(waits, wait, "{before:?} and {there:?}");
+        }
     }
 
     #[test]

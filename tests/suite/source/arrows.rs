@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&str] = &[
     "fault descriptors ordered_watch stamp",
     "command http qmp token request",
-    "embedded handover limits log",
+    "handover",
+    "embedded limits log",
     "driver lane shards",
     "fence service",
     "target",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Age, PeerState, RangeState};
+use super::{Age, LimiterState, PeerState, RangeState};
 
 /// An export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,8 @@ pub(crate) struct ExportState {
     pub lost: Vec<Age>,
     /// What its hooks have heard, in bytes, in the order of the configuration.
     pub hooks: Vec<u64>,
+    /// How fast its sessions together are sent notices.
+    pub notices: Option<LimiterState>,
 }
 
 /// A client that was cut for a grow, and has not come back.

@@ -12,6 +12,7 @@ mod framing;
 mod held;
 mod lane;
 mod late;
+mod limiter;
 mod peer;
 mod range;
 mod request;
@@ -30,6 +31,7 @@ pub(crate) use lane::{
     ReaderState, ReplyState, SlotState, TableState,
 };
 pub(crate) use late::{LateState, LateWriteState, LinkState};
+pub(crate) use limiter::LimiterState;
 pub(crate) use peer::PeerState;
 pub(crate) use range::RangeState;
 use range::size;

@@ -5,6 +5,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::*;
+use crate::limits::NoticeLimiter;
 
 /// One client has come and gone, without a goodbye.
 async fn left(scene: &Scene) {
@@ -56,4 +57,14 @@ async fn a_hook_is_told_after_the_hand_over_what_it_has_not_heard_and_nothing_el
     grow(3 << 20).await;
     let (_, next) = told(&host).await;
     assert!(next.contains(&sizes(2, 3)), "{next}");
+}
+
+#[tokio::test]
+async fn notices_after_the_hand_over_keep_to_the_rate_of_those_before_it() {
+    let scene = Scene::new("1MiB", "", "[export.limits]\nnotice-rate = \"1/h\"");
+    let lease = scene.front.registry.open("e").await.unwrap();
+    let (export, session) = (lease.export(), NoticeLimiter::default());
+    assert_eq!(export.take_notice(&session), Ok(()));
+    scene.hand_over().await.unwrap();
+    assert!(export.take_notice(&session).is_err());
 }
