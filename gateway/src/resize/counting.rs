@@ -51,7 +51,10 @@ impl<H: Effects> Coordinator<H> {
             self.exposed.clear();
         } else {
             // Cleared before the next grow.
-            self.exposed.iter_mut().for_each(|exposed| exposed.asked = false);
+            self.exposed.iter_mut().for_each(|exposed| {
+                exposed.asked = false;
+                exposed.doubt_note();
+            });
         }
     }
 

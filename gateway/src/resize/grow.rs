@@ -8,6 +8,7 @@ use nbd_gateway_policy::types::{ByteRange, Size};
 use super::coordinator::{Answer, Coordinator};
 use super::effects::{Answered, Effects};
 use super::jobs::JobState;
+use super::settle::Exposed;
 
 impl<H: Effects> Coordinator<H> {
     /// Carries a grow out. `None`: the size was another one than planned with; plan again.
@@ -140,6 +141,8 @@ impl<H: Effects> Coordinator<H> {
         let taken = self.account.commit(count, self.shown_next(publish), zeroed).await;
         if taken {
             self.exposed.clear();
+        } else {
+            self.exposed.iter_mut().for_each(Exposed::doubt_note);
         }
         taken || !needs_record
     }

@@ -45,6 +45,11 @@ impl Exposed {
     pub(super) const fn planned(range: ByteRange) -> Self {
         Self { range, noted: true, asked: false }
     }
+
+    /// The ledger was to let go of it and says that it has not. It may have: then it is noted again before it is zeroed.
+    pub(super) const fn doubt_note(&mut self) {
+        self.noted = false;
+    }
 }
 
 impl<H: Effects> Coordinator<H> {
@@ -335,8 +340,9 @@ impl<H: Effects> Coordinator<H> {
     /// Why not all of it is zero, and off the ledger.
     pub(super) async fn zero_exposed(&mut self) -> Result<(), Reason> {
         self.zero().await?;
-        while let Some(Exposed { range, .. }) = self.exposed.last().copied() {
-            if let Err(error) = self.account.clear(range).await {
+        while let Some(exposed) = self.exposed.last_mut() {
+            if let Err(error) = self.account.clear(exposed.range).await {
+                exposed.doubt_note();
                 tracing::error!(export = self.state.export.as_str(), %error, "the ledger does not take that a range is zero; it is not shown");
                 return Err(Reason::LedgerUnavailable);
             }

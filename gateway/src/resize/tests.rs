@@ -31,6 +31,7 @@ mod regressions {
 
     const EXPLICIT: u8 = 0x10;
     const ORIGIN: u8 = 0x13;
+    const WINDOW: u8 = 0x40;
     const EXCLUSIVE: u8 = 4;
     const GROW: u8 = 0;
     const SHRINK_OR_GROW: u8 = 2;
@@ -46,6 +47,8 @@ mod regressions {
     const READ_FAILS: u8 = 0x80;
     const READS_HUGE: u8 = 0x90;
     const CLEAR_FAILS: u8 = 0xc0;
+    const LEDGER_FAILS: u8 = 240;
+    const LEDGER_LIES: u8 = 244;
     const CRASHES: u8 = 248;
     const ANOTHER_EXPORT: u8 = 12;
 
@@ -120,6 +123,14 @@ mod regressions {
     #[test]
     fn what_a_backend_without_another_hand_got_of_a_grow_that_led_to_an_impossible_size_is_zeroed() {
         play([EXCLUSIVE | 0xa0, 8, 96], &[(FAULT, 9), (FAULT, READS_HUGE), (GROW, 66)]);
+    }
+
+    /// It was zeroed a second time, without a note.
+    #[test]
+    fn what_the_ledger_lets_go_of_and_says_that_it_has_not_is_noted_again_before_it_is_zeroed() {
+        let window = [(FAULT | 0xa0, CRASHES), (GROW | 0x10, 1), (FAULT, LEDGER_FAILS), (ANOTHER_HAND | 0xf0, 0)];
+        let lost = [(GROW, 2), (GROW, 2), (GROW, 0), (FAULT, LEDGER_LIES), (ANOTHER_HAND, 2), (PROBE, 0), (HINT, 2)];
+        play([WINDOW, 0, 0], &[&window[..], &lost].concat());
     }
 
     /// What was noted is zeroed; what the backend gave beyond that is taken for another hand's.
