@@ -3,8 +3,8 @@
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
-use nbd_gateway::cmd::cli::{Cli, Command, LedgerCommand};
+use clap::FromArgMatches;
+use nbd_gateway::cmd::cli::{Cli, Command, LedgerCommand, command};
 use nbd_gateway::cmd::{FAILED, USAGE, agent, describe, explain, failed, manual, operator, serve};
 
 /// Prints what clap has to say (help, the version, a mistake), and gives its exit code; help that can't be written is a failure.
@@ -18,7 +18,8 @@ fn said(answer: &clap::Error) -> ExitCode {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match cli {
         Ok(cli) => cli,
         Err(answer) => return said(&answer),
     };

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use nbd_gateway_client::agent::run;
 use nbd_gateway_client::cli::Agent;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
-use super::serve::ignore;
+use super::serve::{ignore, stopped};
 use super::{DONE, failed};
 use crate::service::Service;
 
@@ -20,7 +20,7 @@ pub fn main(order: &Agent) -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         // Caught before the device is touched: a signal then still ends in order.
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = stopped()?;
         // Whoever takes it for another daemon must not end it.
         for (kind, name) in [
             (SignalKind::user_defined1(), "SIGUSR1"),
@@ -29,14 +29,6 @@ pub fn main(order: &Agent) -> ExitCode {
         ] {
             ignore(kind, name);
         }
-        let stop = async move {
-            tokio::select! {
-                // In any order: both mean the same.
-                biased;
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-        };
         let service = Service::from_env();
         // Nobody waits until the manager has heard it.
         let ready = Box::new(move || drop(tokio::spawn(async move { service.ready().await })));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use nbd_gateway_client::cli::{Agent, ClientCommand, EXIT_CODES};
 
@@ -19,7 +19,7 @@ pub use operator::{Admin, Events, Exports, LedgerCommand, List, Order, Publish, 
 /// Clients connect to it as to any NBD server; many of them share few connections to the servers behind it. Start it
 /// without a configuration to try it: `nbd-gateway serve`.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
-#[command(name = "nbd-gateway", version, after_help = EXIT_CODES, max_term_width = 100, propagate_version = false)]
+#[command(name = "nbd-gateway", version, max_term_width = 100, propagate_version = false)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -34,7 +34,6 @@ pub enum Command {
     /// Without a configuration it serves one disk, `nbd://127.0.0.1/demo`, to this host only: a sparse file of 1 GiB,
     /// which may grow to 4 GiB, in `nbd-gateway-data/` under the current directory. An operator's token is made anew there at
     /// each start. It prints commands to try.
-    #[command(after_help = EXIT_CODES)]
     Serve {
         /// The configuration file (TOML)
         #[arg(long, short, value_name = "FILE")]
@@ -44,7 +43,6 @@ pub enum Command {
     ///
     /// It looks at the file alone: no address is bound, no server is asked. Each problem comes with its line, its key
     /// and an example.
-    #[command(after_help = EXIT_CODES)]
     Check {
         /// The configuration file (TOML)
         #[arg(long, short, value_name = "FILE")]
@@ -54,7 +52,6 @@ pub enum Command {
     ///
     /// Speaks to any NBD server, not only to this gateway. A server's export is named by an NBD URI:
     /// `nbd://HOST[:PORT]/EXPORT` or `nbd+unix:///EXPORT?socket=PATH`; with TLS, `nbds://` and `nbds+unix://`.
-    #[command(after_help = EXIT_CODES)]
     Client {
         /// What to do with the export.
         #[command(subcommand)]
@@ -67,23 +64,18 @@ pub enum Command {
     /// Tell whether a client may do something with an export, and which entry of the configuration decides that
     ///
     /// Reads the configuration alone; no gateway has to run. Exit code 0 is allowed, 1 is denied.
-    #[command(after_help = EXIT_CODES)]
     Explain(Explain),
     /// Show the exports that a running gateway has open: size, backend, state, clients
     ///
     /// With the name of one, all that there is to know of it, and its last resizes.
-    #[command(after_help = EXIT_CODES)]
     Exports(Exports),
     /// Show the tenants of a running gateway: what they may use, and what they do use
-    #[command(after_help = EXIT_CODES)]
     Tenants(List),
     /// Show the clients that are connected to a running gateway
-    #[command(after_help = EXIT_CODES)]
     Sessions(List),
     /// Show what has become of sizes, newest last: who wished for what, what was done or refused and why
     ///
     /// The ledger keeps the newest 100 000, over restarts too. Of the refusals of one export, one a second is kept.
-    #[command(after_help = EXIT_CODES)]
     Events(Events),
     /// Change the size of a running gateway's export, as its operator
     ///
@@ -93,20 +85,16 @@ pub enum Command {
     /// With --adopt nothing is asked of the backend: the gateway takes it for what it is. So an export is brought back
     /// whose backend came back smaller; what was beyond is lost, and clients that cannot learn of that have to be closed
     /// first.
-    #[command(after_help = EXIT_CODES)]
     Resize(Order),
     /// Show clients all that a backend has, where `publish` or `external` is "manual"
-    #[command(after_help = EXIT_CODES)]
     Publish(Publish),
     /// Give a tenant of a running gateway another quota
     ///
     /// At once, and it is kept over restarts. It holds until the configuration says another quota for the tenant than it
     /// does now: what is written there later wins, so write it there too. Less than the tenant uses is allowed: nothing
     /// shrinks, and nothing of it grows.
-    #[command(after_help = EXIT_CODES)]
     Quota(Quota),
     /// Look after the ledger of a running gateway: what counts against the quotas
-    #[command(after_help = EXIT_CODES)]
     Ledger {
         /// What to do with it.
         #[command(subcommand)]
@@ -116,10 +104,8 @@ pub enum Command {
     ///
     /// Prints what has changed, a line each. Clients of what has not changed do not notice. If anything in the file is wrong,
     /// can't be had, or needs a restart, everything stays as it was, and every reason is told.
-    #[command(after_help = EXIT_CODES)]
     Reload(List),
     /// Let a running gateway end as SIGTERM does: no new clients, what was admitted is finished
-    #[command(after_help = EXIT_CODES)]
     Drain(List),
     /// Make an export a disk of this host's kernel, whose size follows the export's
     ///
@@ -127,24 +113,29 @@ pub enum Command {
     /// already for the same URI, by an agent that has ended, goes on with it. Then tells the kernel each larger size, and
     /// replaces its connection whenever that is lost. Prints a line for each thing done. On SIGTERM or Ctrl-C it ends, and
     /// the device stays attached, so that a mounted disk stays mounted: start it again soon, or detach with --detach.
-    #[command(after_help = EXIT_CODES)]
     Agent(Agent),
     /// Print the JSON schema of the configuration, for editors
-    #[command(after_help = EXIT_CODES)]
     Schema,
     /// Print a script that completes these commands in a shell
-    #[command(after_help = EXIT_CODES)]
     Completions {
         /// The shell
         shell: Shell,
     },
     /// Print a manual page, in roff
-    #[command(after_help = EXIT_CODES)]
     Man {
         /// Which: of the commands, or of the configuration
         #[arg(value_enum, default_value = "nbd-gateway", value_name = "PAGE")]
         page: Page,
     },
+}
+
+/// The whole command line: each command states the exit codes below its help.
+#[must_use]
+pub fn command() -> clap::Command {
+    fn stating(command: clap::Command) -> clap::Command {
+        command.after_help(EXIT_CODES).mut_subcommands(stating)
+    }
+    stating(Cli::command())
 }
 
 /// A manual page.
@@ -160,7 +151,6 @@ pub enum Page {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use clap::error::ErrorKind;
     use nbd_gateway_client::cli::{Ask, Read, Resize, Watch, Write};
     use nbd_gateway_config::{Interval, NbdUri, NewSize, When};
@@ -181,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -432,7 +422,7 @@ mod tests {
             command.get_subcommands().for_each(|inner| walk(inner, count));
         }
         let mut count = 0;
-        walk(&Cli::command(), &mut count);
+        walk(&command(), &mut count);
         assert_eq!(count, 27);
     }
 

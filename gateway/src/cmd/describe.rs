@@ -5,12 +5,11 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use nbd_gateway_config::{self as config, Config};
 use nbd_gateway_net::tls::ListenerTls;
 
 use super::{DONE, USAGE, failed};
-use crate::cmd::cli::Cli;
+use crate::cmd::cli;
 use crate::export::{aliases, tight};
 use crate::log;
 
@@ -75,7 +74,7 @@ pub fn schema() -> ExitCode {
 /// Prints completions for a shell.
 pub fn completions(shell: clap_complete::Shell) -> ExitCode {
     let mut out = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "nbd-gateway", &mut out);
+    clap_complete::generate(shell, &mut cli::command(), "nbd-gateway", &mut out);
     // For a program with a `-` in its name, clap_complete 4.6 sets labels in bash that it then does not look for, and no
     // command is completed any further.
     print(&String::from_utf8_lossy(&out).replace("nbd__subcmd__gateway", "nbd__gateway"))

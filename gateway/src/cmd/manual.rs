@@ -3,12 +3,11 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use nbd_gateway_config::reference::{Key, reference};
 
 use super::describe::print;
 use super::failed;
-use crate::cmd::cli::{Cli, Page};
+use crate::cmd::cli::{self, Page};
 
 /// What the reference does not say of single keys.
 const UNITS: &str = "Sizes are written 10GiB, 512MiB, 1TB or plain bytes; times 250ms, 30s, 5m, 1h; rates 20/s, 10/min, \
@@ -30,7 +29,7 @@ pub fn man(page: Page) -> ExitCode {
 
 /// One page for all commands, so it refers to no page of theirs.
 fn commands(out: &mut Vec<u8>) -> io::Result<()> {
-    let mut command = Cli::command();
+    let mut command = cli::command();
     command.build();
     let page = clap_mangen::Man::new(command.clone());
     page.render_title(out)?;

@@ -1,6 +1,6 @@
 //! `serve`: reads the configuration, builds the gateway, and runs it until a signal.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -68,24 +68,18 @@ enum ServeError {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("can't write an operator's token to {}: {error}", path.display())]
-    Token { path: PathBuf, error: std::io::Error },
+    Token { path: PathBuf, error: io::Error },
 }
 
 async fn serve(config: Config, shards: Shards, source: Source, metrics: Arc<Metrics>) -> Result<(), ServeError> {
     // Caught before anyone can send one: an early SIGTERM is a drain too.
     let stop = async {
-        let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-        let Ok(mut int) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
+        let Ok(stopped) = stopped() else { return std::future::pending().await };
         // A file over RLIMIT_FSIZE is to be an error for one request, not the end of the process.
         let _fsize = signal(SignalKind::from_raw(25));
         ignore(SignalKind::user_defined1(), "SIGUSR1");
         ignore(SignalKind::user_defined2(), "SIGUSR2");
-        tokio::select! {
-            // In any order: both mean the same.
-            biased;
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
+        stopped.await;
     };
     let mut stop = std::pin::pin!(stop);
     // Polled once, so that the signals are caught from here on.
@@ -108,6 +102,19 @@ async fn serve(config: Config, shards: Shards, source: Source, metrics: Arc<Metr
     }
     Box::pin(app.run(source, stop, service)).await;
     Ok(())
+}
+
+/// Catches, from now on, the signals that ask for an end, and waits for one. Within a runtime.
+pub(super) fn stopped() -> io::Result<impl Future<Output = ()>> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            // In any order: both mean the same.
+            biased;
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }
 
 /// Has a signal log a line; it would end the process. Within a runtime.
@@ -133,7 +140,7 @@ async fn read_anew(mut hangups: Signal, reload: Reload) {
 /// Writes a text to standard output in a thread of its own: a pipe that nobody reads must not stop the gateway.
 fn say_on_standard_output(text: String) {
     let write = move || {
-        let mut out = std::io::stdout().lock();
+        let mut out = io::stdout().lock();
         // Nobody reads: no reason not to serve.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     };

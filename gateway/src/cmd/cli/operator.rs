@@ -127,13 +127,11 @@ pub enum LedgerCommand {
     /// has are forgotten, unless bytes of them are still to be zeroed or a grow of them is of unknown outcome.
     ///
     /// Exit code 0: all agrees. 1: something does not, or could not be measured.
-    #[command(after_help = super::EXIT_CODES)]
     Reconcile(Reconcile),
     /// Say what an export has, after an older copy of the ledger was restored
     ///
     /// A copy does not know what was shown, and zeroed, since it was made. So the exports of which it has a window, a size
     /// that is held back or bytes to be zeroed are not resized, and show no more than it knows, until this is said of each.
-    #[command(after_help = super::EXIT_CODES)]
     Settle(Settle),
 }
 

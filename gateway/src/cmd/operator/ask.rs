@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::admin::in_a_path;
@@ -105,23 +105,6 @@ impl<'a> Ask<'a> {
         Ok(Self { target, below: path.trim_end_matches('/').to_owned(), admin, bearer })
     }
 
-    /// Looks at something.
-    pub(super) fn look(&self, path: &str) -> Result<Told, AskError> {
-        self.send(Method::GET, path, Bytes::new(), LOOKING)
-    }
-
-    /// Orders something, and waits for the outcome.
-    pub(super) fn order(&self, path: &str, body: Option<&impl Serialize>) -> Result<Told, AskError> {
-        let body = body.map(serde_json::to_vec).transpose().map_err(|error| AskError::Stranger(error.to_string()))?;
-        self.send(Method::POST, path, body.unwrap_or_default().into(), ORDERING)
-    }
-
-    /// Changes a part of something, and waits for the outcome.
-    pub(super) fn amend(&self, path: &str, body: &impl Serialize) -> Result<Told, AskError> {
-        let body = serde_json::to_vec(body).map_err(|error| AskError::Stranger(error.to_string()))?;
-        self.send(Method::PATCH, path, body.into(), ORDERING)
-    }
-
     /// Follows something: its events as they come, after the one of the number `last`.
     pub(super) async fn follow(&self, path: &str, last: Option<u64>) -> Result<Answer, AskError> {
         const STREAM: &str = "text/event-stream";
@@ -135,7 +118,10 @@ impl<'a> Ask<'a> {
         Err(AskError::Stranger(format!("{} answered {path} with no stream but {:?}", self.target, answer.media)))
     }
 
-    fn send(&self, method: Method, path: &str, body: Bytes, time: Duration) -> Result<Told, AskError> {
+    /// Looks at something, or orders it and waits for the outcome.
+    pub(super) fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Result<Told, AskError> {
+        let time = if method == Method::GET { LOOKING } else { ORDERING };
+        let body = body.map(|body| body.to_string().into()).unwrap_or_default();
         let headers = vec![("Accept", "application/json"), ("Content-Type", "application/json")];
         let runtime = runtime()?;
         let told = async {

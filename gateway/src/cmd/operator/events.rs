@@ -12,6 +12,7 @@ use super::stream::Stream;
 use super::table::{Cell, Style, Table, Terminal, painted};
 use crate::admin::view::EventView;
 use crate::cmd::cli::Events;
+use crate::http::Method;
 
 /// How long to wait before coming back.
 const PACE: Duration = Duration::from_secs(1);
@@ -19,7 +20,7 @@ const PACE: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(45);
 
 pub(super) fn show(args: &Events, terminal: Terminal) -> Result<(), AskError> {
-    Ask::of(&args.admin)?.look(&path(args))?.print(args.admin.json, |list: Vec<EventView>| {
+    Ask::of(&args.admin)?.ask(Method::GET, &path(args), None)?.print(args.admin.json, |list: Vec<EventView>| {
         match (list.is_empty(), args.limit) {
             (true, 0) => "no events shown: --limit is 0; with --follow it shows only new ones\n".to_owned(),
             (true, _) => "nothing has happened to a size\n".to_owned(),

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use nbd_gateway_config::NewSize;
 use nbd_gateway_policy::types::{Bytes, Count};
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 mod ask;
 mod events;
@@ -24,32 +25,35 @@ use ask::{Ask, AskError, escaped, part};
 use table::Terminal;
 
 use crate::admin::view::{
-    Draining, ExportView, QuotaOrder, Reloaded, Resize, Resized, SessionView, TenantView, Wanted,
+    self, Draining, ExportView, QuotaOrder, Reloaded, Resize, Resized, SessionView, TenantView, Wanted,
 };
 use crate::cmd::cli::{Admin, Bound, Events, Exports, List, Order, Publish, Quota, Reconcile, Settle};
+use crate::http::Method;
 
 /// The exports that are open, or one of them.
 pub fn exports(args: &Exports) -> ExitCode {
-    let terminal = Terminal::stdout();
+    let (admin, terminal) = (&args.admin, Terminal::stdout());
     match &args.name {
-        None => ended(looked(&args.admin, "/api/v1/exports", |list: Vec<ExportView>| lists::exports(&list, terminal))),
+        None => {
+            asked(admin, Method::GET, "/api/v1/exports", None, |list: Vec<ExportView>| lists::exports(&list, terminal))
+        }
         Some(name) => {
             let path = format!("/api/v1/exports/{}", part(name));
-            ended(looked(&args.admin, &path, |export: ExportView| one::export(&export, terminal)))
+            asked(admin, Method::GET, &path, None, |export: ExportView| one::export(&export, terminal))
         }
     }
 }
 
 /// The tenants and what they use.
 pub fn tenants(args: &List) -> ExitCode {
-    let terminal = Terminal::stdout();
-    ended(looked(&args.admin, "/api/v1/tenants", |list: Vec<TenantView>| lists::tenants(&list, terminal)))
+    let told = |list: Vec<TenantView>| lists::tenants(&list, Terminal::stdout());
+    asked(&args.admin, Method::GET, "/api/v1/tenants", None, told)
 }
 
 /// The clients that are connected.
 pub fn sessions(args: &List) -> ExitCode {
-    let terminal = Terminal::stdout();
-    ended(looked(&args.admin, "/api/v1/sessions", |list: Vec<SessionView>| lists::sessions(&list, terminal)))
+    let told = |list: Vec<SessionView>| lists::sessions(&list, Terminal::stdout());
+    asked(&args.admin, Method::GET, "/api/v1/sessions", None, told)
 }
 
 /// What has become of sizes.
@@ -70,14 +74,14 @@ pub fn resize(args: &Order) -> ExitCode {
         NewSize::By(_) => Wanted::Text(args.size.to_string()),
     };
     let path = format!("/api/v1/exports/{}/resize", part(&args.name));
-    let order = Resize { size, adopt: args.adopt };
-    ended(ordered(&args.admin, &path, Some(&order), |done: Resized| now(&args.name, &done)))
+    let order = json!(Resize { size, adopt: args.adopt });
+    asked(&args.admin, Method::POST, &path, Some(order), |done: Resized| now(&args.name, &done))
 }
 
 /// All that the backend has.
 pub fn publish(args: &Publish) -> ExitCode {
     let path = format!("/api/v1/exports/{}/publish", part(&args.name));
-    ended(ordered(&args.admin, &path, None, |done: Resized| now(&args.name, &done)))
+    asked(&args.admin, Method::POST, &path, None, |done: Resized| now(&args.name, &done))
 }
 
 /// Another quota.
@@ -86,10 +90,9 @@ pub fn quota(args: &Quota) -> ExitCode {
         Bound::At(size) => Some(Wanted::Bytes(size.0)),
         Bound::None => None,
     };
-    let order = QuotaOrder { quota: Some(wanted(args.quota)), soft_quota: args.soft.map(wanted) };
+    let order = json!(QuotaOrder { quota: Some(wanted(args.quota)), soft_quota: args.soft.map(wanted) });
     let path = format!("/api/v1/tenants/{}", escaped(&args.name));
-    let told = |now: TenantView| lists::allowance(&now);
-    ended(Ask::of(&args.admin).and_then(|asked| asked.amend(&path, &order)?.print(args.admin.json, told)))
+    asked(&args.admin, Method::PATCH, &path, Some(order), |now: TenantView| lists::allowance(&now))
 }
 
 /// The ledger, beside what there is.
@@ -103,33 +106,29 @@ pub fn reconcile(args: &Reconcile) -> ExitCode {
 /// What an export has whose ledger is an older copy.
 pub fn settle(args: &Settle) -> ExitCode {
     let path = format!("/api/v1/exports/{}/settle", part(&args.name));
-    let order = crate::admin::view::Settle { zero: args.zero };
-    let told = |done: crate::admin::view::Settled| {
+    let order = json!(view::Settle { zero: args.zero });
+    asked(&args.admin, Method::POST, &path, Some(order), |done: view::Settled| {
         let what = if done.zero { "what the ledger has noted is zeroed" } else { "what is there is kept" };
         format!("{}: {what}\n", shown::plain(&done.export))
-    };
-    let asked = Ask::of(&args.admin).and_then(|asked| asked.order(&path, Some(&order))?.print(args.admin.json, told));
-    ended(asked)
+    })
 }
 
 /// The configuration file.
 pub fn reload(args: &List) -> ExitCode {
-    let told = |reloaded: Reloaded| {
+    asked(&args.admin, Method::POST, "/api/v1/reload", None, |reloaded: Reloaded| {
         if reloaded.changes.is_empty() {
             return "nothing has changed\n".to_owned();
         }
         reloaded.changes.iter().map(|change| format!("{}\n", shown::plain(change))).collect()
-    };
-    ended(ordered(&args.admin, "/api/v1/reload", None, told))
+    })
 }
 
 /// The end.
 pub fn drain(args: &List) -> ExitCode {
-    let told = |draining: Draining| match draining.sessions {
+    asked(&args.admin, Method::POST, "/api/v1/drain", None, |draining: Draining| match draining.sessions {
         0 => "the gateway ends; nobody is connected\n".to_owned(),
         some => format!("the gateway shuts down after the requests of {} are answered\n", Count(some, "session")),
-    };
-    ended(ordered(&args.admin, "/api/v1/drain", None, told))
+    })
 }
 
 fn now(name: &str, done: &Resized) -> String {
@@ -140,19 +139,14 @@ fn now(name: &str, done: &Resized) -> String {
     }
 }
 
-fn looked<T: DeserializeOwned>(admin: &Admin, path: &str, told: impl FnOnce(T) -> String) -> Result<(), AskError> {
-    let asked = Ask::of(admin)?;
-    asked.look(path)?.print(admin.json, told)
-}
-
-fn ordered<T: DeserializeOwned>(
+fn asked<T: DeserializeOwned>(
     admin: &Admin,
+    method: Method,
     path: &str,
-    order: Option<&Resize>,
+    body: Option<Value>,
     told: impl FnOnce(T) -> String,
-) -> Result<(), AskError> {
-    let asked = Ask::of(admin)?;
-    asked.order(path, order)?.print(admin.json, told)
+) -> ExitCode {
+    ended(Ask::of(admin).and_then(|gateway| gateway.ask(method, path, body)?.print(admin.json, told)))
 }
 
 fn ended(done: Result<(), AskError>) -> ExitCode {

@@ -1,16 +1,19 @@
 //! `nbd-gateway ledger reconcile`: what the ledger has on record, beside what there is.
 
+use serde_json::json;
+
 use super::ask::{Ask, AskError};
 use super::lists::unsettled;
 use super::shown::{bound, brief, plain};
 use super::table::{Cell, Style, Table, Terminal, note_below, painted};
 use crate::admin::view::{self, AccountView, Reconciled};
 use crate::cmd::cli::Reconcile;
+use crate::http::Method;
 
 /// Has it done, and shows it. Whether all agrees.
 pub(super) fn run(args: &Reconcile, terminal: Terminal) -> Result<bool, AskError> {
-    let order = view::Reconcile { apply: args.apply };
-    let told = Ask::of(&args.admin)?.order("/api/v1/ledger/reconcile", Some(&order))?;
+    let order = json!(view::Reconcile { apply: args.apply });
+    let told = Ask::of(&args.admin)?.ask(Method::POST, "/api/v1/ledger/reconcile", Some(order))?;
     let agrees = told.read::<Reconciled>()?.agrees;
     told.print(args.admin.json, |all: Reconciled| shown(&all, terminal))?;
     Ok(agrees)
