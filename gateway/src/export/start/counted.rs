@@ -7,45 +7,27 @@ use nbd_gateway_metrics::{ExportMetrics, Open};
 use nbd_gateway_policy::export::Publish;
 use nbd_gateway_proto::Features;
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::super::Export;
 use super::super::reconnects::Reconnects;
-use super::super::registry::Shared;
-use super::super::settings::Settings;
 use super::{Measured, Opening};
 use crate::accounting::account::{Account, Shows};
 use crate::accounting::cache::Remembered;
 use crate::accounting::history::History;
-use crate::accounting::meanwhile::Smaller;
-use crate::driver::Driver;
 use crate::hooks::Hooks;
 use crate::limits::{IoLimits, SharedLimiter, TenantBudget};
-use crate::resize::Resizer;
-use crate::resize::coordinator::{Act, Coordinator, ResizeState};
+use crate::resize::coordinator::{Coordinator, ResizeState};
 use crate::resize::counters::{self, ResizeCounters};
 use crate::resize::follow::{Patience, follow};
 use crate::resize::live_effects::LiveEffects;
 use crate::target::Core;
 
-/// The stage that is counted and recorded.
-pub(super) struct Counted<'a> {
-    shared: &'a Shared,
-    settings: Settings,
-    core: Arc<Core>,
-    driver: Option<Driver>,
-    resizer: Resizer,
-    acts: mpsc::Receiver<Act>,
-    account: Account,
-    start: ResizeState,
-    smaller: Option<Smaller>,
-    counters: ResizeCounters,
-}
-
-impl<'a> Counted<'a> {
-    pub(super) async fn of(measured: Measured<'a>) -> Self {
-        let Measured { opening, settings, disk, window, smaller, older, size, count, unsettled, unzeroed } = measured;
+impl Measured<'_> {
+    /// Puts it on the books, and starts the export's tasks. Needs a runtime.
+    pub(super) async fn run(self, budget: Arc<TenantBudget>, metrics: impl Fn() -> ExportMetrics) -> Export {
+        let Self { opening, settings, disk, window, smaller, older, size, count, unsettled, unzeroed } = self;
         let Opening { config, shared, target, view, driver, resizer, acts } = opening;
         let (export, tenant, timeout) = (config.name.clone(), config.tenant.clone(), config.resize.timeout);
         let (cache, policy) = (&shared.ledger_cache, settings.policy.clone());
@@ -105,13 +87,7 @@ impl<'a> Counted<'a> {
             timeout,
             older,
         };
-        Self { shared, settings, core, driver, resizer, acts, account, start, smaller, counters }
-    }
-
-    /// Starts the export's tasks. Needs a runtime.
-    pub(super) fn run(self, budget: Arc<TenantBudget>, metrics: ExportMetrics) -> Export {
-        let Self { shared, settings, core, driver, resizer, acts, account, start, smaller, counters } = self;
-        let (config, tells) = (&settings.config, start.backend.tells);
+        let tells = start.backend.tells;
         let history = History::new(Arc::clone(&shared.ledger_cache), start.export.clone(), start.tenant.clone());
         let effects = LiveEffects::new(Arc::clone(&core), driver, history, start.timeout, start.unsettled.is_some());
         let coordinator = Coordinator::new(start, effects, account, Arc::clone(&resizer.desk), counters.clone());
@@ -137,7 +113,7 @@ impl<'a> Counted<'a> {
         } else {
             tokio::spawn(follow(Arc::clone(&core), resizer.clone(), tells, patient, counters.metrics.clone(), ending));
         }
-        let limits = config.limits;
+        let (metrics, limits) = (metrics(), config.limits);
         let io = IoLimits::new(limits.export_io);
         Export {
             core,

@@ -1,5 +1,5 @@
-//! Opening an export in stages that can't be reordered: [`Opening`] has a target, [`Measured`] has its sizes, [`Counted`]
-//! has counted and recorded them. Only the last one can run.
+//! Opening an export in stages that can't be reordered: [`Opening`] has a target, [`Measured`] has its sizes. Only that one
+//! can be counted, recorded and run.
 //!
 //! An error after the target was opened closes it, in one place. A cancelled opening drops its target, which closes it
 //! without a flush: no request over it has changed data.
@@ -25,7 +25,6 @@ use crate::resize::Resizer;
 use crate::resize::coordinator::Act;
 use crate::resize::window::WindowError;
 use crate::target::{self, ObserveSize, OpenTargetError, Target, View};
-use counted::Counted;
 use measured::Measured;
 
 /// Why an export can't be opened, for operators.
@@ -65,7 +64,7 @@ pub(super) async fn open(
     metrics: impl Fn() -> ExportMetrics,
 ) -> Result<Export, StartError> {
     let opening = Opening::begin(config, shared, &metrics).await?;
-    Ok(opening.counted().await?.run(budget, metrics()))
+    Ok(opening.measured().await?.run(budget, metrics).await)
 }
 
 /// The stage with a target.
@@ -102,16 +101,14 @@ impl<'a> Opening<'a> {
         Ok(Self { config, shared, target, view, driver, resizer, acts })
     }
 
-    /// Measures and counts; closes the target on an error.
-    async fn counted(self) -> Result<Counted<'a>, StartError> {
+    /// Measures; closes the target on an error.
+    async fn measured(self) -> Result<Measured<'a>, StartError> {
         let (target, export) = (Arc::clone(&self.target), &self.config.name);
-        match Measured::of(self).await {
-            Ok(measured) => Ok(Counted::of(measured).await),
-            Err(error) => {
-                target.close(export).await;
-                Err(error)
-            }
+        let measured = Measured::of(self).await;
+        if measured.is_err() {
+            target.close(export).await;
         }
+        measured
     }
 }
 

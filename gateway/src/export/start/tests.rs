@@ -90,7 +90,7 @@ async fn an_opening_that_fails_after_its_target_was_opened_closes_the_target_onc
             resizer,
             acts,
         };
-        assert_eq!(opening.counted().await.is_err(), fails, "{size}");
+        assert_eq!(opening.measured().await.is_err(), fails, "{size}");
         assert_eq!(target.closed.load(Ordering::Relaxed), u32::from(fails), "{size}");
     }
 }
