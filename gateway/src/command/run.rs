@@ -132,8 +132,8 @@ impl Run {
             // Its end first: what is left in the pipes is read afterwards, up to the same bound.
             biased;
             () = self.group.exited() => Why::Ended,
-            () = gather(self.stdout.as_mut(), &mut self.output) => Why::TooMuch,
-            () = tail(self.stderr.as_mut(), &mut self.complaint) => Why::Ended,
+            () = read(self.stdout.as_mut(), all(&mut self.output)) => Why::TooMuch,
+            () = read(self.stderr.as_mut(), end(&mut self.complaint)) => Why::Ended,
             () = feed => Why::Ended,
         }
     }
@@ -147,7 +147,7 @@ impl Run {
             () = self.group.exited() => {}
             () = sleep(GRACE) => {}
             // Last words.
-            () = tail(self.stderr.as_mut(), &mut self.complaint) => {}
+            () = read(self.stderr.as_mut(), end(&mut self.complaint)) => {}
         }
     }
 
@@ -155,16 +155,10 @@ impl Run {
     async fn end(&mut self, why: Why, left: Left) -> Option<ExitStatus> {
         // What it wrote lies in the pipes. Whoever else holds their other end is not waited for.
         if let Some(stdout) = &self.stdout {
-            drain(stdout, |bytes| {
-                self.output.extend_from_slice(bytes);
-                self.output.len() <= MOST_OUTPUT
-            });
+            drain(stdout, all(&mut self.output));
         }
         if let Some(stderr) = &self.stderr {
-            drain(stderr, |bytes| {
-                keep_end(&mut self.complaint, bytes);
-                true
-            });
+            drain(stderr, end(&mut self.complaint));
         }
         let alone = left == Left::Alone && why == Why::Ended && self.group.succeeded();
         if !alone {
@@ -248,25 +242,26 @@ impl Drop for Group {
     }
 }
 
-/// Reads; completes only when there is too much. Cancel-safe: yes.
-async fn gather(pipe: Option<&mut ChildStdout>, into: &mut Vec<u8>) {
-    read(pipe, |bytes| {
+/// Takes all of it; has had enough when there is too much.
+fn all(into: &mut Vec<u8>) -> impl FnMut(&[u8]) -> bool {
+    |bytes| {
         into.extend_from_slice(bytes);
         into.len() <= MOST_OUTPUT
-    })
-    .await;
+    }
 }
 
-/// Reads, and keeps the end; never completes. Cancel-safe: yes.
-async fn tail(pipe: Option<&mut ChildStderr>, into: &mut Vec<u8>) {
-    read(pipe, |bytes| {
-        keep_end(into, bytes);
+/// Keeps the end; never has enough.
+fn end(kept: &mut Vec<u8>) -> impl FnMut(&[u8]) -> bool {
+    |bytes| {
+        kept.extend_from_slice(bytes);
+        // One byte more than is shown says that there was more.
+        let excess = kept.len().saturating_sub(KEPT_COMPLAINT + 1);
+        kept.drain(..excess);
         true
-    })
-    .await;
+    }
 }
 
-/// Reads until `take` has had enough.
+/// Reads until `take` has had enough. Cancel-safe: yes.
 async fn read(pipe: Option<&mut (impl AsyncRead + Unpin)>, mut take: impl FnMut(&[u8]) -> bool) {
     let Some(pipe) = pipe else { return std::future::pending().await };
     let mut buffer = vec![0; 4096];
@@ -293,13 +288,6 @@ fn drain(pipe: impl AsFd, mut take: impl FnMut(&[u8]) -> bool) {
             return;
         }
     }
-}
-
-fn keep_end(kept: &mut Vec<u8>, more: &[u8]) {
-    kept.extend_from_slice(more);
-    // One byte more than is shown says that there was more.
-    let excess = kept.len().saturating_sub(KEPT_COMPLAINT + 1);
-    kept.drain(..excess);
 }
 
 fn complaint_of(kept: &[u8]) -> String {
