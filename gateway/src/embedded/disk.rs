@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
+use nbd_gateway_proto::handshake::BlockSizes;
 use nbd_gateway_proto::{Cmd, CmdFlags, Errno, ExportFlags, MAX_SIZE};
 use parking_lot::RwLock;
 use rustix::fd::OwnedFd;
@@ -160,12 +161,16 @@ impl Disk {
         }
     }
 
-    fn not_durable(&self, why: NotDurable) -> DiskError {
-        let path = self.path.clone();
-        match why {
-            NotDurable::Now(os) => DiskError::Io { doing: "sync", path, source: os.into() },
-            NotDurable::Before => DiskError::NotDurable { path },
-        }
+    /// What becomes of a failed call that is no request.
+    fn refused(&self, doing: &'static str) -> impl Fn(Os) -> DiskError {
+        move |os| DiskError::Io { doing, path: self.path.clone(), source: os.into() }
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        self.durable.sync(&self.file, &self.path).map_err(|why| match why {
+            NotDurable::Now(os) => self.refused("sync")(os),
+            NotDurable::Before => DiskError::NotDurable { path: self.path.clone() },
+        })
     }
 }
 
@@ -188,9 +193,7 @@ impl Store for Disk {
             size: self.size(),
             flags: reading.with(if self.read_only { ExportFlags::READ_ONLY } else { writing }),
             contexts: vec!["base:allocation".into()],
-            minimum_block: 1,
-            preferred_block: PREFERRED_BLOCK,
-            maximum_payload: MAXIMUM_PAYLOAD,
+            block_sizes: BlockSizes { minimum: 1, preferred: PREFERRED_BLOCK, maximum: MAXIMUM_PAYLOAD },
         }
     }
 
@@ -199,13 +202,7 @@ impl Store for Disk {
     }
 
     fn measure(&self) -> Result<u64, DiskError> {
-        let read = || {
-            measure(&self.file).map_err(|os| DiskError::Io {
-                doing: "measure",
-                path: self.path.clone(),
-                source: os.into(),
-            })
-        };
+        let read = || measure(&self.file).map_err(self.refused("measure"));
         if read()? == self.size() {
             return Ok(self.size());
         }
@@ -224,7 +221,6 @@ impl Store for Disk {
 
     fn set_size(&self, new: u64) -> Result<u64, DiskError> {
         let path = || self.path.clone();
-        let refused = |doing, os: Os| DiskError::Io { doing, path: path(), source: os.into() };
         if self.read_only {
             return Err(DiskError::ReadOnly { path: path() });
         }
@@ -233,19 +229,19 @@ impl Store for Disk {
         }
         let _alone = self.steady.write();
         if self.kind == Kind::Regular {
-            let (was, found) = (self.size(), measure(&self.file).map_err(|os| refused("measure", os))?);
+            let (was, found) = (self.size(), measure(&self.file).map_err(self.refused("measure"))?);
             if self.memory {
-                rustix::fs::ftruncate(&self.file, new).map_err(|os| refused("resize", os))?;
+                rustix::fs::ftruncate(&self.file, new).map_err(self.refused("resize"))?;
             } else if new >= was {
-                lengthen(&self.file, new).map_err(|os| refused("resize", os))?;
+                lengthen(&self.file, new).map_err(self.refused("resize"))?;
             } else if found == was {
-                rustix::fs::ftruncate(&self.file, new).map_err(|os| refused("resize", os))?;
+                rustix::fs::ftruncate(&self.file, new).map_err(self.refused("resize"))?;
             } else {
                 return Err(DiskError::OtherLength { path: path(), was, found, wanted: new });
             }
         }
         // What it has now, not what it was told: a device is resized by other hands, and adopted here.
-        let size = measure(&self.file).map_err(|os| refused("measure", os))?;
+        let size = measure(&self.file).map_err(self.refused("measure"))?;
         if size > self.size() {
             self.able.sparse.store(self.kind == Kind::Regular, Ordering::Relaxed);
         }
@@ -253,7 +249,7 @@ impl Store for Disk {
         if size != new && (self.kind != Kind::Regular || size < new) {
             return Err(DiskError::FixedSize { path: path(), size, wanted: new });
         }
-        self.durable.sync(&self.file, &self.path).map_err(|why| self.not_durable(why))?;
+        self.sync()?;
         Ok(size)
     }
 
@@ -292,12 +288,8 @@ impl Store for Disk {
     }
 
     fn release(&self) -> Result<(), DiskError> {
-        let synced = if self.read_only {
-            Ok(())
-        } else {
-            self.durable.sync(&self.file, &self.path).map_err(|why| self.not_durable(why))
-        };
+        let synced = if self.read_only { Ok(()) } else { self.sync() };
         let unlocked = rustix::fs::flock(&self.file, FlockOperation::Unlock);
-        synced.and(unlocked.map_err(|os| DiskError::Io { doing: "unlock", path: self.path.clone(), source: os.into() }))
+        synced.and(unlocked.map_err(self.refused("unlock")))
     }
 }

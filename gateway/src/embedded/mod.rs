@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use nbd_gateway_policy::types::ByteRange;
+use nbd_gateway_proto::handshake::BlockSizes;
 use nbd_gateway_proto::{Cookie, Errno, ExportFlags};
 
 use crate::request::{Failure, Finished, Job, SessionId};
@@ -55,12 +56,7 @@ pub(crate) struct Facts {
     pub flags: ExportFlags,
     /// Metadata contexts, in the order of [`crate::request::Status::context`].
     pub contexts: Vec<String>,
-    /// Requests are multiples of this, in bytes.
-    pub minimum_block: u32,
-    /// Requests are best multiples of this, in bytes.
-    pub preferred_block: u32,
-    /// The largest payload of one request, in bytes.
-    pub maximum_payload: u32,
+    pub block_sizes: BlockSizes,
 }
 
 /// An open embedded disk. Dropping it without [`EmbeddedDisk::close`] finishes what was submitted, but does not wait for it.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use nbd_gateway_config::Driver;
 use nbd_gateway_policy::style::{BackendStyle, Grows, Tells};
 use nbd_gateway_policy::types::{ByteRange, ExportName};
-use nbd_gateway_proto::handshake::BlockSizes;
 use nbd_gateway_proto::{Cookie, Framing};
 
 use super::{Facts, Pending, Purpose, Target};
@@ -23,18 +22,13 @@ pub(super) struct Embedded {
 impl Embedded {
     pub(super) fn new(disk: EmbeddedDisk, driver: &Driver) -> Self {
         let facts = disk.facts();
-        let block_sizes = BlockSizes {
-            minimum: facts.minimum_block,
-            preferred: facts.preferred_block,
-            maximum: facts.maximum_payload,
-        };
         let grows = if *driver == Driver::None { Grows::Fixed } else { Grows::Embedded };
         let facts = Facts {
             size: facts.size,
             flags: facts.flags,
             framing: Framing::Extended,
             contexts: facts.contexts,
-            block_sizes: Some(block_sizes),
+            block_sizes: Some(facts.block_sizes),
             description: None,
             resize: None,
             style: BackendStyle { grows, tells: Tells::Itself },

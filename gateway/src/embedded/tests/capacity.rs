@@ -49,7 +49,7 @@ fn a_request_that_overflows_or_reaches_over_the_end_is_refused_with_the_end() {
 #[test]
 fn a_read_over_the_largest_payload_is_refused_before_memory_is_taken() {
     for disk in [EmbeddedDisk::memory(1 << 50).unwrap(), Directory::new().disk(1 << 40).0] {
-        let most = u64::from(disk.facts().maximum_payload);
+        let most = u64::from(disk.facts().block_sizes.maximum);
         assert_eq!(refusal(ask(&disk, request(Cmd::READ, CmdFlags::DF, 0, most + 1))).errno, Errno::EINVAL);
         assert_eq!(bytes(ask(&disk, request(Cmd::READ, CmdFlags::NONE, 0, most)), 0).len(), 0x200_0000);
     }

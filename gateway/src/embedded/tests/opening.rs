@@ -105,7 +105,7 @@ fn what_an_origin_offers_is_what_it_answers() {
     let directory = Directory::new();
     for disk in [directory.disk(MIB).0, EmbeddedDisk::memory(MIB).unwrap()] {
         let facts = disk.facts();
-        assert_eq!((facts.size, facts.minimum_block, facts.preferred_block), (MIB, 1, 4096));
+        assert_eq!((facts.size, facts.block_sizes.minimum, facts.block_sizes.preferred), (MIB, 1, 4096));
         assert_eq!(facts.contexts, ["base:allocation"]);
         // flush fua trim zeroes df multi-conn cache fast-zero
         assert_eq!(facts.flags.0, 0x0ded);
