@@ -4,56 +4,39 @@ use tokio::sync::watch;
 
 use crate::export::Teardown;
 
-/// How a session is to shut down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Order {
-    /// What was admitted is answered, what comes later is refused.
-    Drain,
-    /// Between two messages.
-    Close,
-    Cut,
-}
-
 /// Where the orders of one session come from. Each clone hears all of them.
 #[derive(Clone, Debug)]
 pub(super) struct Shutdown {
     gateway: watch::Receiver<bool>,
     export: watch::Receiver<Teardown>,
-    heard: Option<Order>,
+    heard: Teardown,
 }
 
 impl Shutdown {
     pub(super) const fn new(gateway: watch::Receiver<bool>, export: watch::Receiver<Teardown>) -> Self {
-        Self { gateway, export, heard: None }
+        Self { gateway, export, heard: Teardown::Not }
     }
 
     /// Whether it is to take nothing new.
     pub(super) fn is_ordered(&self) -> bool {
-        self.now().is_some()
+        self.now() != Teardown::Not
     }
 
-    fn now(&self) -> Option<Order> {
-        let drains = self.gateway.borrow().then_some(Order::Drain);
-        let leaves = match *self.export.borrow() {
-            Teardown::Not => None,
-            Teardown::Drained => Some(Order::Drain),
-            Teardown::Parted => Some(Order::Close),
-            Teardown::Cut => Some(Order::Cut),
-        };
-        drains.max(leaves)
+    /// A gateway that drains ends each session as an export that drains does.
+    fn now(&self) -> Teardown {
+        let drains = if *self.gateway.borrow() { Teardown::Drained } else { Teardown::Not };
+        drains.max(*self.export.borrow())
     }
 
     /// The next order, each once, also one that was given before. Cancel-safe: yes.
-    pub(super) async fn next(&mut self) -> Order {
+    pub(super) async fn next(&mut self) -> Teardown {
         loop {
             self.gateway.mark_unchanged();
             self.export.mark_unchanged();
-            match self.now() {
-                Some(order) if self.heard < Some(order) => {
-                    self.heard = Some(order);
-                    return order;
-                }
-                Some(_) | None => {}
+            let order = self.now();
+            if self.heard < order {
+                self.heard = order;
+                return order;
             }
             // Whoever is gone orders nothing any more.
             tokio::select! {
@@ -79,19 +62,19 @@ mod tests {
         let silent = |shutdown: &mut Shutdown| ready(shutdown).is_none();
         assert!(silent(&mut shutdown));
         gateway.send_replace(true);
-        assert_eq!(ready(&mut shutdown), Some(Order::Drain));
+        assert_eq!(ready(&mut shutdown), Some(Teardown::Drained));
         export.send_replace(Teardown::Drained);
         assert!(silent(&mut shutdown), "that it knows");
         export.send_replace(Teardown::Cut);
-        assert_eq!(ready(&mut shutdown), Some(Order::Cut));
+        assert_eq!(ready(&mut shutdown), Some(Teardown::Cut));
         drop((gateway, export));
         assert!(silent(&mut shutdown));
         let (_gateway, late) = (watch::Sender::new(false), watch::Sender::new(Teardown::Parted));
         let mut shutdown = Shutdown::new(_gateway.subscribe(), late.subscribe());
-        assert_eq!(ready(&mut shutdown), Some(Order::Close), "one that was given before");
+        assert_eq!(ready(&mut shutdown), Some(Teardown::Parted), "one that was given before");
     }
 
-    fn ready(shutdown: &mut Shutdown) -> Option<Order> {
+    fn ready(shutdown: &mut Shutdown) -> Option<Teardown> {
         let mut next = std::pin::pin!(shutdown.next());
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         match next.as_mut().poll(&mut cx) {

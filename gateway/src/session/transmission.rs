@@ -20,8 +20,9 @@ use tokio::time::{Instant, Sleep};
 use super::Session;
 use super::admit::{Rules, Verdict, admit, narrow, too_long};
 use super::departure::Departure;
-use super::shutdown::{Order, Shutdown};
+use super::shutdown::Shutdown;
 use super::status::SessionStatus;
+use crate::export::Teardown;
 use crate::limits::{ACTIVE, ANSWER, CONTEXT, EXTENT, RateGate};
 use crate::request::{Client, Counts, Failure, Finished, Found, Job, Outcome, PendingReply, Request, Ticket};
 use crate::stamp::Stamp;
@@ -152,13 +153,14 @@ impl Transmission {
                 // Orders first: each is heard once, and requests may come for ever.
                 biased;
                 order = shutdown.next() => match order {
-                    Order::Drain => {
+                    Teardown::Not => {}
+                    Teardown::Drained => {
                         self.draining = true;
                         // Look at once whether anything is left to do.
                         self.session.wake();
                     }
-                    Order::Close => self.session.close(),
-                    Order::Cut => self.session.cut(),
+                    Teardown::Parted => self.session.close(),
+                    Teardown::Cut => self.session.cut(),
                 },
                 end = std::future::poll_fn(|cx| self.poll(cx)) => break end,
             }
