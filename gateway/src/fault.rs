@@ -24,27 +24,21 @@ pub(crate) enum Whose {
     Us,
 }
 
-struct Row {
-    /// The error number for a client.
-    errno: Errno,
-    /// The level of the line in the log.
-    level: Level,
-}
-
 impl Whose {
-    const fn row(self) -> Row {
+    /// The error number for a client, and the level of the line in the log.
+    const fn row(self) -> (Errno, Level) {
         match self {
-            Self::Client => Row { errno: Errno::EINVAL, level: Level::INFO },
-            Self::Backend => Row { errno: Errno::EIO, level: Level::WARN },
-            Self::Tenant => Row { errno: Errno::ENOSPC, level: Level::INFO },
-            Self::Host => Row { errno: Errno::EIO, level: Level::WARN },
-            Self::Us => Row { errno: Errno::EIO, level: Level::ERROR },
+            Self::Client => (Errno::EINVAL, Level::INFO),
+            Self::Backend => (Errno::EIO, Level::WARN),
+            Self::Tenant => (Errno::ENOSPC, Level::INFO),
+            Self::Host => (Errno::EIO, Level::WARN),
+            Self::Us => (Errno::EIO, Level::ERROR),
         }
     }
 
     /// Whether an operator has to read of it.
     pub(crate) fn is_for_operators(self) -> bool {
-        self.row().level <= Level::WARN
+        self.row().1 <= Level::WARN
     }
 }
 
@@ -102,7 +96,7 @@ impl Fault {
 
     /// What a client would get for it.
     pub(crate) fn errno(&self) -> Errno {
-        self.errno.unwrap_or(self.whose.row().errno)
+        self.errno.unwrap_or(self.whose.row().0)
     }
 
     pub(crate) fn message(&self) -> &str {

@@ -128,7 +128,8 @@ where
     let (wanted, level) = reload::Layer::new(filter(log.level));
     // An error would mean that there is no log any more.
     let set_level: SetLevel = Box::new(move |to| drop(level.reload(filter(to))));
-    let lines = tracing_subscriber::fmt::layer().with_writer(to).with_target(false).log_internal_errors(false);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(move || to.clone()).with_target(false).log_internal_errors(false);
     let causes = Causes(Arc::clone(&bound));
     let lines = match log.format {
         LogFormat::Human => {

@@ -15,7 +15,6 @@ use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::time::Instant;
-use tracing_subscriber::fmt::MakeWriter;
 
 /// The most bytes that wait to be written. As many again are being written.
 const MOST: usize = 1 << 20;
@@ -123,28 +122,18 @@ fn write(output: &impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// What the subscriber writes one line to.
-pub(super) struct Line<'a>(&'a Lines);
-
-impl io::Write for Line<'_> {
+/// The subscriber writes one line at a time.
+impl io::Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // A line that is not to be logged is empty.
         if !line.is_empty() {
-            self.0.append(line);
+            self.append(line);
         }
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line<'a>;
-
-    fn make_writer(&'a self) -> Line<'a> {
-        Line(self)
     }
 }
 

@@ -39,8 +39,8 @@ pub(crate) async fn zero(core: &Core, range: ByteRange, timeout: Duration) -> Re
     let (mut at, end) = (range.start().bytes(), range.end().bytes());
     let mut wrote = false;
     while at < end {
-        let extents = if core.facts().style.grows == Grows::Window { backend.map(at, end).await } else { Map::Untold };
-        for (from, to, flags) in extents.or_data(at, end) {
+        let map = if core.facts().style.grows == Grows::Window { backend.map(at, end).await } else { None };
+        for (from, to, flags) in map.unwrap_or_else(|| data(at, end)) {
             if flags & (HOLE | ZERO) != HOLE | ZERO {
                 backend.zero(from, to).await?;
                 wrote = true;
@@ -68,7 +68,7 @@ pub(crate) async fn reads_as_zeroes(core: &Core, range: ByteRange, timeout: Dura
     let (mut at, end) = (range.start().bytes(), range.end().bytes());
     let mut left = READ_AT_MOST;
     while at < end {
-        for (from, to, flags) in backend.map(at, end).await.or_data(at, end) {
+        for (from, to, flags) in backend.map(at, end).await.unwrap_or_else(|| data(at, end)) {
             if flags & ZERO == 0 {
                 let Some(rest) = left.checked_sub(to - from) else { return Ok(false) };
                 left = rest;
@@ -82,27 +82,17 @@ pub(crate) async fn reads_as_zeroes(core: &Core, range: ByteRange, timeout: Dura
     Ok(true)
 }
 
-/// A backend's allocation map.
-enum Map {
-    /// Pieces that follow each other: from, to, flags. Not empty.
-    Told(Vec<(u64, u64, u64)>),
-    /// Nothing that could be used.
-    Untold,
-}
+/// Pieces that follow each other: from, to, flags. Not empty.
+type Pieces = Vec<(u64, u64, u64)>;
 
-impl Map {
-    /// Without a map, everything counts as data.
-    fn or_data(self, at: u64, end: u64) -> Vec<(u64, u64, u64)> {
-        match self {
-            Self::Told(pieces) => pieces,
-            Self::Untold => vec![(at, end, 0)],
-        }
-    }
+/// Without a map, everything counts as data.
+fn data(at: u64, end: u64) -> Pieces {
+    vec![(at, end, 0)]
 }
 
 /// Extents from `at` on as pieces up to `end`, cut to whole blocks. `None` if that is nowhere.
-fn pieces(extents: impl Iterator<Item = (u64, u64)>, at: u64, end: u64, block: u64) -> Option<Vec<(u64, u64, u64)>> {
-    let (mut pieces, mut from): (Vec<(u64, u64, u64)>, u64) = (Vec::new(), at);
+fn pieces(extents: impl Iterator<Item = (u64, u64)>, at: u64, end: u64, block: u64) -> Option<Pieces> {
+    let (mut pieces, mut from): (Pieces, u64) = (Vec::new(), at);
     for (length, flags) in extents {
         let to = from.saturating_add(length).min(end);
         match pieces.last_mut() {
@@ -149,22 +139,16 @@ impl Backend<'_> {
     }
 
     /// The map from `at` on, at most up to `end`.
-    async fn map(&self, at: u64, end: u64) -> Map {
+    async fn map(&self, at: u64, end: u64) -> Option<Pieces> {
         let facts = self.core.facts();
-        let Some(context) = facts.contexts.iter().position(|name| name == ALLOCATION) else { return Map::Untold };
+        let context = facts.contexts.iter().position(|name| name == ALLOCATION)?;
         let most = if facts.framing == Framing::Extended { MAPPED } else { facts.longest_range() };
         let length = most.min(end - at);
-        match self.call(Request::new(Cmd::BLOCK_STATUS, CmdFlags::NONE, at, length)).await {
-            Ok(Outcome::Status(found)) => found
-                .into_iter()
-                .find(|status| status.context == context)
-                .and_then(|status| {
-                    let extents = status.extents.iter().map(|extent| (extent.length, extent.flags));
-                    pieces(extents, at, at + length, facts.minimum_block())
-                })
-                .map_or(Map::Untold, Map::Told),
-            _ => Map::Untold,
-        }
+        let asked = self.call(Request::new(Cmd::BLOCK_STATUS, CmdFlags::NONE, at, length)).await;
+        let Ok(Outcome::Status(found)) = asked else { return None };
+        let status = found.into_iter().find(|status| status.context == context)?;
+        let extents = status.extents.iter().map(|extent| (extent.length, extent.flags));
+        pieces(extents, at, at + length, facts.minimum_block())
     }
 
     async fn zero(&self, from: u64, to: u64) -> Result<(), Fault> {
