@@ -184,11 +184,15 @@ impl RateGate {
 }
 
 #[cfg(test)]
+mod suspend;
+
+#[cfg(test)]
 mod tests {
     use nbd_gateway_policy::rate::{Oversize, Rate};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::handover::state::carried;
 
     fn per_second(amount: u64, burst: u64) -> Option<Rate> {
         Some(Rate::new(amount, Duration::from_secs(1), burst, Oversize::Borrow).unwrap())
@@ -299,6 +303,35 @@ mod tests {
         assert!((5999..=6001).contains(&passed), "{passed}");
         limits.set(IoRates::NONE);
         assert_eq!((0..10_000).filter(|_| gate.pass(Cmd::READ, 0).is_ok()).count(), 10_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_owed_to_a_rate_is_owed_elsewhere() {
+        let rate = per_second(10, 1);
+        let none = IoRates::NONE;
+        for (command, rates) in [
+            (Cmd::FLUSH, IoRates { requests: rate, ..none }),
+            (Cmd::READ, IoRates { reads: rate, ..none }),
+            (Cmd::WRITE, IoRates { writes: rate, ..none }),
+            (Cmd::READ, IoRates { bytes: rate, ..none }),
+            (Cmd::READ, IoRates { bytes_read: rate, ..none }),
+            (Cmd::WRITE, IoRates { bytes_written: rate, ..none }),
+        ] {
+            let here = bound(rates);
+            for _ in 0..100 {
+                here.turn(command, 1);
+            }
+            tokio::time::advance(Duration::from_secs(2)).await;
+            let elsewhere = bound(rates);
+            elsewhere.resume(carried(&here.suspend()));
+            let wait = elsewhere.turn(command, 1).unwrap() - Instant::now();
+            assert_eq!(wait, Duration::from_secs(8), "{rates:?}");
+            assert_eq!(here.turn(command, 1), None, "taken, {rates:?}");
+            let faster = bound(IoRates { requests: per_second(20, 1), ..none });
+            faster.resume(carried(&elsewhere.suspend()));
+            let wait = faster.turn(Cmd::FLUSH, 1).map(|until| until - Instant::now());
+            assert_eq!(wait, rates.requests.map(|_| Duration::from_millis(4050)), "at another rate, or a new one");
+        }
     }
 
     /// It had slept until the moment that it was first told.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Age, LimiterState, PeerState, RangeState};
+use super::{Age, IoState, LimiterState, PeerState, RangeState};
 
 /// An export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,8 @@ pub(crate) struct ExportState {
     pub hooks: Vec<u64>,
     /// How fast its sessions together are sent notices.
     pub notices: Option<LimiterState>,
+    /// How fast they may read and write together.
+    pub io: IoState,
 }
 
 /// A client that was cut for a grow, and has not come back.

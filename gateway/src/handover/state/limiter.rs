@@ -16,6 +16,17 @@ pub(crate) struct LimiterState {
     owed: u128,
 }
 
+/// The limiters of reading and writing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IoState {
+    pub requests: Option<LimiterState>,
+    pub reads: Option<LimiterState>,
+    pub writes: Option<LimiterState>,
+    pub bytes: Option<LimiterState>,
+    pub bytes_read: Option<LimiterState>,
+    pub bytes_written: Option<LimiterState>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Parts", try_from = "Parts")]
 struct RateState(Rate);

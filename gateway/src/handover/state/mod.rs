@@ -31,7 +31,7 @@ pub(crate) use lane::{
     ReaderState, ReplyState, SlotState, TableState,
 };
 pub(crate) use late::{LateState, LateWriteState, LinkState};
-pub(crate) use limiter::LimiterState;
+pub(crate) use limiter::{IoState, LimiterState};
 pub(crate) use peer::PeerState;
 pub(crate) use range::RangeState;
 use range::size;

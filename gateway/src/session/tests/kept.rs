@@ -5,7 +5,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::*;
-use crate::limits::NoticeLimiter;
+use crate::limits::{NoticeLimiter, RateGate};
 
 /// One client has come and gone, without a goodbye.
 async fn left(scene: &Scene) {
@@ -67,4 +67,14 @@ async fn notices_after_the_hand_over_keep_to_the_rate_of_those_before_it() {
     assert_eq!(export.take_notice(&session), Ok(()));
     scene.hand_over().await.unwrap();
     assert!(export.take_notice(&session).is_err());
+}
+
+#[tokio::test]
+async fn requests_after_the_hand_over_keep_to_the_rate_of_those_before_it() {
+    let scene = Scene::new("1MiB", "", "[export.limits]\nio = { iops = \"1/h\" }");
+    let lease = scene.front.registry.open("e").await.unwrap();
+    let gate = || RateGate::new(lease.export().limiters()).pass(Cmd::FLUSH, 0);
+    assert_eq!(gate(), Ok(()));
+    scene.hand_over().await.unwrap();
+    assert!(gate().is_err());
 }
