@@ -12,16 +12,18 @@ impl Export {
             hooks: self.hooks.suspend(),
             notices: self.notices.suspend(self.accounts.now()),
             io: self.limiter.suspend(),
+            deaf: self.resizer.suspend(),
         }
     }
 
     /// Goes on with that, before its sessions do.
     pub(crate) fn resume(&self, state: ExportState) {
-        let ExportState { reconnects, lost, hooks, notices, io } = state;
+        let ExportState { reconnects, lost, hooks, notices, io, deaf } = state;
         self.reconnects.resume(reconnects);
         self.resizer.openers.resume(lost);
         self.hooks.resume(&self.settings().config.notify, hooks);
         self.notices.resume(notices, self.accounts.now());
         self.limiter.resume(io);
+        self.resizer.resume(deaf);
     }
 }

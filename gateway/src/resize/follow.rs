@@ -15,7 +15,7 @@ use nbd_gateway_proto::{Cmd, CmdFlags};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Resizer;
+use super::{Desk, Resizer};
 use crate::fault::Fault;
 use crate::lane::Heard;
 use crate::request::{Outcome, Request};
@@ -72,21 +72,20 @@ pub(crate) async fn follow(
             let looks = tells == Tells::Notify || !poll.is_zero();
             metrics.looked_at.set(i64::from(looks && gaze.told.is_none()));
             if tells == Tells::Notify {
+                while let Some(until) = resizer.deaf_until() {
+                    let next = (Instant::now() + patience.borrow().poll.max(LOOKS)).min(until);
+                    tokio::time::sleep_until(next).await;
+                    gaze.look(&core, &resizer, &metrics).await;
+                }
                 match listen(&core, &resizer, &patience, &metrics).await {
                     Ended::Flooded => {
-                        let Patience { poll, rest, .. } = *patience.borrow();
+                        let rest = patience.borrow().rest;
                         tracing::warn!(
                             export = core.name(),
                             ?rest,
                             "the backend sends size notices faster than backend-notice-rate; it is asked for its size for a while instead"
                         );
-                        let until = Instant::now() + rest;
-                        while Instant::now() < until {
-                            let next = (Instant::now() + poll.max(LOOKS)).min(until);
-                            tokio::time::sleep_until(next).await;
-                            gaze.look(&core, &resizer, &metrics).await;
-                        }
-                        tracing::info!(export = core.name(), "the backend is subscribed to again");
+                        *resizer.deaf.lock() = Some(Instant::now() + rest);
                     }
                     // Lost or refused: not at once again, and less often where it comes to nothing. What it would have told
                     // meanwhile is looked at.
@@ -119,6 +118,17 @@ pub(crate) async fn follow(
         biased;
         _ = end.wait_for(|e| *e) => {}
         () = following => {}
+    }
+}
+
+impl Desk {
+    /// Until when the backend, which flooded, is not subscribed to.
+    fn deaf_until(&self) -> Option<Instant> {
+        let mut deaf = self.deaf.lock();
+        if deaf.take_if(|until| *until <= Instant::now()).is_some() {
+            tracing::info!(export = self.export.as_str(), "the backend is subscribed to again");
+        }
+        *deaf
     }
 }
 
@@ -224,3 +234,8 @@ fn jitter(poll: Duration, name: &str) -> Duration {
     let seed = name.bytes().fold(7u32, |n, b| n.wrapping_mul(31).wrapping_add(u32::from(b)));
     poll + poll / 10 * (seed % 100) / 100
 }
+
+#[cfg(test)]
+mod suspend;
+#[cfg(test)]
+mod tests;

@@ -73,6 +73,8 @@ pub(crate) struct Desk {
     status: Mutex<Option<ResizeStatus>>,
     /// What the coordinator is to go by from now on, and has not seen yet.
     rules: Mutex<Option<Rules>>,
+    /// Until when the backend, which flooded, is not subscribed to.
+    deaf: Mutex<Option<Instant>>,
     export: ExportName,
     tenant: TenantId,
     accounts: Arc<TenantAccounts>,
@@ -104,6 +106,7 @@ impl Resizer {
             jobs: Jobs::default(),
             status: Mutex::default(),
             rules: Mutex::default(),
+            deaf: Mutex::default(),
             export,
             tenant,
             accounts,

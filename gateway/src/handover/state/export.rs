@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Age, IoState, LimiterState, PeerState, RangeState};
+use super::{Age, IoState, LimiterState, PeerState, RangeState, Wait};
 
 /// An export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub(crate) struct ExportState {
     pub notices: Option<LimiterState>,
     /// How fast they may read and write together.
     pub io: IoState,
+    /// For how long its backend, which flooded, is not subscribed to.
+    pub deaf: Option<Wait>,
 }
 
 /// A client that was cut for a grow, and has not come back.
