@@ -90,6 +90,19 @@ fn a_name_that_its_template_refuses_does_not_fall_to_another_template() {
 }
 
 #[test]
+fn a_name_means_the_same_if_its_entry_is_the_same_wherever_it_stands() {
+    let one = exports(&[("a", "nbd://one/a"), ("b", "nbd://one/b"), ("t/*", "nbd://one/{}")]);
+    let other = exports(&[("t/*", "nbd://one/{}"), ("t/x", "nbd://one/x"), ("b", "nbd://two/b"), ("a", "nbd://one/a")]);
+    for (name, same) in [("a", true), ("b", false), ("t/y", true), ("t/x", false), ("c", false)] {
+        assert_eq!((one.has_same_export(&other, name), other.has_same_export(&one, name)), (same, same), "{name}");
+        let resolved = [&one, &other].map(|config| config.export_for(name));
+        assert_eq!(resolved[0].is_ok() && resolved[0] == resolved[1], same, "{name}");
+    }
+    let limited = config("[limits]\nsession-requests = 1\n[[export]]\nname = \"a\"\nbackend = \"nbd://one/a\"\n");
+    assert!(!one.has_same_export(&limited, "a"), "its bounds come from above");
+}
+
+#[test]
 fn limits_come_from_the_export_then_its_tenant_then_the_top() {
     let config = config(
         r#"

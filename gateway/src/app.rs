@@ -61,7 +61,7 @@ const OPENED_AT_A_TIME: usize = 64;
 
 /// Opens every embedded export that has a name of its own.
 async fn open_embedded(config: &Config, registry: &Arc<Registry>, embedded: &Embedded) -> Result<(), StartError> {
-    let mut names = config.embedded().map(|export| export.name.as_str().to_owned());
+    let mut names = config.embedded().map(str::to_owned);
     let mut opening = JoinSet::new();
     loop {
         for name in names.by_ref().take(OPENED_AT_A_TIME.saturating_sub(opening.len())) {

@@ -244,6 +244,18 @@ impl Exports {
         exact.chain(self.templates.iter().map(|(template, entry)| (template.as_str(), entry)))
     }
 
+    /// The exact names of embedded disks.
+    pub(super) fn embedded_names(&self) -> impl Iterator<Item = &str> {
+        // An exact name has no blanks that something else would be filled into.
+        let embedded = |entry: &Entry| matches!(&entry.target, Target::Fixed(backend) if backend.is_embedded());
+        self.names.iter().filter(move |name| self.exact.get(*name).is_some_and(embedded)).map(ExportName::as_str)
+    }
+
+    pub(super) fn has_same(&self, other: &Self, name: &str) -> bool {
+        let found = self.find(name);
+        found.is_some() && found == other.find(name)
+    }
+
     pub(super) fn is_exact_name(&self, name: &str) -> bool {
         self.exact.contains_key(name)
     }

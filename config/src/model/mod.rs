@@ -197,10 +197,14 @@ impl Config {
         self.exports.is_exact_name(name)
     }
 
-    /// The exports among them whose disks are embedded; they are open from the start.
-    pub fn embedded(&self) -> impl Iterator<Item = Resolved> {
-        let named = self.listable().filter_map(|name| self.export_for(name).ok());
-        named.filter(|export| export.backend.is_embedded())
+    /// The names among them whose disks are embedded; they are open from the start.
+    pub fn embedded(&self) -> impl Iterator<Item = &str> {
+        self.exports.embedded_names()
+    }
+
+    /// Whether a name means the same by another configuration.
+    pub fn has_same_export(&self, other: &Self, name: &str) -> bool {
+        self.exports.has_same(&other.exports, name)
     }
 
     /// What LIST tells: each name of [`listable`](Self::listable), with its description if it has one.

@@ -46,14 +46,11 @@ impl ActiveConfig {
         Self { config, all_slots }
     }
 
-    /// The exports that are named, as they are to be opened.
-    pub(super) fn named(&self) -> impl Iterator<Item = Resolved> {
-        self.config.listable().filter_map(|name| self.config.export_for(name).ok())
-    }
-
-    /// The series of exports that are named exist from the start.
-    pub(super) fn show(&self, metrics: &Metrics) {
-        self.named().for_each(|export| show(&export, metrics));
+    /// The series of exports that are named exist from the start; they do already where `before` had the same.
+    pub(super) fn show(&self, before: Option<&Config>, metrics: &Metrics) {
+        let is_new = |name: &&str| !before.is_some_and(|before| before.has_same_export(&self.config, name));
+        let named = self.config.listable().filter(is_new).filter_map(|name| self.config.export_for(name).ok());
+        named.for_each(|export| show(&export, metrics));
         self.config.templates().for_each(|template| metrics.template(template));
     }
 

@@ -30,8 +30,13 @@ enum Fate {
 }
 
 impl Fate {
-    fn of(entry: &Entry, config: &Config) -> Self {
+    /// What `config` makes of an export that is open by the configuration in force, `now`.
+    fn of(entry: &Entry, now: &Config, config: &Config) -> Self {
         let open = entry.config();
+        // Without a copy of either: most are the same, and there may be ten thousand.
+        if now.has_same_export(config, open.name.as_str()) {
+            return Self::Stays;
+        }
         match config.export_for(open.name.as_str()) {
             Err(_) => Self::Ends,
             Ok(next) if is_same(&open, &next) => Self::Stays,
@@ -78,11 +83,11 @@ pub(crate) struct Replaced {
 impl Registry {
     /// What must not be done to exports that are open: a sentence for each.
     pub(crate) fn objections(&self, config: &Config) -> Vec<String> {
-        let mut objections = Vec::new();
+        let (mut objections, now) = (Vec::new(), self.config());
         for entry in self.index.all().iter().filter(|entry| !entry.is_leaving()) {
             let (open, name) = (entry.config(), entry.name());
             if matches!(open.backend, Backend::Memory { .. })
-                && let Fate::Reopens(why) = Fate::of(entry, config)
+                && let Fate::Reopens(why) = Fate::of(entry, &now, config)
             {
                 objections.push(format!(
                     "export {name:?} is in memory, and would have to be opened anew ({why}): its data would be gone; leave it \
@@ -97,16 +102,14 @@ impl Registry {
     /// still has that is open or leaves. Blocks.
     pub(crate) fn new_disks(&self, next: &Config) -> Vec<Resolved> {
         let now = self.config();
-        let leaves =
-            |entry: &Arc<Entry>| entry.is_leaving() || matches!(Fate::of(entry, next), Fate::Ends | Fate::Reopens(_));
+        let leaves = |entry: &Arc<Entry>| {
+            entry.is_leaving() || matches!(Fate::of(entry, &now, next), Fate::Ends | Fate::Reopens(_))
+        };
         let all = self.index.all();
         let files = all.iter().filter(|entry| matches!(entry.config().backend, Backend::File { .. }) && leaves(entry));
         let files = Files::of(files.map(|entry| entry.config().backend.clone()));
-        let added = next.embedded().filter(|export| {
-            let name = export.name.as_str();
-            now.export_for(name).is_err() && !self.index.contains(name) && !files.have(&export.backend)
-        });
-        added.collect()
+        let added = next.embedded().filter(|name| !self.index.contains(name) && now.export_for(name).is_err());
+        added.filter_map(|name| next.export_for(name).ok()).filter(|export| !files.have(&export.backend)).collect()
     }
 
     /// Opens an export that the configuration in force does not have.
@@ -149,7 +152,7 @@ impl Registry {
                     tracing::info!(export = entry.name(), why, "an export has to be opened anew");
                     Teardown::Parted
                 };
-                let how = match Fate::of(&entry, &now.config) {
+                let how = match Fate::of(&entry, &before.config, &now.config) {
                     Fate::Stays => continue,
                     Fate::Adjusts(export, next) => match entry.adjust(&export, *next) {
                         Ok(()) => continue,
@@ -169,7 +172,7 @@ impl Registry {
             for Opened { entry, export, .. } in opened {
                 leases.push(self.put(&now, &entry, &export));
             }
-            now.show(&self.shared.metrics);
+            now.show(Some(&before.config), &self.shared.metrics);
             let now = Arc::new(now);
             *active = Arc::clone(&now);
             (before, now)

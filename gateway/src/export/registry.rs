@@ -100,7 +100,7 @@ impl Registry {
     ) -> Arc<Self> {
         let accounts = Arc::new(TenantAccounts::default());
         let active = ActiveConfig::new(config, None, &metrics);
-        active.show(&metrics);
+        active.show(None, &metrics);
         let tenants = active.config.tenants();
         tenants.iter().for_each(|tenant| accounts.pace_tenant(&tenant.id, tenant.rates));
         let allowances = Allowances::new(Arc::clone(&accounts), Arc::clone(&ledger_cache), tenants);

@@ -190,7 +190,7 @@ impl Reloader {
         }
         self.listeners.open(listeners, &config.limits, &self.context);
         let mut embedded = self.embedded.lock();
-        let named: HashSet<String> = config.embedded().map(|export| export.name.as_str().to_owned()).collect();
+        let named: HashSet<String> = config.embedded().map(str::to_owned).collect();
         // One whose name only fits a template now stays open as long as somebody uses it.
         let left = embedded.extract_if(|name, lease| lease.is_leaving() || !named.contains(name));
         let left: Vec<Lease> = left.map(|(_, lease)| lease).collect();

@@ -232,8 +232,13 @@ fn exports(old: &Config, new: &Config, above: &HashMap<&TenantId, Vec<KeyChange>
     let mut there = HashSet::new();
     for (name, entry) in new.exports.entries() {
         there.insert(name);
+        let before = known.get(name);
+        // Most are the same, and there may be ten thousand.
+        if before.is_some_and(|before| *before == entry) {
+            continue;
+        }
         let what = Thing::Export(name.to_owned());
-        let Some(&before) = known.get(name) else {
+        let Some(&before) = before else {
             list.push(Change { what, how: How::Added });
             continue;
         };
