@@ -68,7 +68,7 @@ pub(super) struct Abilities {
 impl Disk {
     /// As [`super::EmbeddedDisk::open_file`].
     pub(super) fn open(place: &Place, first_size: Option<u64>, read_only: bool) -> Result<Self, DiskError> {
-        Ok(Self::over(open(place, first_size, read_only)?, place.path(), read_only))
+        Ok(Self::over(open(place, first_size, read_only)?, &place.path, read_only))
     }
 
     /// As [`super::EmbeddedDisk::memory`].

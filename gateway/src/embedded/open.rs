@@ -24,7 +24,7 @@ pub(super) fn open(place: &Place, first_size: Option<u64>, read_only: bool) -> R
     if let Some(size) = first_size.filter(|&size| size > MAX_SIZE) {
         return Err(DiskError::TooLarge { size });
     }
-    let path = place.path();
+    let path = &place.path;
     let refused = |doing, source: Os| DiskError::Io { doing, path: path.into(), source: source.into() };
     // Without NONBLOCK, opening a FIFO by mistake would wait for its other end.
     let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };

@@ -12,33 +12,17 @@ use super::DiskError;
 /// Where a file is, and what may be made on the way to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    path: PathBuf,
-    beneath: Option<PathBuf>,
-    makes_directories: bool,
+    pub(crate) path: PathBuf,
+    /// Of a path that a client's name was put into: it is reached from there, and nothing on the way can be a link.
+    pub(crate) beneath: Option<PathBuf>,
+    /// Missing directories above the file are made together with it.
+    pub(crate) makes_directories: bool,
 }
 
 impl Place {
     /// The file of that path, as an operator wrote it. Links are followed, and no directory is made.
     pub(crate) fn named(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), beneath: None, makes_directories: false }
-    }
-
-    /// A file whose path a client's name was put into. It is reached from the directory `beneath`, and nothing on the way from
-    /// there can be a link.
-    #[must_use]
-    pub(crate) fn beneath(self, directory: impl Into<PathBuf>) -> Self {
-        Self { beneath: Some(directory.into()), ..self }
-    }
-
-    /// Makes missing directories above the file together with it.
-    #[must_use]
-    pub(crate) fn making_directories(self) -> Self {
-        Self { makes_directories: true, ..self }
-    }
-
-    /// The path, for people.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     pub(super) fn open(&self, flags: OFlags) -> Result<OwnedFd, DiskError> {

@@ -127,14 +127,9 @@ async fn open_file(
     first_size: Option<u64>,
     beneath: Option<&Path>,
 ) -> Result<EmbeddedDisk, OpenTargetError> {
-    let mut place = Place::named(path);
-    if let Some(beneath) = beneath {
-        place = place.beneath(beneath);
-    }
     // The gateway creates directories in its state directory only: elsewhere, a missing directory may be a missing mount.
-    if path.starts_with(state) {
-        place = place.making_directories();
-    }
+    let makes_directories = path.starts_with(state);
+    let place = Place { path: path.to_owned(), beneath: beneath.map(Path::to_owned), makes_directories };
     let read_only = config.read_only;
     Ok(tokio::task::spawn_blocking(move || EmbeddedDisk::open_file(place, first_size, read_only)).await??)
 }

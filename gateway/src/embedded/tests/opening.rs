@@ -16,7 +16,8 @@ fn a_missing_file_is_made_for_its_owner_only_and_directories_above_it_only_where
     assert!(matches!(error, DiskError::NoDirectory { .. }), "{error}");
     assert!(error.to_string().contains("tenant/blue` does not exist"), "{error}");
     assert!(!directory.path("tenant").exists());
-    let disk = EmbeddedDisk::open_file(Place::named(&path).making_directories(), Some(MIB), false).unwrap();
+    let disk =
+        EmbeddedDisk::open_file(Place { makes_directories: true, ..Place::named(&path) }, Some(MIB), false).unwrap();
     let made = std::fs::metadata(&path).unwrap();
     assert_eq!((disk.size(), made.len()), (MIB, MIB));
     assert_eq!(made.permissions().mode() & 0o077, 0);
@@ -160,7 +161,8 @@ fn a_template_s_file_is_reached_over_no_link() {
     link("secret/none", "disks/dangling");
     link("disks", "named");
     let open = |path: &str, size| {
-        let place = Place::named(directory.path("named").join(path)).beneath(directory.path("named"));
+        let place =
+            Place { beneath: Some(directory.path("named")), ..Place::named(directory.path("named").join(path)) };
         EmbeddedDisk::open_file(place, size, false).map(|disk| disk.size())
     };
     // What the operator wrote may be a link.
