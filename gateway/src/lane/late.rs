@@ -125,7 +125,7 @@ impl Inner {
 }
 
 /// The late writes of one export, shared by its lanes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct LateWrites {
     /// [`LATE`], [`UNMARKED`]; 0, nearly always: the way of a request looks at this and no further.
     state: AtomicU8,
@@ -137,19 +137,6 @@ pub(crate) struct LateWrites {
     /// Whether no backend is to be dialled, because a fence is about to be used.
     fencing: watch::Sender<bool>,
     lanes: Mutex<Vec<Weak<Lane>>>,
-}
-
-impl Default for LateWrites {
-    fn default() -> Self {
-        Self {
-            state: AtomicU8::new(0),
-            inner: Mutex::default(),
-            news: Notify::new(),
-            cleared: Notify::new(),
-            fencing: watch::Sender::new(false),
-            lanes: Mutex::default(),
-        }
-    }
 }
 
 /// The range that a request may change, if it does: a RESIZE may cut off everything from its size on.

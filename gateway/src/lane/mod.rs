@@ -132,7 +132,7 @@ impl Durability {
 }
 
 /// One backend connection, past, present or to come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Lane {
     table: Mutex<Table>,
     out: Outbox,
@@ -158,21 +158,7 @@ pub(crate) struct Lane {
 impl Lane {
     /// A lane that is not yet connected: requests wait.
     pub(crate) fn new(durability: Arc<Durability>, late: Arc<LateWrites>) -> Arc<Self> {
-        let lane = Arc::new(Self {
-            table: Mutex::new(Table::default()),
-            out: Outbox::default(),
-            durability,
-            late,
-            link: Mutex::default(),
-            task: Mutex::new(None),
-            history: Mutex::default(),
-            renew: AtomicBool::new(false),
-            ups: watch::channel(0).0,
-            aside: watch::channel(false).0,
-            resting: watch::channel(false).0,
-            #[cfg(test)]
-            suspension: suspend::Suspension::default(),
-        });
+        let lane = Arc::new(Self { durability, late, ..Self::default() });
         lane.late.join(&lane);
         lane
     }
