@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nbd_gateway_metrics::{ResizeMetrics, ResizeResult, ResizeStyle};
 use nbd_gateway_policy::export::ExportPolicy;
 use nbd_gateway_policy::plan::{Adopt, Others, Plan, Quarantine, Situation, Standing, Wish, plan};
 use nbd_gateway_policy::refusal::{Reason, Refusal};
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use super::Desk;
-use super::counters::{ResizeCounters, is_unsettled};
+use super::counters::{self, is_unsettled};
 use super::effects::{Answered, Effects};
 use super::jobs::JobState;
 use super::openers::Asking;
@@ -113,7 +114,7 @@ pub(crate) struct Coordinator<H> {
     pub(super) effects: H,
     pub(super) account: Account,
     pub(super) desk: Arc<Desk>,
-    pub(super) counters: ResizeCounters,
+    pub(super) metrics: ResizeMetrics,
     /// What the backend or its driver said to the wish at hand, for operators.
     pub(super) said: Option<String>,
     /// The backend could not be looked at beside its lanes, for the wish at hand.
@@ -132,7 +133,7 @@ impl<H: Effects> Coordinator<H> {
         effects: H,
         account: Account,
         desk: Arc<Desk>,
-        counters: ResizeCounters,
+        metrics: ResizeMetrics,
     ) -> Self {
         let exposed = state.unzeroed.drain(..).map(Exposed::earlier).collect();
         let standing = state.unsettled.map_or(Standing::Ready, |asked| Standing::Unsettled { asked });
@@ -143,7 +144,7 @@ impl<H: Effects> Coordinator<H> {
             effects,
             account,
             desk,
-            counters,
+            metrics,
             said: None,
             alone: false,
             disproved: None,
@@ -166,7 +167,7 @@ impl<H: Effects> Coordinator<H> {
     fn show(&self) {
         let ResizeState { size, disk, backend, .. } = self.state;
         *self.desk.status.lock() = Some(ResizeStatus { disk, standing: self.standing, backend });
-        self.counters.stands(self.standing, size, disk, backend.grows == Grows::Window);
+        counters::stands(&self.metrics, self.standing, size, disk, backend.grows == Grows::Window);
     }
 
     /// Runs until told to end, or until nobody is left to tell it anything.
@@ -266,7 +267,7 @@ impl<H: Effects> Coordinator<H> {
         let unknown = matches!(self.standing, Standing::Unsettled { .. });
         let happened = Happened::to_wish(wish, from, self.state.size, answer.as_ref().err(), unknown);
         happened.into_iter().for_each(|happened| self.effects.log_event(happened));
-        self.counters.ended(wish, &answer, self.state.size, self.standing, since.elapsed());
+        counters::ended(&self.metrics, wish, &answer, self.state.size, self.standing, since.elapsed());
         // Before the answer: who asks next finds what came of it.
         self.show();
         answer
@@ -349,12 +350,12 @@ impl<H: Effects> Coordinator<H> {
             if let Plan::Refuse(Refusal { reason: Reason::OverQuota { .. }, .. }) = &planned
                 && !std::mem::replace(&mut measured, true)
             {
-                self.account.tenants().measured(&self.state.tenant).await;
+                self.account.tenants.measured(&self.state.tenant).await;
                 continue;
             }
             // Many writes wait for one resize: only the one that makes it costs anything of the rate.
             if matches!(planned, Plan::Grow(_)) && owes_resize {
-                self.account.tenants().take_resize(&self.state.tenant).map_err(|reason| self.refusal(reason))?;
+                self.account.tenants.take_resize(&self.state.tenant).map_err(|reason| self.refusal(reason))?;
                 owes_resize = false;
             }
             if matches!(planned, Plan::Grow(_) | Plan::Shrink(_)) && !self.exposed.is_empty() {
@@ -400,7 +401,7 @@ impl<H: Effects> Coordinator<H> {
         self.adopt(adopt).await;
         match adopt.publish {
             // Nor is what the ledger does not take.
-            Some(size) if size != self.state.size && self.account.is_behind() => {
+            Some(size) if size != self.state.size && self.account.behind => {
                 Err(self.refusal(Reason::LedgerUnavailable))
             }
             // What could not be zeroed is not shown yet.
@@ -458,7 +459,7 @@ impl<H: Effects> Coordinator<H> {
         if lost {
             self.disbelief = self.disbelief.saturating_mul(2).clamp(DISBELIEF.0, DISBELIEF.1);
             self.disproved = Some((claimed, Instant::now() + self.disbelief));
-            self.counters.claim_lost();
+            self.metrics.claims_lost.inc();
             tracing::warn!(
                 export = self.state.export.as_str(),
                 why,
@@ -484,7 +485,7 @@ impl<H: Effects> Coordinator<H> {
         }
         (self.state.size, self.state.generation) = (size, generation);
         self.effects.publish(self.shown());
-        self.counters.size(size, generation);
+        counters::size(&self.metrics, size, generation);
     }
 
     /// Lets requests in again up to what is shown.
@@ -497,6 +498,6 @@ impl<H: Effects> Coordinator<H> {
         self.standing = Standing::Quarantined { found: why.found() };
         let size = self.state.size;
         self.effects.log_event(Happened { kind: Kind::Quarantined, from: size, to: size, detail: why.to_string() });
-        self.counters.quarantined();
+        self.metrics.ended(ResizeStyle::Backend, ResizeResult::Quarantined);
     }
 }

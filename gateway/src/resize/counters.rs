@@ -11,70 +11,56 @@ use nbd_gateway_policy::types::Size;
 
 use super::coordinator::Answer;
 
-/// The metrics of one export's resizes.
-#[derive(Clone, Debug)]
-pub(crate) struct ResizeCounters {
-    pub metrics: ResizeMetrics,
+/// What is shown, and how often that has changed.
+pub(crate) fn size(metrics: &ResizeMetrics, size: Size, generation: u64) {
+    metrics.size.set(i64::try_from(size.bytes()).unwrap_or(i64::MAX));
+    metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
 }
 
-impl ResizeCounters {
-    /// What is shown, and how often that has changed.
-    pub(crate) fn size(&self, size: Size, generation: u64) {
-        self.metrics.size.set(i64::try_from(size.bytes()).unwrap_or(i64::MAX));
-        self.metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+/// What stands now. A grow or shrink of unknown outcome stays unknown when the export is closed.
+pub(super) fn stands(metrics: &ResizeMetrics, standing: Standing, size: Size, disk: Size, is_window: bool) {
+    let shown = i128::from(size.bytes());
+    let drift = match standing {
+        Standing::Quarantined { found } => i128::from(found) - shown,
+        Standing::Draining => 0,
+        // A window is to show less than there is.
+        _ if is_window => (i128::from(disk.bytes()) - shown).min(0),
+        Standing::Ready | Standing::Unmeasured | Standing::Unsettled { .. } => i128::from(disk.bytes()) - shown,
+    };
+    metrics.drift.set(i64::try_from(drift).unwrap_or(i64::MAX));
+    metrics.quarantined.set(i64::from(matches!(standing, Standing::Quarantined { .. })));
+    if standing != Standing::Draining {
+        metrics.unsettled.set(i64::from(matches!(standing, Standing::Unsettled { .. })));
     }
+}
 
-    /// Another hand resized the backend, and clients see it.
-    pub(crate) fn adopted(&self) {
-        self.metrics.ended(ResizeStyle::Backend, ResizeResult::Ok);
+/// A wish is answered, so long after its turn came.
+pub(super) fn ended(
+    metrics: &ResizeMetrics,
+    wish: &Wish,
+    answer: &Answer,
+    size: Size,
+    standing: Standing,
+    took: Duration,
+) {
+    let style = style(wish);
+    let result = match answer {
+        Ok(_) => ResizeResult::Ok,
+        Err(refusal) if is_unsettled(&refusal.reason, standing) => ResizeResult::Unsettled,
+        Err(_) => ResizeResult::Refused,
+    };
+    metrics.ended(style, result);
+    metrics.took(result, took.as_secs_f64());
+    if let Err(refusal) = answer {
+        metrics.denied(refusal.reason.label());
+        tracing::info!(style = style.as_str(), size = size.bytes(), why = %refusal, "resize refused");
     }
+}
 
-    pub(super) fn quarantined(&self) {
-        self.metrics.ended(ResizeStyle::Backend, ResizeResult::Quarantined);
-    }
-
-    pub(super) fn claim_lost(&self) {
-        self.metrics.claims_lost.inc();
-    }
-
-    /// What stands now. A grow or shrink of unknown outcome stays unknown when the export is closed.
-    pub(super) fn stands(&self, standing: Standing, size: Size, disk: Size, is_window: bool) {
-        let shown = i128::from(size.bytes());
-        let drift = match standing {
-            Standing::Quarantined { found } => i128::from(found) - shown,
-            Standing::Draining => 0,
-            // A window is to show less than there is.
-            _ if is_window => (i128::from(disk.bytes()) - shown).min(0),
-            Standing::Ready | Standing::Unmeasured | Standing::Unsettled { .. } => i128::from(disk.bytes()) - shown,
-        };
-        self.metrics.drift.set(i64::try_from(drift).unwrap_or(i64::MAX));
-        self.metrics.quarantined.set(i64::from(matches!(standing, Standing::Quarantined { .. })));
-        if standing != Standing::Draining {
-            self.metrics.unsettled.set(i64::from(matches!(standing, Standing::Unsettled { .. })));
-        }
-    }
-
-    /// A wish is answered, so long after its turn came.
-    pub(super) fn ended(&self, wish: &Wish, answer: &Answer, size: Size, standing: Standing, took: Duration) {
-        let style = style(wish);
-        let result = match answer {
-            Ok(_) => ResizeResult::Ok,
-            Err(refusal) if is_unsettled(&refusal.reason, standing) => ResizeResult::Unsettled,
-            Err(_) => ResizeResult::Refused,
-        };
-        self.metrics.ended(style, result);
-        self.metrics.took(result, took.as_secs_f64());
-        if let Err(refusal) = answer {
-            self.metrics.denied(refusal.reason.label());
-            tracing::info!(style = style.as_str(), size = size.bytes(), why = %refusal, "resize refused");
-        }
-    }
-
-    /// A wish is refused whose turn never came.
-    pub(super) fn turned_away(&self, wish: &Wish, refusal: &Refusal) {
-        self.metrics.ended(style(wish), ResizeResult::Refused);
-        self.metrics.denied(refusal.reason.label());
-    }
+/// A wish is refused whose turn never came.
+pub(super) fn turned_away(metrics: &ResizeMetrics, wish: &Wish, refusal: &Refusal) {
+    metrics.ended(style(wish), ResizeResult::Refused);
+    metrics.denied(refusal.reason.label());
 }
 
 /// The label of who wishes, and how.

@@ -29,7 +29,7 @@ impl<H: Effects> Coordinator<H> {
 
     /// Holds quota for a grow and notes what it exposes.
     pub(super) async fn hold(&mut self, grow: &Grow, bytes: Bytes) -> Result<(), Reason> {
-        if self.account.is_behind() && !self.make_good().await {
+        if self.account.behind && !self.make_good().await {
             return Err(Reason::LedgerUnavailable);
         }
         let held = self.account.hold(self.state.size, grow.to, bytes, grow.zero).await;

@@ -30,6 +30,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use nbd_gateway_metrics::ResizeMetrics;
 use nbd_gateway_policy::access::Verb;
 use nbd_gateway_policy::plan::Wish;
 use nbd_gateway_policy::refusal::{Reason, Refusal};
@@ -44,7 +45,6 @@ use crate::fault::Fault;
 use crate::handover::state::CoordinatorState;
 use crate::target::ObserveSize;
 use coordinator::{Act, Answer};
-use counters::ResizeCounters;
 use jobs::Jobs;
 use openers::Openers;
 use rules::Rules;
@@ -79,7 +79,7 @@ pub(crate) struct Desk {
     tenant: TenantId,
     accounts: Arc<TenantAccounts>,
     /// Who counts what is turned away, once the export is open.
-    counters: OnceLock<ResizeCounters>,
+    metrics: OnceLock<ResizeMetrics>,
     /// When one was turned away last and its event was asked for.
     away: Mutex<Option<Instant>>,
 }
@@ -110,7 +110,7 @@ impl Resizer {
             export,
             tenant,
             accounts,
-            counters: OnceLock::new(),
+            metrics: OnceLock::new(),
             away: Mutex::default(),
         };
         (Self { acts, desk: Arc::new(desk) }, rx)
@@ -122,9 +122,9 @@ impl Resizer {
     }
 
     /// The export is open: what is turned away is counted there. Not before, for a name that does not open has no series.
-    pub(crate) fn counted_by(&self, counters: ResizeCounters) {
+    pub(crate) fn counted_by(&self, metrics: ResizeMetrics) {
         // It is opened once.
-        let _ = self.counters.set(counters);
+        let _ = self.metrics.set(metrics);
     }
 
     /// Carries a wish out. Cancel-safe: yes; dropped, the wish is still carried out or refused, never half.
@@ -192,8 +192,8 @@ impl Resizer {
     /// queue in which wishes wait.
     fn turn_away(&self, wish: &Wish, reason: Reason) -> Refusal {
         let refusal = self.refusal(reason);
-        if let Some(counters) = self.counters.get() {
-            counters.turned_away(wish, &refusal);
+        if let Some(metrics) = self.metrics.get() {
+            counters::turned_away(metrics, wish, &refusal);
         }
         tracing::info!(
             export = self.export.as_str(),

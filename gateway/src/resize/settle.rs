@@ -4,6 +4,7 @@
 //! A size from elsewhere is a hint, read again before it is judged: it may be older than what this gateway did since. A
 //! grow or shrink of unknown outcome is settled by a probe, but not as long as the request may still land.
 
+use nbd_gateway_metrics::{ResizeResult, ResizeStyle};
 use nbd_gateway_policy::plan::{Adopt, Others, Plan, Standing, Wish, plan};
 use nbd_gateway_policy::refusal::{Reason, Refusal};
 use nbd_gateway_policy::style::Grows;
@@ -181,7 +182,7 @@ impl<H: Effects> Coordinator<H> {
         let kind = match was {
             Standing::Unsettled { .. } if self.standing == Standing::Ready => Kind::Settled,
             _ if self.state.size != from => {
-                self.counters.adopted();
+                self.metrics.ended(ResizeStyle::Backend, ResizeResult::Ok);
                 Kind::Outside
             }
             _ => return,
@@ -272,12 +273,12 @@ impl<H: Effects> Coordinator<H> {
             Standing::Ready => !self.exposed.is_empty(),
             Standing::Unmeasured | Standing::Quarantined { .. } | Standing::Draining => false,
         };
-        loose || self.account.is_behind()
+        loose || self.account.behind
     }
 
     /// Takes loose ends one step further.
     pub(super) async fn settle(&mut self) {
-        if self.account.is_behind() {
+        if self.account.behind {
             self.make_good().await;
         }
         match self.standing {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nbd_gateway_config::Backend;
-use nbd_gateway_metrics::{ExportMetrics, Open};
+use nbd_gateway_metrics::{ExportMetrics, Open, ResizeResult, ResizeStyle};
 use nbd_gateway_policy::export::Publish;
 use nbd_gateway_proto::Features;
 use parking_lot::RwLock;
@@ -19,7 +19,7 @@ use crate::accounting::history::History;
 use crate::hooks::Hooks;
 use crate::limits::{IoLimits, SharedLimiter, TenantBudget};
 use crate::resize::coordinator::{Coordinator, ResizeState};
-use crate::resize::counters::{self, ResizeCounters};
+use crate::resize::counters;
 use crate::resize::follow::{Patience, follow};
 use crate::resize::live_effects::LiveEffects;
 use crate::target::Core;
@@ -57,12 +57,10 @@ impl Measured<'_> {
             None => false,
         };
         let driven = counters::label(&config.resize.driver);
-        let counters = ResizeCounters {
-            metrics: shared.metrics.resize(export.as_str(), config.template.as_deref(), tenant.as_str(), driven),
-        };
+        let resizes = shared.metrics.resize(export.as_str(), config.template.as_deref(), tenant.as_str(), driven);
         let first = core.view().shown();
-        counters.size(size, first.generation);
-        resizer.counted_by(counters.clone());
+        counters::size(&resizes, size, first.generation);
+        resizer.counted_by(resizes.clone());
         let shows = match window {
             Some(_) => Shows::Window { recorded: !unrecorded },
             None => Shows::of(policy.publish),
@@ -90,7 +88,7 @@ impl Measured<'_> {
         let tells = start.backend.tells;
         let history = History::new(Arc::clone(&shared.ledger_cache), start.export.clone(), start.tenant.clone());
         let effects = LiveEffects::new(Arc::clone(&core), driver, history, start.timeout, start.unsettled.is_some());
-        let coordinator = Coordinator::new(start, effects, account, Arc::clone(&resizer.desk), counters.clone());
+        let coordinator = Coordinator::new(start, effects, account, Arc::clone(&resizer.desk), resizes.clone());
         let (end, ending) = watch::channel(false);
         // Before anybody can change the size.
         let hooks = Hooks::start(config, &core, &shared.metrics, &shared.clients);
@@ -103,15 +101,15 @@ impl Measured<'_> {
             Some(smaller) if smaller.awaited => resizer.seen(core.facts().size),
             Some(smaller) => {
                 smaller.tell(&shared.ledger_cache, &config.name, &config.tenant);
-                counters.adopted();
+                resizes.ended(ResizeStyle::Backend, ResizeResult::Ok);
             }
             None => {}
         }
         if matches!(config.backend, Backend::Memory { .. }) {
             // Nobody else can resize it.
-            counters.metrics.looked_at.set(1);
+            resizes.looked_at.set(1);
         } else {
-            tokio::spawn(follow(Arc::clone(&core), resizer.clone(), tells, patient, counters.metrics.clone(), ending));
+            tokio::spawn(follow(Arc::clone(&core), resizer.clone(), tells, patient, resizes.clone(), ending));
         }
         let (metrics, limits) = (metrics(), config.limits);
         let io = IoLimits::new(limits.export_io);
@@ -128,7 +126,7 @@ impl Measured<'_> {
             patience,
             _open: Open::new(&metrics.open),
             metrics,
-            resize_metrics: counters.metrics,
+            resize_metrics: resizes,
             reconnects: Reconnects::default(),
             end,
             leaving: watch::Sender::default(),

@@ -25,7 +25,6 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::coordinator::{Act, Answer, Coordinator, ResizeState};
-use super::counters::ResizeCounters;
 use super::jobs::Job;
 use super::openers::Openers;
 use super::rules::Rules;
@@ -173,7 +172,7 @@ impl Play {
         let mut account = Account::new(Arc::clone(&accounts), cache, export.clone(), tenant.clone(), shows);
         served(&mut mailbox, &state, account.open(size, Shown { size: size.bytes(), generation: 0 }, false))?;
         let openers = Arc::new(Openers::new(Duration::ZERO));
-        let told = ResizeCounters { metrics: Metrics::new("0").ok()?.resize("e", None, "t", ResizeDriver::Wire) };
+        let told = Metrics::new("0").ok()?.resize("e", None, "t", ResizeDriver::Wire);
         let (Resizer { desk, .. }, _) = Resizer::new(export, tenant.clone(), openers, Arc::clone(&accounts));
         let coordinator = Coordinator::new(start, effects, account, Arc::clone(&desk), told);
         Some(Self { coordinator, state, mailbox, accounts, desk, policy, tenant, other, wishes: 0 })
@@ -360,7 +359,7 @@ impl Play {
         state.now_in(Arc::clone(&accounts));
         let unzeroed = cache.about(&export).owed;
         let first = cache.first_shown(&export, size);
-        if !self.coordinator.account.is_behind() {
+        if !self.coordinator.account.behind {
             let same = first.generation == state.generation;
             assert!(
                 first.generation >= state.generation && (!same || state.shown_before == size.bytes()),
@@ -393,7 +392,7 @@ impl Play {
         let real = size_of(self.state.lock().real());
         served(&mut self.mailbox, &self.state, account.open(real, first, unsettled.is_some()));
         self.accounts = accounts;
-        let told = self.coordinator.counters.clone();
+        let told = self.coordinator.metrics.clone();
         self.coordinator = Coordinator::new(start, effects, account, Arc::clone(&self.desk), told);
         true
     }

@@ -31,7 +31,7 @@ impl Play {
             timeout: *timeout,
             older: true,
         };
-        let told = self.coordinator.counters.clone();
+        let told = self.coordinator.metrics.clone();
         self.coordinator = Coordinator::new(start, effects, account, Arc::clone(&self.desk), told);
         self.coordinator.resume(state);
     }
