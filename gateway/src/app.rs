@@ -140,7 +140,7 @@ impl App {
         );
         let measure = registry.remember(&snapshot);
         // Before anything of theirs is opened: it may grow.
-        registry.allowances().restore(&snapshot.orders).await;
+        registry.allowances.restore(&snapshot.orders).await;
         registry.count_files().await;
         let embedded = Embedded::default();
         open_embedded(&config, &registry, &embedded).await?;
@@ -250,7 +250,7 @@ impl App {
         if tokio::time::timeout_at(over, self.table.emptied()).await.is_err() {
             let left = self.table.len();
             tracing::warn!(sessions = left, limit = ?limits.drain_timeout, "drain-timeout is over; the sessions left are cut");
-            self.table.cut_all();
+            self.table.all().iter().for_each(|session| session.cut());
         }
         drop(self.looking);
         embedded.lock().clear();

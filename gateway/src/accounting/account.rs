@@ -51,13 +51,14 @@ struct Held {
 
 #[derive(Debug)]
 pub(crate) struct Account {
-    tenants: Arc<TenantAccounts>,
+    /// The sums of all tenants.
+    pub(crate) tenants: Arc<TenantAccounts>,
     cache: Arc<LedgerCache>,
     export: ExportName,
     tenant: TenantId,
     shows: Shows,
     /// The ledger has not taken what counts.
-    behind: bool,
+    pub(crate) behind: bool,
     held: Option<Held>,
     /// Resizes that are over, and still in the ledger.
     over: Vec<ReservationId>,
@@ -76,11 +77,6 @@ impl Account {
     ) -> Self {
         let over = Vec::new();
         Self { tenants, cache, export, tenant, shows, behind: false, held: None, over, unsettled: false }
-    }
-
-    /// The sums of all tenants.
-    pub(crate) fn tenants(&self) -> &TenantAccounts {
-        &self.tenants
     }
 
     /// Sizes are published so from now on. For a window that changes nothing.
@@ -104,11 +100,6 @@ impl Account {
         matches!(self.shows, Shows::HeldBack)
     }
 
-    /// Whether the ledger has not taken what counts.
-    pub(crate) const fn is_behind(&self) -> bool {
-        self.behind
-    }
-
     /// What counts of the export.
     pub(crate) fn counted(&self) -> Option<Size> {
         self.tenants.books(|books| books.size(&self.export))
@@ -123,9 +114,7 @@ impl Account {
     /// `in_doubt`: the server may still carry a resize out.
     pub(crate) async fn open(&mut self, count: Size, shown: Shown, in_doubt: bool) {
         self.unsettled = in_doubt;
-        let recorded =
-            if in_doubt { self.record_and_end(count, shown).await } else { self.settle_record(count, shown).await };
-        self.took(recorded);
+        self.put(count, shown, !in_doubt).await;
     }
 
     /// Holds quota for a grow and notes what it exposes, before the backend is asked. Whether the tenant is over its soft
@@ -235,8 +224,13 @@ impl Account {
 
     /// A window is to show less. Whether the ledger has it.
     pub(crate) async fn give_up(&mut self, count: Size, shown: Shown) -> bool {
-        let recorded = self.record_and_end(count, shown).await;
-        self.took(recorded)
+        self.put(count, shown, false).await
+    }
+
+    async fn put(&mut self, count: Size, shown: Shown, settles: bool) -> bool {
+        let written =
+            if settles { self.settle_record(count, shown).await } else { self.record_and_end(count, shown).await };
+        self.took(written)
     }
 
     /// A window shows what an operator says that it has, or what it gave up at last. Whether the ledger has it.
@@ -283,9 +277,7 @@ impl Account {
     /// Writes what the ledger did not take before; `ready`: nothing is unknown. Whether it has it now.
     pub(crate) async fn make_good(&mut self, shown: Shown, ready: bool) -> bool {
         let Some(count) = self.counted() else { return true };
-        let written =
-            if ready { self.settle_record(count, shown).await } else { self.record_and_end(count, shown).await };
-        self.took(written)
+        self.put(count, shown, ready).await
     }
 
     /// Notes a range that is to be zeroed before anyone sees it.

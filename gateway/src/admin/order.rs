@@ -78,7 +78,7 @@ pub(super) async fn quota(State(shared): State<Shared>, Path(name): Path<String>
     let wanted = allowance::Wanted { quota: size(quota)?, soft: size(soft_quota)? };
     // A name that can't be one is nobody's.
     let id = TenantId::new(&name).map_err(|_| QuotaOrderError::Unknown(name))?;
-    shared.registry.allowances().order(&id, wanted).await?;
+    shared.registry.allowances.order(&id, wanted).await?;
     shared.registry.look_anew();
     Ok(tell(tenant(&shared, &id)))
 }

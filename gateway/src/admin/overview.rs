@@ -67,7 +67,7 @@ pub(super) fn tenant(shared: &Shared, id: &TenantId) -> TenantView {
 }
 
 fn view(shared: &Shared, id: &TenantId, unmeasured: u32) -> TenantView {
-    let allowed = shared.registry.allowances().allowed(id).unwrap_or_default();
+    let allowed = shared.registry.allowances.allowed(id).unwrap_or_default();
     TenantView::of(id, shared.registry.usage(id).as_ref(), unmeasured, allowed)
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
             shared.metrics.ledger(shared.registry.ledger().is_up());
             // Counted where it changes, shown when it is looked at.
             shared.registry.tell_usage();
-            shared.registry.tell_waits();
+            shared.registry.open_now().iter().for_each(|export| export.tell_wait());
             shared.metrics.render_to(to).map_err(|error| Fault::us(format!("cannot encode the metrics: {error}")))
         })
     });

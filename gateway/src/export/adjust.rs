@@ -97,7 +97,7 @@ mod tests {
     }
 
     async fn bounded(registry: &Registry, tenant: &Tenant) {
-        registry.allowances().configure(&tenant.id, tenant.allowance).await;
+        registry.allowances.configure(&tenant.id, tenant.allowance).await;
         registry.adjust_tenant(tenant);
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::registry::Opener;
 use super::{OpenError, Registry};
 
 /// How many exports of a tenant's are looked at at a time.
@@ -131,7 +132,7 @@ impl Registry {
             }
             (Backend::Nbd(_), _) => {}
         }
-        match self.look(name).await {
+        match self.open_for(name, Opener::Look).await {
             Ok(lease) => {
                 self.looked(lease).await;
                 true

@@ -42,7 +42,7 @@ impl Registry {
     /// A turn to open an export of this tenant's, so that one whose server does not answer leaves descriptors, and turns, to
     /// others. None: it is not in force any more. Cancel-safe: yes.
     pub(super) async fn turn_to_open(&self, config: &Resolved) -> Result<Option<OwnedSemaphorePermit>, OpenError> {
-        let Some(openings) = self.active().slots(&config.tenant).map(|slots| Arc::clone(slots.openings())) else {
+        let Some(openings) = self.active().slots(&config.tenant).map(|slots| Arc::clone(&slots.openings)) else {
             return Ok(None);
         };
         match timeout(config.dial_timeout, openings.acquire_owned()).await {

@@ -49,8 +49,7 @@ impl Registry {
         for entry in directories.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().flatten() {
             let Some(name) = config.export_of_file(&entry.path()) else { continue };
             let (Ok(export), Some(tenant)) = (ExportName::new(&name), config.owner_of(&name)) else { continue };
-            let bounded =
-                || self.allowances().allowed(tenant).is_some_and(|allowed| allowed.effective().quota.is_some());
+            let bounded = || self.allowances.allowed(tenant).is_some_and(|allowed| allowed.effective().quota.is_some());
             if self.shared.accounts.books(|books| books.size(&export)).is_some() || !bounded() {
                 continue;
             }

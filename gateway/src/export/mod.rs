@@ -56,7 +56,7 @@ pub(crate) use lease::Lease;
 pub(crate) use older::SettleError;
 pub(crate) use open_error::OpenError;
 pub(crate) use reconfigure::Opened;
-pub(crate) use registry::Registry;
+pub(crate) use registry::{Opener, Registry};
 pub(crate) use settings::{AdjustError, Settings};
 pub(crate) use teardown::Teardown;
 pub(crate) use unopened::Unopened;
@@ -189,7 +189,7 @@ impl Export {
     /// The bounds that a new session's requests pass: its own, the export's, the tenant's.
     pub(crate) fn limiters(&self) -> impl Iterator<Item = Arc<SharedLimiter>> {
         let own = SharedLimiter::new(Arc::clone(&self.session_io));
-        [own, Arc::clone(&self.limiter), Arc::clone(self.budget.limiter())].into_iter()
+        [own, Arc::clone(&self.limiter), Arc::clone(&self.budget.limiter)].into_iter()
     }
 
     /// The transmission flags for a client with these verbs and this framing.

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Registry;
+use super::registry::Opener;
 use crate::fault::Fault;
 
 /// How many exports are opened or measured at a time.
@@ -109,7 +110,8 @@ impl Registry {
         if self.is_unmade(name).await {
             return Err(Fault::host("its file is not there; a client that opens it makes it anew"));
         }
-        let lease = self.look(name).await.map_err(|error| Fault::new(error.whose(), error.to_string()))?;
+        let lease =
+            self.open_for(name, Opener::Look).await.map_err(|error| Fault::new(error.whose(), error.to_string()))?;
         lease.export().resizer.audit(apply).await
     }
 

@@ -252,6 +252,7 @@ mod tests {
     use nbd_gateway_net::Pool;
     use nbd_gateway_policy::types::TenantId;
 
+    use super::super::registry::Opener;
     use super::*;
     use crate::accounting::cache::LedgerCache;
     use crate::shards::Shards;
@@ -308,7 +309,7 @@ mod tests {
         let scratch = Scratch::new("given");
         let disks = |tenant| config(&scratch.disk("t/*", tenant, "{}.img"));
         let registry = registry(disks("t"));
-        let closed = registry.look("t/closed").await.unwrap();
+        let closed = registry.open_for("t/closed", Opener::Look).await.unwrap();
         registry.looked(closed).await;
         let open = registry.open("t/open").await.unwrap();
         registry.replace(disks("u"), Vec::new(), Instant::now());

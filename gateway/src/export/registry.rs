@@ -41,11 +41,13 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 /// Who wants an export open.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Opener {
-    /// A client, which is told what is so now: it takes its place among its tenant's.
+pub(crate) enum Opener {
+    /// A client, which is told what is so now: it takes its place among its tenant's. Refused where the server is away, or
+    /// came back different and others rely on what it was.
     Client,
     /// An operator, or the gateway for one: the same, whatever became of the server since the export was opened.
     Operator,
+    /// A look at its size, which counts from then on. It takes no place that a client could have.
     Look,
 }
 
@@ -70,7 +72,8 @@ pub(crate) struct Registry {
     pub(super) active: RwLock<Arc<ActiveConfig>>,
     pub(super) index: Index,
     pub(super) budgets: DashMap<String, Arc<TenantBudget>>,
-    allowances: Allowances,
+    /// What its tenants may have, and by whom.
+    pub(crate) allowances: Allowances,
     unopened: List,
     /// Told when there can be exports that nobody has measured.
     pub(super) to_look_at: Notify,
@@ -139,11 +142,6 @@ impl Registry {
         self.shared.ledger_cache.ledger()
     }
 
-    /// What its tenants may have, and by whom.
-    pub(crate) fn allowances(&self) -> &Allowances {
-        &self.allowances
-    }
-
     /// Counts what an earlier life has left in the ledger: each export at its last size, and what was held for grows of
     /// unknown outcome, until it is opened and measured. One that has left the configuration goes on counting against its
     /// tenant, for its bytes are still there. Answers those that are to be measured now: embedded ones, which is cheap, and
@@ -203,18 +201,6 @@ impl Registry {
         self.open_for(name, Opener::Operator).await
     }
 
-    /// The same for a client that is about to be told what the export is: refused where the server is away, or came back
-    /// different and others rely on what it was. Cancel-safe: yes.
-    pub(crate) async fn open_for_client(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
-        self.open_for(name, Opener::Client).await
-    }
-
-    /// Opens an export for a look at its size, which counts from then on. It takes no place that a client could have.
-    /// Cancel-safe: yes.
-    pub(super) async fn look(self: &Arc<Self>, name: &str) -> Result<Lease, OpenError> {
-        self.open_for(name, Opener::Look).await
-    }
-
     /// The look is over: the export is closed without its idle time, unless a client came. Cancel-safe: yes; then it is
     /// closed when idle.
     pub(super) async fn looked(&self, lease: Lease) {
@@ -224,7 +210,8 @@ impl Registry {
         self.close_idle(&entry, leased).await;
     }
 
-    async fn open_for(self: &Arc<Self>, name: &str, opener: Opener) -> Result<Lease, OpenError> {
+    /// Opens an export, or joins those who have it open. Cancel-safe: yes.
+    pub(crate) async fn open_for(self: &Arc<Self>, name: &str, opener: Opener) -> Result<Lease, OpenError> {
         let asked = Instant::now();
         let mut tried = false;
         loop {
@@ -422,15 +409,10 @@ impl Registry {
     pub(crate) fn tell_usage(&self) {
         let unmeasured = self.unmeasured_exports();
         let tell = |slots: &Arc<TenantSlots>| {
-            let unmeasured = unmeasured.get(slots.tenant()).copied().unwrap_or(0);
-            self.usage(slots.tenant()).iter().for_each(|usage| slots.tell(usage, unmeasured));
+            let unmeasured = unmeasured.get(&slots.tenant).copied().unwrap_or(0);
+            self.usage(&slots.tenant).iter().for_each(|usage| slots.tell(usage, unmeasured));
         };
         self.active().all_slots().for_each(tell);
-    }
-
-    /// Shows in the metrics how long requests have waited for their servers.
-    pub(crate) fn tell_waits(&self) {
-        self.open_now().iter().for_each(|export| export.tell_wait());
     }
 
     pub(crate) fn usage(&self, tenant: &TenantId) -> Option<Usage> {
@@ -544,11 +526,11 @@ backend = "nbd+unix:///{}?socket=/nonexistent/socket"
         let mut opening = tokio::task::JoinSet::new();
         for n in 0..crate::export::tenant_slots::OPENINGS {
             let registry = Arc::clone(&registry);
-            opening.spawn(async move { registry.open_for_client(&format!("slow/{n}")).await.map(drop) });
+            opening.spawn(async move { registry.open_for(&format!("slow/{n}"), Opener::Client).await.map(drop) });
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         let began = Instant::now();
-        let refused = registry.open_for_client("late/1").await.unwrap_err();
+        let refused = registry.open_for("late/1", Opener::Client).await.unwrap_err();
         assert!(matches!(refused, OpenError::Busy { .. }), "{refused}");
         assert_eq!(began.elapsed(), Duration::from_secs(5));
         let other = registry.config().export_for("other").unwrap();

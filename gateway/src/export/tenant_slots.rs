@@ -21,12 +21,12 @@ pub(super) const OPENINGS: usize = 64;
 /// What is open of one tenant.
 #[derive(Debug)]
 pub(super) struct TenantSlots {
-    tenant: TenantId,
+    pub(super) tenant: TenantId,
     metrics: TenantMetrics,
     /// The beginning that the limiter counts from.
     start: Instant,
     state: Mutex<State>,
-    openings: Arc<Semaphore>,
+    pub(super) openings: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -59,11 +59,6 @@ impl TenantSlots {
         Arc::new(Self { tenant: tenant.id.clone(), metrics, start: Instant::now(), state, openings })
     }
 
-    /// Turns to open an export.
-    pub(super) const fn openings(&self) -> &Arc<Semaphore> {
-        &self.openings
-    }
-
     /// Other bounds from now on: who is there stays.
     pub(super) fn adjust(&self, bounds: config::Crowd) {
         let now = Moment::from_elapsed(self.start.elapsed());
@@ -77,10 +72,6 @@ impl TenantSlots {
         let Usage { quota, used, reserved, unsettled, .. } = usage;
         self.metrics.uses(quota.map(|quota| quota.0), used.0, reserved.0, unsettled.0);
         self.metrics.unmeasured(unmeasured);
-    }
-
-    pub(super) const fn tenant(&self) -> &TenantId {
-        &self.tenant
     }
 
     /// Whether it may have no export more at once.

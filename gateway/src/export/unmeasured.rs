@@ -17,6 +17,7 @@ use nbd_gateway_policy::types::{ExportName, TenantId};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::registry::Opener;
 use super::{OpenError, Registry};
 
 /// How many exports are looked at at a time.
@@ -35,7 +36,7 @@ impl Registry {
         }
         let bounded = |tenant: &TenantId| {
             owned.get(tenant).is_some_and(|count| *count > 1)
-                && self.allowances().allowed(tenant).is_some_and(|allowed| allowed.effective().quota.is_some())
+                && self.allowances.allowed(tenant).is_some_and(|allowed| allowed.effective().quota.is_some())
         };
         let named = config.listable().filter_map(|name| Some((ExportName::new(name).ok()?, config.owner_of(name)?)));
         named
@@ -97,7 +98,7 @@ impl Registry {
                         tracing::info!(export = name, "the file of an export is gone; the export is counted no more");
                         Ok(())
                     } else {
-                        match registry.look(&name).await {
+                        match registry.open_for(&name, Opener::Look).await {
                             Ok(lease) if !stays => {
                                 registry.looked(lease).await;
                                 Ok(())

@@ -32,7 +32,7 @@ pub(crate) const EXTENT: u64 = 16;
 #[derive(Debug)]
 pub(crate) struct TenantBudget {
     io: Arc<IoLimits>,
-    limiter: Arc<SharedLimiter>,
+    pub(crate) limiter: Arc<SharedLimiter>,
     /// Whether more is held than the limit: by sessions that are gone, with requests that their server has not answered.
     overfull: AtomicBool,
     state: Mutex<BudgetState>,
@@ -61,11 +61,6 @@ impl TenantBudget {
         self.state.lock().limit = limit;
         // Whoever waits may have room now.
         self.give(0);
-    }
-
-    /// How fast its sessions together may go.
-    pub(crate) const fn limiter(&self) -> &Arc<SharedLimiter> {
-        &self.limiter
     }
 
     /// The most bytes in flight.

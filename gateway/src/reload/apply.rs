@@ -114,7 +114,7 @@ impl Reloader {
             move || aliases::warn(&now, &aliases::aliases(&before))
         });
         // Before anything goes by it, so that what comes to be open has its bounds from the start. It can't fail.
-        self.registry.allowances().configure_all(config.tenants()).await;
+        self.registry.allowances.configure_all(config.tenants()).await;
         Ok(self.apply(config, ready))
     }
 

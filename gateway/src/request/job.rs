@@ -76,8 +76,9 @@ impl Job {
 
     /// As [`for_task`](Self::for_task), for a RESIZE with NOTIFY: `hears` gets each size but the last.
     pub(crate) fn for_listener(request: Request, hears: watch::Sender<Heard>) -> (Self, oneshot::Receiver<Outcome>) {
-        let (job, outcome) = Self::for_task(request);
-        (job.with_listener(hears), outcome)
+        let (mut job, outcome) = Self::for_task(request);
+        job.hears = Some(hears);
+        (job, outcome)
     }
 
     /// What is asked, for an answer that is read and thrown away.
@@ -96,11 +97,6 @@ impl Job {
             Waiter::Client(ticket) => Some(ticket),
             Waiter::Task(..) | Waiter::Watcher(_) | Waiter::Nobody => None,
         }
-    }
-
-    fn with_listener(mut self, hears: watch::Sender<Heard>) -> Self {
-        self.hears = Some(hears);
-        self
     }
 
     /// Bounds the extents of one context that its answer may have.

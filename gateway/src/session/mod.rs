@@ -214,10 +214,6 @@ impl Session {
         self.repeats.load(Ordering::Acquire)
     }
 
-    pub(crate) fn has_repeated(&self) {
-        self.repeats.store(false, Ordering::Release);
-    }
-
     /// Whether it was told the ceiling, not the size.
     pub(crate) fn sees_ceiling(&self) -> bool {
         self.agreement.offer.ceiling

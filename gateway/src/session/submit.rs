@@ -1,6 +1,7 @@
 //! Where each request of a session goes: to the target as it is, over the bridge, to the ceiling, or to wait for a grow.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nbd_gateway_policy::offer::PastEnd;
 use nbd_gateway_policy::types::Bytes;
@@ -16,7 +17,7 @@ impl Session {
         if self.repeats() {
             let again = |job: &Job| self.export.reconnects.recognise(self.peer, &job.request);
             if jobs.iter().any(again) {
-                self.has_repeated();
+                self.repeats.store(false, Ordering::Release);
             }
         }
         self.hand_over(jobs, finished);

@@ -74,11 +74,6 @@ impl SessionTable {
         all
     }
 
-    /// Cuts every connection.
-    pub(crate) fn cut_all(&self) {
-        self.all().iter().for_each(|session| session.cut());
-    }
-
     /// Ends those that `which` says, each between two messages; gives them, to wait until they have
     /// [ended](Session::ended).
     pub(crate) fn close(&self, which: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {

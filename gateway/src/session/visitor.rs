@@ -13,7 +13,7 @@ use nbd_gateway_policy::access::{Admission, Certificate, Decision, Identity, Ver
 use tokio::sync::watch;
 
 use super::Session;
-use crate::export::{Lease, OpenError, Registry};
+use crate::export::{Lease, OpenError, Opener, Registry};
 use crate::fault::Whose;
 
 /// One client during its handshake.
@@ -113,7 +113,7 @@ impl Visitor {
         if !decision.may(verb) {
             return Err(OpenError::Forbidden { export: export(), verb, rule: decision.rule });
         }
-        Ok((self.registry.open_for_client(name).await?, decision))
+        Ok((self.registry.open_for(name, Opener::Client).await?, decision))
     }
 
     /// Logs that it was refused.

@@ -21,25 +21,33 @@ use crate::request::{Extent, Finished, Found, Job, Outcome, Request, SessionId, 
 /// `base:allocation`: NBD_STATE_HOLE and NBD_STATE_ZERO.
 const HOLE_AND_ZERO: u64 = 3;
 
-/// Carries out a request that ends past `end` and does not grow the export.
-pub(super) fn carry(core: &Arc<Core>, session: SessionId, mut job: Job, end: u64, finished: &mut Finished) {
-    let request = job.request.clone();
-    let near = Request { length: end.saturating_sub(request.offset), ..request.clone() };
-    match request.command {
-        Cmd::TRIM | Cmd::CACHE if near.length == 0 => job.finish(Outcome::Done, finished),
-        Cmd::TRIM | Cmd::CACHE => {
-            job.request = near;
-            core.bridge(session, job);
-        }
-        _ if near.length == 0 => job.finish(joined(nothing(&request, core), &request, end, core), finished),
-        _ => {
-            let (part, outcome) = Job::for_task(near);
-            core.bridge(session, part.with_extents(job.extents()));
-            let (core, held) = (Arc::clone(core), core.hold(session, job));
-            held.spawn(move |held| async move {
-                let outcome = outcome.await.unwrap_or_else(|_| lost());
-                held.finish(joined(outcome, &request, end, &core), &mut Finished::default());
-            });
+impl Core {
+    /// Carries out a request that ends past `end`, of a client that is shown a ceiling, and does not grow the export.
+    pub(crate) fn carry_to_ceiling(
+        self: &Arc<Self>,
+        session: SessionId,
+        mut job: Job,
+        end: u64,
+        finished: &mut Finished,
+    ) {
+        let request = job.request.clone();
+        let near = Request { length: end.saturating_sub(request.offset), ..request.clone() };
+        match request.command {
+            Cmd::TRIM | Cmd::CACHE if near.length == 0 => job.finish(Outcome::Done, finished),
+            Cmd::TRIM | Cmd::CACHE => {
+                job.request = near;
+                self.bridge(session, job);
+            }
+            _ if near.length == 0 => job.finish(joined(nothing(&request, self), &request, end, self), finished),
+            _ => {
+                let (part, outcome) = Job::for_task(near);
+                self.bridge(session, part.with_extents(job.extents()));
+                let (core, held) = (Arc::clone(self), self.hold(session, job));
+                held.spawn(move |held| async move {
+                    let outcome = outcome.await.unwrap_or_else(|_| lost());
+                    held.finish(joined(outcome, &request, end, &core), &mut Finished::default());
+                });
+            }
         }
     }
 }

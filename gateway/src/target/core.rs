@@ -14,7 +14,7 @@ use super::held::HeldRequests;
 use super::orphans::Orphans;
 use super::ranges::Ranges;
 use super::view::View;
-use super::{Facts, Held, Lanes, Purpose, Target, bridge, ceiling, lost};
+use super::{Facts, Held, Lanes, Purpose, Target, bridge, lost};
 use crate::driver::BackendSnapshot;
 use crate::embedded::DiskError;
 use crate::fault::Fault;
@@ -122,11 +122,6 @@ impl Core {
     /// Carries a request out in a separate task: in pieces that the target takes, and after overlapping orphans.
     pub(crate) fn bridge(self: &Arc<Self>, session: SessionId, job: Job) {
         bridge::spawn(Arc::clone(self), session, job);
-    }
-
-    /// Carries out a request that ends past `end`, of a client that is shown a ceiling.
-    pub(crate) fn carry_to_ceiling(self: &Arc<Self>, session: SessionId, job: Job, end: u64, finished: &mut Finished) {
-        ceiling::carry(self, session, job, end, finished);
     }
 
     /// A task of the gateway's own has this request: the target does not see it yet, or only parts of it.
