@@ -76,7 +76,7 @@ pub(crate) enum CommandError {
         /// Its exit code, or the signal.
         how: String,
         /// The end of what it wrote to its standard error.
-        said: Complaint,
+        said: String,
     },
     /// It was ended, because it took too long.
     #[error("`{program}` did not end within {} and was killed{said}", Span(*.limit))]
@@ -84,14 +84,14 @@ pub(crate) enum CommandError {
         program: String,
         limit: Duration,
         /// The end of what it wrote to its standard error.
-        said: Complaint,
+        said: String,
     },
     /// It was ended, because it wrote too much.
     #[error("`{program}` wrote more than {MOST_OUTPUT} bytes to its standard output and was killed{said}")]
     TooMuch {
         program: String,
         /// The end of what it wrote to its standard error.
-        said: Complaint,
+        said: String,
     },
     /// It was ended, because the gateway ends.
     #[error("`{program}` was killed: the gateway ends")]
@@ -121,20 +121,6 @@ impl CommandError {
             _ => error.to_string(),
         };
         Self::NotRun { program: program.to_owned(), why }
-    }
-}
-
-/// The end of what a program wrote to its standard error, fit to be shown in one line.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Complaint(pub String);
-
-impl std::fmt::Display for Complaint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_empty() {
-            f.write_str(", and wrote nothing to its standard error")
-        } else {
-            write!(f, ": {}", self.0)
-        }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::signal::unix;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::{Call, CommandError, Complaint, GRACE, KEPT_COMPLAINT, Left, MOST_OUTPUT, occasion};
+use super::{Call, CommandError, GRACE, KEPT_COMPLAINT, Left, MOST_OUTPUT, occasion};
 
 /// What systemd says to the gateway, and to no one else.
 const SYSTEMD: &[&str] =
@@ -55,18 +55,14 @@ pub(crate) async fn run(call: Call<'_>) -> Result<Vec<u8>, CommandError> {
     });
     let told = told.await;
     drop(interest);
-    let said = |complaint: &[u8]| Complaint(complaint_of(complaint));
-    match told {
-        Ok(Told { why: Why::Ended, status: Some(status), output, .. }) if status.success() => Ok(output),
-        Ok(Told { why: Why::Ended, status, complaint, .. }) => {
-            Err(CommandError::Failed { program, how: describe(status), said: said(&complaint) })
-        }
-        Ok(Told { why: Why::TooMuch, complaint, .. }) => Err(CommandError::TooMuch { program, said: said(&complaint) }),
-        Ok(Told { why: Why::Late, complaint, .. }) => {
-            Err(CommandError::Late { program, limit, said: said(&complaint) })
-        }
-        // The task is gone, and so is its runtime.
-        Err(_) => Err(CommandError::Ending { program }),
+    // Else the task is gone, and so is its runtime.
+    let Ok(Told { why, status, output, complaint }) = told else { return Err(CommandError::Ending { program }) };
+    let said = complaint_of(&complaint);
+    match why {
+        Why::Ended if status.is_some_and(|status| status.success()) => Ok(output),
+        Why::Ended => Err(CommandError::Failed { program, how: describe(status), said }),
+        Why::TooMuch => Err(CommandError::TooMuch { program, said }),
+        Why::Late => Err(CommandError::Late { program, limit, said }),
     }
 }
 
@@ -291,10 +287,11 @@ fn drain(pipe: impl AsFd, mut take: impl FnMut(&[u8]) -> bool) {
 }
 
 fn complaint_of(kept: &[u8]) -> String {
-    match kept.split_at_checked(kept.len().saturating_sub(KEPT_COMPLAINT)) {
+    let said = match kept.split_at_checked(kept.len().saturating_sub(KEPT_COMPLAINT)) {
         Some((cut, end)) if !cut.is_empty() => format!("… {}", clean(end)),
         _ => clean(kept),
-    }
+    };
+    if said.is_empty() { ", and wrote nothing to its standard error".to_owned() } else { format!(": {said}") }
 }
 
 fn describe(status: Option<ExitStatus>) -> String {
