@@ -139,17 +139,19 @@ pub enum Proof {
     Claimed,
 }
 
-/// How a backend tells that its size has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Tells {
-    /// It answers NOTIFY.
-    Notify,
-    /// It answers QUERY.
-    Query,
-    /// Only a new handshake shows it.
-    SecondHandshake,
-    /// It can't change but by this gateway's hand: an embedded one.
-    Itself,
+crate::words! {
+    /// How a backend tells that its size has changed.
+    #[derive(Hash)]
+    pub enum Tells {
+        /// It answers NOTIFY.
+        Notify => "notify",
+        /// It answers QUERY.
+        Query => "query",
+        /// Only a new handshake shows it.
+        SecondHandshake => "handshake",
+        /// It can't change but by this gateway's hand: an embedded one.
+        Itself => "itself",
+    }
 }
 
 /// What became of the first grow asked of a backend that only claimed to be able to.

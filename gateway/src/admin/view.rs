@@ -91,7 +91,7 @@ impl ExportView {
             backend: kind(&config.backend).to_owned(),
             driver: config.resize.driver.key().unwrap_or("embedded").to_owned(),
             grows: style.map_or("fixed", |style| grows(style.grows)).to_owned(),
-            tells: style.map_or("handshake", |style| tells(style.tells)).to_owned(),
+            tells: style.map_or(Tells::SecondHandshake, |style| style.tells).as_str().to_owned(),
             read_only: policy.read_only,
             health: HealthView::of(&lanes),
             lanes: LaneView::all(&lanes, &config.backend.to_string()),
@@ -367,14 +367,5 @@ fn grows(grows: Grows) -> &'static str {
         Grows::Window => "window",
         Grows::Driver { .. } => "driver",
         Grows::Fixed => "fixed",
-    }
-}
-
-fn tells(tells: Tells) -> &'static str {
-    match tells {
-        Tells::Notify => "notify",
-        Tells::Query => "query",
-        Tells::SecondHandshake => "handshake",
-        Tells::Itself => "itself",
     }
 }
