@@ -148,7 +148,7 @@ impl App {
         let mut looking = JoinSet::new();
         looking.spawn(Arc::clone(&registry).measure_all(measure));
         let sweeps = Arc::clone(&cache);
-        looking.spawn(async move { sweeps.marks().sweep().await });
+        looking.spawn(async move { sweeps.marks.sweep().await });
         looking.spawn(Arc::clone(&registry).look_before_growth());
         looking.spawn(give_back_after_crowds(Arc::clone(&table)));
         let reload = Reload::new();

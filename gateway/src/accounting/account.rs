@@ -159,13 +159,13 @@ impl Account {
         let (quota, committed) = match self.held.take() {
             Some(Held { row, quota }) => {
                 let commit = Commit { id: row, known, zeroed: zeroed.clone() };
-                let committed = self.cache.ledger().write(Change::Commit(commit)).await;
+                let committed = self.cache.ledger.write(Change::Commit(commit)).await;
                 if committed.is_err() {
                     self.over.push(row);
                 }
                 (quota, committed)
             }
-            None => (None, self.cache.ledger().write(Change::RecordSize(self.record(known))).await),
+            None => (None, self.cache.ledger.write(Change::RecordSize(self.record(known))).await),
         };
         let taken = self.took(committed);
         if taken {
@@ -187,7 +187,7 @@ impl Account {
     pub(crate) async fn roll_back(&mut self, unexposed: Vec<ByteRange>) -> bool {
         let Some(Held { row, quota }) = self.held.take() else { return unexposed.is_empty() };
         self.tenants.roll_back(quota);
-        let rolled_back = self.cache.ledger().write(Change::RollBack { id: row, unexposed: unexposed.clone() }).await;
+        let rolled_back = self.cache.ledger.write(Change::RollBack { id: row, unexposed: unexposed.clone() }).await;
         if rolled_back.is_ok() {
             self.cache.cleared(&self.export, &unexposed);
             self.ended();
@@ -203,7 +203,7 @@ impl Account {
         self.tenants.unsettle(quota);
         // Whatever comes of this: after a restart it is unsettled.
         self.unsettled = true;
-        let unsettled = self.cache.ledger().write(Change::Unsettle(row)).await;
+        let unsettled = self.cache.ledger.write(Change::Unsettle(row)).await;
         self.noted(unsettled);
     }
 
@@ -244,7 +244,7 @@ impl Account {
 
     /// More is about to be shown of what was held back. Whether the ledger has it.
     pub(crate) async fn show_more(&mut self, count: Size, shown: Shown) -> bool {
-        let recorded = self.cache.ledger().write(Change::RecordSize(self.record(self.known(count, shown)))).await;
+        let recorded = self.cache.ledger.write(Change::RecordSize(self.record(self.known(count, shown)))).await;
         self.noted(recorded)
     }
 
@@ -286,7 +286,7 @@ impl Account {
     /// The ledger's; the range may be noted all the same.
     pub(crate) async fn note(&self, range: ByteRange) -> Result<(), LedgerError> {
         let zeroing = Zeroing { export: self.export.clone(), range };
-        self.cache.ledger().write(Change::RecordZeroing(zeroing, self.tenant.clone())).await?;
+        self.cache.ledger.write(Change::RecordZeroing(zeroing, self.tenant.clone())).await?;
         self.cache.learn(&self.export, |remembered| remembered.owed.push(range));
         Ok(())
     }
@@ -311,13 +311,13 @@ impl Account {
         let from = self.counted().unwrap_or(size);
         let (export, tenant) = (self.export.clone(), self.tenant.clone());
         let reserve = Reserve { export, tenant, bytes, from, to, zeroes, at: now() };
-        let row = self.cache.ledger().reserve(reserve).await?;
+        let row = self.cache.ledger.reserve(reserve).await?;
         zeroes.into_iter().for_each(|range| self.cache.learn(&self.export, |remembered| remembered.owed.push(range)));
         Ok(row)
     }
 
     async fn settle_record(&mut self, count: Size, shown: Shown) -> Result<(), LedgerError> {
-        self.cache.ledger().write(Change::Settle(self.record(self.known(count, shown)))).await?;
+        self.cache.ledger.write(Change::Settle(self.record(self.known(count, shown)))).await?;
         (self.held, self.over, self.unsettled) = (None, Vec::new(), false);
         self.has(count);
         self.ended();
@@ -325,7 +325,7 @@ impl Account {
     }
 
     async fn record_and_end(&mut self, count: Size, shown: Shown) -> Result<(), LedgerError> {
-        self.cache.ledger().write(Change::RecordSize(self.record(self.known(count, shown)))).await?;
+        self.cache.ledger.write(Change::RecordSize(self.record(self.known(count, shown)))).await?;
         self.has(count);
         self.end().await
     }
@@ -333,7 +333,7 @@ impl Account {
     /// Takes what is over off the ledger.
     async fn end(&mut self) -> Result<(), LedgerError> {
         while let Some(row) = self.over.last().copied() {
-            match self.cache.ledger().write(Change::RollBack { id: row, unexposed: Vec::new() }).await {
+            match self.cache.ledger.write(Change::RollBack { id: row, unexposed: Vec::new() }).await {
                 Ok(()) | Err(LedgerError::NoReservation { .. }) => self.over.pop(),
                 Err(error) => return Err(error),
             };

@@ -204,7 +204,7 @@ impl Allowances {
         if ordered == now_is {
             return Ok(before);
         }
-        let (ledger, event) = (self.cache.ledger(), event(tenant, now_is, ordered, "an operator ordered it"));
+        let (ledger, event) = (&self.cache.ledger, event(tenant, now_is, ordered, "an operator ordered it"));
         let stands = (ordered != before.configured).then_some(ordered);
         match stands {
             Some(ordered) => {
@@ -262,7 +262,7 @@ impl Allowances {
         let event = changed.map(|is| {
             event(tenant, ordered, is, "the configuration says another quota than when an operator ordered this")
         });
-        if let Err(error) = self.cache.ledger().write(Change::DropQuotaOrder { tenant: tenant.clone(), event }).await {
+        if let Err(error) = self.cache.ledger.write(Change::DropQuotaOrder { tenant: tenant.clone(), event }).await {
             tracing::warn!(tenant = name, %error, "an order about a quota that is void stays in the ledger");
         }
     }
@@ -314,7 +314,7 @@ mod tests {
     async fn life(cache: &Arc<LedgerCache>, keys: &str) -> (Allowances, Arc<TenantAccounts>) {
         let accounts = Arc::new(TenantAccounts::default());
         let allowances = Allowances::new(Arc::clone(&accounts), Arc::clone(cache), &tenants(keys));
-        allowances.restore(&cache.ledger().snapshot().await.unwrap().orders).await;
+        allowances.restore(&cache.ledger.snapshot().await.unwrap().orders).await;
         (allowances, accounts)
     }
 
@@ -323,7 +323,7 @@ mod tests {
     }
 
     async fn events(cache: &LedgerCache) -> Vec<(String, Option<u64>, Option<u64>)> {
-        let told = cache.ledger().events(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
+        let told = cache.ledger.events(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
         assert!(told.iter().all(|event| event.kind == "quota-changed" && event.tenant == Some(t())));
         let of = |size: Option<Size>| size.map(Size::bytes);
         told.into_iter().map(|event| (event.detail, of(event.old_size), of(event.new_size))).collect()
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!((quota(&accounts), allowances.allowed(&t()).unwrap().ordered), (None, None));
         allowances.configure(&t(), tenants("quota = 50")[0].allowance).await;
         assert_eq!(quota(&accounts), Some(50));
-        assert_eq!(cache.ledger().snapshot().await.unwrap().orders, []);
+        assert_eq!(cache.ledger.snapshot().await.unwrap().orders, []);
         let told: Vec<_> = events(&cache).await.into_iter().map(|(_, from, to)| (from, to)).collect();
         assert_eq!(told, [(Some(100), None), (None, Some(50))]);
     }
@@ -393,7 +393,7 @@ mod tests {
              [[tenant]] there"
         ));
         assert_eq!(order(Some(size(100)), Some(size(90))).await.unwrap().ordered, None);
-        assert_eq!((quota(&accounts), cache.ledger().snapshot().await.unwrap().orders.len()), (Some(100), 0));
+        assert_eq!((quota(&accounts), cache.ledger.snapshot().await.unwrap().orders.len()), (Some(100), 0));
         // Nothing is changed by that, so nothing is told.
         order(Some(size(100)), None).await.unwrap();
         assert_eq!(events(&cache).await.len(), 2);
@@ -417,7 +417,7 @@ mod tests {
         let (allowances, _) = life(&cache, "quota = 100").await;
         allowances.order(&t(), Wanted { quota: Some(size(200)), soft: None }).await.unwrap();
         let other = Allowances::new(Arc::default(), Arc::clone(&cache), &[]);
-        other.restore(&cache.ledger().snapshot().await.unwrap().orders).await;
-        assert_eq!(cache.ledger().snapshot().await.unwrap().orders, []);
+        other.restore(&cache.ledger.snapshot().await.unwrap().orders).await;
+        assert_eq!(cache.ledger.snapshot().await.unwrap().orders, []);
     }
 }

@@ -33,9 +33,10 @@ pub(crate) struct Remembered {
 /// The ledger, and what it remembers.
 #[derive(Debug)]
 pub(crate) struct LedgerCache {
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
     exports: Mutex<HashMap<ExportName, Remembered>>,
-    marks: Arc<Marks>,
+    /// The marks of exports that change data.
+    pub(crate) marks: Arc<Marks>,
 }
 
 impl LedgerCache {
@@ -96,15 +97,6 @@ impl LedgerCache {
     /// That has changed: the ledger has it, or the export closes.
     pub(crate) fn learn(&self, export: &ExportName, change: impl FnOnce(&mut Remembered)) {
         change(self.exports.lock().entry(export.clone()).or_default());
-    }
-
-    /// The marks of exports that change data.
-    pub(crate) const fn marks(&self) -> &Arc<Marks> {
-        &self.marks
-    }
-
-    pub(crate) const fn ledger(&self) -> &Ledger {
-        &self.ledger
     }
 
     pub(super) fn cleared(&self, export: &ExportName, ranges: &[ByteRange]) {
@@ -251,7 +243,7 @@ mod tests {
 
     async fn note(cache: &LedgerCache, export: &ExportName, range: ByteRange) {
         let zeroing = Zeroing { export: export.clone(), range };
-        cache.ledger().write(Change::RecordZeroing(zeroing, TenantId::default())).await.unwrap();
+        cache.ledger.write(Change::RecordZeroing(zeroing, TenantId::default())).await.unwrap();
         cache.learn(export, |remembered| remembered.owed.push(range));
     }
 
@@ -299,7 +291,7 @@ mod tests {
         assert_eq!((again.about(&window).shown, again.about(&export).shown), (Some(size(512)), None));
         // A smaller window does not let go of what is owed beyond it.
         again.record_window(&window, &tenant, size(256)).await.unwrap();
-        assert_eq!(again.ledger().snapshot().await.unwrap().zeroing.len(), 3);
+        assert_eq!(again.ledger.snapshot().await.unwrap().zeroing.len(), 3);
         again.clear(&export, range(512, 4096)).await.unwrap();
         again.clear(&export, range(16384, 20480)).await.unwrap();
         assert_eq!(again.about(&export).owed, []);

@@ -131,7 +131,7 @@ mod tests {
         history.tell(happened(Kind::Refused));
         history.tell(happened(Kind::Quarantined));
         tokio::task::yield_now().await;
-        let told = cache.ledger().events(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
+        let told = cache.ledger.events(EventFilter { limit: 100, ..EventFilter::default() }).await.unwrap();
         let kinds: Vec<_> = told.iter().map(|event| event.kind.as_str()).collect();
         assert_eq!(kinds, ["resized", "refused", "refused", "quarantined"]);
         assert_eq!((told[0].old_size, told[0].new_size), (Some(size(1)), Some(size(2))));

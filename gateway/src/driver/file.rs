@@ -7,7 +7,6 @@
 //! shrink takes the lock (flock(2)) that other tools can take to keep it away; a grow can't harm, and takes none.
 
 use nbd_gateway_policy::types::{Bytes, Span};
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,12 +51,6 @@ impl File {
                 Err(Fault::host(format!("`{path}` could not be resized within {limit}; see its file system")).or_done())
             }
         }
-    }
-}
-
-impl fmt::Display for File {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`", self.0.display())
     }
 }
 

@@ -37,7 +37,10 @@ impl Restart {
             // Nothing was touched.
             Err(error @ CommandError::NotRun { .. }) if self.file.is_none() => Err(Fault::host(error.to_string())),
             Err(error) => Err(Fault::host(match &self.file {
-                Some(file) => format!("{error}; {file} has been resized, and its server may be down: restart it"),
+                Some(file) => {
+                    let path = file.0.display();
+                    format!("{error}; `{path}` has been resized, and its server may be down: restart it")
+                }
                 None => format!("{error}; the server may be down: restart it"),
             })
             .or_done()),

@@ -18,7 +18,7 @@ use crate::request::{Job, SessionId};
 const CLOSED: u64 = 1 << 63;
 
 /// One disk's door.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Admission {
     id: u64,
     state: AtomicU64,
@@ -44,12 +44,7 @@ impl Admission {
     /// An open door with a number that no other in this process has.
     pub(super) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            state: AtomicU64::new(0),
-            emptied: Notify::new(),
-            changing: Mutex::default(),
-        }
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), ..Self::default() }
     }
 
     /// Tells disks apart.

@@ -109,7 +109,7 @@ impl Registry {
         let allowances = Allowances::new(Arc::clone(&accounts), Arc::clone(&ledger_cache), tenants);
         let state = active.config.state.clone();
         let shared = Shared {
-            parts: TargetParts::new(pool, shards, Arc::clone(&metrics), Arc::clone(ledger_cache.marks()), state),
+            parts: TargetParts::new(pool, shards, Arc::clone(&metrics), Arc::clone(&ledger_cache.marks), state),
             metrics,
             accounts,
             ledger_cache,
@@ -139,7 +139,7 @@ impl Registry {
 
     /// The ledger: what is counted, held and told.
     pub(crate) fn ledger(&self) -> &Ledger {
-        self.shared.ledger_cache.ledger()
+        &self.shared.ledger_cache.ledger
     }
 
     /// Counts what an earlier life has left in the ledger: each export at its last size, and what was held for grows of

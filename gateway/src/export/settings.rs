@@ -4,8 +4,6 @@
 //! were told and rely on, can't change under them; the rest can. Sizes that are only the first ones (of a file that is made,
 //! of memory, of a window) mean nothing to an export that is open, and change nothing.
 
-use std::fmt;
-
 use nbd_gateway_config::{Backend, Driver, Resolved};
 use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy};
 use nbd_gateway_policy::types::{Granularity, Size};
@@ -23,15 +21,10 @@ pub(crate) struct Settings {
 
 /// Why an export can't be changed as it is: it has to be closed and opened again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} can't change while it is open", keys.join(", "))]
 pub(crate) struct AdjustError {
     /// The keys of `[[export]]` that can't change under its clients; not empty.
     pub keys: Vec<&'static str>,
-}
-
-impl fmt::Display for AdjustError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} can't change while it is open", self.keys.join(", "))
-    }
 }
 
 impl Settings {

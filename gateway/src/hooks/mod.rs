@@ -143,7 +143,7 @@ impl Hooks {
             tenant: self.core.tenant().clone(),
             told: Arc::clone(&told),
             backoff: Backoff::named(FIRST, MOST, &format!("{index} {}", self.core.name())),
-            metrics: self.metrics.hooks(self.core.name(), self.core.template()),
+            metrics: self.metrics.hooks(self.core.name(), self.core.template.as_deref()),
             teller,
         };
         let (end, mut ending) = watch::channel(());

@@ -24,7 +24,7 @@ use crate::request::{Finished, Heard, Job, Origin, Outcome, Request, SessionId};
 #[derive(Debug)]
 pub(crate) struct Core {
     export: ExportName,
-    template: Option<String>,
+    pub(crate) template: Option<String>,
     tenant: TenantId,
     /// A copy of the target's, because each request is checked against them.
     facts: Facts,
@@ -63,11 +63,6 @@ impl Core {
 
     pub(crate) fn export(&self) -> &ExportName {
         &self.export
-    }
-
-    /// The template that its name matches; None: the export has its own entry.
-    pub(crate) fn template(&self) -> Option<&str> {
-        self.template.as_deref()
     }
 
     pub(crate) fn tenant(&self) -> &TenantId {
