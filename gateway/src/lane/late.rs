@@ -223,11 +223,6 @@ impl LateWrites {
         self.state.load(Ordering::Acquire) != 0
     }
 
-    /// Whether the server may still carry out requests of lost connections.
-    pub(crate) fn is_awaited(&self) -> bool {
-        self.state.load(Ordering::Acquire) & LATE != 0
-    }
-
     /// Whether a request may be sent; `own` is the late write that it is sent again for, or 0. Called under a lane's table,
     /// as is everything that looks at the answer: [`send_what_may_be`](Self::send_what_may_be) then finds it there.
     pub(super) fn admits(&self, request: &Request, own: u64) -> bool {

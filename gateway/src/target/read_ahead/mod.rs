@@ -9,7 +9,9 @@
 //! | WRITE, TRIM, WRITE_ZEROES of anybody, before it is sent | what it overlaps; nothing there is read ahead until it has ended |
 //! | RESIZE, a lowered end | everything past it |
 //! | a connection of any lane, made or lost | everything |
-//! | a late write that is awaited | everything; nothing is read ahead |
+//!
+//! Late writes need nothing more: when a connection is lost everything is dropped, one that is sent again is in flight as
+//! before, and a lane sends no READ that overlaps one that failed.
 
 mod cache;
 
@@ -71,12 +73,10 @@ impl ReadAhead {
             return false;
         }
         let connections = self.lanes.presence.changes();
-        let as_before = self.connections.swap(connections, Ordering::AcqRel) == connections;
-        let awaited = self.lanes.late.is_awaited();
-        if !as_before || awaited {
+        if self.connections.swap(connections, Ordering::AcqRel) != connections {
             cache.drop_all();
         }
-        !awaited && self.settled.load(Ordering::Acquire)
+        self.settled.load(Ordering::Acquire)
     }
 
     fn settle(&self) {
