@@ -31,16 +31,12 @@ pub enum Oversize {
 }
 
 /// Why a rate can't be one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a rate needs an amount, a time and a burst of at least one, and at most 2^62 units in 2^62 nanoseconds; write for \
+     example 20/s"
+)]
 pub struct RateError;
-
-impl std::fmt::Display for RateError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a rate needs an amount, a time and a burst of at least one, and at most 2^62 units in 2^62 nanoseconds; write for example 20/s")
-    }
-}
-
-impl std::error::Error for RateError {}
 
 impl Rate {
     /// The largest amount, and the longest time in nanoseconds (146 years): keeps all products within 128 bits.

@@ -52,41 +52,30 @@ const KINDS: [(&str, &str, &[&str]); 14] = [
 ];
 
 /// Why a text is no distinguished name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DnFault {
     /// There is nothing in it.
+    #[error("there is no attribute: write one or more, like CN=blue-*,O=Example")]
     Empty,
     /// An attribute without a kind, or with one that is none.
+    #[error(
+        "`{0}` is no kind of attribute: write KIND=VALUE with commas between, like CN=blue-*,O=Example, with a backslash \
+         before a comma that belongs to a value"
+    )]
     Kind(String),
     /// A character that has to be written with a backslash.
+    #[error("`{0}` in a value is written with a backslash before it")]
     Bare(char),
     /// A backslash that is followed by nothing that can be written so.
+    #[error("a backslash has to be followed by two hexadecimal digits or one of space \" # + , ; < = > * and \\")]
     Escape,
     /// `#` that is not followed by whole bytes in hex.
+    #[error("`#` has to be followed by whole bytes in hexadecimal digits, or written `\\#`")]
     Hex,
     /// The bytes of a value are not UTF-8.
+    #[error("the bytes of a value are not UTF-8")]
     NotUtf8,
 }
-
-impl fmt::Display for DnFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("there is no attribute: write one or more, like CN=blue-*,O=Example"),
-            Self::Kind(kind) => write!(
-                f,
-                "`{kind}` is no kind of attribute: write KIND=VALUE with commas between, like CN=blue-*,O=Example, with a backslash before a comma that belongs to a value"
-            ),
-            Self::Bare(found) => write!(f, "`{found}` in a value is written with a backslash before it"),
-            Self::Escape => f.write_str(
-                "a backslash has to be followed by two hexadecimal digits or one of space \" # + , ; < = > * and \\",
-            ),
-            Self::Hex => f.write_str("`#` has to be followed by whole bytes in hexadecimal digits, or written `\\#`"),
-            Self::NotUtf8 => f.write_str("the bytes of a value are not UTF-8"),
-        }
-    }
-}
-
-impl std::error::Error for DnFault {}
 
 impl Dn {
     /// The same with one more attribute, less specific than those before. The kind is a name or an OID.

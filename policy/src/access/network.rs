@@ -13,11 +13,13 @@ pub struct Network {
 }
 
 /// Why a text is no network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkFault {
     /// Not an address, or not with a length.
+    #[error("`{0}` is no address and no network: write 10.1.2.3, 10.1.0.0/16 or 2001:db8::/32")]
     Form(String),
     /// More bits than the address has.
+    #[error("a network of {bits} bits: there are {most}")]
     Bits {
         /// How many were written.
         bits: u8,
@@ -25,6 +27,9 @@ pub enum NetworkFault {
         most: u8,
     },
     /// Bits of the host are set: it is not clear what is meant.
+    #[error(
+        "`{text}` has bits set beyond its length: write {network} for the network, or leave the length out for one host"
+    )]
     Host {
         /// As written.
         text: String,
@@ -32,25 +37,6 @@ pub enum NetworkFault {
         network: Network,
     },
 }
-
-impl fmt::Display for NetworkFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Form(text) => {
-                write!(f, "`{text}` is no address and no network: write 10.1.2.3, 10.1.0.0/16 or 2001:db8::/32")
-            }
-            Self::Bits { bits, most } => write!(f, "a network of {bits} bits: there are {most}"),
-            Self::Host { text, network } => {
-                write!(
-                    f,
-                    "`{text}` has bits set beyond its length: write {network} for the network, or leave the length out for one host"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for NetworkFault {}
 
 impl Network {
     /// Whether the host is in it. An IPv4 host is in IPv4 networks only, however its address is written.

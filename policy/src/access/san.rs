@@ -30,29 +30,18 @@ pub enum San<T = String, A = IpAddr> {
 pub type SanPattern = San<Glob, Network>;
 
 /// Why a text is no alternative name and no pattern for one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SanFault {
     /// It does not begin with a kind.
+    #[error("`{0}` does not say what kind of name it is: begin it with dns:, ip:, uri: or email:")]
     Kind(String),
     /// Nothing follows the kind.
+    #[error("nothing follows the kind in `{0}`")]
     Empty(String),
     /// What follows `ip:` is no address.
+    #[error("{0}")]
     Address(NetworkFault),
 }
-
-impl fmt::Display for SanFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kind(text) => {
-                write!(f, "`{text}` does not say what kind of name it is: begin it with dns:, ip:, uri: or email:")
-            }
-            Self::Empty(text) => write!(f, "nothing follows the kind in `{text}`"),
-            Self::Address(fault) => fault.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for SanFault {}
 
 impl San {
     /// A host's name.

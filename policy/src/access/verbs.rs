@@ -57,16 +57,9 @@ impl fmt::Display for Verb {
 }
 
 /// A word that is no verb.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no verb: use list, read, write, trim, resize or shrink")]
 pub struct NoVerb(String);
-
-impl fmt::Display for NoVerb {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is no verb: use list, read, write, trim, resize or shrink", self.0)
-    }
-}
-
-impl std::error::Error for NoVerb {}
 
 impl FromStr for Verb {
     type Err = NoVerb;

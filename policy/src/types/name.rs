@@ -8,11 +8,13 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Why a name can't be one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Only a tenant's: the name is empty.
+    #[error("the name is empty; give at least one character")]
     Empty,
     /// More bytes than the most such a name may have.
+    #[error("the name has {bytes} bytes; the most is {most}")]
     TooLong {
         /// How many bytes were given.
         bytes: usize,
@@ -20,29 +22,18 @@ pub enum NameError {
         most: usize,
     },
     /// Not UTF-8; the first `valid` bytes are.
+    #[error("the name is not UTF-8 after its first {valid} bytes")]
     NotUtf8 {
         /// How many bytes from the start are UTF-8.
         valid: usize,
     },
     /// A character that such a name may not have.
+    #[error("the name has the character {found:?}; leave it out")]
     Character {
         /// The character.
         found: char,
     },
 }
-
-impl fmt::Display for NameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => write!(f, "the name is empty; give at least one character"),
-            Self::TooLong { bytes, most } => write!(f, "the name has {bytes} bytes; the most is {most}"),
-            Self::NotUtf8 { valid } => write!(f, "the name is not UTF-8 after its first {valid} bytes"),
-            Self::Character { found } => write!(f, "the name has the character {found:?}; leave it out"),
-        }
-    }
-}
-
-impl std::error::Error for NameError {}
 
 /// The name of an export: 0 to 4096 bytes of UTF-8 without NUL (proto.md, "Values"). Cloning shares it.
 ///

@@ -10,19 +10,12 @@ use std::fmt;
 pub struct Size(u64);
 
 /// A size of 2^63 or more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a size of {} is more than the most there can be, 2^63-1", Bytes(*.bytes))]
 pub struct SizeError {
     /// What was given, in bytes.
     pub bytes: u64,
 }
-
-impl fmt::Display for SizeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a size of {} is more than the most there can be, 2^63-1", Bytes(self.bytes))
-    }
-}
-
-impl std::error::Error for SizeError {}
 
 impl Size {
     /// An empty export.
@@ -209,19 +202,12 @@ impl ByteRange {
 pub struct Granularity(u64);
 
 /// Not a power of two, or more than 2^62.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a granularity of {} is not a power of two between 1 and 2^62", Bytes(*.bytes))]
 pub struct GranularityError {
     /// What was given, in bytes.
     pub bytes: u64,
 }
-
-impl fmt::Display for GranularityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a granularity of {} is not a power of two between 1 and 2^62", Bytes(self.bytes))
-    }
-}
-
-impl std::error::Error for GranularityError {}
 
 impl Granularity {
     /// Every size is fine.
