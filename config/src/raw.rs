@@ -7,17 +7,16 @@ pub(crate) mod clients;
 pub(crate) mod io;
 pub(crate) mod notify;
 pub(crate) mod resize;
+pub(crate) mod word;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use nbd_gateway_policy::access::Verb;
-use nbd_gateway_policy::export::{AutomaticGrowth, External, OverQuota, Publish};
-
-use self::clients::{RawClient, RawVerb};
+use self::clients::RawClient;
 use self::io::RawIo;
 use self::notify::RawNotify;
-use self::resize::{RawAutomatic, RawExternal, RawOverQuota, RawPublish, RawResize};
+use self::resize::RawResize;
+use self::word::Word;
 use crate::model::{LogFormat, LogLevel};
 
 /// The configuration of nbd-gateway. At least one listener and one export are needed; everything else has a default.
@@ -394,31 +393,14 @@ pub(crate) struct RawExportLimits {
 pub(crate) struct RawLog {
     /// Lines for people, or one JSON object a line for programs.
     #[schemars(extend("default" = "human", "examples" = ["human"]))]
-    pub(crate) format: Option<RawFormat>,
+    pub(crate) format: Option<Word<LogFormat>>,
     /// The least severe level that is logged.
     #[schemars(extend("default" = "info", "examples" = ["info"]))]
-    pub(crate) level: Option<RawLevel>,
+    pub(crate) level: Option<Word<LogLevel>>,
     /// An OpenTelemetry collector that is sent a span for each session and each resize, by OTLP over HTTP (`POST
     /// /v1/traces`, protobuf). Only where the program was built with `--features otel`. Absent: none is.
     #[schemars(extend("examples" = ["http://127.0.0.1:4318"]))]
     pub(crate) otlp: Option<String>,
-}
-
-#[derive(Deserialize, JsonSchema, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum RawFormat {
-    Human,
-    Json,
-}
-
-#[derive(Deserialize, JsonSchema, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum RawLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
 }
 
 /// How the process runs.
@@ -436,25 +418,4 @@ pub(crate) struct RawRuntime {
 pub(crate) enum RawSize {
     Text(String),
     Bytes(i64),
-}
-
-/// What the file says by a word is what the model knows by the same name.
-macro_rules! same {
-    ($($raw:ty => $model:ty { $($word:ident),* };)*) => {
-        $(impl From<$raw> for $model {
-            fn from(raw: $raw) -> Self {
-                match raw { $(<$raw>::$word => Self::$word,)* }
-            }
-        })*
-    };
-}
-
-same! {
-    RawFormat => LogFormat { Human, Json };
-    RawLevel => LogLevel { Error, Warn, Info, Debug, Trace };
-    RawVerb => Verb { List, Read, Write, Trim, Resize, Shrink };
-    RawAutomatic => AutomaticGrowth { OptIn, Always, Never, Reconnect };
-    RawOverQuota => OverQuota { Reject, Clamp };
-    RawExternal => External { Adopt, Ignore, Manual };
-    RawPublish => Publish { Auto, Manual, Never };
 }

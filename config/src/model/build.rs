@@ -26,7 +26,7 @@ use super::section::Section;
 use super::template::Template;
 use super::tenant::{Tenant, Tenants};
 use super::tls::{self, Listener};
-use super::{Config, Log, LogFormat, LogLevel, circle, clash, embedded, tenant};
+use super::{Config, Log, circle, clash, embedded, tenant};
 
 /// The whole configuration. None only if something was noted.
 pub(super) fn config(raw: RawConfig, file: &Path, report: &mut Report) -> Option<Config> {
@@ -324,8 +324,8 @@ fn log(raw: &RawLog, section: &mut Section<'_>) -> Log {
     }
     Log {
         otlp: raw.otlp.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
-        format: raw.format.map(LogFormat::from).unwrap_or_default(),
-        level: raw.level.map(LogLevel::from).unwrap_or_default(),
+        format: raw.format.map(|word| word.0).unwrap_or_default(),
+        level: raw.level.map(|word| word.0).unwrap_or_default(),
     }
 }
 

@@ -4,7 +4,8 @@ use nbd_gateway_policy::access::{Condition, Entry, Glob, Verb, Verbs};
 
 use crate::problem::nearest;
 use crate::raw::RawListener;
-use crate::raw::clients::{RawClient, RawVerb};
+use crate::raw::clients::RawClient;
+use crate::raw::word::Word;
 
 use super::address::ListenAddress;
 use super::section::Section;
@@ -72,8 +73,8 @@ fn entry(raw: RawClient, listeners: &Listeners, mut section: Section<'_>) -> Ent
     }
 }
 
-fn granted(words: &[RawVerb], section: &mut Section<'_>) -> Verbs {
-    let verbs: Verbs = words.iter().map(|word| Verb::from(*word)).collect();
+fn granted(words: &[Word<Verb>], section: &mut Section<'_>) -> Verbs {
+    let verbs: Verbs = words.iter().map(|word| word.0).collect();
     if let Some((useless, missing)) = verbs.useless() {
         section.note("verbs", format_args!("`{useless}` is of no use without `{missing}`: add it"));
     }

@@ -84,14 +84,16 @@ pub struct Log {
     pub otlp: Option<String>,
 }
 
-/// The form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Human,
-    /// One JSON object a line.
-    Json,
+words! {
+    /// The form of a log line.
+    #[derive(Default)]
+    pub enum LogFormat {
+        /// For people.
+        #[default]
+        Human => "human",
+        /// One JSON object a line.
+        Json => "json",
+    }
 }
 
 words! {

@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, External, OverQuota, Publish};
+use nbd_gateway_policy::export::{AutomaticGrowth, ExportPolicy, External, Publish};
 use nbd_gateway_policy::offer::Features;
 use nbd_gateway_policy::rate::Rate;
 use nbd_gateway_policy::types::{Bytes, Granularity, Size};
 
-use crate::raw::resize::{RawAutomatic, RawDriver, RawExternal, RawOffer, RawPresent, RawPublish, RawResize};
+use crate::raw::resize::{RawDriver, RawOffer, RawPresent, RawResize};
+use crate::raw::word::Word;
 use crate::units::Interval;
 
 use super::backend::BackendError;
@@ -224,13 +225,13 @@ fn ceiling(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> bool {
     if raw.shrink == Some(true) {
         section.note("present", "what is shown as the ceiling cannot shrink: leave out `shrink` or this");
     }
-    if raw.automatic == Some(RawAutomatic::Never) {
+    if raw.automatic == Some(Word(AutomaticGrowth::Never)) {
         section.note("present", "behind a ceiling writes grow the export: leave out `automatic` or this");
     }
-    if matches!(raw.publish, Some(RawPublish::Manual | RawPublish::Never)) {
+    if matches!(raw.publish, Some(Word(Publish::Manual | Publish::Never))) {
         section.note("present", "who is shown the ceiling has nothing more to be shown: leave out `publish` or this");
     }
-    if matches!(raw.external, Some(RawExternal::Ignore | RawExternal::Manual)) {
+    if matches!(raw.external, Some(Word(External::Ignore | External::Manual))) {
         section.note(
             "present",
             "what is not shown reads as zeroes below a ceiling, and would not stay so: leave out `external` or this",
@@ -241,14 +242,17 @@ fn ceiling(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> bool {
 
 /// What cannot stand beside a size that clients see later.
 fn check_publish(raw: &RawResize, driver: &Driver, section: &mut Section<'_>) {
-    if !matches!(raw.publish, Some(RawPublish::Manual | RawPublish::Never)) {
+    if !matches!(raw.publish, Some(Word(Publish::Manual | Publish::Never))) {
         return;
     }
     if matches!(driver, Driver::Window { .. }) {
         let what = "a window is what clients see of its disk, so there is nothing to publish later: leave this out";
         section.note_with("publish", what, r#"publish = "auto""#);
     }
-    if matches!(raw.automatic, Some(RawAutomatic::OptIn | RawAutomatic::Always | RawAutomatic::Reconnect)) {
+    if matches!(
+        raw.automatic,
+        Some(Word(AutomaticGrowth::OptIn | AutomaticGrowth::Always | AutomaticGrowth::Reconnect))
+    ) {
         let what =
             "writes do not grow an export whose sizes are published by somebody else: leave this out, or `publish`";
         section.note_with("automatic", what, r#"automatic = "never""#);
@@ -275,11 +279,11 @@ fn policy(raw: &RawResize, driver: &Driver, unsaid: &ExportPolicy, section: &mut
         section.note_with("shrink", what, "shrink = false");
     }
     ExportPolicy {
-        automatic: raw.automatic.map_or(unsaid.automatic, AutomaticGrowth::from),
+        automatic: raw.automatic.map_or(unsaid.automatic, |word| word.0),
         shrink: raw.shrink.unwrap_or(unsaid.shrink),
-        over_quota: raw.over_quota.map_or(unsaid.over_quota, OverQuota::from),
-        external: raw.external.map_or(unsaid.external, External::from),
-        publish: raw.publish.map_or(unsaid.publish, Publish::from),
+        over_quota: raw.over_quota.map_or(unsaid.over_quota, |word| word.0),
+        external: raw.external.map_or(unsaid.external, |word| word.0),
+        publish: raw.publish.map_or(unsaid.publish, |word| word.0),
         min_size: min_size.unwrap_or(unsaid.min_size),
         granularity,
         step: step.unwrap_or(fitting),
@@ -291,7 +295,7 @@ fn policy(raw: &RawResize, driver: &Driver, unsaid: &ExportPolicy, section: &mut
 }
 
 /// The list as a mask. What follows from the others is in it as soon as there are others.
-fn features(offer: &[RawOffer], automatic: Option<RawAutomatic>, section: &mut Section<'_>) -> Features {
+fn features(offer: &[RawOffer], automatic: Option<Word<AutomaticGrowth>>, section: &mut Section<'_>) -> Features {
     let words = [
         (RawOffer::Explicit, "explicit", Features::EXPLICIT),
         (RawOffer::Automatic, "automatic", Features::AUTOMATIC),
@@ -308,10 +312,10 @@ fn features(offer: &[RawOffer], automatic: Option<RawAutomatic>, section: &mut S
         features = features.with(feature).with(Features::SHRINK).with(Features::ZEROED);
     }
     match (features.has(Features::AUTOMATIC), automatic) {
-        (true, Some(RawAutomatic::Never)) => {
+        (true, Some(Word(AutomaticGrowth::Never))) => {
             section.note("offer", r#"`automatic` cannot be offered where automatic = "never": leave out one of them"#);
         }
-        (false, Some(RawAutomatic::OptIn | RawAutomatic::Always | RawAutomatic::Reconnect)) => {
+        (false, Some(Word(AutomaticGrowth::OptIn | AutomaticGrowth::Always | AutomaticGrowth::Reconnect))) => {
             let what = "this does nothing where `offer` has no `automatic`: put it there, or say never";
             section.note_with("automatic", what, r#"automatic = "never""#);
         }

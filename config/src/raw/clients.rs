@@ -1,7 +1,10 @@
 //! The shape of an entry of a tenant's `clients`.
 
+use nbd_gateway_policy::access::Verb;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use super::word::Word;
 
 /// Some clients, and what they may do. All that is said about a client has to be true of it.
 #[derive(Deserialize, JsonSchema)]
@@ -35,17 +38,5 @@ pub(crate) struct RawClient {
     /// What these clients may do. `read` needs `list`, `write` needs `read`, `trim` and `resize` need `write`, `shrink`
     /// needs `resize`. An empty list refuses them. Default: everything.
     #[schemars(extend("examples" = [["list", "read"]]))]
-    pub(crate) verbs: Option<Vec<RawVerb>>,
-}
-
-/// One thing that a client can do with an export.
-#[derive(Deserialize, JsonSchema, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum RawVerb {
-    List,
-    Read,
-    Write,
-    Trim,
-    Resize,
-    Shrink,
+    pub(crate) verbs: Option<Vec<Word<Verb>>>,
 }

@@ -1,9 +1,11 @@
 //! The shape of `[export.resize]`: the words that operators have for growing and shrinking.
 
+use nbd_gateway_policy::export::{AutomaticGrowth, External, OverQuota, Publish};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::RawSize;
+use super::word::Word;
 
 /// How the export grows and shrinks, and what clients are offered of that.
 #[derive(Deserialize, JsonSchema, Default)]
@@ -45,7 +47,7 @@ pub(crate) struct RawResize {
     /// replies: the backend is grown, the connection closed without a reply, and a client that connects again (qemu with
     /// `reconnect-delay`) sends the write again and finds the room.
     #[schemars(extend("default" = "opt-in", "examples" = ["opt-in"]))]
-    pub(crate) automatic: Option<RawAutomatic>,
+    pub(crate) automatic: Option<Word<AutomaticGrowth>>,
     /// What clients see that know nothing of resizing. `actual`: the size that there is. `ceiling`: `max-size`; writes
     /// grow the backend behind it, and what is not there yet reads as zeroes.
     #[schemars(extend("default" = "actual", "examples" = ["ceiling"]))]
@@ -77,7 +79,7 @@ pub(crate) struct RawResize {
     /// What a client gets that asks for more than its tenant's quota or `max-size` has left. `reject`: an error. `clamp`:
     /// as much as there is, if the client can be told how much that was.
     #[schemars(extend("default" = "reject", "examples" = ["clamp"]))]
-    pub(crate) over_quota: Option<RawOverQuota>,
+    pub(crate) over_quota: Option<Word<OverQuota>>,
     /// How often an NBD server that cannot tell of a new size is asked for it; `off` or `0s` is never. While the size stays
     /// the same, the pause grows, up to 6 times this.
     #[schemars(extend("default" = "5s", "examples" = ["5s", "off"]))]
@@ -92,13 +94,13 @@ pub(crate) struct RawResize {
     /// What happens to a larger size that another hand gave the backend. `adopt`: clients see it. `ignore`: they do not.
     /// `manual`: they do when an operator says so. It is counted against the quota in any case.
     #[schemars(extend("default" = "adopt", "examples" = ["manual"]))]
-    pub(crate) external: Option<RawExternal>,
+    pub(crate) external: Option<Word<External>>,
     /// When clients see that the export has become larger. `auto`: as soon as it has. `manual`: when an operator says so
     /// (`nbd-gateway publish`). `never`: when it is opened the next time, after its last client left. Only operators, and
     /// other hands, grow it then: what clients ask for is refused, for its answer would have to show it. A smaller size is
     /// seen at once; with `never` there is none.
     #[schemars(extend("default" = "auto", "examples" = ["manual"]))]
-    pub(crate) publish: Option<RawPublish>,
+    pub(crate) publish: Option<Word<Publish>>,
     /// How many notices of its size the NBD server may send. One that sends more loses its subscription and is asked for its
     /// size instead, for `backend-notice-rest`. As many as in the time that is written may come at once.
     #[schemars(extend("default" = "100/s", "examples" = ["100/s"]))]
@@ -164,33 +166,9 @@ pub(crate) enum RawDriver {
 
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum RawAutomatic {
-    OptIn,
-    Always,
-    Never,
-    Reconnect,
-}
-
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) enum RawPresent {
     Actual,
     Ceiling,
-}
-
-#[derive(Deserialize, JsonSchema, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum RawOverQuota {
-    Reject,
-    Clamp,
-}
-
-#[derive(Deserialize, JsonSchema, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum RawExternal {
-    Adopt,
-    Ignore,
-    Manual,
 }
 
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
@@ -200,12 +178,4 @@ pub(crate) enum RawOffer {
     Automatic,
     Query,
     Notify,
-}
-
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum RawPublish {
-    Auto,
-    Manual,
-    Never,
 }

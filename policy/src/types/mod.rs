@@ -14,3 +14,4 @@ pub use moment::Moment;
 pub use name::{ExportName, NameError, TenantId};
 pub use shown::{BYTE_UNITS, Count, Span};
 pub use size::{ByteRange, Bytes, Granularity, GranularityError, Size, SizeError};
+pub use words::Worded;

@@ -1,5 +1,11 @@
 //! Enums of which each variant has a word.
 
+/// Such an enum, to whoever reads its words.
+pub trait Worded: Copy + 'static {
+    /// Each with its word, in order of declaration.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
 /// Declares such an enum: all of its variants are listed, and each says its word.
 #[macro_export]
 macro_rules! words {
@@ -17,6 +23,10 @@ macro_rules! words {
             $vis const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
+        }
+
+        impl $crate::types::Worded for $name {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),*];
         }
     };
 }

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use super::super::backend::{Backend, Target};
 use super::super::export::{Entry, Fence, OnBackendLoss};
 use super::super::{
-    Arrivals, Config, Crowd, Driver, Hook, IoRates, Limits, Listener, ListenerTls, Log, LogFormat, Qmp, Rates, Resize,
-    Tenant, Way,
+    Arrivals, Config, Crowd, Driver, Hook, IoRates, Limits, Listener, ListenerTls, Log, Qmp, Rates, Resize, Tenant, Way,
 };
 use super::words::{client, offer, rate, size, size_rate, text, time};
 
@@ -48,7 +47,7 @@ pub(super) fn admin(config: &Config, facts: &mut Facts) {
 
 pub(super) fn log(log: &Log, facts: &mut Facts) {
     let Log { format, level, otlp } = log;
-    facts.say("format", if *format == LogFormat::Json { "json" } else { "human" }.to_owned());
+    facts.say("format", format.as_str().to_owned());
     facts.say("level", level.as_str().to_owned());
     facts.say("otlp", otlp.as_deref().map(text));
 }
