@@ -137,6 +137,14 @@ impl Report {
         !self.paths.iter().any(inside)
     }
 
+    /// The keys that are written in the table at `path`, but for those of which something is wrong already.
+    pub(crate) fn stated(&self, path: &str) -> Vec<String> {
+        let after = |key: &String| key.strip_prefix(path)?.strip_prefix('.').map(str::to_owned);
+        let within = self.positions.range(format!("{path}.")..).map_while(|(key, _)| after(key));
+        let plain = |key: &String| !key.contains(['.', '[']) && !self.paths.contains(&key_path(path, key));
+        within.filter(plain).collect()
+    }
+
     /// Everything that is wrong, or what was read.
     pub(crate) fn finish<T>(mut self, origin: &Path, value: T) -> Result<T, Problems> {
         if self.list.is_empty() {

@@ -21,7 +21,7 @@ use super::export::{DIAL_TIMEOUT, Entry, Exports, Fence, IDLE_TIMEOUT, LATE_WRIT
 use super::limits::{LimitOverrides, Limits};
 use super::notify::{Hook, url_fault};
 use super::place::Reserved;
-use super::resize::{Facts, Resize};
+use super::resize::{Facts, NOTHING_FOR_EMBEDDED, Resize};
 use super::section::Section;
 use super::template::Template;
 use super::tenant::{Tenant, Tenants};
@@ -181,19 +181,15 @@ fn export(
         if lanes.is_some_and(|lanes| lanes > 1) {
             section.note_with("lanes", "a file: or memory: backend has no connections: leave this out", "lanes = 1");
         }
-        let idle = [
-            ("on-backend-loss", raw.on_backend_loss.is_some()),
-            ("late-write-guard", raw.late_write_guard.is_some()),
-            ("fence", raw.fence.is_some()),
-            ("read-ahead", raw.read_ahead.is_some()),
-            ("dial-timeout", raw.dial_timeout.is_some()),
-            ("idle-timeout", raw.idle_timeout.is_some()),
-        ];
-        // What the configuration names is open as long as the gateway runs; a template's are closed like others.
-        let closes = |key: &str| key == "idle-timeout" && matches!(name, Some(Name::Template(_)));
-        for (key, _) in idle.iter().filter(|(key, stated)| *stated && !closes(key)) {
-            section.note_with(key, "this does nothing for a file: or memory: backend: leave it out", None);
-        }
+        section.note_stated(|key| {
+            let idle = match key {
+                "on-backend-loss" | "late-write-guard" | "fence" | "read-ahead" | "dial-timeout" => true,
+                // What the configuration names is open as long as the gateway runs; a template's are closed like others.
+                "idle-timeout" => !matches!(name, Some(Name::Template(_))),
+                _ => false,
+            };
+            idle.then_some(NOTHING_FOR_EMBEDDED)
+        });
     }
     let on_backend_loss = loss(raw.on_backend_loss, section);
     let guard_range = Interval::from_millis(0)..=Interval::from_secs(3600);

@@ -176,14 +176,15 @@ pub(super) fn read(raw: &RawResize, size: Option<Size>, section: &mut Section<'_
             (Driver::Exec { command: command("command", raw.command.as_deref(), section) }, &["command"])
         }
     };
-    for key in raw.stated().filter(|key| OWN.contains(key) && !keys.contains(key)) {
+    section.note_stated(|key| {
         let with = match key {
             "path" => "\"file\" or \"restart\"",
             "command" => "\"restart\" or \"exec\"",
             _ => "\"qmp\"",
         };
-        section.note_with(key, format_args!("this goes with driver = {with} only: leave it out"), None);
-    }
+        let other = OWN.contains(&key) && !keys.contains(&key);
+        other.then(|| format!("this goes with driver = {with} only: leave it out"))
+    });
     driver
 }
 

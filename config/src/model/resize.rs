@@ -107,9 +107,7 @@ impl Resize {
     /// Reads `[export.resize]` of the export that `section` is.
     pub(super) fn read(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> Self {
         if raw.driver == Some(RawDriver::None) {
-            for key in raw.stated() {
-                section.inner("resize").note_with(key, NOTHING_TO_RESIZE, None);
-            }
+            section.inner("resize").note_stated(|key| (key != "driver").then_some(NOTHING_TO_RESIZE));
             if facts.max_size.is_some() {
                 section.note_with("max-size", NOTHING_TO_RESIZE, None);
             }
@@ -190,6 +188,17 @@ impl Resize {
     }
 }
 
+/// What is said of a key that only a backend with connections has a use for.
+pub(super) const NOTHING_FOR_EMBEDDED: &str = "this does nothing for a file: or memory: backend: leave it out";
+
+/// What `offer` can have, and what it stands for.
+pub(super) const OFFERS: [(RawOffer, &str, Features); 4] = [
+    (RawOffer::Explicit, "explicit", Features::EXPLICIT),
+    (RawOffer::Automatic, "automatic", Features::AUTOMATIC),
+    (RawOffer::Query, "query", Features::QUERY),
+    (RawOffer::Notify, "notify", Features::NOTIFY),
+];
+
 const NOTHING_TO_RESIZE: &str = r#"this does nothing where driver = "none": leave it out"#;
 
 fn driver(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> Driver {
@@ -201,13 +210,10 @@ fn driver(raw: &RawResize, facts: &Facts, section: &mut Section<'_>) -> Driver {
             "the gateway resizes a file: or memory: backend itself: leave this out, or write `none` to switch that off";
         section.note_with("driver", what, r#"driver = "none""#);
     }
-    let idle = |key: &&str| {
-        matches!(*key, "poll" | "external" | "exclusive" | "backend-notice-rate" | "backend-notice-rest")
-            || driver::OWN.contains(key)
-    };
-    for key in raw.stated().filter(idle) {
-        section.note_with(key, "this does nothing for a file: or memory: backend: leave it out", None);
-    }
+    section.note_stated(|key| {
+        let idle = matches!(key, "poll" | "external" | "exclusive" | "backend-notice-rate" | "backend-notice-rest");
+        (idle || driver::OWN.contains(&key)).then_some(NOTHING_FOR_EMBEDDED)
+    });
     Driver::Origin
 }
 
@@ -296,14 +302,8 @@ fn policy(raw: &RawResize, driver: &Driver, unsaid: &ExportPolicy, section: &mut
 
 /// The list as a mask. What follows from the others is in it as soon as there are others.
 fn features(offer: &[RawOffer], automatic: Option<Word<AutomaticGrowth>>, section: &mut Section<'_>) -> Features {
-    let words = [
-        (RawOffer::Explicit, "explicit", Features::EXPLICIT),
-        (RawOffer::Automatic, "automatic", Features::AUTOMATIC),
-        (RawOffer::Query, "query", Features::QUERY),
-        (RawOffer::Notify, "notify", Features::NOTIFY),
-    ];
     let mut features = Features::NONE;
-    for (offered, word, feature) in words {
+    for (offered, word, feature) in OFFERS {
         match offer.iter().filter(|other| **other == offered).count() {
             0 => continue,
             1 => {}

@@ -43,6 +43,13 @@ impl<'a> Section<'a> {
         self.report.position(&self.path).map(|(line, _)| line)
     }
 
+    /// Notes at each key that is written here what is wrong with that, if anything is.
+    pub(super) fn note_stated<D: fmt::Display>(&mut self, wrong: impl Fn(&str) -> Option<D>) {
+        for key in self.report.stated(&self.path) {
+            wrong(&key).into_iter().for_each(|what| self.note_with(&key, what, None));
+        }
+    }
+
     /// Whether nothing is wrong in it so far.
     pub(super) fn is_clean(&self) -> bool {
         self.report.is_clean(&self.path)

@@ -119,38 +119,6 @@ pub(crate) struct RawResize {
     pub(crate) offer: Option<Vec<RawOffer>>,
 }
 
-impl RawResize {
-    /// Which keys the file states, but for `driver`.
-    pub(crate) fn stated(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let keys = [
-            ("path", self.path.is_some()),
-            ("socket", self.socket.is_some()),
-            ("node", self.node.is_some()),
-            ("export", self.export.is_some()),
-            ("command", self.command.is_some()),
-            ("automatic", self.automatic.is_some()),
-            ("present", self.present.is_some()),
-            ("step", self.step.is_some()),
-            ("max-step", self.max_step.is_some()),
-            ("granularity", self.granularity.is_some()),
-            ("min-size", self.min_size.is_some()),
-            ("shrink", self.shrink.is_some()),
-            ("shrink-grace", self.shrink_grace.is_some()),
-            ("over-quota", self.over_quota.is_some()),
-            ("poll", self.poll.is_some()),
-            ("timeout", self.timeout.is_some()),
-            ("growth-wait", self.growth_wait.is_some()),
-            ("external", self.external.is_some()),
-            ("publish", self.publish.is_some()),
-            ("backend-notice-rate", self.backend_notice_rate.is_some()),
-            ("backend-notice-rest", self.backend_notice_rest.is_some()),
-            ("exclusive", self.exclusive.is_some()),
-            ("offer", self.offer.is_some()),
-        ];
-        keys.into_iter().filter_map(|(key, stated)| stated.then_some(key))
-    }
-}
-
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RawDriver {

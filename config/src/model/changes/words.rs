@@ -7,6 +7,7 @@ use nbd_gateway_policy::offer::Features;
 use nbd_gateway_policy::rate::Rate;
 use nbd_gateway_policy::types::Bytes;
 
+use super::super::resize::OFFERS;
 use crate::units::{Interval, Per};
 
 /// A name among other words: in quotes where it would not look like one name.
@@ -47,13 +48,7 @@ fn of(rate: Rate, amount: impl Fn(u64) -> String) -> String {
 
 /// What is offered, but for what follows from the rest.
 pub(super) fn offer(offer: Features) -> String {
-    let words = [
-        ("explicit", Features::EXPLICIT),
-        ("automatic", Features::AUTOMATIC),
-        ("query", Features::QUERY),
-        ("notify", Features::NOTIFY),
-    ];
-    let words: Vec<&str> = words.iter().filter(|(_, bit)| offer.has(*bit)).map(|(word, _)| *word).collect();
+    let words: Vec<&str> = OFFERS.iter().filter(|(_, _, bit)| offer.has(*bit)).map(|(_, word, _)| *word).collect();
     format!("[{}]", words.join(", "))
 }
 
