@@ -16,9 +16,9 @@ mod units;
 mod uri;
 
 pub use model::{
-    AdminAddress, Arrivals, Backend, Change, Changes, Config, Crowd, Driver, Fence, Hook, How, IoRates, KeyChange,
-    LimitOverrides, Limits, ListenAddress, Listener, ListenerTls, Log, LogFormat, LogLevel, NoExport, OnBackendLoss,
-    Qmp, Rates, Resize, Resolved, Tenant, Thing, Way,
+    AdminAddress, Arrivals, Backend, Change, Changes, Config, Crowd, Driver, Export, Fence, Hook, How, IoRates,
+    KeyChange, LimitOverrides, Limits, ListenAddress, Listener, ListenerTls, Log, LogFormat, LogLevel, NoExport,
+    OnBackendLoss, Qmp, Rates, Resize, Resolved, Tenant, Thing, Way,
 };
 pub use nbd_gateway_policy::types::{ExportName, NameError, TenantId};
 pub use new_size::{NewSize, NewSizeFault};

@@ -235,8 +235,9 @@ fn export(
     }
     let secure = tls::backend(raw.tls_certificates, raw.tls_hostname, &mut target, section);
     Some(Entry {
+        template: matches!(name, Name::Template(_)).then(|| name.as_str().to_owned()),
         name,
-        target: secure.then_some(target)?,
+        backend: secure.then_some(target)?,
         tenant: tenant?.id.clone(),
         description: raw.description,
         read_only,

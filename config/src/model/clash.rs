@@ -52,11 +52,12 @@ pub(super) fn names(names: &[(usize, Name)], report: &mut Report) {
 pub(super) fn windows(entries: &[(usize, Entry)], report: &mut Report) {
     let is_window = |entry: &Entry| matches!(entry.resize.driver, Driver::Window { .. });
     for (at, (index, entry)) in entries.iter().enumerate() {
-        if matches!(&entry.target, Target::Fixed(Backend::File { .. } | Backend::Memory { .. }) | Target::File { .. }) {
+        if matches!(&entry.backend, Target::Fixed(Backend::File { .. } | Backend::Memory { .. }) | Target::File { .. })
+        {
             continue;
         }
         let same =
-            |(_, other): &&(usize, Entry)| other.target == entry.target && (is_window(entry) || is_window(other));
+            |(_, other): &&(usize, Entry)| other.backend == entry.backend && (is_window(entry) || is_window(other));
         if let Some((first, _)) = entries.iter().take(at).find(same) {
             let what = format!(
                 "this is the backend of export[{first}] too, and one of them is a window: what is past its end would be \
@@ -79,7 +80,7 @@ pub(super) fn files(entries: &[(usize, Entry)], reserved: &Reserved, report: &mu
 /// Notes tenants whose embedded exports, which are open from the start, are more than `max-exports`.
 pub(super) fn crowds(entries: &[(usize, Entry)], tenants: &Tenants, report: &mut Report) {
     for tenant in tenants.list.iter().filter(|tenant| tenant.crowd.enforce) {
-        let own = |entry: &Entry| match &entry.target {
+        let own = |entry: &Entry| match &entry.backend {
             Target::Fixed(backend) => entry.tenant == tenant.id && backend.is_embedded(),
             _ => false,
         };

@@ -56,8 +56,9 @@ impl Config {
         let backend = Backend::File { path: state.join("demo.img"), size: Some(size), beneath: None };
         let demo = Entry {
             name: Name::Exact(name),
+            template: None,
             tenant: tenant.clone(),
-            target: Target::Fixed(backend),
+            backend: Target::Fixed(backend),
             description: Some("the demo disk of nbd-gateway".to_owned()),
             read_only: false,
             lanes: NonZeroUsize::MIN,

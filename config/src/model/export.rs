@@ -18,17 +18,23 @@ use crate::raw::{RawFence, RawFenceWord};
 use crate::uri::UriTls;
 
 /// One export, ready to be opened: its template, if it came from one, is filled in.
+pub type Resolved = Export;
+
+/// An export as it is declared.
+pub(super) type Entry = Export<Name, Target>;
+
+/// An export, by its name and where its data is: as these are declared, or as they are for one name.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Resolved {
+pub struct Export<N = ExportName, B = Backend> {
     /// The name that clients use.
-    pub name: ExportName,
-    /// The template that the name fits; None: it has an entry of its own.
+    pub name: N,
+    /// The template that the name fits or is; None: it has an entry of its own.
     pub template: Option<String>,
     /// Who it belongs to.
     pub tenant: TenantId,
     /// Where its data is.
-    pub backend: Backend,
+    pub backend: B,
     /// A sentence for people.
     pub description: Option<String>,
     /// Whether everything that would change data is refused.
@@ -140,7 +146,7 @@ pub(super) enum Name {
 }
 
 impl Name {
-    fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         match self {
             Self::Exact(name) => name.as_str(),
             Self::Template(template) => template.as_str(),
@@ -148,36 +154,15 @@ impl Name {
     }
 }
 
-/// An export as it is declared.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
-    pub(super) name: Name,
-    pub(super) tenant: TenantId,
-    pub(super) target: Target,
-    pub(super) description: Option<String>,
-    pub(super) read_only: bool,
-    pub(super) lanes: NonZeroUsize,
-    pub(super) on_backend_loss: OnBackendLoss,
-    pub(super) late_write_guard: Duration,
-    pub(super) fence: Fence,
-    pub(super) read_ahead: Option<Bytes>,
-    pub(super) dial_timeout: Duration,
-    pub(super) idle_timeout: Duration,
-    pub(super) resize: Resize,
-    pub(super) notify: Vec<Hook>,
-    pub(super) limits: Limits,
-}
-
 impl Entry {
     fn resolve(&self, name: ExportName, matched: &str) -> Result<Resolved, NoExport> {
         let refused =
             |fault: BackendError| NoExport::Refused { template: self.name.as_str().to_owned(), why: fault.to_string() };
-        let template = matches!(self.name, Name::Template(_)).then(|| self.name.as_str().to_owned());
-        Ok(Resolved {
+        Ok(Export {
             name,
-            template,
+            template: self.template.clone(),
             tenant: self.tenant.clone(),
-            backend: self.target.fill(matched).map_err(refused)?,
+            backend: self.backend.fill(matched).map_err(refused)?,
             description: self.description.clone(),
             read_only: self.read_only,
             lanes: self.lanes,
@@ -247,7 +232,7 @@ impl Exports {
     /// The exact names of embedded disks.
     pub(super) fn embedded_names(&self) -> impl Iterator<Item = &str> {
         // An exact name has no blanks that something else would be filled into.
-        let embedded = |entry: &Entry| matches!(&entry.target, Target::Fixed(backend) if backend.is_embedded());
+        let embedded = |entry: &Entry| matches!(&entry.backend, Target::Fixed(backend) if backend.is_embedded());
         self.names.iter().filter(move |name| self.exact.get(*name).is_some_and(embedded)).map(ExportName::as_str)
     }
 
@@ -274,12 +259,12 @@ impl Exports {
     /// What is said about TLS.
     pub(super) fn tls(&self) -> impl Iterator<Item = &UriTls> {
         let entries = self.names.iter().filter_map(|name| self.exact.get(name));
-        entries.chain(self.templates.iter().map(|(_, entry)| entry)).filter_map(|entry| entry.target.tls())
+        entries.chain(self.templates.iter().map(|(_, entry)| entry)).filter_map(|entry| entry.backend.tls())
     }
 
     /// The directories in which files of templates are, each file right in one.
     pub(super) fn directories(&self) -> impl Iterator<Item = PathBuf> {
-        self.templates.iter().filter_map(|(_, entry)| match &entry.target {
+        self.templates.iter().filter_map(|(_, entry)| match &entry.backend {
             Target::File { path, .. } if !path.names_directories() => Some(path.directory()),
             _ => None,
         })
@@ -288,7 +273,7 @@ impl Exports {
     /// The name of a template's export whose file this is.
     pub(super) fn name_of_file(&self, file: &Path) -> Option<String> {
         self.templates.iter().find_map(|(template, entry)| {
-            let Target::File { path, .. } = &entry.target else { return None };
+            let Target::File { path, .. } = &entry.backend else { return None };
             let name = template.name_of(&name_of_file(path.matched(file.to_str()?)?)?);
             let own = self.resolve(&name).ok()?;
             matches!(&own.backend, Backend::File { path, .. } if path == file).then_some(name)

@@ -39,7 +39,7 @@ pub use backend::Backend;
 pub use changes::{Change, Changes, How, KeyChange, Thing};
 pub use driver::{Driver, Qmp};
 use export::Exports;
-pub use export::{Fence, NoExport, OnBackendLoss, Resolved};
+pub use export::{Export, Fence, NoExport, OnBackendLoss, Resolved};
 pub use io::IoRates;
 pub use limits::{Arrivals, LimitOverrides, Limits};
 pub use notify::{Hook, Way};

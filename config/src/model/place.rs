@@ -53,7 +53,7 @@ impl Reserved {
 
     /// Adds those of one export.
     pub(super) fn add(&mut self, entry: &Entry) {
-        if let Some(certificates) = entry.target.tls().and_then(|tls| tls.certificates.as_deref()) {
+        if let Some(certificates) = entry.backend.tls().and_then(|tls| tls.certificates.as_deref()) {
             self.directory(certificates, "a directory of certificates");
         }
         // What a template makes of a socket's path is looked at as the directory above its blanks.
@@ -61,7 +61,7 @@ impl Reserved {
             Some(text) if text.contains("{}") => self.directory(&blanks(path).directory(), "a directory of sockets"),
             _ => self.file(path, "the directory of a socket"),
         };
-        match &entry.target {
+        match &entry.backend {
             Target::Fixed(Backend::Nbd(uri)) => {
                 if let Endpoint::Unix(path) = uri.endpoint() {
                     socket(path);
@@ -148,7 +148,7 @@ fn of_names(entry: &Entry) -> Vec<(&'static str, Blanks)> {
     if matches!(entry.name, Name::Exact(_)) {
         return paths;
     }
-    if let Target::File { path, .. } = &entry.target {
+    if let Target::File { path, .. } = &entry.backend {
         paths.push(("backend", path.clone()));
     }
     if let Driver::File { path } | Driver::Restart { path: Some(path), .. } = &entry.resize.driver {
@@ -204,7 +204,7 @@ fn shared(entries: &[(String, &Entry)], real: &dyn Fn(&Path) -> PathBuf, found: 
 }
 
 fn opens(entry: &Entry, real: &dyn Fn(&Path) -> PathBuf) -> Option<Opens> {
-    match &entry.target {
+    match &entry.backend {
         Target::Fixed(Backend::File { path, .. }) => Some(Opens::One(real(path))),
         Target::File { path, .. } => {
             let (directory, text) = (path.directory(), path.fill("{}"));

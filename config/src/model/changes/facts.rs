@@ -148,8 +148,9 @@ pub(super) fn tenant(tenant: &Tenant, clients: Option<&[Arc<access::Entry>]>, fa
 pub(super) fn export(entry: &Entry, facts: &mut Facts) {
     let Entry {
         name: _,
+        template: _,
         tenant,
-        target,
+        backend: target,
         description,
         read_only,
         lanes,
