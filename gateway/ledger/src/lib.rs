@@ -14,7 +14,6 @@
 //! its change may be done: a reservation whose number nobody took stays held until the export is settled.
 
 mod apply;
-mod by_hand;
 mod change;
 mod error;
 mod home;
@@ -23,6 +22,8 @@ mod read;
 mod row;
 mod schema;
 mod store;
+#[cfg(any(test, feature = "in-memory"))]
+mod testing;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -34,7 +35,6 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::by_hand::{Fate, Mailbox};
 pub use self::change::{Change, Commit, RecordSize, Reserve};
 pub use self::error::LedgerError;
 pub use self::place::DATABASE as FILE;
@@ -42,6 +42,8 @@ pub use self::row::{
     Event, EventFilter, ExportRow, Known, Mark, NewEvent, QuotaOrder, Quotas, ReservationId, ReservationRow, Snapshot,
     State, UnixMillis, Zeroing,
 };
+#[cfg(any(test, feature = "in-memory"))]
+pub use self::testing::{Fate, Mailbox};
 
 use self::store::Store;
 use self::writer::{Query, Reply, Request, Shown};

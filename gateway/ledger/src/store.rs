@@ -18,6 +18,7 @@ const DOUBT: &str = "UPDATE export SET quarantine = 'the ledger is an older copy
     AND (shown IS NOT NULL OR EXISTS (SELECT 1 FROM zeroing WHERE zeroing.export = export.name))";
 const COUNT: &str = "INSERT INTO tally (one, commits) VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET commits = ?1";
 /// Where a database is that is nowhere.
+#[cfg(any(test, feature = "in-memory"))]
 const NOWHERE: &str = "(in memory)";
 
 #[derive(Debug)]
@@ -71,6 +72,7 @@ impl Store {
         Ok(store)
     }
 
+    #[cfg(any(test, feature = "in-memory"))]
     pub(super) fn in_memory() -> Result<Self, LedgerError> {
         let path = PathBuf::from(NOWHERE);
         let mut connection = Connection::open_in_memory().map_err(|cause| trouble(&path, "be opened", cause))?;
@@ -170,6 +172,7 @@ impl Store {
     }
 
     /// What is written from now on is another process's.
+    #[cfg(any(test, feature = "in-memory"))]
     pub(super) const fn restart(&mut self) {
         self.fresh = true;
     }
