@@ -4,7 +4,8 @@ use nbd_gateway_policy::types::{ExportName, Size};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::change::{Change, Commit, RecordSize, Reserve};
-use super::{Known, LedgerError, Mark, NewEvent, QuotaOrder, ReservationId, Zeroing, zeroes};
+use super::zeroes::{self, size};
+use super::{Known, LedgerError, Mark, NewEvent, QuotaOrder, ReservationId, Zeroing};
 
 /// What is kept of an event's detail, in bytes.
 const DETAIL: usize = 0x4000;
@@ -22,83 +23,61 @@ impl From<rusqlite::Error> for Refused {
 
 /// Answers the number of the row that was added, 0 for changes that add none.
 pub(super) fn apply(sql: &Connection, change: &Change, history: i64) -> Result<i64, Refused> {
-    let event = match change {
+    match change {
         Change::Reserve(reserve) => return hold(sql, reserve),
         Change::Event(event) => return tell(sql, event, history),
         Change::Commit(Commit { id, known, zeroed }) => {
             let export = release(sql, *id)?;
             zeroes::clear(sql, &export, zeroed)?;
             learn(sql, &export, known)?;
-            None
         }
         Change::RollBack { id, unexposed } => {
             let export = release(sql, *id)?;
             zeroes::clear(sql, &export, unexposed)?;
-            None
         }
         Change::Unsettle(id) => {
-            let changed =
-                sql.prepare_cached("UPDATE reservation SET state = 'unsettled' WHERE id = ?1")?.execute([id.0])?;
-            found(changed, *id)?;
-            None
+            if sql.prepare_cached("UPDATE reservation SET state = 'unsettled' WHERE id = ?1")?.execute([id.0])? == 0 {
+                return Err(Refused::Because(LedgerError::NoReservation { id: *id }));
+            }
         }
         Change::Settle(record) => {
             sql.prepare_cached("DELETE FROM reservation WHERE export = ?1")?.execute([record.export.as_str()])?;
             record_size(sql, record)?;
-            None
         }
-        Change::RecordSize(record) => {
-            record_size(sql, record)?;
-            None
-        }
+        Change::RecordSize(record) => record_size(sql, record)?,
         Change::RecordZeroing(Zeroing { export, range }, tenant) => {
             // What counts ends where the range begins.
             add(sql, export.as_str(), tenant.as_str(), range.start(), 0)?;
             zeroes::note(sql, export, *range)?;
-            None
         }
-        Change::ClearZeroing(Zeroing { export, range }) => {
-            zeroes::clear(sql, export.as_str(), &[*range])?;
-            None
-        }
+        Change::ClearZeroing(Zeroing { export, range }) => zeroes::clear(sql, export.as_str(), &[*range])?,
         Change::Trust { export, event } => {
             sql.prepare_cached("UPDATE export SET quarantine = NULL, updated_at = ?2 WHERE name = ?1")?
                 .execute(params![export.as_str(), signed(event.at.0)])?;
-            Some(event)
         }
         Change::Give(given) => {
             let mut give = sql.prepare_cached("UPDATE export SET tenant = ?2 WHERE name = ?1 AND tenant <> ?2")?;
             for (export, tenant) in given {
                 give.execute([export.as_str(), tenant.as_str()])?;
             }
-            None
         }
         Change::Mark(Mark { export, backend, server }) => {
             sql.prepare_cached("INSERT OR REPLACE INTO changed (export, backend, server) VALUES (?1, ?2, ?3)")?
                 .execute(params![export.as_str(), backend, server])?;
-            None
         }
         Change::Unmark(exports) => {
             let mut unmark = sql.prepare_cached("DELETE FROM changed WHERE export = ?1")?;
             for export in exports {
                 unmark.execute([export.as_str()])?;
             }
-            None
         }
-        Change::Forget { export, event } => {
-            forget(sql, export)?;
-            event.as_ref()
-        }
-        Change::OrderQuota { order, event } => {
-            keep_order(sql, order)?;
-            Some(event)
-        }
-        Change::DropQuotaOrder { tenant, event } => {
+        Change::Forget { export, .. } => forget(sql, export)?,
+        Change::OrderQuota { order, .. } => keep_order(sql, order)?,
+        Change::DropQuotaOrder { tenant, .. } => {
             sql.prepare_cached("DELETE FROM quota_order WHERE tenant = ?1")?.execute([tenant.as_str()])?;
-            event.as_ref()
         }
-    };
-    if let Some(event) = event {
+    }
+    if let Some(event) = change.event() {
         tell(sql, event, history)?;
     }
     Ok(0)
@@ -206,15 +185,6 @@ fn tell(sql: &Connection, event: &NewEvent, history: i64) -> Result<i64, Refused
         ])?;
     sql.prepare_cached("DELETE FROM event WHERE id <= ?1")?.execute([id.saturating_sub(history)])?;
     Ok(id)
-}
-
-fn found(rows: usize, id: ReservationId) -> Result<(), Refused> {
-    if rows == 0 { Err(Refused::Because(LedgerError::NoReservation { id })) } else { Ok(()) }
-}
-
-/// Never more than 2^63-1, by its type.
-fn size(size: Size) -> i64 {
-    signed(size.bytes())
 }
 
 /// SQLite's integers are signed. Only a time or a generation that can't be is saturated.

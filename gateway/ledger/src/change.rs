@@ -121,6 +121,17 @@ pub enum Change {
 }
 
 /// For errors: "can't ...".
+impl Change {
+    /// What is told together with it.
+    pub(super) fn event(&self) -> Option<&NewEvent> {
+        match self {
+            Self::Trust { event, .. } | Self::OrderQuota { event, .. } => Some(event),
+            Self::Forget { event, .. } | Self::DropQuotaOrder { event, .. } => event.as_ref(),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,13 +6,13 @@ use nbd_gateway_policy::types::{ByteRange, ExportName, Size};
 use rusqlite::{Connection, params};
 
 pub(super) fn note(sql: &Connection, export: &ExportName, range: ByteRange) -> rusqlite::Result<()> {
-    insert(sql, export.as_str(), bytes(range.start()), bytes(range.end()))
+    insert(sql, export.as_str(), size(range.start()), size(range.end()))
 }
 
 /// Takes ranges out of all notes of an export.
 pub(super) fn clear(sql: &Connection, export: &str, ranges: &[ByteRange]) -> rusqlite::Result<()> {
     for range in ranges {
-        let (start, end) = (bytes(range.start()), bytes(range.end()));
+        let (start, end) = (size(range.start()), size(range.end()));
         let mut touched = sql.prepare_cached(
             "DELETE FROM zeroing WHERE export = ?1 AND offset < ?3 AND offset + length > ?2
              RETURNING offset, offset + length",
@@ -36,6 +36,6 @@ fn insert(sql: &Connection, export: &str, start: i64, end: i64) -> rusqlite::Res
 }
 
 /// Never more than 2^63-1, by its type.
-fn bytes(size: Size) -> i64 {
+pub(super) fn size(size: Size) -> i64 {
     i64::try_from(size.bytes()).unwrap_or(i64::MAX)
 }
