@@ -35,13 +35,8 @@ impl IoRates {
         Self { requests: None, reads: None, writes: None, bytes: None, bytes_read: None, bytes_written: None };
 
     /// Whether there is any bound.
-    pub const fn any(&self) -> bool {
-        self.requests.is_some()
-            || self.reads.is_some()
-            || self.writes.is_some()
-            || self.bytes.is_some()
-            || self.bytes_read.is_some()
-            || self.bytes_written.is_some()
+    pub fn any(&self) -> bool {
+        *self != Self::NONE
     }
 
     /// Reads `io` or `session-io`.

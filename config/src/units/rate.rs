@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use nbd_gateway_policy::types::Bytes;
+use nbd_gateway_policy::words;
 
 use super::{UnitError, bytes};
 
@@ -13,17 +14,19 @@ const WHAT: &str = "a rate: write a number per time, like 20/s, 10/min or 5/h";
 const WHAT_SIZE: &str = "a rate of bytes: write a size per time, like 100MiB/s or 50GiB/h";
 const KNOWN: &str = "/s, /min, /h or /d";
 
-/// The time that a rate counts over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Per {
-    /// `/s`
-    Second,
-    /// `/min`
-    Minute,
-    /// `/h`
-    Hour,
-    /// `/d`, 24 hours
-    Day,
+words! {
+    /// The time that a rate counts over.
+    #[derive(Hash)]
+    pub enum Per {
+        /// `/s`
+        Second => "s",
+        /// `/min`
+        Minute => "min",
+        /// `/h`
+        Hour => "h",
+        /// `/d`, 24 hours
+        Day => "d",
+    }
 }
 
 impl Per {
@@ -38,24 +41,14 @@ impl Per {
     }
 
     fn read(unit: &str) -> Option<Self> {
-        Some(match unit {
-            "s" => Self::Second,
-            "min" | "m" => Self::Minute,
-            "h" => Self::Hour,
-            "d" => Self::Day,
-            _ => return None,
-        })
+        let unit = if unit == "m" { "min" } else { unit };
+        Self::ALL.iter().copied().find(|per| per.as_str() == unit)
     }
 }
 
 impl fmt::Display for Per {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Second => "s",
-            Self::Minute => "min",
-            Self::Hour => "h",
-            Self::Day => "d",
-        })
+        f.write_str(self.as_str())
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn size_rate(rate: Rate) -> String {
 }
 
 fn of(rate: Rate, amount: impl Fn(u64) -> String) -> String {
-    let per = [Per::Second, Per::Minute, Per::Hour, Per::Day].into_iter().find(|per| per.duration() == rate.per());
+    let per = Per::ALL.iter().find(|per| per.duration() == rate.per());
     let per = per.map_or_else(|| time(rate.per()), |per| per.to_string());
     let said = format!("{}/{per}", amount(rate.amount()));
     if rate.burst() == rate.amount() { said } else { format!("{said} ({} at once)", amount(rate.burst())) }
