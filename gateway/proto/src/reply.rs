@@ -186,8 +186,12 @@ impl ReplyReader {
                         (SIMPLE_REPLY_MAGIC, Framing::Simple | Framing::Structured) => {
                             self.simple(inbox, &mut expected)?
                         }
-                        (STRUCTURED_REPLY_MAGIC, Framing::Structured) => self.structured(inbox, &mut expected)?,
-                        (EXTENDED_REPLY_MAGIC, Framing::Extended) => self.extended(inbox, &mut expected)?,
+                        (STRUCTURED_REPLY_MAGIC, Framing::Structured) => {
+                            self.chunk::<STRUCTURED_REPLY>(inbox, &mut expected)?
+                        }
+                        (EXTENDED_REPLY_MAGIC, Framing::Extended) => {
+                            self.chunk::<EXTENDED_REPLY>(inbox, &mut expected)?
+                        }
                         (other, framing) => return Err(ReplyError::Magic(other, framing)),
                     };
                     match event {
@@ -257,45 +261,22 @@ impl ReplyReader {
         Ok(Step::Event(Event { cookie, done: true, body }))
     }
 
-    fn structured(
+    fn chunk<const HEAD: usize>(
         &mut self,
         inbox: &mut Inbox,
         expected: &mut impl FnMut(Cookie) -> Option<Expected>,
     ) -> Result<Step, ReplyError> {
-        let Some(head) = inbox.peek::<STRUCTURED_REPLY>() else { return Ok(Step::More) };
+        let Some(head) = inbox.peek::<HEAD>() else { return Ok(Step::More) };
         let mut fields = Fields(head);
         let _ = fields.u32();
         let (flags, kind, cookie) = (ChunkFlags(fields.u16()), Chunk(fields.u16()), Cookie(fields.u64()));
-        let length = u64::from(fields.u32());
-        self.chunk(inbox, STRUCTURED_REPLY, flags, kind, cookie, length, expected)
-    }
-
-    fn extended(
-        &mut self,
-        inbox: &mut Inbox,
-        expected: &mut impl FnMut(Cookie) -> Option<Expected>,
-    ) -> Result<Step, ReplyError> {
-        let Some(head) = inbox.peek::<EXTENDED_REPLY>() else { return Ok(Step::More) };
-        let mut fields = Fields(head);
-        let _ = fields.u32();
-        let (flags, kind, cookie) = (ChunkFlags(fields.u16()), Chunk(fields.u16()), Cookie(fields.u64()));
-        // The offset repeats the request's; servers in the wild differ in how strictly, and nothing depends on it.
-        let _ = fields.u64();
-        let length = fields.u64();
-        self.chunk(inbox, EXTENDED_REPLY, flags, kind, cookie, length, expected)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the fields of one header")]
-    fn chunk(
-        &mut self,
-        inbox: &mut Inbox,
-        header: usize,
-        flags: ChunkFlags,
-        kind: Chunk,
-        cookie: Cookie,
-        length: u64,
-        expected: &mut impl FnMut(Cookie) -> Option<Expected>,
-    ) -> Result<Step, ReplyError> {
+        let length = if HEAD == EXTENDED_REPLY {
+            // The offset repeats the request's; servers in the wild differ in how strictly, and nothing depends on it.
+            let _ = fields.u64();
+            fields.u64()
+        } else {
+            u64::from(fields.u32())
+        };
         let waits = expected(cookie).ok_or(ReplyError::Cookie(cookie))?;
         let bad = |allowed| ReplyError::Length { kind, length, allowed };
         let most = u64::try_from(MAX_EXTENTS).unwrap_or(u64::MAX);
@@ -323,7 +304,7 @@ impl ReplyReader {
             error if error.is_error() => {}
             other => return Err(ReplyError::Kind(other)),
         }
-        inbox.advance(header);
+        inbox.advance(HEAD);
         let done = flags.has(ChunkFlags::DONE);
         if length == 0 {
             return Ok(Step::Event(Event { cookie, done, body: Body::Nothing }));
@@ -349,7 +330,7 @@ enum Step {
 }
 
 /// Big-endian fields in order; past the end they read as 0 (lengths were checked before).
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> [u8; N] {
@@ -357,13 +338,13 @@ impl Fields<'_> {
         self.0 = rest;
         *field
     }
-    fn u16(&mut self) -> u16 {
+    pub(crate) fn u16(&mut self) -> u16 {
         u16::from_be_bytes(self.take())
     }
-    fn u32(&mut self) -> u32 {
+    pub(crate) fn u32(&mut self) -> u32 {
         u32::from_be_bytes(self.take())
     }
-    fn u64(&mut self) -> u64 {
+    pub(crate) fn u64(&mut self) -> u64 {
         u64::from_be_bytes(self.take())
     }
 }
@@ -385,7 +366,7 @@ fn control(kind: Chunk, payload: &[u8], surplus: u64) -> Result<Body, ReplyError
                 let mut f = Fields(c);
                 (u64::from(f.u32()), u64::from(f.u32()))
             });
-            status(context, extents.collect())?
+            status(context, extents)?
         }
         Chunk::BLOCK_STATUS_EXT => {
             let (context, count) = (fields.u32(), fields.u32());
@@ -394,14 +375,10 @@ fn control(kind: Chunk, payload: &[u8], surplus: u64) -> Result<Body, ReplyError
             if count != 0 && u64::from(count) != told {
                 return Err(ReplyError::Inner(kind));
             }
-            let extents: Vec<(u64, u64)> = fields
-                .0
-                .chunks_exact(16)
-                .map(|c| {
-                    let mut f = Fields(c);
-                    (f.u64(), f.u64())
-                })
-                .collect();
+            let extents = fields.0.chunks_exact(16).map(|c| {
+                let mut f = Fields(c);
+                (f.u64(), f.u64())
+            });
             status(context, extents)?
         }
         Chunk::RESIZE => Body::Resize { size: fields.u64() },
@@ -411,22 +388,18 @@ fn control(kind: Chunk, payload: &[u8], surplus: u64) -> Result<Body, ReplyError
                 return Err(ReplyError::NoError);
             }
             let (message, rest) = fields.0.split_at_checked(length).ok_or(ReplyError::Inner(error))?;
-            let mut rest = Fields(rest);
-            let offset = (error == Chunk::ERROR_OFFSET).then(|| {
-                let whole = rest.0.len() == 8;
-                (whole, rest.u64())
-            });
-            let offset = match offset {
-                Some((false, _)) => return Err(ReplyError::Inner(error)),
-                Some((true, offset)) => Some(offset),
-                None => None,
+            let offset = match error {
+                Chunk::ERROR_OFFSET => Some(rest.try_into().map_err(|_| ReplyError::Inner(error))?),
+                _ => None,
             };
+            let offset = offset.map(u64::from_be_bytes);
             Body::Error { errno: Errno(errno), message: printable(message), offset }
         }
     })
 }
 
-fn status(context: u32, extents: Vec<(u64, u64)>) -> Result<Body, ReplyError> {
+fn status(context: u32, extents: impl Iterator<Item = (u64, u64)>) -> Result<Body, ReplyError> {
+    let extents: Vec<_> = extents.collect();
     if extents.iter().any(|(length, _)| *length == 0) {
         return Err(ReplyError::EmptyExtent);
     }

@@ -1,5 +1,8 @@
 //! Request headers, compact and extended. proto.md, "Request message" and "Extended headers".
 
+use bytes::BufMut;
+
+use crate::reply::Fields;
 use crate::{Cmd, CmdFlags, Cookie, EXTENDED_REQUEST_MAGIC, Framing, Inbox, REQUEST_MAGIC};
 
 /// A request as its header says it, unchecked.
@@ -32,20 +35,11 @@ pub const COMPACT_REQUEST: usize = 28;
 /// Length of an extended request header.
 pub const EXTENDED_REQUEST: usize = 32;
 
-fn u16_at(b: &[u8], at: usize) -> u16 {
-    b.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u16::from_be_bytes(*b))
-}
-fn u32_at(b: &[u8], at: usize) -> u32 {
-    b.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b))
-}
-fn u64_at(b: &[u8], at: usize) -> u64 {
-    b.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_be_bytes(*b))
-}
-
 impl RequestHeader {
     /// Takes one header off the inbox; `None` until it is whole.
     pub fn take(inbox: &mut Inbox, framing: Framing) -> Result<Option<Self>, RequestMagicError> {
-        let expected = if framing == Framing::Extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC };
+        let extended = framing == Framing::Extended;
+        let expected = if extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC };
         // The magic is checked as soon as it is there: rubbish should not have to be longer than that.
         if let Some(magic) = inbox.peek::<4>() {
             let found = u32::from_be_bytes(*magic);
@@ -53,57 +47,38 @@ impl RequestHeader {
                 return Err(RequestMagicError { found, expected });
             }
         }
-        let header = match framing {
-            Framing::Extended => {
-                let Some(b) = inbox.peek::<EXTENDED_REQUEST>() else { return Ok(None) };
-                Self::fields(b, u64_at(b, 24))
-            }
-            Framing::Simple | Framing::Structured => {
-                let Some(b) = inbox.peek::<COMPACT_REQUEST>() else { return Ok(None) };
-                Self::fields(b, u64::from(u32_at(b, 24)))
-            }
+        let head = if extended {
+            inbox.peek::<EXTENDED_REQUEST>().map(<[u8; EXTENDED_REQUEST]>::as_slice)
+        } else {
+            inbox.peek::<COMPACT_REQUEST>().map(<[u8; COMPACT_REQUEST]>::as_slice)
         };
-        inbox.advance(if framing == Framing::Extended { EXTENDED_REQUEST } else { COMPACT_REQUEST });
+        let Some(head) = head else { return Ok(None) };
+        let mut fields = Fields(head);
+        let _ = fields.u32();
+        let header = Self {
+            flags: CmdFlags(fields.u16()),
+            command: Cmd(fields.u16()),
+            cookie: Cookie(fields.u64()),
+            offset: fields.u64(),
+            length: if extended { fields.u64() } else { fields.u32().into() },
+        };
+        inbox.advance(if extended { EXTENDED_REQUEST } else { COMPACT_REQUEST });
         Ok(Some(header))
-    }
-
-    fn fields(b: &[u8], length: u64) -> Self {
-        Self {
-            flags: CmdFlags(u16_at(b, 4)),
-            command: Cmd(u16_at(b, 6)),
-            cookie: Cookie(u64_at(b, 8)),
-            offset: u64_at(b, 16),
-            length,
-        }
     }
 
     /// Appends the header to `out`. A compact length saturates at 2^32-1: callers split before that.
     pub fn put(&self, framing: Framing, out: &mut Vec<u8>) {
-        let magic = if framing == Framing::Extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC };
-        let mut b = [0u8; EXTENDED_REQUEST];
-        let (head, length) = b.split_at_mut(24);
-        let fields: [&[u8]; 5] = [
-            &magic.to_be_bytes(),
-            &self.flags.0.to_be_bytes(),
-            &self.command.0.to_be_bytes(),
-            &self.cookie.0.to_be_bytes(),
-            &self.offset.to_be_bytes(),
-        ];
-        let mut rest = head;
-        for field in fields {
-            let (here, next) = rest.split_at_mut(field.len());
-            here.copy_from_slice(field);
-            rest = next;
-        }
-        if framing == Framing::Extended {
-            length.copy_from_slice(&self.length.to_be_bytes());
-            out.extend_from_slice(&b);
+        let extended = framing == Framing::Extended;
+        out.reserve(EXTENDED_REQUEST);
+        out.put_u32(if extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC });
+        out.put_u16(self.flags.0);
+        out.put_u16(self.command.0);
+        out.put_u64(self.cookie.0);
+        out.put_u64(self.offset);
+        if extended {
+            out.put_u64(self.length);
         } else {
-            let compact = u32::try_from(self.length).unwrap_or(u32::MAX);
-            let (low, _) = length.split_at_mut(4);
-            low.copy_from_slice(&compact.to_be_bytes());
-            let (compact_header, _) = b.split_at(COMPACT_REQUEST);
-            out.extend_from_slice(compact_header);
+            out.put_u32(u32::try_from(self.length).unwrap_or(u32::MAX));
         }
     }
 }
