@@ -373,9 +373,10 @@ impl core::fmt::Display for Cookie {
 }
 
 /// How requests and replies are framed on one connection; each style includes what the one before can do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, Default)]
 pub enum Framing {
     /// Compact requests, simple replies.
+    #[default]
     Simple,
     /// Compact requests, structured replies.
     Structured,

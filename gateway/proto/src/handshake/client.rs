@@ -94,7 +94,7 @@ pub enum Goal {
 }
 
 /// What was agreed on, and what the export is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Negotiated {
     /// Size in bytes, at most 2^63-1.
     pub size: u64,

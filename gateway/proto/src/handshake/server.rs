@@ -347,16 +347,12 @@ impl Server {
                     "extended headers are already agreed on and include it",
                 ));
             }
-            Opt::STRUCTURED_REPLY => {
-                self.framing = Framing::Structured;
-                self.reply(option, Rep::ACK, &[]);
-                return Ok(Step::Again);
-            }
             Opt::EXTENDED_HEADERS if self.framing == Framing::Extended => {
                 return Ok(self.turn_down(option, Rep::ERR_INVALID, "extended headers are already agreed on"));
             }
-            Opt::EXTENDED_HEADERS => {
-                self.framing = Framing::Extended;
+            Opt::STRUCTURED_REPLY | Opt::EXTENDED_HEADERS => {
+                let extended = option == Opt::EXTENDED_HEADERS;
+                self.framing = if extended { Framing::Extended } else { Framing::Structured };
                 self.reply(option, Rep::ACK, &[]);
                 return Ok(Step::Again);
             }

@@ -4,7 +4,6 @@ use bytes::{Buf, BytesMut};
 
 use super::asks::{put_contexts, put_info_or_go, put_option};
 use super::{Client, Contexts, Goal, HandshakeError, MAX_CONTEXTS, MAX_LISTED, Negotiated, Progress};
-use crate::handshake::BlockSizes;
 use crate::handshake::info::{InfoItem, Listed, MAX_REPLY, Malformed, MetaContext, REPLY_HEAD, ReplyHead};
 use crate::resize::{CONTEXT_PREFIX, ResizeInfo};
 use crate::text::printable;
@@ -38,8 +37,8 @@ pub(super) enum State {
     ListingContexts { agreed: Agreed, names: Vec<String>, replies: usize },
     /// Contexts have been asked for.
     SettingContexts { agreed: Agreed, asked: Vec<String> },
-    /// NBD_OPT_GO or NBD_OPT_INFO has been asked.
-    Exporting { opt: Opt, agreed: Agreed, told: Told, replies: usize },
+    /// NBD_OPT_GO or NBD_OPT_INFO has been asked. Of an item told twice the last one stands.
+    Exporting { opt: Opt, agreed: Agreed, told: Negotiated, replies: usize },
     /// NBD_OPT_EXPORT_NAME has been asked.
     ExportName { agreed: Agreed },
     /// NBD_OPT_LIST has been asked.
@@ -67,16 +66,6 @@ pub(super) struct Agreed {
     framing: Framing,
     contexts: Vec<(String, u32)>,
     left_out: usize,
-}
-
-/// What has been told about the export so far. Of an item told twice the last one stands.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    export: Option<(u64, ExportFlags)>,
-    block_sizes: Option<BlockSizes>,
-    name: Option<String>,
-    description: Option<String>,
-    resize: Option<ResizeInfo>,
 }
 
 impl State {
@@ -152,18 +141,10 @@ fn check_export(size: u64, flags: ExportFlags) -> Result<(u64, ExportFlags), Han
 }
 
 impl Agreed {
-    fn negotiated(self, size: u64, flags: ExportFlags, told: Told) -> Negotiated {
-        Negotiated {
-            size,
-            flags,
-            framing: self.framing,
-            contexts: self.contexts,
-            contexts_left_out: self.left_out,
-            block_sizes: told.block_sizes,
-            name: told.name,
-            description: told.description,
-            resize: told.resize,
-        }
+    /// With what was told about the export.
+    fn negotiated(self, told: Negotiated) -> Negotiated {
+        let Self { framing, contexts, left_out: contexts_left_out, .. } = self;
+        Negotiated { framing, contexts, contexts_left_out, ..told }
     }
 }
 
@@ -396,7 +377,7 @@ impl Client {
     fn ask_export(&mut self, agreed: Agreed) -> State {
         let opt = if self.wishes.goal == Goal::Go { Opt::GO } else { Opt::INFO };
         put_info_or_go(&mut self.out, opt, &self.wishes.export, &self.wishes.infos);
-        State::Exporting { opt, agreed, told: Told::default(), replies: 0 }
+        State::Exporting { opt, agreed, told: Negotiated::default(), replies: 0 }
     }
 
     /// One more question about an export, where what was agreed on does not matter.
@@ -413,7 +394,7 @@ impl Client {
         &mut self,
         opt: Opt,
         agreed: Agreed,
-        mut told: Told,
+        mut told: Negotiated,
         replies: usize,
         rep: Rep,
         body: &[u8],
@@ -422,7 +403,7 @@ impl Client {
             Rep::INFO => {
                 let replies = count(opt, replies, MAX_REPLIES)?;
                 match InfoItem::decode(body).map_err(malformed(opt, rep))? {
-                    InfoItem::Export { size, flags } => told.export = Some(check_export(size, flags)?),
+                    InfoItem::Export { size, flags } => (told.size, told.flags) = check_export(size, flags)?,
                     InfoItem::BlockSize(sizes) => told.block_sizes = Some(sizes),
                     InfoItem::Name(name) => told.name = Some(name),
                     InfoItem::Description(description) => told.description = Some(description),
@@ -437,11 +418,14 @@ impl Client {
             }
             Rep::ACK => {
                 end(opt, body)?;
-                let (size, flags) = told.export.ok_or(HandshakeError::NoExport { opt })?;
+                // Without them it would not have been taken.
+                if !told.flags.has(ExportFlags::HAS_FLAGS) {
+                    return Err(HandshakeError::NoExport { opt });
+                }
                 if self.wishes.goal == Goal::Info {
                     put_option(&mut self.out, Opt::ABORT, &[]);
                 }
-                Ok(Step::Done(Progress::Done(agreed.negotiated(size, flags, told))))
+                Ok(Step::Done(Progress::Done(agreed.negotiated(told))))
             }
             Rep::ERR_UNSUP if opt == Opt::GO && agreed.framing == Framing::Extended => {
                 Err(HandshakeError::ExtendedWithoutGo)
@@ -498,5 +482,5 @@ fn entered(agreed: Agreed, input: &mut BytesMut) -> Result<Step, HandshakeError>
     }
     let mut answer = input.split_to(whole);
     let (size, flags) = check_export(answer.get_u64(), ExportFlags(answer.get_u16()))?;
-    Ok(Step::Done(Progress::Done(agreed.negotiated(size, flags, Told::default()))))
+    Ok(Step::Done(Progress::Done(agreed.negotiated(Negotiated { size, flags, ..Negotiated::default() }))))
 }
