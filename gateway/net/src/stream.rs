@@ -184,27 +184,13 @@ impl Stream {
 
     /// Writes all of `bytes`, waiting as needed. Cancel-safe: no, part of it may have gone out.
     pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Stream::Tcp(s) => s.write_all(bytes).await,
-            Stream::Unix(s) => s.write_all(bytes).await,
-            Stream::Tls(s) => {
-                let mut rest = bytes;
-                while !rest.is_empty() {
-                    let taken = std::future::poll_fn(|cx| s.poll_write(cx, rest)).await?;
-                    rest = rest.get(taken..).unwrap_or_default();
-                }
-                std::future::poll_fn(|cx| s.poll_flush(cx)).await
-            }
-        }
+        AsyncWriteExt::write_all(self, bytes).await?;
+        self.flush().await
     }
 
     /// Ends the sending side in order: with TLS, after saying so. Cancel-safe: yes.
     pub async fn close(&mut self) -> io::Result<()> {
-        match self {
-            Stream::Tcp(s) => s.shutdown().await,
-            Stream::Unix(s) => s.shutdown().await,
-            Stream::Tls(s) => std::future::poll_fn(|cx| s.poll_close(cx)).await,
-        }
+        self.shutdown().await
     }
 
     /// The same socket, watched by the runtime of the caller from now on.

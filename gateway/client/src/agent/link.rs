@@ -112,19 +112,9 @@ impl Shape {
 
 /// The socket, out of the runtime's hands.
 fn blocking(stream: Stream) -> std::io::Result<OwnedFd> {
-    Ok(match stream {
-        Stream::Tcp(stream) => {
-            let stream = stream.into_std()?;
-            stream.set_nonblocking(false)?;
-            stream.into()
-        }
-        Stream::Unix(stream) => {
-            let stream = stream.into_std()?;
-            stream.set_nonblocking(false)?;
-            stream.into()
-        }
-        Stream::Tls(_) => return Err(std::io::Error::other("the kernel does not speak TLS")),
-    })
+    let (socket, _) = stream.take()?;
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(socket)
 }
 
 /// Whether both directions of a socket have ended: the kernel shuts a dead connection down.

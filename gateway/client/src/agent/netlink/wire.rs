@@ -43,12 +43,18 @@ impl Builder {
 
     /// Appends an attribute. What does not fit into the 16 bits of its length is cut.
     pub(super) fn put(&mut self, kind: u16, value: &[u8]) {
-        put(&mut self.0, kind, value);
+        let most = usize::from(u16::MAX).saturating_sub(ATTRIBUTE_HEAD);
+        let value = value.get(..most).unwrap_or(value);
+        let length = u16::try_from(value.len().saturating_add(ATTRIBUTE_HEAD)).unwrap_or(u16::MAX);
+        self.0.extend_from_slice(&length.to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(aligned(self.0.len()), 0);
     }
 
     /// Appends an attribute that holds others.
-    pub(super) fn nest(&mut self, kind: u16, inside: impl FnOnce(&mut Nest)) {
-        let mut nest = Nest(Vec::new());
+    pub(super) fn nest(&mut self, kind: u16, inside: impl FnOnce(&mut Self)) {
+        let mut nest = Self(Vec::new());
         inside(&mut nest);
         self.put(kind | NESTED, &nest.0);
     }
@@ -61,34 +67,6 @@ impl Builder {
         }
         self.0
     }
-}
-
-/// The inside of an attribute.
-#[derive(Debug)]
-pub(super) struct Nest(Vec<u8>);
-
-impl Nest {
-    /// Appends an attribute.
-    pub(super) fn put(&mut self, kind: u16, value: &[u8]) {
-        put(&mut self.0, kind, value);
-    }
-
-    /// Appends an attribute that holds others.
-    pub(super) fn nest(&mut self, kind: u16, inside: impl FnOnce(&mut Self)) {
-        let mut nest = Self(Vec::new());
-        inside(&mut nest);
-        self.put(kind | NESTED, &nest.0);
-    }
-}
-
-fn put(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let most = usize::from(u16::MAX).saturating_sub(ATTRIBUTE_HEAD);
-    let value = value.get(..most).unwrap_or(value);
-    let length = u16::try_from(value.len().saturating_add(ATTRIBUTE_HEAD)).unwrap_or(u16::MAX);
-    out.extend_from_slice(&length.to_ne_bytes());
-    out.extend_from_slice(&kind.to_ne_bytes());
-    out.extend_from_slice(value);
-    out.resize(aligned(out.len()), 0);
 }
 
 /// One message of a datagram.
