@@ -215,10 +215,7 @@ pub fn offer(backend: BackendStyle, policy: &ExportPolicy, now: &Now, client: &N
     let explicit = grows && !ceiling && policy.offer.has(Features::EXPLICIT);
     // A write that landed beyond what is published could not be read back; a resize is asked for and answered, so it stays.
     let by_writes = grows && policy.publish == Publish::Auto && policy.offer.has(Features::AUTOMATIC);
-    let to_those_who_ask = match policy.automatic {
-        AutomaticGrowth::OptIn | AutomaticGrowth::Always | AutomaticGrowth::Reconnect => by_writes,
-        AutomaticGrowth::Never => false,
-    };
+    let to_those_who_ask = by_writes && policy.automatic != AutomaticGrowth::Never;
     let automatic = to_those_who_ask && !client.no_automatic;
     let chunked = client.replies.chunked();
     let shrink = explicit

@@ -122,7 +122,7 @@ impl Limiter {
     /// another limiter needs to go on as this one.
     #[must_use]
     pub fn owed_now(&self, now: Moment) -> u128 {
-        self.owed_at(now)
+        self.owed.saturating_sub(self.rate.paid(now.since(self.at)))
     }
 
     /// A limiter that owes so much `now`, as [`owed_now`](Self::owed_now) said of one with this rate.
@@ -142,7 +142,7 @@ impl Limiter {
     /// # Errors
     /// [`Full`]: when there is room, or that there never is. A cost of 0 always passes.
     pub fn check(&self, now: Moment, cost: u64) -> Result<(), Full> {
-        let owed = self.owed_at(now);
+        let owed = self.owed_now(now);
         // The most that may be owed before this passes.
         let most = match (cost, self.rate.oversize) {
             (0, Oversize::Refuse | Oversize::Borrow) => return Ok(()),
@@ -172,7 +172,7 @@ impl Limiter {
     /// Takes `cost` units now, whatever is owed, and says from when on they may pass. Who asks first passes first; whoever
     /// has asked waits until then and asks for nothing more meanwhile, so what is owed ahead stays within one cost each.
     pub fn reserve(&mut self, now: Moment, cost: u64) -> Moment {
-        let owed = self.owed_at(now);
+        let owed = self.owed_now(now);
         let room = self.rate.owed(self.rate.burst.saturating_sub(cost));
         let wait = if cost == 0 { Duration::ZERO } else { self.rate.time_to_pay(owed.saturating_sub(room)) };
         let from = self.at.max(now);
@@ -183,7 +183,7 @@ impl Limiter {
     /// Changes the rate and keeps what is left of the burst, in units: more burst has to be earned at the new rate, and
     /// a debt stays a debt. The same rate changes nothing.
     pub fn tune(&mut self, rate: Rate, now: Moment) {
-        let owed = self.owed_at(now);
+        let owed = self.owed_now(now);
         let (whole, old) = (self.rate.owed(self.rate.burst), u128::from(self.rate.nanos));
         self.owed = if owed <= whole {
             // So many units are left; what is left of a unit is rounded down.
@@ -203,17 +203,13 @@ impl Limiter {
     /// then, at the rate that it has now.
     #[must_use]
     pub fn clear_at(&self, now: Moment) -> Moment {
-        let over = self.owed_at(now).saturating_sub(self.rate.owed(self.rate.burst));
+        let over = self.owed_now(now).saturating_sub(self.rate.owed(self.rate.burst));
         if over == 0 { now } else { self.at.max(now).after(self.rate.time_to_pay(over)) }
     }
 
     fn charge(&mut self, now: Moment, cost: u64) {
-        self.owed = self.owed_at(now) + self.rate.owed(cost);
+        self.owed = self.owed_now(now) + self.rate.owed(cost);
         self.at = self.at.max(now);
-    }
-
-    fn owed_at(&self, now: Moment) -> u128 {
-        self.owed.saturating_sub(self.rate.paid(now.since(self.at)))
     }
 }
 

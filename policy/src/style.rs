@@ -21,10 +21,7 @@ impl Replies {
     /// Whether a reply can carry chunks.
     #[must_use]
     pub const fn chunked(self) -> bool {
-        match self {
-            Self::Simple => false,
-            Self::Structured | Self::Extended => true,
-        }
+        !matches!(self, Self::Simple)
     }
 }
 
@@ -84,10 +81,7 @@ impl Success {
     /// Whether it tells the size in force.
     #[must_use]
     pub const fn tells_size(self) -> bool {
-        match self {
-            Self::SizeChunk => true,
-            Self::Simple | Self::EmptyChunk => false,
-        }
+        matches!(self, Self::SizeChunk)
     }
 }
 
@@ -169,26 +163,13 @@ impl BackendStyle {
     /// Whether it can grow at all, or claims to.
     #[must_use]
     pub const fn can_grow(self) -> bool {
-        match self.grows {
-            Grows::Explicit { .. }
-            | Grows::Automatic { .. }
-            | Grows::Embedded
-            | Grows::Window
-            | Grows::Driver { .. } => true,
-            Grows::Fixed => false,
-        }
+        !matches!(self.grows, Grows::Fixed)
     }
 
     /// Whether a shrink may be asked of it: never as the first proof of a mere claim.
     #[must_use]
     pub const fn can_shrink(self) -> bool {
-        match self.grows {
-            Grows::Explicit { proof: Proof::OptedIn | Proof::ReadBack, .. }
-            | Grows::Embedded
-            | Grows::Window
-            | Grows::Driver { .. } => true,
-            Grows::Explicit { proof: Proof::Claimed, .. } | Grows::Automatic { .. } | Grows::Fixed => false,
-        }
+        !matches!(self.grows, Grows::Explicit { proof: Proof::Claimed, .. } | Grows::Automatic { .. } | Grows::Fixed)
     }
 
     /// What it is taken for after its first grow: a claim becomes proof, or the capability (not the backend) is given up.

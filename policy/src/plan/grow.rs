@@ -22,16 +22,12 @@ pub(super) fn for_client(situation: &Situation<'_>, client: ClientStyle, target:
         return Ok(Plan::Nothing { size: situation.size });
     }
     clients_may_grow(situation)?;
-    match situation.backend.grows {
+    if !situation.backend.can_grow() {
         // What another hand added to a fixed backend is the operator's to show.
-        Grows::Fixed => return Err(Reason::FixedSize { size: situation.size }),
-        Grows::Explicit { .. } | Grows::Automatic { .. } | Grows::Embedded | Grows::Window | Grows::Driver { .. } => {}
+        return Err(Reason::FixedSize { size: situation.size });
     }
     situation.on_record()?;
-    let clamp = match situation.policy.over_quota {
-        OverQuota::Clamp => client.success().tells_size(),
-        OverQuota::Reject => false,
-    };
+    let clamp = situation.policy.over_quota == OverQuota::Clamp && client.success().tells_size();
     let must = rounded(situation, target)?;
     let least = if clamp { situation.size.plus(Bytes(1)) } else { must };
     let to = fit(situation, must, least, must)?;

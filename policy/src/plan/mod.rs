@@ -369,14 +369,7 @@ impl Situation<'_> {
     /// Whether only the view moves.
     #[must_use]
     pub const fn is_window(&self) -> bool {
-        match self.backend.grows {
-            Grows::Window => true,
-            Grows::Explicit { .. }
-            | Grows::Automatic { .. }
-            | Grows::Embedded
-            | Grows::Driver { .. }
-            | Grows::Fixed => false,
-        }
+        matches!(self.backend.grows, Grows::Window)
     }
 
     /// What the ledger counts this export at: what there is, or what a window shows.

@@ -70,27 +70,10 @@ fn zero(situation: &Situation<'_>, disk: Size, own: Option<Size>) -> Option<Byte
 /// Connections from before keep the old size where only a handshake tells it, unless the backend speaks the extension:
 /// then each of them may use the new one.
 pub(super) const fn lanes(situation: &Situation<'_>, disk: Size) -> Lanes {
-    match (situation.backend.grows, situation.backend.tells) {
-        (
-            Grows::Embedded
-            | Grows::Explicit { proof: Proof::OptedIn, .. }
-            | Grows::Automatic { proof: Proof::OptedIn },
-            _,
-        )
-        | (_, Tells::Notify | Tells::Query | Tells::Itself) => Lanes::Keep,
-        (
-            Grows::Explicit { proof: Proof::ReadBack | Proof::Claimed, .. }
-            | Grows::Automatic { proof: Proof::ReadBack | Proof::Claimed }
-            | Grows::Window
-            | Grows::Driver { .. }
-            | Grows::Fixed,
-            Tells::SecondHandshake,
-        ) => {
-            if disk.bytes() == situation.disk.bytes() {
-                Lanes::Keep
-            } else {
-                Lanes::ReplaceAfter
-            }
-        }
-    }
+    let follows = matches!(
+        situation.backend.grows,
+        Grows::Embedded | Grows::Explicit { proof: Proof::OptedIn, .. } | Grows::Automatic { proof: Proof::OptedIn }
+    );
+    let by_handshake = matches!(situation.backend.tells, Tells::SecondHandshake);
+    if follows || !by_handshake || disk.bytes() == situation.disk.bytes() { Lanes::Keep } else { Lanes::ReplaceAfter }
 }
