@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nbd_gateway_policy::types::{Bytes, ExportName, TenantId};
 
+use super::Config;
 use super::backend::{Backend, BackendError, Target, name_of_file};
 use super::driver::{Matched, command};
 use super::limits::Limits;
@@ -211,10 +212,6 @@ impl Exports {
         entry.resolve(name.clone(), matched)
     }
 
-    pub(super) fn owner(&self, name: &str) -> Option<&TenantId> {
-        self.find(name).map(|(_, entry)| &entry.tenant)
-    }
-
     /// The entry that `name` means, and what its `*` stands for; nothing where the name is exact.
     fn find<'a>(&self, name: &'a str) -> Option<(&'a str, &Entry)> {
         if let Some(entry) = self.exact.get(name) {
@@ -228,60 +225,81 @@ impl Exports {
         let exact = self.names.iter().filter_map(|name| Some((name.as_str(), self.exact.get(name)?)));
         exact.chain(self.templates.iter().map(|(template, entry)| (template.as_str(), entry)))
     }
+}
 
-    /// The exact names of embedded disks.
-    pub(super) fn embedded_names(&self) -> impl Iterator<Item = &str> {
+impl Config {
+    /// Whose export a name means, by the same choice as [`export_for`](Self::export_for) and without a look at what the
+    /// name does to a template's backend. None: no export has that name and no template fits it.
+    pub fn owner_of(&self, name: &str) -> Option<&TenantId> {
+        self.exports.find(name).map(|(_, entry)| &entry.tenant)
+    }
+
+    /// The export that a client means by `name`: the exact name, or the template with the most literal characters that
+    /// the name fits.
+    ///
+    /// # Errors
+    /// [`NoExport::Unknown`] if there is neither; [`NoExport::Refused`] if the template's backend cannot be asked for
+    /// that name: what `*` matched does not belong in a path, or makes it too long.
+    pub fn export_for(&self, name: &str) -> Result<Resolved, NoExport> {
+        self.exports.resolve(name)
+    }
+
+    /// The names that LIST shows, in the order of the file: the exact ones. The names of a template cannot be listed.
+    pub fn listable(&self) -> impl Iterator<Item = &str> {
+        self.exports.names.iter().map(ExportName::as_str)
+    }
+
+    /// Whether an export has its own entry, so that [`listable`](Self::listable) has it.
+    pub fn is_listable(&self, name: &str) -> bool {
+        self.exports.exact.contains_key(name)
+    }
+
+    /// The names among them whose disks are embedded; they are open from the start.
+    pub fn embedded(&self) -> impl Iterator<Item = &str> {
         // An exact name has no blanks that something else would be filled into.
         let embedded = |entry: &Entry| matches!(&entry.backend, Target::Fixed(backend) if backend.is_embedded());
-        self.names.iter().filter(move |name| self.exact.get(*name).is_some_and(embedded)).map(ExportName::as_str)
+        let Exports { names, exact, .. } = &self.exports;
+        names.iter().filter(move |name| exact.get(*name).is_some_and(embedded)).map(ExportName::as_str)
     }
 
-    pub(super) fn has_same(&self, other: &Self, name: &str) -> bool {
-        let found = self.find(name);
-        found.is_some() && found == other.find(name)
+    /// Whether a name means the same by another configuration.
+    pub fn has_same_export(&self, other: &Self, name: &str) -> bool {
+        let found = self.exports.find(name);
+        found.is_some() && found == other.exports.find(name)
     }
 
-    pub(super) fn is_exact_name(&self, name: &str) -> bool {
-        self.exact.contains_key(name)
-    }
-
-    /// The exact names, in the order of the file.
-    pub(super) fn exact_names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(ExportName::as_str)
-    }
-
-    /// The same, each with its description.
-    pub(super) fn described(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        let description = |name| self.exact.get(name).and_then(|entry: &Entry| entry.description.as_deref());
-        self.names.iter().map(move |name| (name.as_str(), description(name)))
-    }
-
-    /// What is said about TLS.
-    pub(super) fn tls(&self) -> impl Iterator<Item = &UriTls> {
-        let entries = self.names.iter().filter_map(|name| self.exact.get(name));
-        entries.chain(self.templates.iter().map(|(_, entry)| entry)).filter_map(|entry| entry.backend.tls())
+    /// What LIST tells: each name of [`listable`](Self::listable), with its description if it has one.
+    pub fn listing(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let exact = &self.exports.exact;
+        let description = |name| exact.get(name).and_then(|entry: &Entry| entry.description.as_deref());
+        self.exports.names.iter().map(move |name| (name.as_str(), description(name)))
     }
 
     /// The directories in which files of templates are, each file right in one.
-    pub(super) fn directories(&self) -> impl Iterator<Item = PathBuf> {
-        self.templates.iter().filter_map(|(_, entry)| match &entry.backend {
+    pub fn directories_of_templates(&self) -> impl Iterator<Item = PathBuf> {
+        self.exports.templates.iter().filter_map(|(_, entry)| match &entry.backend {
             Target::File { path, .. } if !path.names_directories() => Some(path.directory()),
             _ => None,
         })
     }
 
-    /// The name of a template's export whose file this is.
-    pub(super) fn name_of_file(&self, file: &Path) -> Option<String> {
-        self.templates.iter().find_map(|(template, entry)| {
+    /// The name of the export that a file in one of them is; none: it is nobody's.
+    pub fn export_of_file(&self, file: &Path) -> Option<String> {
+        self.exports.templates.iter().find_map(|(template, entry)| {
             let Target::File { path, .. } = &entry.backend else { return None };
             let name = template.name_of(&name_of_file(path.matched(file.to_str()?)?)?);
-            let own = self.resolve(&name).ok()?;
+            let own = self.export_for(&name).ok()?;
             matches!(&own.backend, Backend::File { path, .. } if path == file).then_some(name)
         })
     }
 
-    /// The templates, in the order in which they are tried.
-    pub(super) fn template_names(&self) -> impl Iterator<Item = &str> {
-        self.templates.iter().map(|(template, _)| template.as_str())
+    /// How backends are reached by TLS, one entry for each export or template that says so.
+    pub fn backends_tls(&self) -> impl Iterator<Item = &UriTls> {
+        self.exports.entries().filter_map(|(_, entry)| entry.backend.tls())
+    }
+
+    /// The names of the templates, with their `*`, in the order in which they are tried.
+    pub fn templates(&self) -> impl Iterator<Item = &str> {
+        self.exports.templates.iter().map(|(template, _)| template.as_str())
     }
 }

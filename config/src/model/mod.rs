@@ -27,12 +27,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use nbd_gateway_policy::access::Access;
-use nbd_gateway_policy::types::TenantId;
 use nbd_gateway_policy::words;
 
 use crate::problem::{Problems, Report};
 use crate::shape;
-use crate::uri::UriTls;
 
 pub use address::{AdminAddress, ListenAddress};
 pub use backend::Backend;
@@ -171,66 +169,5 @@ impl Config {
     /// Who may do what.
     pub fn access(&self) -> &Access {
         &self.access
-    }
-
-    /// Whose export a name means, by the same choice as [`export_for`](Self::export_for) and without a look at what the
-    /// name does to a template's backend. None: no export has that name and no template fits it.
-    pub fn owner_of(&self, name: &str) -> Option<&TenantId> {
-        self.exports.owner(name)
-    }
-
-    /// The export that a client means by `name`: the exact name, or the template with the most literal characters that
-    /// the name fits.
-    ///
-    /// # Errors
-    /// [`NoExport::Unknown`] if there is neither; [`NoExport::Refused`] if the template's backend cannot be asked for
-    /// that name: what `*` matched does not belong in a path, or makes it too long.
-    pub fn export_for(&self, name: &str) -> Result<Resolved, NoExport> {
-        self.exports.resolve(name)
-    }
-
-    /// The names that LIST shows, in the order of the file: the exact ones. The names of a template cannot be listed.
-    pub fn listable(&self) -> impl Iterator<Item = &str> {
-        self.exports.exact_names()
-    }
-
-    /// Whether an export has its own entry, so that [`listable`](Self::listable) has it.
-    pub fn is_listable(&self, name: &str) -> bool {
-        self.exports.is_exact_name(name)
-    }
-
-    /// The names among them whose disks are embedded; they are open from the start.
-    pub fn embedded(&self) -> impl Iterator<Item = &str> {
-        self.exports.embedded_names()
-    }
-
-    /// Whether a name means the same by another configuration.
-    pub fn has_same_export(&self, other: &Self, name: &str) -> bool {
-        self.exports.has_same(&other.exports, name)
-    }
-
-    /// What LIST tells: each name of [`listable`](Self::listable), with its description if it has one.
-    pub fn listing(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        self.exports.described()
-    }
-
-    /// The directories in which files of templates are.
-    pub fn directories_of_templates(&self) -> impl Iterator<Item = PathBuf> {
-        self.exports.directories()
-    }
-
-    /// The name of the export that a file in one of them is; none: it is nobody's.
-    pub fn export_of_file(&self, file: &Path) -> Option<String> {
-        self.exports.name_of_file(file)
-    }
-
-    /// How backends are reached by TLS, one entry for each export or template that says so.
-    pub fn backends_tls(&self) -> impl Iterator<Item = &UriTls> {
-        self.exports.tls()
-    }
-
-    /// The names of the templates, with their `*`, in the order in which they are tried.
-    pub fn templates(&self) -> impl Iterator<Item = &str> {
-        self.exports.template_names()
     }
 }
