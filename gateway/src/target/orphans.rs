@@ -83,7 +83,7 @@ impl Orphans {
 }
 
 /// The orphans that a request has to wait for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ahead(Vec<Orphan>);
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::Scene;
-use crate::handover::state::{Beside, TicketState, carried};
-use crate::request::Client;
-use crate::session::suspend::{ResumedSession, SuspendError, resume, suspend_held};
+use crate::handover::state::{Beside, WaiterState, carried};
+use crate::request::Request;
+use crate::session::suspend::{ResumedSession, SuspendError, add_answered, resume, suspend_held};
 use nbd_gateway_net::Peer;
 
 /// How long a resize may go on before the export is suspended.
@@ -56,6 +56,11 @@ impl Scene {
                 break;
             }
         }
+        // In another process there would be none.
+        while export.core.has_taken() {
+            yield_now().await;
+        }
+        add_answered(export, &mut held);
         let mut suspended_lanes = lanes.map(|lanes| lanes.suspend().unwrap());
         export.resume(same(&export.suspend()));
         let mut resumed: Vec<ResumedSession> = Vec::new();
@@ -65,18 +70,11 @@ impl Scene {
             let place = self.places.begin(Peer::Unknown).unwrap().session(&tenant, false).unwrap();
             resumed.push(resume(&self.front, place, session).await.unwrap());
         }
-        // In another process there would be none.
-        while export.core.has_taken() {
-            yield_now().await;
-        }
-        let client = |ticket: &TicketState| {
-            let session = resumed.iter().find(|session| session.id() == ticket.session)?;
-            let client: std::sync::Arc<dyn Client> = session.client(ticket);
-            Some(client)
-        };
+        let job =
+            |waiter: WaiterState, request: &Request| resumed.iter().find_map(|session| session.job(&waiter, request));
         if let (Some(lanes), Some(mut suspended)) = (lanes, suspended_lanes.take()) {
             suspended.state = same(&suspended.state);
-            lanes.resume(suspended, &client).unwrap();
+            lanes.resume(suspended, &job).unwrap();
         }
         export.core.go_on();
         let went_on = resumed.len();

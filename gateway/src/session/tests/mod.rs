@@ -4,6 +4,7 @@ mod ceiling;
 mod closing;
 mod hand_over;
 mod kept;
+mod pieces;
 mod reconnect;
 mod suspended;
 
