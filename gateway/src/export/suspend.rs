@@ -1,5 +1,7 @@
 //! An export, suspended and resumed: what it knows beside its lanes, its sessions and their requests.
 
+use nbd_gateway_policy::types::Moment;
+
 use super::Export;
 use crate::handover::state::ExportState;
 
@@ -10,10 +12,15 @@ impl Export {
             reconnects: self.reconnects.suspend(),
             lost: self.resizer.openers.suspend(),
             hooks: self.hooks.suspend(),
-            notices: self.notices.suspend(self.accounts.now()),
+            notices: self.notices.suspend(self.notice_time()),
             io: self.limiter.suspend(),
             deaf: self.resizer.suspend(),
         }
+    }
+
+    /// The time by the clock of rates of notices.
+    pub(crate) fn notice_time(&self) -> Moment {
+        self.accounts.now()
     }
 
     /// Goes on with that, before its sessions do.
@@ -22,7 +29,7 @@ impl Export {
         self.reconnects.resume(reconnects);
         self.resizer.openers.resume(lost);
         self.hooks.resume(&self.settings().config.notify, hooks);
-        self.notices.resume(notices, self.accounts.now());
+        self.notices.resume(notices, self.notice_time());
         self.limiter.resume(io);
         self.resizer.resume(deaf);
     }

@@ -148,6 +148,12 @@ impl RateGate {
         Self { limiters: limiters.into_iter().collect(), ..Self::default() }
     }
 
+    /// The first, which is a session's own.
+    #[cfg(test)]
+    pub(crate) fn own(&self) -> Option<&SharedLimiter> {
+        self.limiters.first().map(|limiter| &**limiter)
+    }
+
     /// How many limiters the next request has passed, and until when it waits for the last of them.
     #[cfg(test)]
     pub(crate) fn suspend(&self) -> (usize, Option<Instant>) {

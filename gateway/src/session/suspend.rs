@@ -32,6 +32,7 @@ use crate::handover::state::{
     Age, AgreementState, Beside, CertificateState, FailureState, GateState, HeaderState, NotifyState, ReleaseState,
     SessionState, StepState, nanos,
 };
+use crate::limits::SharedLimiter;
 use crate::request::{Failure, Outcome};
 
 /// Why a session can't be suspended.
@@ -190,6 +191,8 @@ impl Transmission {
                 .as_ref()
                 .map(|patience| nanos(patience.deadline().saturating_duration_since(Instant::now()))),
             gate,
+            io: self.throttle.own().map(SharedLimiter::suspend),
+            notices: session.notices.suspend(session.export.notice_time()),
             watching: *session.watching.lock(),
             notify,
             unread: beside.put(&bytes),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Age, FailureState, FramingState, PeerState, Span};
+use super::{Age, FailureState, FramingState, IoState, LimiterState, PeerState, Span};
 use crate::request::SessionId;
 
 /// A session, without its socket. Permits, its places in tables and its span are not here: they are made again.
@@ -27,6 +27,10 @@ pub(crate) struct SessionState {
     /// For how long a client whose session the gateway closes may still leave its replies unread, in nanoseconds.
     pub patience: Option<u64>,
     pub gate: GateState,
+    /// How fast it may read and write by itself; none: it has no limiters.
+    pub io: Option<IoState>,
+    /// How fast it is sent notices.
+    pub notices: Option<LimiterState>,
     pub notify: Option<NotifyState>,
     /// The size that a BLOCK_STATUS, which a task has, waits to change.
     pub watching: Option<u64>,

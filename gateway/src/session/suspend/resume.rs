@@ -138,6 +138,10 @@ pub(crate) async fn resume(
     let shutdown = Shutdown::new(front.drain.clone(), export.leaving());
     let mut gate = RateGate::new(export.limiters());
     let GateState { passed, waits } = state.gate;
+    if let Some((own, io)) = gate.own().zip(state.io) {
+        own.resume(io);
+    }
+    session.notices.resume(state.notices, export.notice_time());
     gate.resume(passed, waits.map(|waits| Instant::now() + Duration::from_nanos(waits)));
     let pool = Arc::clone(&front.pool);
     let mut transmission =

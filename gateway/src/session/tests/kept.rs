@@ -2,7 +2,7 @@
 
 use nbd_gateway_policy::plan::Wish;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::limits::{NoticeLimiter, RateGate};
@@ -77,4 +77,34 @@ async fn requests_after_the_hand_over_keep_to_the_rate_of_those_before_it() {
     assert_eq!(gate(), Ok(()));
     scene.hand_over().await.unwrap();
     assert!(gate().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_keeps_to_its_own_rate_of_reading_where_it_goes_on() {
+    let scene = Scene::new("1MiB", "", "[export.limits]\nsession-io = { iops = \"1/h\" }");
+    let (mut client, begun) = (scene.client(Framing::Simple).await, Instant::now());
+    client.ask(Cmd::READ, 0, 0, 512, &[]).await;
+    client.reply(Cmd::READ, 0, 512).await;
+    assert_eq!(scene.hand_over().await, Some(1));
+    for hours in 1..3 {
+        client.ask(Cmd::READ, hours, 0, 512, &[]).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(scene.hand_over().await, Some(1), "while the request waits");
+        assert_eq!(client.reply(Cmd::READ, 0, 512).await.error, 0);
+        let (so_far, whole) = (begun.elapsed(), Duration::from_secs(3600 * hours));
+        assert!((whole..whole + Duration::from_secs(2)).contains(&so_far), "{so_far:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_keeps_to_its_own_rate_of_notices_where_it_goes_on() {
+    let scene = Scene::new("1MiB", "", "[export.limits]\nsession-notice-rate = \"1/h\"");
+    let _client = scene.client(Framing::Simple).await;
+    let take = || {
+        let session = scene.front.table.all().pop().unwrap();
+        session.export.take_notice(&session.notices)
+    };
+    assert_eq!(take(), Ok(()));
+    assert_eq!(scene.hand_over().await, Some(1));
+    assert!(take().is_err());
 }
