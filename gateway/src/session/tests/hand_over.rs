@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::Scene;
 use crate::handover::state::{Beside, WaiterState, carried};
+use crate::limits::Place;
 use crate::request::Request;
 use crate::session::suspend::{ResumedSession, SuspendError, add_answered, resume, suspend_held};
 use nbd_gateway_net::Peer;
@@ -19,6 +20,12 @@ const SETTLES: Duration = Duration::from_secs(30);
 const SETTLED: usize = 4;
 
 impl Scene {
+    /// For a session that goes on.
+    pub(super) fn place(&self) -> Place {
+        let tenant = TenantId::new("t").unwrap();
+        self.places.begin(Peer::Unknown).unwrap().session(&tenant, false).unwrap()
+    }
+
     /// Hands the export over to itself; how many sessions went on. None: it is not open, or a resize does not end.
     pub(crate) async fn hand_over(&self) -> Option<usize> {
         let registry = &self.front.registry;
@@ -66,9 +73,7 @@ impl Scene {
         let mut resumed: Vec<ResumedSession> = Vec::new();
         for mut session in suspended {
             session.state = same(&session.state);
-            let tenant = TenantId::new("t").unwrap();
-            let place = self.places.begin(Peer::Unknown).unwrap().session(&tenant, false).unwrap();
-            resumed.push(resume(&self.front, place, session).await.unwrap());
+            resumed.push(resume(&self.front, self.place(), session).await.unwrap());
         }
         let job =
             |waiter: WaiterState, request: &Request| resumed.iter().find_map(|session| session.job(&waiter, request));

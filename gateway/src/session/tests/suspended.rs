@@ -7,6 +7,9 @@
 mod talk;
 
 use super::*;
+use crate::handover::SpeaksTls;
+use crate::handover::state::Beside;
+use crate::session::suspend::{ResumedSession, SuspendError, resume};
 use talk::{Style, Talk};
 
 /// Numbers that follow from a seed.
@@ -62,14 +65,29 @@ async fn play(seeds: std::ops::Range<u64>, scene: impl AsyncFn() -> Scene, style
     moves
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_of_an_export_that_grows_does_not_notice_that_its_session_is_moved() {
     let moves = play(0..4, async || Scene::new("1MiB", "", GROWS), &Style::ALL).await;
     assert!(moves > 100, "{moves} moves");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_is_shown_a_ceiling_does_not_notice_that_its_session_is_moved() {
     let moves = play(0..6, async || Scene::new("1MiB", "", CEILING), &[Style::Kernel, Style::Stock]).await;
     assert!(moves > 20, "{moves} moves");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_inside_tls_refuses_to_be_suspended_and_goes_on() {
+    let scene = Scene::new("1MiB", "", "");
+    let mut client = scene.client(Framing::Simple).await;
+    let session = || scene.front.table.all().pop().unwrap();
+    // As if its connection had come inside TLS.
+    let mut suspended = session().suspend().unwrap().await.unwrap();
+    suspended.state.tls = true;
+    let resumed = resume(&scene.front, scene.place(), suspended).await.unwrap();
+    ResumedSession::start(vec![resumed], Vec::new(), &Beside::default()).unwrap();
+    assert!(matches!(session().suspend().err(), Some(SuspendError::Tls(SpeaksTls))));
+    client.ask(Cmd::READ, 1, 0, 512, &[]).await;
+    assert_eq!(client.reply(Cmd::READ, 0, 512).await.error, 0);
 }

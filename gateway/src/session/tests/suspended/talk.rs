@@ -14,6 +14,8 @@ use super::Dice;
 const HALF: u64 = 512 << 10;
 /// How long a conversation may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one step of it takes.
+const STEP: Duration = Duration::from_millis(1);
 
 /// What a client negotiates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -360,7 +362,8 @@ impl<'a> Talk<'a> {
             }
             while self.understand() {}
         }
-        tokio::task::yield_now().await;
+        // Timers go on too.
+        tokio::time::sleep(STEP).await;
     }
 
     /// What it was told, by the cookies of its requests. Of a READ what was found: whether zeroes come as a hole is up to the
