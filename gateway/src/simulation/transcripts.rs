@@ -32,7 +32,7 @@ fn transcript(seed: u64, hand_overs: HandOvers) -> (BTreeMap<u64, String>, u64) 
 
 #[test]
 fn conversations_have_the_same_replies_with_and_without_hand_overs() {
-    let mut went_on = 0;
+    let (mut went_on, mut watched) = (0, 0);
     for seed in 0..40 {
         let (without, _) = transcript(seed, HandOvers::None);
         let (with, sessions) = transcript(seed, HandOvers::Many);
@@ -41,6 +41,7 @@ fn conversations_have_the_same_replies_with_and_without_hand_overs() {
         }
         assert_eq!(with.len(), without.len(), "seed {seed}");
         went_on += sessions;
+        watched += without.values().filter(|reply| reply.starts_with("watch: ")).count();
     }
-    assert!(went_on > 200, "{went_on} sessions went on");
+    assert!(went_on > 200 && watched > 5, "{went_on} sessions went on, {watched} watchers heard of a size");
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use nbd_gateway_proto::resize::Wish;
+use nbd_gateway_proto::resize::{Context, Wish};
 use nbd_gateway_proto::{Cmd, CmdFlags, ExportFlags};
 use tokio::time::sleep;
 
@@ -17,9 +17,11 @@ pub(in crate::simulation) async fn run_in_batches(scene: Scene, batches: u64, mu
     let id = scene.next_conversation();
     let Some(stream) = scene.connect() else { return };
     let (conversation, mut pieces) = (random.split(), random.split());
-    let Some(mut conversation) = Conversation::begin(scene.clone(), id, stream, conversation).await else {
+    let (watches, breaks_off) = (random.percent(30), random.percent(50));
+    let Some(mut conversation) = Conversation::begin(scene.clone(), id, stream, watches, conversation).await else {
         return scene.violated(format_args!("conversation {id} found no export"));
     };
+    conversation.watch();
     for _ in 0..batches {
         let crash = conversation.batch().then(|| tokio::spawn(crash(scene.clone(), pieces.split())));
         if !conversation.is_answered(&mut pieces).await {
@@ -36,6 +38,9 @@ pub(in crate::simulation) async fn run_in_batches(scene: Scene, batches: u64, mu
     conversation.read();
     conversation.hear();
     scene.record(id, format!("was told {} bytes last", conversation.size));
+    if breaks_off {
+        conversation.break_off(&mut random).await;
+    }
     conversation.end();
 }
 
@@ -48,6 +53,24 @@ async fn crash(scene: Scene, mut random: Random) {
 }
 
 impl Conversation {
+    /// Waits for another size, if it may.
+    fn watch(&mut self) {
+        if self.agreed.contexts.iter().any(|(name, _)| name == Context::Watch.name()) {
+            self.ask(Cmd::BLOCK_STATUS, CmdFlags::NONE, 0, 1, None, &[]);
+            self.watch = Some(self.cookie);
+        }
+    }
+
+    /// Asks for much that changes nothing, and breaks off within a request, or when some of it is answered.
+    async fn break_off(&mut self, random: &mut Random) {
+        for place in 0..self.size / SECTOR / LONGEST {
+            self.ask(Cmd::READ, CmdFlags::NONE, place * LONGEST, LONGEST, None, &[]);
+        }
+        self.out.truncate(random.below(self.out.len() as u64 + 1) as usize);
+        while !self.out.is_empty() && self.stream.writable().await.is_ok() && self.write() {}
+        sleep(Duration::from_millis(random.below(20))).await;
+    }
+
     /// Sends a batch. Whether the server is to crash meanwhile.
     fn batch(&mut self) -> bool {
         let sectors = self.size / SECTOR;

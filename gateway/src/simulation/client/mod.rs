@@ -10,6 +10,7 @@ use std::time::Duration;
 use nbd_gateway_proto::handshake::client::{Client as Handshake, Contexts, Goal, Negotiated, Progress, Wishes};
 use nbd_gateway_proto::reply::ReplyReader;
 use nbd_gateway_proto::request::RequestHeader;
+use nbd_gateway_proto::resize::Context;
 use nbd_gateway_proto::{Cmd, CmdFlags, Framing, Heap, Inbox, Info};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -71,7 +72,7 @@ pub(super) async fn run(scene: Scene, number: u64, mut actions: u64, mut random:
             // A kill first: nothing is heard after it.
             biased;
             _ = kills.changed() => None,
-            begun = Conversation::begin(scene.clone(), id, stream, seed) => begun,
+            begun = Conversation::begin(scene.clone(), id, stream, false, seed) => begun,
         };
         if let Some(mut conversation) = begun {
             conversation.run(some).await;
@@ -97,13 +98,16 @@ struct Conversation {
     /// The size that the client was told last, in bytes.
     size: u64,
     notified: bool,
+    /// The BLOCK_STATUS that waits for another size.
+    watch: Option<u64>,
     /// The sector after its last READ.
     read_to: u64,
     kills: watch::Receiver<u32>,
 }
 
 impl Conversation {
-    async fn begin(scene: Scene, id: u64, stream: UnixStream, mut random: Random) -> Option<Self> {
+    /// With a client that `watches` the size.
+    async fn begin(scene: Scene, id: u64, stream: UnixStream, watches: bool, mut random: Random) -> Option<Self> {
         let kills = scene.kills();
         let framing = random.pick(&[Framing::Simple, Framing::Structured, Framing::Extended]);
         let resizes = random.percent(60);
@@ -111,6 +115,11 @@ impl Conversation {
         let contexts = automatic.into_iter().chain(["base:allocation".to_owned()]).collect();
         let infos = if resizes { vec![Info::BLOCK_SIZE, Info::RESIZE] } else { Vec::new() };
         let contexts = if random.percent(50) { Contexts::These(contexts) } else { Contexts::None };
+        let (framing, contexts) = match watches {
+            true if framing == Framing::Simple => (Framing::Structured, watched()),
+            true => (framing, watched()),
+            false => (framing, contexts),
+        };
         let wishes = Wishes { framing, contexts, infos, goal: Goal::Go, export: "e".to_owned(), tls: false };
         let (mut side, mut inbox) = (Handshake::new(wishes), Inbox::default());
         let agreed = loop {
@@ -146,6 +155,7 @@ impl Conversation {
             knowledge,
             size,
             notified: false,
+            watch: None,
             read_to: 0,
             kills,
         })
@@ -214,9 +224,10 @@ impl Conversation {
         self.scene.note(format_args!("conversation {} {what}", self.id));
     }
 
-    /// Number of requests in flight, without a standing NOTIFY.
+    /// Number of requests in flight, without those that wait for another size.
     fn requests(&self) -> usize {
-        self.asked.values().filter(|asked| !asked.is_notify()).count()
+        let stands = |cookie, asked: &Asked| asked.is_notify() || self.watch == Some(cookie);
+        self.asked.iter().filter(|(cookie, asked)| !stands(**cookie, asked)).count()
     }
 
     fn read(&mut self) -> bool {
@@ -265,6 +276,12 @@ impl Asked {
     fn is_notify(&self) -> bool {
         self.header.command == Cmd::RESIZE && self.header.flags.has(CmdFlags::NOTIFY)
     }
+}
+
+fn watched() -> Contexts {
+    Contexts::These(
+        [Context::SizeLow, Context::SizeHigh, Context::Watch].iter().map(|context| context.name().to_owned()).collect(),
+    )
 }
 
 async fn send(stream: &UnixStream, mut bytes: &[u8]) -> Option<()> {

@@ -69,7 +69,8 @@ impl Conversation {
         if !asked.is_notify() {
             let told = if let Body::Error { errno, .. } = &body { errno.to_string() } else { what };
             let data = asked.data.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
-            self.scene.record(cookie.0, format!("{} {told}, data {data:#x}", asked.header.command));
+            let watch = if self.watch == Some(cookie.0) { "watch: " } else { "" };
+            self.scene.record(cookie.0, format!("{watch}{} {told}, data {data:#x}", asked.header.command));
         }
         self.judge(step, &asked);
     }
