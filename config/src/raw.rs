@@ -205,7 +205,7 @@ pub(crate) struct RawExport {
     pub(crate) late_write_guard: Option<String>,
     /// How much is read ahead of clients that read from the front to the back, and kept for others that read the same;
     /// 1MiB to 1GiB of memory while the export is open. For servers that are far away. Needs `exclusive = true` in
-    /// `[export.resize]`: only this gateway changes the server's disk. If absent, nothing is read ahead.
+    /// `[export.resize]`: only clients of this export change the server's disk. If absent, nothing is read ahead.
     #[schemars(extend("examples" = ["8MiB"]))]
     pub(crate) read_ahead: Option<RawSize>,
     /// A program and its arguments that makes sure that the NBD server is over everything from earlier connections. It
