@@ -338,7 +338,8 @@ fn skip(extents: &mut Vec<Extent>, mut bytes: u64) {
     });
 }
 
-/// Pieces that follow each other. Contiguous data is one piece again: what a client with DF or simple replies needs anyway.
+/// Pieces that follow each other. Contiguous data is one piece again: what a client with DF or simple replies needs
+/// anyway.
 pub(super) fn joined(pieces: Vec<Piece>) -> Found {
     if !contiguous(&pieces) {
         return Found::Pieces(pieces);

@@ -1,9 +1,10 @@
 //! Targets, and the core of an open export in front of one.
 //!
-//! A [`Target`] takes jobs and finishes them: [`Lanes`] to an NBD server, or an embedded disk. What reads ahead is a target in
-//! front of lanes (`read_ahead`); so would be what moves a disk. [`Core`] is the inside of an open export: its target, the [`View`] that
-//! everyone reads, and the bookkeeping of requests in flight. `bridge` carries requests that the target can't take as they
-//! are; `ceiling` answers requests between the end and a ceiling. This room knows no sessions, quotas or resizes.
+//! A [`Target`] takes jobs and finishes them: [`Lanes`] to an NBD server, or an embedded disk. What reads ahead is a
+//! target in front of lanes (`read_ahead`); so would be what moves a disk. [`Core`] is the inside of an open export:
+//! its target, the [`View`] that everyone reads, and the bookkeeping of requests in flight. `bridge` carries requests
+//! that the target can't take as they are; `ceiling` answers requests between the end and a ceiling. This room knows no
+//! sessions, quotas or resizes.
 
 mod bridge;
 mod ceiling;
