@@ -42,7 +42,7 @@ pub(crate) use status::LaneStatus;
 #[cfg(test)]
 pub(crate) use suspend::SuspendedLane;
 #[cfg(test)]
-pub(crate) use table::Waiters;
+pub(crate) use table::Clients;
 
 use crate::request::{Failure, Finished, Job, SessionId};
 

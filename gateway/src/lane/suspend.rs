@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::decode::Decoder;
 use super::run::{Absence, Away, Beginning, Leaving, Reading, go_on};
 use super::status::ConnectionHistory;
-use super::table::{Table, Waiters};
+use super::table::{Clients, Table};
 use super::{Durability, Lane, Life, Link};
 use crate::handover::state::{
     AbsenceState, Age, AwayState, Beside, DurabilityState, LaneState, LinkState, ReaderState, StateError, nanos,
@@ -185,7 +185,7 @@ impl Lane {
     pub(crate) fn resume(
         self: &Arc<Self>,
         suspended: SuspendedLane,
-        waiters: Waiters<'_>,
+        clients: Clients<'_>,
     ) -> io::Result<impl Future<Output = ()> + Send + use<>> {
         let SuspendedLane { mut state, beside, stream, life } = suspended;
         let AwayState { since, pause, step, absence } = state.away.clone();
@@ -194,7 +194,7 @@ impl Lane {
         away.backoff = away.backoff.from_step(Duration::from_nanos(step));
         let (read, write) = stream.map(Stream::rehome).transpose()?.map(Stream::split).unzip();
         let reader = state.reader.take();
-        self.put(state, reader.as_ref(), &beside, write, waiters).map_err(io::Error::other)?;
+        self.put(state, reader.as_ref(), &beside, write, clients).map_err(io::Error::other)?;
         let beginning = match (read, reader) {
             (Some(read), Some(reader)) => {
                 Beginning::Connected(Ok(reading(read, reader, &beside, &life).map_err(io::Error::other)?))
@@ -216,12 +216,12 @@ impl Lane {
         reader: Option<&ReaderState>,
         beside: &Beside,
         write: Option<WriteHalf>,
-        waiters: Waiters<'_>,
+        clients: Clients<'_>,
     ) -> Result<(), StateError> {
         let link = state.link.map(LinkState::link).transpose()?;
         let framing = reader.map(|reader| reader.framing.into());
         let known = (&*self.late, &link.clone().unwrap_or_else(|| Link::new(None)));
-        let resumed = Table::resume(state.table, framing, beside, known, waiters)?;
+        let resumed = Table::resume(state.table, framing, beside, known, clients)?;
         let unsent = beside.get(state.unsent)?;
         *self.link.lock() = link;
         self.renew.store(state.renews, Ordering::Release);

@@ -18,7 +18,7 @@ use crate::request::{Job, Request, SessionId};
 #[cfg(test)]
 mod suspend;
 #[cfg(test)]
-pub(crate) use suspend::Waiters;
+pub(crate) use suspend::Clients;
 
 /// How many answers are remembered for deciding what may be sent again.
 const REMEMBERED: usize = 1024;

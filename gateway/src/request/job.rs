@@ -6,11 +6,9 @@ use nbd_gateway_proto::reply::MAX_EXTENTS;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-#[cfg(test)]
-use super::SessionId;
 use super::{Failure, Finished, Outcome, Request, Ticket};
 #[cfg(test)]
-use nbd_gateway_proto::{Cmd, CmdFlags, Cookie};
+use nbd_gateway_proto::{Cmd, CmdFlags};
 
 /// Who waits for the outcome.
 #[derive(Debug)]
@@ -41,9 +39,6 @@ pub(crate) struct Job {
     extents: usize,
     /// Who hears of sizes before the last, for a RESIZE with NOTIFY.
     hears: Option<watch::Sender<Heard>>,
-    /// The client's request that it changes a part for.
-    #[cfg(test)]
-    pub(crate) part_of: Option<(SessionId, Cookie)>,
 }
 
 /// The sizes that a standing NOTIFY has brought: the latest, and how many.
@@ -56,34 +51,22 @@ pub(crate) struct Heard {
 }
 
 impl Job {
-    fn new(request: Request, waiter: Waiter) -> Self {
-        Self {
-            request,
-            waiter,
-            watcher: None,
-            extents: MAX_EXTENTS,
-            hears: None,
-            #[cfg(test)]
-            part_of: None,
-        }
-    }
-
     pub(crate) fn for_client(request: Request, ticket: Ticket) -> Self {
         let extents = ticket.extents();
-        Self::new(request, Waiter::Client(ticket)).with_extents(extents)
+        Self { request, waiter: Waiter::Client(ticket), watcher: None, extents, hears: None }
     }
 
     /// A request of the gateway's own; the receiver gets its outcome.
     pub(crate) fn for_task(request: Request) -> (Self, oneshot::Receiver<Outcome>) {
         let (tx, rx) = oneshot::channel();
-        (Self::new(request, Waiter::Task(tx, Instant::now())), rx)
+        let waiter = Waiter::Task(tx, Instant::now());
+        (Self { request, waiter, watcher: None, extents: MAX_EXTENTS, hears: None }, rx)
     }
 
     /// A request of the gateway's own, with an outcome for `watcher` alone.
     pub(crate) fn for_watcher(request: Request, watcher: Box<dyn Watcher>) -> Self {
-        let mut job = Self::new(request, Waiter::Watcher(Instant::now()));
-        job.watched_by(watcher);
-        job
+        let waiter = Waiter::Watcher(Instant::now());
+        Self { request, waiter, watcher: Some(watcher), extents: MAX_EXTENTS, hears: None }
     }
 
     /// Has `watcher` hear of its end.
@@ -104,9 +87,7 @@ impl Job {
         let notify = request.command == Cmd::RESIZE && request.flags.has(CmdFlags::NOTIFY);
         // A NOTIFY stands and hears, or its second size would be one too many.
         let hears = notify.then(|| watch::Sender::new(Heard::default()));
-        let mut job = Self::new(request, Waiter::Nobody);
-        job.hears = hears;
-        job
+        Self { request, waiter: Waiter::Nobody, watcher: None, extents: MAX_EXTENTS, hears }
     }
 
     /// The client that waits for the answer, which this job does not give any more; none for a task of the gateway's own.

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-pub(in crate::session) use held::{add_answered, suspend_held};
+pub(in crate::session) use held::suspend_held;
 pub(in crate::session) use resume::{ResumedSession, resume};
 
 use super::Session;

@@ -9,13 +9,11 @@ use std::sync::Arc;
 use nbd_gateway_policy::types::ByteRange;
 use nbd_gateway_proto::Cookie;
 use parking_lot::Mutex;
-use tokio::sync::oneshot::error::RecvError;
 
 use super::Core;
-use super::ranges::Exclusive;
 use crate::request::{Finished, Job, Outcome, Request, SessionId};
 #[cfg(test)]
-pub(crate) use suspend::{Answered, TakenRequest};
+pub(crate) use suspend::{Progress, TakenRequest};
 
 /// All of an export's.
 #[derive(Debug, Default)]
@@ -77,8 +75,6 @@ impl Held {
             #[cfg(test)]
             way,
         };
-        #[cfg(test)]
-        entry.way.goes_on(core, id);
         state.1.insert(id, entry);
         drop(state);
         Self { core: Arc::clone(core), id, request, extents }
@@ -99,29 +95,6 @@ impl Held {
     /// The most extents of one context that the answer may have.
     pub(super) fn extents(&self) -> usize {
         self.extents
-    }
-
-    /// Asks for a part of it: puts that among `jobs`. The answer may have so many extents of one context.
-    pub(super) fn ask(
-        &self,
-        part: Request,
-        extents: usize,
-        jobs: &mut Vec<Job>,
-    ) -> impl Future<Output = Result<Outcome, RecvError>> + use<> {
-        let (job, outcome) = Job::for_task(part);
-        jobs.push(job.with_extents(extents));
-        #[cfg(test)]
-        let outcome = self.keep(outcome, jobs);
-        outcome
-    }
-
-    /// Waits until it has `range` for itself. None: what it changes there is changed.
-    pub(super) async fn alone(&self, range: ByteRange) -> Option<Exclusive<'_>> {
-        #[cfg(test)]
-        if self.has_changed(range) {
-            return None;
-        }
-        Some(self.core.ranges.exclusive(self.id, range).await)
     }
 
     /// Whether nobody waits for it any more.
@@ -166,10 +139,9 @@ impl Drop for Held {
         // A job that is still there is finished after the lock.
         let entry = self.core.held.state.lock().1.remove(&self.id);
         #[cfg(test)]
-        let entry = entry.map(|Entry { job, way, .. }| {
-            way.ended(&self.core, self.id);
-            job
-        });
+        if let Some(entry) = &entry {
+            entry.way.ended(&self.core.orphans);
+        }
         drop(entry);
     }
 }

@@ -39,7 +39,7 @@ pub(crate) use self::core::Core;
 pub(crate) use facts::Facts;
 pub(crate) use held::Held;
 #[cfg(test)]
-pub(crate) use held::{Answered, TakenRequest};
+pub(crate) use held::{Progress, TakenRequest};
 pub(crate) use lanes::Lanes;
 pub(crate) use open::{ObserveSize, OpenTargetError, TargetParts, open};
 pub(crate) use presence::{Presence, Verdict};

@@ -83,7 +83,7 @@ impl Orphans {
 }
 
 /// The orphans that a request has to wait for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ahead(Vec<Orphan>);
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io;
 use super::Lanes;
 use crate::handover::SpeaksTls;
 use crate::handover::state::{LanesState, StateError};
-use crate::lane::{SuspendedLane, Waiters};
+use crate::lane::{Clients, SuspendedLane};
 
 /// The lanes of one export on their way.
 pub(crate) struct SuspendedLanes {
@@ -44,7 +44,7 @@ impl Lanes {
     }
 
     /// Goes on with lanes.
-    pub(crate) fn resume(&self, suspended: SuspendedLanes, waiters: Waiters<'_>) -> io::Result<()> {
+    pub(crate) fn resume(&self, suspended: SuspendedLanes, clients: Clients<'_>) -> io::Result<()> {
         let SuspendedLanes { state, lanes } = suspended;
         let (came, has) = (state.lanes.len(), self.lanes.len());
         if came != has {
@@ -54,7 +54,7 @@ impl Lanes {
         self.late.resume(state.late).map_err(io::Error::other)?;
         for (((lane, shard), mut suspended), state) in self.lanes.iter().zip(lanes).zip(state.lanes) {
             suspended.state = state;
-            let task = lane.resume(suspended, waiters)?;
+            let task = lane.resume(suspended, clients)?;
             self.tasks.lock().push(shard.spawn(task));
         }
         Ok(())

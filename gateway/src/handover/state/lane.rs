@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Age, FramingState, LateState, LinkState, RequestState, Span, TicketState};
-use crate::request::SessionId;
 
 /// What the lanes of one export share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,8 +115,8 @@ pub(crate) struct TableState {
 pub(crate) struct SlotState {
     pub key: u32,
     pub tag: u32,
-    /// None: its answer is read and thrown away.
-    pub waiter: Option<WaiterState>,
+    /// Nobody waits for it if there is none: its answer is read and thrown away.
+    pub ticket: Option<TicketState>,
     pub request: RequestState,
     pub sent: bool,
     pub doubtful: bool,
@@ -125,15 +124,6 @@ pub(crate) struct SlotState {
     pub late: u64,
     pub covers: u64,
     pub reply: Option<ReplyState>,
-}
-
-/// Who waits for a request in flight.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum WaiterState {
-    Client(TicketState),
-    /// A client's request, by its cookie, that this changes a part for.
-    PartOf(SessionId, u64),
 }
 
 /// What has come of a reply in pieces, but for what was found.

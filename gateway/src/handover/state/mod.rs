@@ -25,10 +25,10 @@ pub(crate) use beside::{Beside, Span};
 pub(crate) use coordinator::{AccountState, CoordinatorState, DisprovedState, ExposedState, StreamState};
 pub(crate) use export::{ExportState, ReconnectState};
 pub(crate) use framing::FramingState;
-pub(crate) use held::{AnsweredPartState, HeldState};
+pub(crate) use held::HeldState;
 pub(crate) use lane::{
     AbsenceState, AnsweredState, AwayState, DurabilityState, FailureState, LaneState, LanesState, PhaseState,
-    ReaderState, ReplyState, SlotState, TableState, WaiterState,
+    ReaderState, ReplyState, SlotState, TableState,
 };
 pub(crate) use late::{LateState, LateWriteState, LinkState};
 pub(crate) use limiter::{IoState, LimiterState};

@@ -15,7 +15,7 @@ use nbd_gateway_proto::reply::{Body, Event};
 use nbd_gateway_proto::request::RequestHeader;
 use nbd_gateway_proto::{Cmd, CmdFlags, Cookie, Errno, Piece};
 
-use crate::handover::state::{WaiterState, carried};
+use crate::handover::state::{TicketState, carried};
 use crate::lane::fuzz::{CONTEXTS, Told, put_event, tell};
 use crate::lane::tests::{connected, life};
 use crate::request::{Client, Counts, Finished, Heard, Job, Outcome, PendingReply, Request, SessionId, Ticket};
@@ -49,13 +49,6 @@ fn of_client(client: &Arc<Recorder>, cookie: u64, request: Request) -> Job {
         since: Instant::now(),
     };
     Job::for_client(request, Ticket::new(Arc::<Recorder>::clone(client), reply))
-}
-
-/// The same after it was suspended.
-fn again(client: &Arc<Recorder>, waiter: WaiterState, request: &Request) -> Option<Job> {
-    let WaiterState::Client(ticket) = waiter else { return None };
-    let client = (ticket.session == client.id()).then(|| Arc::<Recorder>::clone(client))?;
-    Some(Job::for_client(request.clone(), ticket.resume(client)))
 }
 
 /// Numbers that the property's bytes choose.
@@ -245,7 +238,10 @@ fn play(framing: Framing, choices: &[u8], is_cut: impl Fn(usize) -> bool) -> Pla
             let next = Lane::new(Arc::default(), LateWrites::new(lane.late.guard(), false));
             next.durability.resume(&carried(&lane.durability.suspend()));
             next.late.resume(carried(&lane.late.suspend())).unwrap();
-            let found = |waiter: WaiterState, request: &Request| again(&client, waiter, request);
+            let found = |ticket: &TicketState| {
+                let client: Arc<dyn Client> = Arc::<Recorder>::clone(&client);
+                (ticket.session == client.id()).then_some(client)
+            };
             let mut state = carried(&state);
             let reader = state.reader.take().unwrap();
             next.put(state, Some(&reader), &beside, None, &found).unwrap();
@@ -305,7 +301,7 @@ async fn a_task_goes_on_where_the_one_before_stopped_in_the_middle_of_a_reply_on
     assert_eq!(lane.in_flight(), 0);
     let (end, ending) = tokio::sync::watch::channel(false);
     let suspended = SuspendedLane { state: carried(&suspended.state), life: life(&pool, ending), ..suspended };
-    let found = |waiter: WaiterState, request: &Request| again(&client, waiter, request);
+    let found = |_: &TicketState| -> Option<Arc<dyn Client>> { Some(Arc::<Recorder>::clone(&client)) };
     let lane = Lane::new(Arc::default(), Arc::default());
     let task = lane.resume(suspended, &found).unwrap();
     assert_eq!((lane.in_flight(), lane.status().up, lane.status().reconnects), (2, true, 0));

@@ -1,17 +1,19 @@
 //! A table, suspended and resumed: every slot keeps its cookie, for the server goes on with what it has.
 
+use std::sync::Arc;
+
 use nbd_gateway_policy::types::ByteRange;
 use nbd_gateway_proto::Framing;
 
 use super::{Answered, Gather, Phase, Slot, Table, reach};
 use crate::handover::state::{
-    AnsweredState, Beside, PhaseState, RequestState, SlotState, StateError, TableState, TicketState, WaiterState,
+    AnsweredState, Beside, PhaseState, RequestState, SlotState, StateError, TableState, TicketState,
 };
 use crate::lane::{LateWrites, Link};
-use crate::request::{Job, Request};
+use crate::request::{Client, Job};
 
 /// Finds who waits for an answer, and has it hold what the request does; none: it is gone.
-pub(crate) type Waiters<'a> = &'a dyn Fn(WaiterState, &Request) -> Option<Job>;
+pub(crate) type Clients<'a> = &'a dyn Fn(&TicketState) -> Option<Arc<dyn Client>>;
 
 impl Table {
     /// When the oldest request was sent, by the clock: answers from before decide nothing any more.
@@ -24,20 +26,17 @@ impl Table {
         self.ask_again();
         let mut slots = Vec::new();
         for (key, mut slot) in self.slots {
-            let request = slot.job.request.clone();
-            let waiter = match (slot.job.take_ticket(), slot.job.part_of) {
-                (Some(ticket), _) => Some(WaiterState::Client(TicketState::suspend(ticket, &request))),
-                (None, part_of) => part_of.map(|(session, cookie)| WaiterState::PartOf(session, cookie.0)),
-            };
-            let reply = slot.gather.take().map(|gather| match &waiter {
+            let ticket = slot.job.take_ticket();
+            let reply = slot.gather.take().map(|gather| match &ticket {
                 Some(_) => gather.suspend(),
                 None => Gather::of_nobody().suspend(),
             });
+            let request = &slot.job.request;
             slots.push(SlotState {
                 key: u32::try_from(key).unwrap_or(u32::MAX),
                 tag: slot.tag,
-                waiter,
-                request: RequestState::of(&request, beside),
+                ticket: ticket.map(|ticket| TicketState::suspend(ticket, request)),
+                request: RequestState::of(request, beside),
                 sent: slot.sent,
                 doubtful: slot.doubtful,
                 at: slot.at,
@@ -86,18 +85,18 @@ impl Table {
         framing: Option<Framing>,
         beside: &Beside,
         (late, link): (&LateWrites, &Link),
-        waiters: Waiters<'_>,
+        clients: Clients<'_>,
     ) -> Result<Self, StateError> {
         let mut slots = Vec::new();
         let mut keys = std::collections::HashSet::new();
-        for SlotState { key, tag, waiter, request, sent, doubtful, at, late: own, covers, reply } in state.slots {
+        for SlotState { key, tag, ticket, request, sent, doubtful, at, late: own, covers, reply } in state.slots {
             if !keys.insert(key) {
                 return Err(StateError::Twice(key));
             }
             let request = request.request(beside)?;
             let mut own = own;
-            let job = match waiter.and_then(|waiter| waiters(waiter, &request)) {
-                Some(job) => job,
+            let job = match ticket.and_then(|ticket| Some((clients(&ticket)?, ticket))) {
+                Some((client, ticket)) => Job::for_client(request, ticket.resume(client)),
                 None if !sent && own == 0 => continue,
                 None => {
                     if own == 0 && reach(&request).is_some() {

@@ -12,17 +12,17 @@ use nbd_gateway_policy::notice::SuspendedNotice;
 use nbd_gateway_policy::offer::{Contexts, Features, Offer};
 use nbd_gateway_policy::types::{Granularity, Size};
 use nbd_gateway_proto::resize::Context;
-use nbd_gateway_proto::{Cookie, ExportFlags, Inbox};
+use nbd_gateway_proto::{ExportFlags, Inbox};
 use tokio::time::{Instant, sleep_until};
 
 use super::held::submit_again;
 use super::{SuspendedSession, words};
 use crate::export::{Export, OpenError};
 use crate::handover::state::{
-    AgreementState, Beside, GateState, HeldState, NotifyState, ReleaseState, StateError, StepState, WaiterState,
+    AgreementState, Beside, GateState, HeldState, NotifyState, ReleaseState, StateError, StepState, TicketState,
 };
 use crate::limits::{Place, RateGate};
-use crate::request::{Client, Job, Outcome, Request, SessionId};
+use crate::request::{Client, Outcome, SessionId};
 use crate::session::serve::{ListenerConfig, Membership, run};
 use crate::session::shutdown::Shutdown;
 use crate::session::transmission::{Step, Transmission};
@@ -50,21 +50,12 @@ impl ResumedSession {
         self.transmission.session.id
     }
 
-    /// A request that a lane has for it, which holds what it held. None: it is another session's.
-    pub(crate) fn job(&self, waiter: &WaiterState, request: &Request) -> Option<Job> {
+    /// Who gets the answer to a request that a lane has: it holds what the request does.
+    pub(crate) fn client(&self, ticket: &TicketState) -> Arc<dyn Client> {
         let session = &self.transmission.session;
-        match waiter {
-            WaiterState::Client(ticket) if ticket.session == session.id => {
-                session.hold(ticket.holds());
-                session.export.admit(1);
-                let client = Arc::<Session>::clone(session);
-                Some(Job::for_client(request.clone(), ticket.clone().resume(client)))
-            }
-            WaiterState::PartOf(id, cookie) if *id == session.id => {
-                Some(session.export.core.part_of((*id, Cookie(*cookie)), request))
-            }
-            WaiterState::Client(_) | WaiterState::PartOf(..) => None,
-        }
+        session.hold(ticket.holds());
+        session.export.admit(1);
+        Arc::<Session>::clone(session)
     }
 
     pub(super) fn parts(&self) -> (&Arc<Session>, Shutdown) {

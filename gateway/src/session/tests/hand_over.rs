@@ -7,10 +7,10 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::Scene;
-use crate::handover::state::{Beside, WaiterState, carried};
+use crate::handover::state::{Beside, TicketState, carried};
 use crate::limits::Place;
-use crate::request::Request;
-use crate::session::suspend::{ResumedSession, SuspendError, add_answered, resume, suspend_held};
+use crate::request::Client;
+use crate::session::suspend::{ResumedSession, SuspendError, resume, suspend_held};
 use nbd_gateway_net::Peer;
 
 /// How long a resize may go on before the export is suspended.
@@ -63,11 +63,6 @@ impl Scene {
                 break;
             }
         }
-        // In another process there would be none.
-        while export.core.has_taken() {
-            yield_now().await;
-        }
-        add_answered(export, &mut held);
         let mut suspended_lanes = lanes.map(|lanes| lanes.suspend().unwrap());
         export.resume(same(&export.suspend()));
         let mut resumed: Vec<ResumedSession> = Vec::new();
@@ -75,11 +70,18 @@ impl Scene {
             session.state = same(&session.state);
             resumed.push(resume(&self.front, self.place(), session).await.unwrap());
         }
-        let job =
-            |waiter: WaiterState, request: &Request| resumed.iter().find_map(|session| session.job(&waiter, request));
+        // In another process there would be none.
+        while export.core.has_taken() {
+            yield_now().await;
+        }
+        let client = |ticket: &TicketState| {
+            let session = resumed.iter().find(|session| session.id() == ticket.session)?;
+            let client: std::sync::Arc<dyn Client> = session.client(ticket);
+            Some(client)
+        };
         if let (Some(lanes), Some(mut suspended)) = (lanes, suspended_lanes.take()) {
             suspended.state = same(&suspended.state);
-            lanes.resume(suspended, &job).unwrap();
+            lanes.resume(suspended, &client).unwrap();
         }
         export.core.go_on();
         let went_on = resumed.len();

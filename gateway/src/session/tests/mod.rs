@@ -4,7 +4,6 @@ mod ceiling;
 mod closing;
 mod hand_over;
 mod kept;
-mod pieces;
 mod reconnect;
 mod suspended;
 
