@@ -1,6 +1,6 @@
 //! Enums of which each variant has a word.
 
-/// Such an enum, to whoever reads its words.
+/// Such an enum, to those who read its words.
 pub trait Worded: Copy + 'static {
     /// Each with its word, in order of declaration.
     const WORDS: &'static [(&'static str, Self)];
